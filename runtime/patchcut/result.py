@@ -1,0 +1,98 @@
+"""What a segmenter returns for one frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from patchcut.frames import ColorOrder
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Regions of one frame, best first, and what they were made from. m regions, n patches, k labels.
+
+    Attributes:
+        label_map: [H, W] int32, column of `labels` at each pixel of the frame; 0 is background.
+        region_ids: [H, W] int32; 0 where there is no region, i + 1 where region i is.
+        boxes: [m, 4] float32, xyxy in pixels of the frame, half-open.
+        scores: [m] float32 in [0, 1], falling.
+        areas: [m] int64, pixels.
+        region_labels: [m] int32, column of `labels`.
+        labels: names of the k columns; column 0 is background.
+        assignment: [n, k] float32, rows on the simplex.
+        grid_hw: rows and columns of the patch grid, n = h * w.
+        timings_ms: wall time of the stages "preprocess", "backbone", "head" and "masks", in milliseconds.
+        color: order of channels of the frame it was made from.
+        name, index, time_s: as in Frame.
+    """
+
+    label_map: npt.NDArray[np.int32]
+    region_ids: npt.NDArray[np.int32]
+    boxes: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    areas: npt.NDArray[np.int64]
+    region_labels: npt.NDArray[np.int32]
+    labels: tuple[str, ...]
+    assignment: npt.NDArray[np.float32]
+    grid_hw: tuple[int, int]
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    color: ColorOrder = "bgr"
+    name: str = ""
+    index: int = 0
+    time_s: float | None = None
+
+    def __len__(self) -> int:
+        """Number of regions."""
+        return len(self.scores)
+
+    @cached_property
+    def masks(self) -> npt.NDArray[np.bool_]:
+        """[m, H, W] bool, one mask a region, best first; made on first use."""
+        wanted = np.arange(1, len(self) + 1, dtype=np.int32)
+        masks: npt.NDArray[np.bool_] = self.region_ids[None] == wanted[:, None, None]
+        return masks
+
+    @property
+    def foreground(self) -> npt.NDArray[np.bool_]:
+        """[H, W] bool, True where any region is."""
+        foreground: npt.NDArray[np.bool_] = self.label_map > 0
+        return foreground
+
+    def overlay(self, frame: object) -> npt.NDArray[np.uint8]:
+        """[H, W, 3] uint8: `frame` with masks, contours, boxes and scores drawn on a copy.
+
+        Args:
+            frame: the frame this result was made from, as the segmenter took it.
+        Raises:
+            FrameError: the frame is none, or its size is not the result's.
+        The order of channels is the frame's own (RGB for a PIL image).
+        """
+        from patchcut.overlay import draw_overlay
+
+        return draw_overlay(self, frame)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and strings, ready for JSON: size, labels, regions, timings and where the frame came from."""
+        height, width = self.label_map.shape
+        return {
+            "name": self.name,
+            "index": self.index,
+            "time_s": self.time_s,
+            "size_hw": [height, width],
+            "labels": list(self.labels),
+            "regions": [self._region(i) for i in range(len(self))],
+            "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings_ms.items()},
+        }
+
+    def _region(self, i: int) -> dict[str, Any]:
+        return {
+            "box_xyxy": [float(value) for value in self.boxes[i]],
+            "score": float(self.scores[i]),
+            "label": self.labels[self.region_labels[i]],
+            "area": int(self.areas[i]),
+        }
