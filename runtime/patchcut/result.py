@@ -77,7 +77,7 @@ class Result:
         return draw_overlay(self, frame)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and strings, ready for JSON: size, labels, regions, timings and where the frame came from."""
+        """Plain numbers and strings, ready for JSON: size, labels, regions, timings, the frame's origin."""
         height, width = self.label_map.shape
         return {
             "name": self.name,
