@@ -1,0 +1,45 @@
+"""Frames that are already in memory: arrays, PIL images, or any iterable of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sized
+from dataclasses import replace
+from itertools import islice
+
+from patchcut.errors import FrameError
+from patchcut.frames import ColorOrder, Frame, as_frame
+from patchcut.sources.base import Source, SourceKind
+
+
+class FrameSource(Source):
+    """Items of an iterable, each checked as it comes.
+
+    Args:
+        items: arrays [H, W, 3] uint8, PIL images or Frames; taken one at a time.
+        color: order of an array's last axis.
+        every: take items 0, every, 2 * every, ...
+    """
+
+    def __init__(
+        self,
+        items: Iterable[object],
+        *,
+        color: ColorOrder = "bgr",
+        every: int = 1,
+        kind: SourceKind = "frames",
+        name: str = "frames",
+    ) -> None:
+        total = -(-len(items) // every) if isinstance(items, Sized) else None
+        super().__init__(kind, name, total=total)
+        self._items = items
+        self._color: ColorOrder = color
+        self._every = every
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index, item in islice(enumerate(self._items), 0, None, self._every):
+            try:
+                frame = as_frame(item, self._color)
+            except FrameError as error:
+                self.problems.append(str(FrameError(f"frame {index}", error.what, error.remedy)))
+                continue
+            yield frame if isinstance(item, Frame) else replace(frame, index=index)

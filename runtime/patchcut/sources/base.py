@@ -1,0 +1,48 @@
+"""What every source of frames offers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+from patchcut.frames import Frame
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+SourceKind = Literal["images", "video", "camera", "stream", "frames"]
+
+
+class Source(ABC):
+    """Frames in order, to be iterated once; a context manager that frees the device or file.
+
+    Attributes:
+        kind: what the frames come from.
+        name: what a person would call the source.
+        total: frames to come, None where nobody can know.
+        fps: frames a second of the recording or camera, None where it has no clock.
+        problems: one line for every thing skipped, `[name] what; remedy`; complete once iteration ends.
+    """
+
+    def __init__(
+        self, kind: SourceKind, name: str, *, total: int | None = None, fps: float | None = None
+    ) -> None:
+        self.kind: SourceKind = kind
+        self.name = name
+        self.total = total
+        self.fps = fps
+        self.problems: list[str] = []
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames that can be read; what cannot is told in `problems`."""
+
+    def close(self) -> None:  # noqa: B027 - most sources hold nothing
+        """Free what the source holds; harmless when called again."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
