@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, NoReturn
@@ -32,7 +33,8 @@ _NEWER = "upgrade patchcut: pip install -U patchcut"
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-SizeHw = tuple[PositiveInt, PositiveInt]
+Side = Annotated[int, Field(gt=0, le=8192)]
+SizeHw = tuple[Side, Side]
 PositiveFloat = Annotated[FiniteFloat, Field(gt=0)]
 Rgb = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
 
@@ -55,7 +57,7 @@ class GraphSpec(_Model):
 
 
 class BackboneSpec(_Model):
-    """Where the features come from, and the graphs that compute them; the first graph's size is the default."""
+    """Where the features come from, and the graphs that compute them; the first is the default."""
 
     name: Name
     source: str
@@ -226,11 +228,11 @@ class Bundle:
 def open_bundle(path: str | Path | None = None) -> Bundle:
     """The bundle at `path`, or the embedded one for None.
 
-    Nothing is unpacked. The list of members must be exactly what `bundle.json` says, uncompressed, no larger than the
-    file itself; members up to 8 MiB are checked against their sha256 now, larger ones when they are read.
+    Nothing is unpacked. The members must be exactly those that `bundle.json` lists, uncompressed, and no
+    larger than the file; those up to 8 MiB are checked against their sha256 now, larger ones when read.
 
     Raises:
-        BundleError: the file is not there, damaged, foreign, or from a newer patchcut; says which and what to do.
+        BundleError: the file is not there, damaged, foreign, or from a newer patchcut; it says which.
     """
     if path is None and not EMBEDDED.is_file():
         raise BundleError(
@@ -272,10 +274,8 @@ def _check_members(path: Path, infos: list[zipfile.ZipInfo]) -> dict[str, zipfil
     """The members by name, all of them plain, stored, and together no larger than the file."""
     for info in infos:
         _check_member(path, info)
-    names = [info.filename for info in infos]
-    for name in names:
-        if names.count(name) > 1:
-            _damaged(path, f"it has two members called {name}")
+    names = Counter(info.filename for info in infos)
+    _check_none(path, "has more than one", {name for name, times in names.items() if times > 1})
     if MANIFEST not in names:
         _foreign(path, f"it has no {MANIFEST}")
     claimed, held = sum(info.file_size for info in infos), path.stat().st_size
@@ -317,8 +317,8 @@ def _parse_manifest(path: Path, data: bytes) -> BundleSpec:
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         _foreign(path, f"{MANIFEST} has no schema_version")
     if version > SCHEMA_VERSION:
-        what = f"was made by a newer patchcut: schema_version is {version}, this one reads up to {SCHEMA_VERSION}"
-        _fail(path, what, _NEWER)
+        known = f"this one reads up to {SCHEMA_VERSION}"
+        _fail(path, f"was made by a newer patchcut: schema_version is {version}, {known}", _NEWER)
     try:
         return BundleSpec.model_validate(fields)
     except ValidationError as error:

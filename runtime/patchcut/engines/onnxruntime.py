@@ -1,0 +1,170 @@
+"""ONNX Runtime, on the CPU or through its CUDA provider."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from patchcut.bundle import Bundle, GraphSpec, Precision
+from patchcut.engines import EngineOptions, choose_graph, physical_cores
+from patchcut.errors import BundleError, EngineError
+
+CPU_PROVIDER = "CPUExecutionProvider"
+CUDA_PROVIDER = "CUDAExecutionProvider"
+
+# On a CPU int8 is the fastest that keeps the accuracy; CUDA's int8 ViT is slower than its fp16.
+PREFERRED: dict[str, tuple[Precision, ...]] = {
+    "cpu": ("int8", "fp32", "fp16"),
+    "cuda": ("fp16", "fp32", "int8"),
+}
+
+SESSION_CONFIG = {
+    # u8s8 products saturate at 16 bits on CPUs without VNNI; this widens them first
+    "session.x64quantprecision": "1",
+}
+
+_LOG_ERROR = 3
+
+
+class OnnxRuntimeEngine:
+    """A backbone in ONNX Runtime, bound once to its own input and output memory."""
+
+    name = "onnxruntime"
+
+    def __init__(
+        self, session: Any, graph: GraphSpec, feature_dim: int, threads: int, weights: dict[str, Any]
+    ) -> None:
+        self.graph = graph
+        self.threads = threads
+        self.provider: str = session.get_providers()[0]
+        self.device = "cuda" if self.provider == CUDA_PROVIDER else "cpu"
+        self._session = session
+        self._weights = weights  # the session reads external initializers where they lie
+        batch = np.zeros((1, 3, *graph.size_hw), np.float32)
+        features = np.zeros((1, graph.grid_hw[0] * graph.grid_hw[1], feature_dim), np.float32)
+        self.image: npt.NDArray[np.float32] = batch[0]
+        self._features: npt.NDArray[np.float32] = features[0]
+        self._binding = _bind(session, batch, features)
+
+    def run(self) -> npt.NDArray[np.float32]:
+        """[n, d] float32, features of `image`; overwritten by the next call.
+
+        Raises:
+            EngineError: ONNX Runtime failed; its own message is kept.
+        """
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            what = f"onnxruntime failed to run {self.graph.file}: {error}"
+            raise EngineError("engine", what, "try another precision or device") from error
+        return self._features
+
+
+def open_engine(bundle: Bundle, options: EngineOptions) -> OnnxRuntimeEngine:
+    """The bundle's backbone in ONNX Runtime.
+
+    Raises:
+        EngineError: onnxruntime is missing, or cannot run on the device asked for.
+        OptionError: the bundle has no graph of the size or precision asked for.
+        BundleError: the graph or its weights are not what `bundle.json` says.
+    """
+    ort = _import_onnxruntime()
+    device = _choose_device(options.device, ort.get_available_providers())
+    engine = _open_on(ort, bundle, options, device)
+    if engine.device == device:
+        return engine
+    if options.device == "cuda":
+        remedy = 'look for what CUDA libraries the log above misses, or pass device="cpu"'
+        what = f"onnxruntime has {CUDA_PROVIDER} but runs on {engine.provider}"
+        raise EngineError("device", what, remedy)
+    return _open_on(ort, bundle, options, "cpu")  # "auto": the graph that suits what really runs
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        return import_module("onnxruntime")
+    except ImportError as error:
+        remedy = "pip install 'patchcut[cpu]' (or 'patchcut[gpu]')"
+        raise EngineError("engine", f"onnxruntime cannot be imported: {error}", remedy) from error
+
+
+def _choose_device(asked: str, available: list[str]) -> str:
+    if asked == "cpu" or (asked == "auto" and CUDA_PROVIDER not in available):
+        return "cpu"
+    if CUDA_PROVIDER not in available:
+        what = f"this onnxruntime has no {CUDA_PROVIDER}, only {', '.join(available)}"
+        remedy = "pip uninstall onnxruntime && pip install 'patchcut[gpu]', or pass device=\"cpu\""
+        raise EngineError("device", what, remedy)
+    return "cuda"
+
+
+def _open_on(ort: Any, bundle: Bundle, options: EngineOptions, device: str) -> OnnxRuntimeEngine:
+    graph = choose_graph(bundle, options, PREFERRED[device])
+    threads = options.threads or physical_cores()
+    weights = _external_weights(bundle, graph)
+    providers = [CUDA_PROVIDER, CPU_PROVIDER] if device == "cuda" else [CPU_PROVIDER]
+    session_options = _session_options(ort, threads)
+    if weights:
+        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+        session_options.add_external_initializers(list(weights), values)
+    proto = bundle.read(graph.file)
+    try:
+        session = ort.InferenceSession(proto, session_options, providers=providers)
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        what = f"{bundle.path} is foreign: onnxruntime cannot load {graph.file}: {error}"
+        raise BundleError("bundle", what, "upgrade onnxruntime, or export the bundle again") from error
+    _check_interface(bundle, graph, session)
+    return OnnxRuntimeEngine(session, graph, bundle.spec.backbone.feature_dim, threads, weights)
+
+
+def _external_weights(bundle: Bundle, graph: GraphSpec) -> dict[str, npt.NDArray[Any]]:
+    weights = bundle.spec.backbone.weights
+    if weights is None or not graph.initializers:
+        return {}
+    tensors = bundle.read_tensors(weights)
+    if missing := set(graph.initializers) - set(tensors):
+        what = f"{bundle.path} is damaged: {weights} lacks {', '.join(sorted(missing))} of {graph.file}"
+        raise BundleError("bundle", what, "export the bundle again")
+    return {name: tensors[name] for name in graph.initializers}
+
+
+def _session_options(ort: Any, threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = _LOG_ERROR
+    for key, value in SESSION_CONFIG.items():
+        options.add_session_config_entry(key, value)
+    return options
+
+
+def _check_interface(bundle: Bundle, graph: GraphSpec, session: Any) -> None:
+    n = graph.grid_hw[0] * graph.grid_hw[1]
+    expected = {"image": (3, *graph.size_hw), "features": (n, bundle.spec.backbone.feature_dim)}
+    found = {value.name: value for value in (*session.get_inputs(), *session.get_outputs())}
+    for name, shape in expected.items():
+        value = found.get(name)
+        if value is None or value.type != "tensor(float)" or not _fits(value.shape, shape):
+            came = "no such tensor" if value is None else f"{value.type} {value.shape}"
+            wanted = f"{name} [b, {', '.join(map(str, shape))}] float32"
+            what = f"{bundle.path} is foreign: {graph.file} must have {wanted}, got {came}"
+            raise BundleError("bundle", what, "export the bundle again")
+
+
+def _fits(found: list[int | str | None], shape: tuple[int, ...]) -> bool:
+    """Whether a graph's shape, whose free axes are names or None, can be [b, *shape]."""
+    if len(found) != len(shape) + 1:
+        return False
+    wanted = (1, *shape)
+    return all(not isinstance(axis, int) or axis == side for axis, side in zip(found, wanted, strict=True))
+
+
+def _bind(session: Any, batch: npt.NDArray[np.float32], features: npt.NDArray[np.float32]) -> Any:
+    binding = session.io_binding()
+    binding.bind_input("image", "cpu", 0, np.float32, batch.shape, batch.ctypes.data)
+    binding.bind_output("features", "cpu", 0, np.float32, features.shape, features.ctypes.data)
+    return binding

@@ -1,0 +1,110 @@
+"""Drawing: tinted masks, contours, boxes and scores over a frame."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from patchcut.errors import FrameError, OutputError
+from patchcut.frames import ColorOrder, as_frame
+
+if TYPE_CHECKING:
+    from patchcut.result import Result
+
+Image = npt.NDArray[np.uint8]
+
+# RGB by column of the assignment, so that a label has one colour on every frame; column 0, background, is never
+# drawn. Okabe and Ito's colours, apart even for colour-blind eyes; from the eighth column they come round again.
+PALETTE_RGB = (
+    (0, 158, 115),
+    (230, 159, 0),
+    (86, 180, 233),
+    (213, 94, 0),
+    (204, 121, 167),
+    (240, 228, 66),
+    (0, 114, 178),
+)
+TINT = 0.45
+
+
+def color_of(column: int, order: ColorOrder = "rgb") -> tuple[int, int, int]:
+    """Colour of a column of the assignment, (r, g, b) or (b, g, r) in 0..255."""
+    red, green, blue = PALETTE_RGB[(column - 1) % len(PALETTE_RGB)]
+    return (red, green, blue) if order == "rgb" else (blue, green, red)
+
+
+def draw_overlay(result: Result, frame: object) -> Image:
+    """[H, W, 3] uint8: a copy of `frame` with the regions of `result` drawn, best on top.
+
+    Args:
+        result: of this very frame.
+        frame: [H, W, 3] uint8 in `result.color`, a PIL image (drawn in RGB), or a Frame.
+    Raises:
+        FrameError: not a frame, or not of the result's size.
+        OutputError: OpenCV is missing.
+    """
+    checked = as_frame(frame, result.color)
+    if checked.image.shape[:2] != result.label_map.shape:
+        came = f"got {checked.image.shape[:2]}, the result is of {result.label_map.shape}"
+        raise FrameError(
+            "overlay", f"frame and result must have one size; {came}", "pass the frame it was made from"
+        )
+    cv2 = _import_cv2()
+    image = np.array(checked.image, order="C")
+    for column in np.unique(result.region_labels):
+        _tint(cv2, image, result.label_map == column, color_of(int(column), checked.color))
+    for i in reversed(range(len(result))):
+        _draw_region(cv2, image, result, i, checked.color)
+    return image
+
+
+def _import_cv2() -> Any:
+    try:
+        return import_module("cv2")
+    except ImportError as error:
+        remedy = "pip install 'patchcut[cpu]' (or opencv-python-headless)"
+        raise OutputError(
+            "overlay", f"drawing needs OpenCV, which cannot be imported: {error}", remedy
+        ) from error
+
+
+def _tint(cv2: Any, image: Image, mask: npt.NDArray[np.bool_], color: tuple[int, int, int]) -> None:
+    """Blends one colour into `image` under `mask`, through a table of the 256 values of each channel."""
+    values = np.arange(256)[:, None] * (1 - TINT) + np.array(color) * TINT
+    table = np.rint(values).astype(np.uint8)[None]
+    cv2.copyTo(cv2.LUT(image, table), mask.view(np.uint8), image)
+
+
+def _draw_region(cv2: Any, image: Image, result: Result, i: int, order: ColorOrder) -> None:
+    x0, y0, x1, y1 = (int(side) for side in result.boxes[i])
+    color = color_of(int(result.region_labels[i]), order)
+    thickness = max(1, round(min(image.shape[:2]) / 300))
+    mask = (result.region_ids[y0:y1, x0:x1] == i + 1).view(np.uint8)
+    contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    cv2.drawContours(image, contours, -1, color, thickness, cv2.LINE_AA, offset=(x0, y0))
+    cv2.rectangle(image, (x0, y0), (x1 - 1, y1 - 1), color, thickness)
+    text = f"{result.labels[result.region_labels[i]]} {result.scores[i]:.2f}"
+    _draw_text(cv2, image, text, (x0, y0), color)
+
+
+def _draw_text(
+    cv2: Any, image: Image, text: str, corner_xy: tuple[int, int], color: tuple[int, int, int]
+) -> None:
+    """Text on a plate above `corner_xy`, moved inside the frame; none where it cannot be read."""
+    height, width = image.shape[:2]
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, max(0.4, min(height, width) / 1000)
+    thickness = max(1, round(scale * 1.5))
+    (text_width, text_height), baseline = cv2.getTextSize(text, font, scale, thickness)
+    pad = max(2, baseline // 2)
+    plate_width, plate_height = text_width + 2 * pad, text_height + baseline + pad
+    if plate_width > width or 3 * plate_height > height:
+        return
+    x = min(corner_xy[0], width - plate_width)
+    y = max(corner_xy[1] - plate_height, 0)
+    cv2.rectangle(image, (x, y), (x + plate_width - 1, y + plate_height - 1), color, cv2.FILLED)
+    ink = (0, 0, 0) if sum(color) > 330 else (255, 255, 255)
+    origin = (x + pad, y + text_height + pad // 2 + 1)
+    cv2.putText(image, text, origin, font, scale, ink, thickness, cv2.LINE_AA)
