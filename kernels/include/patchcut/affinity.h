@@ -1,0 +1,22 @@
+#pragma once
+
+#include <cstdint>
+
+namespace patchcut {
+
+enum class AffinityMode { kNCut, kCorrelationClustering };
+
+struct AffinityParams {
+  bool cosine = true;  // else the plain dot product
+  AffinityMode mode = AffinityMode::kNCut;
+  float threshold = 0.0f;  // NCut: entries at or below it become 0
+  float alpha = 3.0f;      // CC: W = S - max(S) / alpha
+};
+
+// Throws std::invalid_argument where features are not finite.
+void affinity_cpu(const float* features,  // [n, d]
+                  int64_t n, int64_t d, const AffinityParams& params,
+                  float* affinity,  // [n, n]
+                  float* degrees);  // [n], or null
+
+}  // namespace patchcut

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace patchcut {
+
+struct GcnLayer {
+  const float* theta;  // [inputs, outputs]
+  const float* root;   // [inputs, outputs], or null
+  const float* bias;   // [outputs]
+  int64_t inputs;
+  int64_t outputs;
+};
+
+struct LinearLayer {
+  const float* weight;  // [inputs, outputs]
+  const float* bias;    // [outputs]
+  int64_t inputs;
+  int64_t outputs;
+};
+
+// Widths chain: d -> layers -> mlp; mlp is not empty.
+struct GcnWeights {
+  bool normalize;
+  const float* shift;  // [d]
+  const float* scale;  // [d]
+  std::vector<GcnLayer> layers;
+  std::vector<LinearLayer> mlp;
+  float temperature;
+};
+
+// Throws std::invalid_argument where features are not finite or a row sum of the affinity is not above -1.
+void gcn_forward_cpu(const float* features,  // [n, d]
+                     const float* affinity,  // [n, n], or null where there are no GCN layers
+                     const float* degrees,   // [n], row sums of affinity, or null
+                     int64_t n, int64_t d, const GcnWeights& weights,
+                     float* assignment);  // [n, k]
+
+}  // namespace patchcut

@@ -1,0 +1,13 @@
+#pragma once
+
+#include <cstdint>
+
+namespace patchcut {
+
+// Throws std::invalid_argument where the assignment is not finite.
+void upsample_argmax_cpu(const float* assignment,  // [grid_height * grid_width, k]
+                         int64_t grid_height, int64_t grid_width, int64_t k, int64_t height, int64_t width,
+                         int32_t* labels,     // [height, width]
+                         float* confidence);  // [height, width], or null
+
+}  // namespace patchcut

@@ -1,0 +1,56 @@
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+_Float = npt.NDArray[np.float32]
+_Int = npt.NDArray[np.int32]
+
+def get_threads() -> int: ...
+def set_threads(count: int, /) -> None: ...
+def available_isas() -> list[str]: ...
+def get_isa() -> str: ...
+def set_isa(name: str, /) -> None: ...
+def preprocess(
+    frames: npt.NDArray[np.uint8],
+    images: _Float,
+    content: tuple[int, int, int, int],
+    swap_channels: bool,
+    scale: Sequence[float],
+    offset: Sequence[float],
+    /,
+) -> None: ...
+def affinity(
+    features: _Float,
+    out: _Float,
+    degrees: _Float | None,
+    cosine: bool,
+    signed_mode: bool,
+    threshold: float,
+    alpha: float,
+) -> None: ...
+def gcn_forward(
+    features: _Float,
+    affinity: _Float | None,
+    degrees: _Float | None,
+    out: _Float,
+    normalize: bool,
+    shift: _Float,
+    scale: _Float,
+    layers: Sequence[tuple[_Float, _Float | None, _Float]],
+    mlp: Sequence[tuple[_Float, _Float]],
+    temperature: float,
+) -> None: ...
+def upsample_argmax(
+    assignment: _Float, grid_height: int, grid_width: int, labels: _Int, confidence: _Float | None
+) -> None: ...
+def connected_components(label_map: _Int, diagonal: bool, min_area: int, ids: _Int, /) -> int: ...
+def region_stats(
+    ids: _Int,
+    label_map: _Int | None,
+    confidence: _Float | None,
+    area: npt.NDArray[np.int64],
+    boxes_xyxy: _Float,
+    mean_confidence: _Float | None,
+    label: _Int | None,
+) -> None: ...

@@ -1,0 +1,32 @@
+"""The kernels of patchcut: numpy in, numpy out, C++ between.
+
+`patchcut_kernels.reference` holds the same ops in plain numpy; it is the specification.
+"""
+
+from . import reference
+from ._affinity import affinity
+from ._C import available_isas, get_isa, get_threads, set_isa, set_threads
+from ._gcn import gcn_forward
+from ._gcn_weights import GcnLayer, GcnWeights, LinearLayer
+from ._masks import RegionStats, connected_components, region_stats, upsample_argmax
+from ._preprocess import letterbox_xyxy, preprocess
+
+__all__ = [
+    "GcnLayer",
+    "GcnWeights",
+    "LinearLayer",
+    "RegionStats",
+    "affinity",
+    "available_isas",
+    "connected_components",
+    "gcn_forward",
+    "get_isa",
+    "get_threads",
+    "letterbox_xyxy",
+    "preprocess",
+    "reference",
+    "region_stats",
+    "set_isa",
+    "set_threads",
+    "upsample_argmax",
+]

@@ -1,0 +1,92 @@
+"""Patch features to a graph."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _C, _checks
+
+Kind = Literal["cosine", "dot"]
+Mode = Literal["ncut", "cc"]
+
+_OP = "affinity"
+_Array = npt.NDArray[np.float32]
+
+
+@overload
+def affinity(
+    features: _Array,
+    *,
+    kind: Kind = ...,
+    mode: Mode = ...,
+    threshold: float = ...,
+    alpha: float = ...,
+    out: _Array | None = ...,
+    return_degrees: Literal[False] = ...,
+) -> _Array: ...
+@overload
+def affinity(
+    features: _Array,
+    *,
+    kind: Kind = ...,
+    mode: Mode = ...,
+    threshold: float = ...,
+    alpha: float = ...,
+    out: _Array | None = ...,
+    return_degrees: Literal[True],
+) -> tuple[_Array, _Array]: ...
+def affinity(
+    features: _Array,
+    *,
+    kind: Kind = "cosine",
+    mode: Mode = "ncut",
+    threshold: float = 0.0,
+    alpha: float = 3.0,
+    out: _Array | None = None,
+    return_degrees: bool = False,
+) -> _Array | tuple[_Array, _Array]:
+    """Pairwise affinity of patch features.
+
+    Args:
+        features: [n, d] or [b, n, d] float32, finite.
+        kind: "cosine" or "dot" for the similarity S; a zero row has similarity 0 to every row.
+        mode: "ncut" for a non-negative affinity, "cc" for the signed one of correlation clustering.
+        threshold: "ncut" only, at least 0: entries at or below it become 0.
+        alpha: "cc" only, above 0: the larger, the fewer clusters.
+        out: [n, n] or [b, n, n] float32, contiguous; written and returned.
+        return_degrees: also return the row sums, which cost nothing here.
+    Returns:
+        [n, n] or [b, n, n] float32, exactly symmetric; "cosine" with "ncut" lies in [0, 1].
+        With `return_degrees` a pair, the second [n] or [b, n] float32.
+    Raises:
+        TypeError: "[affinity] features must be float32, got float64".
+        ValueError: "[affinity] features must be [n, d] or [b, n, d], got shape (3,)".
+    ncut: W_ij = max(0, S_ij); cc: W = S - max(S) / alpha. DeepCut (2212.05853), section 3.
+    """
+    features = _checks.array(_OP, "features", features, np.float32, ("[n, d]", "[b, n, d]"))
+    *batch, n, d = features.shape
+    if d == 0:
+        raise ValueError(f"[{_OP}] features must have at least one column, got shape {features.shape}")
+    _checks.choice(_OP, "kind", kind, ("cosine", "dot"))
+    _checks.choice(_OP, "mode", mode, ("ncut", "cc"))
+    if not (math.isfinite(threshold) and threshold >= 0):
+        raise ValueError(f"[{_OP}] threshold must be at least 0, got {threshold}")
+    if not (math.isfinite(alpha) and alpha > 0):
+        raise ValueError(f"[{_OP}] alpha must be above 0, got {alpha}")
+    out = _checks.output(_OP, "out", out, np.float32, (*batch, n, n))
+    degrees = np.empty((*batch, n), np.float32) if return_degrees else None
+    if out.size:
+        _C.affinity(
+            np.ascontiguousarray(features).reshape(-1, n, d),
+            out.reshape(-1, n, n),
+            None if degrees is None else degrees.reshape(-1, n),
+            kind == "cosine",
+            mode == "cc",
+            threshold,
+            alpha,
+        )
+    return out if degrees is None else (out, degrees)

@@ -1,0 +1,80 @@
+"""Argument checks shared by all ops; the messages read `[op] what was expected, what came`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+
+
+def array(
+    op: str,
+    name: str,
+    value: object,
+    dtype: type[_Scalar],
+    dims: Sequence[str],
+) -> npt.NDArray[_Scalar]:
+    """`value` as it came, a numpy array of `dtype` with one of the shapes in `dims`, such as "[n, d]"."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"[{op}] {name} must be a numpy array, got {type(value).__name__}")
+    if value.ndim not in {text.count(",") + 1 for text in dims}:
+        raise ValueError(f"[{op}] {name} must be {' or '.join(dims)}, got shape {value.shape}")
+    if value.dtype != dtype:
+        raise TypeError(f"[{op}] {name} must be {np.dtype(dtype).name}, got {value.dtype}")
+    return value
+
+
+def shape(op: str, name: str, value: npt.NDArray[Any], expected: tuple[int, ...]) -> None:
+    """Raises unless `value` has exactly the shape `expected`."""
+    if value.shape != expected:
+        raise ValueError(f"[{op}] {name} must have shape {expected}, got {value.shape}")
+
+
+def output(
+    op: str,
+    name: str,
+    value: object,
+    dtype: type[_Scalar],
+    expected: tuple[int, ...],
+) -> npt.NDArray[_Scalar]:
+    """`value`, checked to be writable, contiguous and of the expected shape, or a new array where it is None."""
+    if value is None:
+        return np.empty(expected, dtype)
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"[{op}] {name} must be a numpy array, got {type(value).__name__}")
+    shape(op, name, value, expected)
+    if value.dtype != dtype:
+        raise TypeError(f"[{op}] {name} must be {np.dtype(dtype).name}, got {value.dtype}")
+    if not value.flags.writeable:
+        raise ValueError(f"[{op}] {name} must be writable, got a read-only array")
+    if not value.flags.c_contiguous:
+        raise ValueError(f"[{op}] {name} must be C-contiguous, got strides {value.strides}")
+    return value
+
+
+def choice(op: str, name: str, value: str, allowed: Sequence[str]) -> None:
+    """Raises unless `value` is one of `allowed`."""
+    if value not in allowed:
+        raise ValueError(f"[{op}] {name} must be {' or '.join(map(repr, allowed))}, got {value!r}")
+
+
+def integer(op: str, name: str, value: object, least: int) -> int:
+    """`value` as an int of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"[{op}] {name} must be an int, got {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"[{op}] {name} must be at least {least}, got {value}")
+    return int(value)
+
+
+def pair_hw(op: str, name: str, value: object) -> tuple[int, int]:
+    """`value` as (height, width), both at least 1."""
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"[{op}] {name} must be (height, width), got {type(value).__name__}")
+    if len(value) != 2:
+        raise ValueError(f"[{op}] {name} must be (height, width), got {len(value)} numbers")
+    return integer(op, f"{name}[0]", value[0], 1), integer(op, f"{name}[1]", value[1], 1)

@@ -1,0 +1,70 @@
+"""The feed-forward graph head."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _C, _checks
+from ._gcn_weights import GcnWeights
+
+_OP = "gcn_forward"
+_Array = npt.NDArray[np.float32]
+
+
+def gcn_forward(
+    features: _Array,
+    affinity: _Array | None,
+    weights: GcnWeights,
+    *,
+    degrees: _Array | None = None,
+    out: _Array | None = None,
+) -> _Array:
+    """Assignment of patches to clusters by a trained graph network.
+
+    Args:
+        features: [n, d] or [b, n, d] float32, finite.
+        affinity: [n, n] or [b, n, n] float32, edge weights W; None where `weights` has no graph layers.
+        weights: the trained network.
+        degrees: [n] or [b, n] float32, row sums of `affinity` if they are known; saves one reading of it.
+        out: [n, k] or [b, n, k] float32, contiguous; written and returned.
+    Returns:
+        [n, k] or [b, n, k] float32, rows on the simplex.
+    Raises:
+        TypeError: "[gcn_forward] weights must be GcnWeights, got dict".
+        ValueError: "[gcn_forward] affinity must have shape (256, 256), got (255, 255)".
+    Ahat = D^-1/2 (W + I) D^-1/2 with D = rowsum(W) + 1; h <- ELU(Ahat (h theta) + h root + bias) for each layer,
+    then the linear layers and a softmax. Kipf and Welling (1609.02907), equation 2, with edge weights as in
+    DeepCut (2212.05853), section 3.
+    """
+    features = _checks.array(_OP, "features", features, np.float32, ("[n, d]", "[b, n, d]"))
+    if not isinstance(weights, GcnWeights):
+        raise TypeError(f"[{_OP}] weights must be GcnWeights, got {type(weights).__name__}")
+    *batch, n, d = features.shape
+    if d != weights.d:
+        raise ValueError(f"[{_OP}] features must have {weights.d} columns, got shape {features.shape}")
+    edges: _Array | None = None
+    if affinity is not None:
+        edges = _checks.array(_OP, "affinity", affinity, np.float32, ("[n, n]", "[b, n, n]"))
+        _checks.shape(_OP, "affinity", edges, (*batch, n, n))
+    elif weights.layers:
+        raise TypeError(f"[{_OP}] affinity must be a numpy array where there are graph layers, got None")
+    if degrees is not None:
+        degrees = _checks.array(_OP, "degrees", degrees, np.float32, ("[n]", "[b, n]"))
+        _checks.shape(_OP, "degrees", degrees, (*batch, n))
+    out = _checks.output(_OP, "out", out, np.float32, (*batch, n, weights.k))
+    if not out.size:
+        return out
+    _C.gcn_forward(
+        np.ascontiguousarray(features).reshape(-1, n, d),
+        None if edges is None else np.ascontiguousarray(edges).reshape(-1, n, n),
+        None if degrees is None else np.ascontiguousarray(degrees).reshape(-1, n),
+        out.reshape(-1, n, weights.k),
+        weights.normalize,
+        weights.shift,
+        weights.scale,
+        [(layer.theta, layer.root, layer.bias) for layer in weights.layers],
+        [(layer.weight, layer.bias) for layer in weights.mlp],
+        weights.temperature,
+    )
+    return out

@@ -1,0 +1,102 @@
+"""Frames to images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _C, _checks
+
+Color = Literal["bgr", "rgb"]
+Fit = Literal["stretch", "letterbox"]
+
+_OP = "preprocess"
+
+
+def letterbox_xyxy(frame_hw: tuple[int, int], size_hw: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The rectangle of a letterboxed image that the frame fills.
+
+    Args:
+        frame_hw: height and width of the frame, pixels.
+        size_hw: height and width of the image, pixels.
+    Returns:
+        (x0, y0, x1, y1), half-open, pixels of the image; the frame's aspect to the nearest pixel, centred.
+    Raises:
+        ValueError: "[letterbox_xyxy] frame_hw[0] must be at least 1, got 0".
+    """
+    height, width = _checks.pair_hw("letterbox_xyxy", "frame_hw", frame_hw)
+    size_h, size_w = _checks.pair_hw("letterbox_xyxy", "size_hw", size_hw)
+    if width * size_h >= height * size_w:
+        inner_h, inner_w = max(1, (2 * height * size_w + width) // (2 * width)), size_w
+    else:
+        inner_h, inner_w = size_h, max(1, (2 * width * size_h + height) // (2 * height))
+    x0, y0 = (size_w - inner_w) // 2, (size_h - inner_h) // 2
+    return x0, y0, x0 + inner_w, y0 + inner_h
+
+
+def _triple(name: str, values: Sequence[float]) -> tuple[float, float, float]:
+    if len(values) != 3:
+        raise ValueError(f"[{_OP}] {name} must be three numbers (R, G, B), got {len(values)}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"[{_OP}] {name} must be finite, got {tuple(values)}")
+    return float(values[0]), float(values[1]), float(values[2])
+
+
+def preprocess(
+    frames: npt.NDArray[np.uint8],
+    size: int | tuple[int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    color: Color = "bgr",
+    fit: Fit = "stretch",
+    out: npt.NDArray[np.float32] | None = None,
+) -> npt.NDArray[np.float32]:
+    """Images for a backbone: resized, normalised RGB planes.
+
+    Args:
+        frames: [H, W, 3] or [b, H, W, 3] uint8, any strides.
+        size: (height, width) of the images, or one number for both.
+        mean: of R, G and B, where 1 is white.
+        std: of R, G and B, above 0, where 1 is white.
+        color: channel order of the frames.
+        fit: "stretch" fills the image; "letterbox" keeps the aspect, see `letterbox_xyxy`.
+        out: [3, h, w] or [b, 3, h, w] float32, contiguous; written and returned.
+    Returns:
+        [3, h, w] or [b, 3, h, w] float32, RGB; 0 (the mean) outside a letterboxed frame.
+    Raises:
+        TypeError: "[preprocess] frames must be uint8, got float32".
+        ValueError: "[preprocess] frames must be [H, W, 3] or [b, H, W, 3], got shape (3,)".
+    image = (resize(frame) / 255 - mean) / std. Each axis is resized on its own: an exact box filter where it
+    shrinks (as OpenCV's INTER_AREA), bilinear between pixel centres where it grows (as INTER_LINEAR).
+    """
+    frames = _checks.array(_OP, "frames", frames, np.uint8, ("[H, W, 3]", "[b, H, W, 3]"))
+    if frames.shape[-1] != 3:
+        raise ValueError(f"[{_OP}] frames must be [H, W, 3] or [b, H, W, 3], got shape {frames.shape}")
+    if 0 in frames.shape[-3:]:
+        raise ValueError(f"[{_OP}] frames must not be empty, got shape {frames.shape}")
+    _checks.choice(_OP, "color", color, ("bgr", "rgb"))
+    _checks.choice(_OP, "fit", fit, ("stretch", "letterbox"))
+    size_hw = (
+        _checks.pair_hw(_OP, "size", size)
+        if isinstance(size, (tuple, list))
+        else (_checks.integer(_OP, "size", size, 1),) * 2
+    )
+    means, stds = _triple("mean", mean), _triple("std", std)
+    if min(stds) <= 0:
+        raise ValueError(f"[{_OP}] std must be above 0, got {stds}")
+    batched = frames if frames.ndim == 4 else frames[None]
+    out = _checks.output(_OP, "out", out, np.float32, (*frames.shape[:-3], 3, *size_hw))
+    x0, y0, x1, y1 = (
+        letterbox_xyxy((frames.shape[-3], frames.shape[-2]), size_hw)
+        if fit == "letterbox"
+        else (0, 0, size_hw[1], size_hw[0])
+    )
+    scale = tuple(1.0 / (255.0 * s) for s in stds)
+    offset = tuple(-m / s for m, s in zip(means, stds, strict=True))
+    content = (y0, x0, y1 - y0, x1 - x0)
+    _C.preprocess(batched, out.reshape(-1, 3, *size_hw), content, color == "bgr", scale, offset)
+    return out

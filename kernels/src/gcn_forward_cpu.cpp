@@ -1,0 +1,185 @@
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "feature_rows.h"
+#include "gemm.h"
+#include "patchcut/gcn_forward.h"
+#include "scratch.h"
+#include "simd.h"
+#include "thread_pool.h"
+
+namespace patchcut {
+namespace {
+
+// Splits n rows into blocks of kRowBlock and calls body(first_row, rows) on the pool.
+template <class Body>
+void for_row_blocks(int64_t n, int64_t cycles_per_row, const Body& body) {
+  const int64_t blocks = (n + kRowBlock - 1) / kRowBlock;
+  parallel_for(blocks, kRowBlock * cycles_per_row, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t first = block * kRowBlock;
+      body(first, std::min(kRowBlock, n - first));
+    }
+  });
+}
+
+void require_finite(bool finite, const char* what) {
+  if (!finite) {
+    throw std::invalid_argument("[gcn_forward] " + std::string(what) +
+                                " must be finite, got NaN or infinity");
+  }
+}
+
+// h[n, d] = (features, normalised where asked, - shift) * scale
+void standardize(const SimdTable& simd, const float* features, int64_t n, int64_t d,
+                 const GcnWeights& weights, float* h) {
+  std::atomic<bool> finite{true};
+  for_row_blocks(n, d, [&](int64_t first, int64_t rows) {
+    if (!simd.all_finite(rows * d, features + first * d)) finite.store(false, std::memory_order_relaxed);
+    for (int64_t i = first; i < first + rows; ++i) {
+      const float* row = features + i * d;
+      if (weights.normalize) {
+        normalize_row(simd, d, row, h + i * d);
+        row = h + i * d;
+      }
+      simd.standardize_row(d, row, weights.shift, weights.scale, h + i * d);
+    }
+  });
+  require_finite(finite, "features");
+}
+
+// scales[i] = D_i^-1/2, D = rowsum(W) + 1
+void inverse_root_degrees(const SimdTable& simd, const float* affinity, const float* degrees, int64_t n,
+                          float* scales) {
+  if (degrees != nullptr) {
+    std::copy_n(degrees, n, scales);
+  } else {
+    for_row_blocks(n, n / 8, [&](int64_t first, int64_t rows) {
+      for (int64_t i = first; i < first + rows; ++i) scales[i] = simd.sum(n, affinity + i * n);
+    });
+  }
+  require_finite(simd.all_finite(n, scales), "affinity");
+  const float* smallest = std::min_element(scales, scales + n);
+  if (*smallest <= -1.0f) {
+    throw std::invalid_argument("[gcn_forward] affinity must have row sums above -1, got " +
+                                std::to_string(*smallest));
+  }
+  for (int64_t i = 0; i < n; ++i) scales[i] = 1.0f / std::sqrt(scales[i] + 1.0f);
+}
+
+// out = elu(D^-1/2 (W + I) D^-1/2 (h theta) + h root + bias). W (h theta) reads W once, since theta is
+// narrow.
+void gcn_layer(const SimdTable& simd, const GcnLayer& layer, const float* affinity, const float* scales,
+               int64_t n, const float* h, float* out) {
+  const int64_t inputs = layer.inputs;
+  const int64_t outputs = layer.outputs;
+  Scratch scratch;
+  float* theta = scratch.take<float>(packed_size(simd, inputs, outputs));
+  float* messages = scratch.take<float>(n * outputs);  // D^-1/2 h theta
+  float* packed_messages = scratch.take<float>(packed_size(simd, n, outputs));
+  float* root = nullptr;
+  float* from_root = nullptr;  // h root
+  pack_columns(simd, inputs, outputs, layer.theta, theta);
+  if (layer.root != nullptr) {
+    root = scratch.take<float>(packed_size(simd, inputs, outputs));
+    from_root = scratch.take<float>(n * outputs);
+    pack_columns(simd, inputs, outputs, layer.root, root);
+  }
+  for_row_blocks(n, inputs * outputs / 16, [&](int64_t first, int64_t rows) {
+    float* block = messages + first * outputs;
+    gemm_rows(simd, rows, outputs, inputs, h + first * inputs, inputs, theta, block, outputs);
+    for (int64_t i = 0; i < rows; ++i) {
+      simd.scale_row(outputs, block + i * outputs, scales[first + i], block + i * outputs);
+    }
+    if (root == nullptr) return;
+    gemm_rows(simd, rows, outputs, inputs, h + first * inputs, inputs, root, from_root + first * outputs,
+              outputs);
+  });
+  pack_columns(simd, n, outputs, messages, packed_messages);
+  for_row_blocks(n, n * outputs / 32, [&](int64_t first, int64_t rows) {
+    Scratch block_scratch;
+    float* gathered = block_scratch.take<float>(rows * outputs);
+    gemm_rows(simd, rows, outputs, n, affinity + first * n, n, packed_messages, gathered, outputs);
+    for (int64_t i = 0; i < rows; ++i) {
+      const int64_t at = (first + i) * outputs;
+      simd.gcn_row(outputs, gathered + i * outputs, messages + at, scales[first + i],
+                   root == nullptr ? nullptr : from_root + at, layer.bias, out + at);
+    }
+  });
+}
+
+int64_t widest(const GcnWeights& weights) {
+  int64_t width = 0;
+  for (const GcnLayer& layer : weights.layers) width = std::max(width, layer.outputs);
+  for (const LinearLayer& layer : weights.mlp) width = std::max(width, layer.outputs);
+  return width;
+}
+
+// One block of rows goes through all linear layers while it is in cache.
+void classify_rows(const SimdTable& simd, const GcnWeights& weights, const float* const* packed, int64_t rows,
+                   int64_t width, const float* h, float* assignment) {
+  Scratch scratch;
+  float* spare[2] = {scratch.take<float>(rows * width), scratch.take<float>(rows * width)};
+  for (size_t l = 0; l < weights.mlp.size(); ++l) {
+    const LinearLayer& layer = weights.mlp[l];
+    const bool last = l + 1 == weights.mlp.size();
+    float* out = last ? assignment : spare[l % 2];
+    gemm_rows(simd, rows, layer.outputs, layer.inputs, h, layer.inputs, packed[l], out, layer.outputs);
+    for (int64_t i = 0; i < rows; ++i) {
+      simd.bias_row(layer.outputs, layer.bias, !last, out + i * layer.outputs);
+    }
+    h = out;
+  }
+}
+
+void classify(const SimdTable& simd, const GcnWeights& weights, int64_t n, const float* h,
+              float* assignment) {
+  Scratch scratch;
+  const int64_t layers = static_cast<int64_t>(weights.mlp.size());
+  const float** packed = scratch.take<const float*>(layers);
+  int64_t multiplications = 0;
+  for (int64_t l = 0; l < layers; ++l) {
+    const LinearLayer& layer = weights.mlp[l];
+    float* panels = scratch.take<float>(packed_size(simd, layer.inputs, layer.outputs));
+    pack_columns(simd, layer.inputs, layer.outputs, layer.weight, panels);
+    packed[l] = panels;
+    multiplications += layer.inputs * std::max(layer.outputs, simd.panel);
+  }
+  const int64_t k = weights.mlp.back().outputs;
+  const int64_t inputs = weights.mlp.front().inputs;
+  const int64_t width = widest(weights);
+  std::atomic<bool> finite{true};
+  for_row_blocks(n, multiplications / 16, [&](int64_t first, int64_t rows) {
+    float* block = assignment + first * k;
+    classify_rows(simd, weights, packed, rows, width, h + first * inputs, block);
+    if (!simd.all_finite(rows * k, block)) finite.store(false, std::memory_order_relaxed);
+    simd.softmax_rows(rows, k, 1.0f / weights.temperature, block);
+  });
+  require_finite(finite, "affinity and the logits it leads to");
+}
+
+}  // namespace
+
+void gcn_forward_cpu(const float* features, const float* affinity, const float* degrees, int64_t n, int64_t d,
+                     const GcnWeights& weights, float* assignment) {
+  if (n == 0) return;
+  const SimdTable& table = simd();
+  Scratch scratch;
+  const int64_t width = std::max(d, widest(weights));
+  float* h = scratch.take<float>(n * width);
+  float* next = scratch.take<float>(n * width);
+  float* scales = scratch.take<float>(n);
+  standardize(table, features, n, d, weights, h);
+  if (!weights.layers.empty()) inverse_root_degrees(table, affinity, degrees, n, scales);
+  for (const GcnLayer& layer : weights.layers) {
+    gcn_layer(table, layer, affinity, scales, n, h, next);
+    std::swap(h, next);
+  }
+  classify(table, weights, n, h, assignment);
+}
+
+}  // namespace patchcut

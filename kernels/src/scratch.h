@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace patchcut {
+
+// Memory for one scope, from an arena that each thread keeps: after the first frame nothing is allocated.
+class Scratch {
+ public:
+  Scratch();
+  ~Scratch();
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  // 64-byte aligned, not initialised, valid until this scope ends.
+  template <class T>
+  T* take(int64_t count) {
+    return static_cast<T*>(take_bytes(static_cast<size_t>(count) * sizeof(T)));
+  }
+
+ private:
+  void* take_bytes(size_t bytes);
+
+  size_t block_;
+  size_t offset_;
+};
+
+}  // namespace patchcut

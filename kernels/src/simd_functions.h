@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+
+namespace patchcut::PATCHCUT_ISA {
+
+void gemm_panel(int64_t m, int64_t k, const float* a, int64_t lda, const float* packed, float* c, int64_t ldc,
+                int64_t cols);
+void pack_transposed(int64_t rows, int64_t k, const float* a, int64_t lda, float* packed);
+float finish_affinity_tile(int64_t rows, float* tile, float limit, float threshold, bool sparse,
+                           float* row_sums, float* column_sums);
+void store_transposed(int64_t rows, int64_t cols, const float* tile, float* out, int64_t ldo);
+
+bool all_finite(int64_t count, const float* x);
+float sum(int64_t count, const float* x);
+float sum_squares(int64_t count, const float* x);
+void scale_row(int64_t count, const float* x, float scale, float* out);
+void offset_row(int64_t count, const float* x, float offset, float* out);
+void standardize_row(int64_t count, const float* x, const float* shift, const float* scale, float* out);
+void gcn_row(int64_t count, const float* x, const float* self, float scale, const float* root,
+             const float* bias, float* out);
+void bias_row(int64_t count, const float* bias, bool with_elu, float* x);
+void softmax_rows(int64_t rows, int64_t k, float sharpness, float* x);
+
+void blend_bytes(int64_t count, int64_t taps, const uint8_t* const* rows, const float* weights, float* out);
+void resize_row(int64_t width, const float* row, const int32_t* starts, const int32_t* counts,
+                const float* weights, int64_t weight_stride, const float* scale, const float* offset,
+                float* const* planes);
+void argmax_span(int64_t count, const float* fraction, int64_t classes, const float* base, const float* slope,
+                 const int32_t* names, int32_t* labels, float* confidence);
+
+}  // namespace patchcut::PATCHCUT_ISA

@@ -1,0 +1,32 @@
+#include "simd.h"
+#include "simd_functions.h"
+#include "simd_vector.h"
+
+#define PATCHCUT_QUOTE(name) #name
+#define PATCHCUT_NAME(name) PATCHCUT_QUOTE(name)
+
+namespace patchcut::PATCHCUT_ISA {
+
+extern const SimdTable table;
+const SimdTable table = {
+    PATCHCUT_NAME(PATCHCUT_ISA),
+    kPanel,
+    gemm_panel,
+    pack_transposed,
+    finish_affinity_tile,
+    store_transposed,
+    all_finite,
+    sum,
+    sum_squares,
+    scale_row,
+    offset_row,
+    standardize_row,
+    gcn_row,
+    bias_row,
+    softmax_rows,
+    blend_bytes,
+    resize_row,
+    argmax_span,
+};
+
+}  // namespace patchcut::PATCHCUT_ISA

@@ -1,0 +1,201 @@
+#include "thread_pool.h"
+
+#include <unistd.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdlib>
+#include <exception>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "patchcut/threads.h"
+
+namespace patchcut {
+namespace {
+
+constexpr int kMaxThreads = 256;
+// About 20 us: ops of one frame follow each other faster than a sleeping thread wakes.
+constexpr int kSpins = 1000;
+
+inline void pause_core() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+class ThreadPool {
+ public:
+  explicit ThreadPool(int threads) : process_(getpid()), threads_(threads) {
+    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { serve(); });
+  }
+
+  ~ThreadPool() {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      stop_ = true;
+      posted_.fetch_add(1);
+    }
+    wake_.notify_all();
+    for (std::thread& worker : workers_) worker.join();
+  }
+
+  int threads() const { return threads_; }
+  bool survived_fork() const { return process_ != getpid(); }
+
+  void run(int64_t count, int64_t grain, ParallelBody body, void* context) {
+    open(count, std::max(grain, count / (int64_t{8} * threads_)), body, context);
+    work();
+    close();
+    if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+  }
+
+ private:
+  void open(int64_t count, int64_t grain, ParallelBody body, void* context) {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      count_ = count;
+      grain_ = grain;
+      body_ = body;
+      context_ = context;
+      next_.store(0, std::memory_order_relaxed);
+      open_ = true;
+      posted_.fetch_add(1);
+    }
+    wake_.notify_all();
+  }
+
+  // Late wakers find the job closed, so the caller waits only for those already inside.
+  void close() {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      open_ = false;
+    }
+    for (int spin = 0; active_.load(std::memory_order_acquire) != 0; ++spin) {
+      if (spin < kSpins) {
+        pause_core();
+      } else {
+        std::this_thread::yield();
+      }
+    }
+  }
+
+  void work() {
+    try {
+      for (;;) {
+        const int64_t begin = next_.fetch_add(grain_, std::memory_order_relaxed);
+        if (begin >= count_) return;
+        body_(context_, begin, std::min(begin + grain_, count_));
+      }
+    } catch (...) {
+      next_.store(count_, std::memory_order_relaxed);
+      std::lock_guard<std::mutex> lock(mutex_);
+      error_ = std::current_exception();
+    }
+  }
+
+  void serve();
+  bool join_job(uint64_t* seen);
+
+  const pid_t process_;
+  const int threads_;
+  std::vector<std::thread> workers_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::atomic<uint64_t> posted_{0};
+  std::atomic<int> active_{0};
+  std::atomic<int64_t> next_{0};
+  int64_t count_ = 0;
+  int64_t grain_ = 1;
+  ParallelBody body_ = nullptr;
+  void* context_ = nullptr;
+  std::exception_ptr error_;
+  bool open_ = false;
+  std::atomic<bool> stop_{false};
+};
+
+thread_local bool inside_parallel = false;
+
+bool ThreadPool::join_job(uint64_t* seen) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  wake_.wait(lock, [&] { return posted_.load() != *seen; });
+  *seen = posted_.load();
+  if (stop_ || !open_) return false;
+  active_.fetch_add(1, std::memory_order_relaxed);
+  return true;
+}
+
+void ThreadPool::serve() {
+  inside_parallel = true;
+  for (uint64_t seen = 0; !stop_;) {
+    for (int spin = 0; spin < kSpins && posted_.load(std::memory_order_relaxed) == seen; ++spin) pause_core();
+    if (!join_job(&seen)) continue;
+    work();
+    active_.fetch_sub(1, std::memory_order_release);
+  }
+}
+
+int default_threads() {
+  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const char* text = std::getenv("PATCHCUT_THREADS");
+  if (text == nullptr || *text == '\0') return std::min(cores, 4);
+  char* end = nullptr;
+  const long count = std::strtol(text, &end, 10);
+  if (*end != '\0' || count < 1 || count > kMaxThreads) {
+    throw std::invalid_argument("[threads] PATCHCUT_THREADS must be 1 to 256, got " + std::string(text));
+  }
+  return static_cast<int>(count);
+}
+
+// Held while a job runs: a second Python thread then works alone, which gives the same result.
+std::mutex pool_mutex;
+// A plain pointer, never freed at exit: a worker may outlive static destructors.
+ThreadPool* pool = nullptr;
+
+ThreadPool& current_pool() {
+  // After a fork the workers are gone; the old object is left as it is, since its locks may be held.
+  if (pool == nullptr || pool->survived_fork()) {
+    pool = new ThreadPool(pool == nullptr ? default_threads() : pool->threads());
+  }
+  return *pool;
+}
+
+}  // namespace
+
+void run_parallel(int64_t count, int64_t grain, ParallelBody body, void* context) {
+  std::unique_lock<std::mutex> lock(pool_mutex, std::defer_lock);
+  if (inside_parallel || !lock.try_lock()) return body(context, 0, count);
+  ThreadPool& current = current_pool();
+  if (current.threads() == 1) {
+    lock.unlock();
+    return body(context, 0, count);
+  }
+  inside_parallel = true;
+  struct Leave {
+    ~Leave() { inside_parallel = false; }
+  } leave;
+  current.run(count, grain, body, context);
+}
+
+int get_threads() {
+  std::lock_guard<std::mutex> lock(pool_mutex);
+  return current_pool().threads();
+}
+
+void set_threads(int count) {
+  if (count < 1 || count > kMaxThreads) {
+    throw std::invalid_argument("[set_threads] count must be 1 to 256, got " + std::to_string(count));
+  }
+  std::lock_guard<std::mutex> lock(pool_mutex);
+  if (pool != nullptr && pool->survived_fork()) pool = nullptr;
+  delete pool;
+  pool = new ThreadPool(count);
+}
+
+}  // namespace patchcut
