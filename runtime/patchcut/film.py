@@ -1,0 +1,83 @@
+"""A film of overlays, written frame by frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from patchcut.errors import OutputError
+from patchcut.opencv import load_cv2
+from patchcut.whole_files import output_error, place_beside, remove
+
+# Motion JPEG needs no codec library, so that it is there where MPEG-4 is not.
+_FORMATS = (("mp4v", ".mp4"), ("MJPG", ".avi"))
+
+
+class Film:
+    """A video file that grows beside its place and takes it when closed; playable to its last frame then.
+
+    Args:
+        path: where it goes, without the suffix: .mp4, or .avi where OpenCV has no MPEG-4 encoder.
+        fps: frames a second.
+        size_wh: of every frame; others are scaled to it.
+    Raises:
+        OutputError: no encoder takes that size.
+    """
+
+    def __init__(self, path: Path, fps: float, size_wh: tuple[int, int]) -> None:
+        self._size_wh = size_wh
+        self._frames = 0
+        for codec, suffix in _FORMATS:
+            self.path = path.with_name(path.name + suffix)
+            self._partial = place_beside(self.path)
+            self._writer = _open_writer(self._partial, codec, fps, size_wh)
+            if self._writer.isOpened():
+                return
+            self._writer.release()
+            remove(self._partial)
+        size = "x".join(map(str, size_wh))
+        remedy = "choose other outputs with --save, or check that the folder can be written"
+        raise OutputError("output", f"OpenCV has no encoder that writes {path} at {size}", remedy)
+
+    def write(self, image: npt.NDArray[np.uint8]) -> None:
+        """Append [H, W, 3] uint8 BGR."""
+        image = np.ascontiguousarray(image)
+        if image.shape[1::-1] != self._size_wh:
+            image = load_cv2().resize(image, self._size_wh, interpolation=load_cv2().INTER_AREA)
+        self._writer.write(image)
+        self._frames += 1
+
+    def close(self) -> None:
+        """Finish the file and put it in its place.
+
+        Raises:
+            OutputError: the file does not hold the frames written; OpenCV says nothing when a disk is full.
+        """
+        self._writer.release()
+        try:
+            held = _frame_count(self._partial)
+            if held < self._frames:
+                what = f"{self.path} would hold {held} of {self._frames} frames and was removed"
+                raise OutputError("output", what, "check that the disk has space")
+            self._partial.replace(self.path)
+        except OSError as error:
+            raise output_error(self.path, error) from error
+        finally:
+            remove(self._partial)
+
+
+def _open_writer(path: Path, codec: str, fps: float, size_wh: tuple[int, int]) -> Any:
+    cv2 = load_cv2()
+    return cv2.VideoWriter(str(path.absolute()), cv2.VideoWriter_fourcc(*codec), fps, size_wh)
+
+
+def _frame_count(path: Path) -> int:
+    cv2 = load_cv2()
+    capture = cv2.VideoCapture(str(path.absolute()))
+    try:
+        return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+    finally:
+        capture.release()

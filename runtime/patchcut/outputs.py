@@ -1,0 +1,174 @@
+"""Results on disk, whole files only.
+
+    DIR/overlay/<name>.jpg       the photo with its regions drawn; for a video one film, <video>.mp4
+    DIR/masks/<name>/01.png      one mask a region, 0 or 255, best first: 01 is region 1
+    DIR/labels/<name>.png        the label map: 0 background, i the i-th label (8 bits; 16 beyond 255)
+    DIR/json/<name>.json         boxes, scores, labels, areas and timings
+
+<name> is the photo's path in its source without the suffix, or <video>/<number of the frame, six digits>.
+Photos that differ only in their suffix keep it: after x.jpg, which is `x`, x.png is `x-png`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from patchcut.errors import OptionError, OutputError
+from patchcut.film import Film
+from patchcut.frames import Frame
+from patchcut.result import Result
+from patchcut.sources import Source
+from patchcut.sources.video import VIDEO_SUFFIXES
+from patchcut.whole_files import check_writable, write_image, write_whole
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Saved = Literal["overlay", "masks", "labels", "json"]
+
+SAVED: tuple[Saved, ...] = get_args(Saved)
+DEFAULT_SAVE: tuple[Saved, ...] = ("overlay", "masks", "json")
+
+_DEFAULT_FPS = 25.0
+
+
+class OutputFolder:
+    """A folder that results are saved in; a context manager that finishes the film of a video.
+
+    Args:
+        path: the folder; made if it is not there.
+        save: what to save, of "overlay", "masks", "labels", "json".
+        film_fps: None for photos; for a video its rate: overlays then become one film.
+        overwrite: allow results of an earlier run to be replaced.
+    Raises:
+        OptionError: `save` is empty or has another word.
+        OutputError: the folder cannot be written, or holds results already.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        save: Collection[str] = DEFAULT_SAVE,
+        *,
+        film_fps: float | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        self.save = check_save(save)
+        self._film_fps = film_fps
+        self._film: Film | None = None
+        self._taken: set[str] = set()
+        check_writable(self.path)
+        if not overwrite:
+            _check_new(self.path, self.save)
+
+    def write(self, frame: Frame, result: Result) -> None:
+        """Save what was asked for of one frame.
+
+        Raises:
+            OutputError: "[output] cannot write DIR/labels/x.png: No space left on device; ...".
+        """
+        name = self._photo_name(frame) if self._film_fps is None else _film_frame_name(frame)
+        if "overlay" in self.save:
+            self._write_overlay(name, frame, result)
+        if "masks" in self.save:
+            _write_masks(self.path / "masks" / name, result)
+        if "labels" in self.save:
+            dtype = np.uint8 if len(result.labels) <= 256 else np.uint16
+            write_image(self.path / "labels" / f"{name}.png", result.label_map.astype(dtype))
+        if "json" in self.save:
+            text = json.dumps(result.to_dict(), indent=1, ensure_ascii=False) + "\n"
+            write_whole(self.path / "json" / f"{name}.json", text.encode())
+
+    def close(self) -> None:
+        """Finish the film, if there is one; it plays to the last frame written.
+
+        Raises:
+            OutputError: the film could not be finished.
+        """
+        film, self._film = self._film, None
+        if film is not None:
+            film.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
+        if kind is None or not issubclass(kind, OutputError):
+            self.close()
+            return
+        with contextlib.suppress(OutputError):  # one error is on its way already
+            self.close()
+
+    def _photo_name(self, frame: Frame) -> str:
+        """Where a photo's results go: its own path without the suffix, made unique in this run."""
+        parts = [part for part in PurePosixPath(frame.name).parts if part not in ("..", "/")]
+        path = PurePosixPath(*parts) if parts else PurePosixPath(f"{frame.index:06d}")
+        stem, suffix = path.with_suffix("").as_posix(), path.suffix.replace(".", "-")
+        name, number = stem, 1
+        while name.casefold() in self._taken:
+            name = f"{stem}{suffix}" if number == 1 else f"{stem}{suffix}-{number}"
+            number += 1
+        self._taken.add(name.casefold())
+        return name
+
+    def _write_overlay(self, name: str, frame: Frame, result: Result) -> None:
+        overlay = result.overlay(frame)
+        image = overlay[..., ::-1] if frame.color == "rgb" else overlay
+        path = self.path / "overlay" / name
+        if self._film_fps is None:
+            write_image(path.with_name(path.name + ".jpg"), image)
+            return
+        if self._film is None:
+            height, width = image.shape[:2]
+            self._film = Film(path.parent, self._film_fps, (width, height))
+        self._film.write(image)
+
+
+def check_save(save: Collection[str]) -> tuple[Saved, ...]:
+    """`save` in the order of writing, each once.
+
+    Raises:
+        OptionError: "[save] must be among overlay, masks, labels, json, got 'mask'".
+    """
+    wrong = [word for word in save if word not in SAVED]
+    if wrong or not save:
+        raise OptionError("save", f"must be among {', '.join(SAVED)}, got {(wrong or [''])[0]!r}")
+    return tuple(word for word in SAVED if word in save)
+
+
+def film_rate(source: Source, every: int = 1) -> float | None:
+    """Frames a second of the film that overlays of `source` make; None where they stay single photos."""
+    if source.kind in ("images", "frames"):
+        return None
+    return (source.fps or _DEFAULT_FPS) / every
+
+
+def _film_frame_name(frame: Frame) -> str:
+    film = PurePosixPath(re.sub(r"[^\w.-]+", "-", frame.name).strip("-.") or "film")
+    stem = film.stem if film.suffix.lower() in VIDEO_SUFFIXES else film.name
+    return f"{stem}/{frame.index:06d}"
+
+
+def _check_new(path: Path, save: tuple[Saved, ...]) -> None:
+    for word in save:
+        folder = path / word
+        if folder.is_dir() and any(folder.iterdir()):
+            remedy = "choose another folder, or add --overwrite (overwrite=True)"
+            raise OutputError("output", f"{folder} holds results already", remedy)
+
+
+def _write_masks(folder: Path, result: Result) -> None:
+    names = [f"{region:02d}.png" for region in range(1, len(result) + 1)]
+    for region, name in enumerate(names, start=1):
+        write_image(folder / name, np.where(result.region_ids == region, 255, 0).astype(np.uint8))
+    for stale in folder.glob("[0-9]*.png"):
+        if stale.name not in names:  # an earlier run found more regions
+            stale.unlink()
