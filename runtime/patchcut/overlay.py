@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 Image = npt.NDArray[np.uint8]
 
-# RGB by column of the assignment, so that a label has one colour on every frame; column 0, background, is never
-# drawn. Okabe and Ito's colours, apart even for colour-blind eyes; from the eighth column they come round again.
+# RGB by column of the assignment, from column 1: a label has one colour on every frame. Okabe and Ito's
+# colours, apart even for colour-blind eyes; from column 8 they come round again.
 PALETTE_RGB = (
     (0, 158, 115),
     (230, 159, 0),
