@@ -23,11 +23,11 @@ PREFERRED: dict[str, tuple[Precision, ...]] = {
     "cuda": ("fp16", "fp32", "int8"),
 }
 
-# Idle threads sleep instead of spinning: spinning took int8 at 224 from 22 to 41 ms on two cores that were shared
-# with other work, and takes cores from the kernels that run between two backbones.
+# Idle threads sleep instead of spinning: spinning took int8 at 224 from 22 to 41 ms on two cores shared with
+# other work, and takes cores from the kernels that run between two backbones.
 _NO_SPINNING = ("session.intra_op.allow_spinning", "0")
-# Without VNNI the products of u8 and s8 saturate at 16 bits; this widens them. With VNNI it would only cost time:
-# 35 instead of 22 ms.
+# Without VNNI the products of u8 and s8 saturate at 16 bits; this widens them. With VNNI it would only cost
+# time: 35 instead of 22 ms.
 _WIDE_PRODUCTS = ("session.x64quantprecision", "1")
 
 _LOG_ERROR = 3
