@@ -1,0 +1,1 @@
+"""What the commands of `patchcut` do, one module each; `patchcut.cli` parses their options."""

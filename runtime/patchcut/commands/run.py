@@ -1,0 +1,179 @@
+"""`patchcut run`: frames of a source through a segmenter, to a folder, a window or JSON lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from patchcut.errors import PatchcutError
+from patchcut.frames import Frame
+from patchcut.outputs import DEFAULT_SAVE, OutputFolder, check_save, film_rate
+from patchcut.progress import FrameBar
+from patchcut.result import Result
+from patchcut.sources import Source, open_source
+from patchcut.tally import Tally
+from patchcut.terminal import muted_native_stderr
+from patchcut.window import Window
+
+if TYPE_CHECKING:
+    from patchcut.segmenter import Segmenter
+
+DEFAULT_OUT = "patchcut-out"
+EXIT_GOOD, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """The keywords of `patchcut.load`."""
+
+    bundle: Path | None = None
+    engine: str = "auto"
+    device: str = "auto"
+    precision: str = "auto"
+    size: int | None = None
+    head: str = "auto"
+    refine: str = "none"
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What `patchcut run` was asked for.
+
+    Attributes:
+        sources: one source, or several photos and folders.
+        out: folder for results; None writes nothing.
+        save: what to write there; None is the default.
+        overwrite: allow results in `out` to be replaced.
+        limit: frames to stop after; None is all.
+        every: take every N-th frame.
+        show: open a live window.
+        json: JSON lines on stdout in place of tables.
+        load: for `patchcut.load`.
+    """
+
+    sources: tuple[str, ...]
+    out: Path | None = None
+    save: tuple[str, ...] | None = None
+    overwrite: bool = False
+    limit: int | None = None
+    every: int = 1
+    show: bool = False
+    json: bool = False
+    load: LoadOptions = field(default_factory=LoadOptions)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """All that the loop over frames works with."""
+
+    source: Source
+    segmenter: Segmenter
+    folder: OutputFolder | None
+    window: Window | None
+    tally: Tally
+    json: bool
+
+
+def run(options: RunOptions) -> int:
+    """Exit status of a whole run, after its summary was printed.
+
+    Raises:
+        PatchcutError: it could not start. What fails later is said below the summary.
+    """
+    failure: BaseException | None = None
+    with ExitStack() as stack:
+        running = _open(options, stack)
+        try:
+            with running.folder or ExitStack():
+                _segment_all(running, options.limit)
+        except (PatchcutError, KeyboardInterrupt) as error:
+            failure = error
+    _report(running, options, failure)
+    if isinstance(failure, PatchcutError):
+        raise failure
+    if failure is not None:
+        return EXIT_INTERRUPTED
+    return EXIT_FAILED if running.source.problems or not running.tally.frames else EXIT_GOOD
+
+
+def _open(options: RunOptions, stack: ExitStack) -> _Run:
+    """Everything that can be refused is tried before the model is loaded, the cheapest first."""
+    import patchcut
+
+    save = check_save(DEFAULT_SAVE if options.save is None else options.save)
+    window = stack.enter_context(Window("patchcut")) if options.show else None
+    with muted_native_stderr():
+        what = options.sources[0] if len(options.sources) == 1 else list(options.sources)
+        source = stack.enter_context(open_source(what, every=options.every))
+    folder = None
+    if options.out is not None:
+        rate = film_rate(source, options.every)
+        folder = OutputFolder(options.out, save, film_fps=rate, overwrite=options.overwrite)
+    segmenter = patchcut.load(**vars(options.load))
+    return _Run(source, segmenter, folder, window, Tally(), options.json)
+
+
+def _segment_all(running: _Run, limit: int | None) -> None:
+    if running.json:
+        _print_json("start", source=running.source.name, segmenter=asdict(running.segmenter.describe()))
+    total = running.source.total
+    total = total if limit is None else min(limit, total or limit)
+    with FrameBar(running.source.name, total) as bar:
+        for frame, read_ms in islice(_timed_frames(running.source), limit):
+            result = running.segmenter(frame)
+            started = perf_counter()
+            stopped = _hand_out(running, frame, result)
+            running.tally.add(result, {"read": read_ms}, {"save": 1e3 * (perf_counter() - started)})
+            bar.advance(running.tally.fps)
+            if stopped:
+                return
+
+
+def _timed_frames(source: Source) -> Iterator[tuple[Frame, float]]:
+    """Frames and the milliseconds that each took to read."""
+    frames = iter(source)
+    while True:
+        started = perf_counter()
+        with muted_native_stderr():
+            frame = next(frames, None)
+        if frame is None:
+            return
+        yield frame, 1e3 * (perf_counter() - started)
+
+
+def _hand_out(running: _Run, frame: Frame, result: Result) -> bool:
+    """True if the person at the window wants to stop."""
+    if running.folder is not None:
+        running.folder.write(frame, result)
+    if running.json:
+        _print_json("frame", **result.to_dict())
+    return running.window is not None and not running.window.show(result.overlay(frame))
+
+
+def _report(running: _Run, options: RunOptions, failure: BaseException | None) -> None:
+    summary = running.tally.summary()
+    interrupted = isinstance(failure, KeyboardInterrupt)
+    if options.json:
+        error = str(failure) if isinstance(failure, PatchcutError) else None
+        out = None if options.out is None else str(options.out)
+        problems = running.source.problems
+        _print_json(
+            "end", **asdict(summary), out=out, problems=problems, interrupted=interrupted, error=error
+        )
+        return
+    from patchcut.tables import print_run
+
+    print_run(summary, running.tally.found, running.segmenter.describe(), running.source, running.folder)
+    if interrupted:
+        print(f"stopped by Ctrl-C after {summary.frames} frames")
+
+
+def _print_json(event: str, **fields: Any) -> None:
+    print(json.dumps({"event": event, **fields}), flush=True)

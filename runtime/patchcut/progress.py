@@ -1,0 +1,55 @@
+"""A progress bar over frames."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_REDRAW_S = 0.1
+
+
+class FrameBar:
+    """Frames done, frames a second and time left, on stderr; nothing where stderr is not a terminal.
+
+    Args:
+        name: of the source.
+        total: frames to come, None where unknown.
+    """
+
+    def __init__(self, name: str, total: int | None) -> None:
+        console = Console(stderr=True)
+        # Drawn by `advance`, not by a thread: stderr is muted while frames are read.
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[fps]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            auto_refresh=False,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(name, total=total, fps="")
+        self._drawn_s = 0.0
+
+    def advance(self, fps: float) -> None:
+        """Count one frame."""
+        self._bar.update(self._task, advance=1, fps=f"{fps:.1f} fps")
+        now = time.monotonic()
+        if now - self._drawn_s >= _REDRAW_S:
+            self._drawn_s = now
+            self._bar.refresh()
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._bar.stop()

@@ -1,0 +1,104 @@
+"""What a run has done so far: frames, regions, and how long each stage took."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from patchcut.result import Result
+
+# A camera may run for days: percentiles are over the last frames, about five minutes at 30 fps.
+_LAST_FRAMES = 10_000
+_LISTED_FRAMES = 12
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """Milliseconds a frame, median and 95th percentile."""
+
+    p50_ms: float
+    p95_ms: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A whole run.
+
+    Attributes:
+        frames: that were segmented.
+        regions: found in all of them.
+        seconds: from the first frame's reading to the last one's saving.
+        fps: frames / seconds.
+        stages: in the order of the work; "read" and "save" are outside the segmenter, "frame" is the sum.
+    """
+
+    frames: int
+    regions: int
+    seconds: float
+    fps: float
+    stages: dict[str, StageTime]
+
+
+@dataclass(frozen=True)
+class Found:
+    """One frame's regions in short: boxes [m, 4] xyxy and scores, best first, and the segmenter's time."""
+
+    name: str
+    boxes: tuple[tuple[float, float, float, float], ...]
+    scores: tuple[float, ...]
+    total_ms: float
+
+
+class Tally:
+    """Counts frames as they are done.
+
+    Attributes:
+        frames, regions: so far.
+        found: the first frames in short.
+    """
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.regions = 0
+        self.found: list[Found] = []
+        self._stages_ms: dict[str, deque[float]] = {}
+        self._start_s = self._last_s = perf_counter()
+
+    @property
+    def fps(self) -> float:
+        """Frames a second since the start."""
+        return self.frames / self.seconds if self.seconds else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """From the start to the last frame counted."""
+        return self._last_s - self._start_s
+
+    def add(self, result: Result, before_ms: Mapping[str, float], after_ms: Mapping[str, float]) -> None:
+        """Count one frame: stages before the segmenter, its own, and those after, in milliseconds."""
+        stages = {**before_ms, **result.timings_ms, **after_ms}
+        for stage, ms in {**stages, "frame": sum(stages.values())}.items():
+            self._stages_ms.setdefault(stage, deque(maxlen=_LAST_FRAMES)).append(ms)
+        self.frames += 1
+        self.regions += len(result)
+        self._last_s = perf_counter()
+        if len(self.found) < _LISTED_FRAMES:
+            self.found.append(_found(result))
+
+    def summary(self) -> Summary:
+        """The run so far."""
+        stages = {}
+        for stage, times_ms in self._stages_ms.items():
+            p50, p95 = np.percentile(times_ms, (50, 95))
+            stages[stage] = StageTime(round(float(p50), 3), round(float(p95), 3))
+        return Summary(self.frames, self.regions, round(self.seconds, 3), round(self.fps, 2), stages)
+
+
+def _found(result: Result) -> Found:
+    boxes = tuple((float(x0), float(y0), float(x1), float(y1)) for x0, y0, x1, y1 in result.boxes)
+    scores = tuple(float(score) for score in result.scores)
+    return Found(result.name, boxes, scores, sum(result.timings_ms.values()))
