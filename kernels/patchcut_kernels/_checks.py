@@ -41,7 +41,7 @@ def output(
     dtype: type[_Scalar],
     expected: tuple[int, ...],
 ) -> npt.NDArray[_Scalar]:
-    """`value`, checked to be writable, contiguous and of the expected shape, or a new array where it is None."""
+    """`value`, writable, contiguous and of the expected shape; a new array where it is None."""
     if value is None:
         return np.empty(expected, dtype)
     if not isinstance(value, np.ndarray):

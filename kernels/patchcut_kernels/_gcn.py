@@ -33,9 +33,9 @@ def gcn_forward(
     Raises:
         TypeError: "[gcn_forward] weights must be GcnWeights, got dict".
         ValueError: "[gcn_forward] affinity must have shape (256, 256), got (255, 255)".
-    Ahat = D^-1/2 (W + I) D^-1/2 with D = rowsum(W) + 1; h <- ELU(Ahat (h theta) + h root + bias) for each layer,
-    then the linear layers and a softmax. Kipf and Welling (1609.02907), equation 2, with edge weights as in
-    DeepCut (2212.05853), section 3.
+    Ahat = D^-1/2 (W + I) D^-1/2 with D = rowsum(W) + 1; h <- ELU(Ahat (h theta) + h root + bias) for each
+    layer, then the linear layers and a softmax. Kipf and Welling (1609.02907), equation 2, with edge weights
+    as in DeepCut (2212.05853), section 3.
     """
     features = _checks.array(_OP, "features", features, np.float32, ("[n, d]", "[b, n, d]"))
     if not isinstance(weights, GcnWeights):

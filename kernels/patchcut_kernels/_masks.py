@@ -54,7 +54,7 @@ def upsample_argmax(
     Raises:
         TypeError: "[upsample_argmax] assignment must be float32, got float64".
         ValueError: "[upsample_argmax] assignment must have 784 rows for a grid of (28, 28), got 256".
-    label[y, x] = argmax_c sum_ij B_ij(y, x) A_ijc with B bilinear between patch centres and the border repeated
+    label[y, x] = argmax_c sum_ij B_ij(y, x) A_ijc, B bilinear between patch centres and the border repeated
     (align_corners=False). No [k, H, W] array is made: in each cell of the grid only the classes that are not
     beaten by one other class at all four corners are interpolated.
     """
@@ -90,8 +90,9 @@ def connected_components(
     Raises:
         TypeError: "[connected_components] label_map must be int32, got int64".
         ValueError: "[connected_components] label_map must be [H, W], got shape (3,)".
-    Two pixels are in one component if a path of touching pixels of the same non-zero label joins them. Union-find
-    over runs, the smallest run as root: He, Chao, Suzuki, "A run-based two-scan labeling algorithm" (2008).
+    Two pixels are in one component if a path of touching pixels of the same non-zero label joins them.
+    Union-find over runs, the first run as root: He, Chao, Suzuki, "A run-based two-scan labeling
+    algorithm" (2008).
     """
     op = "connected_components"
     label_map = _checks.array(op, "label_map", label_map, np.int32, ("[H, W]",))

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import patchcut_kernels as pk
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from patchcut_kernels import reference
+
+
+def matrix(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return (rng.standard_normal(shape) * 1.5 / np.sqrt(shape[0])).astype(np.float32)
+
+
+def random_weights(rng, d, layers, mlp, *, root=True, normalize=True, temperature=0.7) -> pk.GcnWeights:
+    widths = [d, *layers]
+    graph = [
+        pk.GcnLayer(matrix(rng, a, b), matrix(rng, a, b) if root else None, matrix(rng, b))
+        for a, b in itertools.pairwise(widths)
+    ]
+    widths = [widths[-1], *mlp]
+    linear = [pk.LinearLayer(matrix(rng, a, b), matrix(rng, b)) for a, b in itertools.pairwise(widths)]
+    shift = (0.1 * rng.standard_normal(d)).astype(np.float32)
+    scale = (0.5 + rng.random(d)).astype(np.float32) * (np.sqrt(d) if normalize else 1)
+    return pk.GcnWeights(normalize, shift, scale.astype(np.float32), tuple(graph), tuple(linear), temperature)
+
+
+def graph(rng, n, d) -> tuple[np.ndarray, np.ndarray]:
+    centres = rng.standard_normal((3, d))
+    features = (centres[rng.integers(0, 3, n)] + 0.7 * rng.standard_normal((n, d))).astype(np.float32)
+    return features, pk.affinity(features)
+
+
+SHAPES = [
+    (1, 1, [], [2]),
+    (2, 3, [5], [2]),
+    (31, 17, [7], [3]),
+    (33, 24, [13, 9], [5, 2]),
+    (65, 257, [33], [31, 8]),
+    (97, 48, [], [16, 4]),
+    (256, 384, [64], [32, 2]),
+]
+
+
+@pytest.mark.parametrize(("n", "d", "layers", "mlp"), SHAPES)
+@pytest.mark.parametrize("root", [True, False])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_matches_reference(isa, rng, assert_close, n, d, layers, mlp, root, normalize):
+    features, edges = graph(rng, n, d)
+    weights = random_weights(rng, d, layers, mlp, root=root, normalize=normalize)
+    got = pk.gcn_forward(features, edges, weights)
+    assert_close("gcn_forward", got, reference.gcn_forward(features, edges, weights))
+    np.testing.assert_allclose(got.sum(1), 1, atol=1e-6)
+
+
+def test_matches_torch_geometric(isa, rng, assert_close):
+    torch = pytest.importorskip("torch", reason="torch is the oracle's array library")
+    nn = pytest.importorskip("torch_geometric.nn", reason="torch-geometric is the oracle")
+    features, edges = graph(rng, 60, 20)
+    edges = edges * (1 - np.eye(60, dtype=np.float32))
+    weights = random_weights(rng, 20, [12, 7], [3], normalize=False)
+    source, target = np.nonzero(edges)
+    edge_index = torch.from_numpy(np.stack([source, target]))
+    edge_weight = torch.from_numpy(edges[source, target]).double()
+    h = torch.from_numpy((features.astype(np.float64) - weights.shift) * weights.scale)
+    for layer in weights.layers:
+        conv = nn.GCNConv(*layer.theta.shape).double()
+        conv.lin.weight.data = torch.from_numpy(layer.theta.T.copy()).double()
+        conv.bias.data = torch.from_numpy(layer.bias.copy()).double()
+        with torch.no_grad():
+            h = torch.nn.functional.elu(
+                conv(h, edge_index, edge_weight) + h @ torch.tensor(layer.root).double()
+            )
+    linear = weights.mlp[0]
+    want = reference.softmax((h.numpy() @ linear.weight + linear.bias) / weights.temperature)
+    assert_close("gcn_forward", pk.gcn_forward(features, edges, weights), want)
+
+
+def test_edge_weights_matter(isa, rng):
+    features, edges = graph(rng, 80, 16)
+    weights = random_weights(rng, 16, [8], [3], root=False)
+    weighted = pk.gcn_forward(features, edges, weights)
+    unweighted = pk.gcn_forward(features, (edges > 0).astype(np.float32), weights)
+    assert np.abs(weighted - unweighted).max() > 0.01
+
+
+def test_disconnected_and_zero_rows(isa, rng, assert_close):
+    features, _ = graph(rng, 50, 12)
+    features[3] = 0
+    edges = np.zeros((50, 50), np.float32)
+    edges[:20, :20] = 0.5
+    weights = random_weights(rng, 12, [6], [3])
+    assert_close(
+        "gcn_forward",
+        pk.gcn_forward(features, edges, weights),
+        reference.gcn_forward(features, edges, weights),
+    )
+
+
+def test_sharp_temperature_gives_finite_rows(isa, rng):
+    features, edges = graph(rng, 40, 8)
+    weights = dataclasses.replace(random_weights(rng, 8, [6], [4]), temperature=1e-4)
+    got = pk.gcn_forward(features, edges, weights)
+    want = reference.gcn_forward(features, edges, weights)
+    assert np.isfinite(got).all()
+    np.testing.assert_array_equal(got.argmax(1), want.argmax(1))
+
+
+def test_permuted_nodes_permute_rows(isa, rng):
+    features, edges = graph(rng, 61, 16)
+    weights = random_weights(rng, 16, [8], [3])
+    order = rng.permutation(61)
+    got = pk.gcn_forward(features[order], edges[np.ix_(order, order)], weights)
+    np.testing.assert_allclose(got, pk.gcn_forward(features, edges, weights)[order], atol=1e-5)
+
+
+def test_threads_do_not_change_a_bit(isa, rng, for_thread_counts):
+    features, edges = graph(rng, 310, 64)
+    weights = random_weights(rng, 64, [32, 16], [8, 3])
+    for_thread_counts(lambda: pk.gcn_forward(features, edges, weights))
+
+
+def test_degrees_batch_out_and_strides(isa, rng, assert_close):
+    pairs = [graph(rng, 37, 21) for _ in range(3)]
+    features, edges = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
+    weights = random_weights(rng, 21, [9], [4])
+    each = np.stack([pk.gcn_forward(f, w, weights) for f, w in pairs])
+    out = np.empty_like(each)
+    assert pk.gcn_forward(features, edges, weights, out=out) is out
+    np.testing.assert_array_equal(out, each)
+    backwards = features[:, :, ::-1].copy()[:, :, ::-1]
+    backwards.flags.writeable = False
+    np.testing.assert_array_equal(pk.gcn_forward(backwards, edges, weights), each)
+    known = pk.gcn_forward(features, edges, weights, degrees=edges.sum(2))
+    assert_close("gcn_forward", known, each.astype(np.float64))
+
+
+def test_no_nodes_and_no_graph(rng):
+    weights = random_weights(rng, 5, [], [3])
+    assert pk.gcn_forward(np.empty((0, 5), np.float32), None, weights).shape == (0, 3)
+    features, _ = graph(rng, 40, 5)
+    np.testing.assert_allclose(
+        pk.gcn_forward(features, None, weights), reference.gcn_forward(features, None, weights), atol=1e-5
+    )
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    n=st.integers(1, 50),
+    d=st.integers(1, 40),
+    hidden=st.integers(1, 40),
+    k=st.integers(1, 9),
+    seed=st.integers(0, 2**32 - 1),
+    bad=st.sampled_from([None, None, np.nan, np.inf]),
+)
+def test_any_input(isa, n, d, hidden, k, seed, bad):
+    rng = np.random.default_rng(seed)
+    features, edges = graph(rng, n, d)
+    weights = random_weights(rng, d, [hidden], [k])
+    if bad is None:
+        want = reference.gcn_forward(features, edges, weights)
+        np.testing.assert_allclose(pk.gcn_forward(features, edges, weights), want, rtol=0, atol=2e-5)
+        return
+    broken = features.copy()
+    broken[rng.integers(n), rng.integers(d)] = bad
+    with pytest.raises(ValueError, match=r"\[gcn_forward\] features must be finite"):
+        pk.gcn_forward(broken, edges, weights)
+    edges[rng.integers(n), rng.integers(n)] = bad
+    with pytest.raises(ValueError, match=r"\[gcn_forward\] affinity must be finite"):
+        pk.gcn_forward(features, edges, weights)
+
+
+def test_errors(rng):
+    features, edges = graph(rng, 6, 4)
+    weights = random_weights(rng, 4, [3], [2])
+    cases = [
+        ((features, edges, {}), {}, TypeError, "weights must be GcnWeights, got dict"),
+        ((features.tolist(), edges, weights), {}, TypeError, "features must be a numpy array"),
+        ((features[0], edges, weights), {}, ValueError, r"features must be \[n, d\] or \[b, n, d\]"),
+        ((features[:, :3], edges, weights), {}, ValueError, "features must have 4 columns"),
+        ((features.astype(np.float64), edges, weights), {}, TypeError, "features must be float32"),
+        ((features, None, weights), {}, TypeError, "affinity must be a numpy array where"),
+        ((features, edges[:5, :5], weights), {}, ValueError, r"affinity must have shape \(6, 6\)"),
+        ((features, edges.astype(int), weights), {}, TypeError, "affinity must be float32"),
+        ((features, edges - 1, weights), {}, ValueError, "affinity must have row sums above -1"),
+        ((features, edges, weights), {"degrees": edges}, ValueError, r"degrees must have shape \(6,\)"),
+        (
+            (features, edges, weights),
+            {"out": np.empty((6, 3), np.float32)},
+            ValueError,
+            "out must have shape",
+        ),
+    ]
+    for arguments, options, error, message in cases:
+        with pytest.raises(error, match=r"^\[gcn_forward\] " + message):
+            pk.gcn_forward(*arguments, **options)
+
+
+def test_weights_are_validated_and_frozen(rng):
+    theta = matrix(rng, 4, 3)
+    layer = pk.GcnLayer(theta, None, matrix(rng, 3))
+    theta[:] = 0
+    assert layer.theta.any()
+    with pytest.raises(ValueError, match="read-only"):
+        layer.theta[:] = 0
+    with pytest.raises(ValueError, match=r"^\[GcnLayer\] bias must have shape \(3,\), got \(2,\)"):
+        pk.GcnLayer(theta, None, matrix(rng, 2))
+    with pytest.raises(ValueError, match=r"^\[GcnLayer\] root must have shape \(4, 3\)"):
+        pk.GcnLayer(theta, theta.T, matrix(rng, 3))
+    with pytest.raises(ValueError, match=r"^\[LinearLayer\] weight must be finite"):
+        pk.LinearLayer(np.full((2, 2), np.nan, np.float32), matrix(rng, 2))
+    good = random_weights(rng, 4, [3], [2])
+    with pytest.raises(ValueError, match=r"^\[GcnWeights\] mlp must have at least one layer"):
+        dataclasses.replace(good, mlp=())
+    with pytest.raises(ValueError, match=r"^\[GcnWeights\] mlp\[0\] must take 3 inputs, got 5"):
+        dataclasses.replace(good, mlp=(pk.LinearLayer(matrix(rng, 5, 2), matrix(rng, 2)),))
+    with pytest.raises(ValueError, match=r"^\[GcnWeights\] temperature must be above 0"):
+        dataclasses.replace(good, temperature=0.0)
