@@ -63,7 +63,7 @@ def _run(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...",
+            metavar="SOURCE",
             help="Photo, folder, glob, video, camera index, rtsp:// or http:// address; or several photos.",
         ),
     ],

@@ -63,6 +63,8 @@ def _as_frames(source: Any) -> Iterable[object]:
 
 
 def _open_text(text: str, every: int) -> Source:
+    if not text:
+        raise SourceError("source", "is an empty text", "name a photo, video, folder, camera or stream")
     if text.isdecimal():
         return LiveVideo(int(text), every=every)
     if device := _CAMERA_DEVICE.fullmatch(text):
@@ -89,8 +91,6 @@ def _open_path(text: str, every: int) -> Source:
 
 
 def _missing(text: str) -> SourceError:
-    if text == "":
-        return SourceError("source", "is an empty text", "name a photo, video, folder, camera or stream")
     if Path(text).exists():
         return SourceError(text, "is neither a file nor a folder", "name a photo, video or folder")
     return SourceError(text, "does not exist", f"check the name; this is {Path.cwd()}")
