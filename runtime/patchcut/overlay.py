@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 Image = npt.NDArray[np.uint8]
 
-# RGB by column of the assignment, from column 1: a label has one colour on every frame. Okabe and Ito's
-# colours, apart even for colour-blind eyes; from column 8 they come round again.
+# RGB by column of the assignment, from column 1: a label has one colour on every frame. First a magenta that
+# photographs seldom have, then Okabe and Ito's colours, apart even for colour-blind eyes; then round again.
 PALETTE_RGB = (
-    (0, 158, 115),
+    (233, 30, 140),
     (230, 159, 0),
     (86, 180, 233),
-    (213, 94, 0),
-    (204, 121, 167),
+    (0, 158, 115),
     (240, 228, 66),
     (0, 114, 178),
+    (213, 94, 0),
 )
 TINT = 0.45
 

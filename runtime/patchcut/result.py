@@ -92,7 +92,7 @@ class Result:
     def _region(self, i: int) -> dict[str, Any]:
         return {
             "box_xyxy": [float(value) for value in self.boxes[i]],
-            "score": float(self.scores[i]),
+            "score": round(float(self.scores[i]), 4),
             "label": self.labels[self.region_labels[i]],
             "area": int(self.areas[i]),
         }

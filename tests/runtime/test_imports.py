@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import patchcut
+import pytest
+
+OFFLINE = ("torch", "timm", "onnx", "patchcut_export")
+HEAVY = (*OFFLINE, "onnxruntime", "cv2", "pydantic", "typer", "rich")
+
+
+def run_fresh(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def loaded_of(names: tuple[str, ...], code: str) -> list[str]:
+    printed = run_fresh(f"import sys\n{code}\nprint(*[name for name in {names!r} if name in sys.modules])")
+    return printed.split()
+
+
+def test_importing_patchcut_loads_nothing_heavy() -> None:
+    assert loaded_of(HEAVY, "import patchcut") == []
+
+
+def test_importing_patchcut_is_quick() -> None:
+    code = "import time; t = time.perf_counter(); import patchcut; print(time.perf_counter() - t)"
+    assert min(float(run_fresh(code)) for _ in range(3)) < 0.5
+
+
+def test_a_whole_frame_loads_nothing_of_the_export(toy_bundle: Path) -> None:
+    code = f"""
+import numpy, patchcut
+from patchcut import Frame, Result, Segmenter, open_bundle
+frame = numpy.zeros((40, 60, 3), numpy.uint8)
+result = patchcut.load({str(toy_bundle)!r})(frame)
+result.overlay(frame), result.masks, result.to_dict()
+"""
+    assert loaded_of(OFFLINE, code) == []
+
+
+def test_load_and_first_result_are_quick_and_small(embedded_bundle: Path) -> None:
+    code = """
+import resource, time
+start = time.perf_counter()
+import numpy, patchcut
+patchcut.load()(numpy.zeros((480, 640, 3), numpy.uint8))
+print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+    seconds, peak_mb = map(float, run_fresh(code).split())
+    assert seconds < 2.5
+    assert peak_mb < 400
+
+
+def test_every_public_name_is_there() -> None:
+    for name in patchcut.__all__:
+        assert getattr(patchcut, name) is not None
+    assert set(patchcut.__all__) <= set(dir(patchcut))
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match=r"patchcut.*utils"):
+        _ = patchcut.utils  # type: ignore[attr-defined]
+
+
+def test_the_version_is_the_package_version() -> None:
+    from importlib.metadata import version
+
+    assert patchcut.__version__ == version("patchcut")
