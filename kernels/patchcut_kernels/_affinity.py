@@ -78,6 +78,7 @@ def affinity(
     if not (math.isfinite(alpha) and alpha > 0):
         raise ValueError(f"[{_OP}] alpha must be above 0, got {alpha}")
     out = _checks.output(_OP, "out", out, np.float32, (*batch, n, n))
+    _checks.disjoint(_OP, out, features)
     degrees = np.empty((*batch, n), np.float32) if return_degrees else None
     if out.size:
         _C.affinity(
@@ -86,7 +87,7 @@ def affinity(
             None if degrees is None else degrees.reshape(-1, n),
             kind == "cosine",
             mode == "cc",
-            threshold,
-            alpha,
+            float(threshold),
+            float(alpha),
         )
     return out if degrees is None else (out, degrees)

@@ -56,6 +56,13 @@ def output(
     return value
 
 
+def disjoint(op: str, out: npt.NDArray[Any], *inputs: npt.NDArray[Any] | None) -> None:
+    """Raises where `out` lies over an input: a batch would overwrite what it has yet to read."""
+    for value in inputs:
+        if value is not None and np.may_share_memory(out, value):
+            raise ValueError(f"[{op}] out must not overlap an input, got memory that both use")
+
+
 def choice(op: str, name: str, value: str, allowed: Sequence[str]) -> None:
     """Raises unless `value` is one of `allowed`."""
     if value not in allowed:

@@ -53,6 +53,7 @@ def gcn_forward(
         degrees = _checks.array(_OP, "degrees", degrees, np.float32, ("[n]", "[b, n]"))
         _checks.shape(_OP, "degrees", degrees, (*batch, n))
     out = _checks.output(_OP, "out", out, np.float32, (*batch, n, weights.k))
+    _checks.disjoint(_OP, out, features, edges, degrees)
     if not out.size:
         return out
     _C.gcn_forward(

@@ -116,6 +116,7 @@ class GcnWeights:
             width = dout
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise ValueError(f"[GcnWeights] temperature must be above 0, got {self.temperature}")
+        _set(self, normalize=bool(self.normalize), temperature=float(self.temperature))
         _set(self, shift=shift, scale=scale, layers=layers, mlp=mlp)
 
     @property

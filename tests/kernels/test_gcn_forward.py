@@ -128,6 +128,8 @@ def test_degrees_batch_out_and_strides(isa, rng, assert_close):
     features, edges = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
     weights = random_weights(rng, 21, [9], [4])
     each = np.stack([pk.gcn_forward(f, w, weights) for f, w in pairs])
+    with pytest.raises(ValueError, match=r"\[gcn_forward\] out must not overlap an input"):
+        pk.gcn_forward(features[0], edges[0], weights, out=features[0].reshape(-1)[: 37 * 4].reshape(37, 4))
     out = np.empty_like(each)
     assert pk.gcn_forward(features, edges, weights, out=out) is out
     np.testing.assert_array_equal(out, each)
@@ -213,6 +215,7 @@ def test_weights_are_validated_and_frozen(rng):
     with pytest.raises(ValueError, match=r"^\[LinearLayer\] weight must be finite"):
         pk.LinearLayer(np.full((2, 2), np.nan, np.float32), matrix(rng, 2))
     good = random_weights(rng, 4, [3], [2])
+    assert type(dataclasses.replace(good, normalize=np.bool_(True)).normalize) is bool
     with pytest.raises(ValueError, match=r"^\[GcnWeights\] mlp must have at least one layer"):
         dataclasses.replace(good, mlp=())
     with pytest.raises(ValueError, match=r"^\[GcnWeights\] mlp\[0\] must take 3 inputs, got 5"):
