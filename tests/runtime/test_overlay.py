@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from patchcut import Frame, FrameError, OutputError, Segmenter
+from patchcut.overlay import PALETTE_RGB, TINT, color_of
+from PIL import Image
+
+from .test_result import made_result
+
+
+def test_an_overlay_is_a_drawn_copy(toy_segmenter: Segmenter, photo: np.ndarray) -> None:
+    before = photo.copy()
+    overlay = toy_segmenter(photo).overlay(photo)
+    assert (overlay.shape, overlay.dtype) == (photo.shape, np.uint8)
+    assert not np.shares_memory(overlay, photo)
+    np.testing.assert_array_equal(photo, before)
+    assert np.any(overlay != photo)
+
+
+def test_masks_are_tinted_with_their_columns_colour(toy_segmenter: Segmenter, photo: np.ndarray) -> None:
+    result = toy_segmenter(photo)
+    overlay = result.overlay(photo).astype(np.float64)
+    for column in (1, 2):
+        mask = result.label_map == column
+        tinted = photo[mask] * (1 - TINT) + np.array(color_of(column, "bgr")) * TINT
+        drawn = np.abs(overlay[mask] - tinted).max(axis=1) > 1
+        assert drawn.mean() < 0.25  # lines and text lie over the rest
+    background = result.label_map == 0
+    assert np.mean(np.any(overlay[background] != photo[background], axis=1)) < 0.25
+
+
+def test_an_overlay_keeps_the_frames_order_of_channels(toy_segmenter: Segmenter, photo: np.ndarray) -> None:
+    result = toy_segmenter(photo)
+    flipped = np.ascontiguousarray(photo[..., ::-1])
+    in_bgr, in_rgb = result.overlay(photo), result.overlay(Image.fromarray(flipped))
+    np.testing.assert_array_equal(in_bgr[..., ::-1], in_rgb)
+    np.testing.assert_array_equal(result.overlay(Frame(flipped, "rgb")), in_rgb)
+
+
+def test_no_regions_is_the_frame_itself() -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    np.testing.assert_array_equal(made_result(0).overlay(frame), frame)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 10, 200])
+def test_every_region_shows_at_any_size(scale: int) -> None:
+    result = made_result()
+    big = type(result)(
+        **{
+            **{name: getattr(result, name) for name in result.__dataclass_fields__},
+            "label_map": result.label_map.repeat(scale, 0).repeat(scale, 1),
+            "region_ids": result.region_ids.repeat(scale, 0).repeat(scale, 1),
+            "boxes": result.boxes * scale,
+        }
+    )
+    frame = np.full((4 * scale, 6 * scale, 3), 128, np.uint8)
+    overlay = big.overlay(frame)
+    for mask in big.masks:
+        assert np.all(np.any(overlay[mask] != 128, axis=1))
+
+
+def test_a_frame_of_another_size_is_told(toy_segmenter: Segmenter, photo: np.ndarray) -> None:
+    with pytest.raises(FrameError, match=r"\[overlay\] frame and result must have one size"):
+        toy_segmenter(photo).overlay(photo[:-1])
+
+
+def test_what_is_no_frame_is_told() -> None:
+    with pytest.raises(FrameError, match="got None"):
+        made_result().overlay(None)
+
+
+def test_a_missing_opencv_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(OutputError, match=r"needs OpenCV.*pip install 'patchcut\[cpu\]'"):
+        made_result().overlay(np.zeros((4, 6, 3), np.uint8))
+
+
+def test_colours_go_with_the_column() -> None:
+    assert len({color_of(column) for column in range(1, 8)}) == len(PALETTE_RGB) == 7
+    assert color_of(8) == color_of(1)
+    assert color_of(1, "bgr") == color_of(1)[::-1]

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError
+
+import numpy as np
+import pytest
+from patchcut import Frame, Result, Segmenter
+
+
+def made_result(m: int = 2) -> Result:
+    ids = np.zeros((4, 6), np.int32)
+    ids[:2, :3] = 1
+    ids[3, 4:] = 2
+    ids[ids > m] = 0
+    labels = np.array([2, 1], np.int32)[:m]
+    return Result(
+        label_map=np.concatenate([[0], labels]).astype(np.int32)[ids],
+        region_ids=ids,
+        boxes=np.array([[0, 0, 3, 2], [4, 3, 6, 4]], np.float32)[:m],
+        scores=np.array([0.75, 0.25], np.float32)[:m],
+        areas=np.array([6, 2])[:m],
+        region_labels=labels,
+        labels=("background", "cat", "dog"),
+        assignment=np.full((6, 3), 1 / 3, np.float32),
+        grid_hw=(2, 3),
+        timings_ms={"backbone": 1.23456},
+    )
+
+
+def test_masks_are_the_regions_best_first() -> None:
+    result = made_result()
+    assert result.masks.shape == (2, 4, 6)
+    np.testing.assert_array_equal(result.masks[0], result.region_ids == 1)
+    np.testing.assert_array_equal(result.masks[1], result.region_ids == 2)
+    assert result.masks is result.masks
+    assert result.foreground.sum() == 8 and len(result) == 2
+
+
+def test_no_regions_is_a_result() -> None:
+    result = made_result(0)
+    assert result.masks.shape == (0, 4, 6) and not result.foreground.any() and len(result) == 0
+    assert result.to_dict()["regions"] == []
+
+
+def test_to_dict_is_ready_for_json() -> None:
+    described = json.loads(json.dumps(made_result().to_dict()))
+    assert described == {
+        "name": "",
+        "index": 0,
+        "time_s": None,
+        "size_hw": [4, 6],
+        "labels": ["background", "cat", "dog"],
+        "regions": [
+            {"box_xyxy": [0.0, 0.0, 3.0, 2.0], "score": 0.75, "label": "dog", "area": 6},
+            {"box_xyxy": [4.0, 3.0, 6.0, 4.0], "score": 0.25, "label": "cat", "area": 2},
+        ],
+        "timings_ms": {"backbone": 1.235},
+    }
+
+
+def test_a_real_result_is_ready_for_json(toy_segmenter: Segmenter, photo: np.ndarray) -> None:
+    described = json.loads(json.dumps(toy_segmenter(Frame(photo, name="flower", time_s=1.5)).to_dict()))
+    assert described["name"] == "flower" and described["time_s"] == 1.5
+    assert len(described["regions"]) > 1
+
+
+def test_a_result_is_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        made_result().scores = np.zeros(2)  # type: ignore[misc]

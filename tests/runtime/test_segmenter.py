@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import patchcut
+import patchcut_kernels as kernels
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from patchcut import EngineError, Frame, FrameError, Result, Segmenter
+from patchcut_kernels import reference
+from PIL import Image
+
+from . import toy_bundle as toy
+from .test_engine import reference_features
+from .test_head import toy_weights
+
+ARRAYS = ("label_map", "region_ids", "boxes", "scores", "areas", "region_labels", "assignment")
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def reference_assignment(frame: np.ndarray, size: int) -> np.ndarray:
+    image = reference.preprocess(frame, (size, size), MEAN, STD)
+    rows = reference_features(image, "fp32")
+    return reference.gcn_forward(rows, reference.affinity(rows), toy_weights())
+
+
+def same(a: Result, b: Result) -> None:
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+
+
+def check_consistent(result: Result, size_hw: tuple[int, int]) -> None:
+    """All that must hold between the fields of a result."""
+    m, (height, width) = len(result), size_hw
+    assert result.label_map.shape == result.region_ids.shape == size_hw
+    assert result.label_map.dtype == result.region_ids.dtype == np.int32
+    assert (result.boxes.shape, result.boxes.dtype) == ((m, 4), np.float32)
+    assert (result.scores.shape, result.scores.dtype) == ((m,), np.float32)
+    assert (result.areas.dtype, result.region_labels.dtype) == (np.int64, np.int32)
+    assert (result.masks.shape, result.masks.dtype) == ((m, height, width), np.bool_)
+    assert np.all(np.diff(result.scores) <= 0) and np.all((result.scores >= 0) & (result.scores <= 1))
+    np.testing.assert_array_equal(result.region_ids > 0, result.label_map > 0)
+    np.testing.assert_array_equal(result.foreground, result.masks.any(axis=0))
+    for mask, box, area, label in zip(
+        result.masks, result.boxes, result.areas, result.region_labels, strict=True
+    ):
+        ys, xs = np.nonzero(mask)
+        assert box.tolist() == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+        assert mask.sum() == area and 0 < label < len(result.labels)
+        assert np.all(result.label_map[mask] == label)
+    assert result.assignment.shape == (result.grid_hw[0] * result.grid_hw[1], len(result.labels))
+
+
+@pytest.mark.parametrize("size", toy.SIZES)
+def test_the_whole_way_is_the_reference(toy_bundle: Path, photo: np.ndarray, size: int) -> None:
+    frame = np.ascontiguousarray(photo[::4, ::4])
+    height, width = frame.shape[:2]
+    result = patchcut.load(toy_bundle, size=size)(frame)
+    expected = reference_assignment(frame, size)
+    assert expected.std(axis=0).min() > 0.01
+    np.testing.assert_allclose(result.assignment, expected, atol=1e-3)
+
+    grid_hw = result.grid_hw
+    label_map, confidence = reference.upsample_argmax(result.assignment, grid_hw, (height, width))
+    min_area = int(np.ceil(0.5 * height * width / (grid_hw[0] * grid_hw[1])))
+    ids, count = reference.connected_components(label_map, min_area=min_area)
+    label_map[ids == 0] = 0
+    assert count >= 3
+    assert np.mean(result.label_map == label_map) > 0.999  # a tie may round the other way
+    means = np.array([confidence[ids == i + 1].mean() for i in range(count)])
+    areas = np.bincount(ids.ravel(), minlength=count + 1)[1:]
+    scores = np.sort(means * areas / (areas + 0.01 * height * width))[::-1]
+    np.testing.assert_allclose(result.scores, scores, atol=1e-3)
+    order = np.argsort(-means * areas / (areas + 0.01 * height * width))
+    np.testing.assert_allclose(result.areas, areas[order], atol=20)
+
+
+def test_photos_have_every_label(
+    toy_segmenter: Segmenter, photo: np.ndarray, second_photo: np.ndarray
+) -> None:
+    for frame in (photo, second_photo):
+        result = toy_segmenter(frame)
+        assert set(np.unique(result.label_map)) == {0, 1, 2}
+        check_consistent(result, frame.shape[:2])
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    height=st.integers(1, 120),
+    width=st.integers(1, 120),
+    top=st.integers(0, 300),
+    left=st.integers(0, 500),
+    noise=st.booleans(),
+)
+def test_results_are_consistent_at_any_size(
+    toy_segmenter: Segmenter, photo: np.ndarray, height: int, width: int, top: int, left: int, noise: bool
+) -> None:
+    frame = photo[top : top + height, left : left + width]
+    if noise:
+        frame = np.random.default_rng(top).integers(0, 256, frame.shape, np.uint8)
+    check_consistent(toy_segmenter(frame), frame.shape[:2])
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (1, 20_000), (20_000, 1), (3, 2), (13, 15)])
+def test_odd_frames_give_a_valid_result(toy_segmenter: Segmenter, size_hw: tuple[int, int]) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), np.uint8)
+    result = toy_segmenter(frame)
+    check_consistent(result, size_hw)
+    assert result.overlay(frame).shape == frame.shape
+
+
+@pytest.mark.parametrize("value", [0, 127, 255])
+def test_a_flat_frame_gives_a_valid_result(toy_segmenter: Segmenter, value: int) -> None:
+    check_consistent(toy_segmenter(np.full((40, 50, 3), value, np.uint8)), (40, 50))
+
+
+def test_strides_do_not_matter(toy_segmenter: Segmenter, photo: np.ndarray) -> None:
+    padded = np.zeros((photo.shape[0], photo.shape[1] + 7, 4), np.uint8)
+    padded[:, 7:, :3] = photo
+    views = [
+        photo[::-1],
+        photo[:, ::-1],
+        photo[..., ::-1],
+        photo[::2, 1::3],
+        photo.transpose(1, 0, 2),
+        padded[:, 7:, :3],
+        np.asfortranarray(photo),
+        np.broadcast_to(photo[:1], photo.shape),
+    ]
+    for view in views:
+        same(toy_segmenter(view), toy_segmenter(np.ascontiguousarray(view)))
+
+
+def test_read_only_frames_stay_as_they_are(toy_segmenter: Segmenter, photo: np.ndarray) -> None:
+    frozen = photo.copy()
+    frozen.flags.writeable = False
+    result = toy_segmenter(frozen)
+    same(result, toy_segmenter(photo))
+    result.overlay(frozen)
+    np.testing.assert_array_equal(frozen, photo)
+
+
+def test_the_order_of_channels_is_told_at_load(toy_bundle: Path, photo: np.ndarray) -> None:
+    bgr, rgb = patchcut.load(toy_bundle), patchcut.load(toy_bundle, color="rgb")
+    flipped = np.ascontiguousarray(photo[..., ::-1])
+    expected = bgr(photo)
+    same(rgb(flipped), expected)
+    same(bgr(Image.fromarray(flipped)), expected)
+    same(rgb(Image.fromarray(flipped)), expected)
+    same(bgr(Frame(flipped, "rgb")), expected)
+    assert (expected.color, rgb(flipped).color, bgr(Image.fromarray(flipped)).color) == ("bgr", "rgb", "rgb")
+    assert np.any(bgr(flipped).assignment != expected.assignment)
+
+
+def test_a_frame_twice_gives_the_same_result(toy_segmenter: Segmenter, photo: np.ndarray) -> None:
+    same(toy_segmenter(photo), toy_segmenter(photo))
+
+
+def test_results_are_not_views_of_reused_memory(
+    toy_segmenter: Segmenter, photo: np.ndarray, second_photo: np.ndarray
+) -> None:
+    first = toy_segmenter(photo)
+    kept = {name: getattr(first, name).copy() for name in ARRAYS}
+    second = toy_segmenter(second_photo)
+    assert np.any(second.assignment != first.assignment)
+    for name, array in kept.items():
+        np.testing.assert_array_equal(getattr(first, name), array, err_msg=name)
+
+
+def test_kernel_threads_do_not_change_a_bit(toy_segmenter: Segmenter, photo: np.ndarray) -> None:
+    before = kernels.get_threads()
+    try:
+        kernels.set_threads(1)
+        alone = toy_segmenter(photo)
+        kernels.set_threads(3)
+        same(toy_segmenter(photo), alone)
+    finally:
+        kernels.set_threads(before)
+
+
+def test_engine_threads_do_not_change_the_result(toy_bundle: Path, photo: np.ndarray) -> None:
+    before = kernels.get_threads()
+    try:
+        one, three = (patchcut.load(toy_bundle, threads=count)(photo) for count in (1, 3))
+    finally:
+        kernels.set_threads(before)
+    # ONNX Runtime splits its sums by the number of threads
+    np.testing.assert_allclose(three.assignment, one.assignment, atol=1e-5)
+    assert np.mean(three.label_map == one.label_map) > 0.999
+
+
+def test_threads_reach_the_kernels(toy_bundle: Path) -> None:
+    before = kernels.get_threads()
+    try:
+        patchcut.load(toy_bundle, threads=3)
+        assert kernels.get_threads() == 3
+        patchcut.load(toy_bundle)
+        assert kernels.get_threads() == 3
+    finally:
+        kernels.set_threads(before)
+
+
+def test_calls_from_many_threads_wait_for_each_other(
+    toy_segmenter: Segmenter, photo: np.ndarray, second_photo: np.ndarray
+) -> None:
+    expected = [toy_segmenter(photo), toy_segmenter(second_photo)]
+    wrong: list[BaseException] = []
+
+    def work(which: int) -> None:
+        try:
+            for _ in range(20):
+                same(toy_segmenter((photo, second_photo)[which]), expected[which])
+        except AssertionError as error:
+            wrong.append(error)
+
+    workers = [threading.Thread(target=work, args=(i % 2,)) for i in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+def test_every_stage_is_timed(toy_segmenter: Segmenter, photo: np.ndarray) -> None:
+    timings = toy_segmenter(photo).timings_ms
+    assert list(timings) == ["preprocess", "backbone", "head", "masks"]
+    assert all(0 < ms < 10_000 for ms in timings.values())
+
+
+def test_a_frame_hands_its_origin_on(toy_segmenter: Segmenter, photo: np.ndarray) -> None:
+    result = toy_segmenter(Frame(photo, "bgr", "walk/0001.jpg", 7, 0.25))
+    assert (result.name, result.index, result.time_s) == ("walk/0001.jpg", 7, 0.25)
+
+
+def test_an_error_leaves_the_segmenter_usable(toy_bundle: Path, photo: np.ndarray) -> None:
+    segmenter = patchcut.load(toy_bundle)
+    expected = segmenter(photo)
+    with pytest.raises(FrameError):
+        segmenter(photo[..., 0])
+    run, features = segmenter._engine.run, np.full((64, toy.DIM), np.nan, np.float32)
+    segmenter._engine.run = lambda: features  # type: ignore[method-assign]
+    with pytest.raises(EngineError):
+        segmenter(photo)
+    segmenter._engine.run = run  # type: ignore[method-assign]
+    same(segmenter(photo), expected)
+
+
+def test_specks_are_dropped_from_the_label_map(tmp_path: Path, photo: np.ndarray) -> None:
+    files = toy.members()
+    spec = toy.manifest(files)
+    counts = []
+    for patches in (0.0, 0.5, 4.0, 1000.0):
+        spec["regions"]["min_area_patches"] = patches
+        result = patchcut.load(toy.write(tmp_path / "x.patchcut", files, spec))(photo)
+        check_consistent(result, photo.shape[:2])
+        assert all(area >= patches * photo.shape[0] * photo.shape[1] / 64 for area in result.areas)
+        counts.append(len(result))
+    assert counts[0] >= counts[1] > counts[2] > counts[3] == 0
+
+
+def test_a_stream_yields_results_as_they_are_asked_for(toy_segmenter: Segmenter, photo: np.ndarray) -> None:
+    taken = []
+
+    def camera() -> object:
+        for i in range(5):
+            taken.append(i)
+            yield photo[: 100 + i]
+
+    results = toy_segmenter.stream(camera())
+    assert next(results).label_map.shape == (100, 640)
+    assert len(taken) < 5
+    assert [r.index for r in results] == [1, 2, 3, 4]
+
+
+def test_the_embedded_bundle_finds_something(embedded_segmenter: Segmenter, photo: np.ndarray) -> None:
+    result = embedded_segmenter(photo)
+    check_consistent(result, photo.shape[:2])
+    assert len(result) >= 1
+    x0, y0, x1, y1 = result.boxes[0]
+    assert x0 <= 330 <= x1 and y0 <= 160 <= y1  # the flower's heart
