@@ -20,7 +20,8 @@ class PatchcutError(Exception):
 
     def __str__(self) -> str:
         text = f"[{self.where}] {self.what}; {self.remedy}" if self.remedy else f"[{self.where}] {self.what}"
-        return " ".join(text.split())
+        line = " ".join(text.split())
+        return "".join(character if character.isprintable() else "?" for character in line)
 
 
 class OptionError(PatchcutError, ValueError):

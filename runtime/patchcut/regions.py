@@ -37,7 +37,8 @@ def find_regions(
     """
     ids, count = kernels.connected_components(label_map, min_area=min_area)
     stats = kernels.region_stats(ids, count, label_map=label_map, confidence=confidence)
-    areas = np.asarray(stats.area, np.int64)
+    assert stats.mean_confidence is not None and stats.label is not None
+    areas = stats.area
     scores = np.clip(stats.mean_confidence * areas / (areas + SCORE_AREA_SHARE * label_map.size), 0, 1)
     order = np.argsort(-scores, kind="stable")
     if np.any(order != np.arange(count)):
@@ -47,10 +48,10 @@ def find_regions(
     return Regions(
         label_map=label_map,
         region_ids=ids,
-        boxes=stats.boxes_xyxy[order].astype(np.float32, copy=False),
+        boxes=stats.boxes_xyxy[order],
         scores=scores[order].astype(np.float32),
         areas=areas[order],
-        region_labels=stats.label[order].astype(np.int32, copy=False),
+        region_labels=stats.label[order],
     )
 
 

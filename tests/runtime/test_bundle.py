@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import patchcut
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from patchcut import BundleError, open_bundle
 from patchcut import bundle as bundle_module
 from safetensors.numpy import save
@@ -95,6 +97,24 @@ def test_a_changed_byte_of_any_member_is_damage(toy_bundle: Path, tmp_path: Path
         path = tmp_path / "changed.patchcut"
         path.write_bytes(changed)
         refused(path, "damaged", info.filename)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(share=st.floats(0, 1, exclude_max=True), value=st.integers(1, 255), tail=st.booleans())
+def test_a_changed_byte_is_found_or_does_not_matter(
+    toy_bundle: Path, tmp_path: Path, share: float, value: int, tail: bool
+) -> None:
+    data = bytearray(toy_bundle.read_bytes())
+    start = zipfile.ZipFile(toy_bundle).start_dir if tail else 0  # the directory is where a reader is weakest
+    data[start + int((len(data) - start) * share)] ^= value
+    path = tmp_path / "changed.patchcut"
+    path.write_bytes(data)
+    try:
+        with open_bundle(path) as changed, open_bundle(toy_bundle) as whole:
+            assert changed.spec == whole.spec
+            changed.verify()
+    except BundleError as error:
+        assert str(path) in str(error)
 
 
 def test_a_changed_byte_with_a_mended_crc_is_damage(tmp_path: Path) -> None:
@@ -212,7 +232,7 @@ def test_a_compressed_member_is_foreign(tmp_path: Path) -> None:
 def test_a_folder_member_is_foreign(tmp_path: Path) -> None:
     path = toy.write(tmp_path / "x.patchcut")
     with zipfile.ZipFile(path, "a") as archive:
-        archive.mkdir("folder")
+        archive.writestr("folder/", b"")
     refused(path, "foreign", "a folder or encrypted")
 
 

@@ -112,3 +112,9 @@ def test_dlpack_arrays_elsewhere_are_told() -> None:
 def test_a_frame_keeps_what_is_known_of_it() -> None:
     frame = Frame(COLOUR, "rgb", "a/b.jpg", 4, 0.5)
     assert as_frame(frame, "bgr") is frame
+
+
+def test_a_message_stays_one_printable_line() -> None:
+    error = PatchcutError("source", "no frame in a\nfolder\x1b[31m", "look\tinside")
+    assert str(error) == "[source] no frame in a folder?[31m; look inside"
+    assert str(PatchcutError("source", "nothing")) == "[source] nothing"
