@@ -49,6 +49,12 @@ def test_threshold(isa, rng):
     assert got[got > 0].min() > 0.2
 
 
+def test_entries_at_the_threshold_become_zero(isa):
+    features = np.array([[1, 0], [0.5, 0], [0, 0.75]], np.float32)
+    got = pk.affinity(features, kind="dot", threshold=0.5)
+    np.testing.assert_array_equal(got, np.diag([1, 0, 0.5625]).astype(np.float32))
+
+
 def test_no_nodes():
     got, degrees = pk.affinity(np.empty((0, 5), np.float32), return_degrees=True)
     assert got.shape == (0, 0)
