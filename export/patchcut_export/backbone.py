@@ -79,7 +79,9 @@ def build_extractor(spec: FeatureSpec, state: StateDict, image_size: int) -> Fea
     expected = vit.state_dict()
     state = {name: tensor for name, tensor in state.items() if name in expected or not _is_head(name)}
     if "pos_embed" in state:
-        state["pos_embed"] = resample_position_embedding(state["pos_embed"], prefix, vit.patch_embed.grid_size)
+        state["pos_embed"] = resample_position_embedding(
+            state["pos_embed"], prefix, vit.patch_embed.grid_size
+        )
     try:
         vit.load_state_dict(state, strict=True)
     except RuntimeError as error:
@@ -106,7 +108,9 @@ def simplify_blocks(vit: Any) -> None:
             block.attn = _PlainAttention(block.attn)
 
 
-def resample_position_embedding(embedding: torch.Tensor, prefix: int, grid_hw: tuple[int, int]) -> torch.Tensor:
+def resample_position_embedding(
+    embedding: torch.Tensor, prefix: int, grid_hw: tuple[int, int]
+) -> torch.Tensor:
     """The position embedding [1, prefix + h*w, d] of another grid.
 
     Bicubic, half-pixel, without antialiasing: what DINOv2 was trained with. timm's own resampling antialiases

@@ -10,7 +10,16 @@ from typing import Any
 
 import onnx
 import torch
-from patchcut.bundle import AffinitySpec, BackboneSpec, Bundle, BundleSpec, FileSpec, GraphSpec, HeadSpec, ReportRow
+from patchcut.bundle import (
+    AffinitySpec,
+    BackboneSpec,
+    Bundle,
+    BundleSpec,
+    FileSpec,
+    GraphSpec,
+    HeadSpec,
+    ReportRow,
+)
 
 from patchcut_export.archive import graph_bytes, safetensors_bytes, safetensors_extents, write_archive
 from patchcut_export.backbone import FeatureExtractor, FeatureSpec, build_extractor
@@ -22,7 +31,7 @@ from patchcut_export.onnx_export import (
     set_offsets,
     share_weights,
 )
-from patchcut_export.weights import StateDict
+from patchcut_export.weights import Provenance, StateDict
 
 WEIGHTS = "backbone.safetensors"
 HEAD = "head.safetensors"
@@ -31,16 +40,6 @@ CARD = "card.md"
 MIN_COSINE = {"fp32": 0.99999, "int8": 0.998}
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where weights come from, as the bundle and its card tell it."""
-
-    source: str
-    sha256: str
-    licence: str
-    trained_on: str
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,6 @@ def build_bundle(
     origin: Provenance,
     *,
     name: str,
-    description: str,
     say: Say,
 ) -> None:
     """Writes a bundle without a head.
@@ -80,7 +78,7 @@ def build_bundle(
         plan: what to export.
         state: the ViT's weights under timm's names.
         origin: what to tell of them.
-        name, description: of the bundle.
+        name: of the bundle.
         say: called with a line of progress before each step.
     Raises:
         ValueError: when the plan does not fit the weights, or a graph disagrees with torch.
@@ -113,10 +111,13 @@ def build_bundle(
         std=plan.std,
         fit=plan.fit,
         weights=WEIGHTS,
-        graphs=tuple(g.model_copy(update={"initializers": tuple(shared.initializers[g.file])}) for g in graphs),
+        graphs=tuple(
+            g.model_copy(update={"initializers": tuple(shared.initializers[g.file])}) for g in graphs
+        ),
     )
     members = {WEIGHTS: weights, **{file: graph_bytes(model) for file, model in models.items()}}
     say(f"writing {path}")
+    description = f"{plan.feature.name} without a head"
     write_bundle(path, {"name": name, "description": description, "backbone": backbone}, members)
 
 
@@ -140,7 +141,10 @@ def rewrite_bundle(
         report: rows of the accuracy report.
     """
     spec = bundle.spec
-    fields = {field: getattr(spec, field) for field in ("name", "description", "backbone", "affinity", "head", "regions")}
+    fields = {
+        field: getattr(spec, field)
+        for field in ("name", "description", "backbone", "affinity", "head", "regions")
+    }
     fields["report"] = spec.report
     members = {file: bundle.read(file) for file in spec.files if file != CARD}
     if head is not None:
@@ -153,7 +157,9 @@ def rewrite_bundle(
 
 def write_bundle(path: Path, fields: dict[str, Any], members: dict[str, bytes]) -> None:
     """Writes a bundle from the fields of its `bundle.json` and its members; the card is made from the fields."""
-    draft = BundleSpec(schema_version=1, **fields, files={name: _file_spec(data) for name, data in members.items()})
+    draft = BundleSpec(
+        schema_version=1, **fields, files={name: _file_spec(data) for name, data in members.items()}
+    )
     members = {**members, CARD: render_card(draft).encode()}
     files = {name: _file_spec(data) for name, data in members.items()}
     spec = BundleSpec(schema_version=1, **fields, card=CARD, files=files)
@@ -174,7 +180,9 @@ def _graphs(extractor: FeatureExtractor, size: int, precision: str, say: Say) ->
         say(f"{size}×{size} {name}: mean cosine to torch {cosine:.6f}")
         least = MIN_COSINE[precision]
         if cosine < least:
-            raise ValueError(f"[export] {name} at {size} has mean cosine {cosine:.5f} to torch, at least {least} needed")
+            raise ValueError(
+                f"[export] {name} at {size} has mean cosine {cosine:.5f} to torch, at least {least} needed"
+            )
     return graphs
 
 
@@ -184,7 +192,9 @@ def _agreement(extractor: FeatureExtractor, model: onnx.ModelProto, size: int) -
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     coarse = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 1.5
     image = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic")
     with torch.inference_mode():

@@ -26,7 +26,9 @@ def _backbone(spec: BundleSpec) -> str:
         f"- Sizes: {sizes}; precisions: {precisions}",
     ]
     if "int8" in precisions:
-        lines.append("- The linear layers' weights are stored in 8 bits; the fp32 graphs use the same 8-bit weights.")
+        lines.append(
+            "- The linear layers' weights are stored in 8 bits; the fp32 graphs use the same 8-bit weights."
+        )
     return "\n".join(lines)
 
 

@@ -15,7 +15,7 @@ import patchcut_kernels as kernels
 from patchcut.bundle import BackboneSpec, Bundle
 from patchcut.engines import Engine, EngineOptions, open_engine
 from patchcut.errors import OutputError, SourceError
-from patchcut.frames import Frame
+from patchcut.frames import ColorOrder
 from patchcut.sources import open_source
 
 _FEATURES = "features.npy"
@@ -67,8 +67,7 @@ def cache_features(
             shape = (total, graph.grid_hw[0] * graph.grid_hw[1], bundle.spec.backbone.feature_dim)
             table = _open_table(folder, shape, fresh=not state.names)
             for frame in islice(source, state.seen, None):
-                _preprocess(frame, bundle.spec.backbone, engine)
-                table[len(state.names)] = engine.run()
+                table[len(state.names)] = features_of(frame.image, frame.color, bundle.spec.backbone, engine)
                 state.names.append(frame.name)
                 state.seen += 1
                 if len(state.names) % _FLUSH_EVERY == 0:
@@ -78,12 +77,30 @@ def cache_features(
             table.flush()
             _write_state(folder, state)
         except OSError as error:
-            raise OutputError("features", f"cannot write {folder}: {error.strerror}", "free space there") from error
+            raise OutputError(
+                "features", f"cannot write {folder}: {error.strerror}", "free space there"
+            ) from error
         problems = tuple(source.problems)
     if not state.names:
         raise SourceError(str(images), "none of its images can be read", "; ".join(problems[:1]))
     done = np.load(folder / _FEATURES, mmap_mode="r")[: len(state.names)]
     return CachedFeatures(done, tuple(state.names), graph.grid_hw, problems)
+
+
+def features_of(
+    image: npt.NDArray[np.uint8], color: ColorOrder, backbone: BackboneSpec, engine: Engine
+) -> npt.NDArray[np.float32]:
+    """[n, d] float32, features of one image [H, W, 3]; the engine's own memory, overwritten by the next call."""
+    kernels.preprocess(
+        image,
+        engine.graph.size_hw,
+        backbone.mean,
+        backbone.std,
+        color=color,
+        fit=backbone.fit,
+        out=engine.image,
+    )
+    return engine.run()
 
 
 @dataclass(frozen=True)
@@ -111,18 +128,6 @@ class _State:
     seen: int = 0
 
 
-def _preprocess(frame: Frame, backbone: BackboneSpec, engine: Engine) -> None:
-    kernels.preprocess(
-        frame.image,
-        engine.graph.size_hw,
-        backbone.mean,
-        backbone.std,
-        color=frame.color,
-        fit=backbone.fit,
-        out=engine.image,
-    )
-
-
 def _open_table(folder: Path, shape: tuple[int, int, int], *, fresh: bool) -> npt.NDArray[np.float16]:
     path = folder / _FEATURES
     if not fresh:
@@ -143,7 +148,9 @@ def _read_state(folder: Path, key: _Key) -> _State:
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError("features", f"{path} is damaged: {error}", f"delete {folder}") from error
     if state.key != key:
-        raise OutputError("features", f"{folder} holds features of other images or another backbone", "name another")
+        raise OutputError(
+            "features", f"{folder} holds features of other images or another backbone", "name another"
+        )
     return state
 
 

@@ -67,10 +67,16 @@ class GraphHead(nn.Module):
         """The weights as `patchcut.heads` reads them; matrices are [din, dout]."""
         named = {"shift": self.shift, "scale": self.scale}
         for i, (theta, root) in enumerate(zip(self.theta, self.root, strict=True)):
-            named |= {f"gcn.{i}.theta": theta.weight.T, f"gcn.{i}.root": root.weight.T, f"gcn.{i}.bias": theta.bias}
+            named |= {
+                f"gcn.{i}.theta": theta.weight.T,
+                f"gcn.{i}.root": root.weight.T,
+                f"gcn.{i}.bias": theta.bias,
+            }
         for i, linear in enumerate(self.mlp):
             named |= {f"mlp.{i}.weight": linear.weight.T, f"mlp.{i}.bias": linear.bias}
-        return {name: tensor.detach().contiguous().numpy().astype(np.float32) for name, tensor in named.items()}
+        return {
+            name: tensor.detach().contiguous().numpy().astype(np.float32) for name, tensor in named.items()
+        }
 
 
 def cosine_affinity(features: torch.Tensor, threshold: float) -> torch.Tensor:

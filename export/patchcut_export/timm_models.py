@@ -26,10 +26,12 @@ def create_vit(name: str, *, image_size: int) -> torch.nn.Module:
     """
     timm = import_timm()
     if name not in timm.list_models():
-        near = ", ".join(timm.list_models(f"*{name.split('_patch')[0]}*")[:5])
+        near = ", ".join(timm.list_models(f"*{name.split('_patch', maxsplit=1)[0]}*")[:5])
         raise ValueError(f"[backbone] timm has no model {name!r}" + (f"; near it: {near}" if near else ""))
     model: Any = timm.create_model(name, pretrained=False, num_classes=0, img_size=image_size)
-    if not (hasattr(model, "blocks") and hasattr(model, "pos_embed") and hasattr(model.blocks[0].attn, "qkv")):
+    if not (
+        hasattr(model, "blocks") and hasattr(model, "pos_embed") and hasattr(model.blocks[0].attn, "qkv")
+    ):
         raise ValueError(f"[backbone] {name!r} is not a plain ViT with fused qkv; pick a vit_* model")
     return model.eval()
 

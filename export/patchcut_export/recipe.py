@@ -1,0 +1,142 @@
+"""From a folder of images and a backbone to a bundle with a trained head."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from patchcut.bundle import AffinitySpec, Bundle, HeadSpec, open_bundle
+from patchcut.engines import EngineOptions, open_engine
+from patchcut.sources.photos import read_photo
+
+from patchcut_export.archive import safetensors_bytes
+from patchcut_export.builder import HEAD, rewrite_bundle
+from patchcut_export.datasets import Example, open_dataset
+from patchcut_export.evaluation import mask_iou, read_mask
+from patchcut_export.feature_cache import cache_features, features_of
+from patchcut_export.gnn import GraphHead
+from patchcut_export.progress import StepBar
+from patchcut_export.training import EpochLog, Hooks, TrainPlan, predict, train
+
+LABELS = ("background", "foreground")
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What `patchcut export train` was asked for.
+
+    Attributes:
+        images: folder of unlabelled images.
+        backbone: bundle whose backbone makes the features.
+        bundle: the file to write.
+        work: folder for features, checkpoints and log.
+        dev: folder with images/ and masks/ to watch, or None.
+        size, precision, threads: how the backbone is run.
+        name: of the new bundle.
+    """
+
+    images: Path
+    backbone: Path
+    bundle: Path
+    work: Path
+    dev: Path | None
+    size: int | None
+    precision: str
+    threads: int | None
+    name: str
+
+
+def train_bundle(request: TrainRequest, plan: TrainPlan, bar: StepBar) -> None:
+    """Caches features, trains the head, writes the bundle; goes on where an earlier run was stopped."""
+    if request.threads is not None:
+        torch.set_num_threads(request.threads)
+    options = EngineOptions(precision=request.precision, size=request.size, threads=request.threads)  # type: ignore[arg-type]
+    examples = open_dataset("masks", request.dev) if request.dev else []
+    with open_bundle(request.backbone) as backbone:
+        cached = cache_features(
+            request.images,
+            backbone,
+            options,
+            request.work / "features",
+            lambda done, total: bar.step("features", done, total),
+        )
+        for problem in cached.problems:
+            bar.say(f"skipped {problem}")
+        dev = DevImages(backbone, options, examples, plan.threshold, bar) if examples else None
+        started = time.monotonic()
+        hooks = Hooks(bar.step, lambda log: bar.say(_epoch_line(log)), dev.mean_iou if dev else None)
+        head = train(cached, request.images, request.work / "head", plan, hooks)
+        bar.say(f"trained on {len(cached.images)} images in {time.monotonic() - started:.0f} s")
+        spec = _head_spec(len(cached.images), request, plan)
+        rewrite_bundle(
+            backbone,
+            request.bundle,
+            head=(spec, safetensors_bytes(head.tensors())),
+            affinity=AffinitySpec(threshold=plan.threshold),
+            name=request.name,
+            description=f"Foreground masks: {backbone.spec.backbone.name} and a feed-forward GNN trained without labels",
+        )
+    bar.say(f"wrote {request.bundle}")
+
+
+class DevImages:
+    """Images with masks, to watch how training goes; nothing is tuned on them by the program.
+
+    Args:
+        backbone, options: what makes their features.
+        examples: with masks.
+        threshold: of the head's affinity.
+    """
+
+    def __init__(
+        self,
+        backbone: Bundle,
+        options: EngineOptions,
+        examples: list[Example],
+        threshold: float,
+        bar: StepBar,
+    ) -> None:
+        engine = open_engine(backbone, options)
+        self.grid_hw = engine.graph.grid_hw
+        self.threshold = threshold
+        self.features, self.masks = [], []
+        for done, example in enumerate(examples, 1):
+            image = read_photo(example.image)
+            self.features.append(features_of(image, "bgr", backbone.spec.backbone, engine).copy())
+            self.masks.append(read_mask(example, image.shape[:2]))
+            bar.step("features of the dev images", done, len(examples))
+
+    def mean_iou(self, head: GraphHead) -> float:
+        """Mean foreground IoU of a two-column head."""
+        foreground = predict(head, torch.from_numpy(np.stack(self.features)), self.threshold)[..., 1].numpy()
+        return float(
+            np.mean([self._iou(row, mask) for row, mask in zip(foreground, self.masks, strict=True)])
+        )
+
+    def _iou(self, foreground: np.ndarray, mask: np.ndarray) -> float:
+        size_wh = (mask.shape[1], mask.shape[0])
+        fine = cv2.resize(foreground.reshape(self.grid_hw), size_wh, interpolation=cv2.INTER_LINEAR)
+        return mask_iou(np.asarray(fine > 0.5), mask)
+
+
+def _epoch_line(log: EpochLog) -> str:
+    line = f"{log.stage} epoch {log.epoch}: loss {log.loss:.4f}, held out {log.held_out_loss:.4f}"
+    return line if log.dev_iou is None else f"{line}, dev IoU {log.dev_iou:.3f}"
+
+
+def _head_spec(count: int, request: TrainRequest, plan: TrainPlan) -> HeadSpec:
+    return HeadSpec(
+        kind="gnn",
+        file=HEAD,
+        labels=LABELS,
+        normalize=True,
+        trained_on=f"{count} unlabelled images ({request.images.name}), no masks or labels of any kind",
+        method=(
+            f"DeepCut's NCut loss over all images ({plan.ncut_epochs} pass), then normalised cuts of single images, "
+            f"then {plan.rounds} rounds on its own GrabCut-refined masks; {plan.epochs} passes each, seed {plan.seed}"
+        ),
+    )

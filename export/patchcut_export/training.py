@@ -1,0 +1,326 @@
+"""Trains the `gnn` head on cached features, without labels, in stages that can be interrupted and resumed.
+
+1. "ncut": a feed-forward GNN with DeepCut's NCut loss over all images. Stopped early, its columns mean the same on
+   every image; longer, it learns to halve each image and gets worse.
+2. "cut": a fresh GNN learns the normalised cuts of single images, each turned round to agree with stage 1. What is
+   wrong in one image and not in the others averages out.
+3. "self": fresh GNNs learn their predecessor's masks after these were moved onto the images' edges, as FOUND
+   (2212.07834) and SelfMask (2203.12614) do.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from patchcut.errors import OutputError, PatchcutError
+from patchcut.sources.photos import read_photo
+from torch.nn import functional
+
+from patchcut_export.feature_cache import CachedFeatures
+from patchcut_export.gnn import GraphHead, cosine_affinity, ncut_loss
+from patchcut_export.pseudo_masks import REFINE_SIZE, Soft, border_prior, ncut_bipartition, orient, refine
+
+_PREDICT_BATCH = 64
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """What is trained and how long.
+
+    Attributes:
+        seed: of initial weights, order and dropout.
+        threshold: cosines not above it are no edge of the GNN's affinity.
+        hidden, mlp_hidden, dropout: of the GNN.
+        batch: images a step.
+        learning_rate, weight_decay: of AdamW; the rate warms up and decays within each stage.
+        ncut_epochs: passes over the images in the first stage.
+        epochs: passes in each later stage.
+        rounds: how often the head learns from its own refined masks.
+        held_out: share of the images that only the log's `held_out_loss` sees.
+    """
+
+    seed: int = 0
+    threshold: float = 0.2
+    hidden: tuple[int, ...] = (64,)
+    mlp_hidden: int = 32
+    dropout: float = 0.25
+    batch: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    ncut_epochs: int = 1
+    epochs: int = 6
+    rounds: int = 2
+    held_out: float = 0.05
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the stages in order."""
+        return ("ncut", "cut", *(f"self-{i + 1}" for i in range(self.rounds)))
+
+
+@dataclass(frozen=True)
+class EpochLog:
+    """One line of the training log; losses are means over images."""
+
+    stage: str
+    epoch: int
+    loss: float
+    held_out_loss: float
+    dev_iou: float | None
+
+
+class TrainingError(PatchcutError):
+    """Training cannot start or go on."""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What training tells while it runs.
+
+    Attributes:
+        step: called with (what, done, total) as often as something moves.
+        epoch: called with each line of the log.
+        dev_iou: mean foreground IoU of a head on development images; None where there are none.
+    """
+
+    step: Callable[[str, int, int], None] = lambda what, done, total: None
+    epoch: Callable[[EpochLog], None] = lambda log: None
+    dev_iou: Callable[[GraphHead], float] | None = None
+
+
+def train(cached: CachedFeatures, images: Path, folder: Path, plan: TrainPlan, hooks: Hooks) -> GraphHead:
+    """A two-column head: column 0 is background, 1 is foreground.
+
+    Args:
+        cached: features of the training images.
+        images: the folder they were read from, for the refined masks.
+        folder: where checkpoints and targets are kept; a run that was interrupted goes on from there, and ends with
+            the same weights as one that was not.
+        plan: what to train.
+        hooks: progress, log and development images.
+    Raises:
+        TrainingError: fewer than two images, a loss that is not finite, or a folder of another plan.
+        OutputError: the folder cannot be written.
+    """
+    if len(cached.images) < 2:
+        raise TrainingError(
+            "train", f"needs at least 2 images, got {len(cached.images)}", "name a larger folder"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return _Training(cached, images, folder, plan, hooks).run()
+    except OSError as error:
+        raise OutputError("train", f"cannot write {folder}: {error.strerror}", "free space there") from error
+
+
+class _Training:
+    """The state that the stages share."""
+
+    def __init__(
+        self, cached: CachedFeatures, images: Path, folder: Path, plan: TrainPlan, hooks: Hooks
+    ) -> None:
+        self.cached = cached
+        self.images = images
+        self.folder = folder
+        self.plan = plan
+        self.hooks = hooks
+        order = np.random.default_rng(plan.seed).permutation(len(cached.images))
+        held_out = max(1, round(plan.held_out * len(order)))
+        self.held_out, self.train = np.sort(order[:held_out]), np.sort(order[held_out:])
+        self._check_plan()
+
+    def run(self) -> GraphHead:
+        head = None
+        for number, stage in enumerate(self.plan.stages):
+            targets = None if head is None else self._targets(stage, head)
+            head = self._stage(number, stage, targets)
+        assert head is not None
+        return head
+
+    def _stage(self, number: int, stage: str, targets: Targets | None) -> GraphHead:
+        """A fresh head trained on the NCut loss (no targets) or on masks; from its checkpoint if there is one."""
+        plan = self.plan
+        epochs = plan.ncut_epochs if targets is None else plan.epochs
+        torch.manual_seed(plan.seed + number)
+        head = self._fresh_head()
+        optimizer = torch.optim.AdamW(head.parameters(), plan.learning_rate, weight_decay=plan.weight_decay)
+        steps = epochs * math.ceil(len(self.train) / plan.batch)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.learning_rate, steps, pct_start=0.1)
+        checkpoint = _Checkpoint(self.folder / f"{stage}.pt", head, optimizer, schedule)
+        for epoch in range(checkpoint.restore(), epochs):
+            head.train()
+            total = 0.0
+            for batch in self._batches(f"{stage} {epoch + 1}/{epochs}"):
+                loss = self._loss(head, batch, targets).mean()
+                self._check_finite(loss, batch)
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                schedule.step()
+                total += loss.item() * len(batch)
+            if targets is None and epoch + 1 == epochs:
+                self._put_foreground_last(head)
+            checkpoint.save(epoch + 1)
+            self._log(stage, epoch + 1, total / len(self.train), head, targets)
+        return head.eval()
+
+    def _fresh_head(self) -> GraphHead:
+        plan, features = self.plan, self.cached.features
+        head = GraphHead(features.shape[2], plan.hidden, plan.mlp_hidden, 2, plan.dropout)
+        sample = features[self.train[:: max(1, len(self.train) // 300)]]
+        head.standardize(_float(sample).flatten(0, 1))
+        return head
+
+    def _batches(self, what: str) -> Iterator[npt.NDArray[np.int64]]:
+        order = self.train[torch.randperm(len(self.train)).numpy()]
+        for begin in range(0, len(order), self.plan.batch):
+            yield np.sort(order[begin : begin + self.plan.batch])
+            self.hooks.step(what, min(begin + self.plan.batch, len(order)), len(order))
+
+    def _loss(self, head: GraphHead, batch: npt.NDArray[np.int64], targets: Targets | None) -> torch.Tensor:
+        """[b] loss of each image of a batch."""
+        features = _float(self.cached.features[batch])
+        affinity = cosine_affinity(features, self.plan.threshold)
+        logits = head(features, affinity)
+        if targets is None:
+            return ncut_loss(logits.softmax(-1), affinity)
+        margin = logits[..., 1] - logits[..., 0]
+        share, weight = _float(targets.foreground[batch]), _float(targets.weight[batch])
+        return functional.binary_cross_entropy_with_logits(margin, share, reduction="none").mean(1) * weight
+
+    def _targets(self, stage: str, head: GraphHead) -> Targets:
+        """What a stage learns, kept on disk so that a resumed run sees the same."""
+        path = self.folder / f"{stage}.targets.npz"
+        if path.is_file():
+            with np.load(path) as saved:
+                return Targets(saved["foreground"], saved["weight"])
+        targets = self._cut_targets(head) if stage == "cut" else self._refined_targets(stage, head)
+        beside = path.with_suffix(".part")
+        with beside.open("wb") as file:
+            np.savez(file, foreground=targets.foreground, weight=targets.weight)
+        beside.replace(path)
+        return targets
+
+    def _cut_targets(self, head: GraphHead) -> Targets:
+        parts = []
+        for begin, features, foreground in self._predictions(head):
+            parts.append(orient(ncut_bipartition(features), foreground).half().numpy())
+            self.hooks.step("cutting each image", begin + len(features), len(self.cached.images))
+        sides = np.concatenate(parts)
+        return Targets(sides, np.ones(len(sides), np.float16))
+
+    def _refined_targets(self, stage: str, head: GraphHead) -> Targets:
+        """The head's own masks on the images' edges; an image counts by how far the two agree (IoU)."""
+        refined, weights = [], []
+        for begin, _, foreground in self._predictions(head):
+            for row, before in enumerate(foreground.numpy()):
+                after = self._refine(begin + row, before)
+                refined.append(after.ravel().astype(np.float16))
+                weights.append(_mask_iou(before, after.ravel()))
+                self.hooks.step(f"{stage}: refining masks", begin + row + 1, len(self.cached.images))
+        return Targets(np.stack(refined), np.asarray(weights, np.float16))
+
+    def _refine(self, index: int, foreground: Soft) -> Soft:
+        image = read_photo(self.images / self.cached.images[index])
+        small = cv2.resize(image, (REFINE_SIZE, REFINE_SIZE), interpolation=cv2.INTER_AREA)
+        return refine(np.asarray(small, np.uint8), foreground.reshape(self.cached.grid_hw))
+
+    def _predictions(self, head: GraphHead) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+        """(index of the first image, features [b, n, d], foreground [b, n]) over all images."""
+        for begin in range(0, len(self.cached.images), _PREDICT_BATCH):
+            features = _float(self.cached.features[begin : begin + _PREDICT_BATCH])
+            yield begin, features, predict(head, features, self.plan.threshold)[..., 1]
+
+    def _put_foreground_last(self, head: GraphHead) -> None:
+        sample = _float(self.cached.features[self.train[:: max(1, len(self.train) // 500)]])
+        prior = border_prior(predict(head, sample, self.plan.threshold), self.cached.grid_hw)
+        if int(prior.argmax()) == 0:
+            head.swap_columns()
+
+    def _log(self, stage: str, epoch: int, loss: float, head: GraphHead, targets: Targets | None) -> None:
+        head.eval()
+        with torch.no_grad():
+            parts = np.array_split(self.held_out, math.ceil(len(self.held_out) / _PREDICT_BATCH))
+            held_out = torch.cat([self._loss(head, part, targets) for part in parts]).mean().item()
+        dev_iou = self.hooks.dev_iou(head) if self.hooks.dev_iou else None
+        line = EpochLog(stage, epoch, loss, held_out, dev_iou)
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(line)) + "\n")
+        self.hooks.epoch(line)
+
+    def _check_finite(self, loss: torch.Tensor, batch: npt.NDArray[np.int64]) -> None:
+        if torch.isfinite(loss):
+            return
+        broken = [i for i in batch if not np.isfinite(self.cached.features[i]).all()] or list(batch)
+        name = self.cached.images[broken[0]]
+        remedy = "remove that image, or lower the learning rate; the last epoch's weights are kept"
+        raise TrainingError("train", f"the loss is not finite, first at {name}", remedy)
+
+    def _check_plan(self) -> None:
+        """Refuses to go on in the folder of another plan."""
+        path = self.folder / "plan.json"
+        mine = json.dumps({"plan": asdict(self.plan), "images": self.cached.images})
+        if not path.is_file():
+            path.write_text(mine, "utf-8")
+        elif path.read_text("utf-8") != mine:
+            what = f"{self.folder} holds a run with another plan or other images"
+            raise TrainingError("train", what, "name another --work folder, or delete it")
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the head learns: foreground [N, n] float16 in [0, 1], and a weight [N] float16 for each image."""
+
+    foreground: npt.NDArray[np.float16]
+    weight: npt.NDArray[np.float16]
+
+
+def predict(head: GraphHead, features: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Assignments [b, n, k] of features [b, n, d], without gradients."""
+    head.eval()
+    with torch.no_grad():
+        assignment: torch.Tensor = head(features, cosine_affinity(features, threshold)).softmax(-1)
+    return assignment
+
+
+class _Checkpoint:
+    """A stage's state after its last whole epoch, random numbers included."""
+
+    def __init__(self, path: Path, head: GraphHead, optimizer: Any, schedule: Any) -> None:
+        self.path = path
+        self.parts = {"head": head, "optimizer": optimizer, "schedule": schedule}
+
+    def restore(self) -> int:
+        """The number of epochs that are done."""
+        if not self.path.is_file():
+            return 0
+        saved = torch.load(self.path, weights_only=True)
+        for name, part in self.parts.items():
+            part.load_state_dict(saved[name])
+        torch.set_rng_state(saved["random"])
+        return int(saved["epochs"])
+
+    def save(self, epochs: int) -> None:
+        beside = self.path.with_suffix(".part")
+        states = {name: part.state_dict() for name, part in self.parts.items()}
+        torch.save({**states, "random": torch.get_rng_state(), "epochs": epochs}, beside)
+        beside.replace(self.path)
+
+
+def _float(array: npt.NDArray[np.float16]) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(array, np.float32))
+
+
+def _mask_iou(before: Soft, after: Soft) -> float:
+    a, b = before > 0.5, after > 0.5
+    union = int((a | b).sum())
+    return float((a & b).sum() / union) if union else 0.0
