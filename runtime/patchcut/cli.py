@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
@@ -21,7 +22,7 @@ _COMMAND_HELP = {"export": "Make, check and measure bundles (needs patchcut\\[ex
 app = typer.Typer(
     help="Real-time segmentation without labels: a frame goes in, masks and boxes come out.",
     epilog="Exit status: 0 all good; 1 something failed or was skipped, or nothing was processed; "
-    "2 the command line is wrong; 130 stopped by Ctrl-C. What was written is whole in each case.",
+    "2 the command line is wrong; 130 stopped by Ctrl-C or SIGTERM. What was written is whole in each case.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -106,7 +107,8 @@ def _run(
     DIR gets overlay/NAME.jpg (a video: one film), masks/NAME/01.png (a region each, best first),
     labels/NAME.png (0 is background) and json/NAME.json.
 
-    Exit status: 0 all good; 1 something was skipped, failed, or there was nothing; 2 wrong usage; 130 Ctrl-C.
+    Exit status: 0 all good; 1 something was skipped, failed, or there was nothing; 2 wrong usage;
+    130 Ctrl-C or SIGTERM. What was written is whole in each case.
     """
 
     def work() -> int:
@@ -163,6 +165,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # file names may hold bytes that are no text
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a film is finished then, too
     try:
         _add_commands()
         app()
@@ -175,7 +178,7 @@ def _exit_with(work: Callable[[], int]) -> NoReturn:
         status = work()
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print("patchcut: stopped by Ctrl-C", file=sys.stderr)
+        print("patchcut: stopped", file=sys.stderr)
         status = EXIT_INTERRUPTED
     except PatchcutError as error:
         print(f"patchcut: {error}", file=sys.stderr)

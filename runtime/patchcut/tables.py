@@ -35,12 +35,15 @@ def print_run(
     if summary.frames:
         console.print(_stage_table(summary))
     console.print(
-        f"{summary.frames} frames, {summary.regions} regions, {summary.fps:.1f} frames a second, with "
+        f"{_count(summary.frames, 'frame')}, {_count(summary.regions, 'region')}, "
+        f"{summary.fps:.1f} frames a second, with "
         f"{segmenter.engine} ({segmenter.provider}) {segmenter.precision} {_size(segmenter.size_hw)}, "
-        f"{segmenter.threads} threads"
+        f"{_count(segmenter.threads, 'thread')}"
     )
     if folder is not None and summary.frames:
         console.print(f"written: {', '.join(folder.save)} in {folder.path}")
+    if interrupted:
+        console.print(f"stopped after {_count(summary.frames, 'frame')}", style="bold yellow")
     print_problems(console, source.problems)
 
 
@@ -48,7 +51,7 @@ def print_problems(console: Console, problems: Sequence[str]) -> None:
     """Prints how many things were skipped, and the first of them."""
     if not problems:
         return
-    console.print(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}:", style="bold yellow")
+    console.print(f"{_count(len(problems), 'problem')}:", style="bold yellow")
     for problem in problems[:_LISTED_PROBLEMS]:
         console.print(f"  {problem}")
     if len(problems) > _LISTED_PROBLEMS:
@@ -80,6 +83,10 @@ def _stage_table(summary: Summary) -> Table:
             table.add_section()
         table.add_row(stage, f"{time.p50_ms:.2f}", f"{time.p95_ms:.2f}")
     return table
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _size(size_hw: Sequence[int]) -> str:

@@ -170,9 +170,14 @@ def _report(running: _Run, options: RunOptions, failure: BaseException | None) -
         return
     from patchcut.tables import print_run
 
-    print_run(summary, running.tally.found, running.segmenter.describe(), running.source, running.folder)
-    if interrupted:
-        print(f"stopped by Ctrl-C after {summary.frames} frames")
+    print_run(
+        summary,
+        running.tally.found,
+        running.segmenter.describe(),
+        running.source,
+        running.folder,
+        interrupted,
+    )
 
 
 def _print_json(event: str, **fields: Any) -> None:
