@@ -25,6 +25,7 @@ def print_run(
     segmenter: Description,
     source: Source,
     folder: OutputFolder | None,
+    interrupted: bool = False,
 ) -> None:
     """Prints what a run found, how long it took, where it wrote, and what it had to skip."""
     console = make_console()
