@@ -97,6 +97,10 @@ class OutputFolder:
         if film is not None:
             film.close()
 
+    def written(self) -> tuple[Saved, ...]:
+        """Which of `save` the folder really holds; a film that failed, for one, was removed."""
+        return tuple(word for word in self.save if any(map(Path.is_file, (self.path / word).rglob("*"))))
+
     def __enter__(self) -> Self:
         return self
 

@@ -41,8 +41,8 @@ def print_run(
         f"{segmenter.engine} ({segmenter.provider}) {segmenter.precision} {_size(segmenter.size_hw)}, "
         f"{_count(segmenter.threads, 'thread')}"
     )
-    if folder is not None and summary.frames:
-        console.print(f"written: {', '.join(folder.save)} in {folder.path}")
+    if folder is not None and (written := folder.written()):
+        console.print(f"written: {', '.join(written)} in {folder.path}")
     if interrupted:
         console.print(f"stopped after {_count(summary.frames, 'frame')}", style="bold yellow")
     print_problems(console, source.problems)

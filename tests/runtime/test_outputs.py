@@ -168,6 +168,7 @@ def test_film_that_lost_frames_is_removed(tmp_path: Path, monkeypatch: pytest.Mo
     ):
         folder.close()
     assert files(tmp_path) == []
+    assert folder.written() == ()
 
 
 def test_film_is_finished_when_a_run_is_stopped(tmp_path: Path) -> None:
