@@ -275,6 +275,30 @@ def test_a_stream_yields_results_as_they_are_asked_for(toy_segmenter: Segmenter,
     assert [r.index for r in results] == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("taken", [1, 3])
+def test_a_stream_closes_its_source(
+    toy_segmenter: Segmenter, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    events: list[str] = []
+
+    class Source(list[Frame]):
+        def __enter__(self) -> Source:
+            events.append("open")
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            events.append("close")
+
+    monkeypatch.setattr("patchcut.sources.open_source", lambda *_, **__: Source([Frame(photo)] * 3))
+    results = toy_segmenter.stream("walk.mp4")
+    assert events == []
+    for _ in range(taken):
+        next(results)
+    assert events == ["open"]
+    results.close()  # type: ignore[attr-defined]
+    assert events == ["open", "close"]
+
+
 def test_the_embedded_bundle_finds_something(embedded_segmenter: Segmenter, photo: np.ndarray) -> None:
     result = embedded_segmenter(photo)
     check_consistent(result, photo.shape[:2])
