@@ -200,20 +200,20 @@ def _add_command(point: EntryPoint) -> None:
     settings = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
 
     def forward(context: typer.Context) -> None:
-        command = _load_command(point)
-        command.main(args=context.args, prog_name=f"patchcut {point.name}")
+        def work() -> int:
+            return int(_load_command(point).main(args=context.args, prog_name=f"patchcut {point.name}") or 0)
+
+        try:
+            _exit_with(work)
+        except ImportError as error:  # also where the command imports what it needs only when it runs
+            remedy = f"pip install 'patchcut[{point.name}]'"
+            print(f"patchcut: [{point.name}] lacks a package ({error}); {remedy}", file=sys.stderr)
+            raise typer.Exit(EXIT_FAILED) from error
 
     text = _COMMAND_HELP.get(point.name, f"From {point.module.partition('.')[0]}.")
     app.command(point.name, help=text, context_settings=settings, add_help_option=False)(forward)
 
 
 def _load_command(point: EntryPoint) -> Any:
-    try:
-        loaded = point.load()
-    except ImportError as error:
-        print(
-            f"patchcut: [{point.name}] cannot be loaded ({error}); pip install 'patchcut[{point.name}]'",
-            file=sys.stderr,
-        )
-        raise typer.Exit(EXIT_FAILED) from error
+    loaded = point.load()
     return typer.main.get_command(loaded) if isinstance(loaded, typer.Typer) else loaded
