@@ -16,7 +16,8 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 def safetensors_bytes(tensors: dict[str, np.ndarray]) -> bytes:
     """A safetensors file of arrays."""
-    return save_safetensors({name: np.ascontiguousarray(array) for name, array in tensors.items()})
+    data: bytes = save_safetensors({name: np.ascontiguousarray(array) for name, array in tensors.items()})
+    return data
 
 
 def safetensors_extents(data: bytes) -> dict[str, tuple[int, int]]:
@@ -43,7 +44,8 @@ def graph_bytes(model: onnx.ModelProto) -> bytes:
         del value.metadata_props[:]
     del clean.graph.metadata_props[:]
     del clean.metadata_props[:]
-    return clean.SerializeToString(deterministic=True)
+    serialized: bytes = clean.SerializeToString(deterministic=True)
+    return serialized
 
 
 def write_archive(path: Path, manifest: str, members: dict[str, bytes]) -> None:

@@ -22,8 +22,8 @@ class FeatureSpec:
 
     Attributes:
         name: timm model name.
-        facet: "query", "key" or "value" of a block's attention without their bias, or "token", the block's output
-            after the final norm.
+        facet: "query", "key" or "value" of a block's attention without their bias, or "token", the block's
+            output after the final norm.
         layer: index of the block, negative from the end.
     """
 
@@ -93,7 +93,7 @@ def build_extractor(spec: FeatureSpec, state: StateDict, image_size: int) -> Fea
 
 
 def simplify_blocks(vit: Any) -> None:
-    """Rewrites a ViT's blocks in place so that they export to fewer, plainer operators; the function is unchanged.
+    """Rewrites a ViT's blocks in place to export to fewer, plainer operators; the function is unchanged.
 
     LayerScale moves into the linear before it, the attention's scale into the query's weights.
     """

@@ -1,10 +1,10 @@
-"""Builds bundles: exports a backbone at every size and precision, checks each graph, packs all into one file."""
+"""Builds bundles: exports a backbone at every size and precision, checks each graph, packs them."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from patchcut_export.weights import Provenance, StateDict
 WEIGHTS = "backbone.safetensors"
 HEAD = "head.safetensors"
 CARD = "card.md"
-# Mean cosine between a graph's features and torch's that must be reached to ship it, by precision of the weights.
+# Least mean cosine of a graph's features to torch's with which it is shipped, by precision of the weights.
 MIN_COSINE = {"fp32": 0.99999, "int8": 0.998}
 
 Say = Callable[[str], None]
@@ -54,7 +54,7 @@ class BackbonePlan:
         fit: "stretch" or "letterbox".
     """
 
-    feature: FeatureSpec = FeatureSpec()
+    feature: FeatureSpec = field(default_factory=FeatureSpec)
     sizes: tuple[int, ...] = (224, 448)
     precision: str = "int8"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
@@ -88,7 +88,7 @@ def build_bundle(
     models: dict[str, onnx.ModelProto] = {}
     graphs: list[GraphSpec] = []
     for size in plan.sizes:
-        say(f"exporting {plan.feature.name} at {size}×{size}")
+        say(f"exporting {plan.feature.name} at {size}x{size}")
         extractor = build_extractor(plan.feature, dict(state), size)
         for precision, model in _graphs(extractor, size, plan.precision, say).items():
             file = f"backbone-{size}-{precision}.onnx"
@@ -97,23 +97,24 @@ def build_bundle(
     shared = share_weights(models, WEIGHTS)
     weights = safetensors_bytes(shared.weights)
     set_offsets(models.values(), safetensors_extents(weights))
-    backbone = BackboneSpec(
-        name=plan.feature.name,
-        source=origin.source,
-        source_sha256=origin.sha256,
-        licence=origin.licence,
-        trained_on=origin.trained_on,
-        facet=plan.feature.facet,
-        layer=extractor.layer,
-        patch_size=extractor.patch_size,
-        feature_dim=extractor.feature_dim,
-        mean=plan.mean,
-        std=plan.std,
-        fit=plan.fit,
-        weights=WEIGHTS,
-        graphs=tuple(
-            g.model_copy(update={"initializers": tuple(shared.initializers[g.file])}) for g in graphs
-        ),
+    shipped = [g.model_copy(update={"initializers": tuple(shared.initializers[g.file])}) for g in graphs]
+    backbone = BackboneSpec.model_validate(
+        {
+            "name": plan.feature.name,
+            "source": origin.source,
+            "source_sha256": origin.sha256,
+            "licence": origin.licence,
+            "trained_on": origin.trained_on,
+            "facet": plan.feature.facet,
+            "layer": extractor.layer,
+            "patch_size": extractor.patch_size,
+            "feature_dim": extractor.feature_dim,
+            "mean": plan.mean,
+            "std": plan.std,
+            "fit": plan.fit,
+            "weights": WEIGHTS,
+            "graphs": shipped,
+        }
     )
     members = {WEIGHTS: weights, **{file: graph_bytes(model) for file, model in models.items()}}
     say(f"writing {path}")
@@ -156,7 +157,7 @@ def rewrite_bundle(
 
 
 def write_bundle(path: Path, fields: dict[str, Any], members: dict[str, bytes]) -> None:
-    """Writes a bundle from the fields of its `bundle.json` and its members; the card is made from the fields."""
+    """Writes a bundle from the fields of its `bundle.json` and its members; the card is made here."""
     draft = BundleSpec(
         schema_version=1, **fields, files={name: _file_spec(data) for name, data in members.items()}
     )
@@ -172,12 +173,12 @@ def _graphs(extractor: FeatureExtractor, size: int, precision: str, say: Say) ->
     if precision == "fp32":
         graphs = {"fp32": exact}
     else:
-        say(f"quantizing {size}×{size} to 8 bits")
+        say(f"quantizing {size}x{size} to 8 bits")
         quantized = quantize_int8(exact)
         graphs = {"int8": quantized, "fp32": dequantize_weights(exact, quantized)}
     for name, model in graphs.items():
         cosine = _agreement(extractor, model, size)
-        say(f"{size}×{size} {name}: mean cosine to torch {cosine:.6f}")
+        say(f"{size}x{size} {name}: mean cosine to torch {cosine:.6f}")
         least = MIN_COSINE[precision]
         if cosine < least:
             raise ValueError(

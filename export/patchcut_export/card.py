@@ -13,7 +13,7 @@ def render_card(spec: BundleSpec) -> str:
 
 def _backbone(spec: BundleSpec) -> str:
     backbone = spec.backbone
-    sizes = ", ".join(dict.fromkeys(f"{g.size_hw[0]}×{g.size_hw[1]}" for g in backbone.graphs))
+    sizes = ", ".join(dict.fromkeys(f"{g.size_hw[0]}x{g.size_hw[1]}" for g in backbone.graphs))
     precisions = ", ".join(dict.fromkeys(g.precision for g in backbone.graphs))
     lines = [
         "## Backbone",
@@ -50,9 +50,10 @@ def _head(spec: BundleSpec) -> str:
 def _report(spec: BundleSpec) -> str:
     if not spec.report:
         return ""
-    header = "| data | metric | value | size | precision | refine | images |\n| --- | --- | --- | --- | --- | --- | --- |"
+    header = "| data | metric | value | size | precision | refine | images |"
+    rule = "| --- | --- | --- | --- | --- | --- | --- |"
     rows = [
         f"| {r.dataset} | {r.metric} | {r.value:.3f} | {r.size} | {r.precision} | {r.refine} | {r.images} |"
         for r in spec.report
     ]
-    return "\n".join(["## Accuracy", "", header, *rows])
+    return "\n".join(["## Accuracy", "", header, rule, *rows])

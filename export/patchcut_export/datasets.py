@@ -70,7 +70,8 @@ def _masks(root: Path) -> list[Example]:
 def _boxes(root: Path) -> list[Example]:
     """`images/…` and `boxes.json`: {id: {"file", "objects": [{"bbox": [x1, y1, x2, y2], "difficult"}]}}.
 
-    Boxes are 1-based and inclusive, as PASCAL VOC's are; difficult ones are left out, and images without others too.
+    Boxes are 1-based and inclusive, as PASCAL VOC's are; difficult ones are left out, and images that have no
+    other.
     """
     path = root / "boxes.json"
     try:
@@ -81,9 +82,8 @@ def _boxes(root: Path) -> list[Example]:
     except OSError as error:
         raise DatasetError("eval", f"cannot read {path}: {error.strerror}", "check --root") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DatasetError(
-            "eval", f"{path} is not a list of boxes: {error!r}", "see `patchcut export eval --help`"
-        ) from error
+        what = f"{path} is not a list of boxes: {error!r}"
+        raise DatasetError("eval", what, "each needs a file and objects with a bbox") from error
     for image, _ in found:
         if not image.is_file():
             raise DatasetError("eval", f"{path} names {image}, which is not there", "check --root")

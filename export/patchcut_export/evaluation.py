@@ -117,6 +117,6 @@ def read_mask(example: Example, size_hw: tuple[int, ...]) -> Mask:
     if mask is None:
         raise DatasetError("eval", f"{example.mask} cannot be read as an image", "copy it again")
     if mask.shape != size_hw:
-        what = f"{example.mask} is {mask.shape[1]}×{mask.shape[0]}, its image {size_hw[1]}×{size_hw[0]}"
+        what = f"{example.mask} is {mask.shape[1]}x{mask.shape[0]}, its image {size_hw[1]}x{size_hw[0]}"
         raise DatasetError("eval", what, "masks must have their images' size")
     return np.asarray(mask > 127)

@@ -90,7 +90,7 @@ def cache_features(
 def features_of(
     image: npt.NDArray[np.uint8], color: ColorOrder, backbone: BackboneSpec, engine: Engine
 ) -> npt.NDArray[np.float32]:
-    """[n, d] float32, features of one image [H, W, 3]; the engine's own memory, overwritten by the next call."""
+    """[n, d] float32, features of one image [H, W, 3] uint8; overwritten by the next call."""
     kernels.preprocess(
         image,
         engine.graph.size_hw,
@@ -128,10 +128,14 @@ class _State:
     seen: int = 0
 
 
-def _open_table(folder: Path, shape: tuple[int, int, int], *, fresh: bool) -> npt.NDArray[np.float16]:
+def _open_table(
+    folder: Path, shape: tuple[int, int, int], *, fresh: bool
+) -> np.memmap[tuple[int, ...], np.dtype[np.float16]]:
     path = folder / _FEATURES
+    table: np.memmap[tuple[int, ...], np.dtype[np.float16]]
     if not fresh:
-        return np.lib.format.open_memmap(path, "r+")
+        table = np.lib.format.open_memmap(path, "r+")
+        return table
     table = np.lib.format.open_memmap(path, "w+", np.float16, shape)
     with path.open("r+b") as file:  # a full disk is an error here, and a crash when a mapped page has no room
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

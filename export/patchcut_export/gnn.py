@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import cast
+
 import numpy as np
 import torch
 from torch import nn
@@ -31,7 +34,7 @@ class GraphHead(nn.Module):
     ) -> None:
         super().__init__()
         widths = (feature_dim, *hidden)
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(pairwise(widths))
         self.register_buffer("shift", torch.zeros(feature_dim))
         self.register_buffer("scale", torch.ones(feature_dim))
         self.theta = nn.ModuleList(nn.Linear(din, dout) for din, dout in pairs)
@@ -43,12 +46,12 @@ class GraphHead(nn.Module):
         """Logits [b, n, k] of features [b, n, d] and their affinity [b, n, n]."""
         hidden = (functional.normalize(features, dim=-1) - self.shift) * self.scale
         inverse_root = (affinity.sum(-1, keepdim=True) + 1).rsqrt()
-        for theta, root in zip(self.theta, self.root, strict=True):
+        for theta, root in self._layers():
             mixed = functional.linear(hidden, theta.weight) * inverse_root
             mixed = (affinity @ mixed + mixed) * inverse_root + theta.bias
             hidden = self.dropout(functional.elu(mixed + root(hidden)))
-        hidden = self.dropout(functional.elu(self.mlp[0](hidden)))
-        logits: torch.Tensor = self.mlp[1](hidden)
+        first, last = self._linears()
+        logits: torch.Tensor = last(self.dropout(functional.elu(first(hidden))))
         return logits
 
     def standardize(self, features: torch.Tensor) -> None:
@@ -59,24 +62,31 @@ class GraphHead(nn.Module):
 
     def swap_columns(self) -> None:
         """Exchanges the meaning of a two-column head's columns."""
-        last = self.mlp[1]
+        last = self._linears()[-1]
         last.weight.data = last.weight.data.flip(0)
         last.bias.data = last.bias.data.flip(0)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """The weights as `patchcut.heads` reads them; matrices are [din, dout]."""
-        named = {"shift": self.shift, "scale": self.scale}
-        for i, (theta, root) in enumerate(zip(self.theta, self.root, strict=True)):
+        named: dict[str, torch.Tensor] = {"shift": self.shift, "scale": self.scale}
+        for i, (theta, root) in enumerate(self._layers()):
             named |= {
                 f"gcn.{i}.theta": theta.weight.T,
                 f"gcn.{i}.root": root.weight.T,
                 f"gcn.{i}.bias": theta.bias,
             }
-        for i, linear in enumerate(self.mlp):
+        for i, linear in enumerate(self._linears()):
             named |= {f"mlp.{i}.weight": linear.weight.T, f"mlp.{i}.bias": linear.bias}
         return {
             name: tensor.detach().contiguous().numpy().astype(np.float32) for name, tensor in named.items()
         }
+
+    def _layers(self) -> list[tuple[nn.Linear, nn.Linear]]:
+        """Θ with its bias, and R, of each graph convolution."""
+        return cast("list[tuple[nn.Linear, nn.Linear]]", list(zip(self.theta, self.root, strict=True)))
+
+    def _linears(self) -> list[nn.Linear]:
+        return cast("list[nn.Linear]", list(self.mlp))
 
 
 def cosine_affinity(features: torch.Tensor, threshold: float) -> torch.Tensor:
@@ -98,4 +108,5 @@ def ncut_loss(assignment: torch.Tensor, affinity: torch.Tensor) -> torch.Tensor:
     gram = gram / torch.linalg.matrix_norm(gram)[:, None, None]
     columns = assignment.shape[-1]
     balance = torch.linalg.matrix_norm(gram - torch.eye(columns) / columns**0.5)
-    return balance - kept / total
+    loss: torch.Tensor = balance - kept / total
+    return loss

@@ -60,7 +60,7 @@ def export_fp32(extractor: FeatureExtractor, image_size: int) -> onnx.ModelProto
 
 
 def quantize_int8(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with 8-bit linears: weights per output channel (symmetric), activations per tensor at run time."""
+    """The graph with 8-bit linears: weights per output channel, activations per tensor at run time."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with tempfile.TemporaryDirectory() as folder, _quiet("root"):
@@ -78,7 +78,7 @@ def quantize_int8(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def dequantize_weights(model: onnx.ModelProto, quantized: onnx.ModelProto) -> onnx.ModelProto:
-    """The float graph `model` with the 8-bit weights of `quantized`, turned back into floats when it is loaded."""
+    """The float graph `model` on the 8-bit weights of `quantized`, turned into floats when it is loaded."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
     eight_bit = {t.name: t for t in quantized.graph.initializer}
@@ -139,7 +139,7 @@ def set_offsets(models: Iterable[onnx.ModelProto], extents: dict[str, tuple[int,
 
 
 def _shared_name(name: str, array: np.ndarray, weights: dict[str, np.ndarray]) -> str:
-    """`name`, or `name.1`, `name.2` … where that is another array already (a position embedding of another size)."""
+    """`name`, or `name.1`, … where that is another array already (the position embedding of another size)."""
     candidate, i = name, 0
     while candidate in weights and not _same(weights[candidate], array):
         i += 1
@@ -152,7 +152,7 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _name_linear_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Names the exporter's anonymous MatMul weights `linear.<i>` by graph order, the same at every image size."""
+    """Names the exporter's anonymous MatMul weights `linear.<i>` by graph order, whatever the image size."""
     anonymous = {t.name: t for t in model.graph.initializer}
     renamed: dict[str, str] = {}
     for node in model.graph.node:

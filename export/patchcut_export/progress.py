@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 
 class StepBar:
-    """What is done now, how far it is and how long it will take; one line a step where stderr is no terminal."""
+    """What is done now, how far it is, how long it will take; a line a step where stderr is no terminal."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False, markup=False)

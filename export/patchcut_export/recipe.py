@@ -78,7 +78,7 @@ def train_bundle(request: TrainRequest, plan: TrainPlan, bar: StepBar) -> None:
             head=(spec, safetensors_bytes(head.tensors())),
             affinity=AffinitySpec(threshold=plan.threshold),
             name=request.name,
-            description=f"Foreground masks: {backbone.spec.backbone.name} and a feed-forward GNN trained without labels",
+            description=f"Foreground: {backbone.spec.backbone.name}, a GNN trained without labels",
         )
     bar.say(f"wrote {request.bundle}")
 
@@ -136,7 +136,8 @@ def _head_spec(count: int, request: TrainRequest, plan: TrainPlan) -> HeadSpec:
         normalize=True,
         trained_on=f"{count} unlabelled images ({request.images.name}), no masks or labels of any kind",
         method=(
-            f"DeepCut's NCut loss over all images ({plan.ncut_epochs} pass), then normalised cuts of single images, "
-            f"then {plan.rounds} rounds on its own GrabCut-refined masks; {plan.epochs} passes each, seed {plan.seed}"
+            f"DeepCut's NCut loss over all images ({plan.ncut_epochs} pass), then normalised cuts of single "
+            f"images, then its own GrabCut-refined masks (rounds: {plan.rounds}); {plan.epochs} passes each, "
+            f"seed {plan.seed}"
         ),
     )

