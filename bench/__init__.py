@@ -1,0 +1,1 @@
+"""Measures patchcut beside its neighbours: `python -m bench --help`, from the repository's root."""

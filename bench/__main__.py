@@ -1,0 +1,140 @@
+"""`python -m bench`: list, run and report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bench import machine, report, rows
+from bench.cases import GROUPS, BenchError, Options, open_group
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+README = machine.ROOT / "README.md"
+_console = Console(markup=False, highlight=False, emoji=False, soft_wrap=True)
+_errors = Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+@app.command("list")
+def _list() -> None:
+    """Say what can be measured, and what the targets are."""
+    for name in GROUPS:
+        group = open_group(name)
+        _console.print(f"{name}: {group.TITLE}", style="bold")
+        for case in group.CASES:
+            _console.print(f"  {case}")
+        for target in group.TARGETS:
+            _console.print(f"  target: {target}")
+
+
+@app.command("run")
+def _run(
+    group: Annotated[str, typer.Argument(help=f"{', '.join(GROUPS)}, or all.")],
+    *,
+    bundle: Annotated[Path | None, typer.Option(help="A .patchcut file.", show_default="embedded")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of every contender.", show_default="physical cores")
+    ] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Of each.", show_default="the group's")] = None,
+    data: Annotated[
+        Path | None, typer.Option(envvar="PATCHCUT_DATA", help="Folder of data sets, for `quality`.")
+    ] = None,
+    fp32_bundle: Annotated[
+        Path | None, typer.Option(help="From `bench fp32-bundle`, for `quality`: what int8 loses.")
+    ] = None,
+    record: Annotated[bool, typer.Option("--record", help="Append the rows to bench/results.")] = False,
+) -> None:
+    """Measure a group of cases; what cannot be measured here is skipped and told."""
+    if group not in (*GROUPS, "all"):
+        raise typer.BadParameter(f"must be one of {', '.join(GROUPS)}, all; got {group!r}")
+    from patchcut.bundle import EMBEDDED
+    from patchcut.engines import physical_cores
+    from patchcut.errors import PatchcutError
+
+    options = Options((bundle or EMBEDDED).resolve(), threads or physical_cores(), repeats, data, fp32_bundle)
+    done: list[rows.Row] = []
+    skipped = 0
+    for name in GROUPS if group == "all" else (group,):
+        try:
+            found = _measure(name, options)
+        except (BenchError, PatchcutError) as error:
+            _errors.print(f"skipped {name}: {error}")
+            skipped += 1
+            continue
+        done += found
+        if record:
+            rows.append(found)
+    if done:
+        report.print_sections(report.make_sections(done), _console)
+    if record and done:
+        _console.print(f"recorded {len(done)} rows in bench/results")
+    raise typer.Exit(1 if skipped and group != "all" else 0)
+
+
+@app.command("report")
+def _report(
+    readme: Annotated[bool, typer.Option("--readme", help="Write the tables into README.md.")] = False,
+) -> None:
+    """Show the newest recorded run of each case, a section a machine."""
+    sections = report.make_sections(rows.read())
+    if not sections:
+        _errors.print("nothing is recorded yet: python -m bench run all --record")
+        raise typer.Exit(1)
+    if not readme:
+        report.print_sections(sections, _console)
+        return
+    report.write_into(README, report.to_markdown(sections))
+    _console.print("wrote README.md")
+
+
+@app.command("fp32-bundle")
+def _fp32_bundle(
+    backbone: Annotated[Path, typer.Argument(help="From `patchcut export bundle --precision fp32`.")],
+    out: Annotated[Path, typer.Argument(help="The .patchcut file to write.")],
+    bundle: Annotated[Path | None, typer.Option(help="Whose head it gets.", show_default="embedded")] = None,
+) -> None:
+    """Give a float backbone the head of another bundle, for `run quality --fp32-bundle`."""
+    from patchcut.bundle import open_bundle
+    from patchcut_export.builder import rewrite_bundle
+
+    with open_bundle(bundle) as source, open_bundle(backbone) as target:
+        head = source.spec.head
+        if head is None:
+            raise typer.BadParameter(f"{source.path.name} has no head")
+        rewrite_bundle(target, out, head=(head, source.read(head.file)), affinity=source.spec.affinity)
+    _console.print(f"wrote {out}")
+
+
+def _measure(name: str, options: Options) -> list[rows.Row]:
+    load = machine.load_1min()
+    if load > 0.5:
+        _errors.print(f"{name}: the load is {load}; other work on this machine is in these numbers")
+    machine.set_threads(options.threads)
+    outcomes = []
+    for outcome in open_group(name).run(options):
+        _errors.print(f"{name}: {outcome.case}, {outcome.contender}")
+        outcomes.append(outcome)
+    return rows.make_rows(name, outcomes, threads=options.threads, load=load, command=_command(name, options))
+
+
+def _command(name: str, options: Options) -> str:
+    """What repeats a run; files are named without the folders they lie in here."""
+    from patchcut.bundle import EMBEDDED
+
+    words = ["python -m bench run", name, f"--threads {options.threads}"]
+    if options.repeats is not None:
+        words.append(f"--repeats {options.repeats}")
+    if options.bundle != EMBEDDED.resolve():
+        words.append(f"--bundle {options.bundle.name}")
+    if name == "quality":
+        words.append("--data DATA")
+        if options.fp32_bundle is not None:
+            words.append(f"--fp32-bundle {options.fp32_bundle.name}")
+    return " ".join([*words, "--record"])
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m bench")

@@ -1,0 +1,93 @@
+"""Groups of cases: each is one module of the shape of `Group`, and one line in `GROUPS`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Literal, Protocol, cast
+
+from bench.rows import Outcome
+
+GROUPS = {
+    "frame": "bench.cases.frame",
+    "head": "bench.cases.head",
+    "start": "bench.cases.start",
+    "kernels": "bench.cases.kernels",
+    "quality": "bench.cases.quality",
+}
+
+
+class BenchError(Exception):
+    """A case cannot be measured here; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `python -m bench run` was asked for.
+
+    Attributes:
+        bundle: path of the bundle to measure.
+        threads: of every contender.
+        repeats: of every case; None is the group's own.
+        data: folder of data sets, or None.
+        fp32_bundle: bundle with the same head on a float backbone, or None.
+    """
+
+    bundle: Path
+    threads: int
+    repeats: int | None = None
+    data: Path | None = None
+    fp32_bundle: Path | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a number must be.
+
+    Attributes:
+        case: whose row has it.
+        metric: name of the number, see `Row.value`.
+        comparator: between the number and `value`.
+        value: the limit.
+        unit: behind the numbers, such as " ms".
+        what: the number in words.
+    """
+
+    case: str
+    metric: str
+    comparator: Literal["<=", ">="]
+    value: float
+    unit: str
+    what: str
+
+    def is_met(self, measured: float) -> bool:
+        """Whether `measured` is good enough."""
+        return measured <= self.value if self.comparator == "<=" else measured >= self.value
+
+    def __str__(self) -> str:
+        sign = "≤" if self.comparator == "<=" else "≥"
+        return f"{self.what} {sign} {self.value:g}{self.unit}"
+
+
+class Group(Protocol):
+    """A module of cases."""
+
+    TITLE: str
+    CASES: tuple[str, ...]
+    TARGETS: tuple[Target, ...]
+    REPEATS: int
+
+    def run(self, options: Options) -> Iterator[Outcome]:
+        """The outcomes of all cases, patchcut's first in each.
+
+        Raises:
+            BenchError: something that the group needs is not there.
+        """
+        ...
+
+
+def open_group(name: str) -> Group:
+    """The module of a key of `GROUPS`."""
+    return cast("Group", import_module(GROUPS[name]))

@@ -1,0 +1,106 @@
+"""A whole frame, beside ONNX Runtime that does the backbone alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import patchcut
+import patchcut_kernels as kernels
+from patchcut import Result, Segmenter
+
+from bench import subjects
+from bench.cases import BenchError, Options, Target
+from bench.harness import Contender, interleave
+from bench.rows import Outcome
+
+TITLE = "frame in memory to Result with masks, beside ONNX Runtime fp32 doing only the backbone"
+SIZES = (224, 448)
+CASES = tuple(f"frame {size}" for size in SIZES)
+REPEATS = 60
+TARGETS = (
+    Target("frame 224", "ratio", "<=", 0.65, "", "whole frame at 224 / fp32 backbone alone"),
+    Target("frame 224", "share_besides_backbone", "<=", 0.20, "", "share of a frame besides the backbone"),
+)
+
+
+def run(options: Options) -> Iterator[Outcome]:
+    """640x480 BGR frame to Result incl. `result.masks`; the neighbour gets its image ready-made."""
+    try:
+        from bench.competitors.float_backbone import open_session
+    except ImportError as error:
+        raise BenchError(f"frame needs onnx ({error}): pip install -e '.[dev]'") from None
+    for size in SIZES:
+        yield from _run_size(options, size, open_session(options.bundle, size, options.threads))
+
+
+@dataclass
+class _Stages:
+    """Milliseconds of the stages of each timed frame."""
+
+    ms: list[dict[str, float]] = field(default_factory=list)
+    besides_backbone: list[float] = field(default_factory=list)
+    regions: int = 0
+
+    def observe(self, value: object, total_ms: float) -> None:
+        result = cast("Result", value)
+        self.ms.append(result.timings_ms)
+        self.besides_backbone.append(1 - result.timings_ms["backbone"] / total_ms)
+        self.regions = len(result)
+
+    def metrics(self) -> dict[str, float]:
+        stages = {
+            f"{stage}_ms": float(np.median([frame[stage] for frame in self.ms])) for stage in self.ms[0]
+        }
+        share = float(np.median(self.besides_backbone))
+        return {**stages, "share_besides_backbone": share, "regions": self.regions}
+
+
+def _run_size(options: Options, size: int, session: Any) -> Iterator[Outcome]:
+    frame = subjects.frame(subjects.VGA_HW)
+    segmenter = patchcut.load(options.bundle, size=size, device="cpu", threads=options.threads)
+    backbone = segmenter.spec.backbone
+    image = kernels.preprocess(frame, size, backbone.mean, backbone.std, fit=backbone.fit)[None]
+    stages = _Stages()
+
+    def segment() -> Result:
+        result = segmenter(frame)
+        assert result.masks.dtype == bool  # masks are made when they are first asked for
+        return result
+
+    contenders = (
+        Contender("patchcut", segment, stages.observe),
+        Contender("onnxruntime fp32 backbone", lambda: session.run(None, {"image": image})),
+    )
+    times = interleave(contenders, options.repeats or REPEATS)
+    ours, theirs = (times[contender.name] for contender in contenders)
+    precision = segmenter.describe().precision
+    yield Outcome(
+        f"frame {size}",
+        "patchcut",
+        "frame in memory to Result, masks made",
+        ours,
+        {"frame": frame.shape, "image": image.shape[1:]},
+        precision,
+        _recorded_quality(segmenter),
+        {"ratio": ours.median_ms / theirs.median_ms, **stages.metrics()},
+        options.bundle,
+    )
+    yield Outcome(
+        f"frame {size}",
+        "onnxruntime fp32 backbone",
+        "ready image to features, session.run with default options",
+        theirs,
+        {"image": image.shape[1:]},
+        bundle=options.bundle,
+    )
+
+
+def _recorded_quality(segmenter: Segmenter) -> dict[str, float]:
+    """What the bundle's own report says of just this size, precision and refiner."""
+    what = segmenter.describe()
+    wanted = (what.size_hw[0], what.precision, what.refine)
+    rows = [row for row in segmenter.spec.report if (row.size, row.precision, row.refine) == wanted]
+    return {f"{row.dataset} {row.metric}": row.value for row in rows}

@@ -1,0 +1,86 @@
+"""Features to assignment, beside DeepCut's procedure in torch-geometric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+from patchcut.bundle import open_bundle
+from patchcut.heads import open_head
+
+from bench import machine, subjects
+from bench.cases import BenchError, Options, Target
+from bench.harness import Contender, interleave
+from bench.rows import Outcome
+
+TITLE = "features to assignment, beside DeepCut as published in torch-geometric"
+CASES = ("head 256",)
+REPEATS = 15
+TARGETS = (Target("head 256", "times_as_fast", ">=", 200, "×", "head, times as fast as DeepCut's ten steps"),)
+_SIZE = 224
+
+Array = npt.NDArray[np.float32]
+
+
+def run(options: Options) -> Iterator[Outcome]:
+    """Both get the same 256 features; both make their affinity inside the clock."""
+    segment = _deepcut()
+    machine.set_threads(options.threads)  # again: torch is loaded now
+    features = subjects.features(options.bundle, _SIZE, options.threads)
+    with open_bundle(options.bundle) as bundle:
+        head = open_head(bundle)
+        grid_hw = next(g.grid_hw for g in bundle.spec.backbone.graphs if g.size_hw == (_SIZE, _SIZE))
+    contenders = (
+        Contender("patchcut", lambda: head(features, grid_hw)),
+        Contender("deepcut (torch-geometric)", lambda: segment(features)),
+    )
+    times = interleave(contenders, options.repeats or REPEATS, warmup=2)
+    ours, theirs = (times[contender.name] for contender in contenders)
+    shapes = {"features": features.shape, "assignment": (len(features), 2)}
+    yield Outcome(
+        CASES[0],
+        "patchcut",
+        "affinity and the bundle's head, one forward pass",
+        ours,
+        shapes,
+        quality=partition_quality(head(features, grid_hw), features),
+        metrics={"times_as_fast": theirs.median_ms / ours.median_ms},
+        bundle=options.bundle,
+    )
+    yield Outcome(
+        CASES[0],
+        "deepcut (torch-geometric)",
+        "affinity, edge list, fresh GNN, ten AdamW steps",
+        theirs,
+        shapes,
+        quality=partition_quality(segment(features), features),
+    )
+
+
+def partition_quality(assignment: Array, features: Array) -> dict[str, float]:
+    """The objective of the hard partition; without "ncut" where all patches are in one part.
+
+    Args:
+        assignment: [n, k] float32.
+        features: [n, d] float32.
+    NCut = Σ_c cut(c, rest) / vol(c) on the cosine affinity without negative values (Shi and Malik 2000);
+    lower is better. It says how good a cut the partition is, not whether that is the object.
+    """
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    affinity = np.maximum(unit @ unit.T, 0)
+    parts = np.eye(assignment.shape[1])[assignment.argmax(1)]
+    parts = parts[:, parts.any(0)]
+    if parts.shape[1] < 2:
+        return {}
+    volume = affinity.sum(1) @ parts
+    kept = np.einsum("ic,ij,jc->c", parts, affinity, parts, optimize=True)
+    return {"ncut": float(((volume - kept) / volume).sum())}
+
+
+def _deepcut() -> Callable[[Array], Array]:
+    try:
+        from bench.competitors.deepcut import segment
+    except ImportError as error:
+        raise BenchError(f"head needs torch and torch-geometric ({error}): pip install -e '.[dev]'") from None
+    return segment

@@ -1,0 +1,134 @@
+"""How good the masks and boxes are, and what 8-bit arithmetic costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchcut.bundle import BundleSpec, open_bundle
+from patchcut.segmenter import REFINERS
+
+from bench.cases import BenchError, Options, Target
+from bench.rows import Outcome
+
+TITLE = "mean foreground IoU and CorLoc on development images, int8 beside fp32"
+REPEATS = 1
+
+
+@dataclass(frozen=True)
+class _Dataset:
+    folder: str
+    layout: str
+    metric: str
+
+
+DATASETS = (
+    _Dataset("ecssd-dev", "masks", "mean foreground IoU"),
+    _Dataset("voc2007-dev", "boxes", "CorLoc"),
+)
+SIZES = (224, 448)
+
+
+def _case(dataset: _Dataset, size: int, refine: str) -> str:
+    return f"{dataset.folder} {size}" + ("" if refine == "none" else f" refine {refine}")
+
+
+CASES = tuple(_case(d, size, refine) for d in DATASETS for size in SIZES for refine in REFINERS)
+TARGETS = tuple(
+    Target(_case(DATASETS[0], size, "none"), "lost_to_fp32", "<=", 0.01, "", f"IoU that int8 loses at {size}")
+    for size in SIZES
+)
+
+
+def run(options: Options) -> Iterator[Outcome]:
+    """A row a data set, size and refiner; a second one where there is a float bundle.
+
+    A data set whose folder is missing is left out; with none left there is nothing to measure.
+    """
+    present = [d for d in DATASETS if options.data is not None and (options.data / d.folder).is_dir()]
+    if not present:
+        names = " or ".join(d.folder for d in DATASETS)
+        raise BenchError(f"quality needs --data (or PATCHCUT_DATA): a folder that holds {names}")
+    _import_measure()
+    if options.fp32_bundle is not None:
+        _check_same_head(options.bundle, options.fp32_bundle)
+    for dataset in present:
+        for size in SIZES:
+            for refine in REFINERS:
+                yield from _run_case(options, dataset, size, refine)
+
+
+def _run_case(options: Options, dataset: _Dataset, size: int, refine: str) -> Iterator[Outcome]:
+    case = _case(dataset, size, refine)
+    ours = _measure(options, dataset, options.bundle, size, "auto", refine)
+    metrics: dict[str, float] = {}
+    others = []
+    if options.fp32_bundle is not None:
+        exact = _measure(options, dataset, options.fp32_bundle, size, "fp32", refine)
+        metrics["lost_to_fp32"] = exact.quality[dataset.metric] - ours.quality[dataset.metric]
+        others.append(exact.outcome(case, "patchcut, fp32 weights", {}))
+    yield ours.outcome(case, "patchcut", metrics)
+    yield from others
+
+
+@dataclass(frozen=True)
+class _Measured:
+    quality: dict[str, float]
+    images: int
+    precision: str
+    bundle: Path
+
+    def outcome(self, case: str, contender: str, metrics: dict[str, float]) -> Outcome:
+        return Outcome(
+            case,
+            contender,
+            f"no clock; {self.images} images",
+            dtype=self.precision,
+            quality=self.quality,
+            metrics=metrics,
+            bundle=self.bundle,
+        )
+
+
+def _measure(
+    options: Options, dataset: _Dataset, bundle: Path, size: int, precision: str, refine: str
+) -> _Measured:
+    from patchcut_export.measure import EvalRequest, measure
+    from patchcut_export.progress import StepBar
+
+    assert options.data is not None
+    request = EvalRequest(
+        layout=dataset.layout,
+        root=options.data / dataset.folder,
+        bundle=bundle,
+        size=size,
+        precision=precision,
+        refine=refine,
+        threads=options.threads,
+        scores=None,
+        grid=None,
+        record=False,
+    )
+    with StepBar() as bar:
+        report = measure(request, bar)
+    return _Measured(report.summary.metrics, report.summary.images, report.segmenter.precision, bundle)
+
+
+def _import_measure() -> None:
+    try:
+        import patchcut_export.measure  # noqa: F401
+    except ImportError as error:
+        raise BenchError(f"quality needs patchcut_export ({error}): pip install -e '.[dev]'") from None
+
+
+def _check_same_head(bundle: Path, other: Path) -> None:
+    with open_bundle(bundle) as ours, open_bundle(other) as theirs:
+        if _head_sha256(ours.spec) != _head_sha256(theirs.spec):
+            raise BenchError(
+                "--fp32-bundle must hold the same head: make it with `python -m bench fp32-bundle`"
+            )
+
+
+def _head_sha256(spec: BundleSpec) -> str | None:
+    return None if spec.head is None else spec.files[spec.head.file].sha256

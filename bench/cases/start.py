@@ -1,0 +1,83 @@
+"""Cold start: fresh processes, from nothing to the first result."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from bench import subjects
+from bench.cases import BenchError, Options, Target
+from bench.harness import Times
+from bench.rows import Outcome
+
+TITLE = "cold start in fresh processes: import, load and first result, peak memory"
+CASES = ("import patchcut", "first result 224")
+REPEATS = 9
+TARGETS = (
+    Target("import patchcut", "median_ms", "<=", 500, " ms", "import patchcut"),
+    Target("first result 224", "median_ms", "<=", 2500, " ms", "import, load and first result"),
+    Target("first result 224", "peak_memory_mb", "<=", 400, " MB", "peak memory of that process"),
+)
+_SIZE = 224
+
+_IMPORT = """
+import time
+begin = time.perf_counter()
+import patchcut
+ms = 1e3 * (time.perf_counter() - begin)
+"""
+_FIRST_RESULT = """
+import time
+begin = time.perf_counter()
+import numpy, patchcut
+frame = numpy.load({frame!r})
+segmenter = patchcut.load({bundle!r}, size={size}, device="cpu", threads={threads})
+segmenter(frame).masks
+ms = 1e3 * (time.perf_counter() - begin)
+"""
+_TELL = """
+import json, resource, sys
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps([ms, peak / (2**20 if sys.platform == "darwin" else 2**10)]))
+"""
+
+
+def run(options: Options) -> Iterator[Outcome]:
+    """One process of each kind in turn; the first of each only warms the disk cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "frame.npy"
+        np.save(path, subjects.frame(subjects.VGA_HW))
+        first = _FIRST_RESULT.format(
+            frame=str(path), bundle=str(options.bundle), size=_SIZE, threads=options.threads
+        )
+        measured: list[list[tuple[float, float]]] = [[], []]
+        for _ in range((options.repeats or REPEATS) + 1):
+            for rows, code in zip(measured, (_IMPORT, first), strict=True):
+                rows.append(_run_fresh(code + _TELL))
+    inside = ("import patchcut", "import patchcut, load the bundle, one 640x480 frame to Result with masks")
+    for case, what, rows in zip(CASES, inside, measured, strict=True):
+        ms, peaks = zip(*rows[1:], strict=True)
+        yield Outcome(
+            case,
+            "patchcut",
+            f"{what}, in a fresh process, disk cache warm",
+            Times(ms),
+            bundle=options.bundle if case != CASES[0] else None,
+            peak_memory_mb=round(float(np.median(peaks)), 1),
+        )
+
+
+def _run_fresh(code: str) -> tuple[float, float]:
+    """Milliseconds and peak MB that the code tells of itself."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines()
+        raise BenchError(f"start: the fresh process failed: {said[-1] if said else done.returncode}")
+    ms, peak = json.loads(done.stdout)
+    return float(ms), float(peak)

@@ -1,0 +1,1 @@
+"""What patchcut is measured against, written from what its authors published."""

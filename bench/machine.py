@@ -1,0 +1,118 @@
+"""What a row says of where it was measured: machine, versions, commit, threads. Never a name or a path."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import resource
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+ROOT = Path(__file__).parent.parent
+# Changes here change what is measured; changes elsewhere, such as new result rows, do not.
+_MEASURED = ("kernels", "runtime", "export", "bench", "CMakeLists.txt", "pyproject.toml")
+_PACKAGES = (
+    "numpy",
+    "onnxruntime",
+    "opencv-python-headless",
+    "opencv-python",
+    "torch",
+    "torch-geometric",
+    "onnx",
+)
+
+
+class Machine(BaseModel):
+    """Where rows may be compared: equal machines only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cpu: str
+    cores: int
+    memory_gb: int
+    system: str
+    isa: str
+    gpu: str | None = None
+
+    def __str__(self) -> str:
+        parts = [self.cpu, f"{self.cores} cores", self.isa, f"{self.memory_gb} GB", self.system]
+        return ", ".join([*parts, self.gpu] if self.gpu else parts)
+
+
+def this_machine() -> Machine:
+    """The machine that runs this."""
+    import patchcut_kernels
+    from patchcut.engines import physical_cores
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Machine(
+        cpu=_cpu_name(),
+        cores=physical_cores(),
+        memory_gb=round(memory / 2**30),
+        system=f"{platform.system()} {platform.machine()}",
+        isa=patchcut_kernels.get_isa(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of each package that may take part, where it is installed."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str:
+    """Short hash of the checkout, with a "+" where measured files differ from it; "unknown" without git."""
+    try:
+        head = _git("rev-parse", "--short=10", "HEAD").strip()
+        changed = _git("status", "--porcelain", "--", *_MEASURED, ":!bench/results")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{head}+" if changed.strip() else head
+
+
+def load_1min() -> float:
+    """Processes that wanted to run during the last minute; the bench itself is one of them while it runs."""
+    return round(os.getloadavg()[0], 2)
+
+
+def peak_memory_mb() -> float:
+    """Most memory that this process has held so far, resident, in MB of 2**20 bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def set_threads(threads: int) -> None:
+    """Gives every thread pool in this process the same number: kernels, OpenCV, BLAS, torch where loaded."""
+    import cv2
+    import patchcut_kernels
+    from threadpoolctl import threadpool_limits
+
+    patchcut_kernels.set_threads(threads)
+    cv2.setNumThreads(threads)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(threads)
+    threadpool_limits(threads)
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+def _cpu_name() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text("ascii", "replace")
+    except OSError:
+        return platform.processor() or "unknown"
+    names = re.findall(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
+    return names[0].strip() if names else platform.machine()
