@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import onnx
+from patchcut.whole_files import output_error
 from safetensors.numpy import save as save_safetensors
+
+from patchcut_export.places import place_beside
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -53,8 +56,11 @@ def write_archive(path: Path, manifest: str, members: dict[str, bytes]) -> None:
 
     Members are stored, not compressed, so that they can be read in place and so that two versions of a bundle
     differ only where their members do.
+
+    Raises:
+        OutputError: it cannot be written; nothing is left behind.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = place_beside(path)
     try:
         with zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive:
             for name, data in {"bundle.json": manifest.encode(), **members}.items():
@@ -62,5 +68,8 @@ def write_archive(path: Path, manifest: str, members: dict[str, bytes]) -> None:
                 info.external_attr = 0o644 << 16
                 archive.writestr(info, data)
         beside.replace(path)
+    except OSError as error:
+        raise output_error(path, error) from error
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from patchcut.errors import OptionError
 from torch import nn
 from torch.nn import functional
 
-from patchcut_export.timm_models import create_vit
+from patchcut_export.errors import ExportError
+from patchcut_export.timm_models import check_vit, create_vit
 from patchcut_export.weights import StateDict
 
 FACETS = ("query", "key", "value", "token")
@@ -68,17 +70,16 @@ def build_extractor(spec: FeatureSpec, state: StateDict, image_size: int) -> Fea
     """The feature extractor of a spec, for square images of one size, with the position embedding resampled.
 
     Raises:
-        ValueError: on an unknown name or facet, a layer out of range, weights that do not fit.
+        OptionError: on an unknown name or facet, a size or layer that the model does not have.
+        ExportError: on weights that do not fit.
     """
-    if spec.facet not in FACETS:
-        raise ValueError(f"[backbone] facet must be one of {', '.join(FACETS)}, got {spec.facet!r}")
+    check_feature(spec, image_size)
     vit: Any = create_vit(spec.name, image_size=image_size)
-    if not -len(vit.blocks) <= spec.layer < len(vit.blocks):
-        raise ValueError(f"[backbone] {spec.name} has layers 0 to {len(vit.blocks) - 1}, got {spec.layer}")
     prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
     expected = vit.state_dict()
     state = {name: tensor for name, tensor in state.items() if name in expected or not _is_head(name)}
     if "pos_embed" in state:
+        _check_position_embedding(state["pos_embed"], prefix, spec.name)
         state["pos_embed"] = resample_position_embedding(
             state["pos_embed"], prefix, vit.patch_embed.grid_size
         )
@@ -86,10 +87,23 @@ def build_extractor(spec: FeatureSpec, state: StateDict, image_size: int) -> Fea
         vit.load_state_dict(state, strict=True)
     except RuntimeError as error:
         first = " ".join(str(error).split())[:300]
-        raise ValueError(f"[backbone] the weights do not fit {spec.name}: {first}") from error
+        raise _misfit(spec.name, first) from error
     extractor = FeatureExtractor(vit, spec.facet, spec.layer).eval()
     simplify_blocks(vit)
     return extractor
+
+
+def check_feature(spec: FeatureSpec, image_size: int) -> None:
+    """Nothing, if there is such a model with such a layer for images of this size.
+
+    Raises:
+        OptionError: naming what there is not.
+    """
+    if spec.facet not in FACETS:
+        raise OptionError("facet", f"must be one of {', '.join(FACETS)}, got {spec.facet!r}")
+    depth = len(check_vit(spec.name, image_size=image_size).blocks)
+    if not -depth <= spec.layer < depth:
+        raise OptionError("layer", f"{spec.name} has layers 0 to {depth - 1}, got {spec.layer}")
 
 
 def simplify_blocks(vit: Any) -> None:
@@ -102,7 +116,8 @@ def simplify_blocks(vit: Any) -> None:
             gamma = getattr(getattr(block, scale_name, None), "gamma", None)
             if gamma is not None and linear is not None:
                 linear.weight.data *= gamma.data[:, None]
-                linear.bias.data *= gamma.data
+                if linear.bias is not None:
+                    linear.bias.data *= gamma.data
                 setattr(block, scale_name, nn.Identity())
         if _is_plain(block.attn):
             block.attn = _PlainAttention(block.attn)
@@ -149,8 +164,22 @@ class _PlainAttention(nn.Module):
 
 def _is_plain(attention: Any) -> bool:
     """Whether the attention is softmax(q k' scale) v and a projection, with nothing between them."""
-    between = [getattr(attention, name, None) for name in ("q_norm", "k_norm", "norm")]
-    return all(part is None or isinstance(part, nn.Identity) for part in between)
+    between = [getattr(attention, name, None) for name in ("q_norm", "k_norm", "norm", "gate")]
+    bare = all(part is None or isinstance(part, nn.Identity) for part in between)
+    return bare and type(attention).__name__ == "Attention"
+
+
+def _check_position_embedding(embedding: torch.Tensor, prefix: int, name: str) -> None:
+    """Nothing, if it is [1, prefix + side * side, d]."""
+    patches = embedding.shape[1] - prefix if embedding.ndim == 3 and embedding.shape[0] == 1 else 0
+    if patches < 1 or math.isqrt(patches) ** 2 != patches:
+        shape = tuple(embedding.shape)
+        raise _misfit(name, f"pos_embed is {shape}, not (1, {prefix} + side * side, d)")
+
+
+def _misfit(name: str, why: str) -> ExportError:
+    what = f"the weights do not fit {name}: {why}"
+    return ExportError("weights", what, "name the --model that they belong to")
 
 
 def _is_head(name: str) -> bool:

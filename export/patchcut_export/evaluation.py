@@ -11,7 +11,8 @@ import numpy.typing as npt
 from patchcut import Result, Segmenter
 from patchcut.sources.photos import read_photo
 
-from patchcut_export.datasets import Boxes, DatasetError, Example
+from patchcut_export.datasets import Boxes, Example
+from patchcut_export.errors import DatasetError
 
 Mask = npt.NDArray[np.bool_]
 

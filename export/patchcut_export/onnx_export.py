@@ -15,6 +15,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from patchcut_export.backbone import FeatureExtractor
+from patchcut_export.errors import ExportError
 
 OPSET = 20
 # Initializers smaller than this stay inside their graph; the rest are shared by all graphs of a bundle.
@@ -54,7 +55,7 @@ def export_fp32(extractor: FeatureExtractor, image_size: int) -> onnx.ModelProto
             verbose=False,
         )
     if program is None:
-        raise RuntimeError("[export] torch.onnx.export gave no program")
+        raise ExportError("export", "torch.onnx.export gave no program", "try another version of torch")
     model: onnx.ModelProto = onnxslim.slim(program.model_proto)
     return _name_linear_weights(model)
 

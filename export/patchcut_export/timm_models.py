@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from patchcut.errors import OptionError
 
 # The operators that torchvision's Python half describes to torch even where its C++ half is missing.
 _TORCHVISION_SCHEMAS = (
@@ -22,19 +23,32 @@ def create_vit(name: str, *, image_size: int) -> torch.nn.Module:
         name: a timm model name, such as "vit_small_patch14_dinov2".
         image_size: side of the square input in pixels, a multiple of the patch size.
     Raises:
-        ValueError: when timm does not know the name, or the model is not a plain ViT.
+        OptionError: when timm does not know the name, the model is not a plain ViT, or the size does not fit.
     """
     timm = import_timm()
     if name not in timm.list_models():
-        near = ", ".join(timm.list_models(f"*{name.split('_patch', maxsplit=1)[0]}*")[:5])
-        raise ValueError(f"[backbone] timm has no model {name!r}" + (f"; near it: {near}" if near else ""))
-    model: Any = timm.create_model(name, pretrained=False, num_classes=0, img_size=image_size)
-    if not (
-        hasattr(model, "blocks") and hasattr(model, "pos_embed") and hasattr(model.blocks[0].attn, "qkv")
-    ):
-        raise ValueError(f"[backbone] {name!r} is not a plain ViT with fused qkv; pick a vit_* model")
+        near = ", ".join(timm.list_models(f"*{name.split('_patch', maxsplit=1)[0]}*")[:5]) if name else ""
+        remedy = f"near it: {near}" if near else "pick a vit_* model"
+        raise OptionError("model", f"timm has no model {name!r}", remedy)
+    try:
+        model: Any = timm.create_model(name, pretrained=False, num_classes=0, img_size=image_size)
+    except TypeError as error:  # convolutional networks take no img_size
+        raise _not_plain(name) from error
+    if not _is_plain(model):
+        raise _not_plain(name)
+    patch: int = model.patch_embed.patch_size[0]
+    if image_size % patch:
+        near_size = max(patch, round(image_size / patch) * patch)
+        what = f"must be a multiple of {name}'s patches of {patch} pixels, got {image_size}"
+        raise OptionError("size", what, f"try {near_size}")
     vit: torch.nn.Module = model.eval()
     return vit
+
+
+def check_vit(name: str, *, image_size: int) -> Any:
+    """The model as `create_vit` makes it, and its errors, at once: with shapes and no numbers."""
+    with torch.device("meta"):
+        return create_vit(name, image_size=image_size)
 
 
 def import_timm() -> ModuleType:
@@ -60,6 +74,19 @@ def import_timm() -> ModuleType:
     import timm
 
     return timm
+
+
+def _is_plain(model: Any) -> bool:
+    """Whether it is a ViT with an absolute position embedding and blocks that normalise before attention."""
+    kinds = {kind.__name__ for kind in type(model).__mro__}
+    if "VisionTransformer" not in kinds or getattr(model, "pos_embed", None) is None:
+        return False
+    return all(type(block).__name__ == "Block" and hasattr(block.attn, "qkv") for block in model.blocks)
+
+
+def _not_plain(name: str) -> OptionError:
+    what = f"{name} is no plain ViT (absolute position embedding, fused qkv)"
+    return OptionError("model", what, "pick another vit_* model")
 
 
 _DECLARED: list[Any] = []

