@@ -45,10 +45,10 @@ def open_dataset(layout: str, root: Path) -> list[Example]:
     if layout not in LAYOUTS:
         raise DatasetError("eval", f"no layout {layout!r}", f"layouts: {', '.join(sorted(LAYOUTS))}")
     if not root.is_dir():
-        raise DatasetError("eval", f"{root} is not a folder", "check --root")
+        raise DatasetError("eval", f"{root} is not a folder", "check the path")
     examples = LAYOUTS[layout](root)
     if not examples:
-        raise DatasetError("eval", f"{root} has no images in the layout {layout!r}", "check --root")
+        raise DatasetError("eval", f"{root} has no images in the layout {layout!r}", "check the path")
     return examples
 
 
@@ -77,13 +77,13 @@ def _boxes(root: Path) -> list[Example]:
             (root / entry["file"], _boxes_xyxy(entry["objects"])) for _, entry in sorted(entries.items())
         ]
     except OSError as error:
-        raise DatasetError("eval", f"cannot read {path}: {error.strerror}", "check --root") from error
+        raise DatasetError("eval", f"cannot read {path}: {error.strerror}", "check the path") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"{path} is not a list of boxes: {error!r}"
         raise DatasetError("eval", what, "each needs a file and objects with a bbox") from error
     for image, _ in found:
         if not image.is_file():
-            raise DatasetError("eval", f"{path} names {image}, which is not there", "check --root")
+            raise DatasetError("eval", f"{path} names {image}, which is not there", "check the path")
     return [Example(image.stem, image, boxes_xyxy=boxes) for image, boxes in found if len(boxes)]
 
 
@@ -92,7 +92,10 @@ LAYOUTS: dict[str, Callable[[Path], list[Example]]] = {"masks": _masks, "boxes":
 
 def _boxes_xyxy(objects: list[dict[str, object]]) -> Boxes:
     boxes = [entry["bbox"] for entry in objects if not entry.get("difficult")]
-    array = np.array(boxes, np.float32).reshape(-1, 4)
+    array = np.array(boxes, np.float32).reshape(len(boxes), -1)
+    if boxes and (array.shape[1] != 4 or not (array[:, 2:] >= array[:, :2]).all()):
+        raise ValueError("a bbox is not [x1, y1, x2, y2] with x1 <= x2 and y1 <= y2")
+    array = array.reshape(-1, 4)
     array[:, :2] -= 1
     return array
 
@@ -100,6 +103,14 @@ def _boxes_xyxy(objects: list[dict[str, object]]) -> Boxes:
 def _files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DatasetError(
-            "eval", f"{folder} is not a folder", "the layout needs images/ and masks/ under --root"
+            "eval", f"{folder} is not a folder", "the layout is a folder with images/ and masks/"
         )
-    return {path.stem: path for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES}
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in PHOTO_SUFFIXES or path.name.startswith("."):
+            continue
+        if path.stem in found:
+            what = f"{folder} has both {found[path.stem].name} and {path.name}"
+            raise DatasetError("eval", what, "names must differ in more than the suffix")
+        found[path.stem] = path
+    return found

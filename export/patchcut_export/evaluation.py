@@ -114,10 +114,19 @@ def read_mask(example: Example, size_hw: tuple[int, ...]) -> Mask:
         DatasetError: the mask cannot be read, or has another size than `size_hw`.
     """
     assert example.mask is not None
-    mask = cv2.imdecode(np.fromfile(example.mask, np.uint8), cv2.IMREAD_GRAYSCALE)
+    try:
+        data = np.fromfile(example.mask, np.uint8)
+    except OSError as error:
+        raise DatasetError(
+            "eval", f"cannot read {example.mask}: {error.strerror}", "check the file"
+        ) from error
+    mask = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
     if mask is None:
         raise DatasetError("eval", f"{example.mask} cannot be read as an image", "copy it again")
     if mask.shape != size_hw:
         what = f"{example.mask} is {mask.shape[1]}x{mask.shape[0]}, its image {size_hw[1]}x{size_hw[0]}"
         raise DatasetError("eval", what, "masks must have their images' size")
+    if mask.max(initial=0) == 1:
+        what = f"{example.mask} has no value but 0 and 1, which are both dark"
+        raise DatasetError("eval", what, "foreground must be above 127: multiply by 255")
     return np.asarray(mask > 127)

@@ -17,6 +17,7 @@ from patchcut.engines import Engine, EngineOptions, open_engine
 from patchcut.errors import OutputError, SourceError
 from patchcut.frames import ColorOrder
 from patchcut.sources import open_source
+from patchcut.whole_files import output_error
 
 _FEATURES = "features.npy"
 _STATE = "state.json"
@@ -66,7 +67,9 @@ def cache_features(
             folder.mkdir(parents=True, exist_ok=True)
             shape = (total, graph.grid_hw[0] * graph.grid_hw[1], bundle.spec.backbone.feature_dim)
             table = _open_table(folder, shape, fresh=not state.names)
-            for frame in islice(source, state.seen, None):
+            frames = iter(source)
+            _check_names(folder, state, [frame.name for frame in islice(frames, state.seen)])
+            for frame in frames:
                 table[len(state.names)] = features_of(frame.image, frame.color, bundle.spec.backbone, engine)
                 state.names.append(frame.name)
                 state.seen += 1
@@ -77,9 +80,7 @@ def cache_features(
             table.flush()
             _write_state(folder, state)
         except OSError as error:
-            raise OutputError(
-                "features", f"cannot write {folder}: {error.strerror}", "free space there"
-            ) from error
+            raise output_error(folder, error) from error
         problems = tuple(source.problems)
     if not state.names:
         raise SourceError(str(images), "none of its images can be read", "; ".join(problems[:1]))
@@ -134,12 +135,36 @@ def _open_table(
     path = folder / _FEATURES
     table: np.memmap[tuple[int, ...], np.dtype[np.float16]]
     if not fresh:
-        table = np.lib.format.open_memmap(path, "r+")
+        try:
+            table = np.lib.format.open_memmap(path, "r+")
+        except (ValueError, FileNotFoundError) as error:
+            raise _damaged(path, error) from error
+        if table.dtype != np.dtype(np.float16) or table.shape != tuple(shape):
+            raise _damaged(path, f"it is {table.dtype} {table.shape}, not float16 {shape}")
         return table
     table = np.lib.format.open_memmap(path, "w+", np.float16, shape)
-    with path.open("r+b") as file:  # a full disk is an error here, and a crash when a mapped page has no room
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    try:  # a full disk is an error here, and a crash when a mapped page has no room
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError:
+        path.unlink()
+        raise
     return table
+
+
+def _damaged(path: Path, why: object) -> OutputError:
+    return OutputError("features", f"{path} is damaged: {why}", f"delete {path.parent}")
+
+
+def _foreign(folder: Path) -> OutputError:
+    what = f"{folder} holds features of other images or another backbone"
+    return OutputError("features", what, "name another --work folder, or delete it")
+
+
+def _check_names(folder: Path, state: _State, names: list[str]) -> None:
+    """Refuses a cache whose rows are of images that are there no more."""
+    if names != state.names:
+        raise _foreign(folder)
 
 
 def _read_state(folder: Path, key: _Key) -> _State:
@@ -149,12 +174,12 @@ def _read_state(folder: Path, key: _Key) -> _State:
     try:
         fields = json.loads(path.read_text("utf-8"))
         state = _State(_Key(**fields["key"]), list(fields["names"]), int(fields["seen"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise OutputError("features", f"{path} is damaged: {error}", f"delete {folder}") from error
+        if not 0 <= state.seen == len(state.names):
+            raise ValueError(f"it tells of {state.seen} images and names {len(state.names)}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, error) from error
     if state.key != key:
-        raise OutputError(
-            "features", f"{folder} holds features of other images or another backbone", "name another"
-        )
+        raise _foreign(folder)
     return state
 
 

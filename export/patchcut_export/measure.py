@@ -15,14 +15,17 @@ from patchcut.bundle import EMBEDDED, ReportRow, open_bundle
 from patchcut.errors import OutputError
 from patchcut.segmenter import Description
 from patchcut.sources.photos import read_photo
+from patchcut.whole_files import write_image, write_whole
 
 from patchcut_export.builder import rewrite_bundle
 from patchcut_export.datasets import Example, open_dataset
 from patchcut_export.evaluation import Score, Summary, evaluate, summarize
+from patchcut_export.places import check_place
 from patchcut_export.progress import StepBar
 
 _TILE = 224
 _COLUMNS = 6
+_GRID_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,7 @@ class EvalReport:
 def measure(request: EvalRequest, bar: StepBar) -> EvalReport:
     """Runs the bundle over the dataset, and writes what the request asks for."""
     examples = open_dataset(request.layout, request.root)
-    for path in (request.scores, request.grid):
-        if path is not None and not path.parent.is_dir():
-            raise OutputError("eval", f"{path.parent} is not a folder", "make it first")
+    _check_outputs(request)
     segmenter = patchcut.load(
         request.bundle,
         size=request.size,
@@ -99,12 +100,22 @@ def measure(request: EvalRequest, bar: StepBar) -> EvalReport:
         name, summarize(scores), segmenter.describe(), _command(request, segmenter.describe())
     )
     if request.scores is not None:
-        request.scores.write_text("".join(json.dumps(asdict(score)) + "\n" for score in scores), "utf-8")
+        write_whole(request.scores, "".join(json.dumps(asdict(score)) + "\n" for score in scores).encode())
     if request.grid is not None:
         _write_grid(request.grid, segmenter, examples, scores)
     if request.record:
         _record(request, report)
     return report
+
+
+def _check_outputs(request: EvalRequest) -> None:
+    """Nothing, if all that the request asks for can be written."""
+    record = (request.bundle or EMBEDDED) if request.record else None
+    for path in (request.scores, request.grid, record):
+        if path is not None:
+            check_place(path)
+    if request.grid is not None and request.grid.suffix.lower() not in _GRID_SUFFIXES:
+        raise OutputError("output", f"cannot draw {request.grid}", "name a .jpg or .png file")
 
 
 def _record(request: EvalRequest, report: EvalReport) -> None:
@@ -152,8 +163,7 @@ def _write_grid(path: Path, segmenter: Segmenter, examples: list[Example], score
         for x, index in enumerate(row):
             tile = _tile(segmenter, examples[index], _goodness(scores[index]))
             picture[y * _TILE : (y + 1) * _TILE, x * _TILE : (x + 1) * _TILE] = tile
-    if not cv2.imwrite(str(path), picture):
-        raise OutputError("eval", f"cannot write {path}", "name a .jpg or .png file")
+    write_image(path, picture)
 
 
 def _tile(segmenter: Segmenter, example: Example, goodness: float) -> npt.NDArray[np.uint8]:

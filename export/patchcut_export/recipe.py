@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import torch
 from patchcut.bundle import AffinitySpec, Bundle, HeadSpec, open_bundle
-from patchcut.engines import EngineOptions, open_engine
+from patchcut.engines import EngineOptions, check_threads, open_engine
+from patchcut.sources import open_source
 from patchcut.sources.photos import read_photo
 
 from patchcut_export.archive import safetensors_bytes
@@ -19,8 +20,9 @@ from patchcut_export.datasets import Example, open_dataset
 from patchcut_export.evaluation import mask_iou, read_mask
 from patchcut_export.feature_cache import cache_features, features_of
 from patchcut_export.gnn import GraphHead
+from patchcut_export.places import check_place
 from patchcut_export.progress import StepBar
-from patchcut_export.training import EpochLog, Hooks, TrainPlan, predict, train
+from patchcut_export.training import EpochLog, Hooks, TrainPlan, check_plan, predict, train
 
 LABELS = ("background", "foreground")
 
@@ -51,12 +53,21 @@ class TrainRequest:
 
 
 def train_bundle(request: TrainRequest, plan: TrainPlan, bar: StepBar) -> None:
-    """Caches features, trains the head, writes the bundle; goes on where an earlier run was stopped."""
+    """Caches features, trains the head, writes the bundle; goes on where an earlier run was stopped.
+
+    Raises:
+        PatchcutError: naming what of the request cannot be, most of it before any work is done.
+    """
+    check_plan(plan)
+    check_threads(request.threads)
+    check_place(request.bundle)
+    open_source(request.images).close()  # an empty folder is told before the images of --dev are run
     if request.threads is not None:
         torch.set_num_threads(request.threads)
     options = EngineOptions(precision=request.precision, size=request.size, threads=request.threads)  # type: ignore[arg-type]
     examples = open_dataset("masks", request.dev) if request.dev else []
     with open_bundle(request.backbone) as backbone:
+        dev = DevImages(backbone, options, examples, plan.threshold, bar) if examples else None
         cached = cache_features(
             request.images,
             backbone,
@@ -66,7 +77,6 @@ def train_bundle(request: TrainRequest, plan: TrainPlan, bar: StepBar) -> None:
         )
         for problem in cached.problems:
             bar.say(f"skipped {problem}")
-        dev = DevImages(backbone, options, examples, plan.threshold, bar) if examples else None
         started = time.monotonic()
         hooks = Hooks(bar.step, lambda log: bar.say(_epoch_line(log)), dev.mean_iou if dev else None)
         head = train(cached, request.images, request.work / "head", plan, hooks)

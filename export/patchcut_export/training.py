@@ -21,8 +21,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from patchcut.errors import OutputError
+from patchcut.errors import OptionError
 from patchcut.sources.photos import read_photo
+from patchcut.whole_files import output_error
 from torch.nn import functional
 
 from patchcut_export.errors import TrainingError
@@ -105,9 +106,12 @@ def train(cached: CachedFeatures, images: Path, folder: Path, plan: TrainPlan, h
         plan: what to train.
         hooks: progress, log and development images.
     Raises:
-        TrainingError: fewer than two images, a loss that is not finite, or a folder of another plan.
+        OptionError: as `check_plan` does.
+        TrainingError: fewer than two images, features or a loss that are not finite, a damaged folder, or one
+            of another plan.
         OutputError: the folder cannot be written.
     """
+    check_plan(plan)
     if len(cached.images) < 2:
         raise TrainingError(
             "train", f"needs at least 2 images, got {len(cached.images)}", "name a larger folder"
@@ -116,7 +120,21 @@ def train(cached: CachedFeatures, images: Path, folder: Path, plan: TrainPlan, h
         folder.mkdir(parents=True, exist_ok=True)
         return _Training(cached, images, folder, plan, hooks).run()
     except OSError as error:
-        raise OutputError("train", f"cannot write {folder}: {error.strerror}", "free space there") from error
+        raise output_error(folder, error) from error
+
+
+def check_plan(plan: TrainPlan) -> None:
+    """Nothing, if the plan can be carried out.
+
+    Raises:
+        OptionError: naming the option that cannot be.
+    """
+    if not 0 <= plan.seed < 2**32:
+        raise OptionError("seed", f"must be from 0 to {2**32 - 1}, got {plan.seed}")
+    if not 0 <= plan.threshold < 1:
+        raise OptionError("threshold", f"must be from 0 to less than 1, got {plan.threshold}")
+    if not 0 < plan.learning_rate < 1:
+        raise OptionError("learning-rate", f"must be between 0 and 1, got {plan.learning_rate}")
 
 
 class _Training:
@@ -133,7 +151,8 @@ class _Training:
         order = np.random.default_rng(plan.seed).permutation(len(cached.images))
         held_out = max(1, round(plan.held_out * len(order)))
         self.held_out, self.train = np.sort(order[:held_out]), np.sort(order[held_out:])
-        self._check_plan()
+        self._check_features()
+        self._check_folder()
 
     def run(self) -> GraphHead:
         head = None
@@ -151,7 +170,9 @@ class _Training:
         head = self._fresh_head()
         optimizer = torch.optim.AdamW(head.parameters(), plan.learning_rate, weight_decay=plan.weight_decay)
         steps = epochs * math.ceil(len(self.train) / plan.batch)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.learning_rate, steps, pct_start=0.1)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, plan.learning_rate, steps, pct_start=_warmup(steps)
+        )
         checkpoint = _Checkpoint(self.folder / f"{stage}.pt", head, optimizer, schedule)
         for epoch in range(checkpoint.restore(), epochs):
             head.train()
@@ -166,8 +187,9 @@ class _Training:
                 total += loss.item() * len(batch)
             if targets is None and epoch + 1 == epochs:
                 self._put_foreground_last(head)
+            line = self._measure(stage, epoch + 1, total / len(self.train), head, targets)
             checkpoint.save(epoch + 1)
-            self._log(stage, epoch + 1, total / len(self.train), head, targets)
+            self._log(line)
         return head.eval()
 
     def _fresh_head(self) -> GraphHead:
@@ -198,8 +220,11 @@ class _Training:
         """What a stage learns, kept on disk so that a resumed run sees the same."""
         path = self.folder / f"{stage}.targets.npz"
         if path.is_file():
-            with np.load(path) as saved:
-                return Targets(saved["foreground"], saved["weight"])
+            try:
+                with np.load(path) as saved:
+                    return Targets(saved["foreground"], saved["weight"])
+            except Exception as error:  # numpy's reader raises many kinds; all mean the same here
+                raise _damaged(path, error) from error
         targets = self._cut_targets(head) if stage == "cut" else self._refined_targets(stage, head)
         beside = path.with_suffix(".part")
         with beside.open("wb") as file:
@@ -243,13 +268,18 @@ class _Training:
         if int(prior.argmax()) == 0:
             head.swap_columns()
 
-    def _log(self, stage: str, epoch: int, loss: float, head: GraphHead, targets: Targets | None) -> None:
+    def _measure(
+        self, stage: str, epoch: int, loss: float, head: GraphHead, targets: Targets | None
+    ) -> EpochLog:
         head.eval()
         with torch.no_grad():
             parts = np.array_split(self.held_out, math.ceil(len(self.held_out) / _PREDICT_BATCH))
-            held_out = torch.cat([self._loss(head, part, targets) for part in parts]).mean().item()
+            held_out = torch.cat([self._loss(head, part, targets) for part in parts]).mean()
+        self._check_finite(held_out, self.held_out)
         dev_iou = self.hooks.dev_iou(head) if self.hooks.dev_iou else None
-        line = EpochLog(stage, epoch, loss, held_out, dev_iou)
+        return EpochLog(stage, epoch, loss, held_out.item(), dev_iou)
+
+    def _log(self, line: EpochLog) -> None:
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(line)) + "\n")
         self.hooks.epoch(line)
@@ -257,17 +287,26 @@ class _Training:
     def _check_finite(self, loss: torch.Tensor, batch: npt.NDArray[np.int64]) -> None:
         if torch.isfinite(loss):
             return
-        broken = [i for i in batch if not np.isfinite(self.cached.features[i]).all()] or list(batch)
-        name = self.cached.images[broken[0]]
-        remedy = "remove that image, or lower the learning rate; the last epoch's weights are kept"
-        raise TrainingError("train", f"the loss is not finite, first at {name}", remedy)
+        name = self.cached.images[batch[0]]
+        remedy = "lower the learning rate; the last epoch's weights are kept"
+        raise TrainingError("train", f"the loss is not finite, in the batch with {name}", remedy)
 
-    def _check_plan(self) -> None:
+    def _check_features(self) -> None:
+        for begin in range(0, len(self.cached.images), _PREDICT_BATCH):
+            finite = np.isfinite(self.cached.features[begin : begin + _PREDICT_BATCH]).all((1, 2))
+            if not finite.all():
+                name = self.cached.images[begin + int(finite.argmin())]
+                remedy = "remove that image, or use another --precision"
+                raise TrainingError("train", f"the features of {name} are not finite", remedy)
+
+    def _check_folder(self) -> None:
         """Refuses to go on in the folder of another plan."""
         path = self.folder / "plan.json"
         mine = json.dumps({"plan": asdict(self.plan), "images": self.cached.images})
         if not path.is_file():
-            path.write_text(mine, "utf-8")
+            beside = path.with_suffix(".part")
+            beside.write_text(mine, "utf-8")
+            beside.replace(path)
         elif path.read_text("utf-8") != mine:
             what = f"{self.folder} holds a run with another plan or other images"
             raise TrainingError("train", what, "name another --work folder, or delete it")
@@ -300,17 +339,30 @@ class _Checkpoint:
         """The number of epochs that are done."""
         if not self.path.is_file():
             return 0
-        saved = torch.load(self.path, weights_only=True)
-        for name, part in self.parts.items():
-            part.load_state_dict(saved[name])
-        torch.set_rng_state(saved["random"])
-        return int(saved["epochs"])
+        try:
+            saved = torch.load(self.path, weights_only=True)
+            for name, part in self.parts.items():
+                part.load_state_dict(saved[name])
+            torch.set_rng_state(saved["random"])
+            return int(saved["epochs"])
+        except Exception as error:  # torch's reader raises many kinds; all mean the same here
+            raise _damaged(self.path, error) from error
 
     def save(self, epochs: int) -> None:
         beside = self.path.with_suffix(".part")
         states = {name: part.state_dict() for name, part in self.parts.items()}
         torch.save({**states, "random": torch.get_rng_state(), "epochs": epochs}, beside)
         beside.replace(self.path)
+
+
+def _warmup(steps: int) -> float:
+    """Share of the steps in which the learning rate rises; torch divides by share * steps - 1."""
+    return 0.1 if steps != 10 else 0.11
+
+
+def _damaged(path: Path, error: Exception) -> TrainingError:
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return TrainingError("train", f"{path} is damaged: {first}", f"delete {path.parent}")
 
 
 def _float(array: npt.NDArray[np.float16]) -> torch.Tensor:
