@@ -173,14 +173,10 @@ def _times_as_fast(ours: Row, other: Row) -> str:
 
 
 def _number(value: float) -> str:
-    """Three significant digits, never in powers of ten."""
-    if value == 0:
-        return "0"
+    """Three significant digits."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
-    if abs(value) < 1e-4:
-        return "< 0.0001" if value > 0 else "> -0.0001"
-    return f"{float(f'{value:.3g}'):g}"
+    return f"{value:.3g}"
 
 
 def _markdown_table(headings: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> str:

@@ -170,7 +170,12 @@ def _own_fields(outcome: Outcome) -> dict[str, object]:
         "p95_ms": round(times.p95_ms, 5) if times else None,
         "std_ms": round(times.std_ms, 5) if times else None,
         "peak_memory_mb": machine.peak_memory_mb() if peak is None else peak,
-        "quality": {name: round(value, 6) for name, value in outcome.quality.items()},
-        "metrics": {name: round(value, 5) for name, value in outcome.metrics.items()},
+        "quality": {name: _short(value) for name, value in outcome.quality.items()},
+        "metrics": {name: _short(value) for name, value in outcome.metrics.items()},
         "bundle_sha256": None if outcome.bundle is None else sha256_of(outcome.bundle),
     }
+
+
+def _short(value: float) -> float:
+    """`value` with six significant digits."""
+    return float(f"{value:.6g}")

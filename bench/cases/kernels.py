@@ -200,7 +200,8 @@ def _weights() -> pk.GcnWeights:
     rng = np.random.default_rng(0)
 
     def matrix(*shape: int) -> Array:
-        return (rng.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
+        values: Array = rng.standard_normal(shape).astype(np.float32) / np.float32(shape[0] ** 0.5)
+        return values
 
     layer = pk.GcnLayer(matrix(_DIM, 64), matrix(_DIM, 64), matrix(64))
     mlp = (pk.LinearLayer(matrix(64, 32), matrix(32)), pk.LinearLayer(matrix(32, 2), matrix(2)))
@@ -214,9 +215,8 @@ def _assignment(columns: int, grid_hw: tuple[int, int]) -> Array:
     rng = np.random.default_rng(0)
     height, width = grid_hw
     coarse = rng.standard_normal((height // 4 + 1, width // 4 + 1, columns))
-    logits: Array = 2 * cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).reshape(
-        -1, columns
-    )
+    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    logits = 2 * np.asarray(smooth).reshape(-1, columns)
     exponents = np.exp(logits - logits.max(1, keepdims=True))
     assignment: Array = (exponents / exponents.sum(1, keepdims=True)).astype(np.float32)
     return assignment
