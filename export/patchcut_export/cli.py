@@ -117,6 +117,10 @@ def _train(
     name: Annotated[
         str | None, typer.Option(help="Name of the new bundle.", show_default="of the file")
     ] = None,
+    trained_on: Annotated[
+        str | None,
+        typer.Option(help="What the images are, and their terms.", show_default="the folder's name"),
+    ] = None,
 ) -> None:
     """Train the `gnn` head on a folder of images, without labels.
 
@@ -138,7 +142,16 @@ def _train(
             rounds=rounds,
         )
         request = TrainRequest(
-            images, backbone, bundle, work_dir, dev, size, precision, threads, name or bundle.stem
+            images,
+            backbone,
+            bundle,
+            work_dir,
+            dev,
+            size,
+            precision,
+            threads,
+            name=name or bundle.stem,
+            trained_on=trained_on or images.name,
         )
         with StepBar() as bar:
             train_bundle(request, plan, bar)

@@ -39,6 +39,7 @@ class TrainRequest:
         dev: folder with images/ and masks/ to watch, or None.
         size, precision, threads: how the backbone is run.
         name: of the new bundle.
+        trained_on: what the card says of the images.
     """
 
     images: Path
@@ -50,6 +51,7 @@ class TrainRequest:
     precision: str
     threads: int | None
     name: str
+    trained_on: str
 
 
 def train_bundle(request: TrainRequest, plan: TrainPlan, bar: StepBar) -> None:
@@ -144,10 +146,10 @@ def _head_spec(count: int, request: TrainRequest, plan: TrainPlan) -> HeadSpec:
         file=HEAD,
         labels=LABELS,
         normalize=True,
-        trained_on=f"{count} unlabelled images ({request.images.name}), no masks or labels of any kind",
+        trained_on=f"{count:,} images without labels or masks: {request.trained_on}",
         method=(
             f"DeepCut's NCut loss over all images ({plan.ncut_epochs} pass), then normalised cuts of single "
-            f"images, then its own GrabCut-refined masks (rounds: {plan.rounds}); {plan.epochs} passes each, "
+            f"images, then its own GrabCut-refined masks ({plan.rounds} x); {plan.epochs} passes each, "
             f"seed {plan.seed}"
         ),
     )
