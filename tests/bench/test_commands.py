@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from patchcut.bundle import EMBEDDED
+
+from bench.__main__ import _command
+from bench.cases import GROUPS, Options, open_group
+from bench.machine import ROOT
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bench", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_list_names_every_group_case_and_target() -> None:
+    done = run("list")
+    assert done.returncode == 0, done.stderr
+    for name in GROUPS:
+        group = open_group(name)
+        assert f"{name}: {group.TITLE}" in done.stdout
+        for told in (*group.CASES, *map(str, group.TARGETS)):
+            assert told in done.stdout
+
+
+def test_targets_name_cases_of_their_group() -> None:
+    for name in GROUPS:
+        group = open_group(name)
+        assert {target.case for target in group.TARGETS} <= set(group.CASES)
+        assert group.REPEATS >= 1
+
+
+def test_quality_without_data_says_what_it_needs(tmp_path: Path) -> None:
+    done = run("run", "quality", "--data", str(tmp_path))
+    assert done.returncode == 1
+    assert "skipped quality: quality needs --data" in done.stderr
+    assert "ecssd-dev" in done.stderr
+
+
+def test_an_unknown_group_is_wrong_usage() -> None:
+    assert run("run", "everything").returncode == 2
+
+
+def test_commands_name_no_folder(tmp_path: Path) -> None:
+    assert (
+        _command("frame", Options(EMBEDDED.resolve(), 2)) == "python -m bench run frame --threads 2 --record"
+    )
+    options = Options(tmp_path / "my.patchcut", 2, 7, tmp_path, tmp_path / "fp32.patchcut")
+    words = _command("quality", options)
+    assert "--repeats 7 --bundle my.patchcut --data DATA --fp32-bundle fp32.patchcut" in words
+    assert str(tmp_path) not in words
+
+
+def test_ncut_of_a_perfect_a_wrong_and_no_partition() -> None:
+    from bench.cases.head import partition_quality
+
+    features = np.repeat(np.eye(2, dtype=np.float32), 3, axis=0)
+    halves = np.repeat(np.eye(2, dtype=np.float32), 3, axis=0)
+    mixed = np.tile(np.eye(2, dtype=np.float32), (3, 1))
+    assert partition_quality(halves, features) == {"ncut": 0}
+    assert partition_quality(mixed, features)["ncut"] > 0.5
+    assert partition_quality(np.ones((6, 2), np.float32), features) == {}
+
+
+def test_folded_weights_are_what_onnx_computes() -> None:
+    onnx = pytest.importorskip("onnx", reason="the competitor's graph is made with onnx")
+    from onnx import helper, numpy_helper
+    from onnx.reference import ReferenceEvaluator
+
+    from bench.competitors.float_backbone import fold_weights
+
+    rng = np.random.default_rng(0)
+    constants = {
+        "w": rng.integers(-127, 128, (4, 5)).astype(np.int8),
+        "scale": rng.random(5).astype(np.float32),
+        "zero": rng.integers(-3, 4, 5).astype(np.int8),
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("DequantizeLinear", ["w", "scale", "zero"], ["floats"], axis=1),
+            helper.make_node("MatMul", ["x", "floats"], ["y"]),
+        ],
+        "toy",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [3, 4])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [3, 5])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    folded = fold_weights(model)
+    assert [node.op_type for node in folded.graph.node] == ["MatMul"]
+    assert [tensor.name for tensor in folded.graph.initializer] == ["floats"]
+    x = {"x": rng.standard_normal((3, 4)).astype(np.float32)}
+    (want,), (got,) = (ReferenceEvaluator(m).run(None, x) for m in (model, folded))
+    assert np.ptp(want) > 1
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_deepcut_lowers_its_loss_and_needs_its_edge_weights() -> None:
+    torch = pytest.importorskip("torch", reason="DeepCut is written in torch")
+    pytest.importorskip("torch_geometric", reason="DeepCut is written in torch-geometric")
+    from bench.competitors import deepcut
+
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((2, 16))
+    features = (centres[np.repeat([0, 1], 20)] + 0.1 * rng.standard_normal((40, 16))).astype(np.float32)
+    assignment = deepcut.segment(features)
+    assert assignment.shape == (40, 2)
+    np.testing.assert_allclose(assignment.sum(1), 1, atol=1e-6)
+    np.testing.assert_array_equal(deepcut.segment(features), assignment)
+
+    affinity = torch.from_numpy(deepcut.make_affinity(features))
+    perfect = torch.eye(2).repeat_interleave(20, 0)
+    loss = deepcut.ncut_loss(torch.from_numpy(assignment), affinity)
+    assert deepcut.ncut_loss(perfect, affinity) < loss < deepcut.ncut_loss(torch.full((40, 2), 0.5), affinity)
+
+    model = deepcut.DeepCut(16, 2).eval()
+    edges = affinity.nonzero().T
+    weights = affinity[edges[0], edges[1]]
+    nodes = torch.from_numpy(features)
+    with torch.no_grad():
+        weighted, plain = model(nodes, edges, weights), model(nodes, edges, torch.ones_like(weights))
+    assert (weighted - plain).abs().max() > 1e-4
+
+
+def test_dense_torch_agrees_with_the_reference() -> None:
+    pytest.importorskip("torch", reason="the neighbour is torch")
+    from patchcut_kernels import reference
+
+    from bench.cases.kernels import _features, _weights
+    from bench.competitors.dense_gcn import make_forward
+
+    features, weights = _features(50), _weights()
+    affinity = reference.affinity(features).astype(np.float32)
+    want = reference.gcn_forward(features, affinity, weights)
+    assert np.ptp(want) > 0.1
+    np.testing.assert_allclose(make_forward(weights)(features, affinity), want, atol=1e-5)
