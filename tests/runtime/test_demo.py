@@ -19,6 +19,9 @@ def test_demo_may_be_run_twice(toy_bundle: Path, tmp_path: Path, capfd: pytest.C
         assert overlay.shape == cv2.imread(str(SAMPLES / f"{name}.jpg")).shape
     assert f"written: overlay, masks in {tmp_path / 'out'}" in said
     assert list((tmp_path / "out/masks").rglob("01.png"))
+    overview = cv2.imread(str(tmp_path / "out/overview.jpg"))
+    photos = [cv2.imread(str(SAMPLES / f"{name}.jpg")) for name in NAMES]
+    assert overview.shape[:2] == (640, sum(round(320 * p.shape[1] / p.shape[0]) for p in photos))
 
 
 def test_every_sample_is_small_and_says_where_it_is_from() -> None:
