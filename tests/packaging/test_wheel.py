@@ -1,0 +1,122 @@
+"""What a user gets: the wheel, and a fresh environment that holds it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from .conftest import ROOT, run
+
+pytestmark = pytest.mark.packaging
+
+PACKAGES = {"patchcut", "patchcut_kernels", "patchcut_export"}
+BUNDLE = "patchcut/bundles/default.patchcut"
+MAX_WHEEL_BYTES, MAX_BUNDLE_BYTES = 30_000_000, 25_000_000
+# What manylinux lets a wheel expect of every Linux.
+SYSTEM_LIBRARIES = re.compile(
+    r"(libstdc\+\+|libgcc_s|libm|libc|libpthread|libdl|librt|ld-linux[\w-]*)\.so\.\d+"
+)
+SAMPLES = ("astronaut", "chelsea", "coffee", "rocket")
+
+
+@pytest.fixture(scope="module")
+def names(wheel: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.namelist()
+
+
+def test_only_the_packages_and_their_metadata(names: list[str]) -> None:
+    tops = {name.partition("/")[0] for name in names}
+    (info,) = tops - PACKAGES
+    assert re.fullmatch(r"patchcut-[\d.]+\.dist-info", info)
+    assert tops >= PACKAGES
+
+
+def test_sizes(wheel: Path) -> None:
+    assert wheel.stat().st_size <= MAX_WHEEL_BYTES
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.getinfo(BUNDLE).file_size <= MAX_BUNDLE_BYTES
+
+
+def test_the_bundle_is_the_one_in_the_checkout(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.read(BUNDLE) == (ROOT / "runtime" / BUNDLE).read_bytes()
+
+
+def test_licences_and_type_markers(names: list[str]) -> None:
+    for name in ("LICENSE", "NOTICE"):
+        assert any(re.fullmatch(rf"patchcut-[\d.]+\.dist-info/licenses/{name}", entry) for entry in names)
+    assert {"patchcut/py.typed", "patchcut_kernels/py.typed", "patchcut_kernels/_C.pyi"} <= set(names)
+
+
+def test_no_tests_benches_caches_or_sources(names: list[str]) -> None:
+    foreign = re.compile(r"(^|/)(tests?|bench|__pycache__)/|\.(pyc|cpp|h|cu|o|a)$")
+    assert [name for name in names if foreign.search(name)] == []
+
+
+def test_every_python_file_of_the_checkout_is_in_it(names: list[str], tracked: list[Path]) -> None:
+    roots = {ROOT / "runtime", ROOT / "export", ROOT / "kernels"}
+    wanted = {
+        path.relative_to(root).as_posix()
+        for path in tracked
+        for root in roots
+        if path.is_relative_to(root) and path.relative_to(root).parts[0] in PACKAGES
+    }
+    assert len(wanted) > 40
+    assert wanted <= set(names)
+
+
+def test_the_binary_needs_only_what_every_linux_has(wheel: Path, names: list[str], tmp_path: Path) -> None:
+    readelf = shutil.which("readelf")
+    if readelf is None:
+        pytest.skip("readelf is not installed: it comes with binutils")
+    (binary,) = (name for name in names if name.endswith(".so"))
+    with zipfile.ZipFile(wheel) as archive:
+        path = archive.extract(binary, tmp_path)
+    told = run(readelf, "-dW", path)
+    needed = re.findall(r"\(NEEDED\).*\[(.+)\]", told)
+    assert needed
+    assert [name for name in needed if not SYSTEM_LIBRARIES.fullmatch(name)] == []
+    assert "RUNPATH" not in told and "RPATH" not in told
+
+
+def test_a_clean_environment_has_one_opencv_and_nothing_of_the_export(clean_python: Path) -> None:
+    packages = json.loads(run(str(clean_python), "-m", "pip", "list", "--format=json"))
+    installed = {package["name"].lower() for package in packages}
+    assert len([name for name in installed if name.startswith("opencv")]) == 1
+    assert len([name for name in installed if name.startswith("onnxruntime")]) == 1
+    assert not installed & {"torch", "timm", "onnx", "torch-geometric"}
+    run(str(clean_python), "-m", "pip", "check")
+
+
+def test_import_in_a_clean_environment(clean_python: Path, tmp_path: Path) -> None:
+    code = """
+import sys, patchcut, patchcut_kernels
+assert "site-packages" in patchcut.__file__, patchcut.__file__
+print(*[name for name in ("torch", "timm", "onnx", "patchcut_export") if name in sys.modules])
+"""
+    assert run(str(clean_python), "-c", code, cwd=tmp_path).split() == []
+
+
+def test_the_demo_runs_outside_the_checkout(clean_python: Path, tmp_path: Path) -> None:
+    command = str(clean_python.parent / "patchcut")
+    said = run(command, "demo", cwd=tmp_path)
+    for name in SAMPLES:
+        assert f"{name}.jpg" in said
+        assert (tmp_path / f"patchcut-demo/overlay/{name}.jpg").stat().st_size > 1000
+    assert run(command, "--version", cwd=tmp_path).startswith("patchcut ")
+
+
+def test_the_export_says_what_to_install(clean_python: Path, tmp_path: Path) -> None:
+    import subprocess
+
+    command = [str(clean_python.parent / "patchcut"), "export", "bundle", "--out", "x.patchcut"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "pip install 'patchcut[export]'" in done.stderr
+    assert "Traceback" not in done.stderr
