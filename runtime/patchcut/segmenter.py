@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,8 @@ from patchcut.frames import ColorOrder, Frame, as_frame, check_color
 from patchcut.heads import Head, open_head
 from patchcut.regions import Regions, find_regions
 from patchcut.result import Result
+
+_logger = logging.getLogger("patchcut")
 
 LabelMap = npt.NDArray[np.int32]
 Refiner = Callable[[LabelMap, npt.NDArray[np.float32], Frame], LabelMap]
@@ -104,16 +107,22 @@ class Segmenter:
     def stream(self, source: object) -> Iterator[Result]:
         """Results of each frame of a source, made as they are asked for; the source is closed at the end.
 
+        What has to be skipped is logged as a warning of the logger "patchcut"; to have it as a list, open the
+        source with `patchcut.sources.open_source` and read its `.problems` afterwards.
+
         Args:
-            source: what `patchcut.sources.open_source` takes: file, folder, glob, camera, URL, iterable.
+            source: what `open_source` takes: file, folder, glob, camera, URL, iterable, or a source itself.
         Raises:
             SourceError: the source cannot be opened.
         """
         from patchcut.sources import open_source
 
         with open_source(source, color=self._color) as frames:
+            told = 0
             for frame in frames:
+                told = _log_problems(frames.problems, told)
                 yield self(frame)
+            _log_problems(frames.problems, told)
 
     def describe(self) -> Description:
         """What runs: bundle, engine, provider, precision, size, device, threads, head, refiner, colours."""
@@ -176,6 +185,13 @@ class Segmenter:
         patch_area = height * width / (grid_hw[0] * grid_hw[1])
         min_area = max(1, math.ceil(self.spec.regions.min_area_patches * patch_area))
         return find_regions(label_map, confidence, min_area)
+
+
+def _log_problems(problems: list[str], told: int) -> int:
+    """Logs the problems from number `told` on, and returns how many have been told now."""
+    for problem in problems[told:]:
+        _logger.warning("%s", problem)
+    return len(problems)
 
 
 def load(

@@ -276,6 +276,16 @@ def test_a_stream_yields_results_as_they_are_asked_for(toy_segmenter: Segmenter,
 
 
 @pytest.mark.parametrize("taken", [1, 3])
+def test_a_stream_logs_what_it_skips(
+    toy_segmenter: Segmenter, photo: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    frames = [photo, photo[:, :, 0], photo, np.zeros((4, 4, 3), np.uint16)]
+    assert len(list(toy_segmenter.stream(frames))) == 2
+    assert [record.name for record in caplog.records] == ["patchcut", "patchcut"]
+    assert "frame 1" in caplog.messages[0]
+    assert "frame 3" in caplog.messages[1]
+
+
 def test_a_stream_closes_its_source(
     toy_segmenter: Segmenter, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch, taken: int
 ) -> None:
