@@ -18,9 +18,7 @@ PACKAGES = {"patchcut", "patchcut_kernels", "patchcut_export"}
 BUNDLE = "patchcut/bundles/default.patchcut"
 MAX_WHEEL_BYTES, MAX_BUNDLE_BYTES = 30_000_000, 25_000_000
 # What manylinux lets a wheel expect of every Linux.
-SYSTEM_LIBRARIES = re.compile(
-    r"(libstdc\+\+|libgcc_s|libm|libc|libpthread|libdl|librt|ld-linux[\w-]*)\.so\.\d+"
-)
+SYSTEM_LIBRARIES = re.compile(r"(libstdc\+\+|libgcc_s|libm|libc|libpthread|ld-linux[\w-]*)\.so\.\d+")
 SAMPLES = ("astronaut", "chelsea", "coffee", "rocket")
 
 
