@@ -275,7 +275,6 @@ def test_a_stream_yields_results_as_they_are_asked_for(toy_segmenter: Segmenter,
     assert [r.index for r in results] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("taken", [1, 3])
 def test_a_stream_logs_what_it_skips(
     toy_segmenter: Segmenter, photo: np.ndarray, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -286,6 +285,7 @@ def test_a_stream_logs_what_it_skips(
     assert "frame 3" in caplog.messages[1]
 
 
+@pytest.mark.parametrize("taken", [1, 3])
 def test_a_stream_closes_its_source(
     toy_segmenter: Segmenter, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch, taken: int
 ) -> None:
