@@ -292,6 +292,8 @@ def test_a_stream_closes_its_source(
     events: list[str] = []
 
     class Source(list[Frame]):
+        problems: tuple[str, ...] = ()
+
         def __enter__(self) -> Source:
             events.append("open")
             return self
