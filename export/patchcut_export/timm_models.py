@@ -27,8 +27,9 @@ def create_vit(name: str, *, image_size: int) -> torch.nn.Module:
     """
     timm = import_timm()
     if name not in timm.list_models():
-        near = ", ".join(timm.list_models(f"*{name.split('_patch', maxsplit=1)[0]}*")[:5]) if name else ""
-        remedy = f"near it: {near}" if near else "pick a vit_* model"
+        stem = name.split("_patch", maxsplit=1)[0]
+        near = (timm.list_models(f"{stem}*") or timm.list_models(f"*{stem}*")) if stem else []
+        remedy = f"near it: {', '.join(near[:5])}" if near else "pick a vit_* model"
         raise OptionError("model", f"timm has no model {name!r}", remedy)
     try:
         model: Any = timm.create_model(name, pretrained=False, num_classes=0, img_size=image_size)

@@ -206,8 +206,12 @@ def _encoder_linears(model: onnx.ModelProto, named: Mapping[str, np.ndarray]) ->
 def _position_embedding(named: Mapping[str, np.ndarray]) -> np.ndarray:
     """[1, 1 + grid*grid, d]: the exporter folded the class token's and the patches' parts apart."""
     parts = {
-        array.shape[1]: array for name, array in named.items() if re.match(r"onnx::(Concat|Reshape)_", name)
+        array.shape[1]: array
+        for name, array in named.items()
+        if re.match(r"onnx::(Concat|Reshape)_", name) and array.ndim == 3
     }
+    if 1 not in parts:
+        raise KeyError("position embedding")
     return np.concatenate([parts[1], parts[max(parts)]], axis=1)
 
 

@@ -1,0 +1,198 @@
+"""Bundles as they are written: the same bytes for the same input, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import patchcut
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs patchcut[export]")
+pytest.importorskip("onnxscript", reason="needs patchcut[export]")
+pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
+
+from patchcut.bundle import AffinitySpec, HeadSpec, ReportRow, open_bundle
+from patchcut.errors import OptionError, OutputError
+from patchcut_export import builder
+from patchcut_export.archive import safetensors_bytes, safetensors_extents, write_archive
+from patchcut_export.backbone import FeatureSpec
+from patchcut_export.builder import HEAD, BackbonePlan, check_plan, copy_head, rewrite_bundle
+from patchcut_export.errors import ExportError
+from patchcut_export.gnn import GraphHead, cosine_affinity
+from safetensors.numpy import load
+
+ROW = ReportRow(
+    dataset="toy", metric="CorLoc", value=0.5, size=96, precision="int8", images=2, refine="none", command="x"
+)
+
+
+def members(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_the_same_input_gives_the_same_bytes(build: Callable[..., Path], tmp_path: Path) -> None:
+    first, second = (build(tmp_path / name, sizes=(64,)) for name in ("a.patchcut", "b.patchcut"))
+    assert first.read_bytes() == second.read_bytes()
+    assert str(tmp_path).encode() not in first.read_bytes()
+    assert str(Path(builder.__file__).parent).encode() not in first.read_bytes()
+
+
+def test_a_new_head_keeps_the_backbone_and_drops_the_report(headed_bundle: Path, tmp_path: Path) -> None:
+    reported, renewed = tmp_path / "reported.patchcut", tmp_path / "renewed.patchcut"
+    with open_bundle(headed_bundle) as bundle:
+        rewrite_bundle(bundle, reported, report=(ROW,), name="reported", description="of a test")
+    before = members(reported)
+    assert b"CorLoc" in before["card.md"]
+    head = GraphHead(64, (6,), 4, 2, dropout=0)
+    spec = HeadSpec(kind="gnn", file=HEAD, labels=("background", "thing"))
+    with open_bundle(reported) as bundle:
+        assert bundle.spec.report == (ROW,)
+        assert (bundle.spec.name, bundle.spec.description) == ("reported", "of a test")
+        rewrite_bundle(bundle, renewed, head=(spec, safetensors_bytes(head.tensors())))
+    after = members(renewed)
+    assert before.keys() == after.keys()
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"bundle.json", "card.md", HEAD}
+    with open_bundle(renewed) as bundle:
+        bundle.verify()
+        assert bundle.spec.report == ()
+        assert bundle.spec.head == spec
+        assert bundle.spec.affinity == AffinitySpec(threshold=0.2)
+    assert b"CorLoc" not in after["card.md"]
+
+
+def test_a_bundle_can_be_rewritten_in_its_own_place(headed_bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "own.patchcut"
+    path.write_bytes(headed_bundle.read_bytes())
+    with open_bundle(path) as bundle:
+        rewrite_bundle(bundle, path, report=(ROW,))
+    with open_bundle(path) as bundle:
+        bundle.verify()
+        assert bundle.spec.report == (ROW,)
+    assert [p.name for p in tmp_path.iterdir()] == ["own.patchcut"]
+
+
+def test_the_head_in_a_bundle_is_the_one_in_torch(backbone_bundle: Path, tmp_path: Path) -> None:
+    torch.manual_seed(8)
+    head = GraphHead(64, (16, 8), 6, 3, dropout=0.5).eval()
+    head.standardize(torch.randn(500, 64))
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.mul_(2)
+    path = tmp_path / "headed.patchcut"
+    spec = HeadSpec(kind="gnn", file=HEAD, labels=("background", "a", "b"))
+    with open_bundle(backbone_bundle) as bundle:
+        tensors = safetensors_bytes(head.tensors())
+        rewrite_bundle(bundle, path, head=(spec, tensors), affinity=AffinitySpec(threshold=0.15))
+    segmenter = patchcut.load(path, size=96, precision="fp32")
+    frame = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
+    result = segmenter(frame)
+    features = features_of_frame(path, frame)
+    with torch.no_grad():
+        expected = head(features, cosine_affinity(features, 0.15)).softmax(-1)[0].numpy()
+    assert np.ptp(expected, axis=0).min() > 1e-2, "the reference is near-constant"
+    np.testing.assert_allclose(result.assignment, expected, atol=1e-4)
+    assert result.grid_hw == (6, 6)
+
+
+def features_of_frame(path: Path, frame: np.ndarray) -> torch.Tensor:
+    from patchcut.engines import EngineOptions, open_engine
+    from patchcut_export.feature_cache import features_of
+
+    with open_bundle(path) as bundle:
+        engine = open_engine(bundle, EngineOptions(size=96, precision="fp32"))
+        return torch.from_numpy(features_of(frame, "bgr", bundle.spec.backbone, engine).copy())[None]
+
+
+def test_a_head_can_be_taken_from_a_bundle_with_the_same_backbone(
+    build: Callable[..., Path], backbone_bundle: Path, headed_bundle: Path, tmp_path: Path
+) -> None:
+    path = build(tmp_path / "other.patchcut", sizes=(32,), precision="fp32")
+    with open_bundle(headed_bundle) as donor, open_bundle(backbone_bundle) as headless:
+        copy_head(path, donor)
+        with open_bundle(path) as bundle:
+            assert bundle.spec.head == donor.spec.head
+            assert bundle.spec.affinity == donor.spec.affinity
+        with pytest.raises(ExportError, match="has no head"):
+            copy_head(path, headless)
+    assert patchcut.load(path)(np.zeros((20, 30, 3), np.uint8)).grid_hw == (2, 2)
+
+
+@pytest.mark.parametrize("place", ["no/such/x.patchcut", "file/x.patchcut", "folder"])
+def test_a_place_that_cannot_be_written_is_one_line(
+    build: Callable[..., Path], tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OutputError) as raised:
+        build(tmp_path / place)
+    assert str(raised.value).startswith("[output] ")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_rights_is_one_line(build: Callable[..., Path], tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    with pytest.raises(OutputError, match="choose a folder that you may write"):
+        build(tmp_path / "x.patchcut")
+
+
+def test_a_full_disk_leaves_the_old_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.patchcut"
+    write_archive(path, "{}", {"a": b"1"})
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
+    with pytest.raises(OutputError, match="No space left on device; free some space"):
+        write_archive(path, "{}", {"a": b"2"})
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["x.patchcut"]
+
+
+def test_extents_are_where_the_bytes_lie() -> None:
+    rng = np.random.default_rng(0)
+    tensors = {"b": rng.random((3, 5), np.float32), "a": rng.integers(0, 9, 7).astype(np.int8)}
+    tensors["turned"] = np.asfortranarray(rng.random((4, 2), np.float32))
+    data = safetensors_bytes(tensors)
+    extents = safetensors_extents(data)
+    assert extents.keys() == tensors.keys()
+    for name, (offset, length) in extents.items():
+        assert data[offset : offset + length] == np.ascontiguousarray(tensors[name]).tobytes()
+        np.testing.assert_array_equal(load(data)[name], tensors[name])
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"sizes": ()}, "[size] must be given at least once"),
+        ({"sizes": (64, 64)}, "each only once, got 64, 64"),
+        ({"sizes": (64, 0)}, "from 1 to 8192 pixels, got 0"),
+        ({"sizes": (64, 9000)}, "got 9000"),
+        ({"sizes": (64, 70)}, "patches of 16 pixels, got 70"),
+        ({"precision": "fp16"}, "[precision] must be one of"),
+    ],
+)
+@pytest.mark.usefixtures("timm")
+def test_a_plan_that_cannot_be_is_refused_at_once(change: dict[str, Any], expected: str) -> None:
+    with pytest.raises(OptionError) as raised:
+        check_plan(BackbonePlan(FeatureSpec("test_vit"), **{"sizes": (64,), **change}))
+    assert expected in str(raised.value)
+
+
+def test_a_graph_that_disagrees_with_torch_is_not_shipped(
+    build: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builder, "_agreement", lambda *_: 0.9)
+    with pytest.raises(ExportError, match=r"int8 at 64 has mean cosine 0\.90000 to torch"):
+        build(tmp_path / "x.patchcut", sizes=(64,))
+    assert list(tmp_path.iterdir()) == []
