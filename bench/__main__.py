@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,8 @@ from bench.cases import GROUPS, BenchError, Options, open_group
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 README = machine.ROOT / "README.md"
-_console = Console(markup=False, highlight=False, emoji=False, soft_wrap=True)
+_WIDTH = None if sys.stdout.isatty() else 120  # what is piped is not folded at 80
+_console = Console(markup=False, highlight=False, emoji=False, soft_wrap=True, width=_WIDTH)
 _errors = Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 

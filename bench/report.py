@@ -169,7 +169,7 @@ def _time(row: Row) -> str:
 
 def _times_as_fast(ours: Row, other: Row) -> str:
     assert ours.median_ms is not None and other.median_ms is not None
-    return f"{other.median_ms / ours.median_ms:.3g}×"
+    return f"{_number(other.median_ms / ours.median_ms)}×"
 
 
 def _number(value: float) -> str:
