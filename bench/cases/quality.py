@@ -52,7 +52,7 @@ def run(options: Options) -> Iterator[Outcome]:
         raise BenchError(f"quality needs --data (or PATCHCUT_DATA): a folder that holds {names}")
     _import_measure()
     if options.fp32_bundle is not None:
-        _check_same_head(options.bundle, options.fp32_bundle)
+        _check_comparable(options.bundle, options.fp32_bundle)
     for dataset in present:
         for size in SIZES:
             for refine in REFINERS:
@@ -122,12 +122,13 @@ def _import_measure() -> None:
         raise BenchError(f"quality needs patchcut_export ({error}): pip install -e '.[dev]'") from None
 
 
-def _check_same_head(bundle: Path, other: Path) -> None:
+def _check_comparable(bundle: Path, other: Path) -> None:
+    remedy = "make it with `patchcut export bundle --precision fp32` and `python -m bench fp32-bundle`"
     with open_bundle(bundle) as ours, open_bundle(other) as theirs:
         if _head_sha256(ours.spec) != _head_sha256(theirs.spec):
-            raise BenchError(
-                "--fp32-bundle must hold the same head: make it with `python -m bench fp32-bundle`"
-            )
+            raise BenchError(f"--fp32-bundle has another head; {remedy}")
+        if any(graph.precision != "fp32" for graph in theirs.spec.backbone.graphs):
+            raise BenchError(f"--fp32-bundle has 8-bit weights; {remedy}")
 
 
 def _head_sha256(spec: BundleSpec) -> str | None:
