@@ -92,10 +92,11 @@ LAYOUTS: dict[str, Callable[[Path], list[Example]]] = {"masks": _masks, "boxes":
 
 def _boxes_xyxy(objects: list[dict[str, object]]) -> Boxes:
     boxes = [entry["bbox"] for entry in objects if not entry.get("difficult")]
-    array = np.array(boxes, np.float32).reshape(len(boxes), -1)
-    if boxes and (array.shape[1] != 4 or not (array[:, 2:] >= array[:, :2]).all()):
+    array = np.array(boxes, np.float32)
+    if not boxes:
+        return array.reshape(0, 4)
+    if array.shape != (len(boxes), 4) or not (array[:, 2:] >= array[:, :2]).all():
         raise ValueError("a bbox is not [x1, y1, x2, y2] with x1 <= x2 and y1 <= y2")
-    array = array.reshape(-1, 4)
     array[:, :2] -= 1
     return array
 

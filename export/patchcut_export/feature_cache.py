@@ -136,8 +136,9 @@ def _open_table(
     table: np.memmap[tuple[int, ...], np.dtype[np.float16]]
     if not fresh:
         try:
+            np.load(path, mmap_mode="r")  # a file that was cut short: "r+" would lengthen it with zeros
             table = np.lib.format.open_memmap(path, "r+")
-        except (ValueError, FileNotFoundError) as error:
+        except (ValueError, EOFError, FileNotFoundError) as error:
             raise _damaged(path, error) from error
         if table.dtype != np.dtype(np.float16) or table.shape != tuple(shape):
             raise _damaged(path, f"it is {table.dtype} {table.shape}, not float16 {shape}")

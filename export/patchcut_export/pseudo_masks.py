@@ -56,7 +56,7 @@ def refine(image: Image, foreground: Soft) -> Soft:
     mask = _grabcut(image, np.asarray(fine, np.float32))
     height, width = foreground.shape
     shares = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-    return np.asarray(shares, np.float32)
+    return np.asarray(shares.clip(0, 1), np.float32)
 
 
 def _grabcut(image: Image, foreground: Soft) -> npt.NDArray[np.bool_]:

