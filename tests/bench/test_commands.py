@@ -100,6 +100,25 @@ def test_folded_weights_are_what_onnx_computes() -> None:
     np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
+def test_the_float_engine_computes_what_the_competitor_does() -> None:
+    pytest.importorskip("onnx", reason="needs patchcut[test]")
+    from patchcut.bundle import EMBEDDED, open_bundle
+    from patchcut.engines import EngineOptions, open_engine
+
+    from bench.competitors.float_backbone import open_session
+
+    with open_bundle() as bundle:
+        engines = {p: open_engine(bundle, EngineOptions(size=224, precision=p)) for p in ("fp32", "int8")}
+    image = np.random.default_rng(0).standard_normal((3, 224, 224)).astype(np.float32)
+    expected = open_session(EMBEDDED, 224, 1).run(None, {"image": image[None]})[0][0]
+    error = {}
+    for precision, engine in engines.items():
+        engine.image[:] = image
+        error[precision] = np.abs(engine.run() - expected).max()
+    assert error["fp32"] < 1e-4 * np.abs(expected).max()
+    assert error["int8"] > 10 * error["fp32"]  # the bound tells float from 8-bit arithmetic
+
+
 def test_deepcut_lowers_its_loss_and_needs_its_edge_weights() -> None:
     torch = pytest.importorskip("torch", reason="DeepCut is written in torch")
     pytest.importorskip("torch_geometric", reason="DeepCut is written in torch-geometric")

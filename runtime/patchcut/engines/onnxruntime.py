@@ -29,6 +29,9 @@ _NO_SPINNING = ("session.intra_op.allow_spinning", "0")
 # Without VNNI the products of u8 and s8 saturate at 16 bits; this widens them. With VNNI it would only cost
 # time: 35 instead of 22 ms.
 _WIDE_PRODUCTS = ("session.x64quantprecision", "1")
+# Float graphs on 8-bit weights turn them into floats once, when they load. Left to itself ONNX Runtime keeps
+# them in 8 bits and rounds the activations too: features 0.9999 like the float ones, not equal to them.
+_FLOAT_ARITHMETIC = ("session.disable_quant_qdq", "1")
 
 _LOG_ERROR = 3
 
@@ -110,7 +113,7 @@ def _open_on(ort: Any, bundle: Bundle, options: EngineOptions, device: str) -> O
     threads = options.threads or physical_cores()
     weights = _external_weights(bundle, graph)
     providers = [CUDA_PROVIDER, CPU_PROVIDER] if device == "cuda" else [CPU_PROVIDER]
-    session_options = _session_options(ort, threads)
+    session_options = _session_options(ort, threads, graph.precision)
     if weights:
         values = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
         session_options.add_external_initializers(list(weights), values)
@@ -135,7 +138,7 @@ def _external_weights(bundle: Bundle, graph: GraphSpec) -> dict[str, npt.NDArray
     return {name: tensors[name] for name in graph.initializers}
 
 
-def _session_options(ort: Any, threads: int) -> Any:
+def _session_options(ort: Any, threads: int, precision: Precision) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -144,6 +147,8 @@ def _session_options(ort: Any, threads: int) -> Any:
     options.add_session_config_entry(*_NO_SPINNING)
     if _saturates(platform.machine(), _cpu_flags()):
         options.add_session_config_entry(*_WIDE_PRODUCTS)
+    if precision != "int8":
+        options.add_session_config_entry(*_FLOAT_ARITHMETIC)
     return options
 
 
