@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -20,8 +21,8 @@ pytest.importorskip("torch", reason="needs patchcut[export]")
 pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
 from patchcut.bundle import open_bundle
-from patchcut_export.datasets import open_dataset
-from patchcut_export.evaluation import Score, box_ious, evaluate, mask_iou, summarize
+from patchcut_export.datasets import Example, open_dataset
+from patchcut_export.evaluation import Score, box_ious, evaluate, mask_iou, score, summarize
 
 Patchcut = Callable[..., int]
 
@@ -104,8 +105,18 @@ def test_corloc_counts_images_whose_best_box_hits(masks_root: Path, bundle: Path
     scores = list(
         evaluate(patchcut.load(bundle), open_dataset("boxes", masks_root), lambda done, total: None)
     )
-    assert [score.hit for score in scores] == [kind != "miss" for kind in kinds]
+    assert [found.hit for found in scores] == [kind != "miss" for kind in kinds]
     assert summarize(scores).metrics == {"CorLoc": 0.6}
+
+
+def test_only_the_best_box_counts() -> None:
+    near, far = [0, 0, 10, 10], [50, 50, 60, 60]
+    example = Example("x", Path("x.png"), boxes_xyxy=np.array([near], np.float32))
+    for boxes, hit in (([near, far], True), ([far, near], False), ([], False)):
+        result: Any = SimpleNamespace(boxes=np.array(boxes, np.float32).reshape(-1, 4))
+        assert score(result, example).hit is hit
+    half: Any = SimpleNamespace(boxes=np.array([[0, 0, 10, 5]], np.float32))
+    assert score(half, example).hit is True, "an IoU of 0.5 is a hit"
 
 
 def test_masks_are_measured(
@@ -117,16 +128,16 @@ def test_masks_are_measured(
     assert run_cli("export", "eval", "masks", *options) == 0
     report = json.loads(capfd.readouterr().out)
     scores = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [score["name"] for score in scores] == [str(i) for i in range(8)]
+    assert [row["name"] for row in scores] == [str(i) for i in range(8)]
     segmenter = patchcut.load(bundle)
-    for score in scores:
-        frame, mask = (cv2.imread(str(masks_root / d / f"{score['name']}.png")) for d in ("images", "masks"))
+    for row in scores:
+        frame, mask = (cv2.imread(str(masks_root / d / f"{row['name']}.png")) for d in ("images", "masks"))
         found, truth = segmenter(frame).foreground, mask[..., 0] > 127
-        assert score["iou"] == pytest.approx((found & truth).sum() / (found | truth).sum())
-        assert score["accuracy"] == pytest.approx((found == truth).mean())
-        assert score["hit"] is None
+        assert row["iou"] == pytest.approx((found & truth).sum() / (found | truth).sum())
+        assert row["accuracy"] == pytest.approx((found == truth).mean())
+        assert row["hit"] is None
     assert report["images"] == 8
-    assert report["metrics"]["mean foreground IoU"] == pytest.approx(np.mean([s["iou"] for s in scores]))
+    assert report["metrics"]["mean foreground IoU"] == pytest.approx(np.mean([row["iou"] for row in scores]))
     assert report["dataset"] == "painted"
     picture = cv2.imread(str(grid))
     assert picture.shape == (2 * 224, 6 * 224, 3)

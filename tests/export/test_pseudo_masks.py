@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch", reason="needs patchcut[export]")
 linalg = pytest.importorskip("scipy.linalg", reason="needs scipy, an oracle")
 metrics = pytest.importorskip("sklearn.metrics", reason="needs scikit-learn, an oracle")
 
+from patchcut_export.gnn import cosine_affinity
 from patchcut_export.pseudo_masks import REFINE_SIZE, border_prior, ncut_bipartition, orient, refine
 
 
@@ -43,6 +44,21 @@ def test_bipartition_is_the_second_eigenvector(threshold: float) -> None:
         expected = eigenvector_sides(features, threshold)
         assert metrics.adjusted_rand_score(row, expected) == 1.0
         assert metrics.adjusted_rand_score(row, sides) == 1.0
+
+
+def test_bipartition_minds_the_degrees() -> None:
+    differs = 0
+    for seed in range(8):
+        features, _ = planted(seed, noise=1.0)
+        affinity = cosine_affinity(torch.from_numpy(features)[None], 0.2)[0].double().numpy()
+        degrees = np.diag(affinity.sum(1))
+        _, vectors = linalg.eigh(degrees - affinity, degrees)
+        root = vectors[:, 1] * np.sqrt(np.diag(degrees))  # what the symmetric problem alone would split
+        expected, without = vectors[:, 1] > vectors[:, 1].mean(), root > root.mean()
+        got = ncut_bipartition(torch.from_numpy(features)[None], 0.2)[0].numpy()
+        assert metrics.adjusted_rand_score(got, expected) == 1.0
+        differs += metrics.adjusted_rand_score(expected, without) < 1
+    assert differs, "the degrees make no difference here"
 
 
 def test_permuted_patches_give_permuted_sides() -> None:
