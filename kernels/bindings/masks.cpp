@@ -5,6 +5,7 @@
 #include "bindings.h"
 #include "patchcut/connected_components.h"
 #include "patchcut/region_stats.h"
+#include "patchcut/relabel.h"
 #include "patchcut/upsample_argmax.h"
 
 namespace patchcut {
@@ -24,10 +25,18 @@ void upsample_argmax(const Input<float, 2>& assignment, int64_t grid_height, int
 }
 
 int64_t connected_components(const Input<int32_t, 2>& label_map, bool diagonal, int64_t min_area,
-                             const Array<int32_t, 2>& ids) {
+                             const Array<int32_t, 2>& ids,
+                             const std::optional<Array<int32_t, 2>>& kept_labels) {
   nb::gil_scoped_release release;
   return connected_components_cpu(label_map.data(), static_cast<int64_t>(label_map.shape(0)),
-                                  static_cast<int64_t>(label_map.shape(1)), diagonal, min_area, ids.data());
+                                  static_cast<int64_t>(label_map.shape(1)), diagonal, min_area, ids.data(),
+                                  data_or_null(kept_labels));
+}
+
+void relabel(const Input<int32_t, 2>& labels, const Input<int32_t, 1>& table, const Array<int32_t, 2>& out) {
+  nb::gil_scoped_release release;
+  relabel_cpu(labels.data(), static_cast<int64_t>(labels.shape(0)), static_cast<int64_t>(labels.shape(1)),
+              table.data(), static_cast<int64_t>(table.shape(0)), out.data());
 }
 
 void region_stats(const Input<int32_t, 2>& ids, const std::optional<Input<int32_t, 2>>& label_map,
@@ -47,7 +56,9 @@ void region_stats(const Input<int32_t, 2>& ids, const std::optional<Input<int32_
 void bind_masks(nb::module_& module) {
   module.def("upsample_argmax", &upsample_argmax, nb::arg("assignment"), nb::arg("grid_height"),
              nb::arg("grid_width"), nb::arg("labels"), nb::arg("confidence").none());
-  module.def("connected_components", &connected_components);
+  module.def("connected_components", &connected_components, nb::arg("label_map"), nb::arg("diagonal"),
+             nb::arg("min_area"), nb::arg("ids"), nb::arg("kept_labels").none());
+  module.def("relabel", &relabel);
   module.def("region_stats", &region_stats, nb::arg("ids"), nb::arg("label_map").none(),
              nb::arg("confidence").none(), nb::arg("area"), nb::arg("boxes_xyxy"),
              nb::arg("mean_confidence").none(), nb::arg("label").none());

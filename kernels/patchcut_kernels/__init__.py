@@ -10,6 +10,7 @@ from ._gcn import gcn_forward
 from ._gcn_weights import GcnLayer, GcnWeights, LinearLayer
 from ._masks import RegionStats, connected_components, region_stats, upsample_argmax
 from ._preprocess import letterbox_xyxy, preprocess
+from ._relabel import relabel
 
 __all__ = [
     "GcnLayer",
@@ -26,6 +27,7 @@ __all__ = [
     "preprocess",
     "reference",
     "region_stats",
+    "relabel",
     "set_isa",
     "set_threads",
     "upsample_argmax",

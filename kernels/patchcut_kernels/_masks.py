@@ -76,7 +76,12 @@ def upsample_argmax(
 
 
 def connected_components(
-    label_map: _Int, *, connectivity: Literal[4, 8] = 8, min_area: int = 1, out: _Int | None = None
+    label_map: _Int,
+    *,
+    connectivity: Literal[4, 8] = 8,
+    min_area: int = 1,
+    out: _Int | None = None,
+    labels_out: _Int | None = None,
 ) -> tuple[_Int, int]:
     """Connected components of a label map, and how many there are.
 
@@ -85,6 +90,8 @@ def connected_components(
         connectivity: 8 where corners touch, 4 where only edges do.
         min_area: components of fewer pixels become background and are not counted.
         out: [H, W] int32, contiguous, may be `label_map` itself; written and returned.
+        labels_out: [H, W] int32, contiguous, may be `label_map` itself, not `out`; receives the label map
+            with 0 where the id is 0, in the same pass.
     Returns:
         [H, W] int32 with ids 1..count in scan order of each component's first pixel, and count.
     Raises:
@@ -100,7 +107,13 @@ def connected_components(
         raise ValueError(f"[{op}] connectivity must be 4 or 8, got {connectivity}")
     min_area = _checks.integer(op, "min_area", min_area, 1)
     ids = _checks.output(op, "out", out, np.int32, label_map.shape)
-    count = _C.connected_components(np.ascontiguousarray(label_map), connectivity == 8, min_area, ids)
+    if labels_out is not None:
+        labels_out = _checks.output(op, "labels_out", labels_out, np.int32, label_map.shape)
+        if np.may_share_memory(ids, labels_out):
+            raise ValueError(f"[{op}] labels_out must not overlap the ids, got memory that both use")
+    count = _C.connected_components(
+        np.ascontiguousarray(label_map), connectivity == 8, min_area, ids, labels_out
+    )
     return ids, count
 
 

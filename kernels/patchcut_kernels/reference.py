@@ -152,6 +152,11 @@ def connected_components(label_map: _Int, *, connectivity: int = 8, min_area: in
     return ids, count
 
 
+def relabel(labels: _Int, table: _Int) -> _Int:
+    """[H, W] with table[label] in place of each label."""
+    return table[labels]
+
+
 def region_stats(
     ids: _Int,
     count: int,

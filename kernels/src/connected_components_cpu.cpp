@@ -3,6 +3,7 @@
 
 #include "patchcut/connected_components.h"
 #include "runs.h"
+#include "thread_pool.h"
 
 namespace patchcut {
 namespace {
@@ -90,27 +91,45 @@ int64_t name_components(int64_t min_area) {
   return kept;
 }
 
-void write_ids(int64_t height, int64_t width, int32_t* ids) {
-  for (int64_t y = 0; y < height; ++y) {
-    int32_t* row = ids + y * width;
-    int64_t x = 0;
-    for (int64_t r = work.row_starts[y]; r < work.row_starts[y + 1]; ++r) {
-      const Run& run = work.runs[r];
-      std::fill(row + x, row + run.begin, 0);
-      std::fill(row + run.begin, row + run.end, work.names[run.parent]);
-      x = run.end;
-    }
-    std::fill(row + x, row + width, 0);
+// Fills a row of `out` from its runs; the gaps are background.
+template <class Value>
+void write_row(const Run* run, const Run* last, int64_t width, int32_t* out, const Value& value) {
+  int64_t x = 0;
+  for (; run != last; x = run->end, ++run) {
+    std::fill(out + x, out + run->begin, 0);
+    std::fill(out + run->begin, out + run->end, value(*run));
   }
+  std::fill(out + x, out + width, 0);
+}
+
+void write_maps(const Work& found, int64_t height, int64_t width, int32_t* ids, int32_t* kept_labels,
+                bool in_place) {
+  parallel_for(height, width / 4, [&](int64_t begin, int64_t end) {
+    for (int64_t y = begin; y < end; ++y) {
+      const Run* first = found.runs.data() + found.row_starts[y];
+      const Run* last = found.runs.data() + found.row_starts[y + 1];
+      const auto name = [&](const Run& run) { return found.names[run.parent]; };
+      write_row(first, last, width, ids + y * width, name);
+      if (kept_labels == nullptr) continue;
+      int32_t* labels = kept_labels + y * width;
+      if (!in_place) {
+        write_row(first, last, width, labels, [&](const Run& run) { return name(run) == 0 ? 0 : run.label; });
+        continue;
+      }
+      for (const Run* run = first; run != last; ++run) {
+        if (name(*run) == 0) std::fill(labels + run->begin, labels + run->end, 0);
+      }
+    }
+  });
 }
 
 }  // namespace
 
 int64_t connected_components_cpu(const int32_t* label_map, int64_t height, int64_t width, bool diagonal,
-                                 int64_t min_area, int32_t* ids) {
+                                 int64_t min_area, int32_t* ids, int32_t* kept_labels) {
   find_components(label_map, height, width, diagonal ? 1 : 0);
   const int64_t count = name_components(min_area);
-  write_ids(height, width, ids);
+  write_maps(work, height, width, ids, kept_labels, kept_labels == label_map);
   return count;
 }
 

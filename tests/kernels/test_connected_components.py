@@ -19,7 +19,19 @@ def check(label_map: np.ndarray, connectivity: int, min_area: int) -> int:
     assert count == want_count
     assert ids.dtype == np.int32
     np.testing.assert_array_equal(ids, want)
+    check_labels_out(label_map, want, connectivity, min_area)
     return count
+
+
+def check_labels_out(label_map: np.ndarray, ids: np.ndarray, connectivity: int, min_area: int) -> None:
+    kept = np.where(ids > 0, label_map, 0)
+    copy = label_map.copy()
+    for source, labels_out in ((label_map, np.full_like(label_map, -5)), (copy, copy)):
+        got, _ = pk.connected_components(
+            source, connectivity=connectivity, min_area=min_area, labels_out=labels_out
+        )
+        np.testing.assert_array_equal(got, ids)
+        np.testing.assert_array_equal(labels_out, kept)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 2), (17, 33), (40, 31)])
@@ -90,6 +102,13 @@ def test_out_in_place_and_strides(rng):
     out = np.empty_like(label_map)
     assert pk.connected_components(label_map.T.copy().T, out=out)[0] is out
     np.testing.assert_array_equal(out, want)
+    kept = np.empty_like(label_map)
+    large, _ = pk.connected_components(label_map, min_area=20)
+    assert 0 < np.count_nonzero(large) < np.count_nonzero(label_map)
+    pk.connected_components(label_map[:, ::-1], min_area=20, labels_out=kept)
+    np.testing.assert_array_equal(kept[:, ::-1], np.where(large, label_map, 0))
+    with pytest.raises(ValueError, match="labels_out must not overlap the ids"):
+        pk.connected_components(label_map, out=out, labels_out=out)
     pk.connected_components(label_map, out=label_map)
     np.testing.assert_array_equal(label_map, want)
 
@@ -117,6 +136,7 @@ def test_any_map(size, labels, connectivity, min_area, seed):
         (np.zeros((3, 3), np.int32), {"min_area": 0}, ValueError, "min_area must be at least 1"),
         (np.zeros((3, 3), np.int32), {"min_area": 1.5}, TypeError, "min_area must be an int"),
         (np.zeros((3, 3), np.int32), {"out": np.zeros((3, 4), np.int32)}, ValueError, "out must have shape"),
+        (np.zeros((3, 3), np.int32), {"labels_out": np.zeros(3)}, ValueError, "labels_out must have shape"),
     ],
 )
 def test_errors(label_map, options, error, message):
