@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from patchcut.errors import OutputError
 from patchcut.opencv import load_cv2
-from patchcut.whole_files import output_error, place_beside, remove
+from patchcut.whole_files import whole_file
 
 # Motion JPEG needs no codec library, so that it is there where MPEG-4 is not.
 _FORMATS = (("mp4v", ".mp4"), ("MJPG", ".avi"))
@@ -32,12 +33,11 @@ class Film:
         self._frames = 0
         for codec, suffix in _FORMATS:
             self.path = path.with_name(path.name + suffix)
-            self._partial = place_beside(self.path)
-            self._writer = _open_writer(self._partial, codec, fps, size_wh)
-            if self._writer.isOpened():
+            with contextlib.suppress(_NoEncoder), contextlib.ExitStack() as placing:
+                self._partial = placing.enter_context(whole_file(self.path))
+                self._writer = _open_writer(self._partial, codec, fps, size_wh)
+                self._placing = placing.pop_all()
                 return
-            self._writer.release()
-            remove(self._partial)
         size = "x".join(map(str, size_wh))
         remedy = "choose other outputs with --save, or check that the folder can be written"
         raise OutputError("output", f"OpenCV has no encoder that writes {path} at {size}", remedy)
@@ -56,22 +56,25 @@ class Film:
         Raises:
             OutputError: the file does not hold the frames written; OpenCV says nothing when a disk is full.
         """
-        self._writer.release()
-        try:
+        with self._placing:
+            self._writer.release()
             held = _frame_count(self._partial)
             if held < self._frames:
                 what = f"{self.path} would hold {held} of {self._frames} frames and was removed"
                 raise OutputError("output", what, "check that the disk has space")
-            self._partial.replace(self.path)
-        except OSError as error:
-            raise output_error(self.path, error) from error
-        finally:
-            remove(self._partial)
+
+
+class _NoEncoder(Exception):
+    pass
 
 
 def _open_writer(path: Path, codec: str, fps: float, size_wh: tuple[int, int]) -> Any:
     cv2 = load_cv2()
-    return cv2.VideoWriter(str(path.absolute()), cv2.VideoWriter_fourcc(*codec), fps, size_wh)
+    writer = cv2.VideoWriter(str(path.absolute()), cv2.VideoWriter_fourcc(*codec), fps, size_wh)
+    if not writer.isOpened():
+        writer.release()
+        raise _NoEncoder
+    return writer
 
 
 def _frame_count(path: Path) -> int:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +33,36 @@ _REMEDIES = {
 _partial_number = itertools.count()
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write one file.
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path to write to, with the suffix of `path` and in its folder, which is made if it is not there.
+
+    When the block ends the file takes the place of `path`; when an exception ends it, nothing is left behind
+    and what was at `path` stays. Nothing is flushed to the disk: a power cut may still lose the file.
 
     Raises:
-        OutputError: "[output] cannot write DIR/x.png: No space left on device; ..."; nothing is left behind.
+        OutputError: "[output] cannot write DIR/x.png: No space left on device; ...", for any OSError of the
+            block, of making the folder, and of renaming.
     """
-    partial = place_beside(path)
+    partial = partial_path(path)
     try:
-        partial.write_bytes(data)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
         partial.replace(path)
     except OSError as error:
         raise output_error(path, error) from error
     finally:
         remove(partial)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write one file.
+
+    Raises:
+        OutputError: as `whole_file`.
+    """
+    with whole_file(path) as partial:
+        partial.write_bytes(data)
 
 
 def write_image(path: Path, image: npt.NDArray[Any]) -> None:
@@ -65,16 +82,8 @@ def write_image(path: Path, image: npt.NDArray[Any]) -> None:
     write_whole(path, data.tobytes())
 
 
-def place_beside(path: Path) -> Path:
-    """A path to write to in the folder of `path`, which is made if it is not there.
-
-    Raises:
-        OutputError: the folder cannot be made.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(path, error) from error
+def partial_path(path: Path) -> Path:
+    """A hidden name beside `path`, with its suffix, that no other call and no other process gives."""
     return path.with_name(f".partial-{os.getpid()}-{next(_partial_number)}{path.suffix}")
 
 
@@ -92,7 +101,7 @@ def check_writable(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise OutputError("output", f"{folder} is a file", "choose a folder")
-    probe = folder / f".partial-{os.getpid()}-{next(_partial_number)}"
+    probe = partial_path(folder / "probe")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch(exist_ok=False)

@@ -14,6 +14,7 @@ from patchcut.frames import Frame
 from patchcut.outputs import SAVED, OutputFolder, film_rate
 from patchcut.result import Result
 from patchcut.sources import open_source
+from patchcut.whole_files import whole_file
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -223,6 +224,25 @@ def test_ctrl_c_inside_a_write_leaves_no_partial_file(
     with pytest.raises(KeyboardInterrupt):
         folder.write(frame(), result(frame()))
     assert files(tmp_path) == []
+
+
+def test_whole_file_takes_its_place_only_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "x.bin"
+    with whole_file(path) as partial:
+        partial.write_bytes(b"first")
+        assert partial.suffix == ".bin" and not path.exists()
+    assert path.read_bytes() == b"first"
+    with pytest.raises(ValueError, match="stop"), whole_file(path) as partial:
+        partial.write_bytes(b"sec")
+        raise ValueError("stop")
+    with (
+        pytest.raises(OutputError, match=r"cannot write .*x.bin: No space left on device; free some space"),
+        whole_file(path) as partial,
+    ):
+        partial.write_bytes(b"thi")
+        raise FULL
+    assert path.read_bytes() == b"first"
+    assert files(tmp_path) == ["new/x.bin"]
 
 
 def test_error_on_the_way_is_not_hidden_by_the_film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
