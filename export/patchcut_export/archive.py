@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import onnx
-from patchcut.whole_files import output_error
+from patchcut.whole_files import whole_file
 from safetensors.numpy import save as save_safetensors
-
-from patchcut_export.places import place_beside
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -52,7 +49,7 @@ def graph_bytes(model: onnx.ModelProto) -> bytes:
 
 
 def write_archive(path: Path, manifest: str, members: dict[str, bytes]) -> None:
-    """Writes the bundle beside `path` and renames it: the same members give the same bytes.
+    """Writes a bundle: the same members give the same bytes.
 
     Members are stored, not compressed, so that they can be read in place and so that two versions of a bundle
     differ only where their members do.
@@ -60,16 +57,8 @@ def write_archive(path: Path, manifest: str, members: dict[str, bytes]) -> None:
     Raises:
         OutputError: it cannot be written; nothing is left behind.
     """
-    beside = place_beside(path)
-    try:
-        with zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive:
-            for name, data in {"bundle.json": manifest.encode(), **members}.items():
-                info = zipfile.ZipInfo(name, _EPOCH)
-                info.external_attr = 0o644 << 16
-                archive.writestr(info, data)
-        beside.replace(path)
-    except OSError as error:
-        raise output_error(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+    with whole_file(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in {"bundle.json": manifest.encode(), **members}.items():
+            info = zipfile.ZipInfo(name, _EPOCH)
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, data)

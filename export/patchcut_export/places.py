@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from patchcut.errors import OutputError
-from patchcut.whole_files import output_error
+from patchcut.whole_files import check_writable, output_error
 
 
 def check_place(path: Path) -> None:
@@ -20,13 +19,6 @@ def check_place(path: Path) -> None:
             raise OutputError("output", f"{path.parent} is not a folder", "make it first")
         if path.is_dir():
             raise OutputError("output", f"{path} is a folder", "name a file")
-        probe = place_beside(path)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
+    except OSError as error:  # a folder on the way may not be looked into
         raise output_error(path, error) from error
-
-
-def place_beside(path: Path) -> Path:
-    """Where to write what is renamed to `path` once it is whole."""
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
+    check_writable(path.parent)

