@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from itertools import islice
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,8 @@ from patchcut.engines import Engine, EngineOptions, open_engine
 from patchcut.errors import OutputError, SourceError
 from patchcut.frames import ColorOrder
 from patchcut.sources import open_source
-from patchcut.whole_files import output_error
+from patchcut.sources.photos import PHOTO_SUFFIXES, PhotoSource
+from patchcut.whole_files import check_writable, output_error, write_whole
 
 _FEATURES = "features.npy"
 _STATE = "state.json"
@@ -60,32 +61,33 @@ def cache_features(
     """
     engine = open_engine(bundle, options)
     graph = engine.graph
-    with open_source(images, color="bgr") as source:
-        total = source.total or 0
-        state = _read_state(folder, _Key.of(images, total, bundle, graph.file))
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            shape = (total, graph.grid_hw[0] * graph.grid_hw[1], bundle.spec.backbone.feature_dim)
-            table = _open_table(folder, shape, fresh=not state.names)
-            frames = iter(source)
-            _check_names(folder, state, [frame.name for frame in islice(frames, state.seen)])
-            for frame in frames:
-                table[len(state.names)] = features_of(frame.image, frame.color, bundle.spec.backbone, engine)
-                state.names.append(frame.name)
-                state.seen += 1
-                if len(state.names) % _FLUSH_EVERY == 0:
-                    table.flush()
-                    _write_state(folder, state)
-                advance(state.seen, total)
-            table.flush()
-            _write_state(folder, state)
-        except OSError as error:
-            raise output_error(folder, error) from error
-        problems = tuple(source.problems)
+    paths, problems = _list_photos(images)
+    names = {path.relative_to(images).as_posix(): path for path in paths}
+    state = _read_state(folder, _Key.of(images, len(names), bundle, graph.file))
+    if not names.keys() >= set(state.names):
+        raise _foreign(folder)
+    check_writable(folder)
+    done = set(state.names)
+    source = PhotoSource([path for name, path in names.items() if name not in done], images, str(images))
+    try:
+        shape = (len(names), graph.grid_hw[0] * graph.grid_hw[1], bundle.spec.backbone.feature_dim)
+        table = _open_table(folder, shape, fresh=not state.names)
+        for frame in source:
+            table[len(state.names)] = features_of(frame.image, frame.color, bundle.spec.backbone, engine)
+            state.names.append(frame.name)
+            if len(state.names) % _FLUSH_EVERY == 0:
+                table.flush()
+                _write_state(folder, state)
+            advance(len(state.names), len(names))
+        table.flush()
+    except OSError as error:
+        raise output_error(folder, error) from error
+    _write_state(folder, state)
+    problems += source.problems
     if not state.names:
         raise SourceError(str(images), "none of its images can be read", "; ".join(problems[:1]))
-    done = np.load(folder / _FEATURES, mmap_mode="r")[: len(state.names)]
-    return CachedFeatures(done, tuple(state.names), graph.grid_hw, problems)
+    features = np.load(folder / _FEATURES, mmap_mode="r")[: len(state.names)]
+    return CachedFeatures(features, tuple(state.names), graph.grid_hw, tuple(problems))
 
 
 def features_of(
@@ -104,29 +106,62 @@ def features_of(
     return engine.run()
 
 
+def _list_photos(folder: Path) -> tuple[list[Path], list[str]]:
+    """Every photo below a folder that is not hidden, and what could not be listed; nothing is decoded.
+
+    Raises:
+        SourceError: it is not a folder, or holds no photos.
+    """
+    with open_source(folder) as source:
+        problems = list(source.problems)
+    if not folder.is_dir():
+        raise SourceError(str(folder), "is not a folder", "name a folder of images")
+    paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in PHOTO_SUFFIXES]
+    return [path for path in paths if path.is_file() and not _is_hidden(path.relative_to(folder))], problems
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
 @dataclass(frozen=True)
 class _Key:
-    """What the features depend on."""
+    """What the features depend on; the defaults are those of caches that do not tell."""
 
     images: str
     total: int
     graph_sha256: str
     weights_sha256: str
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    fit: str = "stretch"
 
     @staticmethod
     def of(images: Path, total: int, bundle: Bundle, graph_file: str) -> _Key:
-        files, weights = bundle.spec.files, bundle.spec.backbone.weights
-        weights_sha256 = files[weights].sha256 if weights else ""
-        return _Key(str(images.resolve()), total, files[graph_file].sha256, weights_sha256)
+        files, backbone = bundle.spec.files, bundle.spec.backbone
+        weights_sha256 = files[backbone.weights].sha256 if backbone.weights else ""
+        return _Key(
+            str(images.resolve()),
+            total,
+            files[graph_file].sha256,
+            weights_sha256,
+            backbone.mean,
+            backbone.std,
+            backbone.fit,
+        )
+
+    @staticmethod
+    def read(fields: dict[str, Any]) -> _Key:
+        key = _Key(**fields)
+        return replace(key, mean=tuple(key.mean), std=tuple(key.std))
 
 
 @dataclass
 class _State:
-    """How far a cache is: the names of the rows that are written, and how many frames were seen for them."""
+    """How far a cache is: the names of the rows that are written."""
 
     key: _Key
-    names: list[str]
-    seen: int = 0
+    names: list[str] = field(default_factory=list)
 
 
 def _open_table(
@@ -162,21 +197,15 @@ def _foreign(folder: Path) -> OutputError:
     return OutputError("features", what, "name another --work folder, or delete it")
 
 
-def _check_names(folder: Path, state: _State, names: list[str]) -> None:
-    """Refuses a cache whose rows are of images that are there no more."""
-    if names != state.names:
-        raise _foreign(folder)
-
-
 def _read_state(folder: Path, key: _Key) -> _State:
     path = folder / _STATE
     if not path.is_file():
-        return _State(key, [])
+        return _State(key)
     try:
         fields = json.loads(path.read_text("utf-8"))
-        state = _State(_Key(**fields["key"]), list(fields["names"]), int(fields["seen"]))
-        if not 0 <= state.seen == len(state.names):
-            raise ValueError(f"it tells of {state.seen} images and names {len(state.names)}")
+        state = _State(_Key.read(fields["key"]), list(fields["names"]))
+        if len(set(state.names)) != len(state.names):
+            raise ValueError("it names an image twice")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from error
     if state.key != key:
@@ -185,6 +214,4 @@ def _read_state(folder: Path, key: _Key) -> _State:
 
 
 def _write_state(folder: Path, state: _State) -> None:
-    beside = folder / f"{_STATE}.part"
-    beside.write_text(json.dumps(asdict(state)), "utf-8")
-    beside.replace(folder / _STATE)
+    write_whole(folder / _STATE, json.dumps(asdict(state)).encode())

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 from patchcut.bundle import open_bundle
 from patchcut.engines import EngineOptions
 from patchcut.errors import OutputError, PatchcutError, SourceError
+from patchcut.sources.photos import read_photo
 from patchcut_export import feature_cache
 from patchcut_export.feature_cache import CachedFeatures, cache_features
 
@@ -144,7 +146,7 @@ def test_other_images_under_the_same_name_of_folder_are_refused(cache: Cache, ph
         ("state.json", b""),
         ("state.json", b"[1]"),
         ("state.json", b"{"),
-        ("state.json", b'{"key": {"images": "x"}, "names": [], "seen": 0}'),
+        ("state.json", b'{"key": {"images": "x"}, "names": []}'),
         ("state.json", b"\xff\xfe"),
         ("features.npy", b""),
         ("features.npy", b"\x93NUMPY"),
@@ -173,12 +175,71 @@ def test_a_table_cut_short_or_of_another_shape_is_damaged(cache: Cache, tmp_path
         cache()
 
 
-def test_a_state_that_counts_wrongly_is_damaged(cache: Cache, tmp_path: Path) -> None:
+def edit_state(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    path = folder / "state.json"
+    fields = json.loads(path.read_text())
+    change(fields)
+    path.write_text(json.dumps(fields))
+
+
+def test_a_state_that_names_an_image_twice_is_damaged(cache: Cache, tmp_path: Path) -> None:
     cache()
-    path = tmp_path / "features" / "state.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "seen": 99}))
-    with pytest.raises(OutputError, match="is damaged: it tells of 99 images and names 6"):
+    edit_state(tmp_path / "features", lambda fields: fields["names"].append(fields["names"][0]))
+    with pytest.raises(OutputError, match="is damaged: it names an image twice"):
         cache()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("mean", (0.5, 0.5, 0.5)), ("std", (0.5, 0.5, 0.5)), ("fit", "letterbox")]
+)
+def test_another_preprocessing_is_refused(cache: Cache, tmp_path: Path, name: str, value: object) -> None:
+    cache()
+    edit_state(tmp_path / "features", lambda fields: fields["key"].update({name: value}))
+    with pytest.raises(OutputError, match="other images or another backbone"):
+        cache()
+
+
+def test_a_cache_that_does_not_tell_its_preprocessing_is_read(cache: Cache, tmp_path: Path) -> None:
+    made = cache()
+
+    def forget(fields: dict[str, Any]) -> None:
+        fields["seen"] = len(fields["names"])
+        for name in ("mean", "std", "fit"):
+            del fields["key"][name]
+
+    edit_state(tmp_path / "features", forget)
+    np.testing.assert_array_equal(cache(advance=stop_at(1)).features, made.features)
+
+
+def test_resuming_decodes_only_what_is_missing(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(feature_cache, "_FLUSH_EVERY", 1)
+    with pytest.raises(Interruption):
+        cache(advance=stop_at(4))
+    decoded: list[str | None] = []
+
+    def read(path: Path, name: str | None = None) -> np.ndarray:
+        decoded.append(name)
+        return read_photo(path, name)
+
+    monkeypatch.setattr("patchcut.sources.photos.read_photo", read)
+    cache()
+    assert decoded == ["part1/3.png", "part1/5.png"]
+    cache()
+    assert len(decoded) == 2
+
+
+def test_hidden_files_are_no_images(cache: Cache, photos: Path) -> None:
+    (photos / ".thumbnails").mkdir()
+    for hidden in (photos / ".thumbnails" / "0.png", photos / "part0" / ".0.png"):
+        hidden.write_bytes((photos / "part0" / "0.png").read_bytes())
+    assert len(cache().images) == 6
+
+
+def test_a_single_photo_is_no_folder(cache: Cache, photos: Path) -> None:
+    with pytest.raises(SourceError, match="is not a folder"):
+        cache(images=photos / "part0" / "0.png")
 
 
 def test_a_full_disk_is_one_line(cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,5 +258,5 @@ def test_a_full_disk_is_one_line(cache: Cache, tmp_path: Path, monkeypatch: pyte
 
 def test_a_file_in_the_folders_place_is_one_line(cache: Cache, tmp_path: Path) -> None:
     (tmp_path / "features").touch()
-    with pytest.raises(OutputError, match="cannot write"):
+    with pytest.raises(OutputError, match="is a file; choose a folder"):
         cache()
