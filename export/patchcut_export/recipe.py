@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from patchcut.bundle import AffinitySpec, Bundle, HeadSpec, open_bundle
 from patchcut.engines import EngineOptions, check_threads, open_engine
@@ -81,7 +82,12 @@ def train_bundle(request: TrainRequest, plan: TrainPlan, bar: StepBar) -> None:
             bar.say(f"skipped {problem}")
         started = time.monotonic()
         hooks = Hooks(bar.step, lambda log: bar.say(_epoch_line(log)), dev.mean_iou if dev else None)
-        head = train(cached, request.images, request.work / "head", plan, hooks)
+        engine = open_engine(backbone, options)
+
+        def extract(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+            return features_of(image, "bgr", backbone.spec.backbone, engine).copy()
+
+        head = train(cached, request.images, extract, request.work / "head", plan, hooks)
         bar.say(f"trained on {len(cached.images)} images in {time.monotonic() - started:.0f} s")
         spec = _head_spec(len(cached.images), request, plan)
         rewrite_bundle(
@@ -141,6 +147,7 @@ def _epoch_line(log: EpochLog) -> str:
 
 
 def _head_spec(count: int, request: TrainRequest, plan: TrainPlan) -> HeadSpec:
+    emptiness = f"crops of background and blank pictures (weight {plan.empty_weight:g}) as empty scenes"
     return HeadSpec(
         kind="gnn",
         file=HEAD,
@@ -149,7 +156,7 @@ def _head_spec(count: int, request: TrainRequest, plan: TrainPlan) -> HeadSpec:
         trained_on=f"{count:,} images without labels or masks: {request.trained_on}",
         method=(
             f"DeepCut's NCut loss over all images ({plan.ncut_epochs} pass), then normalised cuts of single "
-            f"images, then its own GrabCut-refined masks ({plan.rounds} x); {plan.epochs} passes each, "
-            f"seed {plan.seed}"
+            f"images, then its own GrabCut-refined masks ({plan.rounds} x) and {emptiness}; "
+            f"{plan.epochs} passes each, seed {plan.seed}"
         ),
     )

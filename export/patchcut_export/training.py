@@ -5,7 +5,8 @@
 2. "cut": a fresh GNN learns the normalised cuts of single images, each turned round to agree with stage 1.
    What is wrong in one image and not in the others averages out.
 3. "self": fresh GNNs learn their predecessor's masks after these were moved onto the images' edges, as
-   FOUND (2212.07834) and SelfMask (2203.12614) do.
+   FOUND (2212.07834) and SelfMask (2203.12614) do; and, from crops of their background and from blank
+   pictures, that there may be nothing.
 """
 
 from __future__ import annotations
@@ -26,10 +27,14 @@ from patchcut.sources.photos import read_photo
 from patchcut.whole_files import output_error
 from torch.nn import functional
 
+from patchcut_export.empty_scenes import background_crop, blank_images
 from patchcut_export.errors import TrainingError
 from patchcut_export.feature_cache import CachedFeatures
 from patchcut_export.gnn import GraphHead, cosine_affinity, ncut_loss
 from patchcut_export.pseudo_masks import REFINE_SIZE, Soft, border_prior, ncut_bipartition, orient, refine
+
+Half = npt.NDArray[np.float16]
+Extract = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 _PREDICT_BATCH = 64
 
@@ -47,6 +52,9 @@ class TrainPlan:
         ncut_epochs: passes over the images in the first stage.
         epochs: passes in each later stage.
         rounds: how often the head learns from its own refined masks.
+        empty_weight: how much a picture without an object counts in the last stages, beside 1 for an image; 0
+            leaves them out.
+        blanks: how many of these pictures are blank; the others are crops of the images' background.
         held_out: share of the images that only the log's `held_out_loss` sees.
     """
 
@@ -61,6 +69,8 @@ class TrainPlan:
     ncut_epochs: int = 1
     epochs: int = 6
     rounds: int = 1
+    empty_weight: float = 0.5
+    blanks: int = 120
     held_out: float = 0.05
 
     @property
@@ -95,12 +105,15 @@ class Hooks:
     dev_iou: Callable[[GraphHead], float] | None = None
 
 
-def train(cached: CachedFeatures, images: Path, folder: Path, plan: TrainPlan, hooks: Hooks) -> GraphHead:
+def train(
+    cached: CachedFeatures, images: Path, extract: Extract, folder: Path, plan: TrainPlan, hooks: Hooks
+) -> GraphHead:
     """A two-column head: column 0 is background, 1 is foreground.
 
     Args:
         cached: features of the training images.
-        images: the folder they were read from, for the refined masks.
+        images: the folder they were read from, for the refined masks and the crops.
+        extract: gives the features [n, d] float32 of one more image [H, W, 3] uint8 BGR.
         folder: where checkpoints and targets are kept; a run that was interrupted goes on from there, and
             ends with the same weights as one that was not.
         plan: what to train.
@@ -118,7 +131,7 @@ def train(cached: CachedFeatures, images: Path, folder: Path, plan: TrainPlan, h
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return _Training(cached, images, folder, plan, hooks).run()
+        return _Training(cached, images, extract, folder, plan, hooks).run()
     except OSError as error:
         raise output_error(folder, error) from error
 
@@ -135,22 +148,32 @@ def check_plan(plan: TrainPlan) -> None:
         raise OptionError("threshold", f"must be from 0 to less than 1, got {plan.threshold}")
     if not 0 < plan.learning_rate < 1:
         raise OptionError("learning-rate", f"must be between 0 and 1, got {plan.learning_rate}")
+    if not 0 <= plan.empty_weight < math.inf:
+        raise OptionError("empty-weight", f"must be 0 or more, got {plan.empty_weight}")
 
 
 class _Training:
     """The state that the stages share."""
 
     def __init__(
-        self, cached: CachedFeatures, images: Path, folder: Path, plan: TrainPlan, hooks: Hooks
+        self,
+        cached: CachedFeatures,
+        images: Path,
+        extract: Extract,
+        folder: Path,
+        plan: TrainPlan,
+        hooks: Hooks,
     ) -> None:
         self.cached = cached
         self.images = images
+        self.extract = extract
         self.folder = folder
         self.plan = plan
         self.hooks = hooks
         order = np.random.default_rng(plan.seed).permutation(len(cached.images))
         held_out = max(1, round(plan.held_out * len(order)))
         self.held_out, self.train = np.sort(order[:held_out]), np.sort(order[held_out:])
+        self.empties = cached.features[:0]
         self._check_features()
         self._check_folder()
 
@@ -169,7 +192,10 @@ class _Training:
         torch.manual_seed(plan.seed + number)
         head = self._fresh_head()
         optimizer = torch.optim.AdamW(head.parameters(), plan.learning_rate, weight_decay=plan.weight_decay)
-        steps = epochs * math.ceil(len(self.train) / plan.batch)
+        # rows of `targets` after the images' own are of pictures without an object
+        extra = 0 if targets is None else len(targets.weight) - len(self.cached.images)
+        rows = np.concatenate([self.train, len(self.cached.images) + np.arange(extra)])
+        steps = epochs * math.ceil(len(rows) / plan.batch)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, plan.learning_rate, steps, pct_start=_warmup(steps)
         )
@@ -177,7 +203,7 @@ class _Training:
         for epoch in range(checkpoint.restore(), epochs):
             head.train()
             total = 0.0
-            for batch in self._batches(f"{stage} {epoch + 1}/{epochs}"):
+            for batch in self._batches(rows, f"{stage} {epoch + 1}/{epochs}"):
                 loss = self._loss(head, batch, targets).mean()
                 self._check_finite(loss, batch)
                 optimizer.zero_grad()
@@ -187,7 +213,7 @@ class _Training:
                 total += loss.item() * len(batch)
             if targets is None and epoch + 1 == epochs:
                 self._put_foreground_last(head)
-            line = self._measure(stage, epoch + 1, total / len(self.train), head, targets)
+            line = self._measure(stage, epoch + 1, total / len(rows), head, targets)
             checkpoint.save(epoch + 1)
             self._log(line)
         return head.eval()
@@ -199,15 +225,17 @@ class _Training:
         head.standardize(_float(sample).flatten(0, 1))
         return head
 
-    def _batches(self, what: str) -> Iterator[npt.NDArray[np.int64]]:
-        order = self.train[torch.randperm(len(self.train)).numpy()]
+    def _batches(self, rows: npt.NDArray[np.int64], what: str) -> Iterator[npt.NDArray[np.int64]]:
+        order = rows[torch.randperm(len(rows)).numpy()]
         for begin in range(0, len(order), self.plan.batch):
             yield np.sort(order[begin : begin + self.plan.batch])
             self.hooks.step(what, min(begin + self.plan.batch, len(order)), len(order))
 
     def _loss(self, head: GraphHead, batch: npt.NDArray[np.int64], targets: Targets | None) -> torch.Tensor:
-        """[b] loss of each image of a batch."""
-        features = _float(self.cached.features[batch])
+        """[b] loss of each row of a batch, whose numbers rise."""
+        count = len(self.cached.images)
+        images, empties = batch[batch < count], batch[batch >= count] - count
+        features = _float(np.concatenate([self.cached.features[images], self.empties[empties]]))
         affinity = cosine_affinity(features, self.plan.threshold)
         logits = head(features, affinity)
         if targets is None:
@@ -218,29 +246,43 @@ class _Training:
 
     def _targets(self, stage: str, head: GraphHead) -> Targets:
         """What a stage learns, kept on disk so that a resumed run sees the same."""
-        path = self.folder / f"{stage}.targets.npz"
+        if stage == "cut":
+            return Targets(**self._kept(f"{stage}.targets.npz", lambda: self._cut_targets(head)))
+        targets = Targets(**self._kept(f"{stage}.targets.npz", lambda: self._refined_targets(stage, head)))
+        if not self.plan.empty_weight:
+            return targets
+        self.empties = self._kept("empties.npz", lambda: self._empty_features(head))["features"]
+        nothing = np.zeros((len(self.empties), targets.foreground.shape[1]), np.float16)
+        weight = np.full(len(self.empties), self.plan.empty_weight, np.float16)
+        return Targets(
+            np.concatenate([targets.foreground, nothing]), np.concatenate([targets.weight, weight])
+        )
+
+    def _kept(self, name: str, make: Callable[[], dict[str, Half]]) -> dict[str, Half]:
+        """Arrays from a file of the folder, made and written there if it is not there."""
+        path = self.folder / name
         if path.is_file():
             try:
                 with np.load(path) as saved:
-                    return Targets(saved["foreground"], saved["weight"])
+                    return {key: saved[key] for key in saved.files}
             except Exception as error:  # numpy's reader raises many kinds; all mean the same here
                 raise _damaged(path, error) from error
-        targets = self._cut_targets(head) if stage == "cut" else self._refined_targets(stage, head)
+        arrays = make()
         beside = path.with_suffix(".part")
         with beside.open("wb") as file:
-            np.savez(file, foreground=targets.foreground, weight=targets.weight)
+            np.savez(file, **arrays)  # type: ignore[arg-type]
         beside.replace(path)
-        return targets
+        return arrays
 
-    def _cut_targets(self, head: GraphHead) -> Targets:
+    def _cut_targets(self, head: GraphHead) -> dict[str, Half]:
         parts = []
         for begin, features, foreground in self._predictions(head):
             parts.append(orient(ncut_bipartition(features), foreground).half().numpy())
             self.hooks.step("cutting each image", begin + len(features), len(self.cached.images))
         sides = np.concatenate(parts)
-        return Targets(sides, np.ones(len(sides), np.float16))
+        return {"foreground": sides, "weight": np.ones(len(sides), np.float16)}
 
-    def _refined_targets(self, stage: str, head: GraphHead) -> Targets:
+    def _refined_targets(self, stage: str, head: GraphHead) -> dict[str, Half]:
         """The head's own masks on the images' edges; an image counts by how far the two agree (IoU)."""
         refined, weights = [], []
         for begin, _, foreground in self._predictions(head):
@@ -249,10 +291,29 @@ class _Training:
                 refined.append(after.ravel().astype(np.float16))
                 weights.append(_mask_iou(before, after.ravel()))
                 self.hooks.step(f"{stage}: refining masks", begin + row + 1, len(self.cached.images))
-        return Targets(np.stack(refined), np.asarray(weights, np.float16))
+        return {"foreground": np.stack(refined), "weight": np.asarray(weights, np.float16)}
+
+    def _empty_features(self, head: GraphHead) -> dict[str, Half]:
+        """Features [M, n, d] of background crops and of blank pictures."""
+        count, features = len(self.cached.images), []
+        for begin, _, foreground in self._predictions(head):
+            for row, soft in enumerate(foreground.numpy()):
+                image = self._image(begin + row)
+                crop = background_crop(image, soft.reshape(self.cached.grid_hw))
+                if crop is not None:
+                    features.append(self.extract(crop).astype(np.float16))
+                self.hooks.step("features of empty scenes", begin + row + 1, count + self.plan.blanks)
+        for i, blank in enumerate(blank_images(self.plan.blanks, self.plan.seed)):
+            features.append(self.extract(blank).astype(np.float16))
+            self.hooks.step("features of empty scenes", count + i + 1, count + self.plan.blanks)
+        shape = (len(features), *self.cached.features.shape[1:])
+        return {"features": np.stack(features) if features else np.zeros(shape, np.float16)}
+
+    def _image(self, index: int) -> npt.NDArray[np.uint8]:
+        return read_photo(self.images / self.cached.images[index])
 
     def _refine(self, index: int, foreground: Soft) -> Soft:
-        image = read_photo(self.images / self.cached.images[index])
+        image = self._image(index)
         small = cv2.resize(image, (REFINE_SIZE, REFINE_SIZE), interpolation=cv2.INTER_AREA)
         return refine(np.asarray(small, np.uint8), foreground.reshape(self.cached.grid_hw))
 
@@ -287,7 +348,7 @@ class _Training:
     def _check_finite(self, loss: torch.Tensor, batch: npt.NDArray[np.int64]) -> None:
         if torch.isfinite(loss):
             return
-        name = self.cached.images[batch[0]]
+        name = [*self.cached.images, "an empty scene"][min(batch[0], len(self.cached.images))]
         remedy = "lower the learning rate; the last epoch's weights are kept"
         raise TrainingError("train", f"the loss is not finite, in the batch with {name}", remedy)
 
@@ -314,10 +375,10 @@ class _Training:
 
 @dataclass(frozen=True)
 class Targets:
-    """What the head learns: foreground [N, n] float16 in [0, 1], and a weight [N] float16 for each image."""
+    """What the head learns: foreground [N, n] float16 in [0, 1], and each picture's weight [N] float16."""
 
-    foreground: npt.NDArray[np.float16]
-    weight: npt.NDArray[np.float16]
+    foreground: Half
+    weight: Half
 
 
 def predict(head: GraphHead, features: torch.Tensor, threshold: float) -> torch.Tensor:

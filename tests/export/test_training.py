@@ -20,7 +20,7 @@ from patchcut_export import training
 from patchcut_export.errors import TrainingError
 from patchcut_export.feature_cache import CachedFeatures
 from patchcut_export.gnn import GraphHead
-from patchcut_export.training import EpochLog, Hooks, TrainPlan, check_plan, predict, train
+from patchcut_export.training import EpochLog, Extract, Hooks, TrainPlan, check_plan, predict, train
 
 IMAGES, SIDE, DIM = 12, 4, 16
 OBJECT = np.pad(np.ones((2, 2), bool), 1).ravel()  # the centre of the 4x4 grid
@@ -34,6 +34,14 @@ def planted(images: int = IMAGES) -> CachedFeatures:
     features = centres[OBJECT.astype(int)] + noise
     names = tuple(f"{i:02}.png" for i in range(images))
     return CachedFeatures(features.astype(np.float16), names, (SIDE, SIDE), ())
+
+
+def empty_scene(image: np.ndarray) -> np.ndarray:
+    """Features of a picture without an object: all patches alike, between background and foreground."""
+    rng = np.random.default_rng(image.sum() % 1000)
+    centres = np.random.default_rng(0).standard_normal((2, DIM)) + 0.4
+    scene = centres.mean(0) + 0.25 * rng.standard_normal((SIDE * SIDE, DIM))
+    return scene.astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +69,7 @@ def one_thread() -> Iterator[None]:
 def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[GraphHead, Path]:
     """A head that was trained without interruption, and its folder."""
     folder = tmp_path_factory.mktemp("whole")
-    return train(planted(), pictures, folder, PLAN, Hooks(dev_iou=lambda head: 0.0)), folder
+    return train(planted(), pictures, empty_scene, folder, PLAN, Hooks(dev_iou=lambda head: 0.0)), folder
 
 
 @pytest.fixture
@@ -74,8 +82,9 @@ def fit(pictures: Path, tmp_path: Path) -> Callable[..., GraphHead]:
         plan: TrainPlan = PLAN,
         hooks: Hooks = Hooks(),  # noqa: B008 - frozen
         folder: Path = tmp_path / "head",
+        extract: Extract = empty_scene,
     ) -> GraphHead:
-        return train(planted() if cached is None else cached, pictures, folder, plan, hooks)
+        return train(planted() if cached is None else cached, pictures, extract, folder, plan, hooks)
 
     return run
 
@@ -92,6 +101,29 @@ def log_lines(folder: Path) -> list[dict[str, Any]]:
 def epochs_of(plan: TrainPlan) -> list[tuple[str, int]]:
     lengths = [plan.ncut_epochs, *[plan.epochs] * (len(plan.stages) - 1)]
     return [(s, e + 1) for s, n in zip(plan.stages, lengths, strict=True) for e in range(n)]
+
+
+def test_it_learns_that_there_may_be_nothing(fit: Callable[..., GraphHead], tmp_path: Path) -> None:
+    seen: list[np.ndarray] = []
+
+    def extract(image: np.ndarray) -> np.ndarray:
+        seen.append(image)
+        return empty_scene(image)
+
+    plan = replace(PLAN, empty_weight=4.0, blanks=6)
+    heads = {
+        weight: fit(
+            plan=replace(plan, empty_weight=weight), folder=tmp_path / f"weight-{weight}", extract=extract
+        )
+        for weight in (0.0, 4.0)
+    }
+    # the blanks of the second run alone: the border around the planted objects is too thin to be cropped
+    assert len(seen) == 6
+    scenes = torch.from_numpy(np.stack([empty_scene(np.full((1, 1), i)) for i in range(20)]))
+    shares = {
+        weight: float(predict(head, scenes, PLAN.threshold)[..., 1].mean()) for weight, head in heads.items()
+    }
+    assert shares[4.0] < 0.2 < shares[0.0]
 
 
 def test_it_learns_the_planted_foreground(fit: Callable[..., GraphHead], tmp_path: Path) -> None:
