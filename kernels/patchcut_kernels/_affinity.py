@@ -65,6 +65,7 @@ def affinity(
     Raises:
         TypeError: "[affinity] features must be float32, got float64".
         ValueError: "[affinity] features must be [n, d] or [b, n, d], got shape (3,)".
+        ValueError: "[affinity] features overflow: ...", with "dot" or a tiny `alpha`.
     ncut: W_ij = max(0, S_ij); cc: W = S - max(S) / alpha. DeepCut (2212.05853), section 3.
     """
     features = _checks.array(_OP, "features", features, np.float32, ("[n, d]", "[b, n, d]"))
@@ -75,8 +76,7 @@ def affinity(
     _checks.choice(_OP, "mode", mode, ("ncut", "cc"))
     if not (math.isfinite(threshold) and threshold >= 0):
         raise ValueError(f"[{_OP}] threshold must be at least 0, got {threshold}")
-    if not (math.isfinite(alpha) and alpha > 0):
-        raise ValueError(f"[{_OP}] alpha must be above 0, got {alpha}")
+    alpha = _checks.inverse(_OP, "alpha", alpha)
     out = _checks.output(_OP, "out", out, np.float32, (*batch, n, n))
     _checks.disjoint(_OP, out, features)
     degrees = np.empty((*batch, n), np.float32) if return_degrees else None
@@ -88,6 +88,6 @@ def affinity(
             kind == "cosine",
             mode == "cc",
             float(threshold),
-            float(alpha),
+            alpha,
         )
     return out if degrees is None else (out, degrees)

@@ -63,6 +63,16 @@ def disjoint(op: str, out: npt.NDArray[Any], *inputs: npt.NDArray[Any] | None) -
             raise ValueError(f"[{op}] out must not overlap an input, got memory that both use")
 
 
+def inverse(op: str, name: str, value: float) -> float:
+    """`value` as a float, above 0 and neither so small nor so large that its float32 inverse is lost."""
+    with np.errstate(divide="ignore", over="ignore"):
+        single = np.float32(value)
+        usable = single > 0 and 0 < np.float32(1) / single < np.inf
+    if not usable:
+        raise ValueError(f"[{op}] {name} must be above 0, with a finite inverse in float32, got {value}")
+    return float(value)
+
+
 def choice(op: str, name: str, value: str, allowed: Sequence[str]) -> None:
     """Raises unless `value` is one of `allowed`."""
     if value not in allowed:

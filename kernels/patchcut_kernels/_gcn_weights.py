@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,9 +113,8 @@ class GcnWeights:
             if din != width:
                 raise ValueError(f"[GcnWeights] {name} must take {width} inputs, got {din}")
             width = dout
-        if not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise ValueError(f"[GcnWeights] temperature must be above 0, got {self.temperature}")
-        _set(self, normalize=bool(self.normalize), temperature=float(self.temperature))
+        temperature = _checks.inverse("GcnWeights", "temperature", self.temperature)
+        _set(self, normalize=bool(self.normalize), temperature=temperature)
         _set(self, shift=shift, scale=scale, layers=layers, mlp=mlp)
 
     @property

@@ -49,6 +49,13 @@ bool pack_block(const Job& job, int64_t block) {
   return true;
 }
 
+void require_no_overflow(bool finite) {
+  if (!finite) {
+    throw std::invalid_argument(
+        "[affinity] features overflow: products and sums of theirs must fit float32, got NaN or infinity");
+  }
+}
+
 void pack_features(const Job& job) {
   std::atomic<bool> finite{true};
   parallel_for(job.blocks, job.simd.panel * job.d * 2, [&](int64_t begin, int64_t end) {
@@ -59,14 +66,15 @@ void pack_features(const Job& job) {
   if (!finite) throw std::invalid_argument("[affinity] features must be finite, got NaN or infinity");
 }
 
-// One tile of the upper triangle, and its mirror image below.
-void fill_tile(const Job& job, int64_t block_i, int64_t block_j, float* tile) {
+// One tile of the upper triangle, and its mirror image below. Returns whether it is finite.
+bool fill_tile(const Job& job, int64_t block_i, int64_t block_j, float* tile) {
   const int64_t panel = job.simd.panel;
   const int64_t rows = job.rows_of(block_i);
   const int64_t cols = job.rows_of(block_j);
   const int64_t i0 = job.first_row(block_i);
   const int64_t j0 = job.first_row(block_j);
   job.simd.gemm_panel(rows, job.d, job.rows + i0 * job.d, job.d, job.packed + j0 * job.d, tile, panel, panel);
+  if (!job.params.cosine && !job.simd.all_finite(rows * panel, tile)) return false;
   const float limit = job.params.cosine ? 1.0f : std::numeric_limits<float>::max();
   const bool sparse = job.params.mode == AffinityMode::kNCut;
   float* column_sums = tile + panel * panel;
@@ -75,13 +83,15 @@ void fill_tile(const Job& job, int64_t block_i, int64_t block_j, float* tile) {
   for (int64_t i = 0; i < rows; ++i) {
     std::copy_n(tile + i * panel, cols, job.affinity + (i0 + i) * job.n + j0);
   }
-  if (block_i == block_j) return;
+  if (block_i == block_j) return true;
   std::copy_n(column_sums, panel, job.sums(block_j, block_i));
   job.simd.store_transposed(rows, cols, tile, job.affinity + j0 * job.n + i0, job.n);
+  return true;
 }
 
 void fill_tiles(const Job& job) {
   const int64_t panel = job.simd.panel;
+  std::atomic<bool> finite{true};
   const int64_t tiles = job.blocks * (job.blocks + 1) / 2;
   parallel_for(tiles, panel * panel * job.d / 24, [&](int64_t begin, int64_t end) {
     Scratch scratch;
@@ -91,10 +101,11 @@ void fill_tiles(const Job& job) {
     while (j >= job.blocks - i) j -= job.blocks - i++;
     j += i;
     for (int64_t t = begin; t < end; ++t) {
-      fill_tile(job, i, j, tile);
+      if (!fill_tile(job, i, j, tile)) finite.store(false, std::memory_order_relaxed);
       if (++j == job.blocks) j = ++i;
     }
   });
+  require_no_overflow(finite);
 }
 
 float subtract_share_of_maximum(const Job& job) {
@@ -104,10 +115,17 @@ float subtract_share_of_maximum(const Job& job) {
     largest = std::max(largest, *std::max_element(row + i, row + job.blocks));
   }
   const float share = largest / job.params.alpha;
+  std::atomic<bool> finite{true};
   parallel_for(job.n, job.n / 4, [&](int64_t begin, int64_t end) {
     float* rows = job.affinity + begin * job.n;
-    job.simd.offset_row((end - begin) * job.n, rows, -share, rows);
+    const int64_t count = (end - begin) * job.n;
+    job.simd.offset_row(count, rows, -share, rows);
+    // A cosine less a share below 1e38 cannot overflow.
+    if ((!job.params.cosine || !(share < 1e38f)) && !job.simd.all_finite(count, rows)) {
+      finite.store(false, std::memory_order_relaxed);
+    }
   });
+  require_no_overflow(finite);
   return share;
 }
 
@@ -119,6 +137,7 @@ void add_degrees(const Job& job, double share, float* degrees) {
     }
     degrees[i] = static_cast<float>(total);
   }
+  require_no_overflow(job.simd.all_finite(job.n, degrees));
 }
 
 }  // namespace

@@ -87,7 +87,9 @@ inline Vec exp_vector(Vec x) {
   return reinterpret_cast<Vec>(reinterpret_cast<IntVec>(p) + exponent);
 }
 
-inline Vec elu(Vec x) { return x > 0.0f ? x : exp_vector(x < 0.0f ? x : Vec{}) - 1.0f; }
+// NaN and infinities of either sign come out as NaN or infinity, so that a check of the last layer sees them:
+// x * 0 - 1 is -1 for finite x. A sum that overflowed to -inf may have been on its way to any value.
+inline Vec elu(Vec x) { return x < 0.0f ? exp_vector(x < 0.0f ? x : Vec{}) + (x * 0.0f - 1.0f) : x; }
 
 }  // namespace
 }  // namespace patchcut::PATCHCUT_ISA

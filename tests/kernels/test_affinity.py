@@ -89,6 +89,29 @@ def test_cosine_of_extreme_rows(isa, rng, assert_close, factor):
     assert_close("affinity", pk.affinity(features), reference.affinity(features))
 
 
+@pytest.mark.parametrize("n", [2, 70])
+@pytest.mark.parametrize("mode", ["ncut", "cc"])
+def test_dot_products_that_overflow_are_an_error(isa, rng, n, mode):
+    features = clustered(rng, n, 9)
+    features[-1] = [1e30, -1e30] + [1e30] * 7
+    with pytest.raises(ValueError, match=r"^\[affinity\] features overflow"):
+        pk.affinity(features, kind="dot", mode=mode)
+    pk.affinity(features, mode=mode)
+
+
+def test_sums_and_shares_that_overflow_are_an_error(isa):
+    features = np.full((40, 1), 1.5e19, np.float32)
+    assert np.isfinite(pk.affinity(features, kind="dot")).all()
+    with pytest.raises(ValueError, match=r"^\[affinity\] features overflow"):
+        pk.affinity(features, kind="dot", return_degrees=True)
+    features[::2] *= -1
+    with pytest.raises(ValueError, match=r"^\[affinity\] features overflow"):
+        pk.affinity(features, kind="dot", mode="cc", alpha=0.5)
+    assert np.isfinite(pk.affinity(features, mode="cc", alpha=3e-38)).all()
+    with pytest.raises(ValueError, match=r"^\[affinity\] features overflow"):
+        pk.affinity(features, mode="cc", alpha=3e-38, return_degrees=True)
+
+
 def test_threads_do_not_change_a_bit(isa, rng, for_thread_counts):
     features = clustered(rng, 300, 100)
     for_thread_counts(lambda: np.vstack(pk.affinity(features, return_degrees=True)))
@@ -162,6 +185,13 @@ GOOD = np.ones((4, 3), np.float32)
         (GOOD, {"threshold": -0.1}, ValueError, "threshold must be at least 0"),
         (GOOD, {"threshold": float("nan")}, ValueError, "threshold must be at least 0"),
         (GOOD, {"alpha": 0.0}, ValueError, "alpha must be above 0"),
+        (
+            GOOD,
+            {"alpha": 1e-60},
+            ValueError,
+            "alpha must be above 0, with a finite inverse in float32, got 1e-60",
+        ),
+        (GOOD, {"alpha": float("nan")}, ValueError, "alpha must be above 0"),
         (GOOD, {"out": [0]}, TypeError, "out must be a numpy array"),
         (GOOD, {"out": np.empty((4, 3), np.float32)}, ValueError, r"out must have shape \(4, 4\)"),
         (GOOD, {"out": np.empty((4, 4))}, TypeError, "out must be float32, got float64"),

@@ -109,6 +109,38 @@ def test_sharp_temperature_gives_finite_rows(isa, rng):
     np.testing.assert_array_equal(got.argmax(1), want.argmax(1))
 
 
+@pytest.mark.parametrize("temperature", [3e-39, 1e38])
+def test_extreme_temperatures_give_finite_rows(isa, rng, temperature):
+    features, edges = graph(rng, 40, 8)
+    weights = dataclasses.replace(random_weights(rng, 8, [6], [4]), temperature=temperature)
+    np.testing.assert_allclose(pk.gcn_forward(features, edges, weights).sum(1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("mlp", [[3], [5, 3]])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_affinity_that_is_not_finite_is_found_with_degrees_given(isa, rng, mlp, bad):
+    features, edges = graph(rng, 37, 12)
+    weights = random_weights(rng, 12, [21, 7], mlp)
+    degrees = edges.sum(1)
+    edges[17, 5] = bad
+    with pytest.raises(ValueError, match=r"^\[gcn_forward\] affinity and the logits it leads to"):
+        pk.gcn_forward(features, edges, weights, degrees=degrees)
+
+
+@pytest.mark.parametrize("root", [True, False])
+@pytest.mark.parametrize("bias", [3e38, -3e38])
+def test_weights_that_overflow_inside_are_an_error(isa, rng, root, bias):
+    features, edges = graph(rng, 40, 12)
+    weights = random_weights(rng, 12, [9], [6, 3], root=root)
+    large = pk.LinearLayer(np.sign(weights.mlp[0].weight) * np.float32(3e38), np.full(6, bias, np.float32))
+    with pytest.raises(ValueError, match=r"^\[gcn_forward\] affinity and the logits it leads to"):
+        pk.gcn_forward(features, edges, dataclasses.replace(weights, mlp=(large, weights.mlp[1])))
+    theta = np.sign(weights.layers[0].theta) * np.float32(3e38)
+    layer = pk.GcnLayer(theta, weights.layers[0].root, np.full(9, bias, np.float32))
+    with pytest.raises(ValueError, match=r"^\[gcn_forward\] affinity and the logits it leads to"):
+        pk.gcn_forward(features, edges, dataclasses.replace(weights, layers=(layer,)))
+
+
 def test_permuted_nodes_permute_rows(isa, rng):
     features, edges = graph(rng, 61, 16)
     weights = random_weights(rng, 16, [8], [3])
@@ -220,5 +252,6 @@ def test_weights_are_validated_and_frozen(rng):
         dataclasses.replace(good, mlp=())
     with pytest.raises(ValueError, match=r"^\[GcnWeights\] mlp\[0\] must take 3 inputs, got 5"):
         dataclasses.replace(good, mlp=(pk.LinearLayer(matrix(rng, 5, 2), matrix(rng, 2)),))
-    with pytest.raises(ValueError, match=r"^\[GcnWeights\] temperature must be above 0"):
-        dataclasses.replace(good, temperature=0.0)
+    for temperature in (0.0, -1.0, 1e-60, 1e-39, 1e39, np.inf, np.nan):
+        with pytest.raises(ValueError, match=r"^\[GcnWeights\] temperature must be above 0"):
+            dataclasses.replace(good, temperature=temperature)

@@ -13,7 +13,7 @@ struct AffinityParams {
   float alpha = 3.0f;      // CC: W = S - max(S) / alpha
 };
 
-// Throws std::invalid_argument where features are not finite.
+// Throws std::invalid_argument where features are not finite or the result overflows.
 void affinity_cpu(const float* features,  // [n, d]
                   int64_t n, int64_t d, const AffinityParams& params,
                   float* affinity,  // [n, n]
