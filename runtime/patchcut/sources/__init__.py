@@ -16,7 +16,7 @@ from patchcut.frames import ColorOrder, Frame, check_color
 from patchcut.sources.arrays import FrameSource
 from patchcut.sources.base import Source, SourceKind
 from patchcut.sources.photos import PHOTO_SUFFIXES, PhotoSource, read_photo
-from patchcut.sources.video import VIDEO_SUFFIXES, LiveVideo, VideoFile
+from patchcut.sources.video import VIDEO_SUFFIXES, LiveVideo, VideoFile, without_password
 
 __all__ = ["Source", "SourceKind", "open_source"]
 
@@ -29,18 +29,21 @@ def open_source(source: object, *, color: ColorOrder = "bgr", every: int = 1) ->
 
     Args:
         source: path of a photo, a video, or a folder (walked to its leaves, in natural order); a glob; a list
-            of photos and folders; an index of a camera, as int or digits; a URL (rtsp://, http://, ...);
-            one frame; or an iterable of frames.
+            of photos, folders and globs; an index of a camera, as int, or as digits where no file or folder
+            has that name; a URL (rtsp://, http://, ...); one frame; an iterable of frames or of paths of
+            photos; or a source that is open already.
         color: order of the last axis of arrays; files and cameras say their own.
         every: take frames 0, every, 2 * every, ...
     Raises:
         SourceError: nothing in `source` can be read; what is wrong with a part of it goes to `.problems`.
-        OptionError: `color` or `every` is not allowed.
+        OptionError: `color` or `every` is not allowed; `every` was given for a source that is open already.
     """
     check_color(color)
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         raise OptionError("every", f"must be a whole number from 1, got {every!r}")
     if isinstance(source, Source):
+        if every != 1:
+            raise OptionError("every", f"must be given where {source.name} is opened, got {every} afterwards")
         return source
     if isinstance(source, int) and not isinstance(source, bool):
         return LiveVideo(source, every=every)
@@ -65,7 +68,7 @@ def _as_frames(source: Any) -> Iterable[object]:
 def _open_text(text: str, every: int) -> Source:
     if not text:
         raise SourceError("source", "is an empty text", "name a photo, video, folder, camera or stream")
-    if text.isdecimal():
+    if text.isdecimal() and not Path(text).exists():
         return LiveVideo(int(text), every=every)
     if device := _CAMERA_DEVICE.fullmatch(text):
         return LiveVideo(int(device[1]), every=every)
@@ -114,20 +117,34 @@ def _open_file(path: Path, every: int) -> Source:
 
 def _open_folder(folder: Path, every: int) -> Source:
     problems: list[str] = []
-    files = _walk(folder, problems)
-    photos = [path for path in files if path.suffix.lower() in PHOTO_SUFFIXES]
-    if not photos:
-        raise SourceError(str(folder), "holds no photos", _instead_of_photos(files))
-    source = PhotoSource(photos[::every], folder, str(folder))
+    source = PhotoSource(_photos_in(folder, problems)[::every], folder, str(folder))
     source.problems += problems
     return source
 
 
-def _walk(folder: Path, problems: list[str]) -> list[Path]:
+def _photos_in(folder: Path, problems: list[str]) -> list[Path]:
+    """Every photo below `folder`; folders that cannot be listed are told in `problems`.
+
+    Raises:
+        SourceError: there is none.
+    """
+    errors: list[SourceError] = []
+    files = _walk(folder, errors)
+    photos = [path for path in files if path.suffix.lower() in PHOTO_SUFFIXES]
+    if not photos and errors:
+        raise errors[0]
+    if not photos:
+        raise SourceError(str(folder), "holds no photos", _instead_of_photos(files))
+    problems += map(str, errors)
+    return photos
+
+
+def _walk(folder: Path, errors: list[SourceError]) -> list[Path]:
     """Every file below `folder` that is not hidden, in natural order; links to folders are not followed."""
 
     def unreadable(error: OSError) -> None:
-        problems.append(str(SourceError(str(error.filename), f"cannot be listed: {error.strerror}")))
+        what = f"cannot be listed: {error.strerror}"
+        errors.append(SourceError(str(error.filename), what, "check the folder's rights"))
 
     found: list[Path] = []
     for parent, folders, names in os.walk(folder, onerror=unreadable):
@@ -144,16 +161,31 @@ def _instead_of_photos(files: list[Path]) -> str:
 
 
 def _open_glob(pattern: str, every: int) -> Source:
+    files = _matches(pattern)
+    if len(files) == 1:
+        return _open_file(files[0], every)
+    photos = _photos_of_glob(pattern, files)
+    return PhotoSource(photos[::every], _common_folder(photos), pattern)
+
+
+def _matches(pattern: str) -> list[Path]:
+    """Files that a glob matches.
+
+    Raises:
+        SourceError: there is none.
+    """
     matches = map(Path, glob.iglob(pattern, recursive=True))  # noqa: PTH207 - Path.glob wants a root apart
     files = _in_order(path for path in matches if path.is_file())
     if not files:
         raise SourceError(pattern, "matches no file", "check the pattern; ** walks through folders")
-    if len(files) == 1:
-        return _open_file(files[0], every)
+    return files
+
+
+def _photos_of_glob(pattern: str, files: list[Path]) -> list[Path]:
     photos = [path for path in files if path.suffix.lower() in PHOTO_SUFFIXES]
     if not photos:
         raise SourceError(pattern, f"matches {len(files)} files, but no photo", _instead_of_photos(files))
-    return PhotoSource(photos[::every], _common_folder(photos), pattern)
+    return photos
 
 
 def _open_list(texts: list[str], every: int) -> Source:
@@ -161,34 +193,40 @@ def _open_list(texts: list[str], every: int) -> Source:
     if len(texts) == 1:
         return _open_text(texts[0], every)
     photos: list[Path] = []
-    errors: list[SourceError] = []
+    problems: list[str] = []
+    first: SourceError | None = None
     for text in texts:
         try:
-            photos += _photos_of(Path(text).expanduser())
+            photos += _photos_of(text, problems)
         except SourceError as error:
-            errors.append(error)
-    if not photos:
-        raise errors[0]
+            first = first or error
+            problems.append(str(error))
+    if first is not None and not photos:
+        raise first
     source = PhotoSource(photos[::every], _common_folder(photos), f"{len(texts)} paths")
-    source.problems += [str(error) for error in errors]
+    source.problems += problems
     return source
 
 
-def _photos_of(path: Path) -> list[Path]:
+def _photos_of(text: str, problems: list[str]) -> list[Path]:
+    """The photos that one of several paths names."""
+    path = Path(text).expanduser()
     if path.is_dir():
-        photos = [file for file in _walk(path, []) if file.suffix.lower() in PHOTO_SUFFIXES]
-        if not photos:
-            raise SourceError(str(path), "holds no photos", _PHOTO_REMEDY)
-        return photos
-    if not path.is_file():
-        raise _missing(str(path))
-    if path.suffix.lower() in VIDEO_SUFFIXES:
-        raise SourceError(str(path), "is a video among photos", "run each video by itself")
-    return [path]
+        return _photos_in(path, problems)
+    if path.is_file():
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            raise SourceError(text, "is a video among photos", "run each video by itself")
+        return [path]
+    if "://" in text:
+        raise SourceError(without_password(text), "is an address among photos", "run it by itself")
+    if glob.has_magic(text):
+        return _photos_of_glob(text, _matches(str(path)))
+    raise _missing(text)
 
 
 def _common_folder(paths: list[Path]) -> Path:
-    return Path(os.path.commonpath([path.parent for path in paths]))
+    """The deepest folder that holds them all; absolute, so that relative and absolute paths may be mixed."""
+    return Path(os.path.commonpath([path.absolute().parent for path in paths]))
 
 
 def _in_order(paths: Iterable[Path]) -> list[Path]:

@@ -1,21 +1,24 @@
-"""Frames that are already in memory: arrays, PIL images, or any iterable of them."""
+"""Frames that a program hands over: arrays, PIL images, or any iterable of them or of paths of photos."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
-from patchcut.errors import FrameError
+from patchcut.errors import FrameError, SourceError
 from patchcut.frames import ColorOrder, Frame, as_frame
 from patchcut.sources.base import Source, SourceKind
+from patchcut.sources.photos import read_photo
 
 
 class FrameSource(Source):
     """Items of an iterable, each checked as it comes.
 
     Args:
-        items: arrays [H, W, 3] uint8, PIL images or Frames; taken one at a time.
+        items: arrays [H, W, 3] uint8, PIL images, Frames, or paths of photos; taken one at a time.
         color: order of an array's last axis.
         every: take items 0, every, 2 * every, ...
     """
@@ -38,8 +41,16 @@ class FrameSource(Source):
     def __iter__(self) -> Iterator[Frame]:
         for index, item in islice(enumerate(self._items), 0, None, self._every):
             try:
-                frame = as_frame(item, self._color)
+                frame = self._frame(item)
             except FrameError as error:
                 self.problems.append(str(FrameError(f"frame {index}", error.what, error.remedy)))
-                continue
-            yield frame if isinstance(item, Frame) else replace(frame, index=index)
+            except SourceError as error:
+                self.problems.append(str(error))
+            else:
+                yield frame if isinstance(item, Frame) else replace(frame, index=index)
+
+    def _frame(self, item: object) -> Frame:
+        if isinstance(item, str | os.PathLike):
+            path = Path(os.fspath(item))
+            return Frame(read_photo(path), "bgr", path.as_posix())
+        return as_frame(item, self._color)

@@ -40,11 +40,11 @@ class PhotoSource(Source):
     def __init__(self, paths: Sequence[Path], root: Path, name: str) -> None:
         super().__init__("images", name, total=len(paths))
         self._paths = paths
-        self._root = root
+        self._root = root.absolute()
 
     def __iter__(self) -> Iterator[Frame]:
         for index, path in enumerate(self._paths):
-            name = path.relative_to(self._root).as_posix()
+            name = path.absolute().relative_to(self._root).as_posix()
             try:
                 image = read_photo(path, name)
             except SourceError as error:
