@@ -2,20 +2,21 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
+import time
 import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from patchcut.errors import OptionError, SourceError
 from patchcut.frames import Frame
-from patchcut.sources import Source, open_source
+from patchcut.sources import Source, open_source, video
 from patchcut.sources.photos import is_whole, read_photo
 from patchcut.sources.video import without_password
 from PIL import Image
-
-DATA = Path(__file__).parents[2].parent / "shared/data"
 
 
 def picture(height: int = 60, width: int = 80, seed: int = 0) -> np.ndarray:
@@ -219,6 +220,63 @@ def test_list_of_photos_and_folders(folder: Path) -> None:
         open_source(["one.jpg", "two.jpg"])
 
 
+def test_relative_and_absolute_paths_mix(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert names(open_source(["img2.JPG", str(folder / "img10.jpg")])) == ["img2.JPG", "img10.jpg"]
+    assert names(open_source(["img2.JPG", "b"])) == ["img2.JPG", "b/übung [1].png"]
+    monkeypatch.chdir(folder / "b")
+    assert names(open_source("../img*")) == ["img2.JPG", "img10.jpg"]
+
+
+def test_globs_among_several_paths_are_opened(folder: Path) -> None:
+    source = open_source([str(folder / "b" / "*.png"), str(folder / "img*"), str(folder / "*.gif")])
+    assert names(source) == ["b/übung [1].png", "img2.JPG", "img10.jpg"]
+    assert [problem.partition("] ")[2] for problem in source.problems] == [
+        "matches no file; check the pattern; ** walks through folders"
+    ]
+    address = "rtsp://me:secret@host/x"
+    assert open_source([str(folder / "img2.JPG"), address]).problems == [
+        "[rtsp://me@host/x] is an address among photos; run it by itself"
+    ]
+
+
+def test_folders_that_cannot_be_listed_are_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_scandir = os.scandir
+
+    def scandir(path: str) -> Any:
+        if Path(path).name == "b":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real_scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    said = f"[{folder / 'b'}] cannot be listed: Permission denied; check the folder's rights"
+    for source in (open_source(folder), open_source([folder, folder / "img2.JPG"])):
+        assert said in source.problems and "img2.JPG" in names(source)
+    with pytest.raises(SourceError, match="cannot be listed: Permission denied"):
+        open_source(folder / "b")
+
+
+def test_a_name_of_digits_is_a_path_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "2024").mkdir()
+    (tmp_path / "2024" / "x.png").write_bytes(encoded(".png"))
+    assert names(open_source("2024")) == ["x.png"]
+    with pytest.raises(SourceError, match=r"\[camera 2025\] cannot be opened"):
+        open_source("2025")
+
+
+def test_an_iterable_of_paths_is_photos(folder: Path) -> None:
+    source = open_source(path for path in (folder / "img2.JPG", str(folder / "cut.jpg"), picture()))
+    frames = list(source)
+    assert [(frame.name, frame.index) for frame in frames] == [(f"{folder}/img2.JPG", 0), ("", 2)]
+    assert frames[0].image.shape == (60, 80, 3)
+    assert source.problems == [
+        f"[{folder}/cut.jpg] is cut short: its end is missing; copy or download it again"
+    ]
+
+
 @pytest.mark.parametrize(("every", "indices"), [(1, [0, 1, 2, 3, 4]), (2, [0, 2, 4]), (9, [0])])
 def test_every(tmp_path: Path, every: int, indices: list[int]) -> None:
     video = open_source(write_video(tmp_path / "x.avi", frames=5), every=every)
@@ -299,11 +357,9 @@ def test_stopping_early_is_no_problem(tmp_path: Path) -> None:
     assert source.problems == []
 
 
-def test_real_videos() -> None:
-    if not DATA.is_dir():
-        pytest.skip(f"no {DATA}")
+def test_real_videos(shared_data: Path) -> None:
     for name, count in (("damaged.avi", 270), ("cars.mp4", 377)):
-        with open_source(DATA / "videos" / name) as source:
+        with open_source(shared_data / "videos" / name) as source:
             times = [frame.time_s for frame in source]
         assert len(times) == source.total == count
         assert times == sorted(times)
@@ -339,3 +395,124 @@ def test_what_is_no_source(source: object) -> None:
 def test_open_source_is_handed_through(folder: Path) -> None:
     source = open_source(folder)
     assert open_source(source) is source
+    with pytest.raises(OptionError, match=r"\[every\] must be given where .* is opened, got 2 afterwards"):
+        open_source(source, every=2)
+
+
+class FakeCapture:
+    """A capture that answers `grab` as often as `send` allows; frame i is filled with i."""
+
+    def __init__(self, count: int = 0) -> None:
+        self.count = count
+        self.asked = self.sent = self.released = 0
+        self._sent = threading.Semaphore(0)
+        self._ended = False
+
+    def send(self, frames: int) -> None:
+        """Let so many more frames come, and wait until all have been read and another is asked for."""
+        self.sent += frames
+        for _ in range(frames):
+            self._sent.release()
+        deadline = time.monotonic() + 10
+        while self.asked <= self.sent and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    def end(self) -> None:
+        self._ended = True
+        self._sent.release()
+
+    def isOpened(self) -> bool:
+        return True
+
+    def get(self, what: int) -> float:
+        return {cv2.CAP_PROP_FPS: 30.0, cv2.CAP_PROP_FRAME_COUNT: float(self.count)}.get(what, 0.0)
+
+    def set(self, what: int, value: float) -> bool:
+        return True
+
+    def grab(self) -> bool:
+        self.asked += 1
+        self._sent.acquire()
+        return not self._ended
+
+    def retrieve(self) -> tuple[bool, np.ndarray]:
+        return True, np.full((2, 2, 3), self.asked - 1, np.uint8)
+
+    def release(self) -> None:
+        self.released += 1
+        self._ended = True
+        self._sent.release()
+
+
+def live(monkeypatch: pytest.MonkeyPatch, capture: FakeCapture, every: int = 1) -> Source:
+    monkeypatch.setattr(video, "_open_camera", lambda index: capture)
+    return open_source(0, every=every)
+
+
+def live_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "patchcut-live"]
+
+
+def test_a_slow_reader_of_a_live_source_gets_the_newest_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    capture = FakeCapture()
+    with live(monkeypatch, capture) as source:
+        frames = iter(source)
+        threading.Timer(0.05, capture.send, [1]).start()
+        assert next(frames).index == 0
+        capture.send(5)
+        newest = next(frames)
+        assert (newest.index, newest.image[0, 0, 0], source.live, source.dropped) == (5, 5, True, 4)
+        capture.send(1)
+        assert next(frames).index == 6
+        capture.end()
+        assert list(frames) == []
+    assert source.dropped == 4
+    assert source.problems[0].startswith("[camera 0] stopped sending after 7 frames")
+    assert capture.released and not live_threads()
+
+
+def test_every_counts_the_frames_of_a_live_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    capture = FakeCapture()
+    with live(monkeypatch, capture, every=3) as source:
+        frames = iter(source)
+        threading.Timer(0.05, capture.send, [1]).start()
+        assert next(frames).index == 0
+        capture.send(7)
+        assert (next(frames).index, source.dropped) == (6, 1)
+        capture.end()
+
+
+@pytest.mark.parametrize("how", ["close", "break", "never started"])
+def test_a_live_source_stops_its_thread(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    capture = FakeCapture()
+    source = live(monkeypatch, capture)
+    frames = iter(source)
+    if how != "never started":
+        threading.Timer(0.05, capture.send, [1]).start()
+        next(frames)
+        threading.Timer(0.05, capture.send, [1]).start()  # the read that it waits in ends
+    if how == "break":
+        frames.close()  # type: ignore[attr-defined]
+    source.close()
+    source.close()
+    assert capture.released and not live_threads()
+    assert source.problems == []
+
+
+def test_what_a_live_source_raises_reaches_its_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    capture = FakeCapture()
+    monkeypatch.setattr(capture, "grab", lambda: 1 / 0)
+    with live(monkeypatch, capture) as source, pytest.raises(ZeroDivisionError):
+        list(source)
+    assert capture.released and not live_threads()
+
+
+def test_a_recording_behind_an_address_is_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    capture = FakeCapture(count=4)
+    for _ in range(4):
+        capture._sent.release()
+    monkeypatch.setattr(video, "_open_stream", lambda url: capture)
+    threading.Timer(0.2, capture.end).start()
+    with open_source("http://host/x.mp4") as source:
+        assert [frame.index for frame in source] == [0, 1, 2, 3]
+    assert (source.live, source.dropped, source.total, source.problems) == (False, 0, 4, [])

@@ -23,6 +23,8 @@ class Source(ABC):
         total: frames to come, None where nobody can know.
         fps: frames a second of the recording or camera, None where it has no clock.
         problems: one line for every thing skipped, `[name] what; remedy`; complete once iteration ends.
+        live: frames come at their own pace, and a newer one replaces one that was not taken in time.
+        dropped: frames so replaced.
     """
 
     def __init__(
@@ -32,7 +34,12 @@ class Source(ABC):
         self.name = name
         self.total = total
         self.fps = fps
+        self.live = False
         self.problems: list[str] = []
+
+    @property
+    def dropped(self) -> int:
+        return 0
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:

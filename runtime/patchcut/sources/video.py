@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from patchcut.errors import SourceError
 from patchcut.frames import Frame
 from patchcut.opencv import load_cv2
 from patchcut.sources.base import Source, SourceKind
+from patchcut.sources.newest import NewestFrames
 
 _VIDEOS = "mp4 m4v mov avi mkv webm mpg mpeg ts mts m2ts wmv flv 3gp ogv mjpeg mjpg"
 VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _VIDEOS.split())
@@ -107,6 +108,10 @@ class VideoFile(Source):
 class LiveVideo(Source):
     """Frames of a camera or a network stream, until it ends; `time_s` counts from its opening.
 
+    A live picture is read on a thread of its own and only its newest frame is kept: who is slower than the
+    camera misses frames (`index` jumps, `dropped` counts them) and never lags behind. A recording behind a
+    URL, which says how many frames it has, is read to its last frame like a file.
+
     Args:
         address: index of a camera, or a URL.
         every: yield frames 0, every, 2 * every, ...
@@ -123,22 +128,45 @@ class LiveVideo(Source):
         self._frames_in_file = _frame_count(self._capture) if kind == "stream" else None
         self._every = every
         self._start_s = time.monotonic()
+        self._newest: NewestFrames | None = None
         total = None if self._frames_in_file is None else -(-self._frames_in_file // every)
         super().__init__(kind, name, total=total, fps=_frame_rate(self._capture))
+        self.live = self._frames_in_file is None
 
     def __iter__(self) -> Iterator[Frame]:
-        index = 0
-        while self._capture.grab():
-            if index % self._every == 0:
-                ok, image = self._capture.retrieve()
-                if not ok:
-                    break
-                yield Frame(image, "bgr", self.name, index, time.monotonic() - self._start_s)
-            index += 1
-        self._tell_end(index)
+        if not self.live:
+            yield from self._read()
+            return
+        self._newest = NewestFrames(self._read())
+        try:
+            yield from self._newest
+        finally:
+            self._newest.stop()
+
+    @property
+    def dropped(self) -> int:
+        return 0 if self._newest is None else self._newest.dropped
 
     def close(self) -> None:
-        self._capture.release()
+        if self._newest is None:
+            self._capture.release()
+        else:
+            self._newest.stop()  # its thread releases the capture: nobody else may while it reads
+
+    def _read(self) -> Generator[Frame, None, None]:
+        """Every frame in its turn; releases the capture at the end."""
+        index = 0
+        try:
+            while self._capture.grab():
+                if index % self._every == 0:
+                    ok, image = self._capture.retrieve()
+                    if not ok:
+                        break
+                    yield Frame(image, "bgr", self.name, index, time.monotonic() - self._start_s)
+                index += 1
+            self._tell_end(index)
+        finally:
+            self._capture.release()
 
     def _tell_end(self, frames: int) -> None:
         if frames == 0:
