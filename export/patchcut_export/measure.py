@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import patchcut
 from patchcut import Segmenter
-from patchcut.bundle import EMBEDDED, ReportRow, open_bundle
-from patchcut.errors import OutputError
+from patchcut.bundle import ReportRow, open_bundle
+from patchcut.errors import OptionError, OutputError
 from patchcut.segmenter import Description
 from patchcut.sources.photos import read_photo
 from patchcut.whole_files import write_image, write_whole
@@ -38,7 +38,7 @@ class EvalRequest:
         size, precision, refine, threads: as `patchcut.load` takes them.
         scores: JSON lines file to write, or None.
         grid: picture file to write, or None.
-        record: whether the bundle's report is rewritten.
+        record: whether the report of `bundle` is rewritten.
     """
 
     layout: str
@@ -84,7 +84,14 @@ class EvalReport:
 
 
 def measure(request: EvalRequest, bar: StepBar) -> EvalReport:
-    """Runs the bundle over the dataset, and writes what the request asks for."""
+    """Runs the bundle over the dataset, and writes what the request asks for.
+
+    Raises:
+        OptionError: an option has a value that is not allowed, or `record` comes without a bundle.
+        PatchcutError: the dataset or the bundle cannot be read, or a file cannot be written.
+    """
+    if request.record and request.bundle is None:
+        raise OptionError("record", "must say which bundle it changes, got none", "add --bundle FILE")
     examples = open_dataset(request.layout, request.root)
     _check_outputs(request)
     segmenter = patchcut.load(
@@ -103,14 +110,14 @@ def measure(request: EvalRequest, bar: StepBar) -> EvalReport:
         write_whole(request.scores, "".join(json.dumps(asdict(score)) + "\n" for score in scores).encode())
     if request.grid is not None:
         _write_grid(request.grid, segmenter, examples, scores)
-    if request.record:
-        _record(request, report)
+    if request.record and request.bundle is not None:
+        _record(request.bundle, report)
     return report
 
 
 def _check_outputs(request: EvalRequest) -> None:
     """Nothing, if all that the request asks for can be written."""
-    record = (request.bundle or EMBEDDED) if request.record else None
+    record = request.bundle if request.record else None
     for path in (request.scores, request.grid, record):
         if path is not None:
             check_place(path)
@@ -118,8 +125,8 @@ def _check_outputs(request: EvalRequest) -> None:
         raise OutputError("output", f"cannot draw {request.grid}", "name a .jpg or .png file")
 
 
-def _record(request: EvalRequest, report: EvalReport) -> None:
-    """Puts the numbers into the bundle's report, in the place of older ones of the same kind."""
+def _record(path: Path, report: EvalReport) -> None:
+    """Puts the numbers into a bundle's report, in the place of older ones of the same kind."""
     what = report.segmenter
     rows = [
         ReportRow.model_validate(
@@ -136,10 +143,10 @@ def _record(request: EvalRequest, report: EvalReport) -> None:
         )
         for metric, value in report.summary.metrics.items()
     ]
-    with open_bundle(request.bundle) as bundle:
+    with open_bundle(path) as bundle:
         new = {_kind(row) for row in rows}
         kept = [row for row in bundle.spec.report if _kind(row) not in new]
-        rewrite_bundle(bundle, request.bundle or EMBEDDED, report=(*kept, *rows))
+        rewrite_bundle(bundle, path, report=(*kept, *rows))
 
 
 def _kind(row: ReportRow) -> tuple[str, str, int, str, str]:

@@ -20,7 +20,7 @@ from hypothesis.extra import numpy as hnp
 pytest.importorskip("torch", reason="needs patchcut[export]")
 pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
-from patchcut.bundle import open_bundle
+from patchcut.bundle import EMBEDDED, open_bundle
 from patchcut_export.datasets import Example, open_dataset
 from patchcut_export.evaluation import Score, box_ious, evaluate, mask_iou, score, summarize
 
@@ -178,6 +178,15 @@ def test_record_replaces_rows_of_the_same_kind(
     assert after["mean foreground IoU", 96, "int8"][1] == 7
     assert after["mean foreground IoU", 64, "fp32"] == before["mean foreground IoU", 64, "fp32"]
     assert "mean foreground IoU" in capfd.readouterr().out
+
+
+def test_recording_must_name_the_bundle_it_changes(
+    run_cli: Patchcut, masks_root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = EMBEDDED.stat()
+    assert run_cli("export", "eval", "masks", "--root", masks_root, "--record") == 2
+    assert "[record] must say which bundle it changes, got none; add --bundle FILE" in capfd.readouterr().err
+    assert EMBEDDED.stat() == before
 
 
 def bad_size(root: Path) -> None:
