@@ -6,10 +6,10 @@
 #include "patchcut/threads.h"
 
 NB_MODULE(_C, module) {
-  module.def("get_threads", &patchcut::get_threads,
-             "Threads that one op may use, the calling one included: PATCHCUT_THREADS, else min(cores, 4).");
-  module.def("set_threads", &patchcut::set_threads,
-             "Sets how many threads one op may use, 1 to 256; results do not depend on it.");
+  using Release = nanobind::call_guard<nanobind::gil_scoped_release>;
+  module.def("default_threads", &patchcut::default_threads, nanobind::arg("root"));
+  module.def("get_threads", &patchcut::get_threads, Release());
+  module.def("set_threads", &patchcut::set_threads, Release());
   module.def("available_isas", &patchcut::available_isas,
              "Instruction sets that this build holds and this machine can run, slowest first.");
   module.def("get_isa", &patchcut::get_isa,

@@ -5,12 +5,13 @@
 
 from . import reference
 from ._affinity import affinity
-from ._C import available_isas, get_isa, get_threads, set_isa, set_threads
+from ._C import available_isas, get_isa, set_isa
 from ._gcn import gcn_forward
 from ._gcn_weights import GcnLayer, GcnWeights, LinearLayer
 from ._masks import RegionStats, connected_components, region_stats, upsample_argmax
 from ._preprocess import letterbox_xyxy, preprocess
 from ._relabel import relabel
+from ._threads import default_threads, get_threads, set_threads
 
 __all__ = [
     "GcnLayer",
@@ -20,6 +21,7 @@ __all__ = [
     "affinity",
     "available_isas",
     "connected_components",
+    "default_threads",
     "gcn_forward",
     "get_isa",
     "get_threads",

@@ -79,10 +79,12 @@ def choice(op: str, name: str, value: str, allowed: Sequence[str]) -> None:
         raise ValueError(f"[{op}] {name} must be {' or '.join(map(repr, allowed))}, got {value!r}")
 
 
-def integer(op: str, name: str, value: object, least: int) -> int:
-    """`value` as an int of at least `least`."""
+def integer(op: str, name: str, value: object, least: int, most: int | None = None) -> int:
+    """`value` as an int from `least` to `most`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"[{op}] {name} must be an int, got {type(value).__name__}")
+    if most is not None and not least <= value <= most:
+        raise ValueError(f"[{op}] {name} must be {least} to {most}, got {value}")
     if value < least:
         raise ValueError(f"[{op}] {name} must be at least {least}, got {value}")
     return int(value)

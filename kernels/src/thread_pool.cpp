@@ -1,12 +1,13 @@
 #include "thread_pool.h"
 
-#include <unistd.h>
+#include <pthread.h>
 
 #include <atomic>
 #include <condition_variable>
 #include <cstdlib>
 #include <exception>
 #include <mutex>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -32,8 +33,13 @@ inline void pause_core() {
 
 class ThreadPool {
  public:
-  explicit ThreadPool(int threads) : process_(getpid()), threads_(threads) {
-    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { serve(); });
+  // Starts as many threads as the system allows.
+  explicit ThreadPool(int threads) {
+    workers_.reserve(threads - 1);
+    try {
+      while (static_cast<int>(workers_.size()) < threads - 1) workers_.emplace_back([this] { serve(); });
+    } catch (const std::exception&) {
+    }
   }
 
   ~ThreadPool() {
@@ -46,11 +52,10 @@ class ThreadPool {
     for (std::thread& worker : workers_) worker.join();
   }
 
-  int threads() const { return threads_; }
-  bool survived_fork() const { return process_ != getpid(); }
+  int threads() const { return 1 + static_cast<int>(workers_.size()); }
 
   void run(int64_t count, int64_t grain, ParallelBody body, void* context) {
-    open(count, std::max(grain, count / (int64_t{8} * threads_)), body, context);
+    open(count, std::max(grain, count / (int64_t{8} * threads())), body, context);
     work();
     close();
     if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
@@ -103,8 +108,6 @@ class ThreadPool {
   void serve();
   bool join_job(uint64_t* seen);
 
-  const pid_t process_;
-  const int threads_;
   std::vector<std::thread> workers_;
   std::mutex mutex_;
   std::condition_variable wake_;
@@ -141,10 +144,9 @@ void ThreadPool::serve() {
   }
 }
 
-int default_threads() {
-  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+int threads_at_start() {
   const char* text = std::getenv("PATCHCUT_THREADS");
-  if (text == nullptr || *text == '\0') return std::min(cores, 4);
+  if (text == nullptr || *text == '\0') return default_threads();
   char* end = nullptr;
   const long count = std::strtol(text, &end, 10);
   if (*end != '\0' || count < 1 || count > kMaxThreads) {
@@ -153,24 +155,42 @@ int default_threads() {
   return static_cast<int>(count);
 }
 
-// Held while a job runs: a second Python thread then works alone, which gives the same result.
-std::mutex pool_mutex;
-// A plain pointer, never freed at exit: a worker may outlive static destructors.
-ThreadPool* pool = nullptr;
+struct Shared {
+  // Held while a job runs: a second caller then works alone, which gives the same result.
+  std::mutex mutex;
+  // A plain pointer, never freed at exit: a worker may outlive static destructors.
+  ThreadPool* pool = nullptr;
+};
+
+alignas(Shared) unsigned char shared_memory[sizeof(Shared)];
+Shared* shared = new (shared_memory) Shared;
+// Of the pool, which a fork loses; 0 before the first one.
+std::atomic<int> threads_in_use{0};
+
+// A child has none of its parent's threads, and another thread may have held the mutex: both are made anew.
+// The old pool is left as it is.
+void start_anew() { shared = new (shared_memory) Shared; }
+
+[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, start_anew);
+
+void replace_pool(int threads) {
+  ThreadPool* old = std::exchange(shared->pool, new ThreadPool(threads));
+  threads_in_use.store(shared->pool->threads());
+  delete old;
+}
 
 ThreadPool& current_pool() {
-  // After a fork the workers are gone; the old object is left as it is, since its locks may be held.
-  if (pool == nullptr || pool->survived_fork()) {
-    pool = new ThreadPool(pool == nullptr ? default_threads() : pool->threads());
-  }
-  return *pool;
+  const int threads = threads_in_use.load();
+  if (shared->pool == nullptr) replace_pool(threads == 0 ? threads_at_start() : threads);
+  return *shared->pool;
 }
 
 }  // namespace
 
 void run_parallel(int64_t count, int64_t grain, ParallelBody body, void* context) {
-  std::unique_lock<std::mutex> lock(pool_mutex, std::defer_lock);
-  if (inside_parallel || !lock.try_lock()) return body(context, 0, count);
+  if (inside_parallel) return body(context, 0, count);
+  std::unique_lock<std::mutex> lock(shared->mutex, std::try_to_lock);
+  if (!lock) return body(context, 0, count);
   ThreadPool& current = current_pool();
   if (current.threads() == 1) {
     lock.unlock();
@@ -184,7 +204,8 @@ void run_parallel(int64_t count, int64_t grain, ParallelBody body, void* context
 }
 
 int get_threads() {
-  std::lock_guard<std::mutex> lock(pool_mutex);
+  if (const int threads = threads_in_use.load(); threads != 0) return threads;
+  std::lock_guard<std::mutex> lock(shared->mutex);
   return current_pool().threads();
 }
 
@@ -192,10 +213,8 @@ void set_threads(int count) {
   if (count < 1 || count > kMaxThreads) {
     throw std::invalid_argument("[set_threads] count must be 1 to 256, got " + std::to_string(count));
   }
-  std::lock_guard<std::mutex> lock(pool_mutex);
-  if (pool != nullptr && pool->survived_fork()) pool = nullptr;
-  delete pool;
-  pool = new ThreadPool(count);
+  std::lock_guard<std::mutex> lock(shared->mutex);
+  if (shared->pool == nullptr || shared->pool->threads() != count) replace_pool(count);
 }
 
 }  // namespace patchcut

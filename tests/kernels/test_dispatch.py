@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import patchcut_kernels as pk
 import pytest
+from patchcut_kernels import _C
 
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -20,6 +22,7 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
         capture_output=True,
         text=True,
         check=False,
+        timeout=60,
     )
 
 
@@ -47,8 +50,93 @@ def test_threads_are_chosen_by_the_environment():
     assert (
         "[threads] PATCHCUT_THREADS must be 1 to 256, got 0" in run_python(code, PATCHCUT_THREADS="0").stderr
     )
-    with pytest.raises(ValueError, match=r"\[set_threads\] count must be 1 to 256, got 0"):
-        pk.set_threads(0)
+    for count in (0, -1, 257):
+        with pytest.raises(ValueError, match=rf"^\[set_threads\] count must be 1 to 256, got {count}"):
+            pk.set_threads(count)
+    with pytest.raises(TypeError, match=r"^\[set_threads\] count must be an int, got float"):
+        pk.set_threads(2.0)
+
+
+def test_default_threads_follow_the_machine():
+    code = "import patchcut_kernels as pk; print(pk.get_threads(), pk.default_threads())"
+    in_use, default = run_python(code, PATCHCUT_THREADS="").stdout.split()
+    assert in_use == default
+    assert 1 <= int(default) <= (os.cpu_count() or 1)
+    assert run_python(code, PATCHCUT_THREADS="7").stdout.split() == ["7", default]
+
+
+def allowed_cpus() -> list[int]:
+    if not hasattr(os, "sched_getaffinity"):
+        pytest.skip("this system has no affinity of processes")
+    return sorted(os.sched_getaffinity(0))
+
+
+def write_files(root: Path, files: dict[str, str]) -> str:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return str(root)
+
+
+# Number of threads where the machine has enough cores, and the files of a control group.
+QUOTAS = [
+    (None, {}),
+    (None, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}),
+    (1, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "50000 100000\n"}),
+    (1, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "199999 100000\n"}),
+    (2, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "250000 100000\n"}),
+    (1, {"proc/self/cgroup": "0::/a/b/c\n", "sys/fs/cgroup/a/cpu.max": "100000 100000\n",
+         "sys/fs/cgroup/a/b/cpu.max": "300000 100000\n"}),
+    (1, {"proc/self/cgroup": "0::/on/the/host\n", "sys/fs/cgroup/cpu.max": "100000 100000\n"}),
+    (1, {"proc/self/cgroup": "9:cpuset:/x\n4:cpu,cpuacct:/x\n0::/\n",
+         "sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_quota_us": "100000\n",
+         "sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_period_us": "100000\n"}),
+    (1, {"proc/self/cgroup": "1:cpu:/on/the/host\n", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "7000\n",
+         "sys/fs/cgroup/cpu/cpu.cfs_period_us": "5000\n"}),
+    (None, {"proc/self/cgroup": "1:cpu:/\n", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"}),
+    (None, {"proc/self/cgroup": "nonsense\n::\n0:\n", "sys/fs/cgroup/cpu.max": "1 100000\n"}),
+    (None, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "many few\n"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("threads", "files"), QUOTAS)
+def test_default_threads_respect_a_quota(tmp_path, threads, files):
+    cpus = len(allowed_cpus())
+    assert _C.default_threads(write_files(tmp_path, files)) == min(cpus, 256, threads or cpus)
+
+
+def test_default_threads_count_cores(tmp_path):
+    cpus = allowed_cpus()
+    topology = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    one_core = write_files(tmp_path, {topology.format(cpu): "0-255\n" for cpu in cpus})
+    assert _C.default_threads(one_core) == 1
+
+
+THREADS_THAT_DO_NOT_START = """
+import resource
+import numpy as np
+import patchcut_kernels as pk
+
+features = np.random.default_rng(0).standard_normal((300, 64)).astype(np.float32)
+pk.set_threads(2)
+want = pk.affinity(features)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 64 * 2**20, resource.RLIM_INFINITY))
+pk.set_threads(200)
+assert 1 <= pk.get_threads() < 200, pk.get_threads()
+np.testing.assert_array_equal(pk.affinity(features), want)
+pk.set_threads(1)
+assert pk.get_threads() == 1
+print("done")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system has no /proc")
+@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer needs its memory")
+def test_threads_that_do_not_start_are_done_without():
+    shown = run_python(THREADS_THAT_DO_NOT_START)
+    assert shown.stdout.strip() == "done", shown.stderr
 
 
 def test_import_loads_no_framework():
@@ -76,3 +164,37 @@ def test_works_after_a_fork(rng):
     want = _affinity_sum(features)
     with multiprocessing.get_context("fork").Pool(1) as pool:
         assert pool.apply_async(_affinity_sum, (features,)).get(timeout=30) == want
+
+
+FORK_IN_THE_MIDDLE_OF_AN_OP = """
+import os, threading, time
+import numpy as np
+import patchcut_kernels as pk
+
+features = np.random.default_rng(0).standard_normal((900, 64)).astype(np.float32)
+pk.set_threads(3)
+want = pk.affinity(features)
+
+def keep_busy():
+    while True:
+        pk.affinity(features)
+
+threading.Thread(target=keep_busy, daemon=True).start()
+for attempt in range(20):
+    time.sleep(0.003)
+    child = os.fork()
+    if child == 0:
+        assert pk.get_threads() == 3
+        pk.set_threads(2)
+        same = np.array_equal(pk.affinity(features), want)
+        os._exit(0 if same and pk.get_threads() == 2 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+print("done", flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_fork_while_another_thread_runs_an_op():
+    shown = run_python(FORK_IN_THE_MIDDLE_OF_AN_OP)
+    assert shown.stdout.strip() == "done", shown.stderr
