@@ -30,17 +30,23 @@ def affinity(
     threshold: float,
     alpha: float,
 ) -> None: ...
+
+class PackedGcn:
+    def __init__(
+        self,
+        normalize: bool,
+        shift: _Float,
+        scale: _Float,
+        layers: Sequence[tuple[_Float, _Float | None, _Float]],
+        mlp: Sequence[tuple[_Float, _Float]],
+        temperature: float,
+        /,
+    ) -> None: ...
+    @property
+    def isa(self) -> str: ...
+
 def gcn_forward(
-    features: _Float,
-    affinity: _Float | None,
-    degrees: _Float | None,
-    out: _Float,
-    normalize: bool,
-    shift: _Float,
-    scale: _Float,
-    layers: Sequence[tuple[_Float, _Float | None, _Float]],
-    mlp: Sequence[tuple[_Float, _Float]],
-    temperature: float,
+    features: _Float, affinity: _Float | None, degrees: _Float | None, out: _Float, weights: PackedGcn
 ) -> None: ...
 def upsample_argmax(
     assignment: _Float, grid_height: int, grid_width: int, labels: _Int, confidence: _Float | None

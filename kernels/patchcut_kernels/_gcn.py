@@ -61,11 +61,6 @@ def gcn_forward(
         None if edges is None else np.ascontiguousarray(edges).reshape(-1, n, n),
         None if degrees is None else np.ascontiguousarray(degrees).reshape(-1, n),
         out.reshape(-1, n, weights.k),
-        weights.normalize,
-        weights.shift,
-        weights.scale,
-        [(layer.theta, layer.root, layer.bias) for layer in weights.layers],
-        [(layer.weight, layer.bias) for layer in weights.mlp],
-        weights.temperature,
+        weights.pack(),
     )
     return out

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from . import _checks
+from . import _C, _checks
 
 _Array = npt.NDArray[np.float32]
 
@@ -30,8 +30,15 @@ def _set(instance: Any, **fields: object) -> None:
         object.__setattr__(instance, name, value)
 
 
+class _Remade:
+    """Copies and pickles by making the object anew, so that what comes back is checked and read-only too."""
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True, eq=False)
-class GcnLayer:
+class GcnLayer(_Remade):
     """One graph layer: h <- ELU(Ahat (h theta) + h root + bias).
 
     Args:
@@ -57,7 +64,7 @@ class GcnLayer:
 
 
 @dataclass(frozen=True, eq=False)
-class LinearLayer:
+class LinearLayer(_Remade):
     """One linear layer: h <- h weight + bias.
 
     Args:
@@ -78,7 +85,7 @@ class LinearLayer:
 
 
 @dataclass(frozen=True, eq=False)
-class GcnWeights:
+class GcnWeights(_Remade):
     """Everything that `gcn_forward` needs besides features and affinity; copied and checked once, here.
 
     Args:
@@ -126,3 +133,20 @@ class GcnWeights:
     def k(self) -> int:
         """Columns of the assignment."""
         return int(self.mlp[-1].weight.shape[1])
+
+    def pack(self) -> _C.PackedGcn:
+        """The weights as the kernel reads them on the instruction set in use; made once and kept."""
+        kept: dict[str, _C.PackedGcn] = self.__dict__.setdefault("_packed", {})
+        packed = kept.get(_C.get_isa())
+        if packed is None:
+            # Two threads may both come here: either result will do, and no lock can be left held by a fork.
+            packed = _C.PackedGcn(
+                self.normalize,
+                self.shift,
+                self.scale,
+                [(layer.theta, layer.root, layer.bias) for layer in self.layers],
+                [(layer.weight, layer.bias) for layer in self.mlp],
+                self.temperature,
+            )
+            kept[packed.isa] = packed
+        return packed

@@ -7,6 +7,7 @@
 
 #include "feature_rows.h"
 #include "gemm.h"
+#include "packed_gcn.h"
 #include "patchcut/gcn_forward.h"
 #include "scratch.h"
 #include "simd.h"
@@ -35,21 +36,18 @@ void require_finite(bool finite, const char* what) {
 }
 
 // h[n, d] = (features, normalised where asked, - shift) * scale
-void standardize(const SimdTable& simd, const float* features, int64_t n, int64_t d,
-                 const GcnWeights& weights, float* h) {
-  std::atomic<bool> finite{true};
+void standardize(const PackedGcn& weights, const float* features, int64_t n, int64_t d, float* h) {
+  const SimdTable& simd = weights.simd;
   for_row_blocks(n, d, [&](int64_t first, int64_t rows) {
-    if (!simd.all_finite(rows * d, features + first * d)) finite.store(false, std::memory_order_relaxed);
     for (int64_t i = first; i < first + rows; ++i) {
       const float* row = features + i * d;
       if (weights.normalize) {
         normalize_row(simd, d, row, h + i * d);
         row = h + i * d;
       }
-      simd.standardize_row(d, row, weights.shift, weights.scale, h + i * d);
+      simd.standardize_row(d, row, weights.shift.get(), weights.scale.get(), h + i * d);
     }
   });
-  require_finite(finite, "features");
 }
 
 // scales[i] = D_i^-1/2, D = rowsum(W) + 1
@@ -73,31 +71,23 @@ void inverse_root_degrees(const SimdTable& simd, const float* affinity, const fl
 
 // out = elu(D^-1/2 (W + I) D^-1/2 (h theta) + h root + bias). W (h theta) reads W once, since theta is
 // narrow.
-void gcn_layer(const SimdTable& simd, const GcnLayer& layer, const float* affinity, const float* scales,
+void gcn_layer(const SimdTable& simd, const PackedLayer& layer, const float* affinity, const float* scales,
                int64_t n, const float* h, float* out) {
   const int64_t inputs = layer.inputs;
   const int64_t outputs = layer.outputs;
   Scratch scratch;
-  float* theta = scratch.take<float>(packed_size(simd, inputs, outputs));
   float* messages = scratch.take<float>(n * outputs);  // D^-1/2 h theta
   float* packed_messages = scratch.take<float>(packed_size(simd, n, outputs));
-  float* root = nullptr;
-  float* from_root = nullptr;  // h root
-  pack_columns(simd, inputs, outputs, layer.theta, theta);
-  if (layer.root != nullptr) {
-    root = scratch.take<float>(packed_size(simd, inputs, outputs));
-    from_root = scratch.take<float>(n * outputs);
-    pack_columns(simd, inputs, outputs, layer.root, root);
-  }
+  float* from_root = layer.root == nullptr ? nullptr : scratch.take<float>(n * outputs);  // h root
   for_row_blocks(n, inputs * outputs / 16, [&](int64_t first, int64_t rows) {
     float* block = messages + first * outputs;
-    gemm_rows(simd, rows, outputs, inputs, h + first * inputs, inputs, theta, block, outputs);
+    gemm_rows(simd, rows, outputs, inputs, h + first * inputs, inputs, layer.weight.get(), block, outputs);
     for (int64_t i = 0; i < rows; ++i) {
       simd.scale_row(outputs, block + i * outputs, scales[first + i], block + i * outputs);
     }
-    if (root == nullptr) return;
-    gemm_rows(simd, rows, outputs, inputs, h + first * inputs, inputs, root, from_root + first * outputs,
-              outputs);
+    if (from_root == nullptr) return;
+    gemm_rows(simd, rows, outputs, inputs, h + first * inputs, inputs, layer.root.get(),
+              from_root + first * outputs, outputs);
   });
   pack_columns(simd, n, outputs, messages, packed_messages);
   for_row_blocks(n, n * outputs / 32, [&](int64_t first, int64_t rows) {
@@ -107,79 +97,69 @@ void gcn_layer(const SimdTable& simd, const GcnLayer& layer, const float* affini
     for (int64_t i = 0; i < rows; ++i) {
       const int64_t at = (first + i) * outputs;
       simd.gcn_row(outputs, gathered + i * outputs, messages + at, scales[first + i],
-                   root == nullptr ? nullptr : from_root + at, layer.bias, out + at);
+                   from_root == nullptr ? nullptr : from_root + at, layer.bias.get(), out + at);
     }
   });
 }
 
-int64_t widest(const GcnWeights& weights) {
-  int64_t width = 0;
-  for (const GcnLayer& layer : weights.layers) width = std::max(width, layer.outputs);
-  for (const LinearLayer& layer : weights.mlp) width = std::max(width, layer.outputs);
-  return width;
-}
-
 // One block of rows goes through all linear layers while it is in cache.
-void classify_rows(const SimdTable& simd, const GcnWeights& weights, const float* const* packed, int64_t rows,
-                   int64_t width, const float* h, float* assignment) {
+void classify_rows(const PackedGcn& weights, int64_t rows, const float* h, float* logits) {
+  const SimdTable& simd = weights.simd;
   Scratch scratch;
-  float* spare[2] = {scratch.take<float>(rows * width), scratch.take<float>(rows * width)};
+  float* spare[2] = {scratch.take<float>(rows * weights.width), scratch.take<float>(rows * weights.width)};
   for (size_t l = 0; l < weights.mlp.size(); ++l) {
-    const LinearLayer& layer = weights.mlp[l];
+    const PackedLayer& layer = weights.mlp[l];
     const bool last = l + 1 == weights.mlp.size();
-    float* out = last ? assignment : spare[l % 2];
-    gemm_rows(simd, rows, layer.outputs, layer.inputs, h, layer.inputs, packed[l], out, layer.outputs);
+    float* out = last ? logits : spare[l % 2];
+    gemm_rows(simd, rows, layer.outputs, layer.inputs, h, layer.inputs, layer.weight.get(), out,
+              layer.outputs);
     for (int64_t i = 0; i < rows; ++i) {
-      simd.bias_row(layer.outputs, layer.bias, !last, out + i * layer.outputs);
+      simd.bias_row(layer.outputs, layer.bias.get(), !last, out + i * layer.outputs);
     }
     h = out;
   }
 }
 
-void classify(const SimdTable& simd, const GcnWeights& weights, int64_t n, const float* h,
-              float* assignment) {
-  Scratch scratch;
-  const int64_t layers = static_cast<int64_t>(weights.mlp.size());
-  const float** packed = scratch.take<const float*>(layers);
+// Returns whether all logits are finite.
+bool classify(const PackedGcn& weights, int64_t n, const float* h, float* assignment) {
+  const SimdTable& simd = weights.simd;
   int64_t multiplications = 0;
-  for (int64_t l = 0; l < layers; ++l) {
-    const LinearLayer& layer = weights.mlp[l];
-    float* panels = scratch.take<float>(packed_size(simd, layer.inputs, layer.outputs));
-    pack_columns(simd, layer.inputs, layer.outputs, layer.weight, panels);
-    packed[l] = panels;
+  for (const PackedLayer& layer : weights.mlp) {
     multiplications += layer.inputs * std::max(layer.outputs, simd.panel);
   }
   const int64_t k = weights.mlp.back().outputs;
   const int64_t inputs = weights.mlp.front().inputs;
-  const int64_t width = widest(weights);
   std::atomic<bool> finite{true};
   for_row_blocks(n, multiplications / 16, [&](int64_t first, int64_t rows) {
     float* block = assignment + first * k;
-    classify_rows(simd, weights, packed, rows, width, h + first * inputs, block);
-    if (!simd.all_finite(rows * k, block)) finite.store(false, std::memory_order_relaxed);
+    classify_rows(weights, rows, h + first * inputs, block);
+    if (!simd.all_finite(rows * k, block)) return finite.store(false, std::memory_order_relaxed);
     simd.softmax_rows(rows, k, 1.0f / weights.temperature, block);
   });
-  require_finite(finite, "affinity and the logits it leads to");
+  return finite;
 }
 
 }  // namespace
 
 void gcn_forward_cpu(const float* features, const float* affinity, const float* degrees, int64_t n, int64_t d,
-                     const GcnWeights& weights, float* assignment) {
+                     const PackedGcn& weights, float* assignment) {
   if (n == 0) return;
-  const SimdTable& table = simd();
+  const SimdTable& table = weights.simd;
   Scratch scratch;
-  const int64_t width = std::max(d, widest(weights));
+  const int64_t width = std::max(d, weights.width);
   float* h = scratch.take<float>(n * width);
   float* next = scratch.take<float>(n * width);
   float* scales = scratch.take<float>(n);
-  standardize(table, features, n, d, weights, h);
+  standardize(weights, features, n, d, h);
   if (!weights.layers.empty()) inverse_root_degrees(table, affinity, degrees, n, scales);
-  for (const GcnLayer& layer : weights.layers) {
+  for (const PackedLayer& layer : weights.layers) {
     gcn_layer(table, layer, affinity, scales, n, h, next);
     std::swap(h, next);
   }
-  classify(table, weights, n, h, assignment);
+  if (classify(weights, n, h, assignment)) return;
+  // Every layer lets NaN and infinities through, so that the features are searched only now.
+  require_finite(table.all_finite(n * d, features), "features");
+  require_finite(false, "affinity and the logits it leads to");
 }
 
 }  // namespace patchcut

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import patchcut_kernels as pk
@@ -153,6 +156,46 @@ def test_threads_do_not_change_a_bit(isa, rng, for_thread_counts):
     features, edges = graph(rng, 310, 64)
     weights = random_weights(rng, 64, [32, 16], [8, 3])
     for_thread_counts(lambda: pk.gcn_forward(features, edges, weights))
+
+
+def test_packed_weights_follow_the_instruction_set(rng, assert_close):
+    features, edges = graph(rng, 45, 20)
+    weights = random_weights(rng, 20, [35, 7], [3])
+    want = reference.gcn_forward(features, edges, weights)
+    before = pk.get_isa()
+    try:
+        packed = {}
+        for isa in (*pk.available_isas(), *pk.available_isas()):
+            pk.set_isa(isa)
+            assert_close("gcn_forward", pk.gcn_forward(features, edges, weights), want)
+            assert packed.setdefault(isa, weights.pack()) is weights.pack()
+            assert weights.pack().isa == isa
+    finally:
+        pk.set_isa(before)
+
+
+def test_weights_are_packed_by_many_threads_at_once(rng):
+    features, edges = graph(rng, 45, 20)
+    weights = random_weights(rng, 20, [35], [3])
+    want = pk.gcn_forward(features, edges, weights)
+    for _ in range(20):
+        fresh = dataclasses.replace(weights)
+        with ThreadPoolExecutor(4) as executor:
+            for got in executor.map(lambda _, w=fresh: pk.gcn_forward(features, edges, w), range(8)):
+                np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("remake", [copy.copy, copy.deepcopy, lambda w: pickle.loads(pickle.dumps(w))])
+def test_copies_of_weights_are_checked_and_read_only(rng, remake):
+    features, edges = graph(rng, 10, 4)
+    weights = random_weights(rng, 4, [3], [2])
+    want = pk.gcn_forward(features, edges, weights)
+    made = remake(weights)
+    assert made.__dict__.keys() == {field.name for field in dataclasses.fields(pk.GcnWeights)}
+    np.testing.assert_array_equal(pk.gcn_forward(features, edges, made), want)
+    for array in (made.shift, made.layers[0].root, made.mlp[0].bias):
+        with pytest.raises(ValueError, match="read-only"):
+            array[:] = 0
 
 
 def test_degrees_batch_out_and_strides(isa, rng, assert_close):

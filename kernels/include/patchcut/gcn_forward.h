@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <string>
 #include <vector>
 
 namespace patchcut {
@@ -23,6 +25,7 @@ struct LinearLayer {
 // Widths chain: d -> layers -> mlp; mlp is not empty.
 struct GcnWeights {
   bool normalize;
+  int64_t d;
   const float* shift;  // [d]
   const float* scale;  // [d]
   std::vector<GcnLayer> layers;
@@ -30,11 +33,20 @@ struct GcnWeights {
   float temperature;
 };
 
+// A copy of weights laid out for one instruction set; may be used by several threads at once.
+struct PackedGcn;
+
+// For the instruction set in use.
+std::shared_ptr<const PackedGcn> pack_gcn(const GcnWeights& weights);
+
+std::string isa_of(const PackedGcn& weights);
+
+// On the instruction set that the weights are packed for.
 // Throws std::invalid_argument where features are not finite or a row sum of the affinity is not above -1.
 void gcn_forward_cpu(const float* features,  // [n, d]
                      const float* affinity,  // [n, n], or null where there are no GCN layers
                      const float* degrees,   // [n], row sums of affinity, or null
-                     int64_t n, int64_t d, const GcnWeights& weights,
+                     int64_t n, int64_t d, const PackedGcn& weights,
                      float* assignment);  // [n, k]
 
 }  // namespace patchcut
