@@ -6,12 +6,14 @@
 from . import reference
 from ._affinity import affinity
 from ._C import available_isas, get_isa, set_isa
-from ._gcn import gcn_forward
+from ._connected_components import connected_components
+from ._gcn_forward import gcn_forward
 from ._gcn_weights import GcnLayer, GcnWeights, LinearLayer
-from ._masks import RegionStats, connected_components, region_stats, upsample_argmax
 from ._preprocess import letterbox_xyxy, preprocess
+from ._region_stats import RegionStats, region_stats
 from ._relabel import relabel
 from ._threads import default_threads, get_threads, set_threads
+from ._upsample_argmax import upsample_argmax
 
 __all__ = [
     "GcnLayer",

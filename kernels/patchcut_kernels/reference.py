@@ -5,15 +5,16 @@ Arguments and results are those of the public op of the same name, without batch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ._gcn_weights import GcnWeights
-from ._masks import RegionStats
-from ._preprocess import letterbox_xyxy
+from ._region_stats import RegionStats
 
 _Real = npt.NDArray[np.floating[Any]]
 _Float64 = npt.NDArray[np.float64]
@@ -35,6 +36,18 @@ def linear_matrix(source: int, size: int) -> _Float64:
     return np.asarray(np.maximum(0, 1 - np.abs(at[:, None] - np.arange(source))), np.float64)
 
 
+def content_xyxy(frame_hw: tuple[int, int], size_hw: tuple[int, int], fit: str) -> tuple[int, int, int, int]:
+    """The rectangle of the image that the frame fills: all of it, or the frame's aspect, centred."""
+    scales = [Fraction(size, source) for size, source in zip(size_hw, frame_hw, strict=True)]
+    zoom = [min(scales)] * 2 if fit == "letterbox" else scales
+    height, width = (
+        max(1, math.floor(source * factor + Fraction(1, 2)))
+        for source, factor in zip(frame_hw, zoom, strict=True)
+    )
+    y0, x0 = (size_hw[0] - height) // 2, (size_hw[1] - width) // 2
+    return x0, y0, x0 + width, y0 + height
+
+
 def preprocess(
     frame: npt.NDArray[np.uint8],
     size_hw: tuple[int, int],
@@ -46,8 +59,7 @@ def preprocess(
 ) -> _Float64:
     """[3, h, w] image of one frame."""
     height, width = frame.shape[:2]
-    stretched = (0, 0, size_hw[1], size_hw[0])
-    x0, y0, x1, y1 = letterbox_xyxy((height, width), size_hw) if fit == "letterbox" else stretched
+    x0, y0, x1, y1 = content_xyxy((height, width), size_hw, fit)
     rows, cols = (
         area_matrix(source, size) if source > size else linear_matrix(source, size)
         for source, size in ((height, y1 - y0), (width, x1 - x0))

@@ -153,3 +153,13 @@ FRAME = np.zeros((4, 5, 3), np.uint8)
 def test_errors(frame, options, error, message):
     with pytest.raises(error, match=r"^\[preprocess\] " + message):
         pk.preprocess(frame, **{"size": 8, "mean": MEAN, "std": STD, **options})
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    frame_hw=st.tuples(st.integers(1, 5000), st.integers(1, 5000)),
+    size_hw=st.tuples(st.integers(1, 1500), st.integers(1, 1500)),
+)
+def test_letterbox_is_that_of_the_reference(frame_hw, size_hw):
+    assert pk.letterbox_xyxy(frame_hw, size_hw) == reference.content_xyxy(frame_hw, size_hw, "letterbox")
+    assert reference.content_xyxy(frame_hw, size_hw, "stretch") == (0, 0, *size_hw[::-1])

@@ -79,6 +79,20 @@ def test_out_strides_and_read_only(isa, rng):
     out = np.empty((31, 33), np.int32)
     assert pk.upsample_argmax(np.asfortranarray(assignment), (4, 5), (31, 33), out=out) is out
     np.testing.assert_array_equal(out, want)
+    values = np.empty((31, 33), np.float32)
+    for wanted in (True, values):
+        labels, confidence = pk.upsample_argmax(assignment, (4, 5), (31, 33), out=out, confidence=wanted)
+        assert labels is out
+        np.testing.assert_array_equal(labels, want)
+        np.testing.assert_allclose(
+            confidence, reference.upsample(assignment, (4, 5), (31, 33)).max(2), rtol=0, atol=1e-6
+        )
+    assert confidence is values
+    with pytest.raises(ValueError, match=r"\[upsample_argmax\] out must not overlap an input"):
+        pk.upsample_argmax(assignment, (4, 5), (31, 33), out=out, confidence=out.view(np.float32))
+    with pytest.raises(ValueError, match=r"\[upsample_argmax\] out must not overlap an input"):
+        square = np.ones((4, 4), np.float32)
+        pk.upsample_argmax(square, (2, 2), (4, 4), out=square.view(np.int32))
     assignment.flags.writeable = False
     np.testing.assert_array_equal(pk.upsample_argmax(assignment, (4, 5), (31, 33)), want)
 
@@ -119,6 +133,8 @@ BAD = np.where(np.arange(12).reshape(6, 2) == 7, np.nan, GOOD).astype(np.float32
         (GOOD, (2, 3), (0, 4), {}, ValueError, r"size_hw\[0\] must be at least 1"),
         (GOOD, (2, 3), (4, 4), {"out": np.empty((4, 5), np.int32)}, ValueError, "out must have shape"),
         (GOOD, (2, 3), (4, 4), {"out": np.empty((4, 4), np.int64)}, TypeError, "out must be int32"),
+        (GOOD, (2, 3), (4, 4), {"confidence": np.empty((4, 4))}, TypeError, "confidence must be float32"),
+        (GOOD, (2, 3), (4, 4), {"confidence": GOOD}, ValueError, r"confidence must have shape \(4, 4\)"),
     ],
 )
 def test_errors(assignment, grid_hw, size_hw, options, error, message):

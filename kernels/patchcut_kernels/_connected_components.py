@@ -1,0 +1,54 @@
+"""Label maps to components."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _C, _checks
+
+_OP = "connected_components"
+_Int = npt.NDArray[np.int32]
+
+
+def connected_components(
+    label_map: _Int,
+    *,
+    connectivity: Literal[4, 8] = 8,
+    min_area: int = 1,
+    out: _Int | None = None,
+    labels_out: _Int | None = None,
+) -> tuple[_Int, int]:
+    """Connected components of a label map, and how many there are.
+
+    Args:
+        label_map: [H, W] int32, 0 = background.
+        connectivity: 8 where corners touch, 4 where only edges do.
+        min_area: components of fewer pixels become background and are not counted.
+        out: [H, W] int32, contiguous, may be `label_map` itself; written and returned.
+        labels_out: [H, W] int32, contiguous, may be `label_map` itself, not `out`; receives the label map
+            with 0 where the id is 0, in the same pass.
+    Returns:
+        [H, W] int32 with ids 1..count in scan order of each component's first pixel, and count.
+    Raises:
+        TypeError: "[connected_components] label_map must be int32, got int64".
+        ValueError: "[connected_components] label_map must be [H, W], got shape (3,)".
+    Two pixels are in one component if a path of touching pixels of the same non-zero label joins them.
+    Union-find over runs, the first run as root: He, Chao, Suzuki, "A run-based two-scan labeling
+    algorithm" (2008).
+    """
+    label_map = _checks.array(_OP, "label_map", label_map, np.int32, ("[H, W]",))
+    if connectivity not in (4, 8):
+        raise ValueError(f"[{_OP}] connectivity must be 4 or 8, got {connectivity}")
+    min_area = _checks.integer(_OP, "min_area", min_area, 1)
+    ids = _checks.output(_OP, "out", out, np.int32, label_map.shape)
+    if labels_out is not None:
+        labels_out = _checks.output(_OP, "labels_out", labels_out, np.int32, label_map.shape)
+        if np.may_share_memory(ids, labels_out):
+            raise ValueError(f"[{_OP}] labels_out must not overlap the ids, got memory that both use")
+    count = _C.connected_components(
+        np.ascontiguousarray(label_map), connectivity == 8, min_area, ids, labels_out
+    )
+    return ids, count

@@ -1,0 +1,80 @@
+"""Assignments to label maps."""
+
+from __future__ import annotations
+
+from typing import Literal, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _C, _checks
+
+_OP = "upsample_argmax"
+_Float = npt.NDArray[np.float32]
+_Int = npt.NDArray[np.int32]
+
+
+@overload
+def upsample_argmax(
+    assignment: _Float,
+    grid_hw: tuple[int, int],
+    size_hw: tuple[int, int],
+    *,
+    out: _Int | None = ...,
+    confidence: Literal[False] = ...,
+) -> _Int: ...
+@overload
+def upsample_argmax(
+    assignment: _Float,
+    grid_hw: tuple[int, int],
+    size_hw: tuple[int, int],
+    *,
+    out: _Int | None = ...,
+    confidence: Literal[True] | _Float,
+) -> tuple[_Int, _Float]: ...
+def upsample_argmax(
+    assignment: _Float,
+    grid_hw: tuple[int, int],
+    size_hw: tuple[int, int],
+    *,
+    out: _Int | None = None,
+    confidence: bool | _Float = False,
+) -> _Int | tuple[_Int, _Float]:
+    """Label map of an assignment, at the frame's own size.
+
+    Args:
+        assignment: [n, k] float32, finite, rows of the grid from left to right and top to bottom.
+        grid_hw: (h, w) of the grid, h * w = n.
+        size_hw: (H, W) of the label map.
+        out: [H, W] int32, contiguous; written and returned.
+        confidence: True to also return the winning value; or [H, W] float32, contiguous, to have it written
+            there and returned.
+    Returns:
+        [H, W] int32, the column whose interpolated value is largest, the first one on a tie.
+        With `confidence` a pair, the second [H, W] float32, the range of the assignment.
+    Raises:
+        TypeError: "[upsample_argmax] assignment must be float32, got float64".
+        ValueError: "[upsample_argmax] assignment must have 784 rows for a grid of (28, 28), got 256".
+    label[y, x] = argmax_c sum_ij B_ij(y, x) A_ijc, B bilinear between patch centres and the border repeated
+    (align_corners=False). No [k, H, W] array is made: in each cell of the grid only the classes that are not
+    beaten by one other class at all four corners are interpolated.
+    """
+    assignment = _checks.array(_OP, "assignment", assignment, np.float32, ("[n, k]",))
+    grid_hw = _checks.pair_hw(_OP, "grid_hw", grid_hw)
+    size_hw = _checks.pair_hw(_OP, "size_hw", size_hw)
+    if assignment.shape[0] != grid_hw[0] * grid_hw[1]:
+        rows = grid_hw[0] * grid_hw[1]
+        raise ValueError(
+            f"[{_OP}] assignment must have {rows} rows for a grid of {grid_hw}, got {assignment.shape[0]}"
+        )
+    if assignment.shape[1] == 0:
+        raise ValueError(f"[{_OP}] assignment must have at least one column, got shape {assignment.shape}")
+    labels = _checks.output(_OP, "out", out, np.int32, size_hw)
+    if confidence is None or isinstance(confidence, (bool, np.bool_)):
+        values = np.empty(size_hw, np.float32) if confidence else None
+    else:
+        values = _checks.output(_OP, "confidence", confidence, np.float32, size_hw)
+        _checks.disjoint(_OP, values, labels, assignment)
+    _checks.disjoint(_OP, labels, assignment)
+    _C.upsample_argmax(np.ascontiguousarray(assignment), *grid_hw, labels, values)
+    return labels if values is None else (labels, values)
