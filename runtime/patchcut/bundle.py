@@ -36,6 +36,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Side = Annotated[int, Field(gt=0, le=8192)]
 SizeHw = tuple[Side, Side]
 PositiveFloat = Annotated[FiniteFloat, Field(gt=0)]
+Temperature = Annotated[FiniteFloat, Field(ge=1e-6)]  # its inverse, too, must be finite in float32
 Rgb = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
 
 
@@ -93,7 +94,7 @@ class AffinitySpec(_Model):
 
     kind: Literal["cosine", "dot"] = "cosine"
     mode: Literal["ncut", "cc"] = "ncut"
-    threshold: FiniteFloat = 0.0
+    threshold: Annotated[FiniteFloat, Field(ge=0)] = 0.0
     alpha: PositiveFloat = 3.0
 
 
@@ -104,7 +105,7 @@ class HeadSpec(_Model):
     file: Name
     labels: Annotated[tuple[Name, ...], Field(min_length=2)]
     normalize: bool = True
-    temperature: PositiveFloat = 1.0
+    temperature: Temperature = 1.0
     trained_on: str = ""
     method: str = ""
 

@@ -359,9 +359,15 @@ def test_a_bundle_without_a_head_says_so(tmp_path: Path) -> None:
     refused(path, "holds a backbone and no head")
 
 
-def test_a_letterboxed_bundle_says_so(tmp_path: Path) -> None:
-    path = write_with(tmp_path / "x.patchcut", lambda spec: spec["backbone"].update(fit="letterbox"))
-    refused(path, "letterbox")
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [("affinity", "threshold", -0.1), ("head", "temperature", 1e-39), ("head", "temperature", 0.0)],
+)
+def test_a_value_that_no_frame_could_be_segmented_with_is_refused(
+    tmp_path: Path, part: str, key: str, value: float
+) -> None:
+    path = write_with(tmp_path / "x.patchcut", lambda spec: spec[part].update({key: value}))
+    refused(path, f"not valid at {part}.{key}")
 
 
 def test_graphs_that_hold_their_own_weights_run(tmp_path: Path, photo: np.ndarray, toy_bundle: Path) -> None:

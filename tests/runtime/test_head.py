@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import patchcut_kernels as kernels
 import pytest
-from patchcut import EngineError, open_bundle
+from patchcut import BundleError, EngineError, open_bundle
 from patchcut.heads import HEADS, Head, open_head
 from patchcut_kernels import reference
 
@@ -85,6 +85,22 @@ def test_features_that_are_not_finite_are_told(head: Head, value: float) -> None
     rows[3, 1] = value
     with pytest.raises(EngineError, match=r"\[head\] cannot use the features: .*; .*precision"):
         head(rows, (8, 8))
+
+
+def test_only_features_that_are_not_finite_blame_the_precision(head: Head) -> None:
+    with pytest.raises(EngineError, match=r"\[head\] cannot use the features: .*; export the bundle again"):
+        head(features(64)[:, :-1], (8, 8))
+
+
+def test_a_gnn_takes_no_signed_affinity(tmp_path: Path) -> None:
+    files = toy.members()
+    spec = toy.manifest(files)
+    spec["affinity"]["mode"] = "cc"
+    with (
+        open_bundle(toy.write(tmp_path / "x.patchcut", files, spec)) as bundle,
+        pytest.raises(BundleError, match=r'a "gnn" head needs an affinity of mode "ncut", it has "cc"'),
+    ):
+        open_head(bundle)
 
 
 def test_labels_are_the_bundles(head: Head) -> None:

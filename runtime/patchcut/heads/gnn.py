@@ -34,7 +34,7 @@ class GnnHead:
             features: [n, d] float32, finite.
             grid_hw: not used; the graph holds no positions.
         Raises:
-            EngineError: the features are not finite.
+            EngineError: the features are not finite, or the head cannot use them.
         DeepCut (2212.05853), section 3; the affinity's memory is kept from frame to frame.
         """
         if len(self._buffer) != len(features):
@@ -52,7 +52,9 @@ class GnnHead:
             )
             return kernels.gcn_forward(features, affinity, self._weights, degrees=degrees)
         except ValueError as error:
-            remedy = "the backbone may overflow in this precision: try another one"
+            remedy = "export the bundle again: its head and its backbone do not belong together"
+            if not np.isfinite(features).all():
+                remedy = "the backbone overflows in this precision: try another one"
             raise EngineError("head", f"cannot use the features: {error}", remedy) from error
 
 
@@ -60,8 +62,12 @@ def open_head(bundle: Bundle, spec: HeadSpec) -> GnnHead:
     """The bundle's GNN.
 
     Raises:
-        BundleError: a tensor is missing, unknown, not finite, or its shape does not fit its neighbours.
+        BundleError: a tensor is missing, unknown, not finite, or its shape does not fit its neighbours; or
+            the affinity has negative edges, over which no graph convolution is defined.
     """
+    if bundle.spec.affinity.mode == "cc":
+        what = f'{bundle.path} is foreign: a "gnn" head needs an affinity of mode "ncut", it has "cc"'
+        raise BundleError("bundle", what, "export the bundle again")
     tensors = bundle.read_tensors(spec.file)
     try:
         weights = _weights(tensors, spec)
