@@ -38,7 +38,8 @@ def print_run(
     console.print(
         f"{_count(summary.frames, 'frame')}, {_count(summary.regions, 'region')}, "
         f"{summary.fps:.1f} frames a second, with "
-        f"{segmenter.engine} ({segmenter.provider}) {segmenter.precision} {_size(segmenter.size_hw)}, "
+        f"{segmenter.engine} ({segmenter.provider}) {arithmetic(segmenter.precision, segmenter.weights)} "
+        f"{_size(segmenter.size_hw)}, "
         f"{_count(segmenter.threads, 'thread')}"
     )
     if folder is not None and (written := folder.written()):
@@ -46,6 +47,11 @@ def print_run(
     if interrupted:
         console.print(f"stopped after {_count(summary.frames, 'frame')}", style="bold yellow")
     print_problems(console, source.problems)
+
+
+def arithmetic(precision: str, weights: str) -> str:
+    """What a graph computes in, and on what weights where that is something else."""
+    return precision if weights == precision else f"{precision} on {weights} weights"
 
 
 def print_problems(console: Console, problems: Sequence[str]) -> None:

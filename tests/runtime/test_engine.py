@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import patchcut
+import patchcut_kernels as kernels
 import pytest
-from patchcut import EngineError, OptionError, open_bundle
-from patchcut.engines import EngineOptions, engine_names, open_engine, physical_cores
+from patchcut import BundleError, EngineError, OptionError, open_bundle
+from patchcut.engines import EngineOptions, engine_names, open_engine
 from patchcut.engines import onnxruntime as adapter
 
 from . import toy_bundle as toy
@@ -51,8 +52,32 @@ def test_auto_is_onnxruntime_with_int8_on_a_cpu(toy_bundle: Path) -> None:
     described = patchcut.load(toy_bundle, device="cpu").describe()
     assert (described.engine, described.device, described.precision) == ("onnxruntime", "cpu", "int8")
     assert described.provider == "CPUExecutionProvider"
-    assert described.threads == physical_cores()
+    assert described.threads == kernels.default_threads()
     assert described.size_hw == (112, 112)
+
+
+def test_threads_of_the_kernels_are_told_as_they_are(toy_bundle: Path) -> None:
+    before = kernels.get_threads()
+    try:
+        segmenter = patchcut.load(toy_bundle, threads=3)
+        assert (segmenter.describe().threads, segmenter.describe().kernel_threads) == (3, 3)
+        kernels.set_threads(2)
+        assert (segmenter.describe().threads, segmenter.describe().kernel_threads) == (3, 2)
+    finally:
+        kernels.set_threads(before)
+
+
+def test_a_float_graph_on_8_bit_weights_says_so(toy_bundle: Path, tmp_path: Path) -> None:
+    for precision in ("int8", "fp32"):
+        described = patchcut.load(toy_bundle, precision=precision).describe()
+        assert (described.precision, described.weights) == (precision, precision)
+    files = toy.members()
+    spec = toy.manifest(files)
+    spec["backbone"]["graphs"] = spec["backbone"]["graphs"][:1]
+    spec["backbone"]["graphs"][0]["precision"] = "fp32"  # the graph dequantizes its weights
+    described = patchcut.load(toy.write(tmp_path / "x.patchcut", files, spec)).describe()
+    assert (described.precision, described.weights) == ("fp32", "int8")
+    assert "int8" in str(described)
 
 
 def test_auto_takes_the_best_there_is_without_int8(tmp_path: Path) -> None:
@@ -79,6 +104,10 @@ BAD_OPTIONS = [
     ({"head": "cc"}, r'\[head\] must be one of "auto", "gnn", got \'cc\''),
     ({"head": None}, r"\[head\] must be one of"),
     ({"refine": "guided"}, r'\[refine\] must be one of "none", got \'guided\''),
+    ({"min_score": -0.1}, r"\[min_score\] must be a number from 0 to 1, got -0.1"),
+    ({"min_score": float("nan")}, r"\[min_score\] must be"),
+    ({"min_score": "0.5"}, r"\[min_score\] must be"),
+    ({"min_score": True}, r"\[min_score\] must be"),
     ({"color": "hsv"}, r'\[color\] must be one of "bgr", "rgb", got \'hsv\''),
     ({"threads": 0}, r"\[threads\] must be a whole number from 1 to 256, got 0"),
     ({"threads": 257}, r"\[threads\] must be"),
@@ -103,20 +132,27 @@ def test_every_option_has_a_right_value(toy_bundle: Path) -> None:
         size=168,
         head="gnn",
         refine="none",
+        min_score=0.25,
         color="rgb",
         threads=1,
     )
     described = segmenter.describe()
     assert (described.precision, described.size_hw, described.threads) == ("fp32", (168, 168), 1)
     assert (described.head, described.refine, described.color) == ("gnn", "none", "rgb")
+    assert described.min_score == 0.25
     assert f"toy ({toy_bundle})" in str(described) and "168x168" in str(described)
 
 
-def fake_runtime(available: list[str], running: list[str]) -> SimpleNamespace:
-    """onnxruntime as on a machine with these providers; sessions run on `running`, whatever was asked for."""
+def fake_runtime(available: list[str], running: list[str], fails: bool = False) -> SimpleNamespace:
+    """onnxruntime as on a machine with these providers; sessions run on `running`, whatever was asked for.
+
+    With `fails`, CUDA raises when a session is made.
+    """
     import onnxruntime
 
-    def session(*args: Any, **_: Any) -> Any:
+    def session(*args: Any, providers: list[str], **_: Any) -> Any:
+        if fails and CUDA in providers:
+            raise RuntimeError("CUDA failure 100: no CUDA-capable device is detected")
         real = onnxruntime.InferenceSession(*args, providers=["CPUExecutionProvider"])
         names = ("get_inputs", "get_outputs", "io_binding", "run_with_iobinding")
         return SimpleNamespace(get_providers=lambda: running, **{name: getattr(real, name) for name in names})
@@ -153,6 +189,30 @@ def test_auto_tells_what_really_runs(toy_bundle: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(adapter, "_import_onnxruntime", lambda: fake_runtime([CUDA, CPU], [CPU]))
     described = patchcut.load(toy_bundle).describe()
     assert (described.device, described.provider, described.precision) == ("cpu", CPU, "int8")
+
+
+def test_cuda_that_cannot_load_is_not_the_bundles_fault(
+    toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter, "_import_onnxruntime", lambda: fake_runtime([CUDA, CPU], [CPU], fails=True))
+    with pytest.raises(EngineError, match=r"\[device\] .* with CUDAExecutionProvider: CUDA failure 100"):
+        patchcut.load(toy_bundle, device="cuda")
+    described = patchcut.load(toy_bundle).describe()
+    assert (described.device, described.precision) == ("cpu", "int8")
+
+
+def test_a_session_that_fails_prints_nothing(
+    toy_bundle: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from onnxruntime import InferenceSession
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no such provider")
+
+    monkeypatch.setattr(InferenceSession, "_create_inference_session", fail)
+    with pytest.raises(BundleError, match="onnxruntime cannot load .*: no such provider"):
+        patchcut.load(toy_bundle)
+    assert capfd.readouterr().out == ""
 
 
 def test_auto_takes_cuda_where_it_runs(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +256,3 @@ def test_onnxruntime_is_a_registered_engine() -> None:
 )
 def test_products_are_widened_only_where_they_saturate(machine: str, flags: str, saturates: bool) -> None:
     assert adapter._saturates(machine, flags) is saturates
-
-
-def test_physical_cores_is_a_count() -> None:
-    assert physical_cores() >= 1

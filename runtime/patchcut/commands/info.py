@@ -17,7 +17,7 @@ from rich.table import Table
 import patchcut
 from patchcut.bundle import Bundle, BundleSpec, open_bundle
 from patchcut.errors import PatchcutError
-from patchcut.tables import make_console
+from patchcut.tables import arithmetic, make_console
 
 
 def info(path: Path | None, *, as_json: bool = False) -> int:
@@ -117,11 +117,15 @@ def _machine_rows(machine: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("engine", f"{machine['engine']} ({machine['provider']})"),
         ("device", machine["device"]),
-        ("precision", f"{machine['precision']} at {'x'.join(map(str, machine['size_hw']))}"),
+        ("precision", f"{arithmetic(machine['precision'], machine['weights'])} at {_size(machine)}"),
         ("head", machine["head"]),
-        ("threads", str(machine["threads"])),
+        ("threads", f"{machine['threads']} of the engine, {machine['kernel_threads']} of the kernels"),
         ("kernels", f"{machine['isa']} on {machine['cpu']}"),
     ]
+
+
+def _size(machine: dict[str, Any]) -> str:
+    return "x".join(map(str, machine["size_hw"]))
 
 
 def _pairs(rows: list[tuple[str, str]]) -> Table:

@@ -31,7 +31,7 @@ class EngineOptions:
         device: where to run; "auto" lets the engine choose.
         precision: of the graph; "auto" is the one that suits the device best.
         size: side of the square input in pixels; None is the bundle's default.
-        threads: CPU threads; None is one a physical core.
+        threads: CPU threads; None is `patchcut_kernels.default_threads()`.
     """
 
     device: Device = "auto"
@@ -48,6 +48,7 @@ class Engine(Protocol):
         provider: what of the engine really executes, such as "CPUExecutionProvider".
         device: "cpu" or "cuda".
         graph: the graph of the bundle that was chosen.
+        weights: precision that its weights are stored in; a graph in fp32 may stand on weights in int8.
         threads: CPU threads it may use.
         image: [3, Sh, Sw] float32, the engine's own input; fill it, then call `run`.
     """
@@ -60,6 +61,8 @@ class Engine(Protocol):
     def device(self) -> str: ...
     @property
     def graph(self) -> GraphSpec: ...
+    @property
+    def weights(self) -> str: ...
     @property
     def threads(self) -> int: ...
     @property

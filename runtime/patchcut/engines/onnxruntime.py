@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from patchcut_kernels import default_threads
 
 from patchcut.bundle import Bundle, GraphSpec, Precision
-from patchcut.engines import EngineOptions, choose_graph, physical_cores
+from patchcut.engines import EngineOptions, choose_graph
 from patchcut.errors import BundleError, EngineError
 
 CPU_PROVIDER = "CPUExecutionProvider"
@@ -42,14 +43,16 @@ class OnnxRuntimeEngine:
     name = "onnxruntime"
 
     def __init__(
-        self, session: Any, graph: GraphSpec, feature_dim: int, threads: int, weights: dict[str, Any]
+        self, session: Any, graph: GraphSpec, feature_dim: int, threads: int, tensors: dict[str, Any]
     ) -> None:
         self.graph = graph
         self.threads = threads
         self.provider: str = session.get_providers()[0]
         self.device = "cuda" if self.provider == CUDA_PROVIDER else "cpu"
         self._session = session
-        self._weights = weights  # the session reads external initializers where they lie
+        self._tensors = tensors  # the session reads external initializers where they lie
+        is_int8 = any(tensor.dtype == np.int8 for tensor in tensors.values())
+        self.weights = "int8" if is_int8 else graph.precision
         batch = np.zeros((1, 3, *graph.size_hw), np.float32)
         features = np.zeros((1, graph.grid_hw[0] * graph.grid_hw[1], feature_dim), np.float32)
         self.image: npt.NDArray[np.float32] = batch[0]
@@ -80,14 +83,22 @@ def open_engine(bundle: Bundle, options: EngineOptions) -> OnnxRuntimeEngine:
     """
     ort = _import_onnxruntime()
     device = _choose_device(options.device, ort.get_available_providers())
-    engine = _open_on(ort, bundle, options, device)
-    if engine.device == device:
-        return engine
+    try:
+        engine = _open_on(ort, bundle, options, device)
+    except _ProviderError as error:
+        what = str(error)
+    else:
+        if engine.device == device:
+            return engine
+        what = f"onnxruntime has {CUDA_PROVIDER} but runs on {engine.provider}"
     if options.device == "cuda":
         remedy = 'look for what CUDA libraries the log above misses, or pass device="cpu"'
-        what = f"onnxruntime has {CUDA_PROVIDER} but runs on {engine.provider}"
         raise EngineError("device", what, remedy)
     return _open_on(ort, bundle, options, "cpu")  # "auto": the graph that suits what really runs
+
+
+class _ProviderError(Exception):
+    """CUDA cannot load a graph; whether the graph is at fault is for the CPU to say."""
 
 
 def _import_onnxruntime() -> Any:
@@ -110,21 +121,26 @@ def _choose_device(asked: str, available: list[str]) -> str:
 
 def _open_on(ort: Any, bundle: Bundle, options: EngineOptions, device: str) -> OnnxRuntimeEngine:
     graph = choose_graph(bundle, options, PREFERRED[device])
-    threads = options.threads or physical_cores()
-    weights = _external_weights(bundle, graph)
+    threads = options.threads or default_threads()
+    tensors = _external_weights(bundle, graph)
     providers = [CUDA_PROVIDER, CPU_PROVIDER] if device == "cuda" else [CPU_PROVIDER]
     session_options = _session_options(ort, threads, graph.precision)
-    if weights:
-        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
-        session_options.add_external_initializers(list(weights), values)
+    if tensors:
+        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in tensors.values()]
+        session_options.add_external_initializers(list(tensors), values)
     proto = bundle.read(graph.file)
     try:
-        session = ort.InferenceSession(proto, session_options, providers=providers)
+        # Its own fallback prints to stdout, and would choose a provider behind our back.
+        session = ort.InferenceSession(proto, session_options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions share no base class
+        if device == "cuda":
+            raise _ProviderError(
+                f"onnxruntime cannot load {graph.file} with {CUDA_PROVIDER}: {error}"
+            ) from error
         what = f"{bundle.path} is foreign: onnxruntime cannot load {graph.file}: {error}"
         raise BundleError("bundle", what, "upgrade onnxruntime, or export the bundle again") from error
     _check_interface(bundle, graph, session)
-    return OnnxRuntimeEngine(session, graph, bundle.spec.backbone.feature_dim, threads, weights)
+    return OnnxRuntimeEngine(session, graph, bundle.spec.backbone.feature_dim, threads, tensors)
 
 
 def _external_weights(bundle: Bundle, graph: GraphSpec) -> dict[str, npt.NDArray[Any]]:
