@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from patchcut.frames import Frame
     from patchcut.result import Result
     from patchcut.segmenter import Description, Segmenter, load
+    from patchcut.sources import open_source
 
 __version__ = "0.1.0"
 
@@ -38,6 +39,7 @@ __all__ = [
     "__version__",
     "load",
     "open_bundle",
+    "open_source",
 ]
 
 _HOME = {
@@ -55,6 +57,7 @@ _HOME = {
     "Description": "segmenter",
     "Segmenter": "segmenter",
     "load": "segmenter",
+    "open_source": "sources",
 }
 
 

@@ -38,7 +38,8 @@ SizeOption = Annotated[
     int | None, typer.Option(help="Side of the backbone's input, as the bundle has it.", show_default=False)
 ]
 HeadOption = Annotated[str, typer.Option(help="auto is the head that the bundle was made with.")]
-RefineOption = Annotated[str, typer.Option(help="How borders are moved onto the frame's edges.")]
+RefineOption = Annotated[str, typer.Option(help="How borders are moved onto the frame's edges: none.")]
+MinScoreOption = Annotated[float, typer.Option(help="Leave out regions that score less, 0 to 1.")]
 ThreadsOption = Annotated[
     int | None, typer.Option(help="CPU threads; one a physical core by default.", show_default=False)
 ]
@@ -71,12 +72,15 @@ def _run(
     *,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for results; without it nothing is written.", show_default=False),
+        typer.Option(
+            help="Folder for results; without it and --save nothing is written.", show_default=False
+        ),
     ] = None,
     save: Annotated[
         str | None,
         typer.Option(
-            help="What to write, of overlay,masks,labels,json. \\[default: overlay,masks,json]",
+            help="What to write, of overlay,masks,labels,json; to patchcut-out where --out is not given. "
+            "\\[default: overlay,masks,json]",
             show_default=False,
         ),
     ] = None,
@@ -100,6 +104,7 @@ def _run(
     size: SizeOption = None,
     head: HeadOption = "auto",
     refine: RefineOption = "none",
+    min_score: MinScoreOption = 0.0,
     threads: ThreadsOption = None,
 ) -> None:
     """Segment photos, a video or a live picture.
@@ -123,7 +128,7 @@ def _run(
             every=every,
             show=show,
             json=json,
-            load=LoadOptions(bundle, engine, device, precision, size, head, refine, threads),
+            load=LoadOptions(bundle, engine, device, precision, size, head, refine, min_score, threads),
         )
         return run(options)
 

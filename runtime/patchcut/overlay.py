@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from patchcut.errors import FrameError, OutputError
+from patchcut.errors import FrameError
 from patchcut.frames import ColorOrder, as_frame
+from patchcut.opencv import load_cv2
 
 if TYPE_CHECKING:
     from patchcut.result import Result
@@ -44,7 +44,7 @@ def draw_overlay(result: Result, frame: object) -> Image:
         frame: [H, W, 3] uint8 in `result.color`, a PIL image (drawn in RGB), or a Frame.
     Raises:
         FrameError: not a frame, or not of the result's size.
-        OutputError: OpenCV is missing.
+        PatchcutError: OpenCV is missing.
     """
     checked = as_frame(frame, result.color)
     if checked.image.shape[:2] != result.label_map.shape:
@@ -52,23 +52,13 @@ def draw_overlay(result: Result, frame: object) -> Image:
         raise FrameError(
             "overlay", f"frame and result must have one size; {came}", "pass the frame it was made from"
         )
-    cv2 = _import_cv2()
+    cv2 = load_cv2()
     image = np.array(checked.image, order="C")
     for column in np.unique(result.region_labels):
         _tint(cv2, image, result.label_map == column, color_of(int(column), checked.color))
     for i in reversed(range(len(result))):
         _draw_region(cv2, image, result, i, checked.color)
     return image
-
-
-def _import_cv2() -> Any:
-    try:
-        return import_module("cv2")
-    except ImportError as error:
-        remedy = "pip install 'patchcut[cpu]' (or opencv-python-headless)"
-        raise OutputError(
-            "overlay", f"drawing needs OpenCV, which cannot be imported: {error}", remedy
-        ) from error
 
 
 def _tint(cv2: Any, image: Image, mask: npt.NDArray[np.bool_], color: tuple[int, int, int]) -> None:

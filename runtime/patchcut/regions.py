@@ -14,7 +14,7 @@ SCORE_AREA_SHARE = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """m regions of one label map, best first; the fields of `Result` with the same names."""
+    """m regions of one label map, best first; `Result`, which is one, says what the fields are."""
 
     label_map: npt.NDArray[np.int32]
     region_ids: npt.NDArray[np.int32]
@@ -25,38 +25,46 @@ class Regions:
 
 
 def find_regions(
-    label_map: npt.NDArray[np.int32], confidence: npt.NDArray[np.float32], min_area: int
+    label_map: npt.NDArray[np.int32],
+    confidence: npt.NDArray[np.float32],
+    *,
+    min_area: int,
+    min_score: float = 0.0,
 ) -> Regions:
-    """The 8-connected components of at least `min_area` pixels; smaller ones become background.
+    """The 8-connected components that are large and sure enough; all others become background.
 
     Args:
         label_map: [H, W] int32, 0 is background; changed in place where a component is dropped.
         confidence: [H, W] float32 in [0, 1], of the label at each pixel.
         min_area: pixels, at least 1.
+        min_score: in [0, 1].
     score = mean confidence * area / (area + 0.01 * H * W): sure and large regions come first.
     """
-    ids, count = kernels.connected_components(label_map, min_area=min_area)
+    ids, count = kernels.connected_components(label_map, min_area=min_area, labels_out=label_map)
     stats = kernels.region_stats(ids, count, label_map=label_map, confidence=confidence)
     assert stats.mean_confidence is not None and stats.label is not None
     areas = stats.area
-    scores = np.clip(stats.mean_confidence * areas / (areas + SCORE_AREA_SHARE * label_map.size), 0, 1)
+    scores = stats.mean_confidence * areas / (areas + SCORE_AREA_SHARE * label_map.size)
+    scores = np.clip(scores, 0, 1).astype(np.float32)
     order = np.argsort(-scores, kind="stable")
-    if np.any(order != np.arange(count)):
-        ids = _renumbered(ids, order)
-    if areas.sum() != np.count_nonzero(label_map):
-        label_map[ids == 0] = 0
+    order = order[scores[order] >= min_score]
+    labels = stats.label[order]
+    if len(order) < count or np.any(order != np.arange(count)):
+        _renumber(ids, order, count)
+    if len(order) < count:
+        kernels.relabel(ids, np.concatenate([np.zeros(1, np.int32), labels]), out=label_map)
     return Regions(
         label_map=label_map,
         region_ids=ids,
         boxes=stats.boxes_xyxy[order],
-        scores=scores[order].astype(np.float32),
+        scores=scores[order],
         areas=areas[order],
-        region_labels=stats.label[order],
+        region_labels=labels,
     )
 
 
-def _renumbered(ids: npt.NDArray[np.int32], order: npt.NDArray[np.intp]) -> npt.NDArray[np.int32]:
-    """`ids` with region order[i] + 1 called i + 1."""
-    new = np.zeros(len(order) + 1, np.int32)
+def _renumber(ids: npt.NDArray[np.int32], order: npt.NDArray[np.intp], count: int) -> None:
+    """Calls region order[i] + 1 of `ids` i + 1, in place; those that `order` leaves out become 0."""
+    new = np.zeros(count + 1, np.int32)
     new[order + 1] = np.arange(1, len(order) + 1, dtype=np.int32)
-    return new[ids]
+    kernels.relabel(ids, new, out=ids)

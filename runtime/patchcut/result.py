@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from patchcut.frames import ColorOrder
+from patchcut.errors import FrameError
+from patchcut.frames import ColorOrder, Frame
+from patchcut.regions import Regions
 
 
 @dataclass(frozen=True, eq=False)
-class Result:
+class Result(Regions):
     """Regions of one frame, best first, and what they were made from. m regions, n patches, k labels.
+
+    A result is true even if nothing was found: ask `len(result)` how many regions it has.
 
     Attributes:
         label_map: [H, W] int32, column of `labels` at each pixel of the frame; 0 is background.
@@ -24,23 +28,22 @@ class Result:
         areas: [m] int64, pixels.
         region_labels: [m] int32, column of `labels`.
         labels: names of the k columns; column 0 is background.
-        assignment: [n, k] float32, rows on the simplex.
+        assignment: [n, k] float32, rows on the simplex; of the backbone's whole image, the borders of a
+            letterboxed frame included.
         grid_hw: rows and columns of the patch grid, n = h * w.
         timings_ms: wall time of the stages "preprocess", "backbone", "head" and "masks", in milliseconds.
-        color: order of channels of the frame it was made from.
+            "masks" is the label map and its regions; it is over before `masks` is made, on first use.
+        frame: [H, W, 3] uint8, the image it was made from: the caller's own memory, not a copy. It lives as
+            long as the result does, and what the caller writes into it shows here; None if made by hand.
+        color: order of channels of `frame`.
         name, index, time_s: as in Frame.
     """
 
-    label_map: npt.NDArray[np.int32]
-    region_ids: npt.NDArray[np.int32]
-    boxes: npt.NDArray[np.float32]
-    scores: npt.NDArray[np.float32]
-    areas: npt.NDArray[np.int64]
-    region_labels: npt.NDArray[np.int32]
     labels: tuple[str, ...]
     assignment: npt.NDArray[np.float32]
     grid_hw: tuple[int, int]
     timings_ms: dict[str, float] = field(default_factory=dict)
+    frame: npt.NDArray[np.uint8] | None = None
     color: ColorOrder = "bgr"
     name: str = ""
     index: int = 0
@@ -49,6 +52,10 @@ class Result:
     def __len__(self) -> int:
         """Number of regions."""
         return len(self.scores)
+
+    def __bool__(self) -> bool:
+        """True, so that `result or other` and `filter(None, results)` drop no frame without regions."""
+        return True
 
     @cached_property
     def masks(self) -> npt.NDArray[np.bool_]:
@@ -63,17 +70,21 @@ class Result:
         foreground: npt.NDArray[np.bool_] = self.label_map > 0
         return foreground
 
-    def overlay(self, frame: object) -> npt.NDArray[np.uint8]:
+    def overlay(self, frame: object = None) -> npt.NDArray[np.uint8]:
         """[H, W, 3] uint8: `frame` with masks, contours, boxes and scores drawn on a copy.
 
         Args:
-            frame: the frame this result was made from, as the segmenter took it.
+            frame: the frame this result was made from, as the segmenter took it; None is `self.frame`.
         Raises:
             FrameError: the frame is none, or its size is not the result's.
         The order of channels is the frame's own (RGB for a PIL image).
         """
         from patchcut.overlay import draw_overlay
 
+        if frame is None:
+            if self.frame is None:
+                raise FrameError("overlay", "this result holds no frame", "pass the frame it was made from")
+            frame = Frame(self.frame, self.color)
         return draw_overlay(self, frame)
 
     def to_dict(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from time import perf_counter
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,15 @@ import patchcut_kernels as kernels
 
 from patchcut.bundle import BundleSpec, open_bundle
 from patchcut.engines import Device, Engine, EngineOptions, check_choice, open_engine
-from patchcut.errors import BundleError
+from patchcut.errors import OptionError
 from patchcut.frames import ColorOrder, Frame, as_frame, check_color
 from patchcut.heads import Head, open_head
+from patchcut.label_map import canvas_of, upsample
 from patchcut.regions import Regions, find_regions
 from patchcut.result import Result
+
+if TYPE_CHECKING:
+    from patchcut.sources import Source
 
 _logger = logging.getLogger("patchcut")
 
@@ -46,11 +50,14 @@ class Description:
         bundle: name and path.
         engine: name, as in the entry point.
         provider: what of the engine executes, such as "CPUExecutionProvider".
-        precision: of the graph.
+        precision: that the graph computes in.
+        weights: precision that its weights are stored in, such as "int8" under a graph in fp32.
         size_hw: of the backbone's input, in pixels.
         device: "cpu" or "cuda".
-        threads: CPU threads of the engine and of the kernels.
+        threads: CPU threads of the engine.
+        kernel_threads: CPU threads of the kernels at this moment; they are the whole process's.
         head, refine: names.
+        min_score: below it no region is reported.
         color: order of channels expected of arrays.
     """
 
@@ -58,17 +65,20 @@ class Description:
     engine: str
     provider: str
     precision: str
+    weights: str
     size_hw: tuple[int, int]
     device: str
     threads: int
+    kernel_threads: int
     head: str
     refine: str
+    min_score: float
     color: str
 
     def __str__(self) -> str:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["size_hw"] = "x".join(map(str, self.size_hw))
-        return "\n".join(f"{name:<10}{value}" for name, value in values.items())
+        return "\n".join(f"{name:<15}{value}" for name, value in values.items())
 
 
 class Segmenter:
@@ -79,7 +89,15 @@ class Segmenter:
     """
 
     def __init__(
-        self, spec: BundleSpec, path: Path, engine: Engine, head: Head, *, color: ColorOrder, refine: str
+        self,
+        spec: BundleSpec,
+        path: Path,
+        engine: Engine,
+        head: Head,
+        *,
+        color: ColorOrder,
+        refine: str,
+        min_score: float,
     ) -> None:
         self.spec = spec
         self._path = path
@@ -87,7 +105,9 @@ class Segmenter:
         self._head = head
         self._color = color
         self._refine = refine
+        self._min_score = min_score
         self._lock = threading.Lock()
+        self._confidence = np.empty((0, 0), np.float32)  # kept from frame to frame of one size
 
     def __call__(self, frame: object) -> Result:
         """The regions of one frame, best first.
@@ -107,8 +127,10 @@ class Segmenter:
     def stream(self, source: object) -> Iterator[Result]:
         """Results of each frame of a source, made as they are asked for; the source is closed at the end.
 
-        What has to be skipped is logged as a warning of the logger "patchcut"; to have it as a list, open the
-        source with `patchcut.sources.open_source` and read its `.problems` afterwards.
+        The source is opened now; each result has its `frame`. Cameras and live streams give their newest
+        frame: what comes while one is worked on is dropped. What has to be skipped is logged as a warning of
+        the logger "patchcut"; to have it as a list, open the source with `patchcut.open_source` and read its
+        `.problems` afterwards.
 
         Args:
             source: what `open_source` takes: file, folder, glob, camera, URL, iterable, or a source itself.
@@ -117,12 +139,15 @@ class Segmenter:
         """
         from patchcut.sources import open_source
 
-        with open_source(source, color=self._color) as frames:
+        return self._results(open_source(source, color=self._color))
+
+    def _results(self, source: Source) -> Iterator[Result]:
+        with source:
             told = 0
-            for frame in frames:
-                told = _log_problems(frames.problems, told)
+            for frame in source:
+                told = _log_problems(source.problems, told)
                 yield self(frame)
-            _log_problems(frames.problems, told)
+            _log_problems(source.problems, told)
 
     def describe(self) -> Description:
         """What runs: bundle, engine, provider, precision, size, device, threads, head, refiner, colours."""
@@ -132,11 +157,14 @@ class Segmenter:
             engine=self._engine.name,
             provider=self._engine.provider,
             precision=graph.precision,
+            weights=self._engine.weights,
             size_hw=graph.size_hw,
             device=self._engine.device,
             threads=self._engine.threads,
+            kernel_threads=kernels.get_threads(),
             head=self._head.name,
             refine=self._refine,
+            min_score=self._min_score,
             color=self._color,
         )
 
@@ -166,11 +194,12 @@ class Segmenter:
             "masks": 1e3 * (done - assigned),
         }
         return Result(
-            **{field.name: getattr(regions, field.name) for field in fields(regions)},
+            **vars(regions),
             labels=self._head.labels,
             assignment=assignment,
             grid_hw=graph.grid_hw,
             timings_ms=timings_ms,
+            frame=frame.image,
             color=frame.color,
             name=frame.name,
             index=frame.index,
@@ -178,13 +207,16 @@ class Segmenter:
         )
 
     def _regions(self, frame: Frame, assignment: npt.NDArray[np.float32]) -> Regions:
+        graph = self._engine.graph
         height, width = frame.image.shape[:2]
-        grid_hw = self._engine.graph.grid_hw
-        label_map, confidence = kernels.upsample_argmax(assignment, grid_hw, (height, width), confidence=True)
+        canvas = canvas_of((height, width), graph.size_hw, self.spec.backbone.fit)
+        if self._confidence.shape != canvas.size_hw:
+            self._confidence = np.empty(canvas.size_hw, np.float32)
+        label_map, confidence = upsample(assignment, graph.grid_hw, canvas, self._confidence)
         label_map = REFINERS[self._refine](label_map, confidence, frame)
-        patch_area = height * width / (grid_hw[0] * grid_hw[1])
+        patch_area = math.prod(canvas.size_hw) / math.prod(graph.grid_hw)
         min_area = max(1, math.ceil(self.spec.regions.min_area_patches * patch_area))
-        return find_regions(label_map, confidence, min_area)
+        return find_regions(label_map, confidence, min_area=min_area, min_score=self._min_score)
 
 
 def _log_problems(problems: list[str], told: int) -> int:
@@ -203,6 +235,7 @@ def load(
     size: int | None = None,
     head: str = "auto",
     refine: str = "none",
+    min_score: float = 0.0,
     color: str = "bgr",
     threads: int | None = None,
 ) -> Segmenter:
@@ -216,9 +249,11 @@ def load(
         size: side of the backbone's input in pixels, one that the bundle has; None is its default.
         head: "auto" is the one that the bundle was made with.
         refine: "none".
+        min_score: regions that score less, in [0, 1], become background.
         color: order of channels of array frames, "bgr" or "rgb".
-        threads: CPU threads from 1 to 256; None is one a physical core, and the kernels' own choice for them.
-            A number also sets the kernels' threads, for the whole process.
+        threads: CPU threads from 1 to 256; None is one a physical core that this process may use (see
+            `patchcut_kernels.default_threads`) and leaves the kernels' threads as they are. A number also
+            sets the kernels' threads, for the whole process.
     Raises:
         OptionError: an argument is not among what is allowed; the message lists that.
         BundleError: the bundle is missing, damaged, foreign or newer.
@@ -226,14 +261,17 @@ def load(
     """
     check_choice("refine", refine, tuple(REFINERS))
     order = check_color(color)
+    _check_score(min_score)
     options = EngineOptions(cast("Device", device), cast("Any", precision), size, threads)
     with open_bundle(bundle) as opened:
         spec, path = opened.spec, opened.path
-        if spec.backbone.fit != "stretch":
-            what = f"{path} fits frames by {spec.backbone.fit!r}, this patchcut only by 'stretch'"
-            raise BundleError("bundle", what, "upgrade patchcut: pip install -U patchcut")
         opened_head = open_head(opened, head)
         opened_engine = open_engine(opened, options, engine)
     if threads is not None:
         kernels.set_threads(threads)
-    return Segmenter(spec, path, opened_engine, opened_head, color=order, refine=refine)
+    return Segmenter(spec, path, opened_engine, opened_head, color=order, refine=refine, min_score=min_score)
+
+
+def _check_score(score: object) -> None:
+    if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
+        raise OptionError("min_score", f"must be a number from 0 to 1, got {score!r}")

@@ -71,6 +71,15 @@ def test_photos_to_a_folder(
         assert word in said
 
 
+def test_photos_from_a_lowest_score_on(
+    run_cli: Patchcut, toy_bundle: Path, photos: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for lowest, found in ((0, True), (0.99, False)):
+        assert run_cli("run", photos, "--bundle", toy_bundle, "--min-score", lowest, "--json") == 0
+        end = json.loads(capfd.readouterr().out.splitlines()[-1])
+        assert bool(end["regions"]) is found
+
+
 def test_several_photos_by_name(run_cli: Patchcut, toy_bundle: Path, photos: Path, tmp_path: Path) -> None:
     args = ["--bundle", toy_bundle, "--out", tmp_path / "out", "--save", "labels"]
     assert run_cli("run", photos / "two.jpg", photos / "three.png", *args) == 0

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from patchcut import Frame, FrameError, OutputError, Segmenter
+from patchcut import Frame, FrameError, PatchcutError, Segmenter
 from patchcut.overlay import PALETTE_RGB, TINT, color_of
 from PIL import Image
 
@@ -68,13 +68,22 @@ def test_a_frame_of_another_size_is_told(toy_segmenter: Segmenter, photo: np.nda
 
 
 def test_what_is_no_frame_is_told() -> None:
-    with pytest.raises(FrameError, match="got None"):
-        made_result().overlay(None)
+    with pytest.raises(FrameError, match="got str"):
+        made_result().overlay("x.jpg")
+
+
+def test_a_result_draws_on_its_own_frame(toy_segmenter: Segmenter, photo: np.ndarray) -> None:
+    flipped = np.ascontiguousarray(photo[..., ::-1])
+    for frame in (photo, Image.fromarray(flipped), Frame(flipped, "rgb")):
+        result = toy_segmenter(frame)
+        np.testing.assert_array_equal(result.overlay(), result.overlay(frame))
+    with pytest.raises(FrameError, match=r"this result holds no frame; pass the frame it was made from"):
+        made_result().overlay()
 
 
 def test_a_missing_opencv_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(OutputError, match=r"needs OpenCV.*pip install 'patchcut\[cpu\]'"):
+    with pytest.raises(PatchcutError, match=r"cv2 cannot be imported.*pip install 'patchcut\[cpu\]'"):
         made_result().overlay(np.zeros((4, 6, 3), np.uint8))
 
 

@@ -43,6 +43,10 @@ def test_no_regions_is_a_result() -> None:
     assert result.to_dict()["regions"] == []
 
 
+def test_a_result_without_regions_is_still_true() -> None:
+    assert made_result(0) and not len(made_result(0))
+
+
 def test_to_dict_is_ready_for_json() -> None:
     described = json.loads(json.dumps(made_result().to_dict()))
     assert described == {

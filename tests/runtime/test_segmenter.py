@@ -9,7 +9,8 @@ import patchcut_kernels as kernels
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from patchcut import EngineError, Frame, FrameError, Result, Segmenter
+from patchcut import EngineError, Frame, FrameError, Result, Segmenter, SourceError
+from patchcut.label_map import canvas_of
 from patchcut_kernels import reference
 from PIL import Image
 
@@ -261,6 +262,72 @@ def test_specks_are_dropped_from_the_label_map(tmp_path: Path, photo: np.ndarray
     assert counts[0] >= counts[1] > counts[2] > counts[3] == 0
 
 
+def test_regions_below_the_lowest_score_are_nowhere(
+    toy_segmenter: Segmenter, toy_bundle: Path, photo: np.ndarray
+) -> None:
+    every = toy_segmenter(photo)
+    assert len(every) >= 3
+    for lowest in (0.0, float(every.scores[2]), float(every.scores[0]), 1.0):
+        result = patchcut.load(toy_bundle, min_score=lowest)(photo)
+        check_consistent(result, photo.shape[:2])
+        kept = int(np.sum(every.scores >= np.float32(lowest)))
+        np.testing.assert_array_equal(result.scores, every.scores[:kept])
+        np.testing.assert_array_equal(result.boxes, every.boxes[:kept])
+        ids = np.where(every.region_ids <= kept, every.region_ids, 0)
+        np.testing.assert_array_equal(result.region_ids, ids)
+        np.testing.assert_array_equal(result.label_map, np.where(ids > 0, every.label_map, 0))
+    assert kept == 0
+
+
+@pytest.fixture
+def letterboxed(tmp_path: Path) -> Segmenter:
+    files = toy.members()
+    spec = toy.manifest(files)
+    spec["backbone"]["fit"] = "letterbox"
+    return patchcut.load(toy.write(tmp_path / "letterbox.patchcut", files, spec))
+
+
+def test_a_square_frame_needs_no_letterbox(
+    toy_segmenter: Segmenter, letterboxed: Segmenter, photo: np.ndarray
+) -> None:
+    for side in (100, 112, 427):
+        same(letterboxed(photo[:side, :side]), toy_segmenter(photo[:side, :side]))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_letterboxed_result_lies_where_the_frame_does(
+    letterboxed: Segmenter, photo: np.ndarray, turned: bool
+) -> None:
+    """The label map of the square that the image covers, with the frame's part cut out of it."""
+    frame = photo[60:260, 150:550].transpose(1, 0, 2) if turned else photo[60:260, 150:550]
+    result = letterboxed(frame)
+    check_consistent(result, frame.shape[:2])
+    image = reference.preprocess(frame, (112, 112), MEAN, STD, fit="letterbox")
+    rows = reference_features(image, "fp32")
+    expected = reference.gcn_forward(rows, reference.affinity(rows), toy_weights())
+    np.testing.assert_allclose(result.assignment, expected, atol=1e-3)
+
+    square, _ = reference.upsample_argmax(result.assignment, result.grid_hw, (400, 400))
+    window = np.s_[:, 100:300] if turned else np.s_[100:300, :]
+    ids, count = reference.connected_components(
+        np.ascontiguousarray(square[window]), min_area=400 * 400 // 64 // 2
+    )
+    assert count >= 2
+    assert np.mean(result.label_map == np.where(ids > 0, square[window], 0)) > 0.999
+
+
+@given(height=st.integers(1, 5000), width=st.integers(1, 5000), size=st.sampled_from([112, 224, 448]))
+def test_a_canvas_holds_its_frame_where_the_image_does(height: int, width: int, size: int) -> None:
+    canvas = canvas_of((height, width), (size, size), "letterbox")
+    x0, y0, x1, y1 = kernels.letterbox_xyxy((height, width), (size, size))
+    for side, corner, length, begin, end in zip(
+        canvas.size_hw, canvas.corner_yx, (height, width), (y0, x0), (y1, x1), strict=True
+    ):
+        assert corner >= 0 and corner + length <= side
+        scale = length / (end - begin)  # frame pixels a pixel of the image
+        assert abs(corner - begin * scale) <= 0.5 and abs(side - size * scale) <= 0.5
+
+
 def test_a_stream_yields_results_as_they_are_asked_for(toy_segmenter: Segmenter, photo: np.ndarray) -> None:
     taken = []
 
@@ -273,6 +340,18 @@ def test_a_stream_yields_results_as_they_are_asked_for(toy_segmenter: Segmenter,
     assert next(results).label_map.shape == (100, 640)
     assert len(taken) < 5
     assert [r.index for r in results] == [1, 2, 3, 4]
+
+
+def test_a_stream_is_opened_when_it_is_asked_for(toy_segmenter: Segmenter) -> None:
+    with pytest.raises(SourceError, match=r"typo.mp4\] does not exist"):
+        toy_segmenter.stream("typo.mp4")
+
+
+def test_results_of_a_stream_hold_their_frames(toy_segmenter: Segmenter, photo: np.ndarray) -> None:
+    frames = [photo, photo[::2]]
+    results = list(toy_segmenter.stream(frames))
+    assert [result.frame is frame for result, frame in zip(results, frames, strict=True)] == [True, True]
+    np.testing.assert_array_equal(results[1].overlay(), results[1].overlay(frames[1]))
 
 
 def test_a_stream_logs_what_it_skips(
@@ -303,7 +382,6 @@ def test_a_stream_closes_its_source(
 
     monkeypatch.setattr("patchcut.sources.open_source", lambda *_, **__: Source([Frame(photo)] * 3))
     results = toy_segmenter.stream("walk.mp4")
-    assert events == []
     for _ in range(taken):
         next(results)
     assert events == ["open"]

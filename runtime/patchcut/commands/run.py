@@ -39,6 +39,7 @@ class LoadOptions:
     size: int | None = None
     head: str = "auto"
     refine: str = "none"
+    min_score: float = 0.0
     threads: int | None = None
 
 
