@@ -45,7 +45,7 @@ def _run(
         Path | None, typer.Option(envvar="PATCHCUT_DATA", help="Folder of data sets, for `quality`.")
     ] = None,
     fp32_bundle: Annotated[
-        Path | None, typer.Option(help="From `bench fp32-bundle`, for `quality`: what int8 loses.")
+        Path | None, typer.Option(help="The same head on a float backbone, for `quality`: what int8 loses.")
     ] = None,
     record: Annotated[bool, typer.Option("--record", help="Append the rows to bench/results.")] = False,
 ) -> None:
@@ -53,10 +53,12 @@ def _run(
     if group not in (*GROUPS, "all"):
         raise typer.BadParameter(f"must be one of {', '.join(GROUPS)}, all; got {group!r}")
     from patchcut.bundle import EMBEDDED
-    from patchcut.engines import physical_cores
     from patchcut.errors import PatchcutError
+    from patchcut_kernels import default_threads
 
-    options = Options((bundle or EMBEDDED).resolve(), threads or physical_cores(), repeats, data, fp32_bundle)
+    options = Options(
+        (bundle or EMBEDDED).resolve(), threads or default_threads(), repeats, data, fp32_bundle
+    )
     done: list[rows.Row] = []
     skipped = 0
     for name in GROUPS if group == "all" else (group,):
@@ -90,24 +92,6 @@ def _report(
         return
     report.write_into(README, report.to_markdown(sections))
     _console.print("wrote README.md")
-
-
-@app.command("fp32-bundle")
-def _fp32_bundle(
-    backbone: Annotated[Path, typer.Argument(help="From `patchcut export bundle --precision fp32`.")],
-    out: Annotated[Path, typer.Argument(help="The .patchcut file to write.")],
-    bundle: Annotated[Path | None, typer.Option(help="Whose head it gets.", show_default="embedded")] = None,
-) -> None:
-    """Give a float backbone the head of another bundle, for `run quality --fp32-bundle`."""
-    from patchcut.bundle import open_bundle
-    from patchcut_export.builder import rewrite_bundle
-
-    with open_bundle(bundle) as source, open_bundle(backbone) as target:
-        head = source.spec.head
-        if head is None:
-            raise typer.BadParameter(f"{source.path.name} has no head")
-        rewrite_bundle(target, out, head=(head, source.read(head.file)), affinity=source.spec.affinity)
-    _console.print(f"wrote {out}")
 
 
 def _measure(name: str, options: Options) -> list[rows.Row]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import resource
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -28,7 +27,11 @@ _PACKAGES = (
 
 
 class Machine(BaseModel):
-    """Where rows may be compared: equal machines only."""
+    """Where rows may be compared: equal machines only.
+
+    Attributes:
+        cores: physical ones that this process may use.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,12 +50,11 @@ class Machine(BaseModel):
 def this_machine() -> Machine:
     """The machine that runs this."""
     import patchcut_kernels
-    from patchcut.engines import physical_cores
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Machine(
         cpu=_cpu_name(),
-        cores=physical_cores(),
+        cores=patchcut_kernels.default_threads(),
         memory_gb=round(memory / 2**30),
         system=f"{platform.system()} {platform.machine()}",
         isa=patchcut_kernels.get_isa(),
@@ -83,12 +85,6 @@ def commit() -> str:
 def load_1min() -> float:
     """Processes that wanted to run during the last minute; the bench itself is one of them while it runs."""
     return round(os.getloadavg()[0], 2)
-
-
-def peak_memory_mb() -> float:
-    """Most memory that this process has held so far, resident, in MB of 2**20 bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 
 def set_threads(threads: int) -> None:

@@ -31,7 +31,7 @@ class Outcome:
         quality: how good the result is; names say of what.
         metrics: what was computed from this interleaved run, such as ratios.
         bundle: path of the bundle that took part, or None.
-        peak_memory_mb: of another process; None is this one's.
+        peak_memory_mb: of a fresh process that did only this; None where it shared its process with others.
     """
 
     case: str
@@ -69,7 +69,7 @@ class Row(BaseModel):
     median_ms: FiniteFloat | None
     p95_ms: FiniteFloat | None
     std_ms: FiniteFloat | None
-    peak_memory_mb: FiniteFloat
+    peak_memory_mb: FiniteFloat | None
     quality: dict[str, FiniteFloat]
     metrics: dict[str, FiniteFloat]
     bundle_sha256: str | None
@@ -158,7 +158,6 @@ def sha256_of(path: Path) -> str:
 
 def _own_fields(outcome: Outcome) -> dict[str, object]:
     times = outcome.times
-    peak = outcome.peak_memory_mb
     return {
         "case": outcome.case,
         "contender": outcome.contender,
@@ -169,7 +168,7 @@ def _own_fields(outcome: Outcome) -> dict[str, object]:
         "median_ms": round(times.median_ms, 5) if times else None,
         "p95_ms": round(times.p95_ms, 5) if times else None,
         "std_ms": round(times.std_ms, 5) if times else None,
-        "peak_memory_mb": machine.peak_memory_mb() if peak is None else peak,
+        "peak_memory_mb": outcome.peak_memory_mb,
         "quality": {name: _short(value) for name, value in outcome.quality.items()},
         "metrics": {name: _short(value) for name, value in outcome.metrics.items()},
         "bundle_sha256": None if outcome.bundle is None else sha256_of(outcome.bundle),

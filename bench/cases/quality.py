@@ -28,6 +28,7 @@ DATASETS = (
     _Dataset("voc2007-dev", "boxes", "CorLoc"),
 )
 SIZES = (224, 448)
+_LOST = "that int8 loses to fp32 at"
 
 
 def _case(dataset: _Dataset, size: int, refine: str) -> str:
@@ -35,9 +36,14 @@ def _case(dataset: _Dataset, size: int, refine: str) -> str:
 
 
 CASES = tuple(_case(d, size, refine) for d in DATASETS for size in SIZES for refine in REFINERS)
-TARGETS = tuple(
-    Target(_case(DATASETS[0], size, "none"), "lost_to_fp32", "<=", 0.01, "", f"IoU that int8 loses at {size}")
-    for size in SIZES
+TARGETS = (
+    Target("ecssd-dev 224", "mean foreground IoU", ">=", 0.66, "", "ECSSD development images, IoU at 224"),
+    Target("voc2007-dev 224", "CorLoc", ">=", 0.62, "", "VOC2007 development images, CorLoc at 224"),
+    *(
+        Target(f"{d.folder} {size}", "lost_to_fp32", "<=", 0.01, "", f"{d.metric} {_LOST} {size}")
+        for d in DATASETS
+        for size in SIZES
+    ),
 )
 
 
@@ -123,7 +129,7 @@ def _import_measure() -> None:
 
 
 def _check_comparable(bundle: Path, other: Path) -> None:
-    remedy = "make it with `patchcut export bundle --precision fp32` and `python -m bench fp32-bundle`"
+    remedy = f"make it with `patchcut export bundle --precision fp32 --head {bundle.name} --out FILE`"
     with open_bundle(bundle) as ours, open_bundle(other) as theirs:
         if _head_sha256(ours.spec) != _head_sha256(theirs.spec):
             raise BenchError(f"--fp32-bundle has another head; {remedy}")

@@ -30,7 +30,7 @@ _FIELDS: dict[str, Any] = {
     "median_ms": 30.0,
     "p95_ms": 33.0,
     "std_ms": 1.0,
-    "peak_memory_mb": 100.0,
+    "peak_memory_mb": None,
     "quality": {},
     "metrics": {},
     "bundle_sha256": None,
