@@ -16,8 +16,8 @@ from bench.rows import Row
 
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 
-_TIME_HEADINGS = ("case", "patchcut ms (p95)", "beside it", "ms (p95)", "times as fast")
-_QUALITY_HEADINGS = ("case", "who", "result")
+_TIME_HEADINGS = ("case", "who", "inside the clock", "arithmetic", "ms (p95)", "patchcut's time ×")
+_QUALITY_HEADINGS = ("case", "who", "arithmetic", "result")
 _TARGET_HEADINGS = ("target", "measured", "")
 
 
@@ -130,18 +130,17 @@ def _time_rows(rows: list[Row]) -> Iterable[tuple[str, ...]]:
         timed = [row for row in case if row.median_ms is not None]
         if not timed:
             continue
-        ours, others = timed[0], timed[1:]
-        if not others:
-            yield ours.case, _time(ours), "", "", ""
+        ours, *others = timed
+        yield ours.case, ours.contender, ours.inside, ours.dtype, _time(ours), ""
         for other in others:
-            yield ours.case, _time(ours), other.contender, _time(other), _times_as_fast(ours, other)
+            yield "", other.contender, other.inside, other.dtype, _time(other), _times(other, ours)
 
 
 def _quality_rows(rows: list[Row]) -> Iterable[tuple[str, ...]]:
     for row in rows:
         if row.quality:
             told = ", ".join(f"{name} {_number(value)}" for name, value in row.quality.items())
-            yield row.case, row.contender, told
+            yield row.case, row.contender, row.dtype, told
 
 
 def _cases(rows: list[Row]) -> Iterable[list[Row]]:
@@ -167,7 +166,7 @@ def _time(row: Row) -> str:
     return f"{_number(row.median_ms)} ({_number(row.p95_ms)})"
 
 
-def _times_as_fast(ours: Row, other: Row) -> str:
+def _times(other: Row, ours: Row) -> str:
     assert ours.median_ms is not None and other.median_ms is not None
     return f"{_number(other.median_ms / ours.median_ms)}×"
 

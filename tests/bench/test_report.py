@@ -18,14 +18,17 @@ MakeRow = Callable[..., Row]
 
 def test_a_section_has_times_quality_and_targets(make_row: MakeRow) -> None:
     rows = [
-        make_row(metrics={"ratio": 0.5, "share_besides_backbone": 0.3}, quality={"IoU": 0.712}),
-        make_row(contender="onnxruntime", median_ms=60.0),
+        make_row(metrics={"ratio_to_fp32": 0.5, "share_besides_backbone": 0.3}, quality={"IoU": 0.712}),
+        make_row(contender="onnxruntime", inside="backbone", dtype="fp32", median_ms=60.0),
     ]
     (section,) = report.make_sections(rows)
     assert section.title == "A, 2 cores, avx2, 8 GB, Linux x86_64; 2 threads"
     times, quality, targets = (table[1] for table in section.tables)
-    assert times == (("frame 224", "30 (33)", "onnxruntime", "60 (33)", "2×"),)
-    assert quality == (("frame 224", "patchcut", "IoU 0.712"),)
+    assert times == (
+        ("frame 224", "patchcut", "all of it", "int8", "30 (33)", ""),
+        ("", "onnxruntime", "backbone", "fp32", "60 (33)", "2×"),
+    )
+    assert quality == (("frame 224", "patchcut", "int8", "IoU 0.712"),)
     assert [(row[1], row[2]) for row in targets] == [("0.5", "met"), ("0.3", "**not met**")]
     assert section.notes == (
         "2026-01-02, commit abc, load before 0.0: `python -m bench run frame --record`",
@@ -61,7 +64,7 @@ def test_rows_without_times_show_only_quality(make_row: MakeRow) -> None:
 
 
 def test_both_renderings_hold_every_number(make_row: MakeRow) -> None:
-    sections = report.make_sections([make_row(metrics={"ratio": 0.5}), make_row(contender="other")])
+    sections = report.make_sections([make_row(metrics={"ratio_to_fp32": 0.5}), make_row(contender="other")])
     screen = io.StringIO()
     report.print_sections(sections, Console(file=screen, width=200))
     markdown = report.to_markdown(sections)
