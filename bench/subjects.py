@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import patchcut
-import patchcut_kernels as kernels
 from patchcut.bundle import open_bundle
 from patchcut.engines import EngineOptions, open_engine
 from patchcut.sources.photos import read_photo
@@ -26,10 +25,8 @@ def frame(size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
 
 def features(bundle: Path, size: int, threads: int) -> npt.NDArray[np.float32]:
     """[n, d] float32, the bundle's features of the sample photo at 640x480; its own memory."""
+    from patchcut_export.feature_cache import features_of
+
     with open_bundle(bundle) as opened:
-        spec = opened.spec.backbone
         engine = open_engine(opened, EngineOptions("cpu", size=size, threads=threads))
-    kernels.preprocess(
-        frame(VGA_HW), engine.graph.size_hw, spec.mean, spec.std, fit=spec.fit, out=engine.image
-    )
-    return engine.run().copy()
+        return np.array(features_of(frame(VGA_HW), "bgr", opened.spec.backbone, engine))

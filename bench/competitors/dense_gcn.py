@@ -13,8 +13,8 @@ from torch.nn import functional
 Array = npt.NDArray[np.float32]
 
 
-def make_forward(weights: GcnWeights) -> Callable[[Array, Array], Array]:
-    """`gcn_forward` as a function of features [n, d] and affinity [n, n]; returns an assignment [n, k]."""
+def make_forward(weights: GcnWeights) -> Callable[[Array, Array, Array], Array]:
+    """`gcn_forward` as a function of features [n, d], affinity [n, n] and its degrees [n] to [n, k]."""
     shift, scale = _tensor(weights.shift), _tensor(weights.scale)
     layers = [
         (_tensor(x.theta), None if x.root is None else _tensor(x.root), _tensor(x.bias))
@@ -23,13 +23,13 @@ def make_forward(weights: GcnWeights) -> Callable[[Array, Array], Array]:
     mlp = [(_tensor(x.weight), _tensor(x.bias)) for x in weights.mlp]
 
     @torch.inference_mode()
-    def forward(features: Array, affinity: Array) -> Array:
+    def forward(features: Array, affinity: Array, degrees: Array) -> Array:
         hidden = torch.from_numpy(features)
         if weights.normalize:
             hidden = functional.normalize(hidden, dim=1)
         hidden = (hidden - shift) * scale
         edges = torch.from_numpy(affinity)
-        inverse_root = (edges.sum(1, keepdim=True) + 1).rsqrt()
+        inverse_root = (torch.from_numpy(degrees)[:, None] + 1).rsqrt()
         for theta, root, bias in layers:
             mixed = (hidden @ theta) * inverse_root
             mixed = (edges @ mixed + mixed) * inverse_root + bias

@@ -1,4 +1,4 @@
-"""The backbone alone in ONNX Runtime: float32 weights, default options."""
+"""The backbone alone in ONNX Runtime, with default options: only the number of threads is set."""
 
 from __future__ import annotations
 
@@ -14,14 +14,32 @@ from onnx import numpy_helper
 from patchcut.bundle import open_bundle
 
 
-def open_session(bundle: Path, size: int, threads: int) -> Any:
+def open_float(bundle: Path, size: int, threads: int) -> Any:
     """A session of the bundle's float graph of one size, with every weight stored as float32.
 
     Left as it is, the graph's DequantizeLinear nodes make ONNX Runtime run 8-bit weights in other kernels
     (MatMulNBits), so they are computed here: what remains is the graph that a float export gives.
-    Nothing but the number of threads is set.
     """
-    model = fold_weights(_load(bundle, size))
+    return _open(fold_weights(load_graph(bundle, size, "fp32")), threads)
+
+
+def open_same(bundle: Path, size: int, precision: str, threads: int) -> Any:
+    """A session of the very graph that patchcut runs."""
+    return _open(load_graph(bundle, size, precision), threads)
+
+
+def load_graph(bundle: Path, size: int, precision: str) -> onnx.ModelProto:
+    """The bundle's graph of a size and precision, with its weights inside."""
+    with open_bundle(bundle) as opened, tempfile.TemporaryDirectory() as folder:
+        backbone = opened.spec.backbone
+        wanted = ((size, size), precision)
+        graph = next(g for g in backbone.graphs if (g.size_hw, g.precision) == wanted)
+        for name in (graph.file, *([backbone.weights] if backbone.weights else [])):
+            (Path(folder) / name).write_bytes(opened.read(name))
+        return onnx.load(str(Path(folder) / graph.file))
+
+
+def _open(model: onnx.ModelProto, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(
@@ -63,12 +81,3 @@ def _replace(target: Any, items: list[Any]) -> None:
     fresh = [type(item).FromString(item.SerializeToString()) for item in items]
     del target[:]
     target.extend(fresh)
-
-
-def _load(bundle: Path, size: int) -> onnx.ModelProto:
-    with open_bundle(bundle) as opened, tempfile.TemporaryDirectory() as folder:
-        backbone = opened.spec.backbone
-        graph = next(g for g in backbone.graphs if g.precision == "fp32" and g.size_hw == (size, size))
-        for name in (graph.file, *([backbone.weights] if backbone.weights else [])):
-            (Path(folder) / name).write_bytes(opened.read(name))
-        return onnx.load(str(Path(folder) / graph.file))
