@@ -28,6 +28,39 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+OutOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder for results; without it and --save nothing is written.", show_default=False),
+]
+SaveOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What to write, of overlay,masks,labels,json; to patchcut-out where --out is not given. "
+        "\\[default: overlay,masks,json]",
+        show_default=False,
+    ),
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace results in --out.")]
+LimitOption = Annotated[
+    int | None, typer.Option(min=1, help="Stop after so many frames.", show_default=False)
+]
+EveryOption = Annotated[int, typer.Option(min=1, help="Take every N-th frame.")]
+ShowOption = Annotated[bool, typer.Option("--show", help="Show a live window; q or Esc ends.")]
+JsonOption = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help='Write JSON lines to stdout and nothing else: {"event": "start" | "frame" | "end", ...}.',
+    ),
+]
+SourceArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE",
+        help="Photo, folder, glob, video, camera index, rtsp:// or http:// address; or several photos, "
+        "folders and globs.",
+    ),
+]
 BundleOption = Annotated[
     Path | None, typer.Option(help="A .patchcut file; the embedded bundle by default.", show_default=False)
 ]
@@ -62,41 +95,15 @@ def _patchcut(
 
 @app.command("run")
 def _run(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE",
-            help="Photo, folder, glob, video, camera index, rtsp:// or http:// address; or several photos.",
-        ),
-    ],
+    sources: SourceArgument,
     *,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for results; without it and --save nothing is written.", show_default=False
-        ),
-    ] = None,
-    save: Annotated[
-        str | None,
-        typer.Option(
-            help="What to write, of overlay,masks,labels,json; to patchcut-out where --out is not given. "
-            "\\[default: overlay,masks,json]",
-            show_default=False,
-        ),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results in --out.")] = False,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Stop after so many frames.", show_default=False)
-    ] = None,
-    every: Annotated[int, typer.Option(min=1, help="Take every N-th frame.")] = 1,
-    show: Annotated[bool, typer.Option("--show", help="Show a live window; q or Esc ends.")] = False,
-    json: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            help='Write JSON lines to stdout and nothing else: {"event": "start" | "frame" | "end", ...}.',
-        ),
-    ] = False,
+    out: OutOption = None,
+    save: SaveOption = None,
+    overwrite: OverwriteOption = False,
+    limit: LimitOption = None,
+    every: EveryOption = 1,
+    show: ShowOption = False,
+    json: JsonOption = False,
     bundle: BundleOption = None,
     engine: EngineOption = "auto",
     device: DeviceOption = "auto",
@@ -109,7 +116,7 @@ def _run(
 ) -> None:
     """Segment photos, a video or a live picture.
 
-    DIR gets overlay/NAME.jpg (a video: one film), masks/NAME/01.png (a region each, best first),
+    DIR gets overlay/NAME.jpg (a video: one video), masks/NAME/01.png (a region each, best first),
     labels/NAME.png (0 is background) and json/NAME.json.
 
     Exit status: 0 all good; 1 something was skipped, failed, or there was nothing; 2 wrong usage;
@@ -170,7 +177,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # file names may hold bytes that are no text
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a film is finished then, too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a video is finished then, too
     try:
         _add_commands()
         app()
@@ -216,12 +223,17 @@ def _add_command(point: EntryPoint) -> None:
         try:
             exit_with(work)
         except ImportError as error:  # also where the command imports what it needs only when it runs
-            remedy = f"pip install 'patchcut[{point.name}]'"
+            theirs = f"install what {_package(point)} needs"
+            remedy = f"pip install 'patchcut[{point.name}]'" if point.name in _COMMAND_HELP else theirs
             print(f"patchcut: [{point.name}] lacks a package ({error}); {remedy}", file=sys.stderr)
             raise typer.Exit(EXIT_FAILED) from error
 
-    text = _COMMAND_HELP.get(point.name, f"From {point.module.partition('.')[0]}.")
+    text = _COMMAND_HELP.get(point.name, f"From {_package(point)}.")
     app.command(point.name, help=text, context_settings=settings, add_help_option=False)(forward)
+
+
+def _package(point: EntryPoint) -> str:
+    return point.module.partition(".")[0]
 
 
 def _load_command(point: EntryPoint) -> Any:

@@ -1,6 +1,6 @@
 """Results on disk, whole files only.
 
-    DIR/overlay/<name>.jpg       the photo with its regions drawn; for a video one film, <video>.mp4
+    DIR/overlay/<name>.jpg       the photo with its regions drawn; for a video one video, <video>.mp4
     DIR/masks/<name>/01.png      one mask a region, 0 or 255, best first: 01 is region 1
     DIR/labels/<name>.png        the label map: 0 background, i the i-th label (8 bits; 16 beyond 255)
     DIR/json/<name>.json         boxes, scores, labels, areas and timings
@@ -19,10 +19,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from patchcut.errors import OptionError, OutputError
-from patchcut.film import Film
 from patchcut.frames import Frame
+from patchcut.overlay_video import OverlayVideo
 from patchcut.result import Result
 from patchcut.sources import Source
 from patchcut.sources.video import VIDEO_SUFFIXES
@@ -40,12 +41,13 @@ _DEFAULT_FPS = 25.0
 
 
 class OutputFolder:
-    """A folder that results are saved in; a context manager that finishes the film of a video.
+    """A folder that results are saved in; a context manager that finishes an overlay video.
 
     Args:
         path: the folder; made if it is not there.
         save: what to save, of "overlay", "masks", "labels", "json".
-        film_fps: None for photos; for a video its rate: overlays then become one film.
+        video_fps: None for photos; for a video its rate: overlays then become one video.
+        live: hold each frame of that video until the next one's time: frames between were dropped.
         overwrite: allow results of an earlier run to be replaced.
     Raises:
         OptionError: `save` is empty or has another word.
@@ -57,27 +59,32 @@ class OutputFolder:
         path: str | Path,
         save: Collection[str] = DEFAULT_SAVE,
         *,
-        film_fps: float | None = None,
+        video_fps: float | None = None,
+        live: bool = False,
         overwrite: bool = False,
     ) -> None:
         self.path = Path(path)
         self.save = check_save(save)
-        self._film_fps = film_fps
-        self._film: Film | None = None
+        self._video_fps = video_fps
+        self._live = live
+        self._video: OverlayVideo | None = None
         self._taken: set[str] = set()
         check_writable(self.path)
         if not overwrite:
             _check_new(self.path, self.save)
 
-    def write(self, frame: Frame, result: Result) -> None:
+    def write(self, frame: Frame, result: Result, overlay: npt.NDArray[np.uint8] | None = None) -> None:
         """Save what was asked for of one frame.
+
+        Args:
+            overlay: of the result, where it has been drawn already.
 
         Raises:
             OutputError: "[output] cannot write DIR/labels/x.png: No space left on device; ...".
         """
-        name = self._photo_name(frame) if self._film_fps is None else _film_frame_name(frame)
+        name = self._photo_name(frame) if self._video_fps is None else _video_frame_name(frame)
         if "overlay" in self.save:
-            self._write_overlay(name, frame, result)
+            self._write_overlay(name, frame, result.overlay(frame) if overlay is None else overlay)
         if "masks" in self.save:
             _write_masks(self.path / "masks" / name, result)
         if "labels" in self.save:
@@ -88,17 +95,17 @@ class OutputFolder:
             write_whole(self.path / "json" / f"{name}.json", text.encode())
 
     def close(self) -> None:
-        """Finish the film, if there is one; it plays to the last frame written.
+        """Finish the overlay video, if there is one; it plays to the last frame written.
 
         Raises:
-            OutputError: the film could not be finished.
+            OutputError: it could not be finished.
         """
-        film, self._film = self._film, None
-        if film is not None:
-            film.close()
+        video, self._video = self._video, None
+        if video is not None:
+            video.close()
 
     def written(self) -> tuple[Saved, ...]:
-        """Which of `save` the folder really holds; a film that failed, for one, was removed."""
+        """Which of `save` the folder really holds; a video that failed, for one, was removed."""
         return tuple(word for word in self.save if any(map(Path.is_file, (self.path / word).rglob("*"))))
 
     def __enter__(self) -> Self:
@@ -123,17 +130,16 @@ class OutputFolder:
         self._taken.add(name.casefold())
         return name
 
-    def _write_overlay(self, name: str, frame: Frame, result: Result) -> None:
-        overlay = result.overlay(frame)
+    def _write_overlay(self, name: str, frame: Frame, overlay: npt.NDArray[np.uint8]) -> None:
         image = overlay[..., ::-1] if frame.color == "rgb" else overlay
         path = self.path / "overlay" / name
-        if self._film_fps is None:
+        if self._video_fps is None:
             write_image(path.with_name(path.name + ".jpg"), image)
             return
-        if self._film is None:
+        if self._video is None:
             height, width = image.shape[:2]
-            self._film = Film(path.parent, self._film_fps, (width, height))
-        self._film.write(image)
+            self._video = OverlayVideo(path.parent, self._video_fps, (width, height))
+        self._video.write(image, frame.time_s if self._live else None)
 
 
 def check_save(save: Collection[str]) -> tuple[Saved, ...]:
@@ -148,16 +154,16 @@ def check_save(save: Collection[str]) -> tuple[Saved, ...]:
     return tuple(word for word in SAVED if word in save)
 
 
-def film_rate(source: Source, every: int = 1) -> float | None:
-    """Frames a second of the film that overlays of `source` make; None where they stay single photos."""
+def overlay_rate(source: Source, every: int = 1) -> float | None:
+    """Frames a second of the video that overlays of `source` make; None where they stay single photos."""
     if source.kind in ("images", "frames"):
         return None
     return (source.fps or _DEFAULT_FPS) / every
 
 
-def _film_frame_name(frame: Frame) -> str:
-    film = PurePosixPath(re.sub(r"[^\w.-]+", "-", frame.name).strip("-.") or "film")
-    stem = film.stem if film.suffix.lower() in VIDEO_SUFFIXES else film.name
+def _video_frame_name(frame: Frame) -> str:
+    video = PurePosixPath(re.sub(r"[^\w.-]+", "-", frame.name).strip("-.") or "video")
+    stem = video.stem if video.suffix.lower() in VIDEO_SUFFIXES else video.name
     return f"{stem}/{frame.index:06d}"
 
 

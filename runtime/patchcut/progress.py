@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,16 +15,16 @@ _REDRAW_S = 0.1
 
 
 class FrameBar:
-    """Frames done, frames a second and time left, on stderr; nothing where stderr is not a terminal.
+    """Frames done, frames a second and time left; nothing where `file` is not a terminal.
 
     Args:
+        file: where it is drawn.
         name: of the source.
         total: frames to come, None where unknown.
     """
 
-    def __init__(self, name: str, total: int | None) -> None:
-        console = Console(stderr=True)
-        # Drawn by `advance`, not by a thread: stderr is muted while frames are read.
+    def __init__(self, file: TextIO, name: str, total: int | None) -> None:
+        console = Console(file=file)
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),

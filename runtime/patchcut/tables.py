@@ -12,9 +12,9 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from patchcut.outputs import OutputFolder
+    from patchcut.run_stats import Found, Summary
     from patchcut.segmenter import Description
     from patchcut.sources import Source
-    from patchcut.tally import Found, Summary
 
 _LISTED_PROBLEMS = 5
 
@@ -42,6 +42,8 @@ def print_run(
         f"{_size(segmenter.size_hw)}, "
         f"{_count(segmenter.threads, 'thread')}"
     )
+    if summary.dropped:
+        console.print(f"{_count(summary.dropped, 'frame')} dropped: the source is faster than this machine")
     if folder is not None and (written := folder.written()):
         console.print(f"written: {', '.join(written)} in {folder.path}")
     if interrupted:

@@ -6,25 +6,29 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
 
 
 @contextlib.contextmanager
-def muted_native_stderr() -> Iterator[None]:
+def muted_native_stderr() -> Iterator[TextIO]:
     """File descriptor 2 leads nowhere inside: libjpeg, libpng and FFmpeg write there, whatever cv2 is told.
 
+    Yields a file that leads where it did; `sys.stderr` is that file, too, so that only C is muted.
     For the command line only: it is the whole process's descriptor.
     """
     try:
         sys.stderr.flush()
-        kept = os.dup(2)
-    except OSError:  # there is no stderr to keep clean
-        yield
+        kept = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    except (AttributeError, OSError):  # there is no stderr to keep clean
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+            yield nowhere
         return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(nowhere)
-        os.close(kept)
+    with kept, contextlib.redirect_stderr(kept):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        os.close(null)
+        try:
+            yield kept
+        finally:
+            os.dup2(kept.fileno(), 2)

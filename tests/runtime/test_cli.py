@@ -16,7 +16,9 @@ import numpy as np
 import patchcut
 import pytest
 from patchcut import cli
+from patchcut.commands import run as run_module
 from patchcut.outputs import OutputFolder
+from patchcut.sources.arrays import FrameSource
 
 Patchcut = Callable[..., int]
 
@@ -45,7 +47,7 @@ def photos(tmp_path: Path, photo: np.ndarray) -> Path:
 
 @pytest.fixture
 def video(tmp_path: Path, photo: np.ndarray) -> Path:
-    path = tmp_path / "film.avi"
+    path = tmp_path / "walk.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, photo.shape[1::-1])
     for shift in range(8):
         writer.write(np.roll(photo, 20 * shift, axis=1))
@@ -101,8 +103,8 @@ def test_video_with_every_and_limit(run_cli: Patchcut, toy_bundle: Path, video: 
     out = tmp_path / "out"
     args = ["--bundle", toy_bundle, "--out", out, "--save", "overlay,labels", "--every", 3, "--limit", 2]
     assert run_cli("run", video, *args) == 0
-    assert files(out) == ["labels/film/000000.png", "labels/film/000003.png", "overlay/film.mp4"]
-    capture = cv2.VideoCapture(str(out / "overlay/film.mp4"))
+    assert files(out) == ["labels/walk/000000.png", "labels/walk/000003.png", "overlay/walk.mp4"]
+    capture = cv2.VideoCapture(str(out / "overlay/walk.mp4"))
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 2
     assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(10 / 3, rel=0.01)
 
@@ -249,6 +251,60 @@ def test_window_shows_frames_until_q(
     assert [image is None for image in screen.shown] == [False, False, False, True]
 
 
+def test_window_and_folder_share_one_drawing(
+    run_cli: Patchcut, toy_bundle: Path, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeScreen(monkeypatch)
+    drawn = []
+    real_overlay = patchcut.Result.overlay
+
+    def overlay(result: patchcut.Result, *args: Any) -> np.ndarray:
+        drawn.append(result.index)
+        return real_overlay(result, *args)
+
+    monkeypatch.setattr(patchcut.Result, "overlay", overlay)
+    args = ["--bundle", toy_bundle, "--out", tmp_path / "out", "--save", "overlay"]
+    assert run_cli("run", video, *args, "--show") == 0
+    assert drawn == [0, 1, 2]
+
+
+def test_dropped_frames_of_a_live_source_are_told(
+    run_cli: Patchcut,
+    toy_bundle: Path,
+    photo: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    class Live(FrameSource):
+        dropped = 3
+
+    monkeypatch.setattr(run_module, "open_source", lambda *_, **__: Live([photo, photo]))
+    assert run_cli("run", "0", "--bundle", toy_bundle) == 0
+    assert "3 frames dropped: the source is faster than this machine" in capfd.readouterr().out
+    assert run_cli("run", "0", "--bundle", toy_bundle, "--json") == 0
+    end = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert (end["frames"], end["dropped"]) == (2, 3)
+
+
+def test_what_native_code_says_of_a_frame_is_muted(
+    run_cli: Patchcut,
+    toy_bundle: Path,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    real_call = patchcut.Segmenter.__call__
+
+    def call(segmenter: patchcut.Segmenter, frame: object) -> patchcut.Result:
+        os.write(2, b"Corrupt JPEG data\n")
+        print("a word of Python", file=sys.stderr)
+        return real_call(segmenter, frame)
+
+    monkeypatch.setattr(patchcut.Segmenter, "__call__", call)
+    assert run_cli("run", photos, "--bundle", toy_bundle, "--limit", 1) == 0
+    assert capfd.readouterr().err == "a word of Python\n"
+
+
 def test_full_disk_in_the_middle(
     run_cli: Patchcut,
     toy_bundle: Path,
@@ -284,10 +340,10 @@ def test_ctrl_c_in_the_middle(
 ) -> None:
     real_write = OutputFolder.write
 
-    def write(folder: OutputFolder, frame: patchcut.Frame, result: patchcut.Result) -> None:
+    def write(folder: OutputFolder, frame: patchcut.Frame, *args: Any) -> None:
         if frame.index == 3:
             raise KeyboardInterrupt
-        real_write(folder, frame, result)
+        real_write(folder, frame, *args)
 
     monkeypatch.setattr(OutputFolder, "write", write)
     args = ["--bundle", toy_bundle, "--out", tmp_path / "out", "--save", "overlay,json"]
@@ -296,8 +352,8 @@ def test_ctrl_c_in_the_middle(
     assert errors == ""
     assert "3 frames" in said
     assert "stopped after " in said
-    assert files(tmp_path / "out") == [*(f"json/film/00000{i}.json" for i in range(3)), "overlay/film.mp4"]
-    assert cv2.VideoCapture(str(tmp_path / "out/overlay/film.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    assert files(tmp_path / "out") == [*(f"json/walk/00000{i}.json" for i in range(3)), "overlay/walk.mp4"]
+    assert cv2.VideoCapture(str(tmp_path / "out/overlay/walk.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -363,6 +419,7 @@ def test_info_as_json(run_cli: Patchcut, toy_bundle: Path, capfd: pytest.Capture
         assert facts["name"] == bundle.spec.name
         assert facts["backbone"]["licence"] == bundle.spec.backbone.licence
     assert facts["machine"]["engine"] == "onnxruntime"
+    assert {"precision", "weights", "threads", "kernel_threads"} <= set(facts["machine"])
     assert facts["card"] == "# Toy\n"
 
 
@@ -394,7 +451,7 @@ def test_help_says_the_exit_status_and_loads_nothing_heavy() -> None:
 
 @pytest.fixture
 def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two commands of other packages: one works, one lacks what it needs."""
+    """Commands of other packages, of which one works; the others, and `export` here, lack what they need."""
     (tmp_path / "plugin_works.py").write_text(
         "import typer\n"
         "app = typer.Typer()\n"
@@ -408,6 +465,7 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "plugin_lacks.py").write_text("import a_package_that_is_not_there\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     points = [EntryPoint(n, f"plugin_{n}:app", "patchcut.commands") for n in ("works", "lacks")]
+    points.append(EntryPoint("export", "plugin_lacks:app", "patchcut.commands"))
     monkeypatch.setattr(cli, "entry_points", lambda group: points)
     monkeypatch.setattr(cli.app, "registered_commands", list(cli.app.registered_commands))
 
@@ -428,9 +486,11 @@ def test_command_that_lacks_a_package(run_cli: Patchcut, capfd: pytest.CaptureFi
     assert run_cli("--help") == 0
     assert "plugin_lacks" not in sys.modules
     assert "lacks" in capfd.readouterr().out
-    for args in (["lacks", "--help"], ["works", "three"]):
+    remedies = {"lacks": "install what plugin_lacks needs", "works": "install what plugin_works needs"}
+    remedies["export"] = "pip install 'patchcut[export]'"
+    for args in (["lacks", "--help"], ["works", "three"], ["export"]):
         assert run_cli(*args) == 1
         assert capfd.readouterr().err == (
             f"patchcut: [{args[0]}] lacks a package (No module named 'a_package_that_is_not_there'); "
-            f"pip install 'patchcut[{args[0]}]'\n"
+            f"{remedies[args[0]]}\n"
         )

@@ -210,7 +210,7 @@ def test_a_session_that_fails_prints_nothing(
         raise RuntimeError("no such provider")
 
     monkeypatch.setattr(InferenceSession, "_create_inference_session", fail)
-    with pytest.raises(BundleError, match="onnxruntime cannot load .*: no such provider"):
+    with pytest.raises(BundleError, match=r"onnxruntime cannot load .*: no such provider"):
         patchcut.load(toy_bundle)
     assert capfd.readouterr().out == ""
 

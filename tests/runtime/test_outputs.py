@@ -2,16 +2,17 @@ from __future__ import annotations
 
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 import cv2
 import numpy as np
 import pytest
-from patchcut import film
+from patchcut import overlay_video
 from patchcut.errors import OptionError, OutputError
 from patchcut.frames import Frame
-from patchcut.outputs import SAVED, OutputFolder, film_rate
+from patchcut.outputs import SAVED, OutputFolder, overlay_rate
 from patchcut.result import Result
 from patchcut.sources import open_source
 from patchcut.whole_files import whole_file
@@ -131,8 +132,8 @@ def test_same_names_in_one_tree_stay_apart(tmp_path: Path) -> None:
         assert json.loads((tmp_path / f"out/json/{name}.json").read_text())["index"] == index
 
 
-def test_film_keeps_its_size_when_a_stream_changes_it(tmp_path: Path) -> None:
-    with OutputFolder(tmp_path, ["overlay", "labels"], film_fps=10.0) as folder:
+def test_overlay_video_keeps_its_size_when_a_stream_changes_it(tmp_path: Path) -> None:
+    with OutputFolder(tmp_path, ["overlay", "labels"], video_fps=10.0) as folder:
         for index in range(5):
             image = frame("cars 1.mp4", index, (48, 64) if index < 4 else (96, 128))
             folder.write(image, result(image))
@@ -141,27 +142,29 @@ def test_film_keeps_its_size_when_a_stream_changes_it(tmp_path: Path) -> None:
     assert frames_in(tmp_path / "overlay/cars-1.mp4") == 5
 
 
-def test_film_without_mpeg4_is_motion_jpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(film, "_FORMATS", (("none", ".mp4"), ("MJPG", ".avi")))
-    with OutputFolder(tmp_path, ["overlay"], film_fps=10.0) as folder:
+def test_overlay_video_without_mpeg4_is_motion_jpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlay_video, "_FORMATS", (("none", ".mp4"), ("MJPG", ".avi")))
+    with OutputFolder(tmp_path, ["overlay"], video_fps=10.0) as folder:
         folder.write(frame("x.mp4"), result(frame()))
     assert files(tmp_path) == ["overlay/x.avi"]
     assert frames_in(tmp_path / "overlay/x.avi") == 1
 
 
-def test_film_without_any_encoder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(film, "_FORMATS", (("none", ".mp4"),))
+def test_overlay_video_without_any_encoder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlay_video, "_FORMATS", (("none", ".mp4"),))
     with (
         pytest.raises(OutputError, match=r"no encoder that writes .* at 64x48"),
-        OutputFolder(tmp_path, ["overlay"], film_fps=10.0) as folder,
+        OutputFolder(tmp_path, ["overlay"], video_fps=10.0) as folder,
     ):
         folder.write(frame("x.mp4"), result(frame()))
     assert files(tmp_path) == []
 
 
-def test_film_that_lost_frames_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(film, "_frame_count", lambda path: 1)  # as where the disk filled up unnoticed
-    folder = OutputFolder(tmp_path, ["overlay"], film_fps=10.0)
+def test_overlay_video_that_lost_frames_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        overlay_video, "_frame_count", lambda path: 1
+    )  # as where the disk filled up unnoticed
+    folder = OutputFolder(tmp_path, ["overlay"], video_fps=10.0)
     for index in range(3):
         folder.write(frame("x.mp4", index), result(frame()))
     with pytest.raises(
@@ -172,10 +175,19 @@ def test_film_that_lost_frames_is_removed(tmp_path: Path, monkeypatch: pytest.Mo
     assert folder.written() == ()
 
 
-def test_film_is_finished_when_a_run_is_stopped(tmp_path: Path) -> None:
+def test_overlay_video_of_a_live_source_keeps_its_pace(tmp_path: Path) -> None:
+    times_s = (7.0, 7.11, 7.52, 7.58, 8.0)  # frames between them were dropped
+    with OutputFolder(tmp_path, ["overlay"], video_fps=10.0, live=True) as folder:
+        for index, time_s in enumerate(times_s):
+            live = replace(frame("camera 0", index), time_s=time_s)
+            folder.write(live, result(live))
+    assert frames_in(tmp_path / "overlay/camera-0.mp4") == 11
+
+
+def test_overlay_video_is_finished_when_a_run_is_stopped(tmp_path: Path) -> None:
     with (
         pytest.raises(KeyboardInterrupt),
-        OutputFolder(tmp_path, ["overlay"], film_fps=10.0) as folder,
+        OutputFolder(tmp_path, ["overlay"], video_fps=10.0) as folder,
     ):
         for index in range(3):
             folder.write(frame("x.mp4", index), result(frame()))
@@ -185,10 +197,10 @@ def test_film_is_finished_when_a_run_is_stopped(tmp_path: Path) -> None:
 
 
 def test_names_of_live_sources_become_files(tmp_path: Path) -> None:
-    with OutputFolder(tmp_path, ["json"], film_fps=10.0) as folder:
+    with OutputFolder(tmp_path, ["json"], video_fps=10.0) as folder:
         for name in ("camera 0", "rtsp://me@host:554/a?b", "..."):
             folder.write(frame(name), result(frame(name)))
-    stems = ["camera-0", "film", "rtsp-me-host-554-a-b"]
+    stems = ["camera-0", "rtsp-me-host-554-a-b", "video"]
     assert files(tmp_path) == [f"json/{stem}/000000.json" for stem in stems]
 
 
@@ -245,11 +257,11 @@ def test_whole_file_takes_its_place_only_at_the_end(tmp_path: Path) -> None:
     assert files(tmp_path) == ["new/x.bin"]
 
 
-def test_error_on_the_way_is_not_hidden_by_the_film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(film, "_frame_count", lambda path: 0)
+def test_error_on_the_way_is_not_hidden_by_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlay_video, "_frame_count", lambda path: 0)
     with (
         pytest.raises(OutputError, match="first"),
-        OutputFolder(tmp_path, ["overlay"], film_fps=10.0) as folder,
+        OutputFolder(tmp_path, ["overlay"], video_fps=10.0) as folder,
     ):
         folder.write(frame("x.mp4"), result(frame()))
         raise OutputError("output", "first")
@@ -298,10 +310,10 @@ def test_save_is_checked(tmp_path: Path, save: list[str], got: str) -> None:
         OutputFolder(tmp_path, save)
 
 
-def test_film_rate(tmp_path: Path) -> None:
-    assert film_rate(open_source([])) is None
+def test_overlay_rate(tmp_path: Path) -> None:
+    assert overlay_rate(open_source([])) is None
     writer = cv2.VideoWriter(str(tmp_path / "x.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 12.0, (64, 48))
     writer.write(frame().image)
     writer.release()
     with open_source(tmp_path / "x.avi") as source:
-        assert film_rate(source, every=3) == pytest.approx(4.0)
+        assert overlay_rate(source, every=3) == pytest.approx(4.0)

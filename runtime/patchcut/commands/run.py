@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from patchcut.errors import PatchcutError
 from patchcut.frames import Frame
-from patchcut.outputs import DEFAULT_SAVE, OutputFolder, check_save, film_rate
+from patchcut.outputs import DEFAULT_SAVE, OutputFolder, check_save, overlay_rate
 from patchcut.progress import FrameBar
 from patchcut.result import Result
+from patchcut.run_stats import RunStats
 from patchcut.sources import Source, open_source
-from patchcut.tally import Tally
 from patchcut.terminal import muted_native_stderr
 from patchcut.window import Window
 
@@ -78,7 +78,7 @@ class _Run:
     segmenter: Segmenter
     folder: OutputFolder | None
     window: Window | None
-    tally: Tally
+    stats: RunStats
     json: bool
 
 
@@ -101,7 +101,7 @@ def run(options: RunOptions) -> int:
         raise failure
     if failure is not None:
         return EXIT_INTERRUPTED
-    return EXIT_FAILED if running.source.problems or not running.tally.frames else EXIT_GOOD
+    return EXIT_FAILED if running.source.problems or not running.stats.frames else EXIT_GOOD
 
 
 def _open(options: RunOptions, stack: ExitStack) -> _Run:
@@ -115,10 +115,12 @@ def _open(options: RunOptions, stack: ExitStack) -> _Run:
         source = stack.enter_context(open_source(what, every=options.every))
     folder = None
     if options.out is not None:
-        rate = film_rate(source, options.every)
-        folder = OutputFolder(options.out, save, film_fps=rate, overwrite=options.overwrite)
+        rate = overlay_rate(source, options.every)
+        folder = OutputFolder(
+            options.out, save, video_fps=rate, live=source.live, overwrite=options.overwrite
+        )
     segmenter = patchcut.load(**vars(options.load))
-    return _Run(source, segmenter, folder, window, Tally(), options.json)
+    return _Run(source, segmenter, folder, window, RunStats(), options.json)
 
 
 def _segment_all(running: _Run, limit: int | None) -> None:
@@ -126,13 +128,14 @@ def _segment_all(running: _Run, limit: int | None) -> None:
         _print_json("start", source=running.source.name, segmenter=asdict(running.segmenter.describe()))
     total = running.source.total
     total = total if limit is None else min(limit, total or limit)
-    with FrameBar(running.source.name, total) as bar:
+    # All of it: a live source is read, and may complain, while a frame is segmented.
+    with muted_native_stderr() as stderr, FrameBar(stderr, running.source.name, total) as bar:
         for frame, read_ms in islice(_timed_frames(running.source), limit):
             result = running.segmenter(frame)
             started = perf_counter()
             stopped = _hand_out(running, frame, result)
-            running.tally.add(result, {"read": read_ms}, {"save": 1e3 * (perf_counter() - started)})
-            bar.advance(running.tally.fps)
+            running.stats.add(result, {"read": read_ms}, {"save": 1e3 * (perf_counter() - started)})
+            bar.advance(running.stats.fps)
             if stopped:
                 return
 
@@ -142,8 +145,7 @@ def _timed_frames(source: Source) -> Iterator[tuple[Frame, float]]:
     frames = iter(source)
     while True:
         started = perf_counter()
-        with muted_native_stderr():
-            frame = next(frames, None)
+        frame = next(frames, None)
         if frame is None:
             return
         yield frame, 1e3 * (perf_counter() - started)
@@ -151,15 +153,19 @@ def _timed_frames(source: Source) -> Iterator[tuple[Frame, float]]:
 
 def _hand_out(running: _Run, frame: Frame, result: Result) -> bool:
     """True if the person at the window wants to stop."""
-    if running.folder is not None:
-        running.folder.write(frame, result)
+    folder, window = running.folder, running.window
+    overlay = None
+    if window is not None or (folder is not None and "overlay" in folder.save):
+        overlay = result.overlay(frame)  # drawn once for both
+    if folder is not None:
+        folder.write(frame, result, overlay)
     if running.json:
         _print_json("frame", **result.to_dict())
-    return running.window is not None and not running.window.show(result.overlay(frame))
+    return window is not None and overlay is not None and not window.show(overlay)
 
 
 def _report(running: _Run, options: RunOptions, failure: BaseException | None) -> None:
-    summary = running.tally.summary()
+    summary = running.stats.summary(running.source.dropped)
     interrupted = isinstance(failure, KeyboardInterrupt)
     if options.json:
         error = str(failure) if isinstance(failure, PatchcutError) else None
@@ -173,7 +179,7 @@ def _report(running: _Run, options: RunOptions, failure: BaseException | None) -
 
     print_run(
         summary,
-        running.tally.found,
+        running.stats.found,
         running.segmenter.describe(),
         running.source,
         running.folder,

@@ -1,4 +1,4 @@
-"""A film of overlays, written frame by frame."""
+"""A video of overlays, written frame by frame."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from patchcut.whole_files import whole_file
 _FORMATS = (("mp4v", ".mp4"), ("MJPG", ".avi"))
 
 
-class Film:
+class OverlayVideo:
     """A video file that grows beside its place and takes it when closed; playable to its last frame then.
 
     Args:
@@ -29,8 +29,11 @@ class Film:
     """
 
     def __init__(self, path: Path, fps: float, size_wh: tuple[int, int]) -> None:
+        self._fps = fps
         self._size_wh = size_wh
         self._frames = 0
+        self._start_s = 0.0
+        self._last: npt.NDArray[np.uint8] | None = None
         for codec, suffix in _FORMATS:
             self.path = path.with_name(path.name + suffix)
             with contextlib.suppress(_NoEncoder), contextlib.ExitStack() as placing:
@@ -42,12 +45,25 @@ class Film:
         remedy = "choose other outputs with --save, or check that the folder can be written"
         raise OutputError("output", f"OpenCV has no encoder that writes {path} at {size}", remedy)
 
-    def write(self, image: npt.NDArray[np.uint8]) -> None:
-        """Append [H, W, 3] uint8 BGR."""
+    def write(self, image: npt.NDArray[np.uint8], time_s: float | None = None) -> None:
+        """Append [H, W, 3] uint8 BGR; with a time, the frame before is held until then."""
         image = np.ascontiguousarray(image)
         if image.shape[1::-1] != self._size_wh:
             image = load_cv2().resize(image, self._size_wh, interpolation=load_cv2().INTER_AREA)
+        if time_s is not None:
+            self._hold(time_s)
+        self._append(image)
+
+    def _hold(self, time_s: float) -> None:
+        if self._last is None:
+            self._start_s = time_s
+            return
+        for _ in range(self._frames, round((time_s - self._start_s) * self._fps)):
+            self._append(self._last)
+
+    def _append(self, image: npt.NDArray[np.uint8]) -> None:
         self._writer.write(image)
+        self._last = image
         self._frames += 1
 
     def close(self) -> None:

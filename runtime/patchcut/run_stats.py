@@ -31,6 +31,7 @@ class Summary:
     Attributes:
         frames: that were segmented.
         regions: found in all of them.
+        dropped: frames of a live source that a newer one overtook.
         seconds: from the first frame's reading to the last one's saving.
         fps: frames / seconds.
         stages: in the order of the work; "read" and "save" are outside the segmenter, "frame" is the sum.
@@ -38,6 +39,7 @@ class Summary:
 
     frames: int
     regions: int
+    dropped: int
     seconds: float
     fps: float
     stages: dict[str, StageTime]
@@ -53,7 +55,7 @@ class Found:
     total_ms: float
 
 
-class Tally:
+class RunStats:
     """Counts frames as they are done.
 
     Attributes:
@@ -89,13 +91,13 @@ class Tally:
         if len(self.found) < _LISTED_FRAMES:
             self.found.append(_found(result))
 
-    def summary(self) -> Summary:
-        """The run so far."""
+    def summary(self, dropped: int = 0) -> Summary:
+        """The run so far, in which the source dropped so many frames."""
         stages = {}
         for stage, times_ms in self._stages_ms.items():
             p50, p95 = np.percentile(times_ms, (50, 95))
             stages[stage] = StageTime(round(float(p50), 3), round(float(p95), 3))
-        return Summary(self.frames, self.regions, round(self.seconds, 3), round(self.fps, 2), stages)
+        return Summary(self.frames, self.regions, dropped, round(self.seconds, 3), round(self.fps, 2), stages)
 
 
 def _found(result: Result) -> Found:
