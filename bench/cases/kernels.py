@@ -144,18 +144,18 @@ def _gcn_forward(n: int) -> Duel:
 def _upsample_argmax(
     columns: int, grid_hw: tuple[int, int], size_hw: tuple[int, int], *, confidence: bool
 ) -> Duel:
-    """With its confidence is how every frame uses it."""
+    """With its confidence, into memory that is kept, is how every frame uses it."""
     assignment = _assignment(columns, grid_hw)
-    out = np.empty(size_hw, np.int32)
+    out, certainty = np.empty(size_hw, np.int32), np.empty(size_hw, np.float32)
     planes = [np.ascontiguousarray(column.reshape(grid_hw)) for column in assignment.T]
 
     def ours() -> object:
         if confidence:
-            return pk.upsample_argmax(assignment, grid_hw, size_hw, out=out, confidence=True)
+            return pk.upsample_argmax(assignment, grid_hw, size_hw, out=out, confidence=certainty)
         return pk.upsample_argmax(assignment, grid_hw, size_hw, out=out)
 
     if columns == 2:
-        theirs = partial(_resize_foreground, planes[1], size_hw, confidence)
+        theirs = partial(_resize_foreground, planes[1], size_hw, certainty if confidence else None)
         inside = "resize of one column, compare: a mask of 8 bits"
     else:
         theirs = partial(_resize_columns, planes, size_hw)
@@ -170,11 +170,14 @@ def _upsample_argmax(
     )
 
 
-def _resize_foreground(plane: Array, size_hw: tuple[int, int], confidence: bool) -> tuple[Any, Any]:
-    """(mask, confidence or None) of the second of two columns; the first is 1 minus it."""
+def _resize_foreground(plane: Array, size_hw: tuple[int, int], out: Array | None) -> tuple[Any, Any]:
+    """(mask, confidence in `out` or None) of the second of two columns; the first is 1 minus it."""
     foreground = np.asarray(cv2.resize(plane, size_hw[::-1]), np.float32)
     mask = foreground > 0.5
-    return mask, np.maximum(foreground, 1 - foreground) if confidence else None
+    if out is not None:
+        np.subtract(1, foreground, out=out)
+        np.maximum(foreground, out, out=out)
+    return mask, out
 
 
 def _resize_columns(planes: list[Array], size_hw: tuple[int, int]) -> tuple[Any, Any]:
