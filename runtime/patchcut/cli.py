@@ -116,7 +116,7 @@ def _run(
 ) -> None:
     """Segment photos, a video or a live picture.
 
-    DIR gets overlay/NAME.jpg (a video: one video), masks/NAME/01.png (a region each, best first),
+    The folder gets overlay/NAME.jpg (of a video one NAME.mp4), masks/NAME/01.png (a region each, best first),
     labels/NAME.png (0 is background) and json/NAME.json.
 
     Exit status: 0 all good; 1 something was skipped, failed, or there was nothing; 2 wrong usage;

@@ -39,7 +39,7 @@ def print_run(
         f"{_count(summary.frames, 'frame')}, {_count(summary.regions, 'region')}, "
         f"{summary.fps:.1f} frames a second, with "
         f"{segmenter.engine} ({segmenter.provider}) {arithmetic(segmenter.precision, segmenter.weights)} "
-        f"{_size(segmenter.size_hw)}, "
+        f"{size_text(segmenter.size_hw)}, "
         f"{_count(segmenter.threads, 'thread')}"
     )
     if summary.dropped:
@@ -54,6 +54,11 @@ def print_run(
 def arithmetic(precision: str, weights: str) -> str:
     """What a graph computes in, and on what weights where that is something else."""
     return precision if weights == precision else f"{precision} on {weights} weights"
+
+
+def size_text(size_hw: Sequence[int]) -> str:
+    """A size as people write it, such as "224x224"."""
+    return "x".join(map(str, size_hw))
 
 
 def print_problems(console: Console, problems: Sequence[str]) -> None:
@@ -96,7 +101,3 @@ def _stage_table(summary: Summary) -> Table:
 
 def _count(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
-def _size(size_hw: Sequence[int]) -> str:
-    return "x".join(map(str, size_hw))

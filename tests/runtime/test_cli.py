@@ -423,6 +423,14 @@ def test_info_as_json(run_cli: Patchcut, toy_bundle: Path, capfd: pytest.Capture
     assert facts["card"] == "# Toy\n"
 
 
+def test_info_as_json_says_how_to_repeat_each_accuracy(
+    run_cli: Patchcut, embedded_bundle: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli("info", embedded_bundle, "--json") == 0
+    report = json.loads(capfd.readouterr().out)["report"]
+    assert report and all(row["command"] for row in report)
+
+
 def test_info_of_a_damaged_bundle(
     run_cli: Patchcut, toy_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -444,6 +452,9 @@ def test_help_says_the_exit_status_and_loads_nothing_heavy() -> None:
         [sys.executable, "-c", code, "run", "--help"], capture_output=True, text=True, timeout=60, check=True
     )
     assert "Exit status" in done.stdout
+    said = " ".join(word for word in done.stdout.split() if word != "│")
+    for text in ("without it and --save nothing is written", "to patchcut-out where --out is not given"):
+        assert text in said
     loaded = done.stdout.splitlines()[-1]
     for module in ("numpy", "cv2", "onnxruntime", "safetensors", "torch", "patchcut_export"):
         assert f"'{module}'" not in loaded

@@ -17,7 +17,7 @@ from rich.table import Table
 import patchcut
 from patchcut.bundle import Bundle, BundleSpec, open_bundle
 from patchcut.errors import PatchcutError
-from patchcut.tables import arithmetic, make_console
+from patchcut.tables import arithmetic, make_console, size_text
 
 
 def info(path: Path | None, *, as_json: bool = False) -> int:
@@ -88,7 +88,7 @@ def _bundle_rows(spec: BundleSpec, facts: dict[str, Any]) -> list[tuple[str, str
 
 def _backbone_rows(spec: BundleSpec) -> list[tuple[str, str]]:
     backbone = spec.backbone
-    graphs = ", ".join(f"{g.size_hw[0]}x{g.size_hw[1]} {g.precision}" for g in backbone.graphs)
+    graphs = ", ".join(f"{size_text(g.size_hw)} {g.precision}" for g in backbone.graphs)
     return [
         ("name", backbone.name),
         ("source", backbone.source),
@@ -114,18 +114,18 @@ def _head_rows(spec: BundleSpec) -> list[tuple[str, str]]:
 def _machine_rows(machine: dict[str, Any]) -> list[tuple[str, str]]:
     if "error" in machine:
         return [("cannot run", machine["error"]), ("kernels", machine["isa"])]
+    precision = arithmetic(machine["precision"], machine["weights"])
     return [
         ("engine", f"{machine['engine']} ({machine['provider']})"),
         ("device", machine["device"]),
-        ("precision", f"{arithmetic(machine['precision'], machine['weights'])} at {_size(machine)}"),
+        (
+            "precision",
+            f"{precision} at {size_text(machine['size_hw'])}",
+        ),
         ("head", machine["head"]),
         ("threads", f"{machine['threads']} of the engine, {machine['kernel_threads']} of the kernels"),
         ("kernels", f"{machine['isa']} on {machine['cpu']}"),
     ]
-
-
-def _size(machine: dict[str, Any]) -> str:
-    return "x".join(map(str, machine["size_hw"]))
 
 
 def _pairs(rows: list[tuple[str, str]]) -> Table:

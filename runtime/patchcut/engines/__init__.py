@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Literal, Protocol, cast
 
 import numpy as np
@@ -146,17 +144,3 @@ def check_threads(threads: object) -> None:
         return
     if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= 256:
         raise OptionError("threads", f"must be a whole number from 1 to 256, got {threads!r}")
-
-
-def physical_cores() -> int:
-    """Number of physical cores this process may run on; hyper-threads of one core count once."""
-    if not hasattr(os, "sched_getaffinity"):
-        return os.cpu_count() or 1
-    return len({_siblings(cpu) for cpu in os.sched_getaffinity(0)})
-
-
-def _siblings(cpu: int) -> str:
-    try:
-        return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text("ascii")
-    except OSError:
-        return str(cpu)
