@@ -54,18 +54,6 @@ class OverlayVideo:
             self._hold(time_s)
         self._append(image)
 
-    def _hold(self, time_s: float) -> None:
-        if self._last is None:
-            self._start_s = time_s
-            return
-        for _ in range(self._frames, round((time_s - self._start_s) * self._fps)):
-            self._append(self._last)
-
-    def _append(self, image: npt.NDArray[np.uint8]) -> None:
-        self._writer.write(image)
-        self._last = image
-        self._frames += 1
-
     def close(self) -> None:
         """Finish the file and put it in its place.
 
@@ -78,6 +66,18 @@ class OverlayVideo:
             if held < self._frames:
                 what = f"{self.path} would hold {held} of {self._frames} frames and was removed"
                 raise OutputError("output", what, "check that the disk has space")
+
+    def _hold(self, time_s: float) -> None:
+        if self._last is None:
+            self._start_s = time_s
+            return
+        for _ in range(self._frames, round((time_s - self._start_s) * self._fps)):
+            self._append(self._last)
+
+    def _append(self, image: npt.NDArray[np.uint8]) -> None:
+        self._writer.write(image)
+        self._last = image
+        self._frames += 1
 
 
 class _NoEncoder(Exception):

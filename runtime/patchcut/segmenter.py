@@ -115,7 +115,8 @@ class Segmenter:
         Args:
             frame: [H, W, 3] uint8 in the `color` given to `load`, any strides; a PIL image; or a Frame.
         Returns:
-            A Result whose arrays are its own: nothing in it changes with the next frame.
+            A Result whose arrays are its own: nothing in it changes with the next frame. Only its `frame` is
+            the caller's memory.
         Raises:
             FrameError: the object is not a frame.
             EngineError: the backbone failed.
@@ -273,5 +274,5 @@ def load(
 
 
 def _check_score(score: object) -> None:
-    if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
+    if isinstance(score, bool) or not isinstance(score, int | float | np.floating) or not 0 <= score <= 1:
         raise OptionError("min_score", f"must be a number from 0 to 1, got {score!r}")

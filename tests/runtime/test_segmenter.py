@@ -267,7 +267,7 @@ def test_regions_below_the_lowest_score_are_nowhere(
 ) -> None:
     every = toy_segmenter(photo)
     assert len(every) >= 3
-    for lowest in (0.0, float(every.scores[2]), float(every.scores[0]), 1.0):
+    for lowest in (0, every.scores[2], float(every.scores[0]), 1.0):
         result = patchcut.load(toy_bundle, min_score=lowest)(photo)
         check_consistent(result, photo.shape[:2])
         kept = int(np.sum(every.scores >= np.float32(lowest)))
