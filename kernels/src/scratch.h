@@ -5,7 +5,9 @@
 
 namespace patchcut {
 
-// Memory for one scope, from an arena that each thread keeps: after the first frame nothing is allocated.
+// Memory for one scope, from an arena that each thread keeps: after the first frame nothing is allocated. An
+// arena stays within four times what the largest op took on its thread, or 256 KiB; nothing in it grows with
+// the frame but a few rows.
 class Scratch {
  public:
   Scratch();

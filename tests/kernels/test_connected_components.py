@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import patchcut_kernels as pk
 import pytest
@@ -111,6 +116,33 @@ def test_out_in_place_and_strides(rng):
         pk.connected_components(label_map, out=out, labels_out=out)
     pk.connected_components(label_map, out=label_map)
     np.testing.assert_array_equal(label_map, want)
+
+
+AFTER_NOISE = """
+import resource
+import numpy as np
+import patchcut_kernels as pk
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+
+noise = (np.indices((2160, 3840), np.int32).sum(0) % 2).astype(np.int32)
+blank = np.zeros((64, 64), np.int32)
+out = np.zeros_like(noise)
+out.fill(1)
+pk.connected_components(blank)
+before = resident()
+pk.connected_components(noise, connectivity=4, out=out)
+pk.connected_components(blank)
+print((resident() - before) // 2**20)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system has no /proc")
+@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer keeps freed memory")
+def test_memory_of_a_noisy_frame_is_given_back():
+    shown = subprocess.run([sys.executable, "-c", AFTER_NOISE], capture_output=True, text=True, check=True)
+    assert int(shown.stdout) < 20
 
 
 @settings(max_examples=150, deadline=None)
