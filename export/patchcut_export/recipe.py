@@ -85,7 +85,7 @@ def train_bundle(request: TrainRequest, plan: TrainPlan, bar: StepBar) -> None:
         engine = open_engine(backbone, options)
 
         def extract(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-            return features_of(image, "bgr", backbone.spec.backbone, engine).copy()
+            return np.array(features_of(image, "bgr", backbone.spec.backbone, engine))
 
         head = train(cached, request.images, extract, request.work / "head", plan, hooks)
         bar.say(f"trained on {len(cached.images)} images in {time.monotonic() - started:.0f} s")
