@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 from patchcut.errors import OptionError
 from patchcut.sources.photos import read_photo
-from patchcut.whole_files import output_error
+from patchcut.whole_files import output_error, whole_file, write_whole
 from torch.nn import functional
 
 from patchcut_export.empty_scenes import background_crop, blank_images
@@ -268,10 +268,8 @@ class _Training:
             except Exception as error:  # numpy's reader raises many kinds; all mean the same here
                 raise _damaged(path, error) from error
         arrays = make()
-        beside = path.with_suffix(".part")
-        with beside.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        beside.replace(path)
+        with whole_file(path) as partial:
+            np.savez(partial, **arrays)  # type: ignore[arg-type]
         return arrays
 
     def _cut_targets(self, head: GraphHead) -> dict[str, Half]:
@@ -365,9 +363,7 @@ class _Training:
         path = self.folder / "plan.json"
         mine = json.dumps({"plan": asdict(self.plan), "images": self.cached.images})
         if not path.is_file():
-            beside = path.with_suffix(".part")
-            beside.write_text(mine, "utf-8")
-            beside.replace(path)
+            write_whole(path, mine.encode())
         elif path.read_text("utf-8") != mine:
             what = f"{self.folder} holds a run with another plan or other images"
             raise TrainingError("train", what, "name another --work folder, or delete it")
@@ -410,10 +406,9 @@ class _Checkpoint:
             raise _damaged(self.path, error) from error
 
     def save(self, epochs: int) -> None:
-        beside = self.path.with_suffix(".part")
         states = {name: part.state_dict() for name, part in self.parts.items()}
-        torch.save({**states, "random": torch.get_rng_state(), "epochs": epochs}, beside)
-        beside.replace(self.path)
+        with whole_file(self.path) as partial:
+            torch.save({**states, "random": torch.get_rng_state(), "epochs": epochs}, partial)
 
 
 def _warmup(steps: int) -> float:
