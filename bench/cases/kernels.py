@@ -215,6 +215,27 @@ def _connected_components(size_hw: tuple[int, int]) -> Duel:
     )
 
 
+def _relabel(size_hw: tuple[int, int]) -> Duel:
+    rng = np.random.default_rng(0)
+    table = rng.permutation(64).astype(np.int32)
+    ids = np.sort(rng.integers(0, 64, size_hw).astype(np.int32), axis=1)  # runs, as components are
+    ours_out, theirs_out = np.empty_like(ids), np.empty_like(ids)
+
+    def ours() -> npt.NDArray[np.int32]:
+        return pk.relabel(ids, table, out=ours_out)
+
+    def theirs() -> npt.NDArray[np.int32]:
+        return np.take(table, ids, out=theirs_out, mode="clip")
+
+    return Duel(
+        Side("patchcut", ours, "bounds checked, table applied"),
+        (Side("numpy take", theirs, "bounds clipped, table applied"),),
+        {"labels": size_hw},
+        {"max_abs_difference": _difference(ours(), theirs())},
+        "int32",
+    )
+
+
 _DUELS: dict[str, Callable[[], Duel]] = {
     "affinity 256x384": lambda: _affinity(256),
     "affinity 784x384": lambda: _affinity(784),
@@ -232,6 +253,7 @@ _DUELS: dict[str, Callable[[], Duel]] = {
     },
     "connected_components 640x480": lambda: _connected_components(subjects.VGA_HW),
     "connected_components 1920x1080": lambda: _connected_components(subjects.FULL_HD_HW),
+    "relabel 1920x1080": lambda: _relabel(subjects.FULL_HD_HW),
 }
 CASES = tuple(_DUELS)
 
