@@ -159,6 +159,7 @@ def fake_runtime(available: list[str], running: list[str], fails: bool = False) 
 
     return SimpleNamespace(
         InferenceSession=session,
+        __version__=onnxruntime.__version__,
         get_available_providers=lambda: available,
         SessionOptions=onnxruntime.SessionOptions,
         ExecutionMode=onnxruntime.ExecutionMode,
@@ -242,6 +243,20 @@ def test_a_failing_run_keeps_the_cause(toy_bundle: Path) -> None:
 
 def test_onnxruntime_is_a_registered_engine() -> None:
     assert "onnxruntime" in engine_names()
+
+
+@pytest.mark.parametrize(
+    ("version", "key"),
+    [
+        ("1.20.1", "session.intra_op.allow_spinning"),
+        ("1.26.0", "session.intra_op.allow_spinning"),
+        ("1.27.0", "session.intra_op.spin_duration_us"),
+        ("2.0.0rc1", "session.intra_op.spin_duration_us"),
+        ("unknown", "session.intra_op.allow_spinning"),
+    ],
+)
+def test_idle_threads_spin_briefly_where_that_can_be_said(version: str, key: str) -> None:
+    assert adapter._spinning(version)[0] == key
 
 
 @pytest.mark.parametrize(
