@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "patchcut/threads.h"
+#include "step_aside.h"
 
 namespace patchcut {
 namespace {
@@ -69,6 +70,7 @@ class ThreadPool {
       grain_ = grain;
       body_ = body;
       context_ = context;
+      caller_core_ = current_core();
       next_.store(0, std::memory_order_relaxed);
       open_ = true;
       posted_.fetch_add(1);
@@ -106,7 +108,7 @@ class ThreadPool {
   }
 
   void serve();
-  bool join_job(uint64_t* seen);
+  bool join_job(uint64_t* seen, int* caller_core);
 
   std::vector<std::thread> workers_;
   std::mutex mutex_;
@@ -118,6 +120,7 @@ class ThreadPool {
   int64_t grain_ = 1;
   ParallelBody body_ = nullptr;
   void* context_ = nullptr;
+  int caller_core_ = -1;
   std::exception_ptr error_;
   bool open_ = false;
   std::atomic<bool> stop_{false};
@@ -125,20 +128,24 @@ class ThreadPool {
 
 thread_local bool inside_parallel = false;
 
-bool ThreadPool::join_job(uint64_t* seen) {
+bool ThreadPool::join_job(uint64_t* seen, int* caller_core) {
   std::unique_lock<std::mutex> lock(mutex_);
   wake_.wait(lock, [&] { return posted_.load() != *seen; });
   *seen = posted_.load();
   if (stop_ || !open_) return false;
   active_.fetch_add(1, std::memory_order_relaxed);
+  *caller_core = caller_core_;
   return true;
 }
 
 void ThreadPool::serve() {
   inside_parallel = true;
+  StepAside aside;
+  int caller_core = -1;
   for (uint64_t seen = 0; !stop_;) {
     for (int spin = 0; spin < kSpins && posted_.load(std::memory_order_relaxed) == seen; ++spin) pause_core();
-    if (!join_job(&seen)) continue;
+    if (!join_job(&seen, &caller_core)) continue;
+    aside.leave(caller_core);
     work();
     active_.fetch_sub(1, std::memory_order_release);
   }
