@@ -83,14 +83,14 @@ def _report(
     readme: Annotated[bool, typer.Option("--readme", help="Write the tables into README.md.")] = False,
 ) -> None:
     """Show the newest recorded run of each case, a section a machine."""
-    sections = report.make_sections(rows.read())
-    if not sections:
+    found = rows.read()
+    if not found:
         _errors.print("nothing is recorded yet: python -m bench run all --record")
         raise typer.Exit(1)
     if not readme:
-        report.print_sections(sections, _console)
+        report.print_sections(report.make_sections(found), _console)
         return
-    report.write_into(README, report.to_markdown(sections))
+    report.write_into(README, report.to_readme(found))
     _console.print("wrote README.md")
 
 

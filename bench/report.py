@@ -32,7 +32,7 @@ class Section:
     Attributes:
         title: the machine and the threads.
         notes: dates, commits and versions of the rows.
-        tables: (headings, rows) of times, quality and targets; those without rows are left out.
+        tables: (headings, rows) of targets, times and quality; those without rows are left out.
     """
 
     title: str
@@ -70,6 +70,16 @@ def to_markdown(sections: Sequence[Section]) -> str:
         blocks += [_markdown_table(headings, rows) for headings, rows in section.tables]
         blocks.append("\n".join(f"{note}  " for note in section.notes))
     return "\n\n".join(blocks) + "\n"
+
+
+def to_readme(rows: Sequence[Row]) -> str:
+    """What the README shows of the rows: all but the kernels in sight, these folded away."""
+    kernels = [row for row in rows if row.group == "kernels"]
+    text = to_markdown(make_sections([row for row in rows if row.group != "kernels"]))
+    if not kernels:
+        return text
+    folded = to_markdown(make_sections(kernels))
+    return f"{text}\n<details><summary>Each kernel beside its neighbours</summary>\n\n{folded}\n</details>\n"
 
 
 def print_sections(sections: Sequence[Section], console: Console) -> None:
@@ -117,9 +127,9 @@ def _section(machine: Machine, threads: int, rows: list[Row]) -> Section:
         for target, value in target_rows(rows)
     )
     tables = (
+        (_TARGET_HEADINGS, targets),
         (_TIME_HEADINGS, tuple(_time_rows(rows))),
         (_QUALITY_HEADINGS, tuple(_quality_rows(rows))),
-        (_TARGET_HEADINGS, targets),
     )
     title = f"{machine}; {threads} thread{'s' if threads != 1 else ''}"
     return Section(title, tuple(_notes(rows)), tuple(table for table in tables if table[1]))

@@ -23,7 +23,7 @@ def test_a_section_has_times_quality_and_targets(make_row: MakeRow) -> None:
     ]
     (section,) = report.make_sections(rows)
     assert section.title == "A, 2 cores, avx2, 8 GB, Linux x86_64; 2 threads"
-    times, quality, targets = (table[1] for table in section.tables)
+    targets, times, quality = (table[1] for table in section.tables)
     assert times == (
         ("frame 224", "patchcut", "all of it", "int8", "30 (33)", ""),
         ("", "onnxruntime", "backbone", "fp32", "60 (33)", "2×"),
@@ -72,6 +72,14 @@ def test_both_renderings_hold_every_number(make_row: MakeRow) -> None:
         assert text in screen.getvalue()
         assert text in markdown
     assert "| --- | --- |" in markdown
+
+
+def test_the_readme_folds_the_kernels_away(make_row: MakeRow) -> None:
+    text = report.to_readme([make_row(), make_row(group="kernels", case="affinity 256x384")])
+    seen, folded = text.split("<details>")
+    assert "frame 224" in seen and "affinity" not in seen
+    assert "affinity 256x384" in folded and "frame 224" not in folded
+    assert "<details>" not in report.to_readme([make_row()])
 
 
 @pytest.mark.parametrize(
