@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,3 +15,17 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data in {folder}; name its folder in PATCHCUT_DATA")
     return folder
+
+
+@pytest.fixture
+def run_cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs `patchcut ARGS...` in this process and returns its exit status."""
+    from patchcut import cli
+
+    def run(*args: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["patchcut", *map(str, args)])
+        with pytest.raises(SystemExit) as exited:
+            cli.main()
+        return int(exited.value.code or 0)
+
+    return run

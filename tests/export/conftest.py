@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,17 +121,3 @@ def photos(tmp_path: Path, paint: Callable[..., Any]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         assert cv2.imwrite(str(path), paint(seed)[0])
     return folder
-
-
-@pytest.fixture
-def run_cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Runs `patchcut ARGS...` in this process and returns its exit status."""
-    from patchcut import cli
-
-    def run(*args: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["patchcut", *map(str, args)])
-        with pytest.raises(SystemExit) as exited:
-            cli.main()
-        return int(exited.value.code or 0)
-
-    return run

@@ -24,19 +24,6 @@ Patchcut = Callable[..., int]
 
 
 @pytest.fixture
-def run_cli(monkeypatch: pytest.MonkeyPatch) -> Patchcut:
-    """Runs `patchcut ARGS...` in this process and returns its exit status."""
-
-    def run(*args: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["patchcut", *map(str, args)])
-        with pytest.raises(SystemExit) as exited:
-            cli.main()
-        return int(exited.value.code or 0)
-
-    return run
-
-
-@pytest.fixture
 def photos(tmp_path: Path, photo: np.ndarray) -> Path:
     folder = tmp_path / "photos"
     folder.mkdir()
