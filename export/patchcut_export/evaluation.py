@@ -70,15 +70,15 @@ def evaluate(
 
 def score(result: Result, example: Example) -> Score:
     """How one result compares with what is known of its image."""
-    fields: dict[str, float | bool] = {}
+    iou = accuracy = hit = None
     if example.mask is not None:
         expected = read_mask(example, result.label_map.shape)
-        fields["iou"] = mask_iou(result.foreground, expected)
-        fields["accuracy"] = float((result.foreground == expected).mean())
+        iou = mask_iou(result.foreground, expected)
+        accuracy = float((result.foreground == expected).mean())
     if example.boxes_xyxy is not None:
         best = result.boxes[:1]
-        fields["hit"] = bool((box_ious(best, example.boxes_xyxy) >= CORLOC_IOU).any())
-    return Score(example.name, **fields)  # type: ignore[arg-type]
+        hit = bool((box_ious(best, example.boxes_xyxy) >= CORLOC_IOU).any())
+    return Score(example.name, iou, accuracy, hit)
 
 
 def summarize(scores: list[Score]) -> Summary:
