@@ -8,7 +8,7 @@ import numpy as np
 import patchcut
 import patchcut_kernels as kernels
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from patchcut import EngineError, Frame, FrameError, Result, Segmenter, SourceError
 from patchcut.label_map import canvas_of
