@@ -159,7 +159,7 @@ def test_fresh_processes_tell_their_own_memory_and_precision() -> None:
 @pytest.mark.parametrize("confidence", [False, True])
 @pytest.mark.parametrize("columns", [2, 8])
 def test_upsampling_neighbours_find_the_same_labels(columns: int, confidence: bool) -> None:
-    from bench.cases.kernels import _upsample_argmax
+    from bench.cases.kernels.masks import _upsample_argmax
 
     duel = _upsample_argmax(columns, (16, 16), (90, 120), confidence=confidence)
     assert duel.quality["label_agreement"] > 0.999
@@ -172,7 +172,7 @@ def test_upsampling_neighbours_find_the_same_labels(columns: int, confidence: bo
 
 
 def test_the_first_preprocessing_neighbour_makes_the_same_image() -> None:
-    from bench.cases.kernels import _preprocess
+    from bench.cases.kernels.images import _preprocess
 
     duel = _preprocess((480, 640), 224)
     assert duel.quality["max_abs_difference"] < 0.02  # a step of 8 bits
@@ -211,10 +211,11 @@ def test_dense_torch_agrees_with_the_reference() -> None:
     pytest.importorskip("torch", reason="the neighbour is torch")
     from patchcut_kernels import reference
 
-    from bench.cases.kernels import _features, _weights
+    from bench.cases.kernels.duel import noisy_clusters
+    from bench.cases.kernels.nodes import _weights
     from bench.competitors.dense_gcn import make_forward
 
-    features, weights = _features(50), _weights()
+    features, weights = noisy_clusters(50), _weights()
     affinity = reference.affinity(features).astype(np.float32)
     want = reference.gcn_forward(features, affinity, weights)
     assert np.ptp(want) > 0.1

@@ -1,0 +1,37 @@
+"""Each op beside the fastest thing one would use in its place: a module for each group of ops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bench import machine
+from bench.cases import BenchError, Options, Target
+from bench.cases.kernels import images, masks, nodes
+from bench.harness import Contender, interleave
+from bench.rows import Outcome
+
+TITLE = "each op beside its natural neighbour, at the sizes of real frames"
+REPEATS = 40
+TARGETS: tuple[Target, ...] = ()
+_DUELS = {**images.DUELS, **nodes.DUELS, **masks.DUELS}
+CASES = tuple(_DUELS)
+
+
+def run(options: Options) -> Iterator[Outcome]:
+    """A duel a case; both sides keep their output memory where they can."""
+    try:
+        import torch  # noqa: F401 - the neighbour of gcn_forward
+    except ImportError:
+        raise BenchError("kernels needs torch: pip install -e '.[dev]'") from None
+    machine.set_threads(options.threads)  # again: torch is loaded now
+    for case, make in _DUELS.items():
+        duel = make()
+        sides = (duel.ours, *duel.neighbours)
+        times = interleave(
+            [Contender(side.name, side.call) for side in sides], options.repeats or duel.repeats or REPEATS
+        )
+        ours, first = (times[side.name] for side in sides[:2])
+        metrics = {"times_as_fast": first.median_ms / ours.median_ms}
+        for side in sides:
+            told = (duel.quality, metrics) if side is duel.ours else ({}, {})
+            yield Outcome(case, side.name, side.inside, times[side.name], duel.shapes, duel.dtype, *told)

@@ -1,0 +1,25 @@
+"""The specification of every op: plain numpy, float64 inside, nothing clever.
+
+Arguments and results are those of the public op of the same name, without batches, `out` and checks.
+"""
+
+from ._images import area_matrix, content_xyxy, linear_matrix, preprocess
+from ._masks import connected_components, region_stats, relabel, upsample, upsample_argmax
+from ._nodes import affinity, elu, gcn_forward, softmax, unit_rows
+
+__all__ = [
+    "affinity",
+    "area_matrix",
+    "connected_components",
+    "content_xyxy",
+    "elu",
+    "gcn_forward",
+    "linear_matrix",
+    "preprocess",
+    "region_stats",
+    "relabel",
+    "softmax",
+    "unit_rows",
+    "upsample",
+    "upsample_argmax",
+]
