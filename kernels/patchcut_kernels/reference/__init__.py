@@ -6,6 +6,7 @@ Arguments and results are those of the public op of the same name, without batch
 from ._images import area_matrix, content_xyxy, linear_matrix, preprocess
 from ._masks import connected_components, region_stats, relabel, upsample, upsample_argmax
 from ._nodes import affinity, elu, gcn_forward, softmax, unit_rows
+from ._random import mix_bits, random_bits, uniform
 
 __all__ = [
     "affinity",
@@ -15,10 +16,13 @@ __all__ = [
     "elu",
     "gcn_forward",
     "linear_matrix",
+    "mix_bits",
     "preprocess",
+    "random_bits",
     "region_stats",
     "relabel",
     "softmax",
+    "uniform",
     "unit_rows",
     "upsample",
     "upsample_argmax",
