@@ -3,18 +3,56 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include "patchcut/patchcut.h"
+
 namespace patchcut {
 
 namespace nb = nanobind;
 
-// Contiguous arrays on the CPU; the Python face has checked shapes and types.
+// Contiguous, and where the context says; the Python face has checked shapes, types and devices.
 template <class T, int dimensions>
-using Array = nb::ndarray<T, nb::ndim<dimensions>, nb::c_contig, nb::device::cpu>;
+using Array = nb::ndarray<T, nb::ndim<dimensions>, nb::c_contig>;
 
 template <class T, int dimensions>
 using Input = Array<const T, dimensions>;
 
-void bind_preprocess(nb::module_& module);
+// float32 or float16, see dtype_of.
+template <int dimensions>
+using FloatInput = nb::ndarray<nb::ro, nb::ndim<dimensions>, nb::c_contig>;
+
+template <int dimensions>
+using FloatArray = nb::ndarray<nb::ndim<dimensions>, nb::c_contig>;
+
+template <class AnyArray>
+int32_t dtype_of(const AnyArray& array) {
+  return array.dtype().bits == 16 ? PATCHCUT_FLOAT16 : PATCHCUT_FLOAT32;
+}
+
+template <class AnyArray>
+int64_t extent(const AnyArray& array, int dimension) {
+  return static_cast<int64_t>(array.shape(dimension));
+}
+
+template <class OptionalArray>
+auto data_or_null(const OptionalArray& array) {
+  return array ? array->data() : nullptr;
+}
+
+// Raises the status as an exception of Python.
+void raise_on(patchcut_status status);
+
+// Calls into the library without the GIL.
+template <class Call>
+void run(const Call& call) {
+  patchcut_status status;
+  {
+    nb::gil_scoped_release release;
+    status = call();
+  }
+  raise_on(status);
+}
+
+void bind_images(nb::module_& module);
 void bind_nodes(nb::module_& module);
 void bind_masks(nb::module_& module);
 

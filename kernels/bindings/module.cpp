@@ -1,21 +1,83 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <string>
+#include <vector>
+
 #include "bindings.h"
-#include "patchcut/isa.h"
-#include "patchcut/threads.h"
+
+namespace patchcut {
+
+void raise_on(patchcut_status status) {
+  const char* text = patchcut_last_error();
+  switch (status) {
+    case PATCHCUT_OK:
+      return;
+    case PATCHCUT_INVALID_ARGUMENT:
+      throw nb::value_error(text);
+    case PATCHCUT_OUT_OF_MEMORY:
+      throw std::bad_alloc();
+    default:
+      throw std::runtime_error(text);
+  }
+}
+
+namespace {
+
+int32_t default_threads(const std::string& root) {
+  int32_t count = 0;
+  raise_on(patchcut_default_threads(root.c_str(), &count));
+  return count;
+}
+
+int32_t get_threads() {
+  int32_t count = 0;
+  run([&] { return patchcut_get_threads(&count); });
+  return count;
+}
+
+void set_threads(int32_t count) {
+  run([&] { return patchcut_set_threads(count); });
+}
+
+std::vector<std::string> available_isas() {
+  std::vector<std::string> names;
+  while (const char* name = patchcut_available_isa(static_cast<int32_t>(names.size())))
+    names.emplace_back(name);
+  return names;
+}
+
+std::string get_isa() {
+  const char* name = nullptr;
+  raise_on(patchcut_get_isa(&name));
+  return name;
+}
+
+void set_isa(const std::string& name) { raise_on(patchcut_set_isa(name.c_str())); }
+
+void bind_context(nb::module_& module) {
+  nb::class_<patchcut_context>(module, "Context")
+      .def("__init__", [](patchcut_context* self, int32_t device_type, int32_t device_index, uintptr_t stream,
+                          uintptr_t workspace, int64_t workspace_bytes) {
+        new (self) patchcut_context{device_type, device_index, reinterpret_cast<void*>(stream),
+                                    reinterpret_cast<void*>(workspace), workspace_bytes};
+      });
+}
+
+}  // namespace
+}  // namespace patchcut
 
 NB_MODULE(_C, module) {
-  using Release = nanobind::call_guard<nanobind::gil_scoped_release>;
-  module.def("default_threads", &patchcut::default_threads, nanobind::arg("root"));
-  module.def("get_threads", &patchcut::get_threads, Release());
-  module.def("set_threads", &patchcut::set_threads, Release());
-  module.def("available_isas", &patchcut::available_isas,
+  using namespace patchcut;
+  module.def("default_threads", &default_threads, nb::arg("root"));
+  module.def("get_threads", &get_threads);
+  module.def("set_threads", &set_threads);
+  module.def("available_isas", &available_isas,
              "Instruction sets that this build holds and this machine can run, slowest first.");
-  module.def("get_isa", &patchcut::get_isa,
-             "The instruction set in use: PATCHCUT_ISA, else the fastest available.");
-  module.def("set_isa", &patchcut::set_isa, "Chooses one of available_isas().");
-  patchcut::bind_preprocess(module);
-  patchcut::bind_nodes(module);
-  patchcut::bind_masks(module);
+  module.def("get_isa", &get_isa, "The instruction set in use: PATCHCUT_ISA, else the fastest available.");
+  module.def("set_isa", &set_isa, "Chooses one of available_isas().");
+  bind_context(module);
+  bind_images(module);
+  bind_nodes(module);
+  bind_masks(module);
 }

@@ -12,6 +12,12 @@ def set_threads(count: int, /) -> None: ...
 def available_isas() -> list[str]: ...
 def get_isa() -> str: ...
 def set_isa(name: str, /) -> None: ...
+
+class Context:
+    def __init__(
+        self, device_type: int, device_index: int, stream: int, workspace: int, workspace_bytes: int, /
+    ) -> None: ...
+
 def preprocess(
     frames: npt.NDArray[np.uint8],
     images: _Float,
@@ -19,6 +25,7 @@ def preprocess(
     swap_channels: bool,
     scale: Sequence[float],
     offset: Sequence[float],
+    context: Context,
     /,
 ) -> None: ...
 def affinity(
@@ -29,6 +36,7 @@ def affinity(
     signed_mode: bool,
     threshold: float,
     alpha: float,
+    context: Context,
 ) -> None: ...
 
 class PackedGcn:
@@ -40,21 +48,38 @@ class PackedGcn:
         layers: Sequence[tuple[_Float, _Float | None, _Float]],
         mlp: Sequence[tuple[_Float, _Float]],
         temperature: float,
+        context: Context,
         /,
     ) -> None: ...
     @property
     def isa(self) -> str: ...
 
 def gcn_forward(
-    features: _Float, affinity: _Float | None, degrees: _Float | None, out: _Float, weights: PackedGcn
+    features: _Float,
+    affinity: _Float | None,
+    degrees: _Float | None,
+    out: _Float,
+    weights: PackedGcn,
+    context: Context,
 ) -> None: ...
 def upsample_argmax(
-    assignment: _Float, grid_height: int, grid_width: int, labels: _Int, confidence: _Float | None
+    assignment: _Float,
+    grid_height: int,
+    grid_width: int,
+    labels: _Int,
+    confidence: _Float | None,
+    context: Context,
 ) -> None: ...
 def connected_components(
-    label_map: _Int, diagonal: bool, min_area: int, ids: _Int, kept_labels: _Int | None
-) -> int: ...
-def relabel(labels: _Int, table: _Int, out: _Int, /) -> None: ...
+    label_map: _Int,
+    connectivity: int,
+    min_area: int,
+    ids: _Int,
+    kept_labels: _Int | None,
+    counts: _Int,
+    context: Context,
+) -> None: ...
+def relabel(labels: _Int, table: _Int, out: _Int, context: Context, /) -> None: ...
 def region_stats(
     ids: _Int,
     label_map: _Int | None,
@@ -63,4 +88,5 @@ def region_stats(
     boxes_xyxy: _Float,
     mean_confidence: _Float | None,
     label: _Int | None,
+    context: Context,
 ) -> None: ...

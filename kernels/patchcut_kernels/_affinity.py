@@ -89,5 +89,6 @@ def affinity(
             mode == "cc",
             float(threshold),
             alpha,
+            _checks.CPU,
         )
     return out if degrees is None else (out, degrees)

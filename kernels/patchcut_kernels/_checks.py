@@ -8,6 +8,11 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from . import _C
+
+# Where an op runs whose arrays lie in host memory.
+CPU = _C.Context(0, 0, 0, 0, 0)
+
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,26 +21,28 @@ def connected_components(
     min_area: int = 1,
     out: _Int | None = None,
     labels_out: _Int | None = None,
-) -> tuple[_Int, int]:
+) -> tuple[_Int, Any]:
     """Connected components of a label map, and how many there are.
 
     Args:
-        label_map: [H, W] int32, 0 = background.
+        label_map: [H, W] or [b, H, W] int32, 0 = background.
         connectivity: 8 where corners touch, 4 where only edges do.
         min_area: components of fewer pixels become background and are not counted.
-        out: [H, W] int32, contiguous, may be `label_map` itself; written and returned.
-        labels_out: [H, W] int32, contiguous, may be `label_map` itself, not `out`; receives the label map
+        out: as `label_map`, contiguous, may be `label_map` itself; written and returned.
+        labels_out: as `label_map`, contiguous, may be `label_map` itself, not `out`; receives the label map
             with 0 where the id is 0, in the same pass.
     Returns:
-        [H, W] int32 with ids 1..count in scan order of each component's first pixel, and count.
+        Ids of the shape of `label_map`, int32, 1..count in scan order of each component's first pixel; and
+        the count, an int, or [b] int32 of a batch.
     Raises:
         TypeError: "[connected_components] label_map must be int32, got int64".
-        ValueError: "[connected_components] label_map must be [H, W], got shape (3,)".
+        ValueError: "[connected_components] label_map must be [H, W] or [b, H, W], got shape (3,)".
     Two pixels are in one component if a path of touching pixels of the same non-zero label joins them.
     Union-find over runs, the first run as root: He, Chao, Suzuki, "A run-based two-scan labeling
     algorithm" (2008).
     """
-    label_map = _checks.array(_OP, "label_map", label_map, np.int32, ("[H, W]",))
+    label_map = _checks.array(_OP, "label_map", label_map, np.int32, ("[H, W]", "[b, H, W]"))
+    *batch, height, width = label_map.shape
     if connectivity not in (4, 8):
         raise ValueError(f"[{_OP}] connectivity must be 4 or 8, got {connectivity}")
     min_area = _checks.integer(_OP, "min_area", min_area, 1)
@@ -48,7 +51,16 @@ def connected_components(
         labels_out = _checks.output(_OP, "labels_out", labels_out, np.int32, label_map.shape)
         if np.may_share_memory(ids, labels_out):
             raise ValueError(f"[{_OP}] labels_out must not overlap the ids, got memory that both use")
-    count = _C.connected_components(
-        np.ascontiguousarray(label_map), connectivity == 8, min_area, ids, labels_out
-    )
-    return ids, count
+    flat = (math.prod(batch), height, width)
+    counts = np.empty(flat[0], np.int32)
+    if counts.size:
+        _C.connected_components(
+            np.ascontiguousarray(label_map).reshape(flat),
+            connectivity,
+            min_area,
+            ids.reshape(flat),
+            None if labels_out is None else labels_out.reshape(flat),
+            counts,
+            _checks.CPU,
+        )
+    return ids, counts if batch else int(counts[0])

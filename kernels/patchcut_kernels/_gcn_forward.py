@@ -62,5 +62,6 @@ def gcn_forward(
         None if degrees is None else np.ascontiguousarray(degrees).reshape(-1, n),
         out.reshape(-1, n, weights.k),
         weights.pack(),
+        _checks.CPU,
     )
     return out

@@ -147,6 +147,7 @@ class GcnWeights(_Remade):
                 [(layer.theta, layer.root, layer.bias) for layer in self.layers],
                 [(layer.weight, layer.bias) for layer in self.mlp],
                 self.temperature,
+                _checks.CPU,
             )
             kept[packed.isa] = packed
         return packed

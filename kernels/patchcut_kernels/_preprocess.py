@@ -98,5 +98,5 @@ def preprocess(
     scale = tuple(1.0 / (255.0 * s) for s in stds)
     offset = tuple(-m / s for m, s in zip(means, stds, strict=True))
     content = (y0, x0, y1 - y0, x1 - x0)
-    _C.preprocess(batched, out.reshape(-1, 3, *size_hw), content, color == "bgr", scale, offset)
+    _C.preprocess(batched, out.reshape(-1, 3, *size_hw), content, color == "bgr", scale, offset, _checks.CPU)
     return out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,18 +17,18 @@ def relabel(labels: _Int, table: _Int, *, out: _Int | None = None) -> _Int:
     """A label map with every label replaced by its entry in a table.
 
     Args:
-        labels: [H, W] int32 in [0, m); a label map, or ids as `connected_components` returns them.
+        labels: [H, W] or [b, H, W] int32 in [0, m); a label map, or ids of `connected_components`.
         table: [m] int32, the new name of each label.
-        out: [H, W] int32, contiguous, may be `labels` itself; written and returned. Where this raises for a
-            label that the table does not hold, its content is undefined.
+        out: as `labels`, contiguous, may be `labels` itself; written and returned. Where this raises for
+            a label that the table does not hold, its content is undefined.
     Returns:
-        [H, W] int32.
+        The shape of `labels`, int32.
     Raises:
         TypeError: "[relabel] labels must be int32, got int64".
         ValueError: "[relabel] labels must be in [0, 2], got 3".
     out[y, x] = table[labels[y, x]]
     """
-    labels = _checks.array(_OP, "labels", labels, np.int32, ("[H, W]",))
+    labels = _checks.array(_OP, "labels", labels, np.int32, ("[H, W]", "[b, H, W]"))
     table = _checks.array(_OP, "table", table, np.int32, ("[m]",))
     if labels.size and not table.size:
         raise ValueError(f"[{_OP}] table must have at least one entry, got none")
@@ -34,5 +36,11 @@ def relabel(labels: _Int, table: _Int, *, out: _Int | None = None) -> _Int:
     in_place = labels.flags.c_contiguous and labels.ctypes.data == out.ctypes.data
     _checks.disjoint(_OP, out, table, None if in_place else labels)
     if out.size:
-        _C.relabel(np.ascontiguousarray(labels), np.ascontiguousarray(table), out)
+        shape = (math.prod(labels.shape[:-2]), *labels.shape[-2:])
+        _C.relabel(
+            np.ascontiguousarray(labels).reshape(shape),
+            np.ascontiguousarray(table),
+            out.reshape(shape),
+            _checks.CPU,
+        )
     return out

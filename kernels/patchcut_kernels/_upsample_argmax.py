@@ -43,15 +43,16 @@ def upsample_argmax(
     """Label map of an assignment, at the frame's own size.
 
     Args:
-        assignment: [n, k] float32, finite, rows of the grid from left to right and top to bottom.
+        assignment: [n, k] or [b, n, k] float32, finite, rows of the grid from left to right, top to bottom.
         grid_hw: (h, w) of the grid, h * w = n.
         size_hw: (H, W) of the label map.
-        out: [H, W] int32, contiguous; written and returned.
-        confidence: True to also return the winning value; or [H, W] float32, contiguous, to have it written
-            there and returned.
+        out: [H, W] or [b, H, W] int32, contiguous; written and returned.
+        confidence: True to also return the winning value; or an array of the shape of `out`, float32,
+            contiguous, to have it written there and returned.
     Returns:
-        [H, W] int32, the column whose interpolated value is largest, the first one on a tie.
-        With `confidence` a pair, the second [H, W] float32, the range of the assignment.
+        [H, W] or [b, H, W] int32, the column whose interpolated value is largest, the first one on a tie.
+        With `confidence` a pair, the second of the same shape, float32, in the range of the
+        assignment.
     Raises:
         TypeError: "[upsample_argmax] assignment must be float32, got float64".
         ValueError: "[upsample_argmax] assignment must have 784 rows for a grid of (28, 28), got 256".
@@ -59,22 +60,28 @@ def upsample_argmax(
     (align_corners=False). No [k, H, W] array is made: in each cell of the grid only the classes that are not
     beaten by one other class at all four corners are interpolated.
     """
-    assignment = _checks.array(_OP, "assignment", assignment, np.float32, ("[n, k]",))
+    assignment = _checks.array(_OP, "assignment", assignment, np.float32, ("[n, k]", "[b, n, k]"))
     grid_hw = _checks.pair_hw(_OP, "grid_hw", grid_hw)
     size_hw = _checks.pair_hw(_OP, "size_hw", size_hw)
-    if assignment.shape[0] != grid_hw[0] * grid_hw[1]:
+    *batch, n, k = assignment.shape
+    if n != grid_hw[0] * grid_hw[1]:
         rows = grid_hw[0] * grid_hw[1]
-        raise ValueError(
-            f"[{_OP}] assignment must have {rows} rows for a grid of {grid_hw}, got {assignment.shape[0]}"
-        )
-    if assignment.shape[1] == 0:
+        raise ValueError(f"[{_OP}] assignment must have {rows} rows for a grid of {grid_hw}, got {n}")
+    if k == 0:
         raise ValueError(f"[{_OP}] assignment must have at least one column, got shape {assignment.shape}")
-    labels = _checks.output(_OP, "out", out, np.int32, size_hw)
+    shape = (*batch, *size_hw)
+    labels = _checks.output(_OP, "out", out, np.int32, shape)
     if confidence is None or isinstance(confidence, (bool, np.bool_)):
-        values = np.empty(size_hw, np.float32) if confidence else None
+        values = np.empty(shape, np.float32) if confidence else None
     else:
-        values = _checks.output(_OP, "confidence", confidence, np.float32, size_hw)
+        values = _checks.output(_OP, "confidence", confidence, np.float32, shape)
         _checks.disjoint(_OP, values, labels, assignment)
     _checks.disjoint(_OP, labels, assignment)
-    _C.upsample_argmax(np.ascontiguousarray(assignment), *grid_hw, labels, values)
+    _C.upsample_argmax(
+        np.ascontiguousarray(assignment).reshape(-1, n, k),
+        *grid_hw,
+        labels.reshape(-1, *size_hw),
+        None if values is None else values.reshape(-1, *size_hw),
+        _checks.CPU,
+    )
     return labels if values is None else (labels, values)

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <stdexcept>
+#include <vector>
 
 #include "simd.h"
 
@@ -59,13 +60,13 @@ const SimdTable& simd() {
   return *table;
 }
 
-std::vector<std::string> available_isas() {
-  std::vector<std::string> names;
-  for (const SimdTable* table : available_tables()) names.emplace_back(table->name);
-  return names;
+const char* available_isa(int32_t index) {
+  const std::vector<const SimdTable*> tables = available_tables();
+  const bool known = index >= 0 && static_cast<size_t>(index) < tables.size();
+  return known ? tables[static_cast<size_t>(index)]->name : nullptr;
 }
 
-std::string get_isa() { return simd().name; }
+const char* get_isa() { return simd().name; }
 
 void set_isa(const std::string& name) {
   current_table.store(find_table(name, "isa"), std::memory_order_release);

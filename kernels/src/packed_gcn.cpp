@@ -56,6 +56,4 @@ std::shared_ptr<const PackedGcn> pack_gcn(const GcnWeights& weights) {
   return packed;
 }
 
-std::string isa_of(const PackedGcn& weights) { return weights.simd.name; }
-
 }  // namespace patchcut

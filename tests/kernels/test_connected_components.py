@@ -162,7 +162,12 @@ def test_any_map(size, labels, connectivity, min_area, seed):
     ("label_map", "options", "error", "message"),
     [
         ("x", {}, TypeError, "label_map must be a numpy array, got str"),
-        (np.zeros(3, np.int32), {}, ValueError, r"label_map must be \[H, W\], got shape \(3,\)"),
+        (
+            np.zeros(3, np.int32),
+            {},
+            ValueError,
+            r"label_map must be \[H, W\] or \[b, H, W\], got shape \(3,\)",
+        ),
         (np.zeros((3, 3), np.int64), {}, TypeError, "label_map must be int32, got int64"),
         (np.zeros((3, 3), np.int32), {"connectivity": 6}, ValueError, "connectivity must be 4 or 8, got 6"),
         (np.zeros((3, 3), np.int32), {"min_area": 0}, ValueError, "min_area must be at least 1"),

@@ -199,3 +199,32 @@ os._exit(0)
 def test_fork_while_another_thread_runs_an_op():
     shown = run_python(FORK_IN_THE_MIDDLE_OF_AN_OP)
     assert shown.stdout.strip() == "done", shown.stderr
+
+
+def test_masks_in_batches(rng):
+    assignment = rng.random((3, 20, 4), np.float32)
+    labels, confidence = pk.upsample_argmax(assignment, (4, 5), (31, 47), confidence=True)
+    ids, counts = pk.connected_components(labels, min_area=5)
+    stats = pk.region_stats(ids, int(counts.max()), label_map=labels, confidence=confidence)
+    table = rng.permutation(ids.max() + 1).astype(np.int32)
+    renamed = pk.relabel(ids, table)
+    for b in range(3):
+        alone = pk.upsample_argmax(assignment[b], (4, 5), (31, 47), confidence=True)
+        np.testing.assert_array_equal(labels[b], alone[0])
+        np.testing.assert_array_equal(confidence[b], alone[1])
+        own_ids, count = pk.connected_components(labels[b], min_area=5)
+        np.testing.assert_array_equal(ids[b], own_ids)
+        assert counts[b] == count > 1
+        own = pk.region_stats(own_ids, count, label_map=labels[b], confidence=confidence[b])
+        for name in ("area", "boxes_xyxy", "mean_confidence", "label"):
+            np.testing.assert_array_equal(getattr(stats, name)[b, :count], getattr(own, name))
+        assert not stats.area[b, count:].any()
+        np.testing.assert_array_equal(renamed[b], pk.relabel(own_ids, table))
+
+
+def test_empty_batches():
+    labels = pk.upsample_argmax(np.empty((0, 20, 4), np.float32), (4, 5), (31, 47))
+    ids, counts = pk.connected_components(labels)
+    assert ids.shape == pk.relabel(ids, np.zeros(1, np.int32)).shape == (0, 31, 47)
+    assert counts.shape == (0,)
+    assert pk.region_stats(ids, 2).boxes_xyxy.shape == (0, 2, 4)

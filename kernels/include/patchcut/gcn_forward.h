@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <string>
 #include <vector>
 
 namespace patchcut {
@@ -38,8 +37,6 @@ struct PackedGcn;
 
 // For the instruction set in use.
 std::shared_ptr<const PackedGcn> pack_gcn(const GcnWeights& weights);
-
-std::string isa_of(const PackedGcn& weights);
 
 // On the instruction set that the weights are packed for.
 // Throws std::invalid_argument where features are not finite or a row sum of the affinity is not above -1.

@@ -1,0 +1,216 @@
+/* patchcut.h: every op behind plain C.
+ *
+ * Arrays are contiguous, in C order; the first dimension of most is a batch of independent items, 1 where
+ * there is one. They lie where the context says: in host memory, or on one CUDA device. A function returns
+ * PATCHCUT_OK, or a status whose text is patchcut_last_error(); what it was to write is then undefined. On
+ * CUDA work is queued on the context's stream and nothing waits for it; values of arrays are not checked
+ * there.
+ *
+ * Functions may be called from several threads at once.
+ */
+#ifndef PATCHCUT_PATCHCUT_H
+#define PATCHCUT_PATCHCUT_H
+
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define PATCHCUT_API __attribute__((visibility("default")))
+#else
+#define PATCHCUT_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum patchcut_status {
+  PATCHCUT_OK = 0,
+  PATCHCUT_INVALID_ARGUMENT = 1, /* a size, value or pointer that the op refuses */
+  PATCHCUT_OUT_OF_MEMORY = 2,
+  PATCHCUT_UNAVAILABLE = 3, /* CUDA asked of a build without it, or on a machine without a device */
+  PATCHCUT_CUDA_ERROR = 4,  /* a call of the CUDA runtime failed */
+  PATCHCUT_INTERNAL_ERROR = 5
+} patchcut_status;
+
+typedef enum patchcut_device_type { PATCHCUT_CPU = 0, PATCHCUT_CUDA = 1 } patchcut_device_type;
+
+typedef enum patchcut_dtype { PATCHCUT_FLOAT32 = 0, PATCHCUT_FLOAT16 = 1 } patchcut_dtype;
+
+/* Where an op runs. A null context means the CPU. */
+typedef struct patchcut_context {
+  int32_t device_type;     /* patchcut_device_type */
+  int32_t device_index;    /* of the CUDA device */
+  void* stream;            /* cudaStream_t; null is the legacy default stream */
+  void* workspace;         /* device memory, 256-byte aligned; null: taken from the stream's memory pool */
+  int64_t workspace_bytes; /* no meaning on the CPU */
+} patchcut_context;
+
+/* The text of this thread's last status that was not PATCHCUT_OK; valid until the next one. Never null. */
+PATCHCUT_API const char* patchcut_last_error(void);
+
+/* "major.minor.patch" of this library. */
+PATCHCUT_API const char* patchcut_version(void);
+
+/* ---- threads and instruction sets of the CPU
+ * --------------------------------------------------------------- */
+
+/* Threads that one op may use, the calling one included: the environment's PATCHCUT_THREADS where it is set,
+ * else patchcut_default_threads. Results do not depend on it. */
+PATCHCUT_API patchcut_status patchcut_get_threads(int32_t* count);
+
+/* 1 to 256. */
+PATCHCUT_API patchcut_status patchcut_set_threads(int32_t count);
+
+/* Physical cores that this process may run on, limited by its CPU quota, at least 1. Reads /proc and /sys
+ * below `root`, "" for the machine's own. */
+PATCHCUT_API patchcut_status patchcut_default_threads(const char* root, int32_t* count);
+
+/* The name at `index` of the instruction sets that this build holds and this machine can run, slowest first;
+ * null past the last. */
+PATCHCUT_API const char* patchcut_available_isa(int32_t index);
+
+/* The one in use: the environment's PATCHCUT_ISA where it is set, else the fastest. */
+PATCHCUT_API patchcut_status patchcut_get_isa(const char** name);
+PATCHCUT_API patchcut_status patchcut_set_isa(const char* name);
+
+/* ---- preprocess: frames to normalised images
+ * --------------------------------------------------------------- */
+
+/* The frame fills [top, top + content_height) x [left, left + content_width) of the image; the rest is 0. */
+typedef struct patchcut_preprocess_params {
+  int64_t height; /* of the image */
+  int64_t width;
+  int64_t top;
+  int64_t left;
+  int64_t content_height;
+  int64_t content_width;
+  int32_t swap_channels; /* not 0: the frame is BGR */
+  float scale[3];        /* R, G, B; image = value * scale + offset, with values of 0 to 255 */
+  float offset[3];
+} patchcut_preprocess_params;
+
+/* frames [batch, height, width, 3], first pixel; strides of the four dimensions in bytes, of either sign;
+ * images [batch, 3, params->height, params->width] of `dtype`, RGB. */
+PATCHCUT_API patchcut_status patchcut_preprocess(const uint8_t* frames, int64_t batch, int64_t height,
+                                                 int64_t width, const int64_t strides[4],
+                                                 const patchcut_preprocess_params* params, void* images,
+                                                 int32_t dtype, const patchcut_context* context);
+
+/* ---- affinity: pairwise similarity of feature rows --------------------------------------------------------
+ */
+
+typedef enum patchcut_affinity_kind { PATCHCUT_COSINE = 0, PATCHCUT_DOT = 1 } patchcut_affinity_kind;
+
+typedef enum patchcut_affinity_mode {
+  PATCHCUT_NCUT = 0, /* W = max(0, S) */
+  PATCHCUT_CC = 1    /* W = S - max(S) / alpha */
+} patchcut_affinity_mode;
+
+typedef struct patchcut_affinity_params {
+  int32_t kind;    /* patchcut_affinity_kind */
+  int32_t mode;    /* patchcut_affinity_mode */
+  float threshold; /* PATCHCUT_NCUT: entries at or below it become 0; at least 0 */
+  float alpha;     /* PATCHCUT_CC: above 0 */
+} patchcut_affinity_params;
+
+#define PATCHCUT_AFFINITY_DEFAULTS {PATCHCUT_COSINE, PATCHCUT_NCUT, 0.0f, 3.0f}
+
+/* features [batch, n, d] of `dtype`; affinity [batch, n, n] of `affinity_dtype`, exactly symmetric;
+ * degrees [batch, n] float32, its row sums, or null. */
+PATCHCUT_API patchcut_status patchcut_affinity(const void* features, int32_t dtype, int64_t batch, int64_t n,
+                                               int64_t d, const patchcut_affinity_params* params,
+                                               void* affinity, int32_t affinity_dtype, float* degrees,
+                                               const patchcut_context* context);
+
+/* ---- gcn_forward: a trained graph network
+ * ------------------------------------------------------------------ */
+
+typedef struct patchcut_gcn_layer {
+  const float* theta; /* [inputs, outputs] */
+  const float* root;  /* [inputs, outputs], or null */
+  const float* bias;  /* [outputs] */
+  int64_t inputs;
+  int64_t outputs;
+} patchcut_gcn_layer;
+
+typedef struct patchcut_linear_layer {
+  const float* weight; /* [inputs, outputs] */
+  const float* bias;   /* [outputs] */
+  int64_t inputs;
+  int64_t outputs;
+} patchcut_linear_layer;
+
+/* Widths chain: d, the graph layers, the linear layers, of which there is at least one; the last gives k. */
+typedef struct patchcut_gcn_weights {
+  int32_t normalize; /* not 0: divide each feature row by its L2 norm first */
+  int64_t d;
+  const float* shift; /* [d]; x = (features - shift) * scale */
+  const float* scale; /* [d] */
+  const patchcut_gcn_layer* layers;
+  int64_t layer_count;
+  const patchcut_linear_layer* mlp;
+  int64_t mlp_count;
+  float temperature;
+} patchcut_gcn_weights;
+
+/* A copy of weights as the kernel reads them; may be used by several threads at once. */
+typedef struct patchcut_gcn patchcut_gcn;
+
+/* For the context's device; on the CPU for the instruction set in use. The weights lie in host memory. */
+PATCHCUT_API patchcut_status patchcut_gcn_create(const patchcut_gcn_weights* weights,
+                                                 const patchcut_context* context, patchcut_gcn** gcn);
+PATCHCUT_API void patchcut_gcn_destroy(patchcut_gcn* gcn);
+
+/* The instruction set that it was made for; "cuda" on a GPU. */
+PATCHCUT_API const char* patchcut_gcn_isa(const patchcut_gcn* gcn);
+
+/* features [batch, n, d] of `dtype`; affinity [batch, n, n] of `affinity_dtype`, null where there are no
+ * graph layers; degrees [batch, n], its row sums, or null; assignment [batch, n, k], rows on the simplex. */
+PATCHCUT_API patchcut_status patchcut_gcn_forward(const void* features, int32_t dtype, const void* affinity,
+                                                  int32_t affinity_dtype, const float* degrees, int64_t batch,
+                                                  int64_t n, const patchcut_gcn* gcn, float* assignment,
+                                                  const patchcut_context* context);
+
+/* ---- upsample_argmax: assignments to label maps
+ * ------------------------------------------------------------- */
+
+/* assignment [batch, grid_height * grid_width, k]; labels [batch, height, width], the column whose bilinearly
+ * interpolated value is largest; confidence [batch, height, width], that value, or null. */
+PATCHCUT_API patchcut_status patchcut_upsample_argmax(const float* assignment, int64_t batch,
+                                                      int64_t grid_height, int64_t grid_width, int64_t k,
+                                                      int64_t height, int64_t width, int32_t* labels,
+                                                      float* confidence, const patchcut_context* context);
+
+/* ---- connected_components, region_stats, relabel
+ * ------------------------------------------------------------ */
+
+/* label_map [batch, height, width], 0 is background; connectivity 4 or 8; components of fewer than min_area
+ * pixels become background. ids [batch, height, width], 0 and 1..count in scan order, may be label_map
+ * itself; kept_labels [batch, height, width], label_map with 0 where ids is 0, or null; counts [batch]. */
+PATCHCUT_API patchcut_status patchcut_connected_components(const int32_t* label_map, int64_t batch,
+                                                           int64_t height, int64_t width,
+                                                           int32_t connectivity, int64_t min_area,
+                                                           int32_t* ids, int32_t* kept_labels,
+                                                           int32_t* counts, const patchcut_context* context);
+
+/* Of `count` regions of each item; ids [batch, height, width] in [0, count], 0 is no region. label_map and
+ * confidence [batch, height, width], or null where label, mean_confidence are. area [batch, count];
+ * boxes_xyxy [batch, count, 4], half-open, zeros for an id without pixels; mean_confidence [batch, count];
+ * label [batch, count], of the region's first pixel. */
+PATCHCUT_API patchcut_status patchcut_region_stats(const int32_t* ids, const int32_t* label_map,
+                                                   const float* confidence, int64_t batch, int64_t height,
+                                                   int64_t width, int64_t count, int64_t* area,
+                                                   float* boxes_xyxy, float* mean_confidence, int32_t* label,
+                                                   const patchcut_context* context);
+
+/* out = table[labels]; labels [batch, height, width] in [0, count); table [count]; out may be labels itself.
+ */
+PATCHCUT_API patchcut_status patchcut_relabel(const int32_t* labels, int64_t batch, int64_t height,
+                                              int64_t width, const int32_t* table, int64_t count,
+                                              int32_t* out, const patchcut_context* context);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,58 @@
+#include "patchcut/preprocess.h"
+
+#include <algorithm>
+
+#include "c_face.h"
+#include "half_rows.h"
+
+namespace patchcut {
+namespace {
+
+constexpr const char* kOp = "preprocess";
+
+PreprocessParams checked(const patchcut_preprocess_params* params) {
+  require(params != nullptr, kOp, "params must not be null");
+  const bool inside = params->top >= 0 && params->left >= 0 && params->content_height >= 1 &&
+                      params->content_width >= 1 && params->content_height <= params->height - params->top &&
+                      params->content_width <= params->width - params->left;
+  require(inside, kOp, "the content must have pixels and lie inside the image");
+  PreprocessParams settings{params->height,
+                            params->width,
+                            params->top,
+                            params->left,
+                            params->content_height,
+                            params->content_width,
+                            false,
+                            {},
+                            {}};
+  settings.swap_channels = params->swap_channels != 0;
+  std::copy_n(params->scale, 3, settings.scale);
+  std::copy_n(params->offset, 3, settings.offset);
+  return settings;
+}
+
+}  // namespace
+}  // namespace patchcut
+
+patchcut_status patchcut_preprocess(const uint8_t* frames, int64_t batch, int64_t height, int64_t width,
+                                    const int64_t strides[4], const patchcut_preprocess_params* params,
+                                    void* images, int32_t dtype, const patchcut_context* context) {
+  using namespace patchcut;
+  return guard([&] {
+    const PreprocessParams settings = checked(params);
+    const int64_t size = 3 * settings.height * settings.width;
+    require_sizes(kOp, {batch, height, width, 3});
+    require_sizes(kOp, {batch, settings.height, settings.width, 3});
+    require(height > 0 && width > 0, kOp, "frames must not be empty");
+    require_array(kOp, "frames", frames, batch);
+    require_array(kOp, "strides", strides, batch);
+    require_array(kOp, "images", images, batch);
+    if (on_cuda(kOp, context)) throw_without_cuda(kOp);
+    for (int64_t b = 0; b < batch; ++b) {
+      const FrameView frame{frames + b * strides[0], height, width, strides[1], strides[2], strides[3]};
+      FloatResult image(kOp, images, dtype, b * size, size);
+      preprocess_cpu(frame, settings, image.data());
+      image.store();
+    }
+  });
+}
