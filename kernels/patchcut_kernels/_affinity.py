@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _C, _checks
+from ._arrays import Array
 
 Kind = Literal["cosine", "dot"]
 Mode = Literal["ncut", "cc"]
@@ -19,34 +20,34 @@ _Array = npt.NDArray[np.float32]
 
 @overload
 def affinity(
-    features: _Array,
+    features: Array,
     *,
     kind: Kind = ...,
     mode: Mode = ...,
     threshold: float = ...,
     alpha: float = ...,
-    out: _Array | None = ...,
+    out: Array | None = ...,
     return_degrees: Literal[False] = ...,
 ) -> _Array: ...
 @overload
 def affinity(
-    features: _Array,
+    features: Array,
     *,
     kind: Kind = ...,
     mode: Mode = ...,
     threshold: float = ...,
     alpha: float = ...,
-    out: _Array | None = ...,
+    out: Array | None = ...,
     return_degrees: Literal[True],
 ) -> tuple[_Array, _Array]: ...
 def affinity(
-    features: _Array,
+    features: Array,
     *,
     kind: Kind = "cosine",
     mode: Mode = "ncut",
     threshold: float = 0.0,
     alpha: float = 3.0,
-    out: _Array | None = None,
+    out: Array | None = None,
     return_degrees: bool = False,
 ) -> _Array | tuple[_Array, _Array]:
     """Pairwise affinity of patch features.
@@ -77,13 +78,13 @@ def affinity(
     if not (math.isfinite(threshold) and threshold >= 0):
         raise ValueError(f"[{_OP}] threshold must be at least 0, got {threshold}")
     alpha = _checks.inverse(_OP, "alpha", alpha)
-    out = _checks.output(_OP, "out", out, np.float32, (*batch, n, n))
-    _checks.disjoint(_OP, out, features)
+    result = _checks.output(_OP, "out", out, np.float32, (*batch, n, n))
+    _checks.disjoint(_OP, result, features)
     degrees = np.empty((*batch, n), np.float32) if return_degrees else None
-    if out.size:
+    if result.size:
         _C.affinity(
             np.ascontiguousarray(features).reshape(-1, n, d),
-            out.reshape(-1, n, n),
+            result.reshape(-1, n, n),
             None if degrees is None else degrees.reshape(-1, n),
             kind == "cosine",
             mode == "cc",
@@ -91,4 +92,5 @@ def affinity(
             alpha,
             _checks.CPU,
         )
-    return out if degrees is None else (out, degrees)
+    result = _checks.returned(out, result)
+    return result if degrees is None else (result, degrees)

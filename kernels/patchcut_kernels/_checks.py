@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from . import _C
+from . import _C, _arrays
 
 # Where an op runs whose arrays lie in host memory.
 CPU = _C.Context(0, 0, 0, 0, 0)
@@ -23,14 +23,13 @@ def array(
     dtype: type[_Scalar],
     dims: Sequence[str],
 ) -> npt.NDArray[_Scalar]:
-    """`value` as it came, a numpy array of `dtype` with one of the shapes in `dims`, such as "[n, d]"."""
-    if not isinstance(value, np.ndarray):
-        raise TypeError(f"[{op}] {name} must be a numpy array, got {type(value).__name__}")
-    if value.ndim not in {text.count(",") + 1 for text in dims}:
-        raise ValueError(f"[{op}] {name} must be {' or '.join(dims)}, got shape {value.shape}")
-    if value.dtype != dtype:
-        raise TypeError(f"[{op}] {name} must be {np.dtype(dtype).name}, got {value.dtype}")
-    return value
+    """`value`'s own memory as a numpy array of `dtype` with one of the shapes in `dims`, such as "[n, d]"."""
+    view = _arrays.host_view(op, name, value)
+    if view.ndim not in {text.count(",") + 1 for text in dims}:
+        raise ValueError(f"[{op}] {name} must be {' or '.join(dims)}, got shape {view.shape}")
+    if view.dtype != dtype:
+        raise TypeError(f"[{op}] {name} must be {np.dtype(dtype).name}, got {view.dtype}")
+    return view
 
 
 def shape(op: str, name: str, value: npt.NDArray[Any], expected: tuple[int, ...]) -> None:
@@ -46,19 +45,26 @@ def output(
     dtype: type[_Scalar],
     expected: tuple[int, ...],
 ) -> npt.NDArray[_Scalar]:
-    """`value`, writable, contiguous and of the expected shape; a new array where it is None."""
+    """`value`'s own memory, writable, contiguous and of the expected shape; a new array where it is None.
+
+    The caller gets back `value` itself, see `returned`.
+    """
     if value is None:
         return np.empty(expected, dtype)
-    if not isinstance(value, np.ndarray):
-        raise TypeError(f"[{op}] {name} must be a numpy array, got {type(value).__name__}")
-    shape(op, name, value, expected)
-    if value.dtype != dtype:
-        raise TypeError(f"[{op}] {name} must be {np.dtype(dtype).name}, got {value.dtype}")
-    if not value.flags.writeable:
+    view = _arrays.writable_host_view(op, name, value)
+    shape(op, name, view, expected)
+    if view.dtype != dtype:
+        raise TypeError(f"[{op}] {name} must be {np.dtype(dtype).name}, got {view.dtype}")
+    if not view.flags.writeable:
         raise ValueError(f"[{op}] {name} must be writable, got a read-only array")
-    if not value.flags.c_contiguous:
-        raise ValueError(f"[{op}] {name} must be C-contiguous, got strides {value.strides}")
-    return value
+    if not view.flags.c_contiguous:
+        raise ValueError(f"[{op}] {name} must be C-contiguous, got strides {view.strides}")
+    return view
+
+
+def returned(value: object, result: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
+    """What an op returns: the object that the caller gave as `out`, or the array that `output` made."""
+    return result if value is None else cast("npt.NDArray[_Scalar]", value)
 
 
 def disjoint(op: str, out: npt.NDArray[Any], *inputs: npt.NDArray[Any] | None) -> None:

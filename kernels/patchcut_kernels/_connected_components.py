@@ -9,18 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _C, _checks
+from ._arrays import Array
 
 _OP = "connected_components"
 _Int = npt.NDArray[np.int32]
 
 
 def connected_components(
-    label_map: _Int,
+    label_map: Array,
     *,
     connectivity: Literal[4, 8] = 8,
     min_area: int = 1,
-    out: _Int | None = None,
-    labels_out: _Int | None = None,
+    out: Array | None = None,
+    labels_out: Array | None = None,
 ) -> tuple[_Int, Any]:
     """Connected components of a label map, and how many there are.
 
@@ -47,9 +48,10 @@ def connected_components(
         raise ValueError(f"[{_OP}] connectivity must be 4 or 8, got {connectivity}")
     min_area = _checks.integer(_OP, "min_area", min_area, 1)
     ids = _checks.output(_OP, "out", out, np.int32, label_map.shape)
+    kept: _Int | None = None
     if labels_out is not None:
-        labels_out = _checks.output(_OP, "labels_out", labels_out, np.int32, label_map.shape)
-        if np.may_share_memory(ids, labels_out):
+        kept = _checks.output(_OP, "labels_out", labels_out, np.int32, label_map.shape)
+        if np.may_share_memory(ids, kept):
             raise ValueError(f"[{_OP}] labels_out must not overlap the ids, got memory that both use")
     flat = (math.prod(batch), height, width)
     counts = np.empty(flat[0], np.int32)
@@ -59,8 +61,8 @@ def connected_components(
             connectivity,
             min_area,
             ids.reshape(flat),
-            None if labels_out is None else labels_out.reshape(flat),
+            None if kept is None else kept.reshape(flat),
             counts,
             _checks.CPU,
         )
-    return ids, counts if batch else int(counts[0])
+    return _checks.returned(out, ids), counts if batch else int(counts[0])

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _C, _checks
+from ._arrays import Array
 from ._gcn_weights import GcnWeights
 
 _OP = "gcn_forward"
@@ -13,12 +14,12 @@ _Array = npt.NDArray[np.float32]
 
 
 def gcn_forward(
-    features: _Array,
-    affinity: _Array | None,
+    features: Array,
+    affinity: Array | None,
     weights: GcnWeights,
     *,
-    degrees: _Array | None = None,
-    out: _Array | None = None,
+    degrees: Array | None = None,
+    out: Array | None = None,
 ) -> _Array:
     """Assignment of patches to clusters by a trained graph network.
 
@@ -48,20 +49,20 @@ def gcn_forward(
         edges = _checks.array(_OP, "affinity", affinity, np.float32, ("[n, n]", "[b, n, n]"))
         _checks.shape(_OP, "affinity", edges, (*batch, n, n))
     elif weights.layers:
-        raise TypeError(f"[{_OP}] affinity must be a numpy array where there are graph layers, got None")
+        raise TypeError(f"[{_OP}] affinity must be an array where there are graph layers, got None")
     if degrees is not None:
         degrees = _checks.array(_OP, "degrees", degrees, np.float32, ("[n]", "[b, n]"))
         _checks.shape(_OP, "degrees", degrees, (*batch, n))
-    out = _checks.output(_OP, "out", out, np.float32, (*batch, n, weights.k))
-    _checks.disjoint(_OP, out, features, edges, degrees)
-    if not out.size:
-        return out
+    result = _checks.output(_OP, "out", out, np.float32, (*batch, n, weights.k))
+    _checks.disjoint(_OP, result, features, edges, degrees)
+    if not result.size:
+        return _checks.returned(out, result)
     _C.gcn_forward(
         np.ascontiguousarray(features).reshape(-1, n, d),
         None if edges is None else np.ascontiguousarray(edges).reshape(-1, n, n),
         None if degrees is None else np.ascontiguousarray(degrees).reshape(-1, n),
-        out.reshape(-1, n, weights.k),
+        result.reshape(-1, n, weights.k),
         weights.pack(),
         _checks.CPU,
     )
-    return out
+    return _checks.returned(out, result)

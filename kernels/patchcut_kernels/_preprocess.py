@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _C, _checks
+from ._arrays import Array
 
 Color = Literal["bgr", "rgb"]
 Fit = Literal["stretch", "letterbox"]
@@ -46,14 +47,14 @@ def _triple(name: str, values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def preprocess(
-    frames: npt.NDArray[np.uint8],
+    frames: Array,
     size: int | tuple[int, int],
     mean: Sequence[float],
     std: Sequence[float],
     *,
     color: Color = "bgr",
     fit: Fit = "stretch",
-    out: npt.NDArray[np.float32] | None = None,
+    out: Array | None = None,
 ) -> npt.NDArray[np.float32]:
     """Images for a backbone: resized, normalised RGB planes.
 
@@ -89,7 +90,7 @@ def preprocess(
     if min(stds) <= 0:
         raise ValueError(f"[{_OP}] std must be above 0, got {stds}")
     batched = frames if frames.ndim == 4 else frames[None]
-    out = _checks.output(_OP, "out", out, np.float32, (*frames.shape[:-3], 3, *size_hw))
+    result = _checks.output(_OP, "out", out, np.float32, (*frames.shape[:-3], 3, *size_hw))
     x0, y0, x1, y1 = (
         letterbox_xyxy((frames.shape[-3], frames.shape[-2]), size_hw)
         if fit == "letterbox"
@@ -98,5 +99,6 @@ def preprocess(
     scale = tuple(1.0 / (255.0 * s) for s in stds)
     offset = tuple(-m / s for m, s in zip(means, stds, strict=True))
     content = (y0, x0, y1 - y0, x1 - x0)
-    _C.preprocess(batched, out.reshape(-1, 3, *size_hw), content, color == "bgr", scale, offset, _checks.CPU)
-    return out
+    images = result.reshape(-1, 3, *size_hw)
+    _C.preprocess(batched, images, content, color == "bgr", scale, offset, _checks.CPU)
+    return _checks.returned(out, result)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _C, _checks
+from ._arrays import Array
 
 _OP = "region_stats"
 _Float = npt.NDArray[np.float32]
@@ -33,7 +34,7 @@ class RegionStats:
 
 
 def region_stats(
-    ids: _Int, count: int, *, label_map: _Int | None = None, confidence: _Float | None = None
+    ids: Array, count: int, *, label_map: Array | None = None, confidence: Array | None = None
 ) -> RegionStats:
     """Area, box, mean confidence and label of each region, in one pass.
 

@@ -8,12 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _C, _checks
+from ._arrays import Array
 
 _OP = "relabel"
 _Int = npt.NDArray[np.int32]
 
 
-def relabel(labels: _Int, table: _Int, *, out: _Int | None = None) -> _Int:
+def relabel(labels: Array, table: Array, *, out: Array | None = None) -> _Int:
     """A label map with every label replaced by its entry in a table.
 
     Args:
@@ -32,15 +33,15 @@ def relabel(labels: _Int, table: _Int, *, out: _Int | None = None) -> _Int:
     table = _checks.array(_OP, "table", table, np.int32, ("[m]",))
     if labels.size and not table.size:
         raise ValueError(f"[{_OP}] table must have at least one entry, got none")
-    out = _checks.output(_OP, "out", out, np.int32, labels.shape)
-    in_place = labels.flags.c_contiguous and labels.ctypes.data == out.ctypes.data
-    _checks.disjoint(_OP, out, table, None if in_place else labels)
-    if out.size:
+    result = _checks.output(_OP, "out", out, np.int32, labels.shape)
+    in_place = labels.flags.c_contiguous and labels.ctypes.data == result.ctypes.data
+    _checks.disjoint(_OP, result, table, None if in_place else labels)
+    if result.size:
         shape = (math.prod(labels.shape[:-2]), *labels.shape[-2:])
         _C.relabel(
             np.ascontiguousarray(labels).reshape(shape),
             np.ascontiguousarray(table),
-            out.reshape(shape),
+            result.reshape(shape),
             _checks.CPU,
         )
-    return out
+    return _checks.returned(out, result)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _C, _checks
+from ._arrays import Array
 
 _OP = "upsample_argmax"
 _Float = npt.NDArray[np.float32]
@@ -16,29 +17,29 @@ _Int = npt.NDArray[np.int32]
 
 @overload
 def upsample_argmax(
-    assignment: _Float,
+    assignment: Array,
     grid_hw: tuple[int, int],
     size_hw: tuple[int, int],
     *,
-    out: _Int | None = ...,
+    out: Array | None = ...,
     confidence: Literal[False] = ...,
 ) -> _Int: ...
 @overload
 def upsample_argmax(
-    assignment: _Float,
+    assignment: Array,
     grid_hw: tuple[int, int],
     size_hw: tuple[int, int],
     *,
-    out: _Int | None = ...,
-    confidence: Literal[True] | _Float,
+    out: Array | None = ...,
+    confidence: Literal[True] | Array,
 ) -> tuple[_Int, _Float]: ...
 def upsample_argmax(
-    assignment: _Float,
+    assignment: Array,
     grid_hw: tuple[int, int],
     size_hw: tuple[int, int],
     *,
-    out: _Int | None = None,
-    confidence: bool | _Float = False,
+    out: Array | None = None,
+    confidence: bool | Array = False,
 ) -> _Int | tuple[_Int, _Float]:
     """Label map of an assignment, at the frame's own size.
 
@@ -71,10 +72,10 @@ def upsample_argmax(
         raise ValueError(f"[{_OP}] assignment must have at least one column, got shape {assignment.shape}")
     shape = (*batch, *size_hw)
     labels = _checks.output(_OP, "out", out, np.int32, shape)
-    if confidence is None or isinstance(confidence, (bool, np.bool_)):
-        values = np.empty(shape, np.float32) if confidence else None
-    else:
-        values = _checks.output(_OP, "confidence", confidence, np.float32, shape)
+    values: _Float | None = None
+    values_out = None if isinstance(confidence, (bool, np.bool_)) else confidence
+    if values_out is not None or confidence:
+        values = _checks.output(_OP, "confidence", values_out, np.float32, shape)
         _checks.disjoint(_OP, values, labels, assignment)
     _checks.disjoint(_OP, labels, assignment)
     _C.upsample_argmax(
@@ -84,4 +85,5 @@ def upsample_argmax(
         None if values is None else values.reshape(-1, *size_hw),
         _checks.CPU,
     )
-    return labels if values is None else (labels, values)
+    labels = _checks.returned(out, labels)
+    return labels if values is None else (labels, _checks.returned(values_out, values))

@@ -171,7 +171,7 @@ GOOD = np.ones((4, 3), np.float32)
 @pytest.mark.parametrize(
     ("features", "options", "error", "message"),
     [
-        ([[1.0]], {}, TypeError, "features must be a numpy array, got list"),
+        ([[1.0]], {}, TypeError, "features must be an array, got list"),
         (
             np.ones(3, np.float32),
             {},
@@ -192,7 +192,7 @@ GOOD = np.ones((4, 3), np.float32)
             "alpha must be above 0, with a finite inverse in float32, got 1e-60",
         ),
         (GOOD, {"alpha": float("nan")}, ValueError, "alpha must be above 0"),
-        (GOOD, {"out": [0]}, TypeError, "out must be a numpy array"),
+        (GOOD, {"out": [0]}, TypeError, "out must be an array"),
         (GOOD, {"out": np.empty((4, 3), np.float32)}, ValueError, r"out must have shape \(4, 4\)"),
         (GOOD, {"out": np.empty((4, 4))}, TypeError, "out must be float32, got float64"),
         (GOOD, {"out": np.empty((4, 4), np.float32).T}, ValueError, "out must be C-contiguous"),

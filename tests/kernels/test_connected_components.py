@@ -161,7 +161,7 @@ def test_any_map(size, labels, connectivity, min_area, seed):
 @pytest.mark.parametrize(
     ("label_map", "options", "error", "message"),
     [
-        ("x", {}, TypeError, "label_map must be a numpy array, got str"),
+        ("x", {}, TypeError, "label_map must be an array, got str"),
         (
             np.zeros(3, np.int32),
             {},

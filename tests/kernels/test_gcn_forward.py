@@ -255,11 +255,11 @@ def test_errors(rng):
     weights = random_weights(rng, 4, [3], [2])
     cases = [
         ((features, edges, {}), {}, TypeError, "weights must be GcnWeights, got dict"),
-        ((features.tolist(), edges, weights), {}, TypeError, "features must be a numpy array"),
+        ((features.tolist(), edges, weights), {}, TypeError, "features must be an array"),
         ((features[0], edges, weights), {}, ValueError, r"features must be \[n, d\] or \[b, n, d\]"),
         ((features[:, :3], edges, weights), {}, ValueError, "features must have 4 columns"),
         ((features.astype(np.float64), edges, weights), {}, TypeError, "features must be float32"),
-        ((features, None, weights), {}, TypeError, "affinity must be a numpy array where"),
+        ((features, None, weights), {}, TypeError, "affinity must be an array where"),
         ((features, edges[:5, :5], weights), {}, ValueError, r"affinity must have shape \(6, 6\)"),
         ((features, edges.astype(int), weights), {}, TypeError, "affinity must be float32"),
         ((features, edges - 1, weights), {}, ValueError, "affinity must have row sums above -1"),

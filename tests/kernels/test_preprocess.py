@@ -132,7 +132,7 @@ FRAME = np.zeros((4, 5, 3), np.uint8)
 @pytest.mark.parametrize(
     ("frame", "options", "error", "message"),
     [
-        (None, {}, TypeError, "frames must be a numpy array, got NoneType"),
+        (None, {}, TypeError, "frames must be an array, got NoneType"),
         (FRAME[0], {}, ValueError, r"frames must be \[H, W, 3\] or \[b, H, W, 3\], got shape \(5, 3\)"),
         (FRAME[:, :, :2], {}, ValueError, "frames must be"),
         (FRAME[:0], {}, ValueError, "frames must not be empty"),

@@ -66,7 +66,7 @@ IDS = np.array([[0, 1], [2, 3]], np.int32)
 @pytest.mark.parametrize(
     ("ids", "count", "options", "error", "message"),
     [
-        (IDS.tolist(), 3, {}, TypeError, "ids must be a numpy array, got list"),
+        (IDS.tolist(), 3, {}, TypeError, "ids must be an array, got list"),
         (IDS[0], 3, {}, ValueError, r"ids must be \[H, W\]"),
         (IDS.astype(np.int64), 3, {}, TypeError, "ids must be int32"),
         (IDS, 2, {}, ValueError, r"ids must be in \[0, 2\], got 3"),

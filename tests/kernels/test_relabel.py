@@ -65,7 +65,7 @@ TABLE = np.arange(4, dtype=np.int32)
 @pytest.mark.parametrize(
     ("labels", "table", "options", "error", "message"),
     [
-        (LABELS.tolist(), TABLE, {}, TypeError, "labels must be a numpy array, got list"),
+        (LABELS.tolist(), TABLE, {}, TypeError, "labels must be an array, got list"),
         (LABELS[0], TABLE, {}, ValueError, r"labels must be \[H, W\]"),
         (LABELS.astype(np.int64), TABLE, {}, TypeError, "labels must be int32, got int64"),
         (LABELS, TABLE[None], {}, ValueError, r"table must be \[m\]"),

@@ -123,7 +123,7 @@ BAD = np.where(np.arange(12).reshape(6, 2) == 7, np.nan, GOOD).astype(np.float32
 @pytest.mark.parametrize(
     ("assignment", "grid_hw", "size_hw", "options", "error", "message"),
     [
-        ([], (2, 3), (4, 4), {}, TypeError, "assignment must be a numpy array"),
+        ([], (2, 3), (4, 4), {}, TypeError, "assignment must be an array"),
         (GOOD[0], (2, 3), (4, 4), {}, ValueError, r"assignment must be \[n, k\]"),
         (GOOD.astype(np.float64), (2, 3), (4, 4), {}, TypeError, "assignment must be float32"),
         (GOOD, (2, 2), (4, 4), {}, ValueError, r"assignment must have 4 rows for a grid of \(2, 2\), got 6"),

@@ -1,0 +1,245 @@
+"""Arrays of other libraries go in and out of every op without a copy."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import patchcut_kernels as pk
+import pytest
+from patchcut_kernels import _C, _arrays
+
+
+class Lent:
+    """An array that only DLPack can read."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.array.__dlpack_device__()
+
+
+class LentAsBefore(Lent):
+    """The same of a library that does not know DLPack 1.0."""
+
+    def __dlpack__(self, stream: int | None = None) -> Any:
+        return self.array.__dlpack__(stream=stream)
+
+
+class OnCuda(Lent):
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0
+
+
+def to_torch(array: np.ndarray) -> Any:
+    return pytest.importorskip("torch").from_numpy(array)
+
+
+LENDERS = [pytest.param(np.asarray, id="numpy"), Lent, LentAsBefore, pytest.param(to_torch, id="torch")]
+
+
+@dataclass
+class Case:
+    """One call: the arrays that go in, the arrays that it writes, and the rest."""
+
+    inputs: dict[str, np.ndarray]
+    outputs: dict[str, np.ndarray]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def random_weights(rng: np.random.Generator, d: int) -> pk.GcnWeights:
+    normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
+    layer = pk.GcnLayer(normal(d, 6), normal(d, 6), normal(6))
+    return pk.GcnWeights(True, normal(d), normal(d), (layer,), (pk.LinearLayer(normal(6, 3), normal(3)),))
+
+
+def make_cases() -> dict[str, Case]:
+    rng = np.random.default_rng(3)
+    features = rng.standard_normal((12, 5)).astype(np.float32)
+    edges = rng.random((12, 12), np.float32)
+    assignment = rng.random((12, 3), np.float32)
+    labels = rng.integers(0, 3, (9, 11)).astype(np.int32)
+    frame = rng.integers(0, 256, (13, 17, 3)).astype(np.uint8)
+    return {
+        "affinity": Case({"features": features}, {"out": np.empty((12, 12), np.float32)}),
+        "connected_components": Case(
+            {"label_map": labels}, {"out": np.empty_like(labels), "labels_out": np.empty_like(labels)}
+        ),
+        "gcn_forward": Case(
+            {"features": features, "affinity": edges, "degrees": edges.sum(1)},
+            {"out": np.empty((12, 3), np.float32)},
+            {"weights": random_weights(rng, 5)},
+        ),
+        "preprocess": Case(
+            {"frames": frame},
+            {"out": np.empty((3, 8, 8), np.float32)},
+            {"size": 8, "mean": (0.5,) * 3, "std": (0.2,) * 3},
+        ),
+        "region_stats": Case(
+            {"ids": labels, "label_map": labels, "confidence": rng.random((9, 11), np.float32)},
+            {},
+            {"count": 2},
+        ),
+        "relabel": Case(
+            {"labels": labels, "table": np.array([4, 0, 9], np.int32)}, {"out": np.empty_like(labels)}
+        ),
+        "upsample_argmax": Case(
+            {"assignment": assignment},
+            {"out": np.empty((9, 11), np.int32), "confidence": np.empty((9, 11), np.float32)},
+            {"grid_hw": (3, 4), "size_hw": (9, 11)},
+        ),
+    }
+
+
+OPS = tuple(make_cases())
+
+
+def test_every_op_has_a_case():
+    ops = {name for name in pk.__all__ if inspect.isfunction(getattr(pk.reference, name, None))}
+    assert ops == set(OPS)
+
+
+@pytest.fixture
+def pointers(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Addresses of the arrays that the native ops were called with."""
+    seen: set[int] = set()
+
+    def spy(native: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: Any) -> None:
+            arrays = [value for value in arguments if isinstance(value, np.ndarray)]
+            assert all(value.flags.c_contiguous for value in arrays)
+            seen.update(value.ctypes.data for value in arrays)
+            native(*arguments)
+
+        return call
+
+    for name in OPS:
+        monkeypatch.setattr(_C, name, spy(getattr(_C, name)))
+    return seen
+
+
+@pytest.mark.parametrize("lend", LENDERS)
+@pytest.mark.parametrize("name", OPS)
+def test_the_memory_used_is_the_callers(name, lend, pointers):
+    case, op = make_cases()[name], getattr(pk, name)
+    want = {key: np.empty_like(value) for key, value in case.outputs.items()}
+    op(**case.inputs, **want, **case.settings)
+    pointers.clear()
+
+    memory = {key: value.copy() for key, value in case.inputs.items()}
+    memory |= {key: np.zeros_like(value) for key, value in case.outputs.items()}
+    lent = {key: lend(value) for key, value in memory.items()}
+    returned = op(**lent, **case.settings)
+    assert pointers >= {value.ctypes.data for value in memory.values()}
+    for key, value in want.items():
+        assert np.ptp(value) > 0
+        np.testing.assert_array_equal(memory[key], value)
+    if "out" in lent:
+        assert (returned[0] if isinstance(returned, tuple) else returned) is lent["out"]
+
+
+def test_each_output_is_the_object_that_was_given():
+    labels, confidence = to_torch(np.empty((6, 8), np.int32)), to_torch(np.empty((6, 8), np.float32))
+    assignment = np.random.default_rng(0).random((12, 2), np.float32)
+    got = pk.upsample_argmax(assignment, (3, 4), (6, 8), out=labels, confidence=confidence)
+    assert got[0] is labels
+    assert got[1] is confidence
+
+
+def test_torch_strides_and_batches():
+    torch = pytest.importorskip("torch")
+    batch = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 9, 7, 5)).astype(np.float32))
+    strided = batch.permute(0, 3, 2, 1)[:, 1]
+    np.testing.assert_array_equal(pk.affinity(strided), pk.affinity(strided.numpy().copy()))
+    out = torch.empty(2, 7, 14)[:, :, ::2]
+    with pytest.raises(ValueError, match=r"^\[affinity\] out must be C-contiguous"):
+        pk.affinity(strided, out=out)
+    square = torch.ones(5, 5)
+    with pytest.raises(ValueError, match=r"^\[affinity\] out must not overlap an input"):
+        pk.affinity(square, out=square)
+
+
+NO_COPY = """
+import resource, sys
+import numpy as np
+import patchcut_kernels as pk
+
+labels, out = np.ones((4096, 4096), np.int32), np.ones((4096, 4096), np.int32)
+if sys.argv[1] == "torch":
+    import torch
+    labels, out = torch.from_numpy(labels), torch.from_numpy(out)
+pk.relabel(labels[:8], np.array([0, 5], np.int32), out=out[:8])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert pk.relabel(labels, np.array([0, 5], np.int32), out=out) is out
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, int(out.min()))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss is in KiB on Linux")
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_a_large_array_takes_no_further_memory(library):
+    pytest.importorskip(library)
+    ran = subprocess.run(
+        [sys.executable, "-c", NO_COPY, library], capture_output=True, text=True, check=True, timeout=120
+    )
+    grown_kib, least = map(int, ran.stdout.split())
+    assert least == 5
+    assert grown_kib < 16 * 1024, "64 MiB are one copy"
+
+
+GOOD = np.ones((4, 3), np.float32)
+
+
+def test_what_is_no_array_is_an_error():
+    for value in ([[1.0]], None, 3, "x", np.float32(1), memoryview(GOOD), Lent):
+        with pytest.raises(TypeError, match=r"^\[affinity\] features must be an array, got "):
+            pk.affinity(value)
+
+
+def test_another_device_is_an_error():
+    with pytest.raises(
+        ValueError, match=r"^\[affinity\] features must lie in host memory, got device \(2, 0\)"
+    ):
+        pk.affinity(OnCuda(GOOD))
+    with pytest.raises(ValueError, match=r"^\[affinity\] out must lie in host memory, got device \(2, 0\)"):
+        pk.affinity(GOOD, out=OnCuda(np.empty((4, 4), np.float32)))
+
+
+def test_a_tensor_that_cannot_be_lent_is_an_error():
+    torch = pytest.importorskip("torch")
+    message = r"^\[affinity\] features must be an array that can be lent, got Tensor: .*gradient"
+    with pytest.raises(TypeError, match=message):
+        pk.affinity(torch.ones(4, 3, requires_grad=True))
+    with pytest.raises(TypeError, match=r"^\[affinity\] features must be an array that can be lent"):
+        pk.affinity(torch.ones(4, 3, device="meta"))
+    with pytest.raises(TypeError, match=r"^\[affinity\] features must be"):
+        pk.affinity(torch.ones(4, 3, dtype=torch.bfloat16))
+
+
+def test_checks_see_through_the_lender():
+    with pytest.raises(TypeError, match=r"^\[affinity\] features must be float32, got float64"):
+        pk.affinity(Lent(np.ones((4, 3))))
+    with pytest.raises(ValueError, match=r"^\[affinity\] out must have shape \(4, 4\), got \(4, 3\)"):
+        pk.affinity(GOOD, out=LentAsBefore(np.empty((4, 3), np.float32)))
+
+
+@pytest.mark.skipif(not _arrays._NUMPY_READS_FLAGS, reason="this numpy lends nothing that is read-only")
+def test_a_read_only_lender():
+    features = GOOD.copy()
+    features.flags.writeable = False
+    np.testing.assert_array_equal(pk.affinity(Lent(features)), pk.affinity(GOOD))
+    square = np.empty((4, 4), np.float32)
+    square.flags.writeable = False
+    with pytest.raises(ValueError, match=r"^\[affinity\] out must be writable, got a read-only array"):
+        pk.affinity(GOOD, out=Lent(square))
+    with pytest.raises(TypeError, match=r"^\[affinity\] out must be an array that can be lent"):
+        pk.affinity(GOOD, out=LentAsBefore(square))
