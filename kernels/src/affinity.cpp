@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "c_face.h"
+#include "cuda_queue.h"
 #include "half_rows.h"
 
 namespace patchcut {
@@ -38,7 +39,11 @@ patchcut_status patchcut_affinity(const void* features, int32_t dtype, int64_t b
     require_array(kOp, "features", features, batch * n * d);
     require_array(kOp, "affinity", affinity, batch * n * n);
     const AffinityParams settings = checked(params);
-    if (on_cuda(kOp, context)) throw_without_cuda(kOp);
+    if (on_cuda(kOp, context)) {
+      return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
+        affinity_cuda(features, dtype, batch, n, d, settings, affinity, affinity_dtype, degrees, queue);
+      });
+    }
     for (int64_t b = 0; b < batch; ++b) {
       const FloatRows item(kOp, features, dtype, b * n * d, n * d);
       FloatResult result(kOp, affinity, affinity_dtype, b * n * n, n * n);
