@@ -17,8 +17,9 @@ pytestmark = pytest.mark.packaging
 PACKAGES = {"patchcut", "patchcut_kernels", "patchcut_export"}
 BUNDLE = "patchcut/bundles/default.patchcut"
 MAX_WHEEL_BYTES, MAX_BUNDLE_BYTES = 30_000_000, 25_000_000
+MAX_BINARY_BYTES = 4_000_000  # besides what it holds for GPUs
 # The C library and the unwinder; the C++ library is inside, since a device may have an older one.
-SYSTEM_LIBRARIES = re.compile(r"(libgcc_s|libm|libc|libpthread|ld-linux[\w-]*)\.so\.\d+")
+SYSTEM_LIBRARIES = re.compile(r"(libgcc_s|libm|libc|libdl|libpthread|librt|ld-linux[\w-]*)\.so\.\d+")
 NEWEST_GLIBC = (2, 34)  # of Debian 12, Ubuntu 22.04, RHEL 9 and what came after them
 SAMPLES = ("astronaut", "chelsea", "coffee", "rocket")
 
@@ -68,8 +69,10 @@ def test_the_notice_tells_the_terms_of_the_weights(wheel: Path, names: list[str]
 
 
 def test_no_tests_benches_caches_or_sources(names: list[str]) -> None:
-    foreign = re.compile(r"(^|/)(tests?|bench|__pycache__)/|\.(pyc|cpp|h|cu|o|a)$")
-    assert [name for name in names if foreign.search(name)] == []
+    foreign = re.compile(r"(^|/)(tests?|bench|__pycache__)/|\.(pyc|cpp|h|cu|cuh|o|a)$")
+    assert [name for name in names if foreign.search(name)] == [
+        "patchcut_kernels/include/patchcut/patchcut.h"
+    ]
 
 
 def test_every_python_file_of_the_checkout_is_in_it(names: list[str], tracked: list[Path]) -> None:
@@ -84,27 +87,45 @@ def test_every_python_file_of_the_checkout_is_in_it(names: list[str], tracked: l
     assert wanted <= set(names)
 
 
+@pytest.fixture(scope="module", params=["_C", "libpatchcut"])
+def binary(
+    request: pytest.FixtureRequest, wheel: Path, names: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """One of the wheel's two binaries, unpacked."""
+    (name,) = (name for name in names if re.fullmatch(rf"patchcut_kernels/{request.param}\..*so", name))
+    with zipfile.ZipFile(wheel) as archive:
+        return Path(archive.extract(name, tmp_path_factory.mktemp("binary")))
+
+
 @pytest.fixture(scope="module")
-def readelf(wheel: Path, names: list[str], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """readelf(options): what it says of the wheel's binary."""
+def readelf(binary: Path) -> Callable[[str], str]:
+    """readelf(options): what it says of the binary."""
     program = shutil.which("readelf")
     if program is None:
         pytest.skip("readelf is not installed: it comes with binutils")
-    (binary,) = (name for name in names if name.endswith(".so"))
-    with zipfile.ZipFile(wheel) as archive:
-        path = archive.extract(binary, tmp_path_factory.mktemp("binary"))
-    return lambda options: run(program, options, path)
+    return lambda options: run(program, options, str(binary))
 
 
-def test_the_binary_needs_only_what_every_linux_has(readelf: Callable[[str], str]) -> None:
+def test_there_are_two_binaries(names: list[str]) -> None:
+    binaries = sorted(name.partition(".")[0] for name in names if name.endswith(".so"))
+    assert binaries == ["patchcut_kernels/_C", "patchcut_kernels/libpatchcut"]
+
+
+def test_a_binary_needs_only_what_every_linux_has(readelf: Callable[[str], str], binary: Path) -> None:
     told = readelf("-dW")
     needed = re.findall(r"\(NEEDED\).*\[(.+)\]", told)
-    assert needed
-    assert [name for name in needed if not SYSTEM_LIBRARIES.fullmatch(name)] == []
-    assert "RUNPATH" not in told and "RPATH" not in told
+    own = ["libpatchcut.so"] if binary.name.startswith("_C") else []
+    assert [name for name in needed if not SYSTEM_LIBRARIES.fullmatch(name)] == own
+    paths = re.findall(r"\((?:RUNPATH|RPATH)\).*\[(.*)\]", told)
+    assert paths == ["$ORIGIN"] * len(own), "the library is looked for beside _C and nowhere else"
 
 
-def test_the_binary_needs_no_new_symbols(readelf: Callable[[str], str]) -> None:
+def test_the_library_goes_by_its_own_name(readelf: Callable[[str], str], binary: Path) -> None:
+    names = re.findall(r"\(SONAME\).*\[(.+)\]", readelf("-dW"))
+    assert names == ([] if binary.name.startswith("_C") else ["libpatchcut.so"])
+
+
+def test_a_binary_needs_no_new_symbols(readelf: Callable[[str], str]) -> None:
     needed = set(re.findall(r"Name: (\w+?)_(\d[\d.]*) ", readelf("-VW")))
     versions = {
         name: max(tuple(map(int, version.split("."))) for other, version in needed if other == name)
@@ -114,6 +135,14 @@ def test_the_binary_needs_no_new_symbols(readelf: Callable[[str], str]) -> None:
     assert "GLIBC" in versions
     assert not versions.keys() & {"GLIBCXX", "CXXABI"}, "libstdc++ is not inside"
     assert versions["GLIBC"] <= NEWEST_GLIBC
+
+
+def test_a_binary_is_small(binary: Path, readelf: Callable[[str], str]) -> None:
+    sections = re.findall(r"\] (\.\S+) +\w+ +\w+ +\w+ +(\w+)", readelf("-SW"))
+    assert ".text" in dict(sections)
+    for_gpus = sum(int(size, 16) for name, size in sections if "nv_fatbin" in name)
+    print(f"{binary.name}: {binary.stat().st_size} bytes, {for_gpus} of them for GPUs")
+    assert binary.stat().st_size - for_gpus <= MAX_BINARY_BYTES
 
 
 def test_a_clean_environment_has_one_opencv_and_nothing_of_the_export(clean_python: Path) -> None:

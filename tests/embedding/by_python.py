@@ -1,0 +1,62 @@
+"""Writes what segment.cpp reads, and what it has to get: `python by_python.py FOLDER`.
+
+Run by the interpreter of a fresh environment, where nothing but the wheel is.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import patchcut
+import patchcut_kernels as pk
+from patchcut.bundle import open_bundle
+from patchcut.engines import EngineOptions, open_engine
+from patchcut.heads.gnn import GnnHead, open_head
+
+SIZE_HW = (240, 320)
+
+
+def main(folder: Path) -> None:
+    """FOLDER/*.npy go in, FOLDER/wanted/*.npy should come out, FOLDER/settings.json has the numbers."""
+    with open_bundle() as bundle:
+        engine = open_engine(bundle, EngineOptions(device="cpu"))
+        head = open_head(bundle, bundle.spec.head)
+        for name, tensor in bundle.read_tensors(bundle.spec.head.file).items():
+            np.save(folder / f"{name}.npy", tensor)
+        spec = bundle.spec
+    picture = cv2.imread(str(Path(patchcut.__file__).parent / "samples/astronaut.jpg"))
+    pk.preprocess(picture, engine.graph.size_hw, spec.backbone.mean, spec.backbone.std, out=engine.image)
+    features = engine.run()
+    np.save(folder / "features.npy", features)
+    grid_hw = engine.graph.grid_hw
+    (folder / "wanted").mkdir()
+    for name, array in wanted(features, grid_hw, head).items():
+        np.save(folder / f"wanted/{name}.npy", array)
+    assert (spec.affinity.kind, spec.affinity.mode) == ("cosine", "ncut"), "segment.cpp knows no other"
+    numbers = [*grid_hw, *SIZE_HW, spec.affinity.threshold, int(spec.head.normalize), spec.head.temperature]
+    (folder / "settings.json").write_text(json.dumps(numbers))
+
+
+def wanted(features: np.ndarray, grid_hw: tuple[int, int], head: GnnHead) -> dict[str, np.ndarray]:
+    assignment = head(features, grid_hw)
+    labels, confidence = pk.upsample_argmax(assignment, grid_hw, SIZE_HW, confidence=True)
+    ids, count = pk.connected_components(labels)
+    stats = pk.region_stats(ids, count, label_map=labels, confidence=confidence)
+    return {
+        "assignment": assignment,
+        "labels": labels,
+        "confidence": confidence,
+        "ids": ids,
+        "mean_confidence": stats.mean_confidence,
+        "area": stats.area,
+        "boxes_xyxy": stats.boxes_xyxy,
+        "label": stats.label,
+    }
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
