@@ -1,6 +1,7 @@
 #include <nanobind/stl/optional.h>
 
 #include <optional>
+#include <string>
 
 #include "bindings.h"
 
@@ -47,6 +48,43 @@ void region_stats(const Input<int32_t, 3>& ids, const std::optional<Input<int32_
   });
 }
 
+void rle_encode(const Input<uint8_t, 3>& masks, const Array<uint32_t, 1>& runs,
+                const Array<int64_t, 1>& offsets, const patchcut_context& context) {
+  run([&] {
+    return patchcut_rle_encode(masks.data(), extent(masks, 0), extent(masks, 1), extent(masks, 2),
+                               extent(runs, 0), runs.data(), offsets.data(), &context);
+  });
+}
+
+void rle_encode_ids(const Input<int32_t, 3>& ids, int64_t count, const Array<uint32_t, 1>& runs,
+                    const Array<int64_t, 1>& offsets, const patchcut_context& context) {
+  run([&] {
+    return patchcut_rle_encode_ids(ids.data(), extent(ids, 0), extent(ids, 1), extent(ids, 2), count,
+                                   extent(runs, 0), runs.data(), offsets.data(), &context);
+  });
+}
+
+void rle_decode(const Input<uint32_t, 1>& runs, const Input<int64_t, 1>& offsets,
+                const Array<uint8_t, 3>& masks, const patchcut_context& context) {
+  run([&] {
+    return patchcut_rle_decode(runs.data(), offsets.data(), extent(masks, 0), extent(masks, 1),
+                               extent(masks, 2), masks.data(), &context);
+  });
+}
+
+nb::bytes rle_write_text(const Input<uint32_t, 1>& runs) {
+  std::string text(7 * runs.size(), 0);
+  int64_t length = 0;
+  raise_on(patchcut_rle_write_text(runs.data(), extent(runs, 0), text.data(), &length));
+  return nb::bytes(text.data(), static_cast<size_t>(length));
+}
+
+int64_t rle_read_text(const nb::bytes& text, const Array<uint32_t, 1>& runs) {
+  int64_t count = 0;
+  raise_on(patchcut_rle_read_text(text.c_str(), static_cast<int64_t>(text.size()), runs.data(), &count));
+  return count;
+}
+
 }  // namespace
 
 void bind_masks(nb::module_& module) {
@@ -59,6 +97,11 @@ void bind_masks(nb::module_& module) {
   module.def("region_stats", &region_stats, nb::arg("ids"), nb::arg("label_map").none(),
              nb::arg("confidence").none(), nb::arg("area"), nb::arg("boxes_xyxy"),
              nb::arg("mean_confidence").none(), nb::arg("label").none(), nb::arg("context"));
+  module.def("rle_encode", &rle_encode);
+  module.def("rle_encode_ids", &rle_encode_ids);
+  module.def("rle_decode", &rle_decode);
+  module.def("rle_write_text", &rle_write_text);
+  module.def("rle_read_text", &rle_read_text);
 }
 
 }  // namespace patchcut

@@ -90,3 +90,27 @@ def region_stats(
     label: _Int | None,
     context: Context,
 ) -> None: ...
+def rle_encode(
+    masks: npt.NDArray[np.uint8],
+    runs: npt.NDArray[np.uint32],
+    offsets: npt.NDArray[np.int64],
+    context: Context,
+    /,
+) -> None: ...
+def rle_encode_ids(
+    ids: _Int,
+    count: int,
+    runs: npt.NDArray[np.uint32],
+    offsets: npt.NDArray[np.int64],
+    context: Context,
+    /,
+) -> None: ...
+def rle_decode(
+    runs: npt.NDArray[np.uint32],
+    offsets: npt.NDArray[np.int64],
+    masks: npt.NDArray[np.uint8],
+    context: Context,
+    /,
+) -> None: ...
+def rle_write_text(runs: npt.NDArray[np.uint32], /) -> bytes: ...
+def rle_read_text(text: bytes, runs: npt.NDArray[np.uint32], /) -> int: ...

@@ -12,6 +12,8 @@ from ._gcn_weights import GcnLayer, GcnWeights, LinearLayer
 from ._preprocess import letterbox_xyxy, preprocess
 from ._region_stats import RegionStats, region_stats
 from ._relabel import relabel
+from ._rle_decode import rle_decode
+from ._rle_encode import Rle, rle_encode
 from ._threads import default_threads, get_threads, set_threads
 from ._upsample_argmax import upsample_argmax
 
@@ -20,6 +22,7 @@ __all__ = [
     "GcnWeights",
     "LinearLayer",
     "RegionStats",
+    "Rle",
     "affinity",
     "available_isas",
     "connected_components",
@@ -32,6 +35,8 @@ __all__ = [
     "reference",
     "region_stats",
     "relabel",
+    "rle_decode",
+    "rle_encode",
     "set_isa",
     "set_threads",
     "upsample_argmax",

@@ -12,7 +12,7 @@ from bench.rows import Outcome
 
 TITLE = "each op beside its natural neighbour, at the sizes of real frames"
 REPEATS = 40
-TARGETS: tuple[Target, ...] = ()
+TARGETS: tuple[Target, ...] = masks.TARGETS
 _DUELS = {**images.DUELS, **nodes.DUELS, **masks.DUELS}
 CASES = tuple(_DUELS)
 

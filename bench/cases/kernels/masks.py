@@ -1,4 +1,4 @@
-"""Assignments to label maps and regions."""
+"""Assignments to label maps, regions and run lengths."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import patchcut_kernels as pk
 
 from bench import subjects
+from bench.cases import Target
 from bench.cases.kernels.duel import Array, Duel, Side, difference
 
 
@@ -110,6 +111,54 @@ def _relabel(size_hw: tuple[int, int]) -> Duel:
     )
 
 
+def _rle_encode(count: int, size_hw: tuple[int, int]) -> Duel:
+    """pycocotools reads masks column by column, so that masks as numpy makes them have to be turned first."""
+    from pycocotools import mask as coco
+
+    ids, masks = _regions(count, size_hw)
+
+    def theirs() -> Any:
+        return coco.encode(np.asfortranarray(masks.transpose(1, 2, 0).view(np.uint8)))
+
+    turned = np.asfortranarray(masks.transpose(1, 2, 0).view(np.uint8))
+    same = pk.rle_encode(masks) == theirs() == pk.rle_encode(ids, count)
+    return Duel(
+        Side("patchcut", lambda: pk.rle_encode(masks), "text of row-major masks"),
+        (
+            Side("pycocotools", theirs, "the same: masks turned to column-major, text"),
+            Side("pycocotools, masks turned before", lambda: coco.encode(turned), "text alone"),
+            Side(
+                "patchcut, from ids", lambda: pk.rle_encode(ids, count), "text of a map of ids, no masks made"
+            ),
+        ),
+        {"masks": masks.shape},
+        {"same_text": float(same)},
+        "bool",
+    )
+
+
+def _rle_decode(count: int, size_hw: tuple[int, int]) -> Duel:
+    from pycocotools import mask as coco
+
+    _, masks = _regions(count, size_hw)
+    rles, out = pk.rle_encode(masks), np.empty_like(masks)
+    same = np.array_equal(coco.decode(rles).transpose(2, 0, 1), pk.rle_decode(rles))
+    return Duel(
+        Side("patchcut", lambda: pk.rle_decode(rles, out=out), "row-major masks of text"),
+        (Side("pycocotools", lambda: coco.decode(rles), "column-major masks of text"),),
+        {"masks": masks.shape},
+        {"same_masks": float(same)},
+        "bool",
+    )
+
+
+def _regions(count: int, size_hw: tuple[int, int]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+    """A map of ids [H, W] of `count` smooth regions and background, and their masks [count, H, W]."""
+    grid_hw = (28, 28)
+    ids = pk.upsample_argmax(_assignment(count + 1, grid_hw), grid_hw, size_hw)
+    return ids, ids[None] == np.arange(1, count + 1, dtype=np.int32)[:, None, None]
+
+
 def _assignment(columns: int, grid_hw: tuple[int, int]) -> Array:
     """[n, k] float32, smooth blobs as a head gives them."""
     rng = np.random.default_rng(0)
@@ -133,4 +182,16 @@ DUELS: dict[str, Callable[[], Duel]] = {
     "connected_components 640x480": lambda: _connected_components(subjects.VGA_HW),
     "connected_components 1920x1080": lambda: _connected_components(subjects.FULL_HD_HW),
     "relabel 1920x1080": lambda: _relabel(subjects.FULL_HD_HW),
+    "rle_encode 8 of 640x480": lambda: _rle_encode(8, subjects.VGA_HW),
+    "rle_decode 8 of 640x480": lambda: _rle_decode(8, subjects.VGA_HW),
 }
+TARGETS = (
+    Target(
+        "rle_encode 8 of 640x480",
+        "times_as_fast",
+        ">=",
+        3,
+        " x",
+        "rle_encode, 8 masks of 640x480, speed against pycocotools",
+    ),
+)

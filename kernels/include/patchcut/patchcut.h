@@ -209,6 +209,41 @@ PATCHCUT_API patchcut_status patchcut_relabel(const int32_t* labels, int64_t bat
                                               int64_t width, const int32_t* table, int64_t count,
                                               int32_t* out, const patchcut_context* context);
 
+/* ---- rle_encode, rle_decode: masks to the run lengths of COCO and back
+ * ------------------------------------ */
+
+/* Run lengths go down the columns, from left to right. The first run of an item is of zeros, and 0 where the
+ * item begins with a one; the runs of item i are runs[offsets[i]] to runs[offsets[i + 1] - 1]. */
+
+/* masks [batch, height, width], not 0 is inside; runs [capacity]; offsets [batch + 1], the first 0. Where the
+ * last offset is above `capacity`, runs holds nothing of use: call again with that much room. */
+PATCHCUT_API patchcut_status patchcut_rle_encode(const uint8_t* masks, int64_t batch, int64_t height,
+                                                 int64_t width, int64_t capacity, uint32_t* runs,
+                                                 int64_t* offsets, const patchcut_context* context);
+
+/* The same for the pixels of each id from 1 to count, in one pass; ids [batch, height, width] in [0, count];
+ * offsets [batch * count + 1]. */
+PATCHCUT_API patchcut_status patchcut_rle_encode_ids(const int32_t* ids, int64_t batch, int64_t height,
+                                                     int64_t width, int64_t count, int64_t capacity,
+                                                     uint32_t* runs, int64_t* offsets,
+                                                     const patchcut_context* context);
+
+/* runs, offsets as above, the runs of an item summing to height * width; masks [batch, height, width], 0
+ * or 1.
+ */
+PATCHCUT_API patchcut_status patchcut_rle_decode(const uint32_t* runs, const int64_t* offsets, int64_t batch,
+                                                 int64_t height, int64_t width, uint8_t* masks,
+                                                 const patchcut_context* context);
+
+/* COCO's text of the runs of one item, all in host memory; text has room for 7 letters a run and gets no 0 at
+ * its end; length is what was written. */
+PATCHCUT_API patchcut_status patchcut_rle_write_text(const uint32_t* runs, int64_t count, char* text,
+                                                     int64_t* length);
+
+/* The runs of such a text; runs has room for `length`, count is what was written. */
+PATCHCUT_API patchcut_status patchcut_rle_read_text(const char* text, int64_t length, uint32_t* runs,
+                                                    int64_t* count);
+
 #ifdef __cplusplus
 }
 #endif

@@ -4,7 +4,17 @@ Arguments and results are those of the public op of the same name, without batch
 """
 
 from ._images import area_matrix, content_xyxy, linear_matrix, preprocess
-from ._masks import connected_components, region_stats, relabel, upsample, upsample_argmax
+from ._masks import (
+    connected_components,
+    region_stats,
+    relabel,
+    rle_decode,
+    rle_encode,
+    rle_text,
+    run_lengths,
+    upsample,
+    upsample_argmax,
+)
 from ._nodes import affinity, elu, gcn_forward, softmax, unit_rows
 from ._random import mix_bits, random_bits, uniform
 
@@ -21,6 +31,10 @@ __all__ = [
     "random_bits",
     "region_stats",
     "relabel",
+    "rle_decode",
+    "rle_encode",
+    "rle_text",
+    "run_lengths",
     "softmax",
     "uniform",
     "unit_rows",

@@ -1,11 +1,14 @@
-"""Assignments to label maps and regions."""
+"""Assignments to label maps, regions and run lengths."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from .._region_stats import RegionStats
+from .._rle_encode import Rle
 from ._images import linear_matrix
 from ._types import Float64, Int, Real
 
@@ -85,3 +88,49 @@ def region_stats(
         None if confidence is None else mean_confidence,
         None if label_map is None else label,
     )
+
+
+def rle_encode(mask: npt.NDArray[np.bool_]) -> Rle:
+    """One mask [H, W] as COCO's run lengths."""
+    return {"size": list(mask.shape), "counts": rle_text(run_lengths(mask))}
+
+
+def run_lengths(mask: npt.NDArray[np.bool_]) -> list[int]:
+    """Lengths of the runs down the columns, zeros first."""
+    pixels = np.concatenate([[False], mask.T.ravel()])
+    changes = np.flatnonzero(pixels[1:] != pixels[:-1])
+    bounds = [0, *changes.tolist(), mask.size]
+    return [end - begin for begin, end in pairwise(bounds)]
+
+
+def rle_text(runs: list[int]) -> bytes:
+    """Runs as COCO's text: from the fourth on less the one two before, five bits a letter, lowest first."""
+    letters = []
+    for i, run in enumerate(runs):
+        value = run - runs[i - 2] if i > 2 else run
+        while True:
+            group, value = value & 31, value >> 5
+            last = value == (-1 if group & 16 else 0)
+            letters.append(48 + group + (0 if last else 32))
+            if last:
+                break
+    return bytes(letters)
+
+
+def rle_decode(rle: Rle) -> npt.NDArray[np.bool_]:
+    """[H, W] bool of run lengths as `rle_encode` gives them."""
+    height, width = rle["size"]
+    runs: list[int] = []
+    value = shift = 0
+    for letter in bytes(rle["counts"]):  # type: ignore[arg-type]
+        group = letter - 48
+        value |= (group & 31) << shift
+        shift += 5
+        if group & 32:
+            continue
+        if group & 16:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    columns = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height)
+    return np.asarray(columns.T, np.bool_)

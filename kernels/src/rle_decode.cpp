@@ -1,0 +1,35 @@
+#include "patchcut/rle_decode.h"
+
+#include "c_face.h"
+
+namespace patchcut {
+namespace {
+
+constexpr const char* kOp = "rle_decode";
+
+}  // namespace
+}  // namespace patchcut
+
+patchcut_status patchcut_rle_decode(const uint32_t* runs, const int64_t* offsets, int64_t batch,
+                                    int64_t height, int64_t width, uint8_t* masks,
+                                    const patchcut_context* context) {
+  using namespace patchcut;
+  return guard([&] {
+    require_sizes(kOp, {batch, height, width});
+    require_array(kOp, "offsets", offsets, batch + 1);
+    require_array(kOp, "masks", masks, batch * height * width);
+    if (on_cuda(kOp, context)) throw_without_cuda(kOp);
+    require_array(kOp, "runs", runs, offsets[batch]);
+    rle_decode_cpu(runs, offsets, batch, height, width, masks);
+  });
+}
+
+patchcut_status patchcut_rle_read_text(const char* text, int64_t length, uint32_t* runs, int64_t* count) {
+  using namespace patchcut;
+  return guard([&] {
+    require_sizes(kOp, {length});
+    require_array(kOp, "text", text, length);
+    require_array(kOp, "runs", runs, length);
+    *count = rle_read_text(text, length, runs);
+  });
+}
