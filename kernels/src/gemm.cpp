@@ -21,7 +21,7 @@ void pack_columns(const SimdTable& simd, int64_t k, int64_t n, const float* b, f
 void gemm_rows(const SimdTable& simd, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda,
                const float* packed, float* c, int64_t ldc) {
   for (int64_t j = 0; j < n; j += simd.panel) {
-    simd.gemm_panel(m, k, a, lda, packed + j * k, c + j, ldc, std::min(simd.panel, n - j));
+    simd.gemm_panel(m, k, a, lda, 1, packed + j * k, c + j, ldc, std::min(simd.panel, n - j));
   }
 }
 

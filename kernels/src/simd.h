@@ -4,22 +4,34 @@
 
 namespace patchcut {
 
+// One tile of an affinity, and where it goes.
+struct AffinityTile {
+  const float* products;  // [panel, panel], zeros past `rows` and `columns`
+  int64_t rows;
+  int64_t columns;
+  float limit;      // entries are clamped to +-limit
+  float threshold;  // entries at or below it become 0, where `sparse`
+  bool sparse;
+  float* out;     // [rows, columns] within rows of `stride`
+  float* mirror;  // [columns, panel] within rows of `stride`: the transpose; null on the diagonal
+  int64_t stride;
+  float* row_sums;     // [panel]
+  float* column_sums;  // [panel]
+};
+
 // The hot loops of one instruction set.
 struct SimdTable {
   const char* name;
-  int64_t panel;  // columns of a packed panel, and rows of an affinity tile
+  int64_t panel;  // columns of a packed panel, rows and columns of an affinity tile
 
-  // c[m, cols] = a[m, k] @ panel[k, panel], of which the first `cols` columns are kept.
-  void (*gemm_panel)(int64_t m, int64_t k, const float* a, int64_t lda, const float* packed, float* c,
-                     int64_t ldc, int64_t cols);
+  // c[m, cols] = a[m, k] @ panel[k, panel], of which the first `cols` columns are kept; a[i, p] lies at
+  // a[i * lda + p * step].
+  void (*gemm_panel)(int64_t m, int64_t k, const float* a, int64_t lda, int64_t step, const float* packed,
+                     float* c, int64_t ldc, int64_t cols);
   // packed[k, panel] = a[rows, k] transposed, zeros past `rows`.
   void (*pack_transposed)(int64_t rows, int64_t k, const float* a, int64_t lda, float* packed);
-  // Clamps a tile[rows, panel] to +-limit, drops entries <= threshold where `sparse`; gives its row sums,
-  // column sums and maximum.
-  float (*finish_affinity_tile)(int64_t rows, float* tile, float limit, float threshold, bool sparse,
-                                float* row_sums, float* column_sums);
-  // out[j * ldo + i] = tile[i, j], i < rows, j < cols.
-  void (*store_transposed)(int64_t rows, int64_t cols, const float* tile, float* out, int64_t ldo);
+  // Writes the tile where it goes; returns its largest entry, or 0 where none is above.
+  float (*finish_affinity_tile)(const AffinityTile& tile);
 
   bool (*all_finite)(int64_t count, const float* x);
   float (*sum)(int64_t count, const float* x);

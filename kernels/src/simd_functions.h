@@ -2,14 +2,14 @@
 
 #include <cstdint>
 
+#include "simd.h"
+
 namespace patchcut::PATCHCUT_ISA {
 
-void gemm_panel(int64_t m, int64_t k, const float* a, int64_t lda, const float* packed, float* c, int64_t ldc,
-                int64_t cols);
+void gemm_panel(int64_t m, int64_t k, const float* a, int64_t lda, int64_t step, const float* packed,
+                float* c, int64_t ldc, int64_t cols);
 void pack_transposed(int64_t rows, int64_t k, const float* a, int64_t lda, float* packed);
-float finish_affinity_tile(int64_t rows, float* tile, float limit, float threshold, bool sparse,
-                           float* row_sums, float* column_sums);
-void store_transposed(int64_t rows, int64_t cols, const float* tile, float* out, int64_t ldo);
+float finish_affinity_tile(const AffinityTile& tile);
 
 bool all_finite(int64_t count, const float* x);
 float sum(int64_t count, const float* x);

@@ -14,7 +14,6 @@ const SimdTable table = {
     gemm_panel,
     pack_transposed,
     finish_affinity_tile,
-    store_transposed,
     all_finite,
     sum,
     sum_squares,

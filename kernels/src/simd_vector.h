@@ -69,6 +69,44 @@ inline float add_lanes(Vec v) {
   return total;
 }
 
+template <int... lane>
+struct Lanes {};
+// AllLanes<3>::Type is Lanes<0, 1, 2>.
+template <int count, int... lane>
+struct AllLanes : AllLanes<count - 1, count - 1, lane...> {};
+template <int... lane>
+struct AllLanes<0, lane...> {
+  using Type = Lanes<lane...>;
+};
+
+// Lanes of a, and of b from kLanes on.
+template <int... from>
+inline Vec shuffle(Vec a, Vec b, Lanes<from...>) {
+#if __has_builtin(__builtin_shufflevector)
+  return __builtin_shufflevector(a, b, from...);
+#else
+  return __builtin_shuffle(a, b, IntVec{from...});  // GCC before 12
+#endif
+}
+
+// Swaps the odd groups of `size` lanes of a with the even ones of b.
+template <int size, int... lane>
+inline void swap_groups(Vec& a, Vec& b, Lanes<lane...>) {
+  const Vec even = shuffle(a, b, Lanes<((lane & size) == 0 ? lane : lane - size + kLanes)...>{});
+  b = shuffle(a, b, Lanes<((lane & size) == 0 ? lane + size : lane + kLanes)...>{});
+  a = even;
+}
+
+// block[i][j] becomes block[j][i], by halves, quarters and so on.
+template <int size = kLanes / 2>
+inline void transpose(Vec* block) {
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i) {
+    if ((i & size) == 0) swap_groups<size>(block[i], block[i + size], AllLanes<kLanes>::Type{});
+  }
+  if constexpr (size > 1) transpose<size / 2>(block);
+}
+
 // Within 2 ulp on [-87, 88]; below it underflows to about 1e-38, which is enough for elu and softmax.
 inline Vec exp_vector(Vec x) {
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
