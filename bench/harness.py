@@ -12,8 +12,10 @@ Clock = Callable[[], float]
 Sleep = Callable[[float], None]
 
 WARMUP = 3
-# Idle threads of the contender before spin for some milliseconds; by then they sleep.
+# One pause, and more while idle threads of the contender before still spin: those of OpenBLAS do for 0.1 s.
 SETTLE_S = 0.02
+MOST_PAUSES = 20
+BUSY_SHARE = 0.1
 # Shorter calls are timed several at once: the clock and the call itself cost about a microsecond.
 SHORTEST_SAMPLE_MS = 2.0
 
@@ -69,6 +71,7 @@ def interleave(
     warmup: int = WARMUP,
     settle_s: float = SETTLE_S,
     clock: Clock = time.perf_counter,
+    work: Clock = time.process_time,
     sleep: Sleep = time.sleep,
 ) -> dict[str, Times]:
     """Times of each contender, by name; one sample of each in every round.
@@ -77,8 +80,8 @@ def interleave(
         contenders: every other round goes through them backwards, so that none is always first.
         repeats: rounds, at least 1.
         warmup: untimed calls of each before the first round.
-        settle_s: pause before each turn.
-        clock, sleep: seconds; replaced in tests.
+        settle_s: pause before each turn, repeated while other threads of this process work.
+        clock, work, sleep: seconds, of all threads together in `work`; replaced in tests.
     Raises:
         ValueError: "[bench] repeats must be at least 1, got 0".
     A turn is: pause, `lead` untimed calls, one sample. Calls under 2 ms are timed several to a sample.
@@ -89,9 +92,17 @@ def interleave(
     samples: dict[str, list[float]] = {c.name: [] for c in contenders}
     for turn in range(repeats):
         for contender in contenders if turn % 2 == 0 else reversed(contenders):
-            sleep(settle_s)
+            _settle(settle_s, work, sleep)
             samples[contender.name].append(_sample_ms(contender, calls[contender.name], clock))
     return {name: Times(tuple(values)) for name, values in samples.items()}
+
+
+def _settle(settle_s: float, work: Clock, sleep: Sleep) -> None:
+    for _ in range(MOST_PAUSES):
+        before = work()
+        sleep(settle_s)
+        if work() - before < BUSY_SHARE * settle_s:
+            return
 
 
 def _sample_ms(contender: Contender, calls: int, clock: Clock) -> float:

@@ -10,6 +10,8 @@ class Stage:
 
     def __init__(self) -> None:
         self.now_s = 0.0
+        self.worked_s = 0.0
+        self.spin_s = 0.0  # what is left of it for idle threads
         self.diary: list[str] = []
 
     def clock(self) -> float:
@@ -17,7 +19,13 @@ class Stage:
 
     def sleep(self, seconds: float) -> None:
         self.now_s += seconds
+        spun = min(seconds, self.spin_s)
+        self.worked_s += spun
+        self.spin_s -= spun
         self.diary.append("pause")
+
+    def work(self) -> float:
+        return self.worked_s
 
     def contender(self, name: str, *ms: float, **options: object) -> Contender:
         """Its calls take `ms` in turn, over and over."""
@@ -32,7 +40,9 @@ class Stage:
         return Contender(name, call, **options)  # type: ignore[arg-type]
 
     def run(self, *contenders: Contender, repeats: int, warmup: int = 0) -> dict[str, Times]:
-        return interleave(contenders, repeats, warmup=warmup, clock=self.clock, sleep=self.sleep)
+        return interleave(
+            contenders, repeats, warmup=warmup, clock=self.clock, work=self.work, sleep=self.sleep
+        )
 
 
 @pytest.fixture
@@ -51,6 +61,18 @@ def test_turns_alternate_after_a_pause_and_an_untimed_call(stage: Stage) -> None
     stage.run(stage.contender("a", 10), stage.contender("b", 10), repeats=2)
     turn_a, turn_b = ["pause", "a", "a"], ["pause", "b", "b"]
     assert stage.diary == [*turn_a, *turn_b, *turn_b, *turn_a]
+
+
+def test_pauses_last_until_idle_threads_sleep(stage: Stage) -> None:
+    stage.spin_s = 0.07
+    stage.run(stage.contender("a", 10), repeats=2)
+    assert stage.diary == [*["pause"] * 5, "a", "a", "pause", "a", "a"]
+
+
+def test_pauses_end_even_where_a_thread_never_sleeps(stage: Stage) -> None:
+    stage.spin_s = float("inf")
+    stage.run(stage.contender("a", 10), repeats=1)
+    assert stage.diary == [*["pause"] * 20, "a", "a"]
 
 
 def test_pause_and_lead_are_outside_the_clock(stage: Stage) -> None:

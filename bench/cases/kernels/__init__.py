@@ -12,8 +12,9 @@ from bench.rows import Outcome
 
 TITLE = "each op beside its natural neighbour, at the sizes of real frames"
 REPEATS = 40
-TARGETS: tuple[Target, ...] = masks.TARGETS
-_DUELS = {**images.DUELS, **nodes.DUELS, **masks.DUELS}
+_MODULES = (images, nodes, masks)
+TARGETS: tuple[Target, ...] = tuple(target for module in _MODULES for target in module.TARGETS)
+_DUELS = {case: make for module in _MODULES for case, make in module.DUELS.items()}
 CASES = tuple(_DUELS)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import patchcut_kernels as pk
 
 from bench import subjects
+from bench.cases import Target
 from bench.cases.kernels.duel import Array, Duel, Side, difference
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -48,3 +49,4 @@ DUELS: dict[str, Callable[[], Duel]] = {
     "preprocess 640x480 to 224": lambda: _preprocess(subjects.VGA_HW, 224),
     "preprocess 1920x1080 to 448": lambda: _preprocess(subjects.FULL_HD_HW, 448),
 }
+TARGETS: tuple[Target, ...] = ()

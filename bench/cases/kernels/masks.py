@@ -187,11 +187,6 @@ DUELS: dict[str, Callable[[], Duel]] = {
 }
 TARGETS = (
     Target(
-        "rle_encode 8 of 640x480",
-        "times_as_fast",
-        ">=",
-        3,
-        " x",
-        "rle_encode, 8 masks of 640x480, speed against pycocotools",
+        "rle_encode 8 of 640x480", "times_as_fast", ">=", 3, "×", "rle_encode, times as fast as pycocotools"
     ),
 )

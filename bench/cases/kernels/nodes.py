@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import patchcut_kernels as pk
 
+from bench.cases import Target
 from bench.cases.kernels.duel import DIM, Array, Duel, Side, difference, noisy_clusters
 
 
@@ -71,3 +72,6 @@ DUELS: dict[str, Callable[[], Duel]] = {
     "gcn_forward 256 nodes": lambda: _gcn_forward(256),
     "gcn_forward 784 nodes": lambda: _gcn_forward(784),
 }
+TARGETS = (
+    Target("affinity 1369x384", "times_as_fast", ">=", 1.25, "×", "affinity, times as fast as numpy F @ F.T"),
+)
