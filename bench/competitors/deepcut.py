@@ -9,11 +9,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
+from patchcut_kernels import GnnFitWeights
 from torch import nn
 from torch_geometric.nn import GCN
 
 HIDDEN, MLP_HIDDEN, DROPOUT = 64, 32, 0.25
 STEPS, LEARNING_RATE = 10, 1e-3
+
+Array = npt.NDArray[np.float32]
 
 
 class DeepCut(nn.Module):
@@ -22,14 +25,20 @@ class DeepCut(nn.Module):
     Args:
         feature_dim: d of the features.
         columns: k.
+        dropout: of the MLP's hidden units.
+        init: its weights; None draws them from torch's seed.
     """
 
-    def __init__(self, feature_dim: int, columns: int) -> None:
+    def __init__(
+        self, feature_dim: int, columns: int, *, dropout: float = DROPOUT, init: GnnFitWeights | None = None
+    ) -> None:
         super().__init__()
         self.convolution = GCN(feature_dim, HIDDEN, num_layers=1, act="relu")
         self.mlp = nn.Sequential(
-            nn.Linear(HIDDEN, MLP_HIDDEN), nn.ELU(), nn.Dropout(DROPOUT), nn.Linear(MLP_HIDDEN, columns)
+            nn.Linear(HIDDEN, MLP_HIDDEN), nn.ELU(), nn.Dropout(dropout), nn.Linear(MLP_HIDDEN, columns)
         )
+        if init is not None:
+            self._load(init)
 
     def forward(self, nodes: torch.Tensor, edges: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """[n, k] assignment of nodes [n, d] with edges [2, e] int64 of weights [e]."""
@@ -37,32 +46,57 @@ class DeepCut(nn.Module):
         assignment: torch.Tensor = self.mlp(hidden).softmax(-1)
         return assignment
 
+    def _load(self, init: GnnFitWeights) -> None:
+        convolution = self.convolution.convs[0]
+        owners = (
+            convolution.lin.weight,
+            convolution.bias,
+            *self.mlp[0].parameters(),
+            *self.mlp[3].parameters(),
+        )
+        for owner, array in zip(owners, init.arrays(), strict=True):
+            owner.data = torch.tensor(array.T)
 
-def segment(features: npt.NDArray[np.float32], *, columns: int = 2, seed: int = 0) -> npt.NDArray[np.float32]:
-    """[n, k] float32, the assignment after the last step, of features [n, d].
+
+def segment(features: Array, *, columns: int = 2, seed: int = 0) -> Array:
+    """[n, k] float32, the assignment of the last step, of features [n, d].
 
     Everything is made anew for each image, as the procedure has it: affinity, edge list, weights, optimiser.
     """
     torch.manual_seed(seed)
-    affinity = torch.from_numpy(make_affinity(features))
-    edges = affinity.nonzero().T
-    weights = affinity[edges[0], edges[1]]
+    return fit(DeepCut(features.shape[1], columns), features, make_affinity(features))[0]
+
+
+def fit(model: DeepCut, features: Array, affinity: Array, loss: str = "ncut") -> tuple[Array, Array]:
+    """[n, k] float32, the assignment of the last step, and [steps] the loss of each.
+
+    Args:
+        model: moved by each step.
+        features: [n, d] float32.
+        affinity: [n, n] float32.
+        loss: "ncut" or "cc".
+    """
+    pairs = torch.from_numpy(affinity)
+    edges = (pairs > 0).nonzero().T
+    weights = pairs[edges[0], edges[1]]
     nodes = torch.from_numpy(features)
-    model = DeepCut(features.shape[1], columns).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
+    objective = ncut_loss if loss == "ncut" else cc_loss
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=LEARNING_RATE)
+    losses = []
     for _ in range(STEPS):
         optimizer.zero_grad()
         assignment = model(nodes, edges, weights)
-        ncut_loss(assignment, affinity).backward()  # type: ignore[no-untyped-call]
+        value = objective(assignment, pairs)
+        value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    result: npt.NDArray[np.float32] = assignment.detach().numpy()
-    return result
+        losses.append(value.item())
+    return assignment.detach().numpy(), np.array(losses, np.float32)
 
 
-def make_affinity(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def make_affinity(features: Array) -> Array:
     """[n, n] float32 in [0, 1] of features [n, d]: F Fᵀ, negative values 0, divided by its maximum."""
     affinity = np.maximum(features @ features.T, 0)
-    normalized: npt.NDArray[np.float32] = affinity / affinity.max()
+    normalized: Array = affinity / affinity.max()
     return normalized
 
 
@@ -77,4 +111,10 @@ def ncut_loss(assignment: torch.Tensor, affinity: torch.Tensor) -> torch.Tensor:
     identity = torch.eye(assignment.shape[1])
     balance = torch.linalg.matrix_norm(gram / torch.linalg.matrix_norm(gram) - identity / identity.norm())
     loss: torch.Tensor = balance - kept / total
+    return loss
+
+
+def cc_loss(assignment: torch.Tensor, affinity: torch.Tensor) -> torch.Tensor:
+    """The objective of correlation clustering, -sum(W ∘ SSᵀ), for assignment [n, k] and affinity [n, n]."""
+    loss: torch.Tensor = -(affinity * (assignment @ assignment.T)).sum()
     return loss

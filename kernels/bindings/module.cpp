@@ -80,4 +80,5 @@ NB_MODULE(_C, module) {
   bind_images(module);
   bind_nodes(module);
   bind_masks(module);
+  bind_fit(module);
 }

@@ -62,6 +62,18 @@ def gcn_forward(
     weights: PackedGcn,
     context: Context,
 ) -> None: ...
+def gnn_fit(
+    features: _Float,
+    affinity: _Float,
+    out: _Float,
+    losses: _Float,
+    correlation_clustering: bool,
+    lr: float,
+    dropout: float,
+    seed: int,
+    init: tuple[_Float, _Float, _Float, _Float, _Float, _Float] | None,
+    context: Context,
+) -> None: ...
 def upsample_argmax(
     assignment: _Float,
     grid_height: int,

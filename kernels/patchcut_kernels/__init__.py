@@ -9,6 +9,8 @@ from ._C import available_isas, get_isa, set_isa
 from ._connected_components import connected_components
 from ._gcn_forward import gcn_forward
 from ._gcn_weights import GcnLayer, GcnWeights, LinearLayer
+from ._gnn_fit import GnnFit, gnn_fit
+from ._gnn_fit_weights import GnnFitWeights
 from ._preprocess import letterbox_xyxy, preprocess
 from ._region_stats import RegionStats, region_stats
 from ._relabel import relabel
@@ -20,6 +22,8 @@ from ._upsample_argmax import upsample_argmax
 __all__ = [
     "GcnLayer",
     "GcnWeights",
+    "GnnFit",
+    "GnnFitWeights",
     "LinearLayer",
     "RegionStats",
     "Rle",
@@ -30,6 +34,7 @@ __all__ = [
     "gcn_forward",
     "get_isa",
     "get_threads",
+    "gnn_fit",
     "letterbox_xyxy",
     "preprocess",
     "reference",

@@ -16,18 +16,6 @@
 namespace patchcut {
 namespace {
 
-// Splits n rows into blocks of kRowBlock and calls body(first_row, rows) on the pool.
-template <class Body>
-void for_row_blocks(int64_t n, int64_t cycles_per_row, const Body& body) {
-  const int64_t blocks = (n + kRowBlock - 1) / kRowBlock;
-  parallel_for(blocks, kRowBlock * cycles_per_row, [&](int64_t begin, int64_t end) {
-    for (int64_t block = begin; block < end; ++block) {
-      const int64_t first = block * kRowBlock;
-      body(first, std::min(kRowBlock, n - first));
-    }
-  });
-}
-
 void require_finite(bool finite, const char* what) {
   if (!finite) {
     throw std::invalid_argument("[gcn_forward] " + std::string(what) +

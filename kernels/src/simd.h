@@ -19,6 +19,13 @@ struct AffinityTile {
   float* column_sums;  // [panel]
 };
 
+// What changes from one step of AdamW (arXiv 1711.05101) to the next.
+struct AdamWStep {
+  float decay;       // 1 - learning rate * weight decay
+  float step_size;   // learning rate / (1 - beta1^t)
+  float root_scale;  // (1 - beta2^t)^-1/2
+};
+
 // The hot loops of one instruction set.
 struct SimdTable {
   const char* name;
@@ -62,6 +69,27 @@ struct SimdTable {
   // whole vectors: the arrays need kSpanPadding elements after the last. confidence may be null.
   void (*argmax_span)(int64_t count, const float* fraction, int64_t classes, const float* base,
                       const float* slope, const int32_t* names, int32_t* labels, float* confidence);
+
+  // c[m, n] = a[m, k] b[n, k]^T for few rows of b: reads a once.
+  void (*multiply_by_rows)(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b,
+                           int64_t ldb, float* c, int64_t ldc);
+  // c[m, panel] = a[k, m]^T packed[k, panel]
+  void (*gemm_panel_transposed)(int64_t m, int64_t k, const float* a, int64_t lda, const float* packed,
+                                float* c);
+  // out = max(x, 0); gives the least of x and 0.
+  float (*keep_positive)(int64_t count, const float* x, float* out);
+  // x = elu(x)
+  void (*elu_row)(int64_t count, float* x);
+  // gradient *= elu'(x) where y = elu(x)
+  void (*elu_slope_row)(int64_t count, const float* y, float* gradient);
+  // out = x * y
+  void (*multiply_row)(int64_t count, const float* x, const float* y, float* out);
+  // kept[i] = 1 / (1 - dropout), or 0 where number first + i of the stream is below dropout.
+  void (*dropout_row)(int64_t count, uint64_t seed, uint64_t stream, uint64_t first, float dropout,
+                      float* kept);
+  // One step of AdamW with torch's betas and epsilon.
+  void (*adamw_row)(int64_t count, const AdamWStep& step, const float* gradient, float* mean, float* square,
+                    float* values);
 };
 
 constexpr int64_t kSpanPadding = 16;

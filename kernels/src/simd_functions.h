@@ -29,4 +29,15 @@ void resize_row(int64_t width, const float* row, const int32_t* starts, const in
 void argmax_span(int64_t count, const float* fraction, int64_t classes, const float* base, const float* slope,
                  const int32_t* names, int32_t* labels, float* confidence);
 
+void multiply_by_rows(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b,
+                      int64_t ldb, float* c, int64_t ldc);
+void gemm_panel_transposed(int64_t m, int64_t k, const float* a, int64_t lda, const float* packed, float* c);
+float keep_positive(int64_t count, const float* x, float* out);
+void elu_row(int64_t count, float* x);
+void elu_slope_row(int64_t count, const float* y, float* gradient);
+void multiply_row(int64_t count, const float* x, const float* y, float* out);
+void dropout_row(int64_t count, uint64_t seed, uint64_t stream, uint64_t first, float dropout, float* kept);
+void adamw_row(int64_t count, const AdamWStep& step, const float* gradient, float* mean, float* square,
+               float* values);
+
 }  // namespace patchcut::PATCHCUT_ISA

@@ -26,6 +26,14 @@ const SimdTable table = {
     blend_bytes,
     resize_row,
     argmax_span,
+    multiply_by_rows,
+    gemm_panel_transposed,
+    keep_positive,
+    elu_row,
+    elu_slope_row,
+    multiply_row,
+    dropout_row,
+    adamw_row,
 };
 
 }  // namespace patchcut::PATCHCUT_ISA

@@ -14,6 +14,7 @@ TOLERANCES = {
     "affinity": 2e-6,
     "degrees": 2e-4,
     "gcn_forward": 1e-5,
+    "gnn_fit": 1e-4,
     "upsample_argmax": 1e-6,
     "region_stats": 1e-6,
 }

@@ -6,7 +6,7 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,11 @@ def make_cases() -> dict[str, Case]:
             {"out": np.empty((12, 3), np.float32)},
             {"weights": random_weights(rng, 5)},
         ),
+        "gnn_fit": Case(
+            {"features": features, "affinity": edges},
+            {"out": np.empty((12, 3), np.float32), "losses_out": np.empty(10, np.float32)},
+            {"k": 3},
+        ),
         "preprocess": Case(
             {"frames": frame},
             {"out": np.empty((3, 8, 8), np.float32)},
@@ -146,7 +151,8 @@ def test_the_memory_used_is_the_callers(name, lend, pointers):
         assert value.min() < value.max()
         np.testing.assert_array_equal(memory[key], value)
     if "out" in lent:
-        assert (returned[0] if isinstance(returned, tuple) else returned) is lent["out"]
+        results = tuple(vars(returned).values()) if is_dataclass(returned) else returned
+        assert (results[0] if isinstance(results, tuple) else results) is lent["out"]
 
 
 def test_each_output_is_the_object_that_was_given():

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from bench import machine
 from bench.cases import BenchError, Options, Target
-from bench.cases.kernels import images, masks, nodes
+from bench.cases.kernels import fit, images, masks, nodes
 from bench.harness import Contender, interleave
 from bench.rows import Outcome
 
 TITLE = "each op beside its natural neighbour, at the sizes of real frames"
 REPEATS = 40
-_MODULES = (images, nodes, masks)
+_MODULES = (images, nodes, masks, fit)
 TARGETS: tuple[Target, ...] = tuple(target for module in _MODULES for target in module.TARGETS)
 _DUELS = {case: make for module in _MODULES for case, make in module.DUELS.items()}
 CASES = tuple(_DUELS)
@@ -22,8 +22,9 @@ def run(options: Options) -> Iterator[Outcome]:
     """A duel a case; both sides keep their output memory where they can."""
     try:
         import torch  # noqa: F401 - the neighbour of gcn_forward
+        import torch_geometric  # noqa: F401 - that of gnn_fit
     except ImportError:
-        raise BenchError("kernels needs torch: pip install -e '.[dev]'") from None
+        raise BenchError("kernels needs torch and torch-geometric: pip install -e '.[dev]'") from None
     machine.set_threads(options.threads)  # again: torch is loaded now
     for case, make in _DUELS.items():
         duel = make()

@@ -171,6 +171,40 @@ PATCHCUT_API patchcut_status patchcut_gcn_forward(const void* features, int32_t 
                                                   int64_t n, const patchcut_gcn* gcn, float* assignment,
                                                   const patchcut_context* context);
 
+/* ---- gnn_fit: a graph network fitted to each item, DeepCut (arXiv 2212.05853) as published --------------
+ */
+
+typedef struct patchcut_gnn_fit_params {
+  int32_t loss;         /* patchcut_affinity_mode: what the affinity is for */
+  int64_t steps;        /* passes, at least 1; between two of them AdamW moves the weights */
+  float lr;             /* AdamW's, above 0 */
+  float dropout;        /* of the units, in [0, 1) */
+  uint64_t seed;        /* of what drops, and of the weights where none are given */
+  int64_t graph_width;  /* of the graph layer */
+  int64_t hidden_width; /* of the hidden layer */
+} patchcut_gnn_fit_params;
+
+#define PATCHCUT_GNN_FIT_DEFAULTS {PATCHCUT_NCUT, 10, 1e-3f, 0.25f, 0, 64, 32}
+
+/* Where the fit of every item starts; on the context's device. */
+typedef struct patchcut_gnn_fit_weights {
+  const float* theta;       /* [d, graph_width] */
+  const float* theta_bias;  /* [graph_width] */
+  const float* hidden;      /* [graph_width, hidden_width] */
+  const float* hidden_bias; /* [hidden_width] */
+  const float* logits;      /* [hidden_width, k] */
+  const float* logits_bias; /* [k] */
+} patchcut_gnn_fit_weights;
+
+/* features [batch, n, d] of `dtype`; affinity [batch, n, n] of `affinity_dtype`, symmetric, with
+ * PATCHCUT_NCUT at least 0; weights null: drawn from the seed. assignment [batch, n, k], rows on the simplex,
+ * what the last pass says; losses [batch, steps], of each pass. */
+PATCHCUT_API patchcut_status patchcut_gnn_fit(const void* features, int32_t dtype, const void* affinity,
+                                              int32_t affinity_dtype, int64_t batch, int64_t n, int64_t d,
+                                              int64_t k, const patchcut_gnn_fit_params* params,
+                                              const patchcut_gnn_fit_weights* weights, float* assignment,
+                                              float* losses, const patchcut_context* context);
+
 /* ---- upsample_argmax: assignments to label maps
  * ------------------------------------------------------------- */
 

@@ -3,6 +3,7 @@
 Arguments and results are those of the public op of the same name, without batches, `out` and checks.
 """
 
+from ._fit import draw_fit_weights, gnn_fit
 from ._images import area_matrix, content_xyxy, linear_matrix, preprocess
 from ._masks import (
     connected_components,
@@ -23,8 +24,10 @@ __all__ = [
     "area_matrix",
     "connected_components",
     "content_xyxy",
+    "draw_fit_weights",
     "elu",
     "gcn_forward",
+    "gnn_fit",
     "linear_matrix",
     "mix_bits",
     "preprocess",

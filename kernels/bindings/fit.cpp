@@ -1,0 +1,48 @@
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/tuple.h>
+
+#include <optional>
+#include <tuple>
+
+#include "bindings.h"
+
+namespace patchcut {
+namespace {
+
+using Matrix = Input<float, 2>;
+using Vector = Input<float, 1>;
+using WeightsTuple = std::tuple<Matrix, Vector, Matrix, Vector, Matrix, Vector>;
+
+void gnn_fit(const FloatInput<3>& features, const FloatInput<3>& affinity, const Array<float, 3>& out,
+             const Array<float, 2>& losses, bool correlation_clustering, float lr, float dropout,
+             uint64_t seed, const std::optional<WeightsTuple>& init, const patchcut_context& context) {
+  patchcut_gnn_fit_params params = PATCHCUT_GNN_FIT_DEFAULTS;
+  params.loss = correlation_clustering ? PATCHCUT_CC : PATCHCUT_NCUT;
+  params.steps = extent(losses, 1);
+  params.lr = lr;
+  params.dropout = dropout;
+  params.seed = seed;
+  patchcut_gnn_fit_weights weights{};
+  if (init) {
+    const auto& [theta, theta_bias, hidden, hidden_bias, logits, logits_bias] = *init;
+    params.graph_width = extent(hidden, 0);
+    params.hidden_width = extent(hidden, 1);
+    weights = {theta.data(),       theta_bias.data(), hidden.data(),
+               hidden_bias.data(), logits.data(),     logits_bias.data()};
+  }
+  run([&] {
+    return patchcut_gnn_fit(features.data(), dtype_of(features), affinity.data(), dtype_of(affinity),
+                            extent(features, 0), extent(features, 1), extent(features, 2), extent(out, 2),
+                            &params, init ? &weights : nullptr, out.data(), losses.data(), &context);
+  });
+}
+
+}  // namespace
+
+void bind_fit(nb::module_& module) {
+  module.def("gnn_fit", &gnn_fit, nb::arg("features"), nb::arg("affinity"), nb::arg("out"), nb::arg("losses"),
+             nb::arg("correlation_clustering"), nb::arg("lr"), nb::arg("dropout"), nb::arg("seed"),
+             nb::arg("init").none(), nb::arg("context"));
+}
+
+}  // namespace patchcut
