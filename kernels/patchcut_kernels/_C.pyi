@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 _Float = npt.NDArray[np.float32]
+_FloatOrHalf = npt.NDArray[np.float32 | np.float16]
 _Int = npt.NDArray[np.int32]
 
 def default_threads(root: str) -> int: ...
@@ -29,8 +30,8 @@ def preprocess(
     /,
 ) -> None: ...
 def affinity(
-    features: _Float,
-    out: _Float,
+    features: _FloatOrHalf,
+    out: _FloatOrHalf,
     degrees: _Float | None,
     cosine: bool,
     signed_mode: bool,
@@ -55,8 +56,8 @@ class PackedGcn:
     def isa(self) -> str: ...
 
 def gcn_forward(
-    features: _Float,
-    affinity: _Float | None,
+    features: _FloatOrHalf,
+    affinity: _FloatOrHalf | None,
     degrees: _Float | None,
     out: _Float,
     weights: PackedGcn,

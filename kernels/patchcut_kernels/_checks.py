@@ -24,12 +24,28 @@ def array(
     dims: Sequence[str],
 ) -> npt.NDArray[_Scalar]:
     """`value`'s own memory as a numpy array of `dtype` with one of the shapes in `dims`, such as "[n, d]"."""
+    return _array(op, name, value, (dtype,), dims)
+
+
+def floats(op: str, name: str, value: object, dims: Sequence[str]) -> npt.NDArray[np.float32 | np.float16]:
+    """`array` of float32 or float16; kernels compute in float32 either way."""
+    return _array(op, name, value, (np.float32, np.float16), dims)
+
+
+def _array(
+    op: str, name: str, value: object, dtypes: Sequence[type[Any]], dims: Sequence[str]
+) -> npt.NDArray[Any]:
     view = _arrays.host_view(op, name, value)
     if view.ndim not in {text.count(",") + 1 for text in dims}:
         raise ValueError(f"[{op}] {name} must be {' or '.join(dims)}, got shape {view.shape}")
-    if view.dtype != dtype:
-        raise TypeError(f"[{op}] {name} must be {np.dtype(dtype).name}, got {view.dtype}")
+    _dtype(op, name, view, dtypes)
     return view
+
+
+def _dtype(op: str, name: str, view: npt.NDArray[Any], dtypes: Sequence[type[Any]]) -> None:
+    if view.dtype not in dtypes:
+        wanted = " or ".join(np.dtype(dtype).name for dtype in dtypes)
+        raise TypeError(f"[{op}] {name} must be {wanted}, got {view.dtype}")
 
 
 def shape(op: str, name: str, value: npt.NDArray[Any], expected: tuple[int, ...]) -> None:
@@ -49,12 +65,22 @@ def output(
 
     The caller gets back `value` itself, see `returned`.
     """
+    return _output(op, name, value, (dtype,), expected)
+
+
+def float_output(op: str, name: str, value: object, expected: tuple[int, ...]) -> npt.NDArray[Any]:
+    """`output` of float32 or float16; float32 where it is new."""
+    return _output(op, name, value, (np.float32, np.float16), expected)
+
+
+def _output(
+    op: str, name: str, value: object, dtypes: Sequence[type[Any]], expected: tuple[int, ...]
+) -> npt.NDArray[Any]:
     if value is None:
-        return np.empty(expected, dtype)
+        return np.empty(expected, dtypes[0])
     view = _arrays.writable_host_view(op, name, value)
     shape(op, name, view, expected)
-    if view.dtype != dtype:
-        raise TypeError(f"[{op}] {name} must be {np.dtype(dtype).name}, got {view.dtype}")
+    _dtype(op, name, view, dtypes)
     if not view.flags.writeable:
         raise ValueError(f"[{op}] {name} must be writable, got a read-only array")
     if not view.flags.c_contiguous:
