@@ -55,6 +55,7 @@ void run(const Call& call) {
 void bind_fit(nb::module_& module);
 void bind_images(nb::module_& module);
 void bind_nodes(nb::module_& module);
+void bind_clusters(nb::module_& module);
 void bind_masks(nb::module_& module);
 
 }  // namespace patchcut

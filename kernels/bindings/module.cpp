@@ -79,6 +79,7 @@ NB_MODULE(_C, module) {
   bind_context(module);
   bind_images(module);
   bind_nodes(module);
+  bind_clusters(module);
   bind_masks(module);
   bind_fit(module);
 }

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 _Float = npt.NDArray[np.float32]
-_FloatOrHalf = npt.NDArray[np.float32 | np.float16]
+_Features = npt.NDArray[np.float32 | np.float16]
 _Int = npt.NDArray[np.int32]
 
 def default_threads(root: str) -> int: ...
@@ -30,8 +30,8 @@ def preprocess(
     /,
 ) -> None: ...
 def affinity(
-    features: _FloatOrHalf,
-    out: _FloatOrHalf,
+    features: _Float,
+    out: _Float,
     degrees: _Float | None,
     cosine: bool,
     signed_mode: bool,
@@ -56,8 +56,8 @@ class PackedGcn:
     def isa(self) -> str: ...
 
 def gcn_forward(
-    features: _FloatOrHalf,
-    affinity: _FloatOrHalf | None,
+    features: _Float,
+    affinity: _Float | None,
     degrees: _Float | None,
     out: _Float,
     weights: PackedGcn,
@@ -73,6 +73,36 @@ def gnn_fit(
     dropout: float,
     seed: int,
     init: tuple[_Float, _Float, _Float, _Float, _Float, _Float] | None,
+    context: Context,
+) -> None: ...
+def kmeans(
+    points: _Features,
+    init: _Float | None,
+    cosine: bool,
+    iterations: int,
+    restarts: int,
+    seed: int,
+    labels: _Int,
+    centroids: _Float,
+    inertia: _Float,
+    context: Context,
+) -> None: ...
+def correlation_cluster(
+    affinity: _Features,
+    max_clusters: int,
+    seed: int,
+    labels: _Int,
+    counts: _Int,
+    objectives: _Float,
+    context: Context,
+) -> None: ...
+def assign(
+    features: _Features,
+    prototypes: _Float,
+    temperature: float,
+    labels: _Int,
+    similarity: _Float,
+    assignment: _Float | None,
     context: Context,
 ) -> None: ...
 def upsample_argmax(

@@ -5,12 +5,15 @@
 
 from . import reference
 from ._affinity import affinity
+from ._assign import PrototypeAssignment, assign
 from ._C import available_isas, get_isa, set_isa
 from ._connected_components import connected_components
+from ._correlation_cluster import CorrelationClustering, correlation_cluster
 from ._gcn_forward import gcn_forward
 from ._gcn_weights import GcnLayer, GcnWeights, LinearLayer
 from ._gnn_fit import GnnFit, gnn_fit
 from ._gnn_fit_weights import GnnFitWeights
+from ._kmeans import KMeansClustering, kmeans
 from ._preprocess import letterbox_xyxy, preprocess
 from ._region_stats import RegionStats, region_stats
 from ._relabel import relabel
@@ -20,21 +23,27 @@ from ._threads import default_threads, get_threads, set_threads
 from ._upsample_argmax import upsample_argmax
 
 __all__ = [
+    "CorrelationClustering",
     "GcnLayer",
     "GcnWeights",
     "GnnFit",
     "GnnFitWeights",
+    "KMeansClustering",
     "LinearLayer",
+    "PrototypeAssignment",
     "RegionStats",
     "Rle",
     "affinity",
+    "assign",
     "available_isas",
     "connected_components",
+    "correlation_cluster",
     "default_threads",
     "gcn_forward",
     "get_isa",
     "get_threads",
     "gnn_fit",
+    "kmeans",
     "letterbox_xyxy",
     "preprocess",
     "reference",

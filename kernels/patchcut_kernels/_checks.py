@@ -38,14 +38,10 @@ def _array(
     view = _arrays.host_view(op, name, value)
     if view.ndim not in {text.count(",") + 1 for text in dims}:
         raise ValueError(f"[{op}] {name} must be {' or '.join(dims)}, got shape {view.shape}")
-    _dtype(op, name, view, dtypes)
-    return view
-
-
-def _dtype(op: str, name: str, view: npt.NDArray[Any], dtypes: Sequence[type[Any]]) -> None:
     if view.dtype not in dtypes:
         wanted = " or ".join(np.dtype(dtype).name for dtype in dtypes)
         raise TypeError(f"[{op}] {name} must be {wanted}, got {view.dtype}")
+    return view
 
 
 def shape(op: str, name: str, value: npt.NDArray[Any], expected: tuple[int, ...]) -> None:
@@ -65,22 +61,12 @@ def output(
 
     The caller gets back `value` itself, see `returned`.
     """
-    return _output(op, name, value, (dtype,), expected)
-
-
-def float_output(op: str, name: str, value: object, expected: tuple[int, ...]) -> npt.NDArray[Any]:
-    """`output` of float32 or float16; float32 where it is new."""
-    return _output(op, name, value, (np.float32, np.float16), expected)
-
-
-def _output(
-    op: str, name: str, value: object, dtypes: Sequence[type[Any]], expected: tuple[int, ...]
-) -> npt.NDArray[Any]:
     if value is None:
-        return np.empty(expected, dtypes[0])
+        return np.empty(expected, dtype)
     view = _arrays.writable_host_view(op, name, value)
     shape(op, name, view, expected)
-    _dtype(op, name, view, dtypes)
+    if view.dtype != dtype:
+        raise TypeError(f"[{op}] {name} must be {np.dtype(dtype).name}, got {view.dtype}")
     if not view.flags.writeable:
         raise ValueError(f"[{op}] {name} must be writable, got a read-only array")
     if not view.flags.c_contiguous:
@@ -91,6 +77,23 @@ def _output(
 def returned(value: object, result: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
     """What an op returns: the object that the caller gave as `out`, or the array that `output` made."""
     return result if value is None else cast("npt.NDArray[_Scalar]", value)
+
+
+def record(op: str, out: object, kind: type[Any], absent: Sequence[str] = ()) -> dict[str, Any]:
+    """The arrays of `out`, an op's result of several arrays, by name; nothing where it is None.
+
+    Those that the call does not make, `absent`, must be None, and no other.
+    """
+    if out is None:
+        return {}
+    if not isinstance(out, kind):
+        raise TypeError(f"[{op}] out must be {kind.__name__}, got {type(out).__name__}")
+    arrays: dict[str, Any] = vars(out)
+    for name, value in arrays.items():
+        if (value is None) != (name in absent):
+            wanted = "None" if name in absent else "an array"
+            raise TypeError(f"[{op}] out.{name} must be {wanted} here, got {type(value).__name__}")
+    return arrays
 
 
 def disjoint(op: str, out: npt.NDArray[Any], *inputs: npt.NDArray[Any] | None) -> None:

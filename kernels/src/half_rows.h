@@ -25,8 +25,7 @@ class FloatResult {
  public:
   FloatResult(const char* op, void* data, int32_t dtype, int64_t first, int64_t count);
   float* data() const { return data_; }
-  // Returns whether all halves are finite.
-  bool store();
+  void store();
 
  private:
   Scratch scratch_;

@@ -26,6 +26,24 @@ struct AdamWStep {
   float root_scale;  // (1 - beta2^t)^-1/2
 };
 
+// Nodes in clusters, for best_move.
+struct PartitionView {
+  int64_t nodes;           // a multiple of kNodePadding
+  int64_t clusters;        // those that have nodes
+  const int32_t* numbers;  // [clusters], ascending
+  const int32_t* sizes;    // by number
+  const int32_t* sums;     // [.., nodes], by number: the weights between a cluster and each node, added up
+  const int32_t* labels;   // [nodes], the number of each node's cluster
+  const int32_t* free;     // [nodes], -1 where a node may move, 0 where not
+  int32_t vacant;          // number of a new cluster; -1 where there may be none
+};
+
+struct NodeMove {
+  int32_t node;  // -1 where no node can move
+  int32_t target;
+  int32_t gain;
+};
+
 // The hot loops of one instruction set.
 struct SimdTable {
   const char* name;
@@ -41,10 +59,6 @@ struct SimdTable {
   float (*finish_affinity_tile)(const AffinityTile& tile);
 
   bool (*all_finite)(int64_t count, const float* x);
-  // IEEE half precision; every half is a float.
-  void (*half_to_float)(int64_t count, const uint16_t* halves, float* out);
-  // To the nearest, ties to even; returns whether all halves are finite.
-  bool (*float_to_half)(int64_t count, const float* x, uint16_t* halves);
   float (*sum)(int64_t count, const float* x);
   float (*sum_squares)(int64_t count, const float* x);
   // out = x * scale
@@ -94,9 +108,31 @@ struct SimdTable {
   // One step of AdamW with torch's betas and epsilon.
   void (*adamw_row)(int64_t count, const AdamWStep& step, const float* gradient, float* mean, float* square,
                     float* values);
+
+  // out[m, panel] = squared distances of the rows of a[m, depth] to the columns of packed[depth, panel].
+  void (*squared_distances)(int64_t m, int64_t depth, const float* a, const float* packed, float* out);
+  // Brings minima[panel] down to those of values[m, panel]; rows[panel] gets `first` and up, the first on a
+  // tie.
+  void (*lower_minima)(int64_t m, int32_t first, const float* values, float* minima, int32_t* rows);
+  // lowest = min(lowest, x); gives the sum of lowest.
+  float (*lower_row)(int64_t count, const float* x, float* lowest);
+  // from -= x, to += x; from may be null.
+  void (*move_row)(int64_t count, const float* x, double* from, double* to);
+
+  // out = (x + y) / 2
+  void (*average_rows)(int64_t count, const float* x, const float* y, float* out);
+  double (*sum_absolute)(int64_t count, const float* x);
+  // out = round(x * scale); out may be the memory of x.
+  void (*round_row)(int64_t count, const float* x, double scale, int32_t* out);
+  // from -= weights, to += weights; from may be null. count is a multiple of kNodePadding.
+  void (*move_weights)(int64_t count, const int32_t* weights, int32_t* from, int32_t* to);
+  // The move of a free node to another cluster that gains most or loses least: the first node, and the first
+  // of its clusters, on a tie. A new cluster has the sum 0 for every node that is not alone; it wins ties.
+  NodeMove (*best_move)(const PartitionView& partition);
 };
 
 constexpr int64_t kSpanPadding = 16;
+constexpr int64_t kNodePadding = 16;
 
 const SimdTable& simd();
 

@@ -12,8 +12,6 @@ void pack_transposed(int64_t rows, int64_t k, const float* a, int64_t lda, float
 float finish_affinity_tile(const AffinityTile& tile);
 
 bool all_finite(int64_t count, const float* x);
-void half_to_float(int64_t count, const uint16_t* halves, float* out);
-bool float_to_half(int64_t count, const float* x, uint16_t* halves);
 float sum(int64_t count, const float* x);
 float sum_squares(int64_t count, const float* x);
 void scale_row(int64_t count, const float* x, float scale, float* out);
@@ -41,5 +39,16 @@ void multiply_row(int64_t count, const float* x, const float* y, float* out);
 void dropout_row(int64_t count, uint64_t seed, uint64_t stream, uint64_t first, float dropout, float* kept);
 void adamw_row(int64_t count, const AdamWStep& step, const float* gradient, float* mean, float* square,
                float* values);
+
+void squared_distances(int64_t m, int64_t depth, const float* a, const float* packed, float* out);
+void lower_minima(int64_t m, int32_t first, const float* values, float* minima, int32_t* rows);
+float lower_row(int64_t count, const float* x, float* lowest);
+void move_row(int64_t count, const float* x, double* from, double* to);
+
+void average_rows(int64_t count, const float* x, const float* y, float* out);
+double sum_absolute(int64_t count, const float* x);
+void round_row(int64_t count, const float* x, double scale, int32_t* out);
+void move_weights(int64_t count, const int32_t* weights, int32_t* from, int32_t* to);
+NodeMove best_move(const PartitionView& partition);
 
 }  // namespace patchcut::PATCHCUT_ISA

@@ -15,8 +15,6 @@ const SimdTable table = {
     pack_transposed,
     finish_affinity_tile,
     all_finite,
-    half_to_float,
-    float_to_half,
     sum,
     sum_squares,
     scale_row,
@@ -36,6 +34,15 @@ const SimdTable table = {
     multiply_row,
     dropout_row,
     adamw_row,
+    squared_distances,
+    lower_minima,
+    lower_row,
+    move_row,
+    average_rows,
+    sum_absolute,
+    round_row,
+    move_weights,
+    best_move,
 };
 
 }  // namespace patchcut::PATCHCUT_ISA

@@ -71,9 +71,11 @@ def make_cases() -> dict[str, Case]:
     frame = rng.integers(0, 256, (13, 17, 3)).astype(np.uint8)
     return {
         "affinity": Case({"features": features}, {"out": np.empty((12, 12), np.float32)}),
+        "assign": Case({"features": features, "prototypes": features[:3].copy()}, {}),
         "connected_components": Case(
             {"label_map": labels}, {"out": np.empty_like(labels), "labels_out": np.empty_like(labels)}
         ),
+        "correlation_cluster": Case({"affinity": edges - 0.5}, {}),
         "gcn_forward": Case(
             {"features": features, "affinity": edges, "degrees": edges.sum(1)},
             {"out": np.empty((12, 3), np.float32)},
@@ -84,6 +86,7 @@ def make_cases() -> dict[str, Case]:
             {"out": np.empty((12, 3), np.float32), "losses_out": np.empty(10, np.float32)},
             {"k": 3},
         ),
+        "kmeans": Case({"points": features, "init": features[:3].copy()}, {}, {"k": 3}),
         "preprocess": Case(
             {"frames": frame},
             {"out": np.empty((3, 8, 8), np.float32)},
@@ -234,7 +237,7 @@ def test_a_tensor_that_cannot_be_lent_is_an_error():
 
 
 def test_checks_see_through_the_lender():
-    with pytest.raises(TypeError, match=r"^\[affinity\] features must be float32 or float16, got float64"):
+    with pytest.raises(TypeError, match=r"^\[affinity\] features must be float32, got float64"):
         pk.affinity(Lent(np.ones((4, 3))))
     with pytest.raises(ValueError, match=r"^\[affinity\] out must have shape \(4, 4\), got \(4, 3\)"):
         pk.affinity(GOOD, out=LentAsBefore(np.empty((4, 3), np.float32)))

@@ -205,6 +205,55 @@ PATCHCUT_API patchcut_status patchcut_gnn_fit(const void* features, int32_t dtyp
                                               const patchcut_gnn_fit_weights* weights, float* assignment,
                                               float* losses, const patchcut_context* context);
 
+/* ---- kmeans, correlation_cluster, assign: features and affinities to clusters ---------------------------
+ */
+
+typedef enum patchcut_metric {
+  PATCHCUT_EUCLIDEAN = 0,      /* squared distances */
+  PATCHCUT_COSINE_DISTANCE = 1 /* 1 - cosine: half squared distances of unit rows, unit centroids */
+} patchcut_metric;
+
+typedef struct patchcut_kmeans_params {
+  int64_t k;          /* 1 to n */
+  int32_t metric;     /* patchcut_metric */
+  int64_t iterations; /* at most, at least 1; ends where no label changes */
+  int64_t restarts;   /* at least 1; the run of the least inertia is kept */
+  uint64_t seed;
+} patchcut_kmeans_params;
+
+#define PATCHCUT_KMEANS_DEFAULTS {8, PATCHCUT_EUCLIDEAN, 100, 1, 0}
+
+/* points [batch, n, d] of `dtype`; init [batch, k, d], the first centroids, or null: greedy k-means++.
+ * labels [batch, n]; centroids [batch, k, d]; inertia [batch], distances to the own centroid, added up. */
+PATCHCUT_API patchcut_status patchcut_kmeans(const void* points, int32_t dtype, int64_t batch, int64_t n,
+                                             int64_t d, const patchcut_kmeans_params* params,
+                                             const float* init, int32_t* labels, float* centroids,
+                                             float* inertia, const patchcut_context* context);
+
+typedef struct patchcut_correlation_cluster_params {
+  int64_t max_clusters; /* at least 1; time and memory grow with it */
+  uint64_t seed;
+} patchcut_correlation_cluster_params;
+
+#define PATCHCUT_CORRELATION_CLUSTER_DEFAULTS {64, 0}
+
+/* affinity [batch, n, n] of `dtype`, signed; the weight of a pair is the mean of its two entries, the
+ * diagonal has no meaning. labels [batch, n], numbered by their first nodes; counts [batch], clusters found;
+ * objectives [batch], the weights of pairs within clusters, added up, which is what is maximised. */
+PATCHCUT_API patchcut_status patchcut_correlation_cluster(const void* affinity, int32_t dtype, int64_t batch,
+                                                          int64_t n,
+                                                          const patchcut_correlation_cluster_params* params,
+                                                          int32_t* labels, int32_t* counts, float* objectives,
+                                                          const patchcut_context* context);
+
+/* features [batch, n, d] of `dtype`; prototypes [c, d]. labels [batch, n], the prototype of the largest
+ * cosine; similarity [batch, n], that cosine; assignment [batch, n, c], softmax(cosine / temperature), or
+ * null: temperature then has no meaning. */
+PATCHCUT_API patchcut_status patchcut_assign(const void* features, int32_t dtype, int64_t batch, int64_t n,
+                                             int64_t d, const float* prototypes, int64_t c, float temperature,
+                                             int32_t* labels, float* similarity, float* assignment,
+                                             const patchcut_context* context);
+
 /* ---- upsample_argmax: assignments to label maps
  * ------------------------------------------------------------- */
 

@@ -3,6 +3,7 @@
 Arguments and results are those of the public op of the same name, without batches, `out` and checks.
 """
 
+from ._clusters import assign, correlation_cluster, kmeans
 from ._fit import draw_fit_weights, gnn_fit
 from ._images import area_matrix, content_xyxy, linear_matrix, preprocess
 from ._masks import (
@@ -22,12 +23,15 @@ from ._random import mix_bits, random_bits, uniform
 __all__ = [
     "affinity",
     "area_matrix",
+    "assign",
     "connected_components",
     "content_xyxy",
+    "correlation_cluster",
     "draw_fit_weights",
     "elu",
     "gcn_forward",
     "gnn_fit",
+    "kmeans",
     "linear_matrix",
     "mix_bits",
     "preprocess",

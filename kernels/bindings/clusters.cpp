@@ -1,0 +1,58 @@
+#include <nanobind/stl/optional.h>
+
+#include <optional>
+
+#include "bindings.h"
+
+namespace patchcut {
+namespace {
+
+void kmeans(const FloatInput<3>& points, const std::optional<Input<float, 3>>& init, bool cosine,
+            int64_t iterations, int64_t restarts, uint64_t seed, const Array<int32_t, 2>& labels,
+            const Array<float, 3>& centroids, const Array<float, 1>& inertia,
+            const patchcut_context& context) {
+  const patchcut_kmeans_params params{extent(centroids, 1),
+                                      cosine ? PATCHCUT_COSINE_DISTANCE : PATCHCUT_EUCLIDEAN, iterations,
+                                      restarts, seed};
+  run([&] {
+    return patchcut_kmeans(points.data(), dtype_of(points), extent(points, 0), extent(points, 1),
+                           extent(points, 2), &params, data_or_null(init), labels.data(), centroids.data(),
+                           inertia.data(), &context);
+  });
+}
+
+void correlation_cluster(const FloatInput<3>& affinity, int64_t max_clusters, uint64_t seed,
+                         const Array<int32_t, 2>& labels, const Array<int32_t, 1>& counts,
+                         const Array<float, 1>& objectives, const patchcut_context& context) {
+  const patchcut_correlation_cluster_params params{max_clusters, seed};
+  run([&] {
+    return patchcut_correlation_cluster(affinity.data(), dtype_of(affinity), extent(affinity, 0),
+                                        extent(affinity, 1), &params, labels.data(), counts.data(),
+                                        objectives.data(), &context);
+  });
+}
+
+void assign(const FloatInput<3>& features, const Input<float, 2>& prototypes, float temperature,
+            const Array<int32_t, 2>& labels, const Array<float, 2>& similarity,
+            const std::optional<Array<float, 3>>& assignment, const patchcut_context& context) {
+  run([&] {
+    return patchcut_assign(features.data(), dtype_of(features), extent(features, 0), extent(features, 1),
+                           extent(features, 2), prototypes.data(), extent(prototypes, 0), temperature,
+                           labels.data(), similarity.data(), data_or_null(assignment), &context);
+  });
+}
+
+}  // namespace
+
+void bind_clusters(nb::module_& module) {
+  module.def("kmeans", &kmeans, nb::arg("points"), nb::arg("init").none(), nb::arg("cosine"),
+             nb::arg("iterations"), nb::arg("restarts"), nb::arg("seed"), nb::arg("labels"),
+             nb::arg("centroids"), nb::arg("inertia"), nb::arg("context"));
+  module.def("correlation_cluster", &correlation_cluster, nb::arg("affinity"), nb::arg("max_clusters"),
+             nb::arg("seed"), nb::arg("labels"), nb::arg("counts"), nb::arg("objectives"),
+             nb::arg("context"));
+  module.def("assign", &assign, nb::arg("features"), nb::arg("prototypes"), nb::arg("temperature"),
+             nb::arg("labels"), nb::arg("similarity"), nb::arg("assignment").none(), nb::arg("context"));
+}
+
+}  // namespace patchcut

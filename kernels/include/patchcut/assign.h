@@ -1,0 +1,18 @@
+#pragma once
+
+#include <cstdint>
+
+namespace patchcut {
+
+// Cosines of features to prototypes; a zero row has cosine 0. Throws std::invalid_argument where either is
+// not finite.
+void assign_cpu(const float* features,  // [n, d]
+                int64_t n, int64_t d,
+                const float* prototypes,  // [c, d]
+                int64_t c,
+                float temperature,   // above 0; no meaning without assignment
+                int32_t* labels,     // [n], the largest cosine, the first on a tie
+                float* similarity,   // [n], that cosine
+                float* assignment);  // [n, c], softmax(cosine / temperature), or null
+
+}  // namespace patchcut

@@ -1,0 +1,23 @@
+#pragma once
+
+#include <cstdint>
+
+namespace patchcut {
+
+struct KMeansParams {
+  int64_t k = 8;
+  bool cosine = false;       // unit rows and centroids; distances are half squared, 1 - cosine
+  int64_t iterations = 100;  // at most; ends where no label changes
+  int64_t restarts = 1;      // the run of the least inertia is kept
+  uint64_t seed = 0;
+};
+
+// Throws std::invalid_argument where arrays are not finite, or squared distances overflow.
+void kmeans_cpu(const float* points,  // [n, d]
+                int64_t n, int64_t d, const KMeansParams& params,
+                const float* init,  // [k, d], or null: greedy k-means++
+                int32_t* labels,    // [n]
+                float* centroids,   // [k, d]
+                float* inertia);    // [1], all points' distances to their centroids, added up
+
+}  // namespace patchcut

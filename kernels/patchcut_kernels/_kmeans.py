@@ -1,0 +1,109 @@
+"""Points to clusters around means."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _C, _checks
+from ._arrays import Array
+
+Metric = Literal["euclidean", "cosine"]
+
+_OP = "kmeans"
+_Float = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class KMeansClustering:
+    """n points in k clusters; a batch is one more dimension in front.
+
+    Args:
+        labels: [n] int32, the cluster of each point.
+        centroids: [k, d] float32, the mean of each cluster's points; of length 1 for "cosine".
+        inertia: [] float32, the distances of all points to their own centroid, added up.
+    """
+
+    labels: npt.NDArray[np.int32]
+    centroids: _Float
+    inertia: _Float
+
+
+def kmeans(
+    points: Array,
+    k: int,
+    *,
+    metric: Metric = "euclidean",
+    iterations: int = 100,
+    restarts: int = 1,
+    seed: int = 0,
+    init: Literal["k-means++"] | Array = "k-means++",
+    out: KMeansClustering | None = None,
+) -> KMeansClustering:
+    """Clusters of the least distance of points to their cluster's mean, as far as Lloyd's algorithm finds it.
+
+    Args:
+        points: [n, d] or [b, n, d] float32 or float16, finite, n at least 1.
+        k: clusters, 1 to n. Where there are fewer distinct points, clusters stay empty.
+        metric: "euclidean" for squared distances; "cosine" for 1 - cosine, on unit rows and centroids; a zero
+            row is as far from all.
+        iterations: updates of the means, at most; it ends where no label changes.
+        restarts: how often it begins anew; the run of the least inertia is kept.
+        seed: of the draws, 0 to 2^64 - 1; equal seeds give equal results on every device.
+        init: "k-means++", or [k, d] or [b, k, d] float32, the first centroids; then restarts must be 1.
+        out: contiguous arrays to write; returned.
+    Returns:
+        KMeansClustering.
+    Raises:
+        TypeError: "[kmeans] points must be float32 or float16, got float64".
+        ValueError: "[kmeans] k must be 1 to 256, got 300".
+        ValueError: "[kmeans] points overflow: ...", where squared distances leave float32.
+    Greedy k-means++ (Arthur and Vassilvitskii 2007, section 4) with 2 + log(k) candidates for each centroid,
+    then Lloyd (1982). An empty cluster takes the point that is farthest from its centroid. "cosine" is
+    spherical k-means (Dhillon and Modha 2001); half the squared distance of unit rows is 1 - cosine.
+    """
+    rows = _checks.floats(_OP, "points", points, ("[n, d]", "[b, n, d]"))
+    *batch, n, d = rows.shape
+    if n == 0 or d == 0:
+        raise ValueError(f"[{_OP}] points must have at least one row and column, got shape {rows.shape}")
+    k = _checks.integer(_OP, "k", k, 1, n)
+    _checks.choice(_OP, "metric", metric, ("euclidean", "cosine"))
+    iterations = _checks.integer(_OP, "iterations", iterations, 1, 2**63 - 1)
+    restarts = _checks.integer(_OP, "restarts", restarts, 1, 2**63 - 1)
+    seed = _checks.integer(_OP, "seed", seed, 0, 2**64 - 1)
+    first = _first_centroids(init, (*batch, k, d), restarts)
+    given = _checks.record(_OP, out, KMeansClustering)
+    labels = _checks.output(_OP, "out.labels", given.get("labels"), np.int32, (*batch, n))
+    centroids = _checks.output(_OP, "out.centroids", given.get("centroids"), np.float32, (*batch, k, d))
+    inertia = _checks.output(_OP, "out.inertia", given.get("inertia"), np.float32, tuple(batch))
+    for result in (labels, centroids, inertia):
+        _checks.disjoint(_OP, result, rows, first)
+    items = math.prod(batch)
+    _C.kmeans(
+        np.ascontiguousarray(rows).reshape(items, n, d),
+        None if first is None else np.ascontiguousarray(first).reshape(items, k, d),
+        metric == "cosine",
+        iterations,
+        restarts,
+        seed,
+        labels.reshape(items, n),
+        centroids.reshape(items, k, d),
+        inertia.reshape(items),
+        _checks.CPU,
+    )
+    return KMeansClustering(labels, centroids, inertia) if out is None else out
+
+
+def _first_centroids(init: object, shape: tuple[int, ...], restarts: int) -> _Float | None:
+    if isinstance(init, str):
+        _checks.choice(_OP, "init", init, ("k-means++",))
+        return None
+    first = _checks.array(_OP, "init", init, np.float32, ("[k, d]", "[b, k, d]"))
+    _checks.shape(_OP, "init", first, shape)
+    if restarts != 1:
+        raise ValueError(f"[{_OP}] restarts must be 1 where init is given, got {restarts}")
+    return first
