@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 _Float = npt.NDArray[np.float32]
-_Features = npt.NDArray[np.float32 | np.float16]
+_FloatOrHalf = npt.NDArray[np.float32 | np.float16]
 _Int = npt.NDArray[np.int32]
 
 def default_threads(root: str) -> int: ...
@@ -30,8 +30,8 @@ def preprocess(
     /,
 ) -> None: ...
 def affinity(
-    features: _Float,
-    out: _Float,
+    features: _FloatOrHalf,
+    out: _FloatOrHalf,
     degrees: _Float | None,
     cosine: bool,
     signed_mode: bool,
@@ -56,8 +56,8 @@ class PackedGcn:
     def isa(self) -> str: ...
 
 def gcn_forward(
-    features: _Float,
-    affinity: _Float | None,
+    features: _FloatOrHalf,
+    affinity: _FloatOrHalf | None,
     degrees: _Float | None,
     out: _Float,
     weights: PackedGcn,
@@ -76,7 +76,7 @@ def gnn_fit(
     context: Context,
 ) -> None: ...
 def kmeans(
-    points: _Features,
+    points: _FloatOrHalf,
     init: _Float | None,
     cosine: bool,
     iterations: int,
@@ -88,7 +88,7 @@ def kmeans(
     context: Context,
 ) -> None: ...
 def correlation_cluster(
-    affinity: _Features,
+    affinity: _FloatOrHalf,
     max_clusters: int,
     seed: int,
     labels: _Int,
@@ -97,7 +97,7 @@ def correlation_cluster(
     context: Context,
 ) -> None: ...
 def assign(
-    features: _Features,
+    features: _FloatOrHalf,
     prototypes: _Float,
     temperature: float,
     labels: _Int,

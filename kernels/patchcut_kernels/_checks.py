@@ -38,10 +38,14 @@ def _array(
     view = _arrays.host_view(op, name, value)
     if view.ndim not in {text.count(",") + 1 for text in dims}:
         raise ValueError(f"[{op}] {name} must be {' or '.join(dims)}, got shape {view.shape}")
+    _dtype(op, name, view, dtypes)
+    return view
+
+
+def _dtype(op: str, name: str, view: npt.NDArray[Any], dtypes: Sequence[type[Any]]) -> None:
     if view.dtype not in dtypes:
         wanted = " or ".join(np.dtype(dtype).name for dtype in dtypes)
         raise TypeError(f"[{op}] {name} must be {wanted}, got {view.dtype}")
-    return view
 
 
 def shape(op: str, name: str, value: npt.NDArray[Any], expected: tuple[int, ...]) -> None:
@@ -61,12 +65,22 @@ def output(
 
     The caller gets back `value` itself, see `returned`.
     """
+    return _output(op, name, value, (dtype,), expected)
+
+
+def float_output(op: str, name: str, value: object, expected: tuple[int, ...]) -> npt.NDArray[Any]:
+    """`output` of float32 or float16; float32 where it is new."""
+    return _output(op, name, value, (np.float32, np.float16), expected)
+
+
+def _output(
+    op: str, name: str, value: object, dtypes: Sequence[type[Any]], expected: tuple[int, ...]
+) -> npt.NDArray[Any]:
     if value is None:
-        return np.empty(expected, dtype)
+        return np.empty(expected, dtypes[0])
     view = _arrays.writable_host_view(op, name, value)
     shape(op, name, view, expected)
-    if view.dtype != dtype:
-        raise TypeError(f"[{op}] {name} must be {np.dtype(dtype).name}, got {view.dtype}")
+    _dtype(op, name, view, dtypes)
     if not view.flags.writeable:
         raise ValueError(f"[{op}] {name} must be writable, got a read-only array")
     if not view.flags.c_contiguous:

@@ -24,8 +24,9 @@ def gcn_forward(
     """Assignment of patches to clusters by a trained graph network.
 
     Args:
-        features: [n, d] or [b, n, d] float32, finite.
-        affinity: [n, n] or [b, n, n] float32, edge weights W; None where `weights` has no graph layers.
+        features: [n, d] or [b, n, d] float32 or float16, finite.
+        affinity: [n, n] or [b, n, n] float32 or float16, edge weights W; None where `weights` has no graph
+            layers.
         weights: the trained network.
         degrees: [n] or [b, n] float32, row sums of `affinity` if they are known; saves one reading of it.
         out: [n, k] or [b, n, k] float32, contiguous; written and returned.
@@ -38,15 +39,15 @@ def gcn_forward(
     layer, then the linear layers and a softmax. Kipf and Welling (1609.02907), equation 2, with edge weights
     as in DeepCut (2212.05853), section 3.
     """
-    features = _checks.array(_OP, "features", features, np.float32, ("[n, d]", "[b, n, d]"))
+    features = _checks.floats(_OP, "features", features, ("[n, d]", "[b, n, d]"))
     if not isinstance(weights, GcnWeights):
         raise TypeError(f"[{_OP}] weights must be GcnWeights, got {type(weights).__name__}")
     *batch, n, d = features.shape
     if d != weights.d:
         raise ValueError(f"[{_OP}] features must have {weights.d} columns, got shape {features.shape}")
-    edges: _Array | None = None
+    edges: npt.NDArray[np.float32 | np.float16] | None = None
     if affinity is not None:
-        edges = _checks.array(_OP, "affinity", affinity, np.float32, ("[n, n]", "[b, n, n]"))
+        edges = _checks.floats(_OP, "affinity", affinity, ("[n, n]", "[b, n, n]"))
         _checks.shape(_OP, "affinity", edges, (*batch, n, n))
     elif weights.layers:
         raise TypeError(f"[{_OP}] affinity must be an array where there are graph layers, got None")

@@ -49,7 +49,7 @@ patchcut_status patchcut_affinity(const void* features, int32_t dtype, int64_t b
       FloatResult result(kOp, affinity, affinity_dtype, b * n * n, n * n);
       affinity_cpu(item.data(), n, d, settings, result.data(),
                    degrees == nullptr ? nullptr : degrees + b * n);
-      result.store();
+      require(result.store(), kOp, "features overflow: affinities must fit float16, got 65520 or more");
     }
   });
 }

@@ -25,7 +25,8 @@ class FloatResult {
  public:
   FloatResult(const char* op, void* data, int32_t dtype, int64_t first, int64_t count);
   float* data() const { return data_; }
-  void store();
+  // Returns whether all halves are finite.
+  bool store();
 
  private:
   Scratch scratch_;

@@ -59,6 +59,10 @@ struct SimdTable {
   float (*finish_affinity_tile)(const AffinityTile& tile);
 
   bool (*all_finite)(int64_t count, const float* x);
+  // IEEE half precision; every half is a float.
+  void (*half_to_float)(int64_t count, const uint16_t* halves, float* out);
+  // To the nearest, ties to even; returns whether all halves are finite.
+  bool (*float_to_half)(int64_t count, const float* x, uint16_t* halves);
   float (*sum)(int64_t count, const float* x);
   float (*sum_squares)(int64_t count, const float* x);
   // out = x * scale

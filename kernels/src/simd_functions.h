@@ -12,6 +12,8 @@ void pack_transposed(int64_t rows, int64_t k, const float* a, int64_t lda, float
 float finish_affinity_tile(const AffinityTile& tile);
 
 bool all_finite(int64_t count, const float* x);
+void half_to_float(int64_t count, const uint16_t* halves, float* out);
+bool float_to_half(int64_t count, const float* x, uint16_t* halves);
 float sum(int64_t count, const float* x);
 float sum_squares(int64_t count, const float* x);
 void scale_row(int64_t count, const float* x, float scale, float* out);

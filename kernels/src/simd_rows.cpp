@@ -16,11 +16,58 @@ float accumulate(int64_t count, const float* x, const Term& term) {
   return add_lanes((total[0] + total[1]) + (total[2] + total[3]));
 }
 
+constexpr int32_t kRebias = (127 - 15) << 23;  // of the exponent, from half to float
+constexpr int32_t kHalfInfinity = 0x477ff000;  // bits of 65520, from where halves are infinite
+
+// Subnormal halves are normal floats; the largest exponent stands for infinities and NaN in both.
+inline Vec widen(HalfVec halves) {
+  const IntVec bits = __builtin_convertvector(halves, IntVec);
+  const IntVec magnitude = bits & 0x7fff;
+  const IntVec subnormal = reinterpret_cast<IntVec>(__builtin_convertvector(magnitude, Vec) * 0x1p-24f);
+  IntVec wide = (magnitude << 13) + kRebias;
+  wide = magnitude >= 0x7c00 ? wide + kRebias : wide;
+  wide = magnitude < 0x0400 ? subnormal : wide;
+  return reinterpret_cast<Vec>(wide | (bits & 0x8000) << 16);
+}
+
+inline IntVec magnitude_bits(Vec x) { return reinterpret_cast<IntVec>(x) & 0x7fffffff; }
+
+// To the nearest, ties to even. Adding 0.5 rounds at 2^-24, the step of
+// subnormal halves.
+inline HalfVec narrow(Vec x) {
+  const IntVec magnitude = magnitude_bits(x);
+  const IntVec subnormal = reinterpret_cast<IntVec>(reinterpret_cast<Vec>(magnitude) + 0.5f) - 0x3f000000;
+  const IntVec rebiased = magnitude - kRebias;
+  IntVec half = (rebiased + 0x0fff + ((rebiased >> 13) & 1)) >> 13;
+  half = magnitude < 0x38800000 ? subnormal : half;
+  half = magnitude >= kHalfInfinity ? IntVec{} + 0x7c00 : half;
+  half = magnitude > 0x7f800000 ? IntVec{} + 0x7e00 : half;
+  return __builtin_convertvector(half | ((reinterpret_cast<IntVec>(x) >> 16) & 0x8000), HalfVec);
+}
+
 }  // namespace
 
 bool all_finite(int64_t count, const float* x) {
   // 0 * x is 0 for finite x and NaN otherwise.
   return accumulate(count, x, [](Vec v) { return v * 0.0f; }) == 0.0f;
+}
+
+void half_to_float(int64_t count, const uint16_t* halves, float* out) {
+  for_each_vector(count, [&](int64_t i, auto get, auto put) { put(out + i, widen(get(halves + i))); });
+}
+
+bool float_to_half(int64_t count, const float* x, uint16_t* halves) {
+  IntVec largest{};
+  for_each_vector(count, [&](int64_t i, auto get, auto put) {
+    const Vec v = get(x + i);
+    const IntVec magnitude = magnitude_bits(v);
+    largest = magnitude > largest ? magnitude : largest;
+    put(halves + i, narrow(v));
+  });
+  for (int lane = 0; lane < kLanes; ++lane) {
+    if (largest[lane] >= kHalfInfinity) return false;
+  }
+  return true;
 }
 
 float sum(int64_t count, const float* x) {

@@ -15,6 +15,8 @@ const SimdTable table = {
     pack_transposed,
     finish_affinity_tile,
     all_finite,
+    half_to_float,
+    float_to_half,
     sum,
     sum_squares,
     scale_row,

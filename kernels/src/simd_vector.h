@@ -33,9 +33,16 @@ constexpr int kPanel = kPanelVectors * kLanes;
 typedef float Vec __attribute__((vector_size(kLanes * sizeof(float))));
 typedef int32_t IntVec __attribute__((vector_size(kLanes * sizeof(int32_t))));
 typedef double DoubleVec __attribute__((vector_size(kLanes * sizeof(double))));
+typedef uint16_t HalfVec __attribute__((vector_size(kLanes * sizeof(uint16_t))));
 
 inline Vec load(const float* x) {
   Vec v;
+  __builtin_memcpy(&v, x, sizeof(v));
+  return v;
+}
+
+inline HalfVec load(const uint16_t* x) {
+  HalfVec v;
   __builtin_memcpy(&v, x, sizeof(v));
   return v;
 }
@@ -49,6 +56,7 @@ inline IntVec load_int(const int32_t* x) {
 }
 
 inline void store_int(int32_t* x, IntVec v) { __builtin_memcpy(x, &v, sizeof(v)); }
+inline void store(uint16_t* x, HalfVec v) { __builtin_memcpy(x, &v, sizeof(v)); }
 
 inline Vec load_first(const float* x, int64_t count) {
   Vec v{};
@@ -56,20 +64,29 @@ inline Vec load_first(const float* x, int64_t count) {
   return v;
 }
 
-inline void store_first(float* x, Vec v, int64_t count) {
-  __builtin_memcpy(x, &v, static_cast<uint64_t>(count) * sizeof(float));
+inline HalfVec load_first(const uint16_t* x, int64_t count) {
+  HalfVec v{};
+  __builtin_memcpy(&v, x, static_cast<uint64_t>(count) * sizeof(uint16_t));
+  return v;
+}
+
+template <class Scalar, class AnyVec>
+inline void store_first(Scalar* x, AnyVec v, int64_t count) {
+  __builtin_memcpy(x, &v, static_cast<uint64_t>(count) * sizeof(Scalar));
 }
 
 // Calls step(i, load, store) for each vector of [0, count), the last one partial.
 template <class Step>
 inline void for_each_vector(int64_t count, const Step& step) {
   int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) step(i, load, store);
+  for (; i + kLanes <= count; i += kLanes) {
+    step(i, [](const auto* x) { return load(x); }, [](auto* x, auto v) { store(x, v); });
+  }
   const int64_t rest = count - i;
   if (rest == 0) return;
   step(
-      i, [rest](const float* x) { return load_first(x, rest); },
-      [rest](float* x, Vec v) { store_first(x, v, rest); });
+      i, [rest](const auto* x) { return load_first(x, rest); },
+      [rest](auto* x, auto v) { store_first(x, v, rest); });
 }
 
 inline float add_lanes(Vec v) {

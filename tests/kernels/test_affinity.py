@@ -39,6 +39,21 @@ def test_real_size(isa, rng, assert_close):
     assert_close("degrees", degrees, want.sum(1))
 
 
+@pytest.mark.parametrize("mode", ["ncut", "cc"])
+def test_half_features_and_out(isa, rng, assert_close, mode):
+    features = np.stack([clustered(rng, 70, 33) for _ in range(2)]).astype(np.float16)
+    want, want_degrees = pk.affinity(features.astype(np.float32), mode=mode, return_degrees=True)
+    assert_close("affinity", want[1], reference.affinity(features[1], mode=mode))
+    got, degrees = pk.affinity(features, mode=mode, return_degrees=True)
+    np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(degrees, want_degrees)
+    out = np.empty((2, 70, 70), np.float16)
+    got, degrees = pk.affinity(features, mode=mode, return_degrees=True, out=out)
+    assert got is out
+    np.testing.assert_array_equal(out, want.astype(np.float16))
+    np.testing.assert_array_equal(degrees, want_degrees)
+
+
 def test_threshold(isa, rng):
     features = clustered(rng, 130, 64)
     similarity = reference.affinity(features)
@@ -179,7 +194,7 @@ GOOD = np.ones((4, 3), np.float32)
             r"features must be \[n, d\] or \[b, n, d\], got shape \(3,\)",
         ),
         (np.ones((3, 0), np.float32), {}, ValueError, "features must have at least one column"),
-        (np.ones((3, 2)), {}, TypeError, "features must be float32, got float64"),
+        (np.ones((3, 2)), {}, TypeError, "features must be float32 or float16, got float64"),
         (GOOD, {"kind": "l2"}, ValueError, "kind must be 'cosine' or 'dot', got 'l2'"),
         (GOOD, {"mode": "x"}, ValueError, "mode must be 'ncut' or 'cc', got 'x'"),
         (GOOD, {"threshold": -0.1}, ValueError, "threshold must be at least 0"),
@@ -194,7 +209,7 @@ GOOD = np.ones((4, 3), np.float32)
         (GOOD, {"alpha": float("nan")}, ValueError, "alpha must be above 0"),
         (GOOD, {"out": [0]}, TypeError, "out must be an array"),
         (GOOD, {"out": np.empty((4, 3), np.float32)}, ValueError, r"out must have shape \(4, 4\)"),
-        (GOOD, {"out": np.empty((4, 4))}, TypeError, "out must be float32, got float64"),
+        (GOOD, {"out": np.empty((4, 4))}, TypeError, "out must be float32 or float16, got float64"),
         (GOOD, {"out": np.empty((4, 4), np.float32).T}, ValueError, "out must be C-contiguous"),
         (GOOD, {"out": np.broadcast_to(np.float32(0), (4, 4))}, ValueError, "out must be writable"),
     ],

@@ -237,7 +237,7 @@ def test_a_tensor_that_cannot_be_lent_is_an_error():
 
 
 def test_checks_see_through_the_lender():
-    with pytest.raises(TypeError, match=r"^\[affinity\] features must be float32, got float64"):
+    with pytest.raises(TypeError, match=r"^\[affinity\] features must be float32 or float16, got float64"):
         pk.affinity(Lent(np.ones((4, 3))))
     with pytest.raises(ValueError, match=r"^\[affinity\] out must have shape \(4, 4\), got \(4, 3\)"):
         pk.affinity(GOOD, out=LentAsBefore(np.empty((4, 3), np.float32)))

@@ -82,6 +82,19 @@ def test_matches_torch_geometric(isa, rng, assert_close):
     assert_close("gcn_forward", pk.gcn_forward(features, edges, weights), want)
 
 
+def test_half_features_and_affinity(isa, rng, assert_close):
+    features, edges = (array.astype(np.float16) for array in graph(rng, 70, 33))
+    weights = random_weights(rng, 33, [16], [8, 3])
+    want = pk.gcn_forward(features.astype(np.float32), edges.astype(np.float32), weights)
+    assert_close("gcn_forward", want, reference.gcn_forward(features, edges, weights))
+    np.testing.assert_array_equal(pk.gcn_forward(features, edges, weights), want)
+    np.testing.assert_array_equal(pk.gcn_forward(features, edges.astype(np.float32), weights), want)
+    two = np.stack([edges, edges[::-1, ::-1]])
+    batch = pk.gcn_forward(np.stack([features, features[::-1]]), two, weights)
+    np.testing.assert_array_equal(batch[0], want)
+    np.testing.assert_allclose(batch[1, ::-1], want, atol=1e-5)
+
+
 def test_edge_weights_matter(isa, rng):
     features, edges = graph(rng, 80, 16)
     weights = random_weights(rng, 16, [8], [3], root=False)
