@@ -52,6 +52,7 @@ void run(const Call& call) {
   raise_on(status);
 }
 
+void bind_cuda(nb::module_& module);
 void bind_fit(nb::module_& module);
 void bind_images(nb::module_& module);
 void bind_nodes(nb::module_& module);

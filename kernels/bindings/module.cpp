@@ -77,6 +77,7 @@ NB_MODULE(_C, module) {
   module.def("get_isa", &get_isa, "The instruction set in use: PATCHCUT_ISA, else the fastest available.");
   module.def("set_isa", &set_isa, "Chooses one of available_isas().");
   bind_context(module);
+  bind_cuda(module);
   bind_images(module);
   bind_nodes(module);
   bind_clusters(module);

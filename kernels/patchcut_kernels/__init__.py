@@ -3,7 +3,7 @@
 `patchcut_kernels.reference` holds the same ops in plain numpy; it is the specification.
 """
 
-from . import reference
+from . import cuda, reference
 from ._affinity import affinity
 from ._assign import PrototypeAssignment, assign
 from ._C import available_isas, get_isa, set_isa
@@ -38,6 +38,7 @@ __all__ = [
     "available_isas",
     "connected_components",
     "correlation_cluster",
+    "cuda",
     "default_threads",
     "gcn_forward",
     "get_isa",

@@ -8,7 +8,7 @@ from typing import Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _checks
+from . import _C, _checks, _place
 from ._arrays import Array
 
 Kind = Literal["cosine", "dot"]
@@ -28,6 +28,8 @@ def affinity(
     alpha: float = ...,
     out: Array | None = ...,
     return_degrees: Literal[False] = ...,
+    workspace: Array | None = ...,
+    stream: object = ...,
 ) -> _Array: ...
 @overload
 def affinity(
@@ -38,7 +40,9 @@ def affinity(
     threshold: float = ...,
     alpha: float = ...,
     out: Array | None = ...,
-    return_degrees: Literal[True],
+    return_degrees: Literal[True] | Array,
+    workspace: Array | None = ...,
+    stream: object = ...,
 ) -> tuple[_Array, _Array]: ...
 def affinity(
     features: Array,
@@ -48,7 +52,9 @@ def affinity(
     threshold: float = 0.0,
     alpha: float = 3.0,
     out: Array | None = None,
-    return_degrees: bool = False,
+    return_degrees: bool | Array = False,
+    workspace: Array | None = None,
+    stream: object = None,
 ) -> _Array | tuple[_Array, _Array]:
     """Pairwise affinity of patch features.
 
@@ -60,9 +66,15 @@ def affinity(
         alpha: "cc" only, above 0: the larger, the fewer clusters.
         out: [n, n] or [b, n, n] float32 or float16, contiguous; written and returned. Either is computed in
             float32.
-        return_degrees: also return the row sums, which cost nothing here.
+        return_degrees: True to also return the row sums, which cost nothing here; or [n] or [b, n] float32,
+            contiguous, to have them written there and returned.
+        workspace: [bytes] uint8 on CUDA, for what the op keeps meanwhile; taken from the stream's pool where
+            None. One that is too small is an error that says how much is needed.
+        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
+            the arrays name, else the legacy default stream.
     Returns:
-        [n, n] or [b, n, n] float32, or `out`, exactly symmetric; "cosine" with "ncut" lies in [0, 1].
+        [n, n] or [b, n, n], float32 unless `out` is float16, exactly symmetric; "cosine" with "ncut" lies in
+        [0, 1].
         With `return_degrees` a pair, the second [n] or [b, n] float32.
     Raises:
         TypeError: "[affinity] features must be float32 or float16, got float64".
@@ -79,19 +91,24 @@ def affinity(
     if not (math.isfinite(threshold) and threshold >= 0):
         raise ValueError(f"[{_OP}] threshold must be at least 0, got {threshold}")
     alpha = _checks.inverse(_OP, "alpha", alpha)
-    result = _checks.float_output(_OP, "out", out, (*batch, n, n))
+    place = _place.place(_OP, stream, workspace, features=features)
+    result = _checks.float_output(_OP, "out", out, (*batch, n, n), place)
     _checks.disjoint(_OP, result, features)
-    degrees = np.empty((*batch, n), np.float32) if return_degrees else None
+    degrees, degrees_out = _checks.optional_output(
+        _OP, "return_degrees", return_degrees, np.float32, (*batch, n), place
+    )
+    if degrees is not None:
+        _checks.disjoint(_OP, degrees, result, features)
     if result.size:
         _C.affinity(
-            np.ascontiguousarray(features).reshape(-1, n, d),
-            result.reshape(-1, n, n),
-            None if degrees is None else degrees.reshape(-1, n),
+            _checks.native(_OP, "features", features, -1, n, d),
+            _checks.native(_OP, "out", result, -1, n, n),
+            _checks.native(_OP, "return_degrees", degrees, -1, n),
             kind == "cosine",
             mode == "cc",
             float(threshold),
             alpha,
-            _checks.CPU,
+            place.context,
         )
     result = _checks.returned(out, result)
-    return result if degrees is None else (result, degrees)
+    return result if degrees is None else (result, _checks.returned(degrees_out, degrees))

@@ -8,44 +8,47 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _arrays
+from . import _arrays
+from ._device_array import DeviceArray
+from ._place import HOST, Place, device_name
 
-# Where an op runs whose arrays lie in host memory.
-CPU = _C.Context(0, 0, 0, 0, 0)
+# What an op is told that runs on the CPU alone.
+CPU = HOST.context
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
+Dtypes = type[_Scalar] | tuple[type[_Scalar], ...]
+
+_FLOATS: tuple[type[Any], ...] = (np.float32, np.float16)
+
+
+def _require_dtype(op: str, name: str, value: npt.NDArray[Any], dtypes: Dtypes[Any]) -> None:
+    allowed = dtypes if isinstance(dtypes, tuple) else (dtypes,)
+    if value.dtype not in allowed:
+        names = " or ".join(np.dtype(dtype).name for dtype in allowed)
+        raise TypeError(f"[{op}] {name} must be {names}, got {value.dtype}")
 
 
 def array(
     op: str,
     name: str,
     value: object,
-    dtype: type[_Scalar],
+    dtype: Dtypes[_Scalar],
     dims: Sequence[str],
 ) -> npt.NDArray[_Scalar]:
-    """`value`'s own memory as a numpy array of `dtype` with one of the shapes in `dims`, such as "[n, d]"."""
-    return _array(op, name, value, (dtype,), dims)
+    """`value`'s own memory as an array of `dtype` with one of the shapes in `dims`, such as "[n, d]".
+
+    A numpy array, or a `DeviceArray` where `value` lies on CUDA.
+    """
+    view = cast("npt.NDArray[_Scalar]", _arrays.view(op, name, value))
+    if view.ndim not in {text.count(",") + 1 for text in dims}:
+        raise ValueError(f"[{op}] {name} must be {' or '.join(dims)}, got shape {view.shape}")
+    _require_dtype(op, name, view, dtype)
+    return view
 
 
 def floats(op: str, name: str, value: object, dims: Sequence[str]) -> npt.NDArray[np.float32 | np.float16]:
     """`array` of float32 or float16; kernels compute in float32 either way."""
-    return _array(op, name, value, (np.float32, np.float16), dims)
-
-
-def _array(
-    op: str, name: str, value: object, dtypes: Sequence[type[Any]], dims: Sequence[str]
-) -> npt.NDArray[Any]:
-    view = _arrays.host_view(op, name, value)
-    if view.ndim not in {text.count(",") + 1 for text in dims}:
-        raise ValueError(f"[{op}] {name} must be {' or '.join(dims)}, got shape {view.shape}")
-    _dtype(op, name, view, dtypes)
-    return view
-
-
-def _dtype(op: str, name: str, view: npt.NDArray[Any], dtypes: Sequence[type[Any]]) -> None:
-    if view.dtype not in dtypes:
-        wanted = " or ".join(np.dtype(dtype).name for dtype in dtypes)
-        raise TypeError(f"[{op}] {name} must be {wanted}, got {view.dtype}")
+    return array(op, name, value, _FLOATS, dims)
 
 
 def shape(op: str, name: str, value: npt.NDArray[Any], expected: tuple[int, ...]) -> None:
@@ -58,34 +61,67 @@ def output(
     op: str,
     name: str,
     value: object,
-    dtype: type[_Scalar],
+    dtype: Dtypes[_Scalar],
     expected: tuple[int, ...],
+    place: Place = HOST,
 ) -> npt.NDArray[_Scalar]:
     """`value`'s own memory, writable, contiguous and of the expected shape; a new array where it is None.
 
-    The caller gets back `value` itself, see `returned`.
+    It lies where `place` is. A new array is of the first dtype. The caller gets back `value` itself, see
+    `returned`.
     """
-    return _output(op, name, value, (dtype,), expected)
-
-
-def float_output(op: str, name: str, value: object, expected: tuple[int, ...]) -> npt.NDArray[Any]:
-    """`output` of float32 or float16; float32 where it is new."""
-    return _output(op, name, value, (np.float32, np.float16), expected)
-
-
-def _output(
-    op: str, name: str, value: object, dtypes: Sequence[type[Any]], expected: tuple[int, ...]
-) -> npt.NDArray[Any]:
     if value is None:
-        return np.empty(expected, dtypes[0])
-    view = _arrays.writable_host_view(op, name, value)
+        return place.empty(expected, dtype[0] if isinstance(dtype, tuple) else dtype)
+    view = cast("npt.NDArray[_Scalar]", _arrays.writable_view(op, name, value))
     shape(op, name, view, expected)
-    _dtype(op, name, view, dtypes)
-    if not view.flags.writeable:
+    _require_dtype(op, name, view, dtype)
+    if device_name(view) != place.name:
+        raise ValueError(f"[{op}] {name} must lie on {place.name} with the inputs, got {device_name(view)}")
+    if isinstance(view, DeviceArray):
+        writable, contiguous = view.writable, view.is_contiguous
+        place.use(view)
+    else:
+        writable, contiguous = view.flags.writeable, view.flags.c_contiguous
+    if not writable:
         raise ValueError(f"[{op}] {name} must be writable, got a read-only array")
-    if not view.flags.c_contiguous:
+    if not contiguous:
         raise ValueError(f"[{op}] {name} must be C-contiguous, got strides {view.strides}")
     return view
+
+
+def float_output(
+    op: str, name: str, value: object, expected: tuple[int, ...], place: Place = HOST
+) -> npt.NDArray[Any]:
+    """`output` of float32 or float16; float32 where it is new."""
+    return output(op, name, value, _FLOATS, expected, place)
+
+
+def optional_output(
+    op: str,
+    name: str,
+    value: object,
+    dtype: Dtypes[_Scalar],
+    expected: tuple[int, ...],
+    place: Place = HOST,
+) -> tuple[npt.NDArray[_Scalar] | None, object]:
+    """An output that a bool asks for or leaves out, or that is an array; and what the caller gave of it."""
+    if value is None or isinstance(value, (bool, np.bool_)):
+        return (output(op, name, None, dtype, expected, place) if value else None), None
+    return output(op, name, value, dtype, expected, place), value
+
+
+def native(op: str, name: str, value: npt.NDArray[Any] | None, *expected: int) -> Any:
+    """An array as the native op takes it: contiguous, in another shape, of which one extent may be -1.
+
+    On CUDA nothing is copied behind the caller's back. None stays None.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, DeviceArray):
+        return np.ascontiguousarray(value).reshape(expected)
+    if not value.is_contiguous:
+        raise ValueError(f"[{op}] {name} must be C-contiguous on CUDA, got strides {value.strides}")
+    return value.lend(expected)
 
 
 def returned(value: object, result: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
@@ -110,11 +146,33 @@ def record(op: str, out: object, kind: type[Any], absent: Sequence[str] = ()) ->
     return arrays
 
 
+def strided(value: npt.NDArray[_Scalar], ndim: int) -> npt.NDArray[_Scalar]:
+    """An array as a native op takes it that reads any strides: with dimensions of 1 in front."""
+    extra = ndim - value.ndim
+    if not isinstance(value, DeviceArray):
+        return value[(None,) * extra]
+    return cast("npt.NDArray[_Scalar]", value.lend_strided(extra))
+
+
 def disjoint(op: str, out: npt.NDArray[Any], *inputs: npt.NDArray[Any] | None) -> None:
     """Raises where `out` lies over an input: a batch would overwrite what it has yet to read."""
     for value in inputs:
-        if value is not None and np.may_share_memory(out, value):
+        if value is not None and overlap(out, value):
             raise ValueError(f"[{op}] out must not overlap an input, got memory that both use")
+
+
+def overlap(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
+    """Whether two arrays may share memory."""
+    if isinstance(a, DeviceArray) and isinstance(b, DeviceArray):
+        return a.overlaps(b)
+    return not isinstance(a, DeviceArray) and not isinstance(b, DeviceArray) and np.may_share_memory(a, b)
+
+
+def same_memory(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
+    """Whether two contiguous arrays of one shape are one and the same."""
+    if isinstance(a, DeviceArray) and isinstance(b, DeviceArray):
+        return a.is_contiguous and a.pointer == b.pointer
+    return not isinstance(a, DeviceArray) and a.flags.c_contiguous and a.ctypes.data == b.ctypes.data
 
 
 def inverse(op: str, name: str, value: float) -> float:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _checks
+from . import _C, _checks, _place
 from ._arrays import Array
 
 _OP = "connected_components"
@@ -22,6 +22,9 @@ def connected_components(
     min_area: int = 1,
     out: Array | None = None,
     labels_out: Array | None = None,
+    counts_out: Array | None = None,
+    workspace: Array | None = None,
+    stream: object = None,
 ) -> tuple[_Int, Any]:
     """Connected components of a label map, and how many there are.
 
@@ -32,9 +35,15 @@ def connected_components(
         out: as `label_map`, contiguous, may be `label_map` itself; written and returned.
         labels_out: as `label_map`, contiguous, may be `label_map` itself, not `out`; receives the label map
             with 0 where the id is 0, in the same pass.
+        counts_out: [] or [b] int32, contiguous; written and returned as the count.
+        workspace: [bytes] uint8 on CUDA, for what the op keeps meanwhile; taken from the stream's pool where
+            None. One that is too small is an error that says how much is needed.
+        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
+            the arrays name, else the legacy default stream.
     Returns:
         Ids of the shape of `label_map`, int32, 1..count in scan order of each component's first pixel; and
-        the count, an int, or [b] int32 of a batch.
+        the count, an int, or [b] int32 of a batch; on CUDA [] or [b] int32 on the device, for which nothing
+        waits but int().
     Raises:
         TypeError: "[connected_components] label_map must be int32, got int64".
         ValueError: "[connected_components] label_map must be [H, W] or [b, H, W], got shape (3,)".
@@ -47,22 +56,26 @@ def connected_components(
     if connectivity not in (4, 8):
         raise ValueError(f"[{_OP}] connectivity must be 4 or 8, got {connectivity}")
     min_area = _checks.integer(_OP, "min_area", min_area, 1)
-    ids = _checks.output(_OP, "out", out, np.int32, label_map.shape)
+    place = _place.place(_OP, stream, workspace, label_map=label_map)
+    ids = _checks.output(_OP, "out", out, np.int32, label_map.shape, place)
     kept: _Int | None = None
     if labels_out is not None:
-        kept = _checks.output(_OP, "labels_out", labels_out, np.int32, label_map.shape)
-        if np.may_share_memory(ids, kept):
+        kept = _checks.output(_OP, "labels_out", labels_out, np.int32, label_map.shape, place)
+        if _checks.overlap(ids, kept):
             raise ValueError(f"[{_OP}] labels_out must not overlap the ids, got memory that both use")
+    counts = _checks.output(_OP, "counts_out", counts_out, np.int32, tuple(batch), place)
+    _checks.disjoint(_OP, counts, ids, kept, label_map)
     flat = (math.prod(batch), height, width)
-    counts = np.empty(flat[0], np.int32)
     if counts.size:
         _C.connected_components(
-            np.ascontiguousarray(label_map).reshape(flat),
+            _checks.native(_OP, "label_map", label_map, *flat),
             connectivity,
             min_area,
-            ids.reshape(flat),
-            None if kept is None else kept.reshape(flat),
-            counts,
-            _checks.CPU,
+            _checks.native(_OP, "out", ids, *flat),
+            _checks.native(_OP, "labels_out", kept, *flat),
+            _checks.native(_OP, "counts_out", counts, flat[0]),
+            place.context,
         )
-    return _checks.returned(out, ids), counts if batch else int(counts[0])
+    on_host = counts_out is None and place.stream is None
+    count = int(counts) if on_host and not batch else _checks.returned(counts_out, counts)
+    return _checks.returned(out, ids), count

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _checks
+from . import _C, _checks, _place
 from ._arrays import Array
 from ._gcn_weights import GcnWeights
 
@@ -20,6 +20,8 @@ def gcn_forward(
     *,
     degrees: Array | None = None,
     out: Array | None = None,
+    workspace: Array | None = None,
+    stream: object = None,
 ) -> _Array:
     """Assignment of patches to clusters by a trained graph network.
 
@@ -30,6 +32,10 @@ def gcn_forward(
         weights: the trained network.
         degrees: [n] or [b, n] float32, row sums of `affinity` if they are known; saves one reading of it.
         out: [n, k] or [b, n, k] float32, contiguous; written and returned.
+        workspace: [bytes] uint8 on CUDA, for what the op keeps meanwhile; taken from the stream's pool where
+            None. One that is too small is an error that says how much is needed.
+        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
+            the arrays name, else the legacy default stream.
     Returns:
         [n, k] or [b, n, k] float32, rows on the simplex.
     Raises:
@@ -54,16 +60,17 @@ def gcn_forward(
     if degrees is not None:
         degrees = _checks.array(_OP, "degrees", degrees, np.float32, ("[n]", "[b, n]"))
         _checks.shape(_OP, "degrees", degrees, (*batch, n))
-    result = _checks.output(_OP, "out", out, np.float32, (*batch, n, weights.k))
+    place = _place.place(_OP, stream, workspace, features=features, affinity=edges, degrees=degrees)
+    result = _checks.output(_OP, "out", out, np.float32, (*batch, n, weights.k), place)
     _checks.disjoint(_OP, result, features, edges, degrees)
     if not result.size:
         return _checks.returned(out, result)
     _C.gcn_forward(
-        np.ascontiguousarray(features).reshape(-1, n, d),
-        None if edges is None else np.ascontiguousarray(edges).reshape(-1, n, n),
-        None if degrees is None else np.ascontiguousarray(degrees).reshape(-1, n),
-        result.reshape(-1, n, weights.k),
-        weights.pack(),
-        _checks.CPU,
+        _checks.native(_OP, "features", features, -1, n, d),
+        _checks.native(_OP, "affinity", edges, -1, n, n),
+        _checks.native(_OP, "degrees", degrees, -1, n),
+        _checks.native(_OP, "out", result, -1, n, weights.k),
+        weights.pack(place),
+        place.context,
     )
     return _checks.returned(out, result)

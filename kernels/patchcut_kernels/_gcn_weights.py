@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _C, _checks
+from ._place import HOST, Place
 
 _Array = npt.NDArray[np.float32]
 
@@ -134,10 +135,14 @@ class GcnWeights(_Remade):
         """Columns of the assignment."""
         return int(self.mlp[-1].weight.shape[1])
 
-    def pack(self) -> _C.PackedGcn:
-        """The weights as the kernel reads them on the instruction set in use; made once and kept."""
+    def pack(self, place: Place = HOST) -> _C.PackedGcn:
+        """The weights as the kernel reads them at `place`, on the CPU on the instruction set in use.
+
+        Made once and kept; on CUDA it waits for the copy, so that a graph needs a call before its capture.
+        """
         kept: dict[str, _C.PackedGcn] = self.__dict__.setdefault("_packed", {})
-        packed = kept.get(_C.get_isa())
+        key = _C.get_isa() if place.stream is None else place.name
+        packed = kept.get(key)
         if packed is None:
             # Two threads may both come here: either result will do, and no lock can be left held by a fork.
             packed = _C.PackedGcn(
@@ -147,7 +152,7 @@ class GcnWeights(_Remade):
                 [(layer.theta, layer.root, layer.bias) for layer in self.layers],
                 [(layer.weight, layer.bias) for layer in self.mlp],
                 self.temperature,
-                _checks.CPU,
+                place.context,
             )
-            kept[packed.isa] = packed
+            kept[key if place.stream is not None else packed.isa] = packed
         return packed

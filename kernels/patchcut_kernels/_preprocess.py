@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _checks
+from . import _C, _checks, _place
 from ._arrays import Array
 
 Color = Literal["bgr", "rgb"]
@@ -54,8 +54,10 @@ def preprocess(
     *,
     color: Color = "bgr",
     fit: Fit = "stretch",
+    dtype: npt.DTypeLike = np.float32,
     out: Array | None = None,
-) -> npt.NDArray[np.float32]:
+    stream: object = None,
+) -> npt.NDArray[Any]:
     """Images for a backbone: resized, normalised RGB planes.
 
     Args:
@@ -65,9 +67,12 @@ def preprocess(
         std: of R, G and B, above 0, where 1 is white.
         color: channel order of the frames.
         fit: "stretch" fills the image; "letterbox" keeps the aspect, see `letterbox_xyxy`.
-        out: [3, h, w] or [b, 3, h, w] float32, contiguous; written and returned.
+        dtype: of the images, float32 or float16.
+        out: [3, h, w] or [b, 3, h, w] of `dtype`, contiguous; written and returned.
+        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
+            the arrays name, else the legacy default stream.
     Returns:
-        [3, h, w] or [b, 3, h, w] float32, RGB; 0 (the mean) outside a letterboxed frame.
+        [3, h, w] or [b, 3, h, w] of `dtype`, RGB; 0 (the mean) outside a letterboxed frame.
     Raises:
         TypeError: "[preprocess] frames must be uint8, got float32".
         ValueError: "[preprocess] frames must be [H, W, 3] or [b, H, W, 3], got shape (3,)".
@@ -89,8 +94,10 @@ def preprocess(
     means, stds = _triple("mean", mean), _triple("std", std)
     if min(stds) <= 0:
         raise ValueError(f"[{_OP}] std must be above 0, got {stds}")
-    batched = frames if frames.ndim == 4 else frames[None]
-    result = _checks.output(_OP, "out", out, np.float32, (*frames.shape[:-3], 3, *size_hw))
+    if np.dtype(dtype) not in (np.float32, np.float16):
+        raise TypeError(f"[{_OP}] dtype must be float32 or float16, got {np.dtype(dtype)}")
+    place = _place.place(_OP, stream, None, frames=frames)
+    result = _checks.output(_OP, "out", out, np.dtype(dtype).type, (*frames.shape[:-3], 3, *size_hw), place)
     x0, y0, x1, y1 = (
         letterbox_xyxy((frames.shape[-3], frames.shape[-2]), size_hw)
         if fit == "letterbox"
@@ -99,6 +106,6 @@ def preprocess(
     scale = tuple(1.0 / (255.0 * s) for s in stds)
     offset = tuple(-m / s for m, s in zip(means, stds, strict=True))
     content = (y0, x0, y1 - y0, x1 - x0)
-    images = result.reshape(-1, 3, *size_hw)
-    _C.preprocess(batched, images, content, color == "bgr", scale, offset, _checks.CPU)
+    images = _checks.native(_OP, "out", result, -1, 3, *size_hw)
+    _C.preprocess(_checks.strided(frames, 4), images, content, color == "bgr", scale, offset, place.context)
     return _checks.returned(out, result)

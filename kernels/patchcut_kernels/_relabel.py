@@ -7,14 +7,14 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _checks
+from . import _C, _checks, _place
 from ._arrays import Array
 
 _OP = "relabel"
 _Int = npt.NDArray[np.int32]
 
 
-def relabel(labels: Array, table: Array, *, out: Array | None = None) -> _Int:
+def relabel(labels: Array, table: Array, *, out: Array | None = None, stream: object = None) -> _Int:
     """A label map with every label replaced by its entry in a table.
 
     Args:
@@ -22,26 +22,29 @@ def relabel(labels: Array, table: Array, *, out: Array | None = None) -> _Int:
         table: [m] int32, the new name of each label.
         out: as `labels`, contiguous, may be `labels` itself; written and returned. Where this raises for
             a label that the table does not hold, its content is undefined.
+        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
+            the arrays name, else the legacy default stream.
     Returns:
         The shape of `labels`, int32.
     Raises:
         TypeError: "[relabel] labels must be int32, got int64".
         ValueError: "[relabel] labels must be in [0, 2], got 3".
-    out[y, x] = table[labels[y, x]]
+    out[y, x] = table[labels[y, x]]. On CUDA, where values are not checked, a label that the table does not
+    hold becomes 0.
     """
     labels = _checks.array(_OP, "labels", labels, np.int32, ("[H, W]", "[b, H, W]"))
     table = _checks.array(_OP, "table", table, np.int32, ("[m]",))
     if labels.size and not table.size:
         raise ValueError(f"[{_OP}] table must have at least one entry, got none")
-    result = _checks.output(_OP, "out", out, np.int32, labels.shape)
-    in_place = labels.flags.c_contiguous and labels.ctypes.data == result.ctypes.data
-    _checks.disjoint(_OP, result, table, None if in_place else labels)
+    place = _place.place(_OP, stream, None, labels=labels, table=table)
+    result = _checks.output(_OP, "out", out, np.int32, labels.shape, place)
+    _checks.disjoint(_OP, result, table, None if _checks.same_memory(labels, result) else labels)
     if result.size:
         shape = (math.prod(labels.shape[:-2]), *labels.shape[-2:])
         _C.relabel(
-            np.ascontiguousarray(labels).reshape(shape),
-            np.ascontiguousarray(table),
-            result.reshape(shape),
-            _checks.CPU,
+            _checks.native(_OP, "labels", labels, *shape),
+            _checks.native(_OP, "table", table, table.size),
+            _checks.native(_OP, "out", result, *shape),
+            place.context,
         )
     return _checks.returned(out, result)

@@ -7,7 +7,7 @@ from typing import Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _checks
+from . import _C, _checks, _place
 from ._arrays import Array
 
 _OP = "upsample_argmax"
@@ -23,6 +23,7 @@ def upsample_argmax(
     *,
     out: Array | None = ...,
     confidence: Literal[False] = ...,
+    stream: object = ...,
 ) -> _Int: ...
 @overload
 def upsample_argmax(
@@ -32,6 +33,7 @@ def upsample_argmax(
     *,
     out: Array | None = ...,
     confidence: Literal[True] | Array,
+    stream: object = ...,
 ) -> tuple[_Int, _Float]: ...
 def upsample_argmax(
     assignment: Array,
@@ -40,6 +42,7 @@ def upsample_argmax(
     *,
     out: Array | None = None,
     confidence: bool | Array = False,
+    stream: object = None,
 ) -> _Int | tuple[_Int, _Float]:
     """Label map of an assignment, at the frame's own size.
 
@@ -50,6 +53,8 @@ def upsample_argmax(
         out: [H, W] or [b, H, W] int32, contiguous; written and returned.
         confidence: True to also return the winning value; or an array of the shape of `out`, float32,
             contiguous, to have it written there and returned.
+        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
+            the arrays name, else the legacy default stream.
     Returns:
         [H, W] or [b, H, W] int32, the column whose interpolated value is largest, the first one on a tie.
         With `confidence` a pair, the second of the same shape, float32, in the range of the
@@ -71,19 +76,18 @@ def upsample_argmax(
     if k == 0:
         raise ValueError(f"[{_OP}] assignment must have at least one column, got shape {assignment.shape}")
     shape = (*batch, *size_hw)
-    labels = _checks.output(_OP, "out", out, np.int32, shape)
-    values: _Float | None = None
-    values_out = None if isinstance(confidence, (bool, np.bool_)) else confidence
-    if values_out is not None or confidence:
-        values = _checks.output(_OP, "confidence", values_out, np.float32, shape)
+    place = _place.place(_OP, stream, None, assignment=assignment)
+    labels = _checks.output(_OP, "out", out, np.int32, shape, place)
+    values, values_out = _checks.optional_output(_OP, "confidence", confidence, np.float32, shape, place)
+    if values is not None:
         _checks.disjoint(_OP, values, labels, assignment)
     _checks.disjoint(_OP, labels, assignment)
     _C.upsample_argmax(
-        np.ascontiguousarray(assignment).reshape(-1, n, k),
+        _checks.native(_OP, "assignment", assignment, -1, n, k),
         *grid_hw,
-        labels.reshape(-1, *size_hw),
-        None if values is None else values.reshape(-1, *size_hw),
-        _checks.CPU,
+        _checks.native(_OP, "out", labels, -1, *size_hw),
+        _checks.native(_OP, "confidence", values, -1, *size_hw),
+        place.context,
     )
     labels = _checks.returned(out, labels)
     return labels if values is None else (labels, _checks.returned(values_out, values))

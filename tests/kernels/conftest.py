@@ -1,8 +1,11 @@
-"""Every op is tested by one body on every instruction set of this machine, against the numpy reference."""
+"""Every op is tested by one body, on each instruction set and on CUDA, against the numpy reference."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import patchcut_kernels as pk
@@ -37,13 +40,105 @@ def assert_close() -> Callable[..., None]:
     return check
 
 
+class Ops:
+    """`patchcut_kernels` in one place: numpy arrays go in and come out, wherever an op runs.
+
+    Attributes:
+        place: "baseline", "avx2", "avx512" or "cuda".
+        checks_values: whether ops refuse what is not finite or out of range; they do on the CPU.
+    """
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self.checks_values = place != "cuda"
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        op = getattr(pk, name)
+        return op if self.place != "cuda" else _OnCuda(op)
+
+
+class _OnCuda:
+    """One op whose arrays travel to the device and back; an array that is given twice is one there too."""
+
+    def __init__(self, op: Callable[..., Any]) -> None:
+        self._op = op
+        self._pairs: list[tuple[Any, Any]] = []  # (numpy, device)
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        sent = [self._send(value) for value in arguments]
+        result = self._op(*sent, **{name: self._send(value) for name, value in options.items()})
+        outputs = [value for name, value in options.items() if name in OUTPUTS]
+        for host, device in self._pairs:
+            if any(host is value for output in outputs for value in _fields(output)):
+                host[...] = device.numpy()
+        return self._receive(result)
+
+    def _send(self, value: Any) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, (type, pk.GcnWeights)):
+            names = [field.name for field in dataclasses.fields(value)]
+            self._pairs.append((value, type(value)(**{n: self._send(getattr(value, n)) for n in names})))
+            return self._pairs[-1][1]
+        if not isinstance(value, np.ndarray):
+            return value
+        for host, device in self._pairs:
+            if host is value:
+                return device
+        self._pairs.append((value, pk.cuda.to_device(value)))
+        return self._pairs[-1][1]
+
+    def _receive(self, value: Any) -> Any:
+        for host, device in self._pairs:
+            if device is value:
+                return host
+        if isinstance(value, tuple):
+            return tuple(self._receive(item) for item in value)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            got = {
+                field.name: self._receive(getattr(value, field.name)) for field in dataclasses.fields(value)
+            }
+            return type(value)(**got)
+        if not isinstance(value, pk.cuda.DeviceArray):
+            return value
+        host = value.numpy()
+        return host if host.ndim else host.item()
+
+
+# Arguments that an op writes.
+OUTPUTS = {"out", "labels_out", "counts_out", "confidence", "return_degrees"}
+
+
+def _fields(value: Any) -> list[Any]:
+    if dataclasses.is_dataclass(value):
+        return [getattr(value, field.name) for field in dataclasses.fields(value)]
+    return [value]
+
+
+@pytest.fixture(params=["baseline", "avx2", "avx512", "cuda"])
+def ops(request: pytest.FixtureRequest) -> Iterator[Ops]:
+    """The ops on each instruction set and on CUDA, for a test's one body."""
+    if request.param == "cuda":
+        if not pk.cuda.is_available():
+            pytest.skip(pk.cuda.why_unavailable())
+        yield Ops("cuda")
+        return
+    with using_isa(request.param):
+        yield Ops(request.param)
+
+
 @pytest.fixture(params=["baseline", "avx2", "avx512"])
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    if request.param not in pk.available_isas():
-        pytest.skip(f"this machine or build has no {request.param}")
+    """Each instruction set, for what is of the CPU alone: threads, and checks of values."""
+    with using_isa(request.param):
+        yield request.param
+
+
+@contextmanager
+def using_isa(name: str) -> Iterator[None]:
+    if name not in pk.available_isas():
+        pytest.skip(f"this machine or build has no {name}")
     before = pk.get_isa()
-    pk.set_isa(request.param)
-    yield request.param
+    pk.set_isa(name)
+    yield
     pk.set_isa(before)
 
 

@@ -35,6 +35,11 @@ class LentAsBefore(Lent):
         return self.array.__dlpack__(stream=stream)
 
 
+class OnVulkan(Lent):
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 7, 0
+
+
 class OnCuda(Lent):
     def __dlpack_device__(self) -> tuple[int, int]:
         return 2, 0
@@ -218,11 +223,19 @@ def test_what_is_no_array_is_an_error():
 
 def test_another_device_is_an_error():
     with pytest.raises(
-        ValueError, match=r"^\[affinity\] features must lie in host memory, got device \(2, 0\)"
+        ValueError, match=r"^\[affinity\] features must lie in host memory or on CUDA, got device \(7, 0\)"
     ):
+        pk.affinity(OnVulkan(GOOD))
+    with pytest.raises(ValueError, match=r"^\[affinity\] out must lie in host memory or on CUDA"):
+        pk.affinity(GOOD, out=OnVulkan(np.empty((4, 4), np.float32)))
+
+
+@pytest.mark.skipif(pk.cuda.is_available(), reason="CUDA is available")
+def test_cuda_that_is_missing_is_an_error_that_says_what_to_do():
+    with pytest.raises(RuntimeError, match=r"^\[affinity\] .*(PATCHCUT_CUDA=ON|driver)"):
         pk.affinity(OnCuda(GOOD))
-    with pytest.raises(ValueError, match=r"^\[affinity\] out must lie in host memory, got device \(2, 0\)"):
-        pk.affinity(GOOD, out=OnCuda(np.empty((4, 4), np.float32)))
+    with pytest.raises(RuntimeError, match=r"^\[cuda\] .*(PATCHCUT_CUDA=ON|driver)"):
+        pk.cuda.to_device(GOOD)
 
 
 def test_a_tensor_that_cannot_be_lent_is_an_error():

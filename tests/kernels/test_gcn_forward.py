@@ -51,15 +51,15 @@ SHAPES = [
 @pytest.mark.parametrize(("n", "d", "layers", "mlp"), SHAPES)
 @pytest.mark.parametrize("root", [True, False])
 @pytest.mark.parametrize("normalize", [True, False])
-def test_matches_reference(isa, rng, assert_close, n, d, layers, mlp, root, normalize):
+def test_matches_reference(ops, rng, assert_close, n, d, layers, mlp, root, normalize):
     features, edges = graph(rng, n, d)
     weights = random_weights(rng, d, layers, mlp, root=root, normalize=normalize)
-    got = pk.gcn_forward(features, edges, weights)
+    got = ops.gcn_forward(features, edges, weights)
     assert_close("gcn_forward", got, reference.gcn_forward(features, edges, weights))
     np.testing.assert_allclose(got.sum(1), 1, atol=1e-6)
 
 
-def test_matches_torch_geometric(isa, rng, assert_close):
+def test_matches_torch_geometric(ops, rng, assert_close):
     torch = pytest.importorskip("torch", reason="torch is the oracle's array library")
     nn = pytest.importorskip("torch_geometric.nn", reason="torch-geometric is the oracle")
     features, edges = graph(rng, 60, 20)
@@ -79,31 +79,31 @@ def test_matches_torch_geometric(isa, rng, assert_close):
             )
     linear = weights.mlp[0]
     want = reference.softmax((h.numpy() @ linear.weight + linear.bias) / weights.temperature)
-    assert_close("gcn_forward", pk.gcn_forward(features, edges, weights), want)
+    assert_close("gcn_forward", ops.gcn_forward(features, edges, weights), want)
 
 
-def test_half_features_and_affinity(isa, rng, assert_close):
+def test_half_features_and_affinity(ops, rng, assert_close):
     features, edges = (array.astype(np.float16) for array in graph(rng, 70, 33))
     weights = random_weights(rng, 33, [16], [8, 3])
-    want = pk.gcn_forward(features.astype(np.float32), edges.astype(np.float32), weights)
+    want = ops.gcn_forward(features.astype(np.float32), edges.astype(np.float32), weights)
     assert_close("gcn_forward", want, reference.gcn_forward(features, edges, weights))
-    np.testing.assert_array_equal(pk.gcn_forward(features, edges, weights), want)
-    np.testing.assert_array_equal(pk.gcn_forward(features, edges.astype(np.float32), weights), want)
+    np.testing.assert_array_equal(ops.gcn_forward(features, edges, weights), want)
+    np.testing.assert_array_equal(ops.gcn_forward(features, edges.astype(np.float32), weights), want)
     two = np.stack([edges, edges[::-1, ::-1]])
-    batch = pk.gcn_forward(np.stack([features, features[::-1]]), two, weights)
+    batch = ops.gcn_forward(np.stack([features, features[::-1]]), two, weights)
     np.testing.assert_array_equal(batch[0], want)
     np.testing.assert_allclose(batch[1, ::-1], want, atol=1e-5)
 
 
-def test_edge_weights_matter(isa, rng):
+def test_edge_weights_matter(ops, rng):
     features, edges = graph(rng, 80, 16)
     weights = random_weights(rng, 16, [8], [3], root=False)
-    weighted = pk.gcn_forward(features, edges, weights)
-    unweighted = pk.gcn_forward(features, (edges > 0).astype(np.float32), weights)
+    weighted = ops.gcn_forward(features, edges, weights)
+    unweighted = ops.gcn_forward(features, (edges > 0).astype(np.float32), weights)
     assert np.abs(weighted - unweighted).max() > 0.01
 
 
-def test_disconnected_and_zero_rows(isa, rng, assert_close):
+def test_disconnected_and_zero_rows(ops, rng, assert_close):
     features, _ = graph(rng, 50, 12)
     features[3] = 0
     edges = np.zeros((50, 50), np.float32)
@@ -111,25 +111,25 @@ def test_disconnected_and_zero_rows(isa, rng, assert_close):
     weights = random_weights(rng, 12, [6], [3])
     assert_close(
         "gcn_forward",
-        pk.gcn_forward(features, edges, weights),
+        ops.gcn_forward(features, edges, weights),
         reference.gcn_forward(features, edges, weights),
     )
 
 
-def test_sharp_temperature_gives_finite_rows(isa, rng):
+def test_sharp_temperature_gives_finite_rows(ops, rng):
     features, edges = graph(rng, 40, 8)
     weights = dataclasses.replace(random_weights(rng, 8, [6], [4]), temperature=1e-4)
-    got = pk.gcn_forward(features, edges, weights)
+    got = ops.gcn_forward(features, edges, weights)
     want = reference.gcn_forward(features, edges, weights)
     assert np.isfinite(got).all()
     np.testing.assert_array_equal(got.argmax(1), want.argmax(1))
 
 
 @pytest.mark.parametrize("temperature", [3e-39, 1e38])
-def test_extreme_temperatures_give_finite_rows(isa, rng, temperature):
+def test_extreme_temperatures_give_finite_rows(ops, rng, temperature):
     features, edges = graph(rng, 40, 8)
     weights = dataclasses.replace(random_weights(rng, 8, [6], [4]), temperature=temperature)
-    np.testing.assert_allclose(pk.gcn_forward(features, edges, weights).sum(1), 1, atol=1e-6)
+    np.testing.assert_allclose(ops.gcn_forward(features, edges, weights).sum(1), 1, atol=1e-6)
 
 
 @pytest.mark.parametrize("mlp", [[3], [5, 3]])
@@ -157,12 +157,12 @@ def test_weights_that_overflow_inside_are_an_error(isa, rng, root, bias):
         pk.gcn_forward(features, edges, dataclasses.replace(weights, layers=(layer,)))
 
 
-def test_permuted_nodes_permute_rows(isa, rng):
+def test_permuted_nodes_permute_rows(ops, rng):
     features, edges = graph(rng, 61, 16)
     weights = random_weights(rng, 16, [8], [3])
     order = rng.permutation(61)
-    got = pk.gcn_forward(features[order], edges[np.ix_(order, order)], weights)
-    np.testing.assert_allclose(got, pk.gcn_forward(features, edges, weights)[order], atol=1e-5)
+    got = ops.gcn_forward(features[order], edges[np.ix_(order, order)], weights)
+    np.testing.assert_allclose(got, ops.gcn_forward(features, edges, weights)[order], atol=1e-5)
 
 
 def test_threads_do_not_change_a_bit(isa, rng, for_thread_counts):
@@ -211,20 +211,20 @@ def test_copies_of_weights_are_checked_and_read_only(rng, remake):
             array[:] = 0
 
 
-def test_degrees_batch_out_and_strides(isa, rng, assert_close):
+def test_degrees_batch_out_and_strides(ops, rng, assert_close):
     pairs = [graph(rng, 37, 21) for _ in range(3)]
     features, edges = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
     weights = random_weights(rng, 21, [9], [4])
-    each = np.stack([pk.gcn_forward(f, w, weights) for f, w in pairs])
+    each = np.stack([ops.gcn_forward(f, w, weights) for f, w in pairs])
     with pytest.raises(ValueError, match=r"\[gcn_forward\] out must not overlap an input"):
-        pk.gcn_forward(features[0], edges[0], weights, out=features[0].reshape(-1)[: 37 * 4].reshape(37, 4))
+        ops.gcn_forward(features[0], edges[0], weights, out=features[0].reshape(-1)[: 37 * 4].reshape(37, 4))
     out = np.empty_like(each)
-    assert pk.gcn_forward(features, edges, weights, out=out) is out
+    assert ops.gcn_forward(features, edges, weights, out=out) is out
     np.testing.assert_array_equal(out, each)
     backwards = features[:, :, ::-1].copy()[:, :, ::-1]
     backwards.flags.writeable = False
-    np.testing.assert_array_equal(pk.gcn_forward(backwards, edges, weights), each)
-    known = pk.gcn_forward(features, edges, weights, degrees=edges.sum(2))
+    np.testing.assert_array_equal(ops.gcn_forward(backwards, edges, weights), each)
+    known = ops.gcn_forward(features, edges, weights, degrees=edges.sum(2))
     assert_close("gcn_forward", known, each.astype(np.float64))
 
 
@@ -246,21 +246,21 @@ def test_no_nodes_and_no_graph(rng):
     seed=st.integers(0, 2**32 - 1),
     bad=st.sampled_from([None, None, np.nan, np.inf]),
 )
-def test_any_input(isa, n, d, hidden, k, seed, bad):
+def test_any_input(ops, n, d, hidden, k, seed, bad):
     rng = np.random.default_rng(seed)
     features, edges = graph(rng, n, d)
     weights = random_weights(rng, d, [hidden], [k])
     if bad is None:
         want = reference.gcn_forward(features, edges, weights)
-        np.testing.assert_allclose(pk.gcn_forward(features, edges, weights), want, rtol=0, atol=2e-5)
+        np.testing.assert_allclose(ops.gcn_forward(features, edges, weights), want, rtol=0, atol=2e-5)
         return
     broken = features.copy()
     broken[rng.integers(n), rng.integers(d)] = bad
     with pytest.raises(ValueError, match=r"\[gcn_forward\] features must be finite"):
-        pk.gcn_forward(broken, edges, weights)
+        ops.gcn_forward(broken, edges, weights)
     edges[rng.integers(n), rng.integers(n)] = bad
     with pytest.raises(ValueError, match=r"\[gcn_forward\] affinity must be finite"):
-        pk.gcn_forward(features, edges, weights)
+        ops.gcn_forward(features, edges, weights)
 
 
 def test_errors(rng):

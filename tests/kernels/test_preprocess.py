@@ -31,14 +31,14 @@ def random_frame(rng: np.random.Generator, height: int, width: int) -> np.ndarra
 @pytest.mark.parametrize(("frame_hw", "size_hw"), SIZES)
 @pytest.mark.parametrize("color", ["bgr", "rgb"])
 @pytest.mark.parametrize("fit", ["stretch", "letterbox"])
-def test_matches_reference(isa, rng, assert_close, frame_hw, size_hw, color, fit):
+def test_matches_reference(ops, rng, assert_close, frame_hw, size_hw, color, fit):
     frame = random_frame(rng, *frame_hw)
-    got = pk.preprocess(frame, size_hw, MEAN, STD, color=color, fit=fit)
+    got = ops.preprocess(frame, size_hw, MEAN, STD, color=color, fit=fit)
     assert_close("preprocess", got, reference.preprocess(frame, size_hw, MEAN, STD, color=color, fit=fit))
 
 
 @pytest.mark.parametrize(("frame_hw", "size_hw"), SIZES)
-def test_matches_opencv(isa, rng, frame_hw, size_hw):
+def test_matches_opencv(ops, rng, frame_hw, size_hw):
     cv2 = pytest.importorskip("cv2", reason="OpenCV is the oracle")
     frame = random_frame(rng, *frame_hw)
     resized = frame.astype(np.float32)
@@ -47,7 +47,7 @@ def test_matches_opencv(isa, rng, frame_hw, size_hw):
         how = cv2.INTER_AREA if size < frame_hw[axis] else cv2.INTER_LINEAR
         resized = cv2.resize(resized, to, interpolation=how).reshape(to[1], to[0], 3)
     want = (resized[:, :, ::-1] / 255 - MEAN) / STD
-    got = pk.preprocess(frame, size_hw, MEAN, STD)
+    got = ops.preprocess(frame, size_hw, MEAN, STD)
     # OpenCV rounds its bilinear coordinates to float32.
     np.testing.assert_allclose(got, want.transpose(2, 0, 1), rtol=0, atol=2e-4)
 
@@ -72,17 +72,17 @@ def test_strides(isa, rng):
     same(grey, pk.preprocess(grey.copy(), 32, MEAN, STD))
 
 
-def test_batch_and_out(isa, rng):
+def test_batch_and_out(ops, rng):
     frames = np.stack([random_frame(rng, 20, 30) for _ in range(3)])
     frames.flags.writeable = False
-    each = np.stack([pk.preprocess(frame, (16, 24), MEAN, STD) for frame in frames])
+    each = np.stack([ops.preprocess(frame, (16, 24), MEAN, STD) for frame in frames])
     out = np.full_like(each, np.nan)
-    assert pk.preprocess(frames, (16, 24), MEAN, STD, out=out) is out
+    assert ops.preprocess(frames, (16, 24), MEAN, STD, out=out) is out
     np.testing.assert_array_equal(out, each)
     out[:] = np.nan
-    pk.preprocess(frames, (16, 24), MEAN, STD, out=out, fit="letterbox")
+    ops.preprocess(frames, (16, 24), MEAN, STD, out=out, fit="letterbox")
     assert np.isfinite(out).all()
-    assert pk.preprocess(frames[:0], 8, MEAN, STD).shape == (0, 3, 8, 8)
+    assert ops.preprocess(frames[:0], 8, MEAN, STD).shape == (0, 3, 8, 8)
 
 
 def test_threads_do_not_change_a_bit(isa, rng, for_thread_counts):

@@ -41,11 +41,11 @@ def check(assignment, grid_hw, size_hw) -> None:
 )
 @pytest.mark.parametrize("k", [1, 2, 3, 8, 33])
 @pytest.mark.parametrize("sharpness", [0.3, 6.0])
-def test_matches_reference(isa, rng, grid_hw, size_hw, k, sharpness):
+def test_matches_reference(ops, rng, grid_hw, size_hw, k, sharpness):
     check(soft_assignment(rng, grid_hw[0] * grid_hw[1], k, sharpness), grid_hw, size_hw)
 
 
-def test_real_size_matches_opencv(isa, rng):
+def test_real_size_matches_opencv(ops, rng):
     cv2 = pytest.importorskip("cv2", reason="OpenCV is the oracle")
     coarse = rng.standard_normal((7, 7, 8)).astype(np.float32)
     grid = np.exp(cv2.resize(coarse, (28, 28), interpolation=cv2.INTER_CUBIC))
@@ -53,35 +53,35 @@ def test_real_size_matches_opencv(isa, rng):
     planes = np.stack([cv2.resize(np.ascontiguousarray(grid[:, :, c]), (1920, 1080)) for c in range(8)])
     top = np.sort(planes, axis=0)[-2:]
     clear = top[1] - top[0] > 1e-4
-    labels = pk.upsample_argmax(grid.reshape(-1, 8), (28, 28), (1080, 1920))
+    labels = ops.upsample_argmax(grid.reshape(-1, 8), (28, 28), (1080, 1920))
     np.testing.assert_array_equal(labels[clear], planes.argmax(axis=0)[clear])
     assert clear.mean() > 0.98
     assert np.unique(labels).size > 3
 
 
-def test_ties_go_to_the_first_column(isa, rng):
+def test_ties_go_to_the_first_column(ops, rng):
     column = rng.random((30, 1)).astype(np.float32)
-    assert not pk.upsample_argmax(np.repeat(column, 5, axis=1), (5, 6), (50, 61)).any()
+    assert not ops.upsample_argmax(np.repeat(column, 5, axis=1), (5, 6), (50, 61)).any()
     other = soft_assignment(rng, 30, 2)
-    labels = pk.upsample_argmax(other[:, [0, 1, 0, 1]], (5, 6), (50, 61))
-    np.testing.assert_array_equal(labels, pk.upsample_argmax(other, (5, 6), (50, 61)))
+    labels = ops.upsample_argmax(other[:, [0, 1, 0, 1]], (5, 6), (50, 61))
+    np.testing.assert_array_equal(labels, ops.upsample_argmax(other, (5, 6), (50, 61)))
     assert set(np.unique(labels)) == {0, 1}
 
 
-def test_one_hot_rows(isa, rng):
+def test_one_hot_rows(ops, rng):
     hot = np.eye(6, dtype=np.float32)[rng.integers(0, 6, 12 * 9)]
     check(hot, (12, 9), (130, 77))
 
 
-def test_out_strides_and_read_only(isa, rng):
+def test_out_strides_and_read_only(ops, rng):
     assignment = soft_assignment(rng, 20, 3)
-    want = pk.upsample_argmax(assignment, (4, 5), (31, 33))
+    want = ops.upsample_argmax(assignment, (4, 5), (31, 33))
     out = np.empty((31, 33), np.int32)
-    assert pk.upsample_argmax(np.asfortranarray(assignment), (4, 5), (31, 33), out=out) is out
+    assert ops.upsample_argmax(np.asfortranarray(assignment), (4, 5), (31, 33), out=out) is out
     np.testing.assert_array_equal(out, want)
     values = np.empty((31, 33), np.float32)
     for wanted in (True, values):
-        labels, confidence = pk.upsample_argmax(assignment, (4, 5), (31, 33), out=out, confidence=wanted)
+        labels, confidence = ops.upsample_argmax(assignment, (4, 5), (31, 33), out=out, confidence=wanted)
         assert labels is out
         np.testing.assert_array_equal(labels, want)
         np.testing.assert_allclose(
@@ -89,12 +89,12 @@ def test_out_strides_and_read_only(isa, rng):
         )
     assert confidence is values
     with pytest.raises(ValueError, match=r"\[upsample_argmax\] out must not overlap an input"):
-        pk.upsample_argmax(assignment, (4, 5), (31, 33), out=out, confidence=out.view(np.float32))
+        ops.upsample_argmax(assignment, (4, 5), (31, 33), out=out, confidence=out.view(np.float32))
     with pytest.raises(ValueError, match=r"\[upsample_argmax\] out must not overlap an input"):
         square = np.ones((4, 4), np.float32)
-        pk.upsample_argmax(square, (2, 2), (4, 4), out=square.view(np.int32))
+        ops.upsample_argmax(square, (2, 2), (4, 4), out=square.view(np.int32))
     assignment.flags.writeable = False
-    np.testing.assert_array_equal(pk.upsample_argmax(assignment, (4, 5), (31, 33)), want)
+    np.testing.assert_array_equal(ops.upsample_argmax(assignment, (4, 5), (31, 33)), want)
 
 
 def test_threads_do_not_change_a_bit(isa, rng, for_thread_counts):
@@ -111,7 +111,7 @@ def test_threads_do_not_change_a_bit(isa, rng, for_thread_counts):
     sharpness=st.sampled_from([0.01, 1.0, 20.0]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_any_size(isa, grid_hw, size_hw, k, sharpness, seed):
+def test_any_size(ops, grid_hw, size_hw, k, sharpness, seed):
     rng = np.random.default_rng(seed)
     check(soft_assignment(rng, grid_hw[0] * grid_hw[1], k, sharpness), grid_hw, size_hw)
 

@@ -1,0 +1,168 @@
+"""What the ops need of CUDA besides themselves: arrays, streams, events and graphs.
+
+Arrays and streams of torch, cupy, pycuda, numba and jax work as well: nothing here is needed beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _C, _device_array
+from ._device_array import DeviceArray
+from ._streams import Stream
+
+__all__ = [
+    "DeviceArray",
+    "Event",
+    "Graph",
+    "Stream",
+    "capture",
+    "compute_capability",
+    "device_count",
+    "device_name",
+    "empty",
+    "is_available",
+    "to_device",
+    "why_unavailable",
+]
+
+
+def is_available() -> bool:
+    """Whether ops can run on CUDA here."""
+    return not why_unavailable()
+
+
+def why_unavailable() -> str:
+    """What is missing: CUDA in this build, a driver or a device; "" where ops can run on CUDA."""
+    return _C.cuda.why_unavailable()
+
+
+def device_count() -> int:
+    """Number of CUDA devices; 0 where CUDA is not available."""
+    return _C.cuda.device_count()
+
+
+def device_name(device: int = 0) -> str:
+    """Name of a device, such as "NVIDIA H100".
+
+    Raises:
+        RuntimeError: "[cuda] CUDA needs a device and its driver, this machine has no NVIDIA driver".
+    """
+    _require_cuda()
+    return _C.cuda.device_name(device)
+
+
+def compute_capability(device: int = 0) -> tuple[int, int]:
+    """(major, minor) of a device; raises as `device_name`."""
+    _require_cuda()
+    major, minor = divmod(_C.cuda.compute_capability(device), 10)
+    return major, minor
+
+
+def empty(
+    shape: int | tuple[int, ...], dtype: npt.DTypeLike = np.float32, *, device: int = 0, stream: Any = None
+) -> DeviceArray:
+    """A new array, not initialised; raises as `device_name`.
+
+    Args:
+        shape: of the array.
+        dtype: of the array.
+        device: index of the device.
+        stream: in whose order the memory is taken and given back; the legacy default stream where None.
+    """
+    _require_cuda()
+    queue = Stream.legacy(device) if stream is None else Stream.of("cuda.empty", device, stream)
+    return _device_array.empty(shape if isinstance(shape, tuple) else (shape,), dtype, queue)
+
+
+def to_device(array: npt.ArrayLike, *, device: int = 0, stream: Any = None) -> DeviceArray:
+    """A copy of an array of the host on a device; arguments and errors as of `empty`."""
+    host = np.ascontiguousarray(array).reshape(np.shape(array))
+    made = empty(host.shape, host.dtype, device=device, stream=stream)
+    if host.size:
+        assert made.stream is not None
+        _C.cuda.copy(made.device, made.pointer, host.ctypes.data, host.nbytes, made.stream.handle)
+    return made
+
+
+class Event:
+    """A point in the work of a stream, and when it was reached; raises as `device_name`."""
+
+    def __init__(self, device: int = 0) -> None:
+        _require_cuda()
+        self.device = device
+        self.handle = 0
+        self.handle = _C.cuda.event_create(device)
+
+    def record(self, stream: Any) -> Event:
+        """Itself, set to the end of what `stream` was given until now."""
+        _C.cuda.event_record(self.device, self.handle, Stream.of("cuda.Event", self.device, stream).handle)
+        return self
+
+    def synchronize(self) -> None:
+        """Waits until it is reached."""
+        _C.cuda.event_synchronize(self.device, self.handle)
+
+    def elapsed_ms(self, since: Event) -> float:
+        """Milliseconds from `since` to this event; waits for it."""
+        self.synchronize()
+        return _C.cuda.event_elapsed_ms(self.device, since.handle, self.handle)
+
+    def __del__(self) -> None:
+        if self.handle:
+            _C.cuda.event_destroy(self.device, self.handle)
+
+
+class Graph:
+    """Work that a stream was given once and can be given again; see `capture`."""
+
+    def __init__(self, device: int) -> None:
+        self.device = device
+        self.handle = 0
+
+    def launch(self, stream: Any) -> None:
+        """Gives all of it to `stream`, which need not be the one it was captured from.
+
+        Raises:
+            RuntimeError: "[cuda.Graph] launch needs a graph whose capture has ended".
+        """
+        if not self.handle:
+            raise RuntimeError("[cuda.Graph] launch needs a graph whose capture has ended")
+        _C.cuda.graph_launch(self.device, self.handle, Stream.of("cuda.Graph", self.device, stream).handle)
+
+    def __del__(self) -> None:
+        if self.handle:
+            _C.cuda.graph_destroy(self.device, self.handle)
+
+
+@contextmanager
+def capture(stream: Stream) -> Iterator[Graph]:
+    """Keeps the work that ops give to `stream` meanwhile, in a graph, in place of doing it.
+
+        with cuda.capture(stream) as graph:
+            pk.affinity(features, out=edges, workspace=workspace, stream=stream)
+        graph.launch(stream)
+
+    A graph uses the memory that its ops were given, which must be kept for as long as it is launched, and
+    allocates none: ops need `out` and `workspace`.
+    """
+    graph = Graph(stream.device)
+    _C.cuda.capture_begin(stream.device, stream.handle)
+    try:
+        yield graph
+    except BaseException:
+        with suppress(RuntimeError):  # else the stream could not be used again
+            graph.handle = _C.cuda.capture_end(stream.device, stream.handle)
+        raise
+    graph.handle = _C.cuda.capture_end(stream.device, stream.handle)
+
+
+def _require_cuda() -> None:
+    reason = why_unavailable()
+    if reason:
+        raise RuntimeError(reason)
