@@ -58,5 +58,6 @@ void bind_images(nb::module_& module);
 void bind_nodes(nb::module_& module);
 void bind_clusters(nb::module_& module);
 void bind_masks(nb::module_& module);
+void bind_refine(nb::module_& module);
 
 }  // namespace patchcut

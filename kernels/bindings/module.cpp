@@ -82,5 +82,6 @@ NB_MODULE(_C, module) {
   bind_nodes(module);
   bind_clusters(module);
   bind_masks(module);
+  bind_refine(module);
   bind_fit(module);
 }

@@ -158,6 +158,26 @@ def rle_decode(
 ) -> None: ...
 def rle_write_text(runs: npt.NDArray[np.uint32], /) -> bytes: ...
 def rle_read_text(text: bytes, runs: npt.NDArray[np.uint32], /) -> int: ...
+def guided_refine(
+    frames: npt.NDArray[np.uint8],
+    maps: _Float,
+    radius: int,
+    eps: float,
+    subsample: int,
+    out: _Float,
+    context: Context,
+    /,
+) -> None: ...
+def guided_refine_labels(
+    frames: npt.NDArray[np.uint8],
+    label_maps: _Int,
+    radius: int,
+    eps: float,
+    subsample: int,
+    out: _Int,
+    context: Context,
+    /,
+) -> None: ...
 
 class cuda:
     """A module of the extension."""

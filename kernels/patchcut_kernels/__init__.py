@@ -13,6 +13,7 @@ from ._gcn_forward import gcn_forward
 from ._gcn_weights import GcnLayer, GcnWeights, LinearLayer
 from ._gnn_fit import GnnFit, gnn_fit
 from ._gnn_fit_weights import GnnFitWeights
+from ._guided_refine import guided_refine
 from ._kmeans import KMeansClustering, kmeans
 from ._preprocess import letterbox_xyxy, preprocess
 from ._region_stats import RegionStats, region_stats
@@ -44,6 +45,7 @@ __all__ = [
     "get_isa",
     "get_threads",
     "gnn_fit",
+    "guided_refine",
     "kmeans",
     "letterbox_xyxy",
     "preprocess",

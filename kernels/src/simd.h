@@ -4,6 +4,8 @@
 
 namespace patchcut {
 
+struct RefineTable;
+
 // One tile of an affinity, and where it goes.
 struct AffinityTile {
   const float* products;  // [panel, panel], zeros past `rows` and `columns`
@@ -48,6 +50,7 @@ struct NodeMove {
 struct SimdTable {
   const char* name;
   int64_t panel;  // columns of a packed panel, rows and columns of an affinity tile
+  const RefineTable* refine;
 
   // c[m, cols] = a[m, k] @ panel[k, panel], of which the first `cols` columns are kept; a[i, p] lies at
   // a[i * lda + p * step].

@@ -1,5 +1,6 @@
 #include "simd.h"
 #include "simd_functions.h"
+#include "simd_refine.h"
 #include "simd_vector.h"
 
 #define PATCHCUT_QUOTE(name) #name
@@ -7,10 +8,12 @@
 
 namespace patchcut::PATCHCUT_ISA {
 
+extern const RefineTable refine_table;
 extern const SimdTable table;
 const SimdTable table = {
     PATCHCUT_NAME(PATCHCUT_ISA),
     kPanel,
+    &refine_table,
     gemm_panel,
     pack_transposed,
     finish_affinity_tile,

@@ -18,6 +18,7 @@ TOLERANCES = {
     "degrees": 2e-4,
     "gcn_forward": 1e-5,
     "gnn_fit": 1e-4,
+    "guided_refine": 2e-5,
     "upsample_argmax": 1e-6,
     "region_stats": 1e-6,
     "kmeans": 1e-5,

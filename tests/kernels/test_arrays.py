@@ -92,6 +92,11 @@ def make_cases() -> dict[str, Case]:
             {"k": 3},
         ),
         "kmeans": Case({"points": features, "init": features[:3].copy()}, {}, {"k": 3}),
+        "guided_refine": Case(
+            {"frame": frame, "maps": rng.random((13, 17), np.float32)},
+            {"out": np.empty((13, 17), np.float32)},
+            {"radius": 2, "eps": 1e-3},
+        ),
         "preprocess": Case(
             {"frames": frame},
             {"out": np.empty((3, 8, 8), np.float32)},

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -51,6 +52,18 @@ def noisy_clusters(n: int) -> Array:
     noisy = centres[rng.integers(0, 3, n)] + 0.7 * rng.standard_normal((n, DIM))
     rows: Array = noisy.astype(np.float32)
     return rows
+
+
+def smooth_assignment(columns: int, grid_hw: tuple[int, int]) -> Array:
+    """[n, k] float32, smooth blobs as a head gives them."""
+    rng = np.random.default_rng(0)
+    height, width = grid_hw
+    coarse = rng.standard_normal((height // 4 + 1, width // 4 + 1, columns))
+    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    logits = 2 * np.asarray(smooth).reshape(-1, columns)
+    exponents = np.exp(logits - logits.max(1, keepdims=True))
+    assignment: Array = (exponents / exponents.sum(1, keepdims=True)).astype(np.float32)
+    return assignment
 
 
 def difference(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:

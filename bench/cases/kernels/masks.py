@@ -13,14 +13,14 @@ import patchcut_kernels as pk
 
 from bench import subjects
 from bench.cases import Target
-from bench.cases.kernels.duel import Array, Duel, Side, difference
+from bench.cases.kernels.duel import Array, Duel, Side, difference, smooth_assignment
 
 
 def _upsample_argmax(
     columns: int, grid_hw: tuple[int, int], size_hw: tuple[int, int], *, confidence: bool
 ) -> Duel:
     """With its confidence, into memory that is kept, is how every frame uses it."""
-    assignment = _assignment(columns, grid_hw)
+    assignment = smooth_assignment(columns, grid_hw)
     out, certainty = np.empty(size_hw, np.int32), np.empty(size_hw, np.float32)
     planes = [np.ascontiguousarray(column.reshape(grid_hw)) for column in assignment.T]
 
@@ -69,7 +69,7 @@ def _resize_columns(planes: list[Array], size_hw: tuple[int, int]) -> tuple[Any,
 
 def _connected_components(size_hw: tuple[int, int]) -> Duel:
     grid_hw = (28, 28)
-    label_map = pk.upsample_argmax(_assignment(2, grid_hw), grid_hw, size_hw)
+    label_map = pk.upsample_argmax(smooth_assignment(2, grid_hw), grid_hw, size_hw)
     binary = label_map.astype(np.uint8)
     out = np.empty(size_hw, np.int32)
 
@@ -155,20 +155,8 @@ def _rle_decode(count: int, size_hw: tuple[int, int]) -> Duel:
 def _regions(count: int, size_hw: tuple[int, int]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
     """A map of ids [H, W] of `count` smooth regions and background, and their masks [count, H, W]."""
     grid_hw = (28, 28)
-    ids = pk.upsample_argmax(_assignment(count + 1, grid_hw), grid_hw, size_hw)
+    ids = pk.upsample_argmax(smooth_assignment(count + 1, grid_hw), grid_hw, size_hw)
     return ids, ids[None] == np.arange(1, count + 1, dtype=np.int32)[:, None, None]
-
-
-def _assignment(columns: int, grid_hw: tuple[int, int]) -> Array:
-    """[n, k] float32, smooth blobs as a head gives them."""
-    rng = np.random.default_rng(0)
-    height, width = grid_hw
-    coarse = rng.standard_normal((height // 4 + 1, width // 4 + 1, columns))
-    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    logits = 2 * np.asarray(smooth).reshape(-1, columns)
-    exponents = np.exp(logits - logits.max(1, keepdims=True))
-    assignment: Array = (exponents / exponents.sum(1, keepdims=True)).astype(np.float32)
-    return assignment
 
 
 DUELS: dict[str, Callable[[], Duel]] = {

@@ -327,6 +327,30 @@ PATCHCUT_API patchcut_status patchcut_rle_write_text(const uint32_t* runs, int64
 PATCHCUT_API patchcut_status patchcut_rle_read_text(const char* text, int64_t length, uint32_t* runs,
                                                     int64_t* count);
 
+/* ---- guided_refine: borders of maps moved to the edges of a frame
+ * ------------------------------------------- */
+
+typedef struct patchcut_guided_refine_params {
+  int64_t radius;    /* of the window, in pixels; 1 to 1024 */
+  float eps;         /* of squared intensity, where white is 1; above 0 */
+  int64_t subsample; /* 1: the guided filter; above it the fast one, on one of so many pixels of each axis */
+} patchcut_guided_refine_params;
+
+#define PATCHCUT_GUIDED_REFINE_DEFAULTS {8, 1e-3f, 1}
+
+/* frames [batch, height, width, 3]; maps and out [batch, k, height, width], apart from each other. */
+PATCHCUT_API patchcut_status patchcut_guided_refine(const uint8_t* frames, const float* maps, int64_t batch,
+                                                    int64_t k, int64_t height, int64_t width,
+                                                    const patchcut_guided_refine_params* params, float* out,
+                                                    const patchcut_context* context);
+
+/* label_maps and out [batch, height, width], apart from each other: at each pixel the label whose filtered
+ * indicator is largest. */
+PATCHCUT_API patchcut_status patchcut_guided_refine_labels(const uint8_t* frames, const int32_t* label_maps,
+                                                           int64_t batch, int64_t height, int64_t width,
+                                                           const patchcut_guided_refine_params* params,
+                                                           int32_t* out, const patchcut_context* context);
+
 #ifdef __cplusplus
 }
 #endif

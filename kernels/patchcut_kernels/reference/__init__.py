@@ -19,11 +19,15 @@ from ._masks import (
 )
 from ._nodes import affinity, elu, gcn_forward, softmax, unit_rows
 from ._random import mix_bits, random_bits, uniform
+from ._refine import block_matrix, block_mean, box_mean, guided_filter, guided_refine
 
 __all__ = [
     "affinity",
     "area_matrix",
     "assign",
+    "block_matrix",
+    "block_mean",
+    "box_mean",
     "connected_components",
     "content_xyxy",
     "correlation_cluster",
@@ -31,6 +35,8 @@ __all__ = [
     "elu",
     "gcn_forward",
     "gnn_fit",
+    "guided_filter",
+    "guided_refine",
     "kmeans",
     "linear_matrix",
     "mix_bits",

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstdint>
+
+namespace patchcut {
+
+// The hot loops of guided_refine. Rows lie in memory that is padded to whole vectors and one vector more;
+// they are read and written beyond `count`. A group of planes has `stride` elements from one to the next.
+struct RefineTable {
+  // Three planes of interleaved pixels, 128 subtracted.
+  void (*split_channels)(int64_t count, const uint8_t* pixels, int8_t* planes, int64_t stride);
+  // 1 where labels is `label`, else 0.
+  void (*indicator_row)(int64_t count, const int32_t* labels, int32_t label, float* out);
+  // sums[9] += weight * (moments of enter - moments of leave): I, then the upper triangle of I I^T.
+  void (*slide_guide_sums)(int64_t count, float weight, const int8_t* enter, const int8_t* leave,
+                           int64_t guide_stride, float* sums, int64_t stride);
+  // sums[4] += weight * (moments of enter - moments of leave): p I, then p.
+  void (*slide_map_sums)(int64_t count, float weight, const int8_t* enter, const int8_t* leave,
+                         int64_t guide_stride, const float* enter_map, const float* leave_map, float* sums,
+                         int64_t stride);
+  // sums += weight * (enter - leave)
+  void (*slide_sums)(int64_t count, float weight, const float* enter, const float* leave, float* sums);
+  // out[x] = row[x + 1] + .. + row[x + 2 * inner + 1] + edge * (row[x] + row[x + 2 * inner + 2])
+  void (*box_row)(int64_t count, int64_t inner, float edge, const float* row, float* work, float* out);
+  // Of sums[9] over windows: factor[9] holds the means of I and L D L^T of their covariance and eps.
+  void (*factor_guide_row)(int64_t count, float scale, float eps, const float* sums, float* factor,
+                           int64_t stride);
+  // Of sums[4] over windows: coefficients[4], a then b of the best p = a I + b.
+  void (*solve_row)(int64_t count, float scale, const float* factor, int64_t factor_stride, const float* sums,
+                    int64_t stride, float* coefficients, int64_t out_stride);
+  // out = scale * (a I + b); out ends after `count`.
+  void (*apply_row)(int64_t count, float scale, const int8_t* guide, int64_t guide_stride,
+                    const float* coefficients, int64_t stride, float* out);
+  // out = low * low_weight + high * high_weight
+  void (*blend_rows)(int64_t count, const float* low, const float* high, float low_weight, float high_weight,
+                     float* out);
+  // out = a I + b, with a and b between those at cells[x] - first_cell and the next; out ends after `count`.
+  void (*upsample_apply_row)(int64_t count, const int32_t* cells, const float* fractions, const int8_t* guide,
+                             int64_t guide_stride, int64_t first_cell, const float* coefficients,
+                             int64_t stride, float* out);
+  // Where value is above best, it becomes best and `label` the label; rest -= value. Nothing is padded.
+  void (*argmax_row)(int64_t count, const float* value, int32_t label, float* best, float* rest,
+                     int32_t* labels);
+  // The same of `rest`, which wins a tie where its label is the lower one.
+  void (*argmax_rest_row)(int64_t count, const float* best, const float* rest, int32_t label,
+                          int32_t* labels);
+};
+
+}  // namespace patchcut
