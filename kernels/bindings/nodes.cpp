@@ -49,7 +49,7 @@ class PackedGcn {
                                        graph.data(),  static_cast<int64_t>(graph.size()),
                                        linear.data(), static_cast<int64_t>(linear.size()),
                                        temperature};
-    run([&] { return patchcut_gcn_create(&weights, &context, &gcn_); });
+    run([&] { return patchcut_gcn_create(&weights, &gcn_, &context); });
   }
   ~PackedGcn() { patchcut_gcn_destroy(gcn_); }
   PackedGcn(const PackedGcn&) = delete;

@@ -36,6 +36,8 @@ patchcut_status patchcut_affinity(const void* features, int32_t dtype, int64_t b
     require_sizes(kOp, {batch, n, d});
     require_sizes(kOp, {batch, n, n});
     require(d > 0, kOp, "features must have at least one column");
+    require_dtype(kOp, "dtype", dtype);
+    require_dtype(kOp, "affinity_dtype", affinity_dtype);
     require_array(kOp, "features", features, batch * n * d);
     require_array(kOp, "affinity", affinity, batch * n * n);
     const AffinityParams settings = checked(params);

@@ -41,6 +41,11 @@ void require_array(const char* op, const char* name, const void* data, int64_t e
   require(data != nullptr || elements == 0, op, std::string(name) + " must not be null");
 }
 
+void require_dtype(const char* op, const char* name, int32_t dtype) {
+  require(dtype == PATCHCUT_FLOAT32 || dtype == PATCHCUT_FLOAT16, op,
+          std::string(name) + " must be PATCHCUT_FLOAT32 or PATCHCUT_FLOAT16, got " + std::to_string(dtype));
+}
+
 void throw_without_cuda(const char* op) {
   throw Unavailable(
       "[" + std::string(op) +

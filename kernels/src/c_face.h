@@ -58,6 +58,9 @@ void require_sizes(const char* op, std::initializer_list<int64_t> sizes);
 // Throws unless the array is there or has no elements.
 void require_array(const char* op, const char* name, const void* data, int64_t elements);
 
+// Throws unless `dtype` is a patchcut_dtype.
+void require_dtype(const char* op, const char* name, int32_t dtype);
+
 // Throws where the caller asks for CUDA that this build does not hold.
 [[noreturn]] void throw_without_cuda(const char* op);
 

@@ -21,6 +21,7 @@ patchcut_status patchcut_connected_components(const int32_t* label_map, int64_t 
     require(pixels < INT32_MAX, kOp, "a label map must have fewer than 2^31 - 1 pixels");
     require(connectivity == 4 || connectivity == 8, kOp,
             "connectivity must be 4 or 8, got " + std::to_string(connectivity));
+    require(min_area >= 1, kOp, "min_area must be at least 1, got " + std::to_string(min_area));
     require_array(kOp, "label_map", label_map, batch * pixels);
     require_array(kOp, "ids", ids, batch * pixels);
     require_array(kOp, "counts", counts, batch);

@@ -16,39 +16,41 @@ namespace patchcut {
 namespace {
 
 constexpr const char* kOp = "gcn_forward";
+constexpr const char* kCreate = "gcn_create";
 
 void require_width(int64_t expected, int64_t inputs, int64_t outputs) {
-  require(inputs == expected && outputs > 0, kOp,
+  require_sizes(kCreate, {inputs, outputs});
+  require(inputs == expected && outputs > 0, kCreate,
           "a layer must take " + std::to_string(expected) + " inputs and give at least one output, got " +
               std::to_string(inputs) + " and " + std::to_string(outputs));
 }
 
 GcnWeights checked(const patchcut_gcn_weights* weights) {
-  require(weights != nullptr, kOp, "weights must not be null");
-  require(weights->d > 0 && weights->layer_count >= 0 && weights->mlp_count > 0, kOp,
+  require(weights != nullptr, kCreate, "weights must not be null");
+  require(weights->d > 0 && weights->layer_count >= 0 && weights->mlp_count > 0, kCreate,
           "weights must have d above 0 and at least one linear layer");
-  require(weights->temperature > 0 && std::isfinite(weights->temperature), kOp,
+  require(weights->temperature > 0 && std::isfinite(weights->temperature), kCreate,
           "temperature must be above 0");
-  require_array(kOp, "shift", weights->shift, weights->d);
-  require_array(kOp, "scale", weights->scale, weights->d);
-  require_array(kOp, "layers", weights->layers, weights->layer_count);
-  require_array(kOp, "mlp", weights->mlp, weights->mlp_count);
+  require_array(kCreate, "shift", weights->shift, weights->d);
+  require_array(kCreate, "scale", weights->scale, weights->d);
+  require_array(kCreate, "layers", weights->layers, weights->layer_count);
+  require_array(kCreate, "mlp", weights->mlp, weights->mlp_count);
   GcnWeights result{weights->normalize != 0, weights->d, weights->shift, weights->scale, {}, {},
                     weights->temperature};
   int64_t width = weights->d;
   for (int64_t i = 0; i < weights->layer_count; ++i) {
     const patchcut_gcn_layer& layer = weights->layers[i];
     require_width(width, layer.inputs, layer.outputs);
-    require_array(kOp, "theta", layer.theta, layer.inputs);
-    require_array(kOp, "bias", layer.bias, layer.outputs);
+    require_array(kCreate, "theta", layer.theta, layer.inputs);
+    require_array(kCreate, "bias", layer.bias, layer.outputs);
     result.layers.push_back({layer.theta, layer.root, layer.bias, layer.inputs, layer.outputs});
     width = layer.outputs;
   }
   for (int64_t i = 0; i < weights->mlp_count; ++i) {
     const patchcut_linear_layer& layer = weights->mlp[i];
     require_width(width, layer.inputs, layer.outputs);
-    require_array(kOp, "weight", layer.weight, layer.inputs);
-    require_array(kOp, "bias", layer.bias, layer.outputs);
+    require_array(kCreate, "weight", layer.weight, layer.inputs);
+    require_array(kCreate, "bias", layer.bias, layer.outputs);
     result.mlp.push_back({layer.weight, layer.bias, layer.inputs, layer.outputs});
     width = layer.outputs;
   }
@@ -71,20 +73,22 @@ void forward_on_cpu(const void* features, int32_t dtype, const void* affinity, i
 }  // namespace
 }  // namespace patchcut
 
-patchcut_status patchcut_gcn_create(const patchcut_gcn_weights* weights, const patchcut_context* context,
-                                    patchcut_gcn** gcn) {
+patchcut_status patchcut_gcn_create(const patchcut_gcn_weights* weights, patchcut_gcn** gcn,
+                                    const patchcut_context* context) {
   using namespace patchcut;
   return guard([&] {
-    require(gcn != nullptr, kOp, "gcn must not be null");
+    require(gcn != nullptr, kCreate, "gcn must not be null");
     const GcnWeights settings = checked(weights);
-    if (on_cuda(kOp, context)) throw_without_cuda(kOp);
+    if (on_cuda(kCreate, context)) throw_without_cuda(kCreate);
     *gcn = new patchcut_gcn{pack_gcn(settings), settings.d, settings.mlp.back().outputs};
   });
 }
 
 void patchcut_gcn_destroy(patchcut_gcn* gcn) { delete gcn; }
 
-const char* patchcut_gcn_isa(const patchcut_gcn* gcn) { return gcn->cpu->simd.name; }
+const char* patchcut_gcn_isa(const patchcut_gcn* gcn) {
+  return gcn == nullptr ? nullptr : gcn->cpu->simd.name;
+}
 
 patchcut_status patchcut_gcn_forward(const void* features, int32_t dtype, const void* affinity,
                                      int32_t affinity_dtype, const float* degrees, int64_t batch, int64_t n,
@@ -95,6 +99,8 @@ patchcut_status patchcut_gcn_forward(const void* features, int32_t dtype, const 
     require(gcn != nullptr, kOp, "gcn must not be null");
     require_sizes(kOp, {batch, n, gcn->d});
     require_sizes(kOp, {batch, n, n});
+    require_dtype(kOp, "dtype", dtype);
+    require_dtype(kOp, "affinity_dtype", affinity_dtype);
     require_array(kOp, "features", features, batch * n);
     require_array(kOp, "affinity", affinity, gcn->cpu->layers.empty() ? 0 : batch * n);
     require_array(kOp, "assignment", assignment, batch * n);

@@ -1,7 +1,6 @@
 #include "half_rows.h"
 
 #include <atomic>
-#include <string>
 
 #include "c_face.h"
 #include "simd.h"
@@ -12,15 +11,10 @@ namespace {
 
 constexpr int64_t kCyclesPerHalf = 1;
 
-void require_dtype(const char* op, int32_t dtype) {
-  require(dtype == PATCHCUT_FLOAT32 || dtype == PATCHCUT_FLOAT16, op,
-          "dtype must be PATCHCUT_FLOAT32 or PATCHCUT_FLOAT16, got " + std::to_string(dtype));
-}
-
 }  // namespace
 
 FloatRows::FloatRows(const char* op, const void* data, int32_t dtype, int64_t first, int64_t count) {
-  require_dtype(op, dtype);
+  require_dtype(op, "dtype", dtype);
   if (dtype == PATCHCUT_FLOAT32) {
     data_ = static_cast<const float*>(data) + first;
     return;
@@ -36,7 +30,7 @@ FloatRows::FloatRows(const char* op, const void* data, int32_t dtype, int64_t fi
 
 FloatResult::FloatResult(const char* op, void* data, int32_t dtype, int64_t first, int64_t count)
     : halves_(nullptr), count_(count) {
-  require_dtype(op, dtype);
+  require_dtype(op, "dtype", dtype);
   if (dtype == PATCHCUT_FLOAT32) {
     data_ = static_cast<float*>(data) + first;
     return;

@@ -12,6 +12,7 @@ constexpr const char* kOp = "preprocess";
 
 PreprocessParams checked(const patchcut_preprocess_params* params) {
   require(params != nullptr, kOp, "params must not be null");
+  require_sizes(kOp, {params->height, params->width, 3});
   const bool inside = params->top >= 0 && params->left >= 0 && params->content_height >= 1 &&
                       params->content_width >= 1 && params->content_height <= params->height - params->top &&
                       params->content_width <= params->width - params->left;
@@ -42,7 +43,8 @@ patchcut_status patchcut_preprocess(const uint8_t* frames, int64_t batch, int64_
     const PreprocessParams settings = checked(params);
     const int64_t size = 3 * settings.height * settings.width;
     require_sizes(kOp, {batch, height, width, 3});
-    require_sizes(kOp, {batch, settings.height, settings.width, 3});
+    require_sizes(kOp, {batch, size});
+    require_dtype(kOp, "dtype", dtype);
     require(height > 0 && width > 0, kOp, "frames must not be empty");
     require_array(kOp, "frames", frames, batch);
     require_array(kOp, "strides", strides, batch);

@@ -18,7 +18,7 @@ patchcut_status patchcut_relabel(const int32_t* labels, int64_t batch, int64_t h
     require_sizes(kOp, {batch, height, width});
     require_sizes(kOp, {count});
     require_array(kOp, "labels", labels, batch * height * width);
-    require_array(kOp, "table", table, count);
+    require_array(kOp, "table", table, batch * height * width == 0 ? 0 : count);
     require_array(kOp, "out", out, batch * height * width);
     if (on_cuda(kOp, context)) throw_without_cuda(kOp);
     relabel_cpu(labels, batch * height, width, table, count, out);

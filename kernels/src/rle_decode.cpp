@@ -1,5 +1,7 @@
 #include "patchcut/rle_decode.h"
 
+#include <algorithm>
+
 #include "c_face.h"
 
 namespace patchcut {
@@ -19,6 +21,8 @@ patchcut_status patchcut_rle_decode(const uint32_t* runs, const int64_t* offsets
     require_array(kOp, "offsets", offsets, batch + 1);
     require_array(kOp, "masks", masks, batch * height * width);
     if (on_cuda(kOp, context)) throw_without_cuda(kOp);
+    require(std::is_sorted(offsets, offsets + batch + 1) && offsets[0] >= 0, kOp,
+            "offsets must be at least 0 and never fall");
     require_array(kOp, "runs", runs, offsets[batch]);
     rle_decode_cpu(runs, offsets, batch, height, width, masks);
   });
@@ -30,6 +34,7 @@ patchcut_status patchcut_rle_read_text(const char* text, int64_t length, uint32_
     require_sizes(kOp, {length});
     require_array(kOp, "text", text, length);
     require_array(kOp, "runs", runs, length);
+    require(count != nullptr, kOp, "count must not be null");
     *count = rle_read_text(text, length, runs);
   });
 }

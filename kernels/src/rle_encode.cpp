@@ -55,6 +55,7 @@ patchcut_status patchcut_rle_write_text(const uint32_t* runs, int64_t count, cha
     require_sizes(kOp, {count});
     require_array(kOp, "runs", runs, count);
     require_array(kOp, "text", text, count);
+    require(length != nullptr, kOp, "length must not be null");
     *length = rle_write_text(runs, count, text);
   });
 }

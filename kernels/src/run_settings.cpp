@@ -5,7 +5,10 @@
 using namespace patchcut;
 
 patchcut_status patchcut_get_threads(int32_t* count) {
-  return guard([&] { *count = get_threads(); });
+  return guard([&] {
+    require(count != nullptr, "get_threads", "count must not be null");
+    *count = get_threads();
+  });
 }
 
 patchcut_status patchcut_set_threads(int32_t count) {
@@ -13,15 +16,25 @@ patchcut_status patchcut_set_threads(int32_t count) {
 }
 
 patchcut_status patchcut_default_threads(const char* root, int32_t* count) {
-  return guard([&] { *count = default_threads(root); });
+  return guard([&] {
+    require(root != nullptr, "default_threads", "root must not be null");
+    require(count != nullptr, "default_threads", "count must not be null");
+    *count = default_threads(root);
+  });
 }
 
 const char* patchcut_available_isa(int32_t index) { return available_isa(index); }
 
 patchcut_status patchcut_get_isa(const char** name) {
-  return guard([&] { *name = get_isa(); });
+  return guard([&] {
+    require(name != nullptr, "get_isa", "name must not be null");
+    *name = get_isa();
+  });
 }
 
 patchcut_status patchcut_set_isa(const char* name) {
-  return guard([&] { set_isa(name); });
+  return guard([&] {
+    require(name != nullptr, "set_isa", "name must not be null");
+    set_isa(name);
+  });
 }

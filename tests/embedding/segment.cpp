@@ -92,7 +92,7 @@ Head read_head(const std::string& folder, bool normalize, float temperature) {
   weights.mlp_count = static_cast<int64_t>(mlp.size());
   weights.temperature = temperature;
   patchcut_gcn* gcn = nullptr;
-  check(patchcut_gcn_create(&weights, nullptr, &gcn));
+  check(patchcut_gcn_create(&weights, &gcn, nullptr));
   return {Gcn(gcn), mlp.back().outputs};
 }
 

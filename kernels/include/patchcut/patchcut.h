@@ -157,8 +157,8 @@ typedef struct patchcut_gcn_weights {
 typedef struct patchcut_gcn patchcut_gcn;
 
 /* For the context's device; on the CPU for the instruction set in use. The weights lie in host memory. */
-PATCHCUT_API patchcut_status patchcut_gcn_create(const patchcut_gcn_weights* weights,
-                                                 const patchcut_context* context, patchcut_gcn** gcn);
+PATCHCUT_API patchcut_status patchcut_gcn_create(const patchcut_gcn_weights* weights, patchcut_gcn** gcn,
+                                                 const patchcut_context* context);
 PATCHCUT_API void patchcut_gcn_destroy(patchcut_gcn* gcn);
 
 /* The instruction set that it was made for; "cuda" on a GPU. */
