@@ -33,7 +33,7 @@ void gnn_fit(const FloatInput<3>& features, const FloatInput<3>& affinity, const
   run([&] {
     return patchcut_gnn_fit(features.data(), dtype_of(features), affinity.data(), dtype_of(affinity),
                             extent(features, 0), extent(features, 1), extent(features, 2), extent(out, 2),
-                            &params, init ? &weights : nullptr, out.data(), losses.data(), &context);
+                            init ? &weights : nullptr, &params, out.data(), losses.data(), &context);
   });
 }
 

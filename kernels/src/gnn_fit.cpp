@@ -43,8 +43,8 @@ GnnFitWeights checked(const patchcut_gnn_fit_weights& weights) {
 
 patchcut_status patchcut_gnn_fit(const void* features, int32_t dtype, const void* affinity,
                                  int32_t affinity_dtype, int64_t batch, int64_t n, int64_t d, int64_t k,
-                                 const patchcut_gnn_fit_params* params,
-                                 const patchcut_gnn_fit_weights* weights, float* assignment, float* losses,
+                                 const patchcut_gnn_fit_weights* weights,
+                                 const patchcut_gnn_fit_params* params, float* assignment, float* losses,
                                  const patchcut_context* context) {
   using namespace patchcut;
   return guard([&] {
@@ -55,7 +55,12 @@ patchcut_status patchcut_gnn_fit(const void* features, int32_t dtype, const void
     require_sizes(kOp, {batch, settings.steps});
     require_sizes(kOp, {n, settings.graph_width});
     require_sizes(kOp, {n, settings.hidden_width});
+    require_sizes(kOp, {d, settings.graph_width});
+    require_sizes(kOp, {settings.graph_width, settings.hidden_width});
+    require_sizes(kOp, {settings.hidden_width, k});
     require(n > 0 && d > 0 && k > 0, kOp, "sizes n, d and k must be at least 1");
+    require_dtype(kOp, "dtype", dtype);
+    require_dtype(kOp, "affinity_dtype", affinity_dtype);
     require_array(kOp, "features", features, batch);
     require_array(kOp, "affinity", affinity, batch);
     require_array(kOp, "assignment", assignment, batch);

@@ -201,8 +201,8 @@ typedef struct patchcut_gnn_fit_weights {
  * what the last pass says; losses [batch, steps], of each pass. */
 PATCHCUT_API patchcut_status patchcut_gnn_fit(const void* features, int32_t dtype, const void* affinity,
                                               int32_t affinity_dtype, int64_t batch, int64_t n, int64_t d,
-                                              int64_t k, const patchcut_gnn_fit_params* params,
-                                              const patchcut_gnn_fit_weights* weights, float* assignment,
+                                              int64_t k, const patchcut_gnn_fit_weights* weights,
+                                              const patchcut_gnn_fit_params* params, float* assignment,
                                               float* losses, const patchcut_context* context);
 
 /* ---- kmeans, correlation_cluster, assign: features and affinities to clusters ---------------------------
