@@ -11,13 +11,12 @@ void kmeans(const FloatInput<3>& points, const std::optional<Input<float, 3>>& i
             int64_t iterations, int64_t restarts, uint64_t seed, const Array<int32_t, 2>& labels,
             const Array<float, 3>& centroids, const Array<float, 1>& inertia,
             const patchcut_context& context) {
-  const patchcut_kmeans_params params{extent(centroids, 1),
-                                      cosine ? PATCHCUT_COSINE_DISTANCE : PATCHCUT_EUCLIDEAN, iterations,
+  const patchcut_kmeans_params params{cosine ? PATCHCUT_COSINE_DISTANCE : PATCHCUT_EUCLIDEAN, iterations,
                                       restarts, seed};
   run([&] {
     return patchcut_kmeans(points.data(), dtype_of(points), extent(points, 0), extent(points, 1),
-                           extent(points, 2), &params, data_or_null(init), labels.data(), centroids.data(),
-                           inertia.data(), &context);
+                           extent(points, 2), extent(centroids, 1), data_or_null(init), &params,
+                           labels.data(), centroids.data(), inertia.data(), &context);
   });
 }
 

@@ -23,6 +23,7 @@ patchcut_status patchcut_assign(const void* features, int32_t dtype, int64_t bat
     require_sizes(kOp, {c, d});
     require(d > 0, kOp, "features must have at least one column");
     require(c > 0, kOp, "prototypes must have at least one row");
+    require_dtype(kOp, "dtype", dtype);
     require_array(kOp, "features", features, batch * n * d);
     require_array(kOp, "prototypes", prototypes, c * d);
     require_array(kOp, "labels", labels, batch * n);

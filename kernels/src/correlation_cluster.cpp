@@ -27,6 +27,7 @@ patchcut_status patchcut_correlation_cluster(const void* affinity, int32_t dtype
     require_sizes(kOp, {batch, n, n});
     require(n > 0, kOp, "affinity must have at least one node");
     require(n <= INT32_MAX, kOp, "affinity must have fewer than 2^31 nodes, got " + std::to_string(n));
+    require_dtype(kOp, "dtype", dtype);
     require_array(kOp, "affinity", affinity, batch * n * n);
     require_array(kOp, "labels", labels, batch * n);
     require_array(kOp, "counts", counts, batch);

@@ -1,4 +1,5 @@
-/* The header is C11: the affinity of two rows, and the text of an error. */
+/* The headers are C11: the affinity of two rows, and the text of an error. */
+#include <patchcut/cuda.h>
 #include <patchcut/patchcut.h>
 #include <stdio.h>
 
@@ -16,6 +17,9 @@ int main(void) {
   status = patchcut_affinity(features, PATCHCUT_FLOAT32, 1, -2, 3, &params, affinity, PATCHCUT_FLOAT32, NULL,
                              NULL);
   printf("%d %s\n", (int)status, patchcut_last_error());
+  int32_t devices = -1;
+  status = patchcut_cuda_device_count(&devices);
+  printf("%d devices: %s\n", (int)devices, status == PATCHCUT_OK ? "" : patchcut_last_error());
   printf("%s\n", patchcut_version());
   return 0;
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -57,9 +58,11 @@ def programs(cmake: str, package: dict[str, Path], tmp_path_factory: pytest.Temp
 def test_the_folders_hold_what_they_say(package: dict[str, Path]) -> None:
     assert (package["cmakedir"] / "patchcutConfig.cmake").is_file()
     assert (package["libdir"] / "libpatchcut.so").is_file()
-    headers = [path for path in package["includedir"].rglob("*") if path.is_file()]
-    assert headers == [package["includedir"] / "patchcut/patchcut.h"]
-    assert headers[0].read_text() == (ROOT / "kernels/include/patchcut/patchcut.h").read_text()
+    headers = {path.name: path for path in package["includedir"].rglob("*") if path.is_file()}
+    assert headers.keys() == {"patchcut.h", "cuda.h"}
+    for name, path in headers.items():
+        assert path.parent == package["includedir"] / "patchcut"
+        assert path.read_text() == (ROOT / "kernels/include/patchcut" / name).read_text()
 
 
 @pytest.mark.parametrize("options", [(), ("--lib",), ("--cmakedir", "--libdir"), ("--cmakedir", "x")])
@@ -74,9 +77,10 @@ def test_wrong_options_are_an_error(clean_python: Path, options: tuple[str, ...]
 
 
 def test_a_c_program(programs: Path, wheel: Path) -> None:
-    affinity, error, version = run(str(programs / "plain_c")).splitlines()
+    affinity, error, devices, version = run(str(programs / "plain_c")).splitlines()
     assert affinity == "1 0 0 1"
     assert error == "1 [affinity] sizes must be at least 0, got -2"
+    assert re.fullmatch(r"0 devices: \[cuda\] .+|[1-9]\d* devices: ", devices)
     assert wheel.name.startswith(f"patchcut-{version}-")
 
 

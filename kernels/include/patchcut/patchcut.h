@@ -214,21 +214,22 @@ typedef enum patchcut_metric {
 } patchcut_metric;
 
 typedef struct patchcut_kmeans_params {
-  int64_t k;          /* 1 to n */
   int32_t metric;     /* patchcut_metric */
   int64_t iterations; /* at most, at least 1; ends where no label changes */
   int64_t restarts;   /* at least 1; the run of the least inertia is kept */
   uint64_t seed;
 } patchcut_kmeans_params;
 
-#define PATCHCUT_KMEANS_DEFAULTS {8, PATCHCUT_EUCLIDEAN, 100, 1, 0}
+#define PATCHCUT_KMEANS_DEFAULTS {PATCHCUT_EUCLIDEAN, 100, 1, 0}
 
-/* points [batch, n, d] of `dtype`; init [batch, k, d], the first centroids, or null: greedy k-means++.
- * labels [batch, n]; centroids [batch, k, d]; inertia [batch], distances to the own centroid, added up. */
+/* points [batch, n, d] of `dtype`; k is 1 to n; init [batch, k, d], the first centroids, or null: greedy
+ * k-means++. labels [batch, n]; centroids [batch, k, d]; inertia [batch], distances to the own centroid,
+ * added up. */
 PATCHCUT_API patchcut_status patchcut_kmeans(const void* points, int32_t dtype, int64_t batch, int64_t n,
-                                             int64_t d, const patchcut_kmeans_params* params,
-                                             const float* init, int32_t* labels, float* centroids,
-                                             float* inertia, const patchcut_context* context);
+                                             int64_t d, int64_t k, const float* init,
+                                             const patchcut_kmeans_params* params, int32_t* labels,
+                                             float* centroids, float* inertia,
+                                             const patchcut_context* context);
 
 typedef struct patchcut_correlation_cluster_params {
   int64_t max_clusters; /* at least 1; time and memory grow with it */
