@@ -188,6 +188,22 @@ def gnn_fit() -> Call:
     )
 
 
+GUIDED_BAD = {"radius": [0, -1, 1025], "eps": [0, -1, NAN, 1e-45], "subsample": [0, -1, 1025]}
+
+
+def guided_refine() -> Call:
+    frames = np.random.default_rng(5).integers(0, 256, (2, 4, 5, 3)).astype(np.uint8)
+    params = struct("guided_refine_params")
+    maps = {"maps": normal(2, 3, 4, 5), "k": 3, "out": empty(2, 3, 4, 5)}
+    return Call({"frames": frames, **MAP_SIZES, "params": params, **maps}, bad=GUIDED_BAD)
+
+
+def guided_refine_labels() -> Call:
+    call = guided_refine()
+    maps = {"label_maps": label_map(), "out": empty(2, 4, 5, dtype=np.int32)}
+    return Call({**call.arguments, **maps}, bad=GUIDED_BAD, tag="guided_refine")
+
+
 def kmeans() -> Call:
     points = {"points": FEATURES["features"], "dtype": 0, "batch": 2, "n": 6, "d": 3}
     result = {"labels": empty(2, 6, dtype=np.int32), "centroids": empty(2, 2, 3), "inertia": empty(2)}
@@ -300,6 +316,8 @@ CALLS: dict[str, Callable[[], Call]] = {
         gcn_create,
         gcn_forward,
         gnn_fit,
+        guided_refine,
+        guided_refine_labels,
         kmeans,
         preprocess,
         region_stats,
