@@ -201,7 +201,7 @@ class DeviceArray:
     def __dlpack__(self, *, stream: int | None = None, **_: object) -> Any:
         if stream != -1:  # -1: the consumer takes care of the order itself
             self.use_on(Stream.of("DeviceArray", self.device, 0 if stream is None else stream))
-        return self.lend_strided().__dlpack__()
+        return self.lend_strided()
 
     def use_on(self, stream: Stream) -> None:
         """Lets `stream` wait for the array, and keeps the memory until `stream` is done with it."""

@@ -15,11 +15,11 @@ import pytest
 from patchcut_kernels import _C, _arrays
 
 
-class Lent:
+class OverDlpack:
     """An array that only DLPack can read."""
 
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
+    def __init__(self, array: np.ndarray | pk.cuda.DeviceArray) -> None:
+        self.array: Any = array
 
     def __dlpack__(self, **options: Any) -> Any:
         return self.array.__dlpack__(**options)
@@ -28,37 +28,116 @@ class Lent:
         return self.array.__dlpack_device__()
 
 
-class LentAsBefore(Lent):
+class OverDlpackAsBefore(OverDlpack):
     """The same of a library that does not know DLPack 1.0."""
 
     def __dlpack__(self, stream: int | None = None) -> Any:
         return self.array.__dlpack__(stream=stream)
 
 
-class OnVulkan(Lent):
+class OnVulkan(OverDlpack):
     def __dlpack_device__(self) -> tuple[int, int]:
         return 7, 0
 
 
-class OnCuda(Lent):
+class OnCuda(OverDlpack):
     def __dlpack_device__(self) -> tuple[int, int]:
         return 2, 0
+
+
+class OverInterface:
+    """An array on CUDA that has no more than __cuda_array_interface__, as those of numba and pycuda."""
+
+    def __init__(self, array: pk.cuda.DeviceArray) -> None:
+        self.array = array
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return self.array.__cuda_array_interface__
+
+
+@dataclass
+class Lent:
+    """An array as a library has it, where its memory is, and what is in it."""
+
+    array: Any
+    pointer: int
+    read: Callable[[], np.ndarray]
+
+
+def lend(library: str, values: np.ndarray) -> Lent:
+    """A copy of `values` in an array of `library`."""
+    if library in HOST_LIBRARIES:
+        memory = values.copy()
+        return Lent(HOST_LIBRARIES[library](memory), memory.ctypes.data, lambda: memory)
+    if not pk.cuda.is_available():
+        pytest.skip(pk.cuda.why_unavailable())
+    if library in OUR_CUDA_LIBRARIES:
+        device = pk.cuda.to_device(values)
+        return Lent(OUR_CUDA_LIBRARIES[library](device), device.pointer, device.numpy)
+    return OTHER_CUDA_LIBRARIES[library](values)
 
 
 def to_torch(array: np.ndarray) -> Any:
     return pytest.importorskip("torch").from_numpy(array)
 
 
-LENDERS = [pytest.param(np.asarray, id="numpy"), Lent, LentAsBefore, pytest.param(to_torch, id="torch")]
+def to_torch_cuda(values: np.ndarray) -> Lent:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this torch has no CUDA")
+    array = torch.from_numpy(values).cuda()
+    return Lent(array, array.data_ptr(), lambda: array.cpu().numpy())
+
+
+def to_cupy(values: np.ndarray) -> Lent:
+    array = pytest.importorskip("cupy").asarray(values)
+    return Lent(array, array.data.ptr, array.get)
+
+
+def to_pycuda(values: np.ndarray) -> Lent:
+    pytest.importorskip("pycuda.autoprimaryctx")
+    array = pytest.importorskip("pycuda.gpuarray").to_gpu(values)
+    return Lent(array, int(array.gpudata), array.get)
+
+
+HOST_LIBRARIES: dict[str, Callable[[np.ndarray], Any]] = {
+    "numpy": np.asarray,
+    "dlpack": OverDlpack,
+    "dlpack before 1.0": OverDlpackAsBefore,
+    "torch": to_torch,
+}
+OUR_CUDA_LIBRARIES: dict[str, Callable[[pk.cuda.DeviceArray], Any]] = {
+    "patchcut cuda": lambda array: array,
+    "interface cuda": OverInterface,
+    "dlpack cuda": OverDlpack,
+}
+OTHER_CUDA_LIBRARIES = {"torch cuda": to_torch_cuda, "cupy": to_cupy, "pycuda": to_pycuda}
+LIBRARIES = [*HOST_LIBRARIES, *OUR_CUDA_LIBRARIES, *OTHER_CUDA_LIBRARIES]
 
 
 @dataclass
 class Case:
-    """One call: the arrays that go in, the arrays that it writes, and the rest."""
+    """One call: the arrays that go in, the arrays that it writes, and the rest.
+
+    Args:
+        record: what the outputs are fields of, given as `out`; None where each has a name of its own.
+    """
 
     inputs: dict[str, np.ndarray]
     outputs: dict[str, np.ndarray]
     settings: dict[str, Any] = field(default_factory=dict)
+    record: type[Any] | None = None
+
+    def call(self, op: Callable[..., Any], inputs: dict[str, Any], outputs: dict[str, Any]) -> Any:
+        given = outputs if self.record is None else {"out": self.record(**outputs)}
+        result = op(**inputs, **given, **self.settings)
+        if "out" in given:
+            parts = (
+                result if isinstance(result, tuple) else vars(result).values() if is_dataclass(result) else []
+            )
+            assert any(part is given["out"] for part in (result, *parts))
+        return result
 
 
 def random_weights(rng: np.random.Generator, d: int) -> pk.GcnWeights:
@@ -76,11 +155,29 @@ def make_cases() -> dict[str, Case]:
     frame = rng.integers(0, 256, (13, 17, 3)).astype(np.uint8)
     return {
         "affinity": Case({"features": features}, {"out": np.empty((12, 12), np.float32)}),
-        "assign": Case({"features": features, "prototypes": features[:3].copy()}, {}),
+        "assign": Case(
+            {"features": features, "prototypes": features[:3].copy()},
+            {
+                "labels": np.empty(12, np.int32),
+                "similarity": np.empty(12, np.float32),
+                "assignment": np.empty((12, 3), np.float32),
+            },
+            {"temperature": 0.1},
+            pk.PrototypeAssignment,
+        ),
         "connected_components": Case(
             {"label_map": labels}, {"out": np.empty_like(labels), "labels_out": np.empty_like(labels)}
         ),
-        "correlation_cluster": Case({"affinity": edges - 0.5}, {}),
+        "correlation_cluster": Case(
+            {"affinity": edges - 0.5},
+            {
+                "labels": np.empty(12, np.int32),
+                "k": np.empty((), np.int32),
+                "objective": np.empty((), np.float32),
+            },
+            {},
+            pk.CorrelationClustering,
+        ),
         "gcn_forward": Case(
             {"features": features, "affinity": edges, "degrees": edges.sum(1)},
             {"out": np.empty((12, 3), np.float32)},
@@ -91,7 +188,16 @@ def make_cases() -> dict[str, Case]:
             {"out": np.empty((12, 3), np.float32), "losses_out": np.empty(10, np.float32)},
             {"k": 3},
         ),
-        "kmeans": Case({"points": features, "init": features[:3].copy()}, {}, {"k": 3}),
+        "kmeans": Case(
+            {"points": features, "init": features[:3].copy()},
+            {
+                "labels": np.empty(12, np.int32),
+                "centroids": np.empty((3, 5), np.float32),
+                "inertia": np.empty((), np.float32),
+            },
+            {"k": 3},
+            pk.KMeansClustering,
+        ),
         "guided_refine": Case(
             {"frame": frame, "maps": rng.random((13, 17), np.float32)},
             {"out": np.empty((13, 17), np.float32)},
@@ -104,8 +210,14 @@ def make_cases() -> dict[str, Case]:
         ),
         "region_stats": Case(
             {"ids": labels, "label_map": labels, "confidence": rng.random((9, 11), np.float32)},
-            {},
+            {
+                "area": np.empty(2, np.int64),
+                "boxes_xyxy": np.empty((2, 4), np.float32),
+                "mean_confidence": np.empty(2, np.float32),
+                "label": np.empty(2, np.int32),
+            },
             {"count": 2},
+            pk.RegionStats,
         ),
         "relabel": Case(
             {"labels": labels, "table": np.array([4, 0, 9], np.int32)}, {"out": np.empty_like(labels)}
@@ -121,6 +233,7 @@ def make_cases() -> dict[str, Case]:
 
 
 OPS = tuple(make_cases())
+ON_THE_CPU_ALONE = {*OPS} - {"affinity"}
 
 
 def test_every_op_has_a_case():
@@ -133,39 +246,52 @@ def pointers(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     """Addresses of the arrays that the native ops were called with."""
     seen: set[int] = set()
 
-    def spy(native: Callable[..., None]) -> Callable[..., None]:
-        def call(*arguments: Any) -> None:
-            arrays = [value for value in arguments if isinstance(value, np.ndarray)]
-            assert all(value.flags.c_contiguous for value in arrays)
-            seen.update(value.ctypes.data for value in arrays)
-            native(*arguments)
+    def spy(native: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            for value in arguments:
+                if isinstance(value, np.ndarray):
+                    assert value.flags.c_contiguous
+                    seen.add(value.ctypes.data)
+            return native(*arguments)
 
         return call
 
+    def spy_lend(pointer: int, *arguments: Any) -> Any:
+        seen.add(pointer)
+        return lend_native(pointer, *arguments)
+
     for name in OPS:
         monkeypatch.setattr(_C, name, spy(getattr(_C, name)))
+    if pk.cuda.is_available():
+        lend_native = _C.cuda.lend
+        monkeypatch.setattr(_C.cuda, "lend", spy_lend)
     return seen
 
 
-@pytest.mark.parametrize("lend", LENDERS)
+@pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("name", OPS)
-def test_the_memory_used_is_the_callers(name, lend, pointers):
+def test_the_memory_used_is_the_callers(name, library, pointers):
+    if name in ON_THE_CPU_ALONE and library not in HOST_LIBRARIES:
+        pytest.skip(f"{name} runs on the CPU alone")
     case, op = make_cases()[name], getattr(pk, name)
-    want = {key: np.empty_like(value) for key, value in case.outputs.items()}
-    op(**case.inputs, **want, **case.settings)
+    want = {key: np.zeros_like(value) for key, value in case.outputs.items()}
+    case.call(op, case.inputs, want)
     pointers.clear()
 
-    memory = {key: value.copy() for key, value in case.inputs.items()}
-    memory |= {key: np.zeros_like(value) for key, value in case.outputs.items()}
-    lent = {key: lend(value) for key, value in memory.items()}
-    returned = op(**lent, **case.settings)
-    assert pointers >= {value.ctypes.data for value in memory.values()}
+    inputs = {key: lend(library, value) for key, value in case.inputs.items()}
+    outputs = {key: lend(library, np.zeros_like(value)) for key, value in case.outputs.items()}
+    case.call(op, arrays(inputs), arrays(outputs))
+    assert pointers >= {value.pointer for value in (*inputs.values(), *outputs.values())}
     for key, value in want.items():
-        assert value.min() < value.max()
-        np.testing.assert_array_equal(memory[key], value)
-    if "out" in lent:
-        results = tuple(vars(returned).values()) if is_dataclass(returned) else returned
-        assert (results[0] if isinstance(results, tuple) else results) is lent["out"]
+        assert value.ndim == 0 or value.min() < value.max()
+        if library in HOST_LIBRARIES:
+            np.testing.assert_array_equal(outputs[key].read(), value)
+        else:
+            np.testing.assert_allclose(outputs[key].read(), value, rtol=0, atol=1e-4)
+
+
+def arrays(lent: dict[str, Lent]) -> dict[str, Any]:
+    return {key: value.array for key, value in lent.items()}
 
 
 def test_each_output_is_the_object_that_was_given():
@@ -221,7 +347,7 @@ GOOD = np.ones((4, 3), np.float32)
 
 
 def test_what_is_no_array_is_an_error():
-    for value in ([[1.0]], None, 3, "x", np.float32(1), memoryview(GOOD), Lent):
+    for value in ([[1.0]], None, 3, "x", np.float32(1), memoryview(GOOD), OverDlpack):
         with pytest.raises(TypeError, match=r"^\[affinity\] features must be an array, got "):
             pk.affinity(value)
 
@@ -256,19 +382,19 @@ def test_a_tensor_that_cannot_be_lent_is_an_error():
 
 def test_checks_see_through_the_lender():
     with pytest.raises(TypeError, match=r"^\[affinity\] features must be float32 or float16, got float64"):
-        pk.affinity(Lent(np.ones((4, 3))))
+        pk.affinity(OverDlpack(np.ones((4, 3))))
     with pytest.raises(ValueError, match=r"^\[affinity\] out must have shape \(4, 4\), got \(4, 3\)"):
-        pk.affinity(GOOD, out=LentAsBefore(np.empty((4, 3), np.float32)))
+        pk.affinity(GOOD, out=OverDlpackAsBefore(np.empty((4, 3), np.float32)))
 
 
 @pytest.mark.skipif(not _arrays._NUMPY_READS_FLAGS, reason="this numpy lends nothing that is read-only")
 def test_a_read_only_lender():
     features = GOOD.copy()
     features.flags.writeable = False
-    np.testing.assert_array_equal(pk.affinity(Lent(features)), pk.affinity(GOOD))
+    np.testing.assert_array_equal(pk.affinity(OverDlpack(features)), pk.affinity(GOOD))
     square = np.empty((4, 4), np.float32)
     square.flags.writeable = False
     with pytest.raises(ValueError, match=r"^\[affinity\] out must be writable, got a read-only array"):
-        pk.affinity(GOOD, out=Lent(square))
+        pk.affinity(GOOD, out=OverDlpack(square))
     with pytest.raises(TypeError, match=r"^\[affinity\] out must be an array that can be lent"):
-        pk.affinity(GOOD, out=LentAsBefore(square))
+        pk.affinity(GOOD, out=OverDlpackAsBefore(square))
