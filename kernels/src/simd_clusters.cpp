@@ -43,14 +43,14 @@ void squared_distances(int64_t m, int64_t depth, const float* a, const float* pa
 void lower_minima(int64_t m, int32_t first, const float* values, float* minima, int32_t* rows) {
   for (int v = 0; v < kPanelVectors; ++v) {
     Vec least = load(minima + v * kLanes);
-    IntVec row = load_int(rows + v * kLanes);
+    IntVec row = load(rows + v * kLanes);
     for (int64_t i = 0; i < m; ++i) {
       const Vec value = load(values + i * kPanel + v * kLanes);
       row = value < least ? IntVec{} + (first + static_cast<int32_t>(i)) : row;
       least = value < least ? value : least;
     }
     store(minima + v * kLanes, least);
-    store_int(rows + v * kLanes, row);
+    store(rows + v * kLanes, row);
   }
 }
 
@@ -101,9 +101,9 @@ void round_row(int64_t count, const float* x, double scale, int32_t* out) {
 
 void move_weights(int64_t count, const int32_t* weights, int32_t* from, int32_t* to) {
   for (int64_t i = 0; i < count; i += kLanes) {
-    const IntVec w = load_int(weights + i);
-    store_int(to + i, load_int(to + i) + w);
-    if (from != nullptr) store_int(from + i, load_int(from + i) - w);
+    const IntVec w = load(weights + i);
+    store(to + i, load(to + i) + w);
+    if (from != nullptr) store(from + i, load(from + i) - w);
   }
 }
 
@@ -113,11 +113,11 @@ NodeMove best_move(const PartitionView& partition) {
   for (int lane = 0; lane < kLanes; ++lane) nodes[lane] = lane;
   IntVec best_gain = IntVec{} + kNone, best_node = IntVec{} - 1, best_target = IntVec{} - 1;
   for (int64_t i = 0; i < partition.nodes; i += kLanes, nodes += kLanes) {
-    const IntVec label = load_int(partition.labels + i);
+    const IntVec label = load(partition.labels + i);
     IntVec own{}, alone{}, target = IntVec{} - 1, sum = IntVec{} + kNone;
     for (int64_t c = 0; c < partition.clusters; ++c) {
       const int32_t number = partition.numbers[c];
-      const IntVec common = load_int(partition.sums + number * partition.nodes + i);
+      const IntVec common = load(partition.sums + number * partition.nodes + i);
       const IntVec inside = label == number;
       own = inside ? common : own;
       if (partition.sizes[number] == 1) alone |= inside;
@@ -130,7 +130,7 @@ NodeMove best_move(const PartitionView& partition) {
       sum = opens ? IntVec{} : sum;
       target = opens ? IntVec{} + partition.vacant : target;
     }
-    const IntVec can_move = load_int(partition.free + i) & (sum > kNone);
+    const IntVec can_move = load(partition.free + i) & (sum > kNone);
     const IntVec gain = sum - own;
     const IntVec better = can_move & ((best_node < 0) | (gain > best_gain));
     best_gain = better ? gain : best_gain;

@@ -32,8 +32,8 @@ constexpr int kPanel = kPanelVectors * kLanes;
 
 typedef float Vec __attribute__((vector_size(kLanes * sizeof(float))));
 typedef int32_t IntVec __attribute__((vector_size(kLanes * sizeof(int32_t))));
-typedef double DoubleVec __attribute__((vector_size(kLanes * sizeof(double))));
 typedef uint16_t HalfVec __attribute__((vector_size(kLanes * sizeof(uint16_t))));
+typedef double DoubleVec __attribute__((vector_size(kLanes * sizeof(double))));
 
 inline Vec load(const float* x) {
   Vec v;
@@ -49,14 +49,15 @@ inline HalfVec load(const uint16_t* x) {
 
 inline void store(float* x, Vec v) { __builtin_memcpy(x, &v, sizeof(v)); }
 
-inline IntVec load_int(const int32_t* x) {
+inline void store(uint16_t* x, HalfVec v) { __builtin_memcpy(x, &v, sizeof(v)); }
+
+inline IntVec load(const int32_t* x) {
   IntVec v;
   __builtin_memcpy(&v, x, sizeof(v));
   return v;
 }
 
-inline void store_int(int32_t* x, IntVec v) { __builtin_memcpy(x, &v, sizeof(v)); }
-inline void store(uint16_t* x, HalfVec v) { __builtin_memcpy(x, &v, sizeof(v)); }
+inline void store(int32_t* x, IntVec v) { __builtin_memcpy(x, &v, sizeof(v)); }
 
 inline Vec load_first(const float* x, int64_t count) {
   Vec v{};
