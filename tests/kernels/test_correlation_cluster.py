@@ -151,6 +151,18 @@ def test_planted_clusters_are_found(isa, rng):
     assert metrics.adjusted_rand_score(planted, got.labels) == 1
 
 
+@pytest.mark.parametrize("kind", ["normal", "low rank"])
+def test_beats_leiden(rng, kind):
+    pytest.importorskip("leidenalg")
+    from bench.competitors.leiden import make_partition
+
+    affinity = signed_graphs(rng, kind, 1, 120)[0]
+    theirs = objective_of(affinity, make_partition(affinity)())
+    ours = float(pk.correlation_cluster(affinity).objective)
+    assert ours >= theirs * (1 - 1e-6)
+    assert (ours > theirs * 1.02) == (kind == "normal"), "where it is hard, by far"
+
+
 def test_beats_the_loss_of_a_fitted_network(rng):
     """Softmax rows fitted to DeepCut's loss -Tr(S^T W S) by gradient descent, then hardened."""
     torch = pytest.importorskip("torch")

@@ -141,7 +141,7 @@ def correlation_cluster(affinity: Real, *, max_clusters: int = 64, seed: int = 0
 
 def start_count(n: int) -> int:
     """How many partitions of n nodes to start from: small graphs are quick, and have many local optima."""
-    return min(max(4096 // max(n, 1), 8), 64)
+    return min(max(4096 // max(n, 1), 16), 64)
 
 
 def integer_weights(affinity: Real) -> tuple[Int64, float]:
