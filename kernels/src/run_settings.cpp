@@ -23,7 +23,11 @@ patchcut_status patchcut_default_threads(const char* root, int32_t* count) {
   });
 }
 
-const char* patchcut_available_isa(int32_t index) { return available_isa(index); }
+const char* patchcut_available_isa(int32_t index) {
+  const char* name = nullptr;
+  static_cast<void>(guard([&] { name = available_isa(index); }));
+  return name;
+}
 
 patchcut_status patchcut_get_isa(const char** name) {
   return guard([&] {

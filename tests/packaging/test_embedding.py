@@ -119,6 +119,10 @@ def test_a_program_is_told_what_is_wrong(programs: Path, picture: Path) -> None:
     assert errors[2].startswith(("status 3: [upsample_argmax] ", "status 4: [upsample_argmax] "))
 
 
+def test_threads_and_forks_of_a_program(programs: Path) -> None:
+    assert run(str(programs / "callers")) == "0 wrong\n"
+
+
 def test_a_moved_package_is_found_where_it_is(cmake: str, package: dict[str, Path], tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere/patchcut_kernels"
     shutil.copytree(package["libdir"], moved)

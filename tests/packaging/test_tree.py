@@ -34,7 +34,7 @@ def test_nothing_made_is_tracked(tracked: list[Path]) -> None:
 
 
 def test_text_ends_with_a_newline_and_has_no_carriage_returns(tracked: list[Path]) -> None:
-    kinds = {".py", ".pyi", ".cpp", ".h", ".md", ".toml", ".txt", ".jsonl"}
+    kinds = {".py", ".pyi", ".c", ".cpp", ".h", ".cu", ".cuh", ".cmake", ".md", ".toml", ".txt", ".jsonl"}
     texts = {path.name: path.read_bytes() for path in tracked if path.suffix in kinds}
     assert len(texts) > 20
     bad = [name for name, data in texts.items() if b"\r" in data or (data and not data.endswith(b"\n"))]
