@@ -5,7 +5,12 @@
 #   HOST  for tests: the kernels compiled for the host, threads of a block as fibers (tests/host_cuda)
 set(patchcut_cuda_sources
   src/affinity_cuda.cu
-  src/cuda_queue.cpp)
+  src/connected_components_cuda.cu
+  src/cuda_queue.cpp
+  src/gcn_forward_cuda.cu
+  src/region_stats_cuda.cu
+  src/relabel_cuda.cu
+  src/upsample_argmax_cuda.cu)
 
 function(patchcut_find_nvcc)
   if(DEFINED CMAKE_CUDA_COMPILER OR DEFINED ENV{CUDACXX})

@@ -1,6 +1,7 @@
 #include "patchcut/connected_components.h"
 
 #include "c_face.h"
+#include "cuda_queue.h"
 
 namespace patchcut {
 namespace {
@@ -25,7 +26,12 @@ patchcut_status patchcut_connected_components(const int32_t* label_map, int64_t 
     require_array(kOp, "label_map", label_map, batch * pixels);
     require_array(kOp, "ids", ids, batch * pixels);
     require_array(kOp, "counts", counts, batch);
-    if (on_cuda(kOp, context)) throw_without_cuda(kOp);
+    if (on_cuda(kOp, context)) {
+      return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
+        connected_components_cuda(label_map, batch, height, width, connectivity == 8, min_area, ids,
+                                  kept_labels, counts, queue);
+      });
+    }
     for (int64_t b = 0; b < batch; ++b) {
       const int64_t first = b * pixels;
       counts[b] = static_cast<int32_t>(

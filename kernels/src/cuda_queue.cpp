@@ -1,6 +1,7 @@
 #include "cuda_queue.h"
 
 #include "cuda_runtime_calls.h"
+#include "device_memory.h"
 
 namespace patchcut {
 namespace {
@@ -69,6 +70,19 @@ void require_no_capture(const char* op, const char* what, cudaStream_t stream) {
   check_cuda(op, "cudaStreamIsCapturing", cudaStreamIsCapturing(stream, &status));
   require(status == cudaStreamCaptureStatusNone, op,
           std::string(what) + " must be given while the stream is captured: a graph must not allocate");
+}
+
+DeviceMemory::DeviceMemory(const char* op, size_t bytes) {
+  check_cuda(op, "cudaGetDevice", cudaGetDevice(&device_));
+  check_cuda(op, "cudaMalloc", cudaMalloc(&data_, bytes));
+}
+
+DeviceMemory::~DeviceMemory() {
+  int before = 0;
+  cudaGetDevice(&before);
+  cudaSetDevice(device_);
+  cudaFree(data_);
+  cudaSetDevice(before);
 }
 
 void* CudaQueue::take_bytes(size_t bytes) {

@@ -3,11 +3,14 @@
 #include <cmath>
 
 #include "c_face.h"
+#include "cuda_queue.h"
 #include "half_rows.h"
 #include "packed_gcn.h"
 
 struct patchcut_gcn {
-  std::shared_ptr<const patchcut::PackedGcn> cpu;
+  std::shared_ptr<const patchcut::PackedGcn> cpu;  // null for one on CUDA
+  std::shared_ptr<const patchcut::CudaGcn> cuda;   // null for one on the CPU
+  int64_t layers;
   int64_t d;
   int64_t k;
 };
@@ -79,15 +82,24 @@ patchcut_status patchcut_gcn_create(const patchcut_gcn_weights* weights, patchcu
   return guard([&] {
     require(gcn != nullptr, kCreate, "gcn must not be null");
     const GcnWeights settings = checked(weights);
-    if (on_cuda(kCreate, context)) throw_without_cuda(kCreate);
-    *gcn = new patchcut_gcn{pack_gcn(settings), settings.d, settings.mlp.back().outputs};
+    patchcut_gcn made{nullptr, nullptr, static_cast<int64_t>(settings.layers.size()), settings.d,
+                      settings.mlp.back().outputs};
+    if (on_cuda(kCreate, context)) {
+      run_on_cuda(kCreate, *context, [&](CudaQueue& queue) {
+        if (!queue.only_counts()) made.cuda = upload_gcn(settings, queue);
+      });
+    } else {
+      made.cpu = pack_gcn(settings);
+    }
+    *gcn = new patchcut_gcn(made);
   });
 }
 
 void patchcut_gcn_destroy(patchcut_gcn* gcn) { delete gcn; }
 
 const char* patchcut_gcn_isa(const patchcut_gcn* gcn) {
-  return gcn == nullptr ? nullptr : gcn->cpu->simd.name;
+  if (gcn == nullptr) return nullptr;
+  return gcn->cpu == nullptr ? "cuda" : gcn->cpu->simd.name;
 }
 
 patchcut_status patchcut_gcn_forward(const void* features, int32_t dtype, const void* affinity,
@@ -102,9 +114,16 @@ patchcut_status patchcut_gcn_forward(const void* features, int32_t dtype, const 
     require_dtype(kOp, "dtype", dtype);
     require_dtype(kOp, "affinity_dtype", affinity_dtype);
     require_array(kOp, "features", features, batch * n);
-    require_array(kOp, "affinity", affinity, gcn->cpu->layers.empty() ? 0 : batch * n);
+    require_array(kOp, "affinity", affinity, gcn->layers == 0 ? 0 : batch * n);
     require_array(kOp, "assignment", assignment, batch * n);
-    if (on_cuda(kOp, context)) throw_without_cuda(kOp);
+    const bool cuda = on_cuda(kOp, context);
+    require(cuda == (gcn->cuda != nullptr), kOp, "gcn must be made for the device of the context");
+    if (cuda) {
+      return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
+        gcn_forward_cuda(features, dtype, affinity, affinity_dtype, degrees, batch, n, gcn->d, *gcn->cuda,
+                         assignment, queue);
+      });
+    }
     forward_on_cpu(features, dtype, affinity, affinity_dtype, degrees, batch, n, *gcn, assignment);
   });
 }

@@ -1,6 +1,7 @@
 #include "patchcut/region_stats.h"
 
 #include "c_face.h"
+#include "cuda_queue.h"
 
 namespace patchcut {
 namespace {
@@ -24,7 +25,12 @@ patchcut_status patchcut_region_stats(const int32_t* ids, const int32_t* label_m
     require_array(kOp, "boxes_xyxy", boxes_xyxy, batch * count);
     require_array(kOp, "label_map", label_map, label == nullptr ? 0 : batch * pixels);
     require_array(kOp, "confidence", confidence, mean_confidence == nullptr ? 0 : batch * pixels);
-    if (on_cuda(kOp, context)) throw_without_cuda(kOp);
+    if (on_cuda(kOp, context)) {
+      return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
+        region_stats_cuda(ids, label_map, confidence, batch, height, width, count,
+                          {area, boxes_xyxy, mean_confidence, label}, queue);
+      });
+    }
     for (int64_t b = 0; b < batch; ++b) {
       const RegionArrays regions{area + b * count, boxes_xyxy + 4 * b * count,
                                  mean_confidence == nullptr ? nullptr : mean_confidence + b * count,

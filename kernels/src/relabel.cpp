@@ -1,6 +1,7 @@
 #include "patchcut/relabel.h"
 
 #include "c_face.h"
+#include "cuda_queue.h"
 
 namespace patchcut {
 namespace {
@@ -20,7 +21,11 @@ patchcut_status patchcut_relabel(const int32_t* labels, int64_t batch, int64_t h
     require_array(kOp, "labels", labels, batch * height * width);
     require_array(kOp, "table", table, batch * height * width == 0 ? 0 : count);
     require_array(kOp, "out", out, batch * height * width);
-    if (on_cuda(kOp, context)) throw_without_cuda(kOp);
+    if (on_cuda(kOp, context)) {
+      return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
+        relabel_cuda(labels, batch * height * width, table, count, out, queue);
+      });
+    }
     relabel_cpu(labels, batch * height, width, table, count, out);
   });
 }

@@ -1,6 +1,7 @@
 #include "patchcut/upsample_argmax.h"
 
 #include "c_face.h"
+#include "cuda_queue.h"
 
 namespace patchcut {
 namespace {
@@ -21,7 +22,12 @@ patchcut_status patchcut_upsample_argmax(const float* assignment, int64_t batch,
     require(grid_height > 0 && grid_width > 0 && k > 0, kOp, "the grid and k must be at least 1");
     require_array(kOp, "assignment", assignment, batch);
     require_array(kOp, "labels", labels, batch * height * width);
-    if (on_cuda(kOp, context)) throw_without_cuda(kOp);
+    if (on_cuda(kOp, context)) {
+      return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
+        upsample_argmax_cuda(assignment, batch, grid_height, grid_width, k, height, width, labels, confidence,
+                             queue);
+      });
+    }
     for (int64_t b = 0; b < batch; ++b) {
       upsample_argmax_cpu(assignment + b * grid_height * grid_width * k, grid_height, grid_width, k, height,
                           width, labels + b * height * width,

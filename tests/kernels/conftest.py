@@ -45,7 +45,7 @@ class Ops:
     """`patchcut_kernels` in one place: numpy arrays go in and come out, wherever an op runs.
 
     Attributes:
-        place: "baseline", "avx2", "avx512" or "cuda".
+        place: "cpu", the name of an instruction set of it, or "cuda".
         checks_values: whether ops refuse what is not finite or out of range; they do on the CPU.
     """
 
@@ -118,12 +118,22 @@ def _fields(value: Any) -> list[Any]:
 def ops(request: pytest.FixtureRequest) -> Iterator[Ops]:
     """The ops on each instruction set and on CUDA, for a test's one body."""
     if request.param == "cuda":
-        if not pk.cuda.is_available():
-            pytest.skip(pk.cuda.why_unavailable())
-        yield Ops("cuda")
+        yield ops_on_cuda()
         return
     with using_isa(request.param):
         yield Ops(request.param)
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device_ops(request: pytest.FixtureRequest) -> Ops:
+    """The same of ops that are alike on every instruction set."""
+    return ops_on_cuda() if request.param == "cuda" else Ops("cpu")
+
+
+def ops_on_cuda() -> Ops:
+    if not pk.cuda.is_available():
+        pytest.skip(pk.cuda.why_unavailable())
+    return Ops("cuda")
 
 
 @pytest.fixture(params=["baseline", "avx2", "avx512"])

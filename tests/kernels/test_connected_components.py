@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import patchcut_kernels as pk
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from patchcut_kernels import reference
 
@@ -18,21 +18,21 @@ def blobs(rng: np.random.Generator, height: int, width: int, labels: int, block:
     return np.kron(coarse, np.ones((block, block), int))[:height, :width].astype(np.int32)
 
 
-def check(label_map: np.ndarray, connectivity: int, min_area: int) -> int:
-    ids, count = pk.connected_components(label_map, connectivity=connectivity, min_area=min_area)
+def check(ops, label_map: np.ndarray, connectivity: int, min_area: int) -> int:
+    ids, count = ops.connected_components(label_map, connectivity=connectivity, min_area=min_area)
     want, want_count = reference.connected_components(label_map, connectivity=connectivity, min_area=min_area)
     assert count == want_count
     assert ids.dtype == np.int32
     np.testing.assert_array_equal(ids, want)
-    check_labels_out(label_map, want, connectivity, min_area)
+    check_labels_out(ops, label_map, want, connectivity, min_area)
     return count
 
 
-def check_labels_out(label_map: np.ndarray, ids: np.ndarray, connectivity: int, min_area: int) -> None:
+def check_labels_out(ops, label_map: np.ndarray, ids: np.ndarray, connectivity: int, min_area: int) -> None:
     kept = np.where(ids > 0, label_map, 0)
     copy = label_map.copy()
     for source, labels_out in ((label_map, np.full_like(label_map, -5)), (copy, copy)):
-        got, _ = pk.connected_components(
+        got, _ = ops.connected_components(
             source, connectivity=connectivity, min_area=min_area, labels_out=labels_out
         )
         np.testing.assert_array_equal(got, ids)
@@ -42,18 +42,18 @@ def check_labels_out(label_map: np.ndarray, ids: np.ndarray, connectivity: int, 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 2), (17, 33), (40, 31)])
 @pytest.mark.parametrize("connectivity", [4, 8])
 @pytest.mark.parametrize("min_area", [1, 2, 20])
-def test_matches_reference(rng, size, connectivity, min_area):
-    counts = [check(blobs(rng, *size, labels, block), connectivity, min_area)
+def test_matches_reference(device_ops, rng, size, connectivity, min_area):
+    counts = [check(device_ops, blobs(rng, *size, labels, block), connectivity, min_area)
               for labels in (1, 2, 4) for block in (1, 3)]  # fmt: skip
     if size == (40, 31):
         assert max(counts) > 3
 
 
 @pytest.mark.parametrize("connectivity", [4, 8])
-def test_matches_scipy(rng, connectivity):
+def test_matches_scipy(device_ops, rng, connectivity):
     ndimage = pytest.importorskip("scipy.ndimage", reason="scipy is the oracle")
     label_map = blobs(rng, 240, 320, 5, 2)
-    ids, count = pk.connected_components(label_map, connectivity=connectivity)
+    ids, count = device_ops.connected_components(label_map, connectivity=connectivity)
     structure = np.ones((3, 3)) if connectivity == 8 else None
     total = 0
     for label in range(1, 5):
@@ -67,54 +67,54 @@ def test_matches_scipy(rng, connectivity):
     assert (np.diff(first) > 0).all(), "ids are not in scan order"
 
 
-def test_crossing_diagonals():
+def test_crossing_diagonals(device_ops):
     # Both pairs touch only at the same corner; a walk over runs that drops one too early misses a pair.
     label_map = np.array([[1, 1, 2, 2], [2, 2, 1, 1]], np.int32)
-    assert check(label_map, 8, 1) == 2
-    assert check(label_map, 4, 1) == 4
+    assert check(device_ops, label_map, 8, 1) == 2
+    assert check(device_ops, label_map, 4, 1) == 4
 
 
-def test_spiral_and_comb():
+def test_spiral_and_comb(device_ops):
     comb = np.zeros((9, 41), np.int32)
     comb[:, ::2] = 3
     comb[-1] = 3
-    assert check(comb, 4, 1) == 1
+    assert check(device_ops, comb, 4, 1) == 1
     spiral = np.zeros((15, 15), np.int32)
     for ring in range(0, 7, 2):
         spiral[ring : 15 - ring, ring] = spiral[14 - ring, ring : 15 - ring] = 1
         spiral[ring : 15 - ring, 14 - ring] = spiral[ring, ring + 2 : 15 - ring] = 1
         spiral[ring + 2, ring : ring + 3] = 1
-    check(spiral, 4, 1)
-    check(spiral, 8, 1)
+    check(device_ops, spiral, 4, 1)
+    check(device_ops, spiral, 8, 1)
 
 
-def test_extreme_maps():
-    assert check(np.zeros((20, 21), np.int32), 8, 1) == 0
-    assert check(np.full((20, 21), 7, np.int32), 4, 1) == 1
-    assert check(np.full((20, 21), 7, np.int32), 4, 421) == 0
+def test_extreme_maps(device_ops):
+    assert check(device_ops, np.zeros((20, 21), np.int32), 8, 1) == 0
+    assert check(device_ops, np.full((20, 21), 7, np.int32), 4, 1) == 1
+    assert check(device_ops, np.full((20, 21), 7, np.int32), 4, 421) == 0
     checkers = (np.indices((20, 21)).sum(0) % 2).astype(np.int32)
-    assert check(checkers, 4, 1) == 210
-    assert check(checkers, 8, 1) == 1
-    assert check(np.array([[-1, -1, 0, -2]], np.int32), 8, 1) == 2
-    ids, count = pk.connected_components(np.empty((0, 4), np.int32))
+    assert check(device_ops, checkers, 4, 1) == 210
+    assert check(device_ops, checkers, 8, 1) == 1
+    assert check(device_ops, np.array([[-1, -1, 0, -2]], np.int32), 8, 1) == 2
+    ids, count = device_ops.connected_components(np.empty((0, 4), np.int32))
     assert (ids.shape, count) == ((0, 4), 0)
 
 
-def test_out_in_place_and_strides(rng):
+def test_out_in_place_and_strides(device_ops, rng):
     label_map = blobs(rng, 30, 40, 3)
-    want, count = pk.connected_components(label_map)
+    want, count = device_ops.connected_components(label_map)
     assert count > 3
     out = np.empty_like(label_map)
-    assert pk.connected_components(label_map.T.copy().T, out=out)[0] is out
+    assert device_ops.connected_components(label_map.T.copy().T, out=out)[0] is out
     np.testing.assert_array_equal(out, want)
     kept = np.empty_like(label_map)
-    large, _ = pk.connected_components(label_map, min_area=20)
+    large, _ = device_ops.connected_components(label_map, min_area=20)
     assert 0 < np.count_nonzero(large) < np.count_nonzero(label_map)
-    pk.connected_components(label_map[:, ::-1], min_area=20, labels_out=kept)
+    device_ops.connected_components(label_map[:, ::-1], min_area=20, labels_out=kept)
     np.testing.assert_array_equal(kept[:, ::-1], np.where(large, label_map, 0))
     with pytest.raises(ValueError, match="labels_out must not overlap the ids"):
-        pk.connected_components(label_map, out=out, labels_out=out)
-    pk.connected_components(label_map, out=label_map)
+        device_ops.connected_components(label_map, out=out, labels_out=out)
+    device_ops.connected_components(label_map, out=label_map)
     np.testing.assert_array_equal(label_map, want)
 
 
@@ -145,7 +145,7 @@ def test_memory_of_a_noisy_frame_is_given_back():
     assert int(shown.stdout) < 20
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     size=st.tuples(st.integers(1, 24), st.integers(1, 24)),
     labels=st.integers(1, 4),
@@ -153,9 +153,9 @@ def test_memory_of_a_noisy_frame_is_given_back():
     min_area=st.integers(1, 6),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_any_map(size, labels, connectivity, min_area, seed):
+def test_any_map(device_ops, size, labels, connectivity, min_area, seed):
     label_map = np.random.default_rng(seed).integers(0, labels + 1, size).astype(np.int32)
-    check(label_map, connectivity, min_area)
+    check(device_ops, label_map, connectivity, min_area)
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,13 @@ from __future__ import annotations
 import numpy as np
 import patchcut_kernels as pk
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from patchcut_kernels import reference
 
 
-def check(ids, count, label_map, confidence) -> pk.RegionStats:
-    got = pk.region_stats(ids, count, label_map=label_map, confidence=confidence)
+def check(ops, ids, count, label_map, confidence) -> pk.RegionStats:
+    got = ops.region_stats(ids, count, label_map=label_map, confidence=confidence)
     want = reference.region_stats(ids, count, label_map=label_map, confidence=confidence)
     np.testing.assert_array_equal(got.area, want.area)
     np.testing.assert_array_equal(got.boxes_xyxy, want.boxes_xyxy)
@@ -24,7 +24,7 @@ def check(ids, count, label_map, confidence) -> pk.RegionStats:
     return got
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     size=st.tuples(st.integers(0, 30), st.integers(0, 30)),
     count=st.integers(0, 7),
@@ -32,18 +32,18 @@ def check(ids, count, label_map, confidence) -> pk.RegionStats:
     with_confidence=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_any_ids(size, count, with_labels, with_confidence, seed):
+def test_any_ids(device_ops, size, count, with_labels, with_confidence, seed):
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, count + 1, size).astype(np.int32)
     label_map = rng.integers(0, 9, size).astype(np.int32) if with_labels else None
     confidence = rng.random(size).astype(np.float32) if with_confidence else None
-    check(ids, count, label_map, confidence)
+    check(device_ops, ids, count, label_map, confidence)
 
 
-def test_real_map(rng):
+def test_real_map(device_ops, rng):
     label_map = np.kron(rng.integers(0, 3, (12, 16)), np.ones((40, 40))).astype(np.int32)
-    ids, count = pk.connected_components(label_map)
-    stats = check(ids, count, label_map, rng.random(label_map.shape).astype(np.float32))
+    ids, count = device_ops.connected_components(label_map)
+    stats = check(device_ops, ids, count, label_map, rng.random(label_map.shape).astype(np.float32))
     assert count > 4
     assert stats.area.sum() == (label_map > 0).sum()
     assert (stats.label > 0).all()
@@ -51,13 +51,13 @@ def test_real_map(rng):
     assert stats.boxes_xyxy.dtype == np.float32
 
 
-def test_missing_ids_and_strides(rng):
+def test_missing_ids_and_strides(device_ops, rng):
     ids = np.zeros((6, 8), np.int32)
     ids[1:4, 2:7] = 2
-    stats = check(ids, 3, None, rng.random((6, 8)).astype(np.float32))
+    stats = check(device_ops, ids, 3, None, rng.random((6, 8)).astype(np.float32))
     assert stats.area.tolist() == [0, 15, 0]
     assert stats.boxes_xyxy.tolist() == [[0, 0, 0, 0], [2, 1, 7, 4], [0, 0, 0, 0]]
-    check(ids[::-1, ::2], 2, ids[::-1, ::2], None)
+    check(device_ops, ids[::-1, ::2], 2, ids[::-1, ::2], None)
 
 
 IDS = np.array([[0, 1], [2, 3]], np.int32)

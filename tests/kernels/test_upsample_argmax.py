@@ -89,10 +89,10 @@ def test_out_strides_and_read_only(ops, rng):
         )
     assert confidence is values
     with pytest.raises(ValueError, match=r"\[upsample_argmax\] out must not overlap an input"):
-        ops.upsample_argmax(assignment, (4, 5), (31, 33), out=out, confidence=out.view(np.float32))
+        pk.upsample_argmax(assignment, (4, 5), (31, 33), out=out, confidence=out.view(np.float32))
     with pytest.raises(ValueError, match=r"\[upsample_argmax\] out must not overlap an input"):
         square = np.ones((4, 4), np.float32)
-        ops.upsample_argmax(square, (2, 2), (4, 4), out=square.view(np.int32))
+        pk.upsample_argmax(square, (2, 2), (4, 4), out=square.view(np.int32))
     assignment.flags.writeable = False
     np.testing.assert_array_equal(ops.upsample_argmax(assignment, (4, 5), (31, 33)), want)
 

@@ -6,6 +6,8 @@
 
 namespace patchcut {
 
+class CudaQueue;
+
 struct GcnLayer {
   const float* theta;  // [inputs, outputs]
   const float* root;   // [inputs, outputs], or null
@@ -45,5 +47,22 @@ void gcn_forward_cpu(const float* features,  // [n, d]
                      const float* degrees,   // [n], row sums of affinity, or null
                      int64_t n, int64_t d, const PackedGcn& weights,
                      float* assignment);  // [n, k]
+
+// A copy of weights in device memory.
+struct CudaGcn;
+
+// On the queue's device; waits until it is there.
+std::shared_ptr<const CudaGcn> upload_gcn(const GcnWeights& weights, CudaQueue& queue);
+
+// Of a batch; arrays lie on the queue's device. `dtype`, `affinity_dtype` are patchcut_dtype. Where a row sum
+// of the affinity is not above -1, rows of the assignment are NaN.
+void gcn_forward_cuda(const void* features,  // [batch, n, d]
+                      int32_t dtype,
+                      const void* affinity,  // [batch, n, n], or null where there are no GCN layers
+                      int32_t affinity_dtype,
+                      const float* degrees,  // [batch, n], row sums of affinity, or null
+                      int64_t batch, int64_t n, int64_t d, const CudaGcn& weights,
+                      float* assignment,  // [batch, n, k]
+                      CudaQueue& queue);
 
 }  // namespace patchcut
