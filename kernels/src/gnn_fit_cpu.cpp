@@ -231,8 +231,8 @@ void update_rows(const Fit& fit, const Layer& layer, const AdamWStep& step, int6
   float* gradient = scratch.take<float>(rows * panel);
   for (int64_t j = 0; j < layer.outputs; j += panel) {
     const int64_t at = j * layer.inputs + first * panel;
-    fit.simd.gemm_panel_transposed(rows, fit.n, layer.in + first, layer.inputs, layer.delta + j * fit.n,
-                                   gradient);
+    fit.simd.gemm_panel(rows, fit.n, layer.in + first, 1, layer.inputs, layer.delta + j * fit.n, gradient,
+                        panel, panel);
     fit.simd.adamw_row(rows * panel, step, gradient, layer.mean + at, layer.square + at, layer.weights + at);
   }
 }

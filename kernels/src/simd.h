@@ -98,9 +98,6 @@ struct SimdTable {
   // c[m, n] = a[m, k] b[n, k]^T for few rows of b: reads a once.
   void (*multiply_by_rows)(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b,
                            int64_t ldb, float* c, int64_t ldc);
-  // c[m, panel] = a[k, m]^T packed[k, panel]
-  void (*gemm_panel_transposed)(int64_t m, int64_t k, const float* a, int64_t lda, const float* packed,
-                                float* c);
   // out = max(x, 0); gives the least of x and 0.
   float (*keep_positive)(int64_t count, const float* x, float* out);
   // x = elu(x)

@@ -13,9 +13,6 @@ constexpr int kDotColumns = 2;
 #endif
 constexpr int kDotRows = 4;
 
-// Depth of one pass of multiply_transposed_tile: a panel of this depth stays in the L1 cache.
-constexpr int64_t kDepth = 256;
-
 template <int columns>
 void dot_rows(int64_t rows, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c,
               int64_t ldc) {
@@ -40,48 +37,6 @@ void dot_rows(int64_t rows, int64_t k, const float* a, int64_t lda, const float*
   }
 }
 
-// c[kTileRows, kPanel] (+)= (a[k, kTileRows])^T packed[k, kPanel]; the accumulators stay in registers.
-template <bool accumulate>
-void multiply_transposed_tile(int64_t k, const float* a, int64_t lda, const float* packed, float* c) {
-  Vec acc[kTileRows][kPanelVectors] = {};
-  if (accumulate) {
-#pragma GCC unroll 8
-    for (int i = 0; i < kTileRows; ++i) {
-#pragma GCC unroll 4
-      for (int v = 0; v < kPanelVectors; ++v) acc[i][v] = load(c + i * kPanel + v * kLanes);
-    }
-  }
-  for (int64_t p = 0; p < k; ++p, packed += kPanel, a += lda) {
-    Vec b[kPanelVectors];
-#pragma GCC unroll 4
-    for (int v = 0; v < kPanelVectors; ++v) b[v] = load(packed + v * kLanes);
-#pragma GCC unroll 8
-    for (int i = 0; i < kTileRows; ++i) {
-#pragma GCC unroll 4
-      for (int v = 0; v < kPanelVectors; ++v) acc[i][v] += a[i] * b[v];
-    }
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < kTileRows; ++i) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kPanelVectors; ++v) store(c + i * kPanel + v * kLanes, acc[i][v]);
-  }
-}
-
-// As above for fewer than kTileRows columns of a.
-template <bool accumulate>
-void multiply_transposed_edge(int64_t columns, int64_t k, const float* a, int64_t lda, const float* packed,
-                              float* c) {
-  float padded[kDepth * kTileRows];
-  float edge[kTileRows * kPanel] = {};
-  const uint64_t bytes = static_cast<uint64_t>(columns) * sizeof(float);
-  __builtin_memset(padded, 0, sizeof(padded));
-  for (int64_t p = 0; p < k; ++p) __builtin_memcpy(padded + p * kTileRows, a + p * lda, bytes);
-  if (accumulate) __builtin_memcpy(edge, c, bytes * kPanel);
-  multiply_transposed_tile<accumulate>(k, padded, kTileRows, packed, edge);
-  __builtin_memcpy(c, edge, bytes * kPanel);
-}
-
 }  // namespace
 
 void multiply_by_rows(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b,
@@ -95,19 +50,6 @@ void multiply_by_rows(int64_t m, int64_t n, int64_t k, const float* a, int64_t l
     j += 2;
   }
   if (n - j == 1) dot_rows<1>(m, k, a, lda, b + j * ldb, ldb, c + j, ldc);
-}
-
-void gemm_panel_transposed(int64_t m, int64_t k, const float* a, int64_t lda, const float* packed, float* c) {
-  for (int64_t p = 0; p < k; p += kDepth) {
-    const int64_t depth = k - p < kDepth ? k - p : kDepth;
-    const auto tile = p > 0 ? multiply_transposed_tile<true> : multiply_transposed_tile<false>;
-    const auto edge = p > 0 ? multiply_transposed_edge<true> : multiply_transposed_edge<false>;
-    int64_t i = 0;
-    for (; i + kTileRows <= m; i += kTileRows) {
-      tile(depth, a + p * lda + i, lda, packed + p * kPanel, c + i * kPanel);
-    }
-    if (i < m) edge(m - i, depth, a + p * lda + i, lda, packed + p * kPanel, c + i * kPanel);
-  }
 }
 
 float keep_positive(int64_t count, const float* x, float* out) {

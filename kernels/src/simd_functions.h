@@ -33,7 +33,6 @@ void argmax_span(int64_t count, const float* fraction, int64_t classes, const fl
 
 void multiply_by_rows(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b,
                       int64_t ldb, float* c, int64_t ldc);
-void gemm_panel_transposed(int64_t m, int64_t k, const float* a, int64_t lda, const float* packed, float* c);
 float keep_positive(int64_t count, const float* x, float* out);
 void elu_row(int64_t count, float* x);
 void elu_slope_row(int64_t count, const float* y, float* gradient);

@@ -32,7 +32,6 @@ const SimdTable table = {
     resize_row,
     argmax_span,
     multiply_by_rows,
-    gemm_panel_transposed,
     keep_positive,
     elu_row,
     elu_slope_row,
