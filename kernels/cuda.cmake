@@ -8,6 +8,7 @@ set(patchcut_cuda_sources
   src/connected_components_cuda.cu
   src/cuda_queue.cpp
   src/gcn_forward_cuda.cu
+  src/gnn_fit_cuda.cu
   src/region_stats_cuda.cu
   src/relabel_cuda.cu
   src/upsample_argmax_cuda.cu)

@@ -73,13 +73,13 @@ def gnn_fit(
     The assignment is the last pass's, as in DeepCut; where nothing drops, one step more gives what the last
     update leads to.
     """
-    features = _checks.array(_OP, "features", features, np.float32, ("[n, d]", "[b, n, d]"))
+    features = _checks.floats(_OP, "features", features, ("[n, d]", "[b, n, d]"))
     *batch, n, d = features.shape
     if n == 0 or d == 0:
         raise ValueError(
             f"[{_OP}] features must have at least one row and column, got shape {features.shape}"
         )
-    affinity = _checks.array(_OP, "affinity", affinity, np.float32, ("[n, n]", "[b, n, n]"))
+    affinity = _checks.floats(_OP, "affinity", affinity, ("[n, n]", "[b, n, n]"))
     _checks.shape(_OP, "affinity", affinity, (*batch, n, n))
     k = _checks.integer(_OP, "k", k, 1)
     _checks.choice(_OP, "loss", loss, ("ncut", "cc"))

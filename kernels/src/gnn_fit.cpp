@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "c_face.h"
+#include "cuda_queue.h"
 #include "half_rows.h"
 
 namespace patchcut {
@@ -66,12 +67,18 @@ patchcut_status patchcut_gnn_fit(const void* features, int32_t dtype, const void
     require_array(kOp, "assignment", assignment, batch);
     require_array(kOp, "losses", losses, batch);
     const GnnFitWeights start = weights == nullptr ? GnnFitWeights{} : checked(*weights);
-    if (on_cuda(kOp, context)) throw_without_cuda(kOp);
+    const GnnFitWeights* given = weights == nullptr ? nullptr : &start;
+    if (on_cuda(kOp, context)) {
+      return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
+        gnn_fit_cuda(features, dtype, affinity, affinity_dtype, batch, n, d, k, settings, given, assignment,
+                     losses, queue);
+      });
+    }
     for (int64_t b = 0; b < batch; ++b) {
       const FloatRows item(kOp, features, dtype, b * n * d, n * d);
       const FloatRows edges(kOp, affinity, affinity_dtype, b * n * n, n * n);
-      gnn_fit_cpu(item.data(), edges.data(), n, d, k, settings, weights == nullptr ? nullptr : &start,
-                  assignment + b * n * k, losses + b * settings.steps);
+      gnn_fit_cpu(item.data(), edges.data(), n, d, k, settings, given, assignment + b * n * k,
+                  losses + b * settings.steps);
     }
   });
 }

@@ -5,6 +5,7 @@
 
 #include "fit_graph.h"
 #include "fit_loss.h"
+#include "fit_settings.h"
 #include "gemm.h"
 #include "patchcut/gnn_fit.h"
 #include "random.h"
@@ -15,16 +16,8 @@
 namespace patchcut {
 namespace {
 
-constexpr int kLayers = 3;
 // Rows of a layer's weights that one task updates.
 constexpr int64_t kWeightBlock = 32;
-// Numbers of the random streams: 2 l and 2 l + 1 draw weight and bias of layer l, this and the next ones what
-// each pass drops.
-constexpr uint64_t kDropoutStream = 2 * kLayers;
-// torch's, with the epsilon that adamw_row has.
-constexpr double kBeta1 = 0.9;
-constexpr double kBeta2 = 0.999;
-constexpr double kWeightDecay = 0.01;
 
 // out = [in, 1] weights: the bias is the last row, so that one product gives all gradients of a layer.
 // Weights and what belongs to them lie in panels [ceil(outputs / panel), inputs, panel], zeros past
@@ -58,29 +51,22 @@ struct Fit {
   float* near;        // [n, k], W S
 };
 
-void draw(uint64_t seed, uint64_t stream, double bound, int64_t count, float* values) {
+void draw(uint64_t seed, uint64_t stream, float bound, int64_t count, float* values) {
   const RandomStream random(seed, stream);
   for (int64_t i = 0; i < count; ++i) {
-    values[i] = (2.0f * random.uniform(static_cast<uint64_t>(i)) - 1.0f) * static_cast<float>(bound);
+    values[i] = (2.0f * random.uniform(static_cast<uint64_t>(i)) - 1.0f) * bound;
   }
 }
 
-// As torch-geometric draws a graph convolution and torch a linear layer.
-void draw_layer(uint64_t seed, uint64_t index, int64_t inputs, int64_t outputs, float* weights) {
-  const bool graph = index == 0;
-  const double spread = static_cast<double>(graph ? inputs + outputs : inputs);
-  const double bound = std::sqrt((graph ? 6.0 : 1.0) / spread);
-  draw(seed, 2 * index, bound, inputs * outputs, weights);
-  draw(seed, 2 * index + 1, graph ? 0.0 : bound, outputs, weights + inputs * outputs);
-}
-
 // weight[inputs, outputs] and bias[outputs], or null: drawn.
-void start_layer(const Fit& fit, uint64_t index, const Layer& layer, const float* weight, const float* bias) {
+void start_layer(const Fit& fit, int index, const Layer& layer, const float* weight, const float* bias) {
   Scratch scratch;
   const int64_t count = (layer.inputs - 1) * layer.outputs;
   float* rows = scratch.take<float>(count + layer.outputs);
   if (weight == nullptr) {
-    draw_layer(fit.params.seed, index, layer.inputs - 1, layer.outputs, rows);
+    const WeightBounds bounds = weight_bounds(index, layer.inputs - 1, layer.outputs);
+    draw(fit.params.seed, 2 * index, bounds.weight, count, rows);
+    draw(fit.params.seed, 2 * index + 1, bounds.bias, layer.outputs, rows + count);
   } else {
     std::copy_n(weight, count, rows);
     std::copy_n(bias, layer.outputs, rows + count);
@@ -139,7 +125,7 @@ void assign_rows(const Fit& fit, int64_t step, int64_t first, int64_t rows) {
   apply_layer(fit, fit.hidden, first, rows, units, width);
   simd.elu_row(rows * width, units);
   if (fit.params.dropout > 0.0f) {
-    simd.dropout_row(rows * width, fit.params.seed, kDropoutStream + static_cast<uint64_t>(step),
+    simd.dropout_row(rows * width, fit.params.seed, kFitDropoutStream + static_cast<uint64_t>(step),
                      static_cast<uint64_t>(first * width), fit.params.dropout, kept);
   }
   for (int64_t i = 0; i < rows; ++i) {
@@ -216,13 +202,6 @@ void return_rows(const Fit& fit, const LossSlope& slope, int64_t first, int64_t 
   keep_delta(fit, fit.graph, first, rows, to_nodes);
 }
 
-AdamWStep adamw_step(float lr, int64_t step) {
-  const double count = static_cast<double>(step) + 1.0;
-  return {static_cast<float>(1.0 - lr * kWeightDecay),
-          static_cast<float>(lr / (1.0 - std::pow(kBeta1, count))),
-          static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(kBeta2, count)))};
-}
-
 // Rows of a layer's weights go one step down their gradient, [in, 1]^T delta.
 void update_rows(const Fit& fit, const Layer& layer, const AdamWStep& step, int64_t first) {
   const int64_t panel = fit.simd.panel;
@@ -239,12 +218,12 @@ void update_rows(const Fit& fit, const Layer& layer, const AdamWStep& step, int6
 
 void update_weights(const Fit& fit, int64_t step) {
   const AdamWStep adamw = adamw_step(fit.params.lr, step);
-  const Layer* layers[kLayers] = {&fit.graph, &fit.hidden, &fit.logits};
-  int64_t starts[kLayers + 1] = {};  // of each layer's tasks
-  for (int l = 0; l < kLayers; ++l) {
+  const Layer* layers[kFitLayers] = {&fit.graph, &fit.hidden, &fit.logits};
+  int64_t starts[kFitLayers + 1] = {};  // of each layer's tasks
+  for (int l = 0; l < kFitLayers; ++l) {
     starts[l + 1] = starts[l] + (layers[l]->inputs + kWeightBlock - 1) / kWeightBlock;
   }
-  parallel_for(starts[kLayers], fit.n * kWeightBlock * 2, [&](int64_t begin, int64_t end) {
+  parallel_for(starts[kFitLayers], fit.n * kWeightBlock * 2, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
       int l = 0;
       while (task >= starts[l + 1]) ++l;

@@ -4,6 +4,8 @@
 
 namespace patchcut {
 
+class CudaQueue;
+
 enum class FitLoss { kNCut, kCorrelationClustering };
 
 // DeepCut (arXiv 2212.05853) as published.
@@ -37,5 +39,16 @@ void gnn_fit_cpu(const float* features,  // [n, d]
                  const GnnFitWeights* weights,  // or null: drawn from the seed
                  float* assignment,             // [n, k]
                  float* losses);                // [steps]
+
+// Of a batch; arrays and weights lie on the queue's device. `dtype`, `affinity_dtype` are patchcut_dtype.
+void gnn_fit_cuda(const void* features,  // [batch, n, d]
+                  int32_t dtype,
+                  const void* affinity,  // [batch, n, n], symmetric
+                  int32_t affinity_dtype, int64_t batch, int64_t n, int64_t d, int64_t k,
+                  const GnnFitParams& params,
+                  const GnnFitWeights* weights,  // or null: drawn from the seed
+                  float* assignment,             // [batch, n, k]
+                  float* losses,                 // [batch, steps]
+                  CudaQueue& queue);
 
 }  // namespace patchcut
