@@ -73,7 +73,7 @@ def gnn_fit(
     lr: float,
     dropout: float,
     seed: int,
-    init: tuple[_Float, _Float, _Float, _Float, _Float, _Float] | None,
+    init: tuple[_Float, ...] | None,
     context: Context,
 ) -> None: ...
 def kmeans(

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _checks
+from . import _C, _checks, _place
 from ._arrays import Array
 from ._gnn_fit_weights import GnnFitWeights
 
@@ -41,14 +41,17 @@ def gnn_fit(
     dropout: float = 0.25,
     init: GnnFitWeights | None = None,
     seed: int = 0,
-    out: Array | None = None,
-    losses_out: Array | None = None,
+    out: GnnFit | None = None,
+    workspace: Array | None = None,
+    stream: object = None,
 ) -> GnnFit:
     """Assignment of patches to clusters by a graph network that is fitted to this image alone.
 
     Args:
-        features: [n, d] or [b, n, d] float32, finite, n and d at least 1; DeepCut does not normalise them.
-        affinity: [n, n] or [b, n, n] float32, finite and symmetric; at least 0 for "ncut", signed for "cc".
+        features: [n, d] or [b, n, d] float32 or float16, finite, n and d at least 1; DeepCut takes them as
+            they are, not normalised.
+        affinity: [n, n] or [b, n, n] float32 or float16, finite and symmetric; at least 0 for "ncut", signed
+            for "cc".
         k: columns of the assignment, at least 1; for "cc" the most clusters that it may find.
         loss: "ncut" or "cc", see below.
         steps: passes, at least 1; AdamW moves the weights between two of them.
@@ -57,12 +60,15 @@ def gnn_fit(
         init: where each image starts; None: GCN d-64 and MLP 64-32-k, drawn as torch-geometric and torch do.
         seed: of the drawn weights and of what drops, 0 to 2^64 - 1. The images of a batch share it: each gets
             what it would get alone.
-        out: [n, k] or [b, n, k] float32, contiguous; receives the assignment.
-        losses_out: [steps] or [b, steps] float32, contiguous; receives the losses.
+        out: GnnFit of contiguous arrays; written and returned.
+        workspace: [bytes] uint8 on CUDA, for what the op keeps meanwhile; taken from the stream's pool where
+            None. One that is too small is an error that says how much is needed.
+        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
+            the arrays name, else the legacy default stream.
     Returns:
         GnnFit.
     Raises:
-        TypeError: "[gnn_fit] features must be float32, got float64".
+        TypeError: "[gnn_fit] features must be float32 or float16, got float64".
         ValueError: "[gnn_fit] affinity must have shape (256, 256), got (255, 255)".
         ValueError: "[gnn_fit] affinity must be at least 0 for NCut, got -0.5".
     S = softmax(MLP(ELU(Ahat X theta + bias))), DeepCut (2212.05853), section 3. Ahat is the normalised graph
@@ -84,34 +90,43 @@ def gnn_fit(
     k = _checks.integer(_OP, "k", k, 1)
     _checks.choice(_OP, "loss", loss, ("ncut", "cc"))
     steps = _checks.integer(_OP, "steps", steps, 1)
-    if not (math.isfinite(lr) and lr > 0):
-        raise ValueError(f"[{_OP}] lr must be above 0, got {lr}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"[{_OP}] dropout must be in [0, 1), got {dropout}")
-    if init is not None:
-        _check_init(init, d, k)
+    _check_rates(lr, dropout)
+    _check_init(init, d, k)
     seed = _checks.integer(_OP, "seed", seed, 0, 2**64 - 1)
-    result = _checks.output(_OP, "out", out, np.float32, (*batch, n, k))
-    losses = _checks.output(_OP, "losses_out", losses_out, np.float32, (*batch, steps))
-    _checks.disjoint(_OP, result, features, affinity)
-    _checks.disjoint(_OP, losses, features, affinity, result)
-    if result.size:
+    place = _place.place(_OP, stream, workspace, features=features, affinity=affinity)
+    given = _checks.record(_OP, out, GnnFit)
+    assignment = _checks.output(
+        _OP, "out.assignment", given.get("assignment"), np.float32, (*batch, n, k), place
+    )
+    losses = _checks.output(_OP, "out.losses", given.get("losses"), np.float32, (*batch, steps), place)
+    _checks.disjoint(_OP, assignment, features, affinity)
+    _checks.disjoint(_OP, losses, features, affinity, assignment)
+    if assignment.size:
         _C.gnn_fit(
-            np.ascontiguousarray(features).reshape(-1, n, d),
-            np.ascontiguousarray(affinity).reshape(-1, n, n),
-            result.reshape(-1, n, k),
-            losses.reshape(-1, steps),
+            _checks.native(_OP, "features", features, -1, n, d),
+            _checks.native(_OP, "affinity", affinity, -1, n, n),
+            _checks.native(_OP, "out.assignment", assignment, -1, n, k),
+            _checks.native(_OP, "out.losses", losses, -1, steps),
             loss == "cc",
             float(lr),
             float(dropout),
             seed,
-            None if init is None else init.arrays(),
-            _checks.CPU,
+            None if init is None else init.at(place),
+            place.context,
         )
-    return GnnFit(_checks.returned(out, result), _checks.returned(losses_out, losses))
+    return GnnFit(assignment, losses) if out is None else out
+
+
+def _check_rates(lr: float, dropout: float) -> None:
+    if not (math.isfinite(lr) and lr > 0):
+        raise ValueError(f"[{_OP}] lr must be above 0, got {lr}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"[{_OP}] dropout must be in [0, 1), got {dropout}")
 
 
 def _check_init(init: object, d: int, k: int) -> None:
+    if init is None:
+        return
     if not isinstance(init, GnnFitWeights):
         raise TypeError(f"[{_OP}] init must be GnnFitWeights, got {type(init).__name__}")
     if (init.d, init.k) != (d, k):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from . import cuda
 from ._gcn_weights import GcnLayer, LinearLayer, _Remade
+from ._place import Place
+from ._streams import Stream
 
 _OWNER = "GnnFitWeights"
 _Array = npt.NDArray[np.float32]
@@ -57,3 +61,27 @@ class GnnFitWeights(_Remade):
         """Weight and bias of the three layers, in turn."""
         graph, hidden, logits = self.graph, self.hidden, self.logits
         return graph.theta, graph.bias, hidden.weight, hidden.bias, logits.weight, logits.bias
+
+    def at(self, place: Place) -> tuple[Any, ...]:
+        """`arrays` as the native op takes them at `place`.
+
+        The copies of a device are made once and kept; making them waits, so that a graph needs a call before
+        its capture.
+        """
+        if place.stream is None:
+            return self.arrays()
+        kept: dict[str, list[cuda.DeviceArray]] = self.__dict__.setdefault("_on_devices", {})
+        if place.name not in kept:
+            kept[place.name] = _copies(self.arrays(), place.stream.device)
+        for array in kept[place.name]:
+            place.use(array)
+        return tuple(array.lend(array.shape) for array in kept[place.name])
+
+
+def _copies(arrays: tuple[_Array, ...], device: int) -> list[cuda.DeviceArray]:
+    """On a device, ready for every stream."""
+    copies = [cuda.to_device(array, device=device) for array in arrays]
+    Stream.legacy(device).synchronize()
+    for copy in copies:
+        copy.stream = None
+    return copies

@@ -148,7 +148,8 @@ Fit take_fit(const Job& job, float* assignment, CudaQueue& queue) {
   const int64_t parameters = ceil_div<int64_t>(logits_first + (params.hidden_width + 1) * job.k, 4) * 4;
   const int64_t chunks = ceil_div<int64_t>(job.n, kGradientDepth);
   const int64_t gram_blocks = ceil_div<int64_t>(job.n, kAssignRows);
-  for (const int64_t size : {parameters, job.n * job.k, job.n * params.hidden_width, job.k * job.k}) {
+  for (const int64_t size :
+       {parameters, job.n * job.k, job.n * params.hidden_width, job.k * job.k, params.steps}) {
     require(size <= INT_MAX, queue.op(), "sizes of one item must stay below 2^31 on CUDA");
   }
   Fit fit{};

@@ -75,7 +75,7 @@ class _OnCuda:
         return self._receive(result)
 
     def _send(self, value: Any) -> Any:
-        if dataclasses.is_dataclass(value) and not isinstance(value, (type, pk.GcnWeights)):
+        if dataclasses.is_dataclass(value) and not isinstance(value, (type, pk.GcnWeights, pk.GnnFitWeights)):
             names = [field.name for field in dataclasses.fields(value)]
             self._pairs.append((value, type(value)(**{n: self._send(getattr(value, n)) for n in names})))
             return self._pairs[-1][1]

@@ -50,51 +50,61 @@ def assert_same_fit(assert_close: Callable[..., None]) -> Callable[..., None]:
     ("n", "d", "k", "dropout"),
     [(31, 17, 2, 0.0), (33, 24, 5, 0.25), (65, 257, 3, 0.5), (100, 5, 40, 0.1), (256, 384, 2, 0.25)],
 )
-def test_matches_reference(isa, rng, assert_same_fit, n, d, k, dropout, loss):
+def test_matches_reference(ops, rng, assert_same_fit, n, d, k, dropout, loss):
     features, affinity = graph(rng, n, d, loss)
     options = {"loss": loss, "dropout": dropout, "seed": 11}
-    got = pk.gnn_fit(features, affinity, k, **options)
+    got = ops.gnn_fit(features, affinity, k, **options)
     assert_same_fit(got, reference.gnn_fit(features, affinity, k, **options))
     np.testing.assert_allclose(got.assignment.sum(1), 1, atol=1e-6)
 
 
 @pytest.mark.parametrize("widths", [(1, 1), (7, 50), (97, 33)])
-def test_widths_are_those_of_the_weights_given(isa, rng, assert_same_fit, widths):
+def test_widths_are_those_of_the_weights_given(ops, rng, assert_same_fit, widths):
     features, affinity = graph(rng, 70, 12)
     init = random_init(rng, 12, *widths, 3)
     options = {"init": init, "steps": 5, "lr": 3e-3, "seed": 4}
-    got = pk.gnn_fit(features, affinity, 3, **options)
+    got = ops.gnn_fit(features, affinity, 3, **options)
     assert_same_fit(got, reference.gnn_fit(features, affinity, 3, **options))
 
 
-def test_one_node(isa):
+def test_half_features_and_affinity(ops, rng, assert_same_fit):
+    features, affinity = (array.astype(np.float16) for array in graph(rng, 70, 33))
+    got = ops.gnn_fit(features, affinity, 3)
+    assert_same_fit(got, reference.gnn_fit(features, affinity, 3))
+    single = ops.gnn_fit(features.astype(np.float32), affinity.astype(np.float32), 3)
+    np.testing.assert_array_equal(got.assignment, single.assignment)
+    np.testing.assert_array_equal(got.losses, single.losses)
+
+
+def test_one_node(ops):
     one = np.ones((1, 1), np.float32)
-    got = pk.gnn_fit(np.full((1, 5), 0.5, np.float32), -one, 3, loss="cc")
+    got = ops.gnn_fit(np.full((1, 5), 0.5, np.float32), -one, 3, loss="cc")
     want, losses = reference.gnn_fit(np.full((1, 5), 0.5), -one, 3, loss="cc")
     np.testing.assert_allclose(got.assignment, want, atol=1e-5)
     np.testing.assert_allclose(got.losses, losses, atol=1e-5)
     # One node's NCut does not depend on its assignment.
-    ncut = pk.gnn_fit(np.full((1, 5), 0.5, np.float32), one, 3).losses
+    ncut = ops.gnn_fit(np.full((1, 5), 0.5, np.float32), one, 3).losses
     np.testing.assert_allclose(ncut, np.sqrt(2 - 2 / np.sqrt(3)) - 1, atol=1e-6)
 
 
-def test_one_column_takes_all(isa, rng):
+def test_one_column_takes_all(ops, rng):
     features, affinity = graph(rng, 40, 6)
-    got = pk.gnn_fit(features, affinity, 1)
+    got = ops.gnn_fit(features, affinity, 1)
     assert (got.assignment == 1).all()
     np.testing.assert_allclose(got.losses, -1, atol=1e-6)
 
 
 @pytest.mark.parametrize(("loss", "k"), [("ncut", 2), ("ncut", 6), ("cc", 2), ("cc", 10)])
 @pytest.mark.parametrize("kind", ["dot", "cosine"])
-def test_matches_torch_geometric(isa, rng, loss, k, kind):
+def test_matches_torch_geometric(ops, rng, loss, k, kind):
     deepcut = pytest.importorskip("bench.competitors.deepcut", reason="torch-geometric is the oracle")
-    features, affinity = graph(rng, 144, 384, loss, kind)
+    n, d = (40, 96) if ops.place == "cuda" else (256, 384)
+    features, affinity = graph(rng, n, d, loss, kind)
     affinity[7, 7] = affinity[3, :] = affinity[:, 3] = 0  # nodes that get an edge to themselves
-    init = reference.draw_fit_weights(384, k, 5)
-    model = deepcut.DeepCut(384, k, dropout=0, init=init)
+    init = reference.draw_fit_weights(d, k, 5)
+    model = deepcut.DeepCut(d, k, dropout=0, init=init)
     want, losses = deepcut.fit(model, features, affinity, loss)
-    got = pk.gnn_fit(features, affinity, k, loss=loss, dropout=0, init=init)
+    got = ops.gnn_fit(features, affinity, k, loss=loss, dropout=0, init=init)
     assert np.ptp(want) > 0.1
     np.testing.assert_allclose(got.losses, losses, rtol=0, atol=1e-4 * max(1, np.abs(losses).max()))
     np.testing.assert_allclose(got.assignment, want, rtol=0, atol=1e-3)
@@ -120,19 +130,19 @@ def test_the_references_gradients_are_those_of_its_loss(rng, loss):
         np.testing.assert_allclose(gradient, numeric, rtol=1e-5, atol=1e-7 * max(1, np.abs(numeric).max()))
 
 
-def test_edge_weights_matter(isa, rng):
+def test_edge_weights_matter(ops, rng):
     features, affinity = graph(rng, 80, 16)
-    weighted = pk.gnn_fit(features, affinity, 2, steps=1, dropout=0).assignment
-    unweighted = pk.gnn_fit(features, (affinity > 0).astype(np.float32), 2, steps=1, dropout=0).assignment
+    weighted = ops.gnn_fit(features, affinity, 2, steps=1, dropout=0).assignment
+    unweighted = ops.gnn_fit(features, (affinity > 0).astype(np.float32), 2, steps=1, dropout=0).assignment
     assert np.abs(weighted - unweighted).max() > 0.01
 
 
-def test_the_assignment_is_that_of_the_last_loss(isa, rng):
+def test_the_assignment_is_that_of_the_last_loss(ops, rng):
     features, affinity = graph(rng, 60, 16)
-    got = pk.gnn_fit(features, affinity, 3, steps=7)
+    got = ops.gnn_fit(features, affinity, 3, steps=7)
     last, _ = _fit.ncut_loss(got.assignment.astype(np.float64), affinity)
     np.testing.assert_allclose(got.losses[-1], last, atol=1e-6)
-    longer = pk.gnn_fit(features, affinity, 3, steps=9)
+    longer = ops.gnn_fit(features, affinity, 3, steps=9)
     np.testing.assert_array_equal(longer.losses[:7], got.losses)
     assert np.abs(longer.assignment - got.assignment).max() > 1e-3
 
@@ -153,11 +163,11 @@ def test_finds_the_clusters(isa, rng, loss):
         assert got.losses[-1] < -affinity.sum(), "one cluster would do as well"
 
 
-def test_permuted_nodes_permute_rows(isa, rng):
+def test_permuted_nodes_permute_rows(ops, rng):
     features, affinity = graph(rng, 61, 16)
     order = rng.permutation(61)
-    got = pk.gnn_fit(features[order], affinity[np.ix_(order, order)], 3, dropout=0)
-    want = pk.gnn_fit(features, affinity, 3, dropout=0)
+    got = ops.gnn_fit(features[order], affinity[np.ix_(order, order)], 3, dropout=0)
+    want = ops.gnn_fit(features, affinity, 3, dropout=0)
     np.testing.assert_allclose(got.assignment, want.assignment[order], atol=1e-4)
 
 
@@ -174,34 +184,51 @@ def test_weights_are_drawn_as_torch_draws_them():
     assert abs(init.graph.theta.mean()) < 4 * bounds[0] / np.sqrt(3 * init.graph.theta.size)
 
 
-def test_seeds_and_dropout(isa, rng):
+def test_seeds_and_dropout(ops, rng):
     features, affinity = graph(rng, 50, 12)
-    first = pk.gnn_fit(features, affinity, 3, seed=2**64 - 1)
+    first = ops.gnn_fit(features, affinity, 3, seed=2**64 - 1)
     np.testing.assert_array_equal(
-        pk.gnn_fit(features, affinity, 3, seed=2**64 - 1).assignment, first.assignment
+        ops.gnn_fit(features, affinity, 3, seed=2**64 - 1).assignment, first.assignment
     )
-    assert np.abs(pk.gnn_fit(features, affinity, 3, seed=1).assignment - first.assignment).max() > 0.01
+    assert np.abs(ops.gnn_fit(features, affinity, 3, seed=1).assignment - first.assignment).max() > 0.01
     init = reference.draw_fit_weights(12, 3, 0)
-    seeds = [pk.gnn_fit(features, affinity, 3, init=init, dropout=0, seed=seed) for seed in (0, 1)]
+    seeds = [ops.gnn_fit(features, affinity, 3, init=init, dropout=0, seed=seed) for seed in (0, 1)]
     np.testing.assert_array_equal(seeds[0].assignment, seeds[1].assignment)
-    drawn = pk.gnn_fit(features, affinity, 3, dropout=0, seed=0)
+    drawn = ops.gnn_fit(features, affinity, 3, dropout=0, seed=0)
     np.testing.assert_array_equal(seeds[0].assignment, drawn.assignment)
 
 
-def test_each_item_of_a_batch_gets_what_it_gets_alone(isa, rng):
+def test_each_item_of_a_batch_gets_what_it_gets_alone(ops, rng):
     pairs = [graph(rng, 37, 21) for _ in range(3)]
     features, affinity = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
-    each = [pk.gnn_fit(f, w, 4, seed=6) for f, w in pairs]
-    out, losses = np.empty((3, 37, 4), np.float32), np.empty((3, 10), np.float32)
-    got = pk.gnn_fit(features, affinity, 4, seed=6, out=out, losses_out=losses)
-    assert got.assignment is out
-    assert got.losses is losses
-    np.testing.assert_array_equal(out, [fit.assignment for fit in each])
-    np.testing.assert_array_equal(losses, [fit.losses for fit in each])
+    each = [ops.gnn_fit(f, w, 4, seed=6) for f, w in pairs]
+    out = pk.GnnFit(np.empty((3, 37, 4), np.float32), np.empty((3, 10), np.float32))
+    assert ops.gnn_fit(features, affinity, 4, seed=6, out=out) is out
+    np.testing.assert_array_equal(out.assignment, [fit.assignment for fit in each])
+    np.testing.assert_array_equal(out.losses, [fit.losses for fit in each])
     backwards = features[:, :, ::-1].copy()[:, :, ::-1]
     backwards.flags.writeable = False
-    np.testing.assert_array_equal(pk.gnn_fit(backwards, affinity, 4, seed=6).assignment, out)
-    assert pk.gnn_fit(features[:0], affinity[:0], 4).assignment.shape == (0, 37, 4)
+    np.testing.assert_array_equal(ops.gnn_fit(backwards, affinity, 4, seed=6).assignment, out.assignment)
+    assert ops.gnn_fit(features[:0], affinity[:0], 4).assignment.shape == (0, 37, 4)
+
+
+@pytest.mark.skipif(not pk.cuda.is_available(), reason=pk.cuda.why_unavailable())
+def test_becomes_a_graph_on_cuda(rng):
+    stream = pk.cuda.Stream()
+    inputs = [pk.cuda.to_device(array, stream=stream) for array in graph(rng, 45, 13)]
+    out = pk.GnnFit(*(pk.cuda.to_device(np.zeros(s, np.float32), stream=stream) for s in ((45, 3), (10,))))
+    workspace = pk.cuda.empty(2**22, np.uint8, stream=stream)
+    init = random_init(rng, 13, 8, 6, 3)
+    want = pk.gnn_fit(*inputs, 3, init=init, stream=stream)
+    with pk.cuda.capture(stream) as captured:
+        pk.gnn_fit(*inputs, 3, init=init, out=out, workspace=workspace, stream=stream)
+    assert not out.losses.numpy().any()
+    captured.launch(stream)
+    np.testing.assert_array_equal(out.assignment.numpy(), want.assignment.numpy())
+    np.testing.assert_array_equal(out.losses.numpy(), want.losses.numpy())
+    small = pk.cuda.empty(256, np.uint8, stream=stream)
+    with pytest.raises(ValueError, match=r"^\[gnn_fit\] workspace must have at least \d+ bytes, got 256"):
+        pk.gnn_fit(*inputs, 3, workspace=small, stream=stream)
 
 
 def test_threads_do_not_change_a_bit(isa, rng, for_thread_counts):
@@ -215,10 +242,10 @@ def test_threads_do_not_change_a_bit(isa, rng, for_thread_counts):
 
 
 @pytest.mark.parametrize("loss", ["ncut", "cc"])
-def test_graphs_without_edges(isa, rng, loss):
+def test_graphs_without_edges(ops, rng, loss):
     features, _ = graph(rng, 40, 9)
     affinity = np.zeros((40, 40), np.float32)
-    got = pk.gnn_fit(features, affinity, 3, loss=loss)
+    got = ops.gnn_fit(features, affinity, 3, loss=loss)
     want, losses = reference.gnn_fit(features, affinity, 3, loss=loss)
     np.testing.assert_allclose(got.assignment, want, atol=1e-4)
     np.testing.assert_allclose(got.losses, losses, atol=1e-5)
@@ -234,28 +261,30 @@ def test_graphs_without_edges(isa, rng, loss):
     seed=st.integers(0, 2**64 - 1),
     bad=st.sampled_from([None, None, np.nan, np.inf, -np.inf]),
 )
-def test_any_input(isa, n, d, k, loss, dropout, seed, bad):
+def test_any_input(ops, n, d, k, loss, dropout, seed, bad):
     rng = np.random.default_rng(seed)
     features, affinity = graph(rng, n, d, loss)
     features[rng.random(n) < 0.2] = 0
     affinity[:, : n // 3] = affinity[: n // 3] = 0
     options = {"loss": loss, "dropout": dropout, "seed": seed}
     if bad is None:
-        got = pk.gnn_fit(features, affinity, k, steps=3, **options)
+        got = ops.gnn_fit(features, affinity, k, steps=3, **options)
         np.testing.assert_allclose(got.assignment.sum(1), 1, atol=1e-5)
         # The first pass alone: where the gradient is rounding, AdamW makes steps of it.
         first, losses = reference.gnn_fit(features, affinity, k, steps=1, **options)
-        once = pk.gnn_fit(features, affinity, k, steps=1, **options)
+        once = ops.gnn_fit(features, affinity, k, steps=1, **options)
         np.testing.assert_allclose(once.assignment, first, rtol=0, atol=1e-4)
         np.testing.assert_allclose(got.losses[0], losses[0], rtol=1e-4, atol=1e-4)
+        return
+    if not ops.checks_values:
         return
     broken = features.copy()
     broken[rng.integers(n), rng.integers(d)] = bad
     with pytest.raises(ValueError, match=r"^\[gnn_fit\] features must be finite"):
-        pk.gnn_fit(broken, affinity, k, **options)
+        ops.gnn_fit(broken, affinity, k, **options)
     affinity[rng.integers(n), rng.integers(n)] = bad
     with pytest.raises(ValueError, match=r"^\[gnn_fit\] affinity must be finite"):
-        pk.gnn_fit(features, affinity, k, **options)
+        ops.gnn_fit(features, affinity, k, **options)
 
 
 def test_losses_that_overflow_are_an_error(isa, rng):
@@ -269,10 +298,12 @@ def test_losses_that_overflow_are_an_error(isa, rng):
 def test_errors(rng):
     features, affinity = graph(rng, 6, 4)
     init = random_init(rng, 4, 3, 5, 2)
+    out = pk.GnnFit(np.empty((6, 2), np.float32), np.empty(10, np.float32))
+    over = pk.GnnFit(features, np.empty(10, np.float32))
     cases = [
         ((features.tolist(), affinity, 2), {}, TypeError, "features must be an array, got list"),
         ((features[0], affinity, 2), {}, ValueError, r"features must be \[n, d\] or \[b, n, d\]"),
-        ((features.astype(np.float64), affinity, 2), {}, TypeError, "features must be float32"),
+        ((features.astype(np.float64), affinity, 2), {}, TypeError, "features must be float32 or float16"),
         (
             (features[:0], affinity[:0, :0], 2),
             {},
@@ -283,7 +314,7 @@ def test_errors(rng):
         ((features, None, 2), {}, TypeError, "affinity must be an array, got NoneType"),
         ((features, affinity[:5, :5], 2), {}, ValueError, r"affinity must have shape \(6, 6\)"),
         ((features, affinity[None], 2), {}, ValueError, r"affinity must have shape \(6, 6\)"),
-        ((features, affinity.astype(int), 2), {}, TypeError, "affinity must be float32"),
+        ((features, affinity.astype(int), 2), {}, TypeError, "affinity must be float32 or float16"),
         ((features, affinity - 0.5, 2), {}, ValueError, r"affinity must be at least 0 for NCut, got -0.5"),
         ((features, affinity, 0), {}, ValueError, "k must be at least 1, got 0"),
         ((features, affinity, 2.0), {}, TypeError, "k must be an int, got float"),
@@ -296,9 +327,16 @@ def test_errors(rng):
         ((features, affinity, 2), {"seed": -1}, ValueError, "seed must be 0 to 18446744073709551615"),
         ((features, affinity, 2), {"init": {}}, TypeError, "init must be GnnFitWeights, got dict"),
         ((features, affinity, 3), {"init": init}, ValueError, "init must go from 4 columns to 3, got from 4"),
-        ((features, affinity, 2), {"out": np.empty((6, 3), np.float32)}, ValueError, "out must have shape"),
-        ((features, affinity, 4), {"out": features}, ValueError, "out must not overlap an input"),
-        ((features, affinity, 2), {"losses_out": np.empty(9, np.float32)}, ValueError, "losses_out must"),
+        ((features, affinity, 2), {"out": features}, TypeError, "out must be GnnFit, got ndarray"),
+        ((features, affinity, 3), {"out": out}, ValueError, r"out.assignment must have shape \(6, 3\)"),
+        ((features, affinity, 2), {"out": out, "steps": 9}, ValueError, r"out.losses must have shape \(9,\)"),
+        ((features, affinity, 4), {"out": over}, ValueError, "out must not overlap an input"),
+        (
+            (features, affinity, 2),
+            {"stream": 0},
+            ValueError,
+            "stream must be None where the arrays lie in host",
+        ),
     ]
     for arguments, options, error, message in cases:
         with pytest.raises(error, match=r"^\[gnn_fit\] " + message):

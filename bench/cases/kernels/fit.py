@@ -21,11 +21,12 @@ def _gnn_fit(n: int) -> Duel:
     from bench.competitors import deepcut
 
     features = noisy_clusters(n)
-    affinity, assignment = np.empty((n, n), np.float32), np.empty((n, 2), np.float32)
+    affinity = np.empty((n, n), np.float32)
+    out = pk.GnnFit(np.empty((n, 2), np.float32), np.empty(10, np.float32))
 
     def ours() -> Array:
         pk.affinity(features, kind="dot", out=affinity)
-        return pk.gnn_fit(features, affinity, 2, out=assignment).assignment
+        return pk.gnn_fit(features, affinity, 2, out=out).assignment
 
     init = pk.reference.draw_fit_weights(DIM, 2, seed=0)
     edges = deepcut.make_affinity(features)
@@ -40,7 +41,7 @@ def _gnn_fit(n: int) -> Duel:
                 "affinity, edge list, fresh GNN, ten AdamW steps",
             ),
         ),
-        {"features": features.shape, "assignment": assignment.shape},
+        {"features": features.shape, "assignment": out.assignment.shape},
         # Of the same first weights, without dropout.
         {
             "max_abs_difference": difference(got.assignment, expected),
