@@ -5,6 +5,7 @@
 #   HOST  for tests: the kernels compiled for the host, threads of a block as fibers (tests/host_cuda)
 set(patchcut_cuda_sources
   src/affinity_cuda.cu
+  src/assign_cuda.cu
   src/connected_components_cuda.cu
   src/cuda_queue.cpp
   src/gcn_forward_cuda.cu

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _checks
+from . import _C, _checks, _place
 from ._arrays import Array
 
 _OP = "assign"
@@ -36,6 +36,8 @@ def assign(
     *,
     temperature: float | None = None,
     out: PrototypeAssignment | None = None,
+    workspace: Array | None = None,
+    stream: object = None,
 ) -> PrototypeAssignment:
     """The nearest prototype of each patch, and with a temperature its share of every prototype.
 
@@ -44,6 +46,10 @@ def assign(
         prototypes: [c, d] float32, finite, c at least 1; of every item the same.
         temperature: above 0: the smaller, the closer `assignment` is to the one-hot labels.
         out: contiguous arrays to write, its `assignment` None where there is no temperature; returned.
+        workspace: [bytes] uint8 on CUDA, for what the op keeps meanwhile; taken from the stream's pool where
+            None. One that is too small is an error that says how much is needed.
+        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
+            the arrays name, else the legacy default stream.
     Returns:
         PrototypeAssignment.
     Raises:
@@ -61,26 +67,29 @@ def assign(
         raise ValueError(f"[{_OP}] prototypes must have {d} columns, got shape {targets.shape}")
     if c == 0:
         raise ValueError(f"[{_OP}] prototypes must have at least one row, got shape {targets.shape}")
+    place = _place.place(_OP, stream, workspace, features=rows, prototypes=targets)
     absent = ("assignment",) if temperature is None else ()
     given = _checks.record(_OP, out, PrototypeAssignment, absent)
-    labels = _checks.output(_OP, "out.labels", given.get("labels"), np.int32, (*batch, n))
-    similarity = _checks.output(_OP, "out.similarity", given.get("similarity"), np.float32, (*batch, n))
+    labels = _checks.output(_OP, "out.labels", given.get("labels"), np.int32, (*batch, n), place)
+    similarity = _checks.output(
+        _OP, "out.similarity", given.get("similarity"), np.float32, (*batch, n), place
+    )
     assignment: _Float | None = None
     if temperature is not None:
         temperature = _checks.inverse(_OP, "temperature", temperature)
         room = given.get("assignment")
-        assignment = _checks.output(_OP, "out.assignment", room, np.float32, (*batch, n, c))
+        assignment = _checks.output(_OP, "out.assignment", room, np.float32, (*batch, n, c), place)
         _checks.disjoint(_OP, assignment, rows, targets)
     for result in (labels, similarity):
         _checks.disjoint(_OP, result, rows, targets)
     items = math.prod(batch)
     _C.assign(
-        np.ascontiguousarray(rows).reshape(items, n, d),
-        np.ascontiguousarray(targets),
+        _checks.native(_OP, "features", rows, items, n, d),
+        _checks.native(_OP, "prototypes", targets, c, d),
         0.0 if temperature is None else temperature,
-        labels.reshape(items, n),
-        similarity.reshape(items, n),
-        None if assignment is None else assignment.reshape(items, n, c),
-        _checks.CPU,
+        _checks.native(_OP, "out.labels", labels, items, n),
+        _checks.native(_OP, "out.similarity", similarity, items, n),
+        _checks.native(_OP, "out.assignment", assignment, items, n, c),
+        place.context,
     )
     return PrototypeAssignment(labels, similarity, assignment) if out is None else out

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _checks
+from . import _C, _checks, _place
 from ._arrays import Array
 
 _OP = "correlation_cluster"
@@ -30,7 +30,13 @@ class CorrelationClustering:
 
 
 def correlation_cluster(
-    affinity: Array, *, max_clusters: int = 64, seed: int = 0, out: CorrelationClustering | None = None
+    affinity: Array,
+    *,
+    max_clusters: int = 64,
+    seed: int = 0,
+    out: CorrelationClustering | None = None,
+    workspace: Array | None = None,
+    stream: object = None,
 ) -> CorrelationClustering:
     """The partition of a signed graph that keeps most weight within its clusters.
 
@@ -42,6 +48,10 @@ def correlation_cluster(
         seed: of the orders in which nodes are taken up, 0 to 2^64 - 1; equal seeds give equal labels on every
             device.
         out: contiguous arrays to write; returned.
+        workspace: [bytes] uint8 on CUDA, for what the op keeps meanwhile; taken from the stream's pool where
+            None. One that is too small is an error that says how much is needed.
+        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
+            the arrays name, else the legacy default stream.
     Returns:
         CorrelationClustering.
     Raises:
@@ -60,20 +70,21 @@ def correlation_cluster(
         raise ValueError(f"[{_OP}] affinity must be {wanted}, got shape {edges.shape}")
     max_clusters = _checks.integer(_OP, "max_clusters", max_clusters, 1, 2**31 - 1)
     seed = _checks.integer(_OP, "seed", seed, 0, 2**64 - 1)
+    place = _place.place(_OP, stream, workspace, affinity=edges)
     given = _checks.record(_OP, out, CorrelationClustering)
-    labels = _checks.output(_OP, "out.labels", given.get("labels"), np.int32, (*batch, n))
-    k = _checks.output(_OP, "out.k", given.get("k"), np.int32, tuple(batch))
-    objective = _checks.output(_OP, "out.objective", given.get("objective"), np.float32, tuple(batch))
+    labels = _checks.output(_OP, "out.labels", given.get("labels"), np.int32, (*batch, n), place)
+    k = _checks.output(_OP, "out.k", given.get("k"), np.int32, tuple(batch), place)
+    objective = _checks.output(_OP, "out.objective", given.get("objective"), np.float32, tuple(batch), place)
     for result in (labels, k, objective):
         _checks.disjoint(_OP, result, edges)
     items = math.prod(batch)
     _C.correlation_cluster(
-        np.ascontiguousarray(edges).reshape(items, n, n),
+        _checks.native(_OP, "affinity", edges, items, n, n),
         max_clusters,
         seed,
-        labels.reshape(items, n),
-        k.reshape(items),
-        objective.reshape(items),
-        _checks.CPU,
+        _checks.native(_OP, "out.labels", labels, items, n),
+        _checks.native(_OP, "out.k", k, items),
+        _checks.native(_OP, "out.objective", objective, items),
+        place.context,
     )
     return CorrelationClustering(labels, k, objective) if out is None else out

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _checks
+from . import _C, _checks, _place
 from ._arrays import Array
 
 Metric = Literal["euclidean", "cosine"]
@@ -43,6 +43,8 @@ def kmeans(
     seed: int = 0,
     init: Literal["k-means++"] | Array = "k-means++",
     out: KMeansClustering | None = None,
+    workspace: Array | None = None,
+    stream: object = None,
 ) -> KMeansClustering:
     """Clusters of the least distance of points to their cluster's mean, as far as Lloyd's algorithm finds it.
 
@@ -56,6 +58,10 @@ def kmeans(
         seed: of the draws, 0 to 2^64 - 1; equal seeds give equal results on every device.
         init: "k-means++", or [k, d] or [b, k, d] float32, the first centroids; then restarts must be 1.
         out: contiguous arrays to write; returned.
+        workspace: [bytes] uint8 on CUDA, for what the op keeps meanwhile; taken from the stream's pool where
+            None. One that is too small is an error that says how much is needed.
+        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
+            the arrays name, else the legacy default stream.
     Returns:
         KMeansClustering.
     Raises:
@@ -76,24 +82,26 @@ def kmeans(
     restarts = _checks.integer(_OP, "restarts", restarts, 1, 2**63 - 1)
     seed = _checks.integer(_OP, "seed", seed, 0, 2**64 - 1)
     first = _first_centroids(init, (*batch, k, d), restarts)
+    place = _place.place(_OP, stream, workspace, points=rows, init=first)
     given = _checks.record(_OP, out, KMeansClustering)
-    labels = _checks.output(_OP, "out.labels", given.get("labels"), np.int32, (*batch, n))
-    centroids = _checks.output(_OP, "out.centroids", given.get("centroids"), np.float32, (*batch, k, d))
-    inertia = _checks.output(_OP, "out.inertia", given.get("inertia"), np.float32, tuple(batch))
+    labels = _checks.output(_OP, "out.labels", given.get("labels"), np.int32, (*batch, n), place)
+    room = given.get("centroids")
+    centroids = _checks.output(_OP, "out.centroids", room, np.float32, (*batch, k, d), place)
+    inertia = _checks.output(_OP, "out.inertia", given.get("inertia"), np.float32, tuple(batch), place)
     for result in (labels, centroids, inertia):
         _checks.disjoint(_OP, result, rows, first)
     items = math.prod(batch)
     _C.kmeans(
-        np.ascontiguousarray(rows).reshape(items, n, d),
-        None if first is None else np.ascontiguousarray(first).reshape(items, k, d),
+        _checks.native(_OP, "points", rows, items, n, d),
+        _checks.native(_OP, "init", first, items, k, d),
         metric == "cosine",
         iterations,
         restarts,
         seed,
-        labels.reshape(items, n),
-        centroids.reshape(items, k, d),
-        inertia.reshape(items),
-        _checks.CPU,
+        _checks.native(_OP, "out.labels", labels, items, n),
+        _checks.native(_OP, "out.centroids", centroids, items, k, d),
+        _checks.native(_OP, "out.inertia", inertia, items),
+        place.context,
     )
     return KMeansClustering(labels, centroids, inertia) if out is None else out
 

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "c_face.h"
+#include "cuda_queue.h"
 #include "half_rows.h"
 
 namespace patchcut {
@@ -30,7 +31,12 @@ patchcut_status patchcut_assign(const void* features, int32_t dtype, int64_t bat
     require_array(kOp, "similarity", similarity, batch * n);
     require(assignment == nullptr || (temperature > 0 && std::isfinite(1 / temperature)), kOp,
             "temperature must be above 0, with a finite inverse");
-    if (on_cuda(kOp, context)) throw_without_cuda(kOp);
+    if (on_cuda(kOp, context)) {
+      return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
+        assign_cuda(features, dtype, batch, n, d, prototypes, c, temperature, labels, similarity, assignment,
+                    queue);
+      });
+    }
     for (int64_t b = 0; b < batch; ++b) {
       const FloatRows item(kOp, features, dtype, b * n * d, n * d);
       assign_cpu(item.data(), n, d, prototypes, c, temperature, labels + b * n, similarity + b * n,
