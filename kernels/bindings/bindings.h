@@ -52,12 +52,13 @@ void run(const Call& call) {
   raise_on(status);
 }
 
+void bind_clusters(nb::module_& module);
 void bind_cuda(nb::module_& module);
+void bind_cuts(nb::module_& module);
 void bind_fit(nb::module_& module);
 void bind_images(nb::module_& module);
-void bind_nodes(nb::module_& module);
-void bind_clusters(nb::module_& module);
 void bind_masks(nb::module_& module);
+void bind_nodes(nb::module_& module);
 void bind_refine(nb::module_& module);
 
 }  // namespace patchcut

@@ -78,6 +78,7 @@ NB_MODULE(_C, module) {
   module.def("set_isa", &set_isa, "Chooses one of available_isas().");
   bind_context(module);
   bind_cuda(module);
+  bind_cuts(module);
   bind_images(module);
   bind_nodes(module);
   bind_clusters(module);

@@ -106,6 +106,35 @@ def assign(
     assignment: _Float | None,
     context: Context,
 ) -> None: ...
+def ncut(
+    data: _FloatOrHalf,
+    graph: int,
+    k: int,
+    threshold: float,
+    floor: float,
+    offset: float,
+    iterations: int,
+    seed: int,
+    eigenvalues: _Float,
+    vectors: _Float,
+    residuals: _Float,
+    context: Context,
+    /,
+) -> None: ...
+def bipartition(
+    data: _FloatOrHalf,
+    graph: int,
+    threshold: float,
+    floor: float,
+    offset: float,
+    iterations: int,
+    seed: int,
+    connected: bool,
+    masks: npt.NDArray[np.bool_],
+    seeds: _Int,
+    context: Context,
+    /,
+) -> None: ...
 def upsample_argmax(
     assignment: _Float,
     grid_height: int,

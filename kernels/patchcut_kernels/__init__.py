@@ -6,6 +6,7 @@
 from . import cuda, reference
 from ._affinity import affinity
 from ._assign import PrototypeAssignment, assign
+from ._bipartition import Bipartition, bipartition
 from ._C import available_isas, get_isa, set_isa
 from ._connected_components import connected_components
 from ._correlation_cluster import CorrelationClustering, correlation_cluster
@@ -15,6 +16,7 @@ from ._gnn_fit import GnnFit, gnn_fit
 from ._gnn_fit_weights import GnnFitWeights
 from ._guided_refine import guided_refine
 from ._kmeans import KMeansClustering, kmeans
+from ._ncut import NCut, ncut
 from ._preprocess import letterbox_xyxy, preprocess
 from ._region_stats import RegionStats, region_stats
 from ._relabel import relabel
@@ -24,6 +26,7 @@ from ._threads import default_threads, get_threads, set_threads
 from ._upsample_argmax import upsample_argmax
 
 __all__ = [
+    "Bipartition",
     "CorrelationClustering",
     "GcnLayer",
     "GcnWeights",
@@ -31,12 +34,14 @@ __all__ = [
     "GnnFitWeights",
     "KMeansClustering",
     "LinearLayer",
+    "NCut",
     "PrototypeAssignment",
     "RegionStats",
     "Rle",
     "affinity",
     "assign",
     "available_isas",
+    "bipartition",
     "connected_components",
     "correlation_cluster",
     "cuda",
@@ -48,6 +53,7 @@ __all__ = [
     "guided_refine",
     "kmeans",
     "letterbox_xyxy",
+    "ncut",
     "preprocess",
     "reference",
     "region_stats",

@@ -82,6 +82,16 @@ struct SimdTable {
   // x[rows, k] = softmax(x * sharpness) by row.
   void (*softmax_rows)(int64_t rows, int64_t k, float sharpness, float* x);
 
+  int64_t row_group;  // rows that the next three take at most
+  // sums[r] += a[r, count] . x
+  void (*dot_rows)(int64_t rows, int64_t count, const float* a, int64_t lda, const float* x, float* sums);
+  // y[count] += sum over r of scales[r] * a[r, count]
+  void (*add_rows)(int64_t rows, int64_t count, const float* a, int64_t lda, const float* scales, float* y);
+  // Both for every vector v: sums[v, r] += a[r, count] . x[v], y[v] += sum over r of scales[v, r] * a[r]. x,
+  // scales and y have the row stride `stride`, sums kMostRows.
+  void (*dot_add_rows)(int64_t rows, int64_t count, const float* a, int64_t lda, int64_t vectors,
+                       int64_t stride, const float* x, const float* scales, float* sums, float* y);
+
   // out[i] = sum over t of weights[t] * rows[t][i]
   void (*blend_bytes)(int64_t count, int64_t taps, const uint8_t* const* rows, const float* weights,
                       float* out);
@@ -137,6 +147,7 @@ struct SimdTable {
 
 constexpr int64_t kSpanPadding = 16;
 constexpr int64_t kNodePadding = 16;
+constexpr int64_t kMostRows = 16;  // of a row group
 
 const SimdTable& simd();
 

@@ -24,6 +24,11 @@ void gcn_row(int64_t count, const float* x, const float* self, float scale, cons
 void bias_row(int64_t count, const float* bias, bool with_elu, float* x);
 void softmax_rows(int64_t rows, int64_t k, float sharpness, float* x);
 
+void dot_rows(int64_t rows, int64_t count, const float* a, int64_t lda, const float* x, float* sums);
+void add_rows(int64_t rows, int64_t count, const float* a, int64_t lda, const float* scales, float* y);
+void dot_add_rows(int64_t rows, int64_t count, const float* a, int64_t lda, int64_t vectors, int64_t stride,
+                  const float* x, const float* scales, float* sums, float* y);
+
 void blend_bytes(int64_t count, int64_t taps, const uint8_t* const* rows, const float* weights, float* out);
 void resize_row(int64_t width, const float* row, const int32_t* starts, const int32_t* counts,
                 const float* weights, int64_t weight_stride, const float* scale, const float* offset,

@@ -29,6 +29,8 @@ constexpr int kPanelVectors = 3;
 constexpr int kTileRows = 4;
 #endif
 constexpr int kPanel = kPanelVectors * kLanes;
+// Rows whose sums with one vector stay in registers, or of half as many with two.
+constexpr int kRowGroup = kLanes == 16 ? 16 : 8;
 
 typedef float Vec __attribute__((vector_size(kLanes * sizeof(float))));
 typedef int32_t IntVec __attribute__((vector_size(kLanes * sizeof(int32_t))));

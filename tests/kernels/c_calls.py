@@ -220,6 +220,35 @@ def kmeans() -> Call:
     )
 
 
+CUT_BAD = {
+    "d": [0],
+    "graph": [-1, 4, 0],  # 0 is an affinity: d is not n
+    "threshold": [-0.1, NAN],
+    "floor": [-0.1, 1, NAN],
+    "offset": [-1, NAN],
+    "iterations": [0, -1],
+}
+
+
+def bipartition() -> Call:
+    sizes = {"dtype": 0, "batch": 2, "grid_height": 2, "grid_width": 3, "d": 3}
+    result = {"masks": empty(2, 2, 3, dtype=np.uint8), "seeds": empty(2, dtype=np.int32)}
+    params = struct("ncut_params")
+    return Call(
+        {"data": FEATURES["features"], **sizes, "params": params, "connected": 1, **result}, bad=CUT_BAD
+    )
+
+
+def ncut() -> Call:
+    sizes = {"dtype": 0, "batch": 2, "n": 6, "d": 3, "k": 2}
+    result = {"eigenvalues": empty(2, 2), "vectors": empty(2, 6, 2), "residuals": empty(2, 2)}
+    params = struct("ncut_params")
+    return Call(
+        {"data": FEATURES["features"], **sizes, "params": params, **result},
+        bad={**CUT_BAD, "k": [0, 6], "n": [0, 1, 2]},
+    )
+
+
 def preprocess() -> Call:
     frames = np.random.default_rng(5).integers(0, 256, (2, 4, 5, 3)).astype(np.uint8)
     content = {"height": 3, "width": 3, "content_height": 3, "content_width": 3}
@@ -311,6 +340,7 @@ CALLS: dict[str, Callable[[], Call]] = {
     for function in (
         affinity,
         assign,
+        bipartition,
         connected_components,
         correlation_cluster,
         gcn_create,
@@ -319,6 +349,7 @@ CALLS: dict[str, Callable[[], Call]] = {
         guided_refine,
         guided_refine_labels,
         kmeans,
+        ncut,
         preprocess,
         region_stats,
         relabel,

@@ -23,6 +23,7 @@ TOLERANCES = {
     "region_stats": 1e-6,
     "kmeans": 1e-5,
     "assign": 2e-6,
+    "ncut": 3e-6,
     "assign soft": 2e-5,
 }
 

@@ -163,6 +163,12 @@ def make_cases() -> dict[str, Case]:
             {"temperature": 0.1},
             pk.PrototypeAssignment,
         ),
+        "bipartition": Case(
+            {"features": features},
+            {"mask": np.empty((3, 4), np.bool_), "seed": np.empty((), np.int32)},
+            {"grid_hw": (3, 4)},
+            pk.Bipartition,
+        ),
         "connected_components": Case(
             {"label_map": labels}, {"out": np.empty_like(labels), "labels_out": np.empty_like(labels)}
         ),
@@ -201,6 +207,16 @@ def make_cases() -> dict[str, Case]:
             {"frame": frame, "maps": rng.random((13, 17), np.float32)},
             {"out": np.empty((13, 17), np.float32)},
             {"radius": 2, "eps": 1e-3},
+        ),
+        "ncut": Case(
+            {"features": features},
+            {
+                "eigenvalues": np.empty(2, np.float32),
+                "vectors": np.empty((12, 2), np.float32),
+                "residuals": np.empty(2, np.float32),
+            },
+            {"k": 2},
+            pk.NCut,
         ),
         "preprocess": Case(
             {"frames": frame},

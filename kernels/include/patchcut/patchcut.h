@@ -255,6 +255,49 @@ PATCHCUT_API patchcut_status patchcut_assign(const void* features, int32_t dtype
                                              int32_t* labels, float* similarity, float* assignment,
                                              const patchcut_context* context);
 
+/* ---- ncut, bipartition: eigenvectors of a graph
+ * ------------------------------------------------------------- */
+
+/* W of the nodes' weights; S is the cosine of two feature rows. */
+typedef enum patchcut_cut_graph {
+  PATCHCUT_GRAPH_AFFINITY = 0,    /* the data are W, [n, n], symmetric: half of it is read */
+  PATCHCUT_GRAPH_THRESHOLDED = 1, /* W = floor + (1 - floor) * (S where S > threshold, else 0) */
+  PATCHCUT_GRAPH_BINARY = 2,      /* W = 1 where S > threshold, else floor */
+  PATCHCUT_GRAPH_COSINE = 3       /* W = S + offset; never stored */
+} patchcut_cut_graph;
+
+typedef struct patchcut_ncut_params {
+  int32_t graph;      /* patchcut_cut_graph */
+  float threshold;    /* at least 0 */
+  float floor;        /* at least 0, below 1 */
+  float offset;       /* at least 0; 1 makes every weight non-negative */
+  int64_t iterations; /* products of the graph with a block of about k vectors, at least 1 */
+  uint64_t seed;      /* of the block that they start from */
+} patchcut_ncut_params;
+
+#define PATCHCUT_NCUT_DEFAULTS {PATCHCUT_GRAPH_THRESHOLDED, 0.0f, 1e-5f, 1.0f, 10, 0}
+/* As TokenCut (arXiv 2202.11539) has it. */
+#define PATCHCUT_BIPARTITION_DEFAULTS {PATCHCUT_GRAPH_BINARY, 0.2f, 1e-5f, 1.0f, 10, 0}
+
+/* The k smallest eigenvalues of (D - W) x = lambda D x, D the row sums of W, without that of the constant
+ * vector. data [batch, n, d] of `dtype`; k is 1 to n - 1. eigenvalues [batch, k], ascending; vectors
+ * [batch, n, k], x' D x = 1, the entry of largest magnitude positive; residuals [batch, k],
+ * |D^-1/2 ((D - W) x - lambda D x)|. */
+PATCHCUT_API patchcut_status patchcut_ncut(const void* data, int32_t dtype, int64_t batch, int64_t n,
+                                           int64_t d, int64_t k, const patchcut_ncut_params* params,
+                                           float* eigenvalues, float* vectors, float* residuals,
+                                           const patchcut_context* context);
+
+/* data [batch, grid_height * grid_width, d] of `dtype`. seeds [batch], the patch whose entry in the first
+ * vector of patchcut_ncut has the largest magnitude; masks [batch, grid_height, grid_width], 1 where the
+ * vector is on the seed's side of its mean and, where `connected` is not 0, joined to the seed by neighbours
+ * in rows and columns. */
+PATCHCUT_API patchcut_status patchcut_bipartition(const void* data, int32_t dtype, int64_t batch,
+                                                  int64_t grid_height, int64_t grid_width, int64_t d,
+                                                  int32_t connected, const patchcut_ncut_params* params,
+                                                  uint8_t* masks, int32_t* seeds,
+                                                  const patchcut_context* context);
+
 /* ---- upsample_argmax: assignments to label maps
  * ------------------------------------------------------------- */
 

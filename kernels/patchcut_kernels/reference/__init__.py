@@ -4,6 +4,7 @@ Arguments and results are those of the public op of the same name, without batch
 """
 
 from ._clusters import assign, correlation_cluster, kmeans
+from ._cuts import bipartition, cut_graph, cut_vectors, ncut, split
 from ._fit import draw_fit_weights, gnn_fit
 from ._images import area_matrix, content_xyxy, linear_matrix, preprocess
 from ._masks import (
@@ -25,12 +26,15 @@ __all__ = [
     "affinity",
     "area_matrix",
     "assign",
+    "bipartition",
     "block_matrix",
     "block_mean",
     "box_mean",
     "connected_components",
     "content_xyxy",
     "correlation_cluster",
+    "cut_graph",
+    "cut_vectors",
     "draw_fit_weights",
     "elu",
     "gcn_forward",
@@ -40,6 +44,7 @@ __all__ = [
     "kmeans",
     "linear_matrix",
     "mix_bits",
+    "ncut",
     "preprocess",
     "random_bits",
     "region_stats",
@@ -49,6 +54,7 @@ __all__ = [
     "rle_text",
     "run_lengths",
     "softmax",
+    "split",
     "uniform",
     "unit_rows",
     "upsample",

@@ -1,0 +1,101 @@
+"""Patch features to one object and the rest."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _C, _checks, _cut_graph, _place
+from ._arrays import Array
+
+_OP = "bipartition"
+
+
+@dataclass(frozen=True, eq=False)
+class Bipartition:
+    """One object and the rest; a batch is one more dimension in front.
+
+    Args:
+        mask: [h, w] bool, the patches of the object.
+        seed: [] int32, its patch that is farthest from the cut, y * w + x.
+    """
+
+    mask: npt.NDArray[np.bool_]
+    seed: npt.NDArray[np.int32]
+
+
+def bipartition(
+    features: Array,
+    grid_hw: tuple[int, int],
+    *,
+    precomputed: bool = False,
+    threshold: float | None = 0.2,
+    binary: bool = True,
+    floor: float = 1e-5,
+    offset: float = 1.0,
+    connected: bool = True,
+    iterations: int = 10,
+    seed: int = 0,
+    out: Bipartition | None = None,
+    workspace: Array | None = None,
+    stream: object = None,
+) -> Bipartition:
+    """The patches of the most salient object, by the normalised cut of their graph in two.
+
+    Args:
+        features: [n, d] or [b, n, d] float32 or float16, finite, n = h w at least 2; with `precomputed` the
+            weights, as for `ncut`.
+        grid_hw: rows and columns of the patch grid.
+        precomputed, threshold, binary, floor, offset: the graph, see `ncut`.
+        connected: keep only the patches that are joined to the seed by neighbours left, right, above, below;
+            False for the whole side.
+        iterations: see `ncut`; fixed work.
+        seed: of the vectors that the iterations start from, 0 to 2^64 - 1.
+        out: contiguous arrays to write; returned.
+        workspace, stream: see `ncut`.
+    Returns:
+        Bipartition. Where all patches are alike the mask means nothing.
+    Raises:
+        TypeError: "[bipartition] features must be float32 or float16, got float64".
+        ValueError: "[bipartition] grid_hw must hold 6 patches, got (2, 2)".
+    The first vector of `ncut`, cut at its mean; the seed is the entry of largest magnitude, the object the
+    side where it is. TokenCut (2202.11539), section 3.2, with its graph and its values of threshold and floor
+    unless told otherwise.
+    """
+    graph = _cut_graph.checked(
+        _OP,
+        features,
+        precomputed=precomputed,
+        threshold=threshold,
+        binary=binary,
+        floor=floor,
+        offset=offset,
+    )
+    *batch, n, d = graph.rows.shape
+    height, width = _checks.pair_hw(_OP, "grid_hw", grid_hw)
+    if height * width != n:
+        raise ValueError(f"[{_OP}] grid_hw must hold {n} patches, got {(height, width)}")
+    iterations = _checks.integer(_OP, "iterations", iterations, 1, 2**63 - 1)
+    random_seed = _checks.integer(_OP, "seed", seed, 0, 2**64 - 1)
+    place = _place.place(_OP, stream, workspace, features=graph.rows)
+    given = _checks.record(_OP, out, Bipartition)
+    mask = _checks.output(_OP, "out.mask", given.get("mask"), np.bool_, (*batch, height, width), place)
+    seeds = _checks.output(_OP, "out.seed", given.get("seed"), np.int32, tuple(batch), place)
+    items = math.prod(batch)
+    _C.bipartition(
+        _checks.native(_OP, "features", graph.rows, items, n, d),
+        graph.kind,
+        graph.threshold,
+        graph.floor,
+        graph.offset,
+        iterations,
+        random_seed,
+        bool(connected),
+        _checks.native(_OP, "out.mask", mask, items, height, width),
+        _checks.native(_OP, "out.seed", seeds, items),
+        place.context,
+    )
+    return Bipartition(mask, seeds) if out is None else out

@@ -1,0 +1,74 @@
+"""The graph that the cuts are made of."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _checks
+from ._arrays import Array
+
+# patchcut_cut_graph
+_AFFINITY, _THRESHOLDED, _BINARY, _COSINE = range(4)
+
+
+@dataclass(frozen=True)
+class CutGraph:
+    """Checked arguments.
+
+    Args:
+        rows: [n, d] or [b, n, d] float32 or float16.
+        kind: patchcut_cut_graph.
+        threshold: 0 where there is none.
+        floor: weight of what is no edge.
+        offset: added to cosines that no threshold cuts.
+    """
+
+    rows: npt.NDArray[np.float32 | np.float16]
+    kind: int
+    threshold: float
+    floor: float
+    offset: float
+
+
+def checked(
+    op: str,
+    features: Array,
+    *,
+    precomputed: bool,
+    threshold: float | None,
+    binary: bool,
+    floor: float,
+    offset: float,
+) -> CutGraph:
+    """The graph of an op's arguments.
+
+    Raises:
+        TypeError: "[ncut] features must be float32 or float16, got float64".
+        ValueError: "[ncut] floor must be at least 0 and below 1, got 1.0".
+    """
+    dims = ("[n, n]", "[b, n, n]") if precomputed else ("[n, d]", "[b, n, d]")
+    rows = _checks.floats(op, "features", features, dims)
+    *batch, n, d = rows.shape
+    if precomputed:
+        _checks.shape(op, "features", rows, (*batch, n, n))
+    if n < 2 or d == 0:
+        raise ValueError(f"[{op}] features must have two rows and a column at least, got shape {rows.shape}")
+    if threshold is not None and not (math.isfinite(threshold) and threshold >= 0):
+        raise ValueError(f"[{op}] threshold must be at least 0, or None, got {threshold}")
+    if binary and threshold is None and not precomputed:
+        raise ValueError(f"[{op}] binary must be False where there is no threshold, got True")
+    if not 0 <= floor < 1:
+        raise ValueError(f"[{op}] floor must be at least 0 and below 1, got {floor}")
+    if not (math.isfinite(offset) and offset >= 0):
+        raise ValueError(f"[{op}] offset must be at least 0, got {offset}")
+    if precomputed:
+        kind = _AFFINITY
+    elif threshold is None:
+        kind = _COSINE
+    else:
+        kind = _BINARY if binary else _THRESHOLDED
+    return CutGraph(rows, kind, float(threshold or 0.0), float(floor), float(offset))

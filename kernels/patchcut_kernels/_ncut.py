@@ -1,0 +1,121 @@
+"""Patch features, or a graph, to normalised cuts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _C, _checks, _cut_graph, _place
+from ._arrays import Array
+
+_OP = "ncut"
+_Float = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class NCut:
+    """Eigenpairs of (D - W) x = λ D x; a batch is one more dimension in front.
+
+    Args:
+        eigenvalues: [k] float32, ascending; at least 0 where no weight is negative.
+        vectors: [n, k] float32, one a column, xᵀ D x = 1; the entry of largest magnitude is positive, the
+            first of equal ones.
+        residuals: [k] float32, |D^-½ ((D - W) x - λ D x)|: about 1e-7 where the iterations were enough.
+    """
+
+    eigenvalues: _Float
+    vectors: _Float
+    residuals: _Float
+
+
+def ncut(
+    features: Array,
+    k: int = 1,
+    *,
+    precomputed: bool = False,
+    threshold: float | None = 0.0,
+    binary: bool = False,
+    floor: float = 1e-5,
+    offset: float = 1.0,
+    iterations: int = 10,
+    seed: int = 0,
+    out: NCut | None = None,
+    workspace: Array | None = None,
+    stream: object = None,
+) -> NCut:
+    """The eigenvectors that cut a graph of patches best, smallest eigenvalue first.
+
+    The constant vector, whose eigenvalue is 0, is not among them: k = 1 gives what is often called the second
+    smallest eigenvector.
+
+    Args:
+        features: [n, d] or [b, n, d] float32 or float16, finite, n at least 2; with `precomputed` the weights
+            W, [n, n] or [b, n, n] float32 or float16, symmetric, of which one half is read.
+        k: how many, 1 to n - 1.
+        precomputed: `features` are weights; `threshold` to `offset` then have no meaning.
+        threshold: at least 0: cosines S at or below it are no edge. None: W = S + offset, which is never
+            stored; work and memory then grow with n, not n².
+        binary: an edge weighs 1, not its cosine.
+        floor: weight of what is no edge, at least 0 and below 1; it joins the parts of a graph.
+        offset: only without a threshold, at least 0. 1 makes every weight non-negative; 0 is the plain
+            cosine, for which no row sum may be negative.
+        iterations: products of W with a block of about k vectors, at least 1: fixed work.
+        seed: of the vectors that the iterations start from, 0 to 2^64 - 1.
+        out: contiguous arrays to write; returned.
+        workspace: [bytes] uint8 on CUDA, for what the op keeps meanwhile; taken from the stream's pool where
+            None. One that is too small is an error that says how much is needed.
+        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
+            the arrays name, else the legacy default stream.
+    Returns:
+        NCut. A node whose weights sum to 0 is 0 in every vector. Where W is not stored and has fewer
+        eigenvectors below λ = 1 than k, the others are zeros with λ = 1.
+    Raises:
+        TypeError: "[ncut] features must be float32 or float16, got float64".
+        ValueError: "[ncut] k must be 1 to 3, got 4".
+        ValueError: "[ncut] the sum of a node's weights must be at least 0, ...".
+    W = floor + (1 - floor) A with A = S (1 if `binary`) where S > threshold, else 0; D = diag(W 1). Shi and
+    Malik, "Normalized cuts and image segmentation" (2000), equation 11; TokenCut (2202.11539): `binary` with
+    threshold 0.2. Rayleigh-Ritz on the block Krylov space of D^-½ W D^-½, without the constant vector's
+    direction D^½ 1.
+    """
+    graph = _cut_graph.checked(
+        _OP,
+        features,
+        precomputed=precomputed,
+        threshold=threshold,
+        binary=binary,
+        floor=floor,
+        offset=offset,
+    )
+    *batch, n, d = graph.rows.shape
+    k = _checks.integer(_OP, "k", k, 1, n - 1)
+    iterations = _checks.integer(_OP, "iterations", iterations, 1, 2**63 - 1)
+    seed = _checks.integer(_OP, "seed", seed, 0, 2**64 - 1)
+    place = _place.place(_OP, stream, workspace, features=graph.rows)
+    given = _checks.record(_OP, out, NCut)
+
+    def output(name: str, *shape: int) -> _Float:
+        array = _checks.output(_OP, f"out.{name}", given.get(name), np.float32, (*batch, *shape), place)
+        _checks.disjoint(_OP, array, graph.rows)
+        return array
+
+    result = NCut(output("eigenvalues", k), output("vectors", n, k), output("residuals", k))
+    items = math.prod(batch)
+    _C.ncut(
+        _checks.native(_OP, "features", graph.rows, items, n, d),
+        graph.kind,
+        k,
+        graph.threshold,
+        graph.floor,
+        graph.offset,
+        iterations,
+        seed,
+        _checks.native(_OP, "out.eigenvalues", result.eigenvalues, items, k),
+        _checks.native(_OP, "out.vectors", result.vectors, items, n, k),
+        _checks.native(_OP, "out.residuals", result.residuals, items, k),
+        place.context,
+    )
+    return result if out is None else out

@@ -1,0 +1,394 @@
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import patchcut_kernels as pk
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from patchcut_kernels import reference
+
+from tests.kernels.conftest import TOLERANCES
+from tests.kernels.cut_graphs import GRAPHS, patches, weights_of
+
+MANY = 40  # iterations: all that float32 can tell
+
+
+def assert_solves(weights: np.ndarray, got: pk.NCut, *, residual: float = TOLERANCES["ncut"]) -> None:
+    """Eigenpairs of the right length and sign, orthogonal to each other and to the constant vector."""
+    k = got.eigenvalues.size
+    degrees = weights.sum(1)
+    scales = np.where(degrees > 0, 1 / np.sqrt(np.where(degrees > 0, degrees, 1)), 0)
+    vectors = got.vectors.astype(np.float64)
+    left = scales[:, None] * (
+        degrees[:, None] * vectors - weights @ vectors - got.eigenvalues * (degrees[:, None] * vectors)
+    )
+    np.testing.assert_allclose(np.linalg.norm(left, axis=0), 0, atol=residual)
+    np.testing.assert_allclose(got.residuals, np.linalg.norm(left, axis=0), atol=2e-6)
+    np.testing.assert_allclose(vectors.T @ (degrees[:, None] * vectors), np.eye(k), atol=2e-5)
+    np.testing.assert_allclose(degrees @ vectors / np.sqrt(degrees.sum()), 0, atol=2e-6)
+    assert (vectors[np.abs(vectors).argmax(0), np.arange(k)] > 0).all()
+    assert (np.diff(got.eigenvalues) >= 0).all()
+
+
+def assert_eigenpairs(weights: np.ndarray, got: pk.NCut, *, residual: float = TOLERANCES["ncut"]) -> None:
+    """The smallest ones, whichever are chosen among equals."""
+    assert_solves(weights, got, residual=residual)
+    want, _ = reference.cut_vectors(weights, got.eigenvalues.size)
+    np.testing.assert_allclose(got.eigenvalues, want, rtol=0, atol=residual)
+
+
+def assert_same_vectors(got: np.ndarray, want: np.ndarray) -> None:
+    """But for signs, which a tie may turn."""
+    signed = want * np.sign((got * want).sum(0)) / np.abs(want).max(0)
+    np.testing.assert_allclose(got / np.abs(want).max(0), signed, rtol=0, atol=1e-4)
+
+
+# Row groups are 8 or 16, lanes 4, 8 or 16, a strip of features 128.
+SIZES = [(2, 1), (3, 5), (8, 3), (9, 16), (16, 8), (17, 33), (31, 64), (97, 20), (129, 385), (256, 384)]
+
+
+@pytest.mark.parametrize(("n", "d"), SIZES)
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_matches_reference(isa, rng, n, d, kind):
+    features = patches(rng, n, d)
+    for k in {1, min(3, n - 1, d)}:
+        got = pk.ncut(features, k, **GRAPHS[kind], iterations=MANY)
+        weights = weights_of(features, GRAPHS[kind])
+        assert_eigenpairs(weights, got)
+        values, want = reference.cut_vectors(weights, min(k + 1, n - 1))
+        if (np.diff(values) > 1e-2).all():
+            assert_same_vectors(got.vectors, want[:, :k])
+        for array in (got.eigenvalues, got.vectors, got.residuals):
+            assert array.dtype == np.float32
+
+
+@functools.cache
+def real_size(kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features of 37 x 37 patches, the weights of their graph, the first eigenvalues."""
+    features = patches(np.random.default_rng(3), 1369, 384)
+    weights = weights_of(features, GRAPHS[kind])
+    return features, weights, reference.cut_vectors(weights, 10)[0]
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+@pytest.mark.parametrize("k", [1, 3, 10])
+def test_few_iterations_suffice_at_a_real_size(isa, kind, k):
+    """Three vectors tell four objects apart; the others lie in the noise, where eigenvalues are dense."""
+    features, weights, values = real_size(kind)
+    got = pk.ncut(features, k, **GRAPHS[kind])
+    assert_solves(weights, got, residual=1e-6 if k == 1 else 2e-4 if k == 3 else 2e-2)
+    np.testing.assert_allclose(got.eigenvalues[:3], values[: min(k, 3)], rtol=0, atol=2e-6)
+    np.testing.assert_allclose(got.eigenvalues, values[:k], rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("n", [5, 40, 200])
+def test_scipy_solves_the_same_problem(isa, rng, n):
+    linalg = pytest.importorskip("scipy.linalg")
+    features = patches(rng, n, 32)
+    weights = pk.affinity(features) + np.float32(1e-3)
+    got = pk.ncut(weights, 3, precomputed=True, iterations=MANY)
+    exact = weights.astype(np.float64)
+    degrees = np.diag(exact.sum(1))
+    values, vectors = linalg.eigh(degrees - exact, degrees, subset_by_index=[1, 3])
+    np.testing.assert_allclose(got.eigenvalues, values, rtol=0, atol=TOLERANCES["ncut"])
+    assert_same_vectors(got.vectors, vectors)
+
+
+def test_tokencut_graph(rng):
+    """The words of the paper: 1 where the cosine is above the threshold, else 1e-5."""
+    features = patches(rng, 60, 24)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    weights = np.where(unit @ unit.T > 0.5, 1.0, 1e-5)
+    np.testing.assert_allclose(reference.cut_graph(features, threshold=0.5, binary=True), weights, rtol=1e-12)
+    assert 0.1 < (weights == 1).mean() < 0.9
+
+
+def test_the_plain_cosine_may_have_negative_weights(isa, rng):
+    features = patches(rng, 150, 40)
+    cosine = reference.cut_graph(features, threshold=None, offset=0.0)
+    assert cosine.min() < 0 < cosine.sum(1).min()
+    got = pk.ncut(features, 3, threshold=None, offset=0.0, iterations=MANY)
+    assert_eigenpairs(cosine, got)
+
+
+def test_negative_sums_are_an_error(isa, rng):
+    features = patches(rng, 50, 16)
+    features[7] = -features[np.arange(50) != 7].mean(0)
+    with pytest.raises(ValueError, match=r"^\[ncut\] the sum of a node's weights must be at least 0, got -"):
+        pk.ncut(features, threshold=None, offset=0.0)
+    cosine = reference.cut_graph(features, threshold=None, offset=0.0).astype(np.float32)
+    with pytest.raises(ValueError, match=r"at node 7; use a threshold, or an offset of 1$"):
+        pk.ncut(cosine, precomputed=True)
+    pk.ncut(features, threshold=None)
+
+
+def disconnected(rng: np.random.Generator, sizes: list[int]) -> np.ndarray:
+    weights = np.zeros((sum(sizes), sum(sizes)), np.float32)
+    first = 0
+    for size in sizes:
+        block = rng.uniform(0.5, 1, (size, size))
+        weights[first : first + size, first : first + size] = block + block.T
+        first += size
+    return weights
+
+
+@pytest.mark.parametrize("sizes", [[6, 9], [30, 50, 41], [1, 1, 1, 20], [40] * 6])
+def test_parts_without_edges_between_them(isa, rng, sizes):
+    """The eigenvalue 0 comes once for each part but one, however many they are."""
+    weights = disconnected(rng, sizes)
+    k = len(sizes)
+    got = pk.ncut(weights, k, precomputed=True, iterations=MANY)
+    np.testing.assert_allclose(got.eigenvalues[:-1], 0, atol=2e-6)
+    assert got.eigenvalues[-1] > 0.5
+    assert_eigenpairs(weights.astype(np.float64), got)
+    for column in got.vectors.T[:-1]:
+        for part in np.split(column, np.cumsum(sizes)[:-1]):
+            np.testing.assert_allclose(part, part[0], atol=1e-5)
+
+
+def test_ten_parts_at_a_real_size_in_few_iterations(isa, rng):
+    weights = disconnected(rng, [100, 70, 30, 50, 60, 60, 60, 40, 20, 10])
+    got = pk.ncut(weights, 9, precomputed=True)
+    np.testing.assert_allclose(got.eigenvalues, 0, atol=2e-6)
+    assert (got.residuals < 2e-6).all()
+
+
+def test_the_floor_joins_parts(isa, rng):
+    features = np.repeat(np.eye(3, dtype=np.float32), 10, axis=0)
+    apart = pk.ncut(features, 2, floor=0.0)
+    np.testing.assert_allclose(apart.eigenvalues, 0, atol=1e-6)
+    joined = pk.ncut(features, 2, floor=0.1)
+    assert joined.eigenvalues.min() > 0.1
+    assert_eigenpairs(weights_of(features, {"floor": 0.1}), joined)
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_nodes_without_edges_are_zero(isa, rng, kind):
+    features = patches(rng, 40, 12)
+    features[[0, 9, 39]] = 0
+    graph = {**GRAPHS[kind], "floor": 0.0}
+    if kind == "cosine":
+        features = np.abs(features)
+        graph["offset"] = 0.0
+    got = pk.ncut(features, 2, **graph, iterations=MANY)
+    assert not got.vectors[[0, 9, 39]].any()
+    assert_eigenpairs(weights_of(features, graph), got)
+    with_floor = pk.ncut(features, 2, **GRAPHS[kind], iterations=MANY)
+    assert np.isfinite(with_floor.vectors).all()
+    assert with_floor.vectors[0].any()
+
+
+def test_no_edges_at_all(isa):
+    zeros = np.zeros((20, 3), np.float32)
+    for result in (
+        pk.ncut(zeros, 2, floor=0.0),
+        pk.ncut(zeros, 2, threshold=None, offset=0.0),
+        pk.ncut(np.zeros((20, 20), np.float32), 2, precomputed=True),
+    ):
+        np.testing.assert_allclose(result.eigenvalues, 1, atol=1e-6)
+        assert not result.vectors.any()
+        assert not result.residuals.any()
+
+
+def test_equal_nodes(isa):
+    """W = 1 has the eigenvalue 1 for everything but the constant vector."""
+    same = np.ones((33, 4), np.float32)
+    got = pk.ncut(same, 3)
+    np.testing.assert_allclose(got.eigenvalues, 1, atol=1e-5)
+    assert_eigenpairs(weights_of(same, {}), got)
+    never_stored = pk.ncut(same, 3, threshold=None)
+    np.testing.assert_array_equal(never_stored.eigenvalues, 1)
+    assert not never_stored.vectors.any()
+
+
+def test_more_vectors_than_distinct_points(isa, rng):
+    distinct = patches(rng, 4, 6)
+    features = distinct[rng.permutation(np.arange(40) % 4)]
+    assert_eigenpairs(weights_of(features, {}), pk.ncut(features, 6, iterations=MANY), residual=1e-5)
+    got = pk.ncut(features, 6, threshold=None)
+    want, _ = reference.cut_vectors(weights_of(features, GRAPHS["cosine"]), 6)
+    np.testing.assert_allclose(got.eigenvalues, want, atol=2e-6)
+    assert got.vectors[:, :3].any(axis=0).all()
+    assert not got.vectors[:, 3:].any()
+
+
+def test_all_vectors_of_a_small_graph(isa, rng):
+    features = patches(rng, 21, 9)
+    assert_eigenpairs(weights_of(features, {}), pk.ncut(features, 20), residual=1e-5)
+
+
+def test_more_iterations_never_do_worse(isa, rng):
+    features = patches(rng, 200, 48)
+    weights = weights_of(features, {})
+    exact = reference.cut_vectors(weights, 2)[0]
+    errors = [pk.ncut(features, 2, iterations=i).eigenvalues - exact for i in (1, 2, 3, 4, 6)]
+    assert (np.diff(errors, axis=0) < 1e-6).all()
+    assert errors[0].min() > 0.05
+    assert np.abs(errors[-1]).max() < 1e-4
+
+
+def test_seeds(isa, rng):
+    features = patches(rng, 90, 20)
+    first, again, other = (pk.ncut(features, iterations=3, seed=seed) for seed in (5, 5, 2**64 - 1))
+    np.testing.assert_array_equal(first.vectors, again.vectors)
+    assert (first.vectors != other.vectors).any()
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_half_features_are_those_values(isa, rng, kind):
+    half = patches(rng, 90, 33).astype(np.float16)
+    got, want = pk.ncut(half, 2, **GRAPHS[kind]), pk.ncut(half.astype(np.float32), 2, **GRAPHS[kind])
+    np.testing.assert_array_equal(got.vectors, want.vectors)
+    weights = weights_of(half.astype(np.float32), GRAPHS[kind]).astype(np.float16)
+    got = pk.ncut(weights, 2, precomputed=True)
+    np.testing.assert_array_equal(
+        got.vectors, pk.ncut(weights.astype(np.float32), 2, precomputed=True).vectors
+    )
+
+
+def test_one_half_of_the_weights_is_read(isa, rng):
+    weights = pk.affinity(patches(rng, 70, 24))
+    got = pk.ncut(weights, 2, precomputed=True)
+    doubled = 3 * weights
+    np.testing.assert_allclose(pk.ncut(doubled, 2, precomputed=True).eigenvalues, got.eigenvalues, atol=2e-6)
+    far_below = np.tril(np.ones_like(weights), -16) > 0
+    np.testing.assert_array_equal(
+        pk.ncut(np.where(far_below, np.nan, weights), 2, precomputed=True).vectors, got.vectors
+    )
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+@pytest.mark.parametrize("k", [1, 5])
+def test_threads_do_not_change_a_bit(isa, rng, for_thread_counts, kind, k):
+    features = patches(rng, 700, 64)
+    for_thread_counts(lambda: pk.ncut(features, k, **GRAPHS[kind]).vectors)
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_permuted_nodes_permute_the_vectors(isa, rng, kind):
+    features = patches(rng, 120, 30)
+    order = rng.permutation(120)
+    got = pk.ncut(features, 2, **GRAPHS[kind], iterations=MANY)
+    permuted = pk.ncut(features[order], 2, **GRAPHS[kind], iterations=MANY)
+    assert_same_vectors(permuted.vectors, got.vectors[order])
+
+
+def test_batch_out_strides_and_read_only(isa, rng):
+    batch = np.stack([patches(rng, 37, 21) for _ in range(3)])
+    together = pk.ncut(batch, 2)
+    for item in range(3):
+        alone = pk.ncut(batch[item], 2)
+        for name in ("eigenvalues", "vectors", "residuals"):
+            np.testing.assert_array_equal(getattr(together, name)[item], getattr(alone, name))
+    out = pk.NCut(*(np.empty(shape, np.float32) for shape in ((3, 2), (3, 37, 2), (3, 2))))
+    assert pk.ncut(batch, 2, out=out) is out
+    np.testing.assert_array_equal(out.vectors, together.vectors)
+    wide = np.zeros((3, 37, 42), np.float32)
+    wide[:, :, ::2] = batch
+    strided = wide[:, :, ::2]
+    strided.flags.writeable = False
+    np.testing.assert_array_equal(pk.ncut(strided, 2).vectors, together.vectors)
+    assert pk.ncut(batch[:0], 2).vectors.shape == (0, 37, 2)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    n=st.integers(2, 60),
+    d=st.integers(1, 40),
+    k=st.integers(1, 8),
+    seed=st.integers(0, 2**64 - 1),
+    kind=st.sampled_from(sorted(GRAPHS)),
+    bad=st.sampled_from([None, None, None, np.nan, np.inf, -np.inf]),
+    duplicates=st.booleans(),
+    zero_rows=st.booleans(),
+)
+def test_any_input(isa, n, d, k, seed, kind, bad, duplicates, zero_rows):
+    rng = np.random.default_rng(seed)
+    features = patches(rng, n, d)
+    if duplicates:
+        features = features[rng.integers(0, max(1, n // 3), n)]
+    if zero_rows:
+        features[rng.random(n) < 0.3] = 0
+    k = min(k, n - 1)
+    if bad is not None:
+        features[rng.integers(n), rng.integers(d)] = bad
+        with pytest.raises(ValueError, match=r"^\[ncut\] features must be finite"):
+            pk.ncut(features, k, **GRAPHS[kind])
+        return
+    got = pk.ncut(features, k, **GRAPHS[kind], iterations=MANY, seed=seed)
+    weights = weights_of(features, GRAPHS[kind])
+    assert np.isfinite(got.vectors).all()
+    if kind != "cosine":
+        assert_eigenpairs(weights, got, residual=1e-5)
+        return
+    want, _ = reference.cut_vectors(weights, k)
+    np.testing.assert_allclose(got.eigenvalues, want, rtol=0, atol=5e-6)
+    np.testing.assert_allclose(got.residuals, 0, atol=1e-5)
+
+
+GOOD = np.arange(12, dtype=np.float32).reshape(4, 3)
+ROOM = pk.NCut(np.empty(1, np.float32), np.empty((4, 1), np.float32), np.empty(1, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("features", "options", "error", "message"),
+    [
+        ([[1.0]], {}, TypeError, "features must be an array, got list"),
+        (
+            GOOD[0],
+            {},
+            ValueError,
+            r"features must be \[n, d\] or \[b, n, d\], got shape \(3,\)",
+        ),
+        (
+            GOOD[0],
+            {"precomputed": True},
+            ValueError,
+            r"features must be \[n, n\] or \[b, n, n\], got shape \(3,\)",
+        ),
+        (GOOD, {"precomputed": True}, ValueError, r"features must have shape \(4, 4\), got \(4, 3\)"),
+        (GOOD.astype(float), {}, TypeError, "features must be float32 or float16, got float64"),
+        (GOOD[:0], {}, ValueError, r"features must have two rows and a column at least, got shape \(0, 3\)"),
+        (GOOD[:1], {}, ValueError, "features must have two rows and a column at least"),
+        (GOOD[:, :0], {}, ValueError, "features must have two rows and a column at least"),
+        (GOOD, {"k": 0}, ValueError, "k must be 1 to 3, got 0"),
+        (GOOD, {"k": 4}, ValueError, "k must be 1 to 3, got 4"),
+        (GOOD, {"k": 2.0}, TypeError, "k must be an int, got float"),
+        (GOOD, {"threshold": -0.1}, ValueError, "threshold must be at least 0, or None, got -0.1"),
+        (GOOD, {"threshold": float("nan")}, ValueError, "threshold must be at least 0, or None"),
+        (GOOD, {"threshold": None, "binary": True}, ValueError, "binary must be False where there is no"),
+        (GOOD, {"floor": 1.0}, ValueError, "floor must be at least 0 and below 1, got 1.0"),
+        (GOOD, {"floor": float("nan")}, ValueError, "floor must be at least 0 and below 1"),
+        (GOOD, {"offset": -1.0}, ValueError, "offset must be at least 0, got -1.0"),
+        (GOOD, {"iterations": 0}, ValueError, "iterations must be 1 to"),
+        (GOOD, {"seed": -1}, ValueError, "seed must be 0 to"),
+        (GOOD, {"seed": 2**64}, ValueError, "seed must be 0 to"),
+        (GOOD, {"stream": 5}, ValueError, "stream must be None where the arrays lie in host memory"),
+        (GOOD, {"workspace": GOOD}, ValueError, "workspace must be None where the arrays lie in host memory"),
+        (GOOD, {"out": GOOD}, TypeError, "out must be NCut, got ndarray"),
+        (
+            GOOD,
+            {"out": pk.NCut(ROOM.eigenvalues, GOOD, ROOM.residuals)},
+            ValueError,
+            r"out.vectors must have shape \(4, 1\), got \(4, 3\)",
+        ),
+        (
+            GOOD,
+            {"k": 3, "out": pk.NCut(GOOD[0], GOOD, GOOD[1])},
+            ValueError,
+            "out must not overlap an input",
+        ),
+        (
+            np.full((4, 4), np.nan, np.float32),
+            {"precomputed": True},
+            ValueError,
+            "weights and their sums must",
+        ),
+        (np.full((4, 4), 1e38, np.float32), {"precomputed": True}, ValueError, "weights and their sums must"),
+    ],
+)
+def test_errors(features, options, error, message):
+    with pytest.raises(error, match=r"^\[ncut\] " + message):
+        pk.ncut(features, **options)
