@@ -24,7 +24,16 @@ def preprocess(
     frames: npt.NDArray[np.uint8],
     images: _Float,
     content: tuple[int, int, int, int],
-    swap_channels: bool,
+    bgr: bool,
+    scale: Sequence[float],
+    offset: Sequence[float],
+    context: Context,
+    /,
+) -> None: ...
+def preprocess_nv12(
+    frames: npt.NDArray[np.uint8],
+    images: _FloatOrHalf,
+    content: tuple[int, int, int, int],
     scale: Sequence[float],
     offset: Sequence[float],
     context: Context,

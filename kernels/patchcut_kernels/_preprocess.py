@@ -11,7 +11,7 @@ import numpy.typing as npt
 from . import _C, _checks, _place
 from ._arrays import Array
 
-Color = Literal["bgr", "rgb"]
+Color = Literal["bgr", "rgb", "nv12"]
 Fit = Literal["stretch", "letterbox"]
 
 _OP = "preprocess"
@@ -61,11 +61,12 @@ def preprocess(
     """Images for a backbone: resized, normalised RGB planes.
 
     Args:
-        frames: [H, W, 3] or [b, H, W, 3] uint8, any strides.
+        frames: [H, W, 3] or [b, H, W, 3] uint8, any strides; "nv12": [H * 3 / 2, W] or [b, H * 3 / 2, W], the
+            luma of even sizes above the chroma, rows of any stride.
         size: (height, width) of the images, or one number for both.
         mean: of R, G and B, where 1 is white.
         std: of R, G and B, above 0, where 1 is white.
-        color: channel order of the frames.
+        color: channel order of the frames, or "nv12" of cameras and decoders: BT.601 of limited range.
         fit: "stretch" fills the image; "letterbox" keeps the aspect, see `letterbox_xyxy`.
         dtype: of the images, float32 or float16.
         out: [3, h, w] or [b, 3, h, w] of `dtype`, contiguous; written and returned.
@@ -79,12 +80,8 @@ def preprocess(
     image = (resize(frame) / 255 - mean) / std. Each axis is resized on its own: an exact box filter where it
     shrinks (as OpenCV's INTER_AREA), bilinear between pixel centres where it grows (as INTER_LINEAR).
     """
-    frames = _checks.array(_OP, "frames", frames, np.uint8, ("[H, W, 3]", "[b, H, W, 3]"))
-    if frames.shape[-1] != 3:
-        raise ValueError(f"[{_OP}] frames must be [H, W, 3] or [b, H, W, 3], got shape {frames.shape}")
-    if 0 in frames.shape[-3:]:
-        raise ValueError(f"[{_OP}] frames must not be empty, got shape {frames.shape}")
-    _checks.choice(_OP, "color", color, ("bgr", "rgb"))
+    _checks.choice(_OP, "color", color, ("bgr", "rgb", "nv12"))
+    view, batch, frame_hw = _nv12_frames(frames) if color == "nv12" else _packed_frames(frames)
     _checks.choice(_OP, "fit", fit, ("stretch", "letterbox"))
     size_hw = (
         _checks.pair_hw(_OP, "size", size)
@@ -96,16 +93,44 @@ def preprocess(
         raise ValueError(f"[{_OP}] std must be above 0, got {stds}")
     if np.dtype(dtype) not in (np.float32, np.float16):
         raise TypeError(f"[{_OP}] dtype must be float32 or float16, got {np.dtype(dtype)}")
-    place = _place.place(_OP, stream, None, frames=frames)
-    result = _checks.output(_OP, "out", out, np.dtype(dtype).type, (*frames.shape[:-3], 3, *size_hw), place)
+    place = _place.place(_OP, stream, None, frames=view)
+    result = _checks.output(_OP, "out", out, np.dtype(dtype).type, (*batch, 3, *size_hw), place)
     x0, y0, x1, y1 = (
-        letterbox_xyxy((frames.shape[-3], frames.shape[-2]), size_hw)
-        if fit == "letterbox"
-        else (0, 0, size_hw[1], size_hw[0])
+        letterbox_xyxy(frame_hw, size_hw) if fit == "letterbox" else (0, 0, size_hw[1], size_hw[0])
     )
     scale = tuple(1.0 / (255.0 * s) for s in stds)
     offset = tuple(-m / s for m, s in zip(means, stds, strict=True))
     content = (y0, x0, y1 - y0, x1 - x0)
     images = _checks.native(_OP, "out", result, -1, 3, *size_hw)
-    _C.preprocess(_checks.strided(frames, 4), images, content, color == "bgr", scale, offset, place.context)
+    if color == "nv12":
+        _C.preprocess_nv12(_checks.strided(view, 3), images, content, scale, offset, place.context)
+    else:
+        _C.preprocess(_checks.strided(view, 4), images, content, color == "bgr", scale, offset, place.context)
     return _checks.returned(out, result)
+
+
+_Frames = tuple[npt.NDArray[np.uint8], tuple[int, ...], tuple[int, int]]
+
+
+def _packed_frames(frames: object) -> _Frames:
+    """The frames, and the shape of the batch and of one frame."""
+    view = _checks.array(_OP, "frames", frames, np.uint8, ("[H, W, 3]", "[b, H, W, 3]"))
+    if view.shape[-1] != 3:
+        raise ValueError(f"[{_OP}] frames must be [H, W, 3] or [b, H, W, 3], got shape {view.shape}")
+    if 0 in view.shape[-3:]:
+        raise ValueError(f"[{_OP}] frames must not be empty, got shape {view.shape}")
+    return view, view.shape[:-3], (view.shape[-3], view.shape[-2])
+
+
+def _nv12_frames(frames: object) -> _Frames:
+    """The same of NV12."""
+    dims = ("[H * 3 / 2, W]", "[b, H * 3 / 2, W]")
+    view = _checks.array(_OP, "frames", frames, np.uint8, dims)
+    rows, width = view.shape[-2:]
+    if rows == 0 or width == 0 or rows % 3 or width % 2:
+        raise ValueError(
+            f"[{_OP}] frames must be {' or '.join(dims)} with even H and W for nv12, got shape {view.shape}"
+        )
+    if view.strides[-1] != 1:
+        raise ValueError(f"[{_OP}] frames must have their pixels side by side, got strides {view.strides}")
+    return view, view.shape[:-2], (rows // 3 * 2, width)

@@ -69,7 +69,10 @@ class Stream:
 
     def __del__(self) -> None:
         if self.handle and self._owner is None:
-            _C.cuda.stream_destroy(self.device, self.handle)
+            # Arrays of the same garbage may be finalised after it: they find the legacy stream, and no work.
+            handle, self.handle = self.handle, 0
+            _C.cuda.stream_synchronize(self.device, handle)
+            _C.cuda.stream_destroy(self.device, handle)
 
 
 def _handle(op: str, value: Any) -> int:

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "c_face.h"
+#include "cuda_queue.h"
 #include "half_rows.h"
 
 namespace patchcut {
@@ -17,6 +18,8 @@ PreprocessParams checked(const patchcut_preprocess_params* params) {
                       params->content_width >= 1 && params->content_height <= params->height - params->top &&
                       params->content_width <= params->width - params->left;
   require(inside, kOp, "the content must have pixels and lie inside the image");
+  require(params->color >= PATCHCUT_RGB && params->color <= PATCHCUT_NV12, kOp,
+          "color must be PATCHCUT_RGB, PATCHCUT_BGR or PATCHCUT_NV12, got " + std::to_string(params->color));
   PreprocessParams settings{params->height,
                             params->width,
                             params->top,
@@ -26,7 +29,7 @@ PreprocessParams checked(const patchcut_preprocess_params* params) {
                             false,
                             {},
                             {}};
-  settings.swap_channels = params->swap_channels != 0;
+  settings.swap_channels = params->color == PATCHCUT_BGR;
   std::copy_n(params->scale, 3, settings.scale);
   std::copy_n(params->offset, 3, settings.offset);
   return settings;
@@ -49,12 +52,22 @@ patchcut_status patchcut_preprocess(const uint8_t* frames, int64_t batch, int64_
     require_array(kOp, "frames", frames, batch);
     require_array(kOp, "strides", strides, batch);
     require_array(kOp, "images", images, batch);
-    if (on_cuda(kOp, context)) throw_without_cuda(kOp);
+    if (batch == 0) return;
+    const bool nv12 = params->color == PATCHCUT_NV12;
+    require(!nv12 || (height % 2 == 0 && width % 2 == 0), kOp, "NV12 frames must have even sizes");
+    FrameView frame{
+        frames, height, width, strides[1], strides[2], strides[3], nv12 ? frames + strides[3] : nullptr};
+    if (on_cuda(kOp, context)) {
+      return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
+        preprocess_cuda(frame, batch, strides[0], settings, images, dtype, queue);
+      });
+    }
     for (int64_t b = 0; b < batch; ++b) {
-      const FrameView frame{frames + b * strides[0], height, width, strides[1], strides[2], strides[3]};
       FloatResult image(kOp, images, dtype, b * size, size);
       preprocess_cpu(frame, settings, image.data());
       image.store();
+      frame.data += strides[0];
+      if (nv12) frame.chroma += strides[0];
     }
   });
 }

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "nv12.h"
 #include "patchcut/preprocess.h"
 #include "scratch.h"
 #include "simd.h"
@@ -70,6 +71,7 @@ struct Layout {
 
 Layout make_layout(const FrameView& frame, bool swap_channels) {
   Layout layout{frame, swap_channels, false};
+  if (frame.chroma != nullptr) return layout;
   if (frame.channel_stride == -1) {
     layout.frame.data -= 2;
     layout.frame.channel_stride = 1;
@@ -79,8 +81,21 @@ Layout make_layout(const FrameView& frame, bool swap_channels) {
   return layout;
 }
 
+void convert_nv12_row(const FrameView& frame, int64_t y, uint8_t* copy) {
+  const uint8_t* luma = frame.data + y * frame.row_stride;
+  const uint8_t* chroma = frame.chroma + y / 2 * frame.row_stride;
+  for (int64_t x = 0; x < frame.width; ++x) {
+    const Rgb rgb = nv12_pixel(luma[x], chroma + x / 2 * 2);
+    std::copy_n(rgb.values, 3, copy + 3 * x);
+  }
+}
+
 const uint8_t* packed_row(const Layout& layout, int64_t y, uint8_t* copy) {
   const FrameView& frame = layout.frame;
+  if (frame.chroma != nullptr) {
+    convert_nv12_row(frame, y, copy);
+    return copy;
+  }
   const uint8_t* row = frame.data + y * frame.row_stride;
   if (layout.packed) return row;
   for (int64_t x = 0; x < frame.width; ++x) {

@@ -5,11 +5,7 @@
 
 #include <cstdint>
 
-#if defined(__CUDACC__)
-#define PATCHCUT_HOST_DEVICE __host__ __device__
-#else
-#define PATCHCUT_HOST_DEVICE
-#endif
+#include "host_device.h"
 
 namespace patchcut {
 namespace {  // internal linkage, as in simd_vector.h: sources compiled once per instruction set include this

@@ -265,6 +265,7 @@ def preprocess() -> Call:
         bad={
             **{key: [0, -1, 4, TOO_LARGE] for key in ("content_height", "content_width")},
             **{key: [-1, 3, TOO_LARGE] for key in ("top", "left")},
+            "color": [-1, 3, 2],  # NV12 of odd sizes is none
         },
     )
 

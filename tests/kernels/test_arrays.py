@@ -252,7 +252,6 @@ ON_THE_CPU_ALONE = {
     "correlation_cluster",
     "guided_refine",
     "kmeans",
-    "preprocess",
     "rle_decode",
     "rle_encode",
 }

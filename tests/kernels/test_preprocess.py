@@ -52,6 +52,48 @@ def test_matches_opencv(ops, rng, frame_hw, size_hw):
     np.testing.assert_allclose(got, want.transpose(2, 0, 1), rtol=0, atol=2e-4)
 
 
+@pytest.mark.parametrize(("frame_hw", "size_hw"), [((2, 2), (3, 5)), ((48, 64), (32, 33)), ((240, 320), 112)])
+@pytest.mark.parametrize("fit", ["stretch", "letterbox"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_nv12(ops, rng, assert_close, frame_hw, size_hw, fit, dtype):
+    height, width = frame_hw
+    frames = rng.integers(0, 256, (2, height * 3 // 2, width), dtype=np.uint8)
+    got = ops.preprocess(frames, size_hw, MEAN, STD, color="nv12", fit=fit, dtype=dtype)
+    assert got.dtype == dtype
+    hw = size_hw if isinstance(size_hw, tuple) else (size_hw, size_hw)
+    for image, frame in zip(got, frames, strict=True):
+        want = reference.preprocess(frame, hw, MEAN, STD, color="nv12", fit=fit)
+        if dtype == np.float32:
+            assert_close("preprocess", image, want)
+        np.testing.assert_allclose(image, want, rtol=1e-3, atol=1e-3)
+
+
+def test_nv12_colors_are_those_of_opencv(rng):
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is the oracle")
+    y, u, v = np.meshgrid(*[np.r_[0:256:17, 1, 16, 127, 128, 235]] * 3, indexing="ij")
+    count = y.size
+    frame = np.empty((6, 2 * count), np.uint8)
+    frame[:4] = np.repeat(y.reshape(-1), 2)
+    frame[4:] = np.stack([u.reshape(-1), v.reshape(-1)], axis=1).reshape(-1)
+    np.testing.assert_array_equal(reference.nv12_to_rgb(frame), cv2.cvtColor(frame, cv2.COLOR_YUV2RGB_NV12))
+
+
+def test_nv12_rows_of_any_stride(isa, rng):
+    wide = rng.integers(0, 256, (3, 36, 40), dtype=np.uint8)
+    view = wide[::2, :, 4:36]
+    got = pk.preprocess(view, (16, 20), MEAN, STD, color="nv12")
+    np.testing.assert_array_equal(got, pk.preprocess(view.copy(), (16, 20), MEAN, STD, color="nv12"))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_half_images(ops, rng, dtype):
+    frame = random_frame(rng, 40, 50)
+    want = reference.preprocess(frame, (16, 24), MEAN, STD)
+    got = ops.preprocess(frame, (16, 24), MEAN, STD, dtype=dtype)
+    assert got.dtype == dtype
+    np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
+
+
 def test_strides(isa, rng):
     frame = random_frame(rng, 41, 67)
     want = pk.preprocess(frame, 32, MEAN, STD)
@@ -127,6 +169,7 @@ def test_any_size_and_stride(isa, frame_hw, size_hw, fit, steps, seed):
 
 
 FRAME = np.zeros((4, 5, 3), np.uint8)
+NV12 = np.zeros((6, 8), np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +180,20 @@ FRAME = np.zeros((4, 5, 3), np.uint8)
         (FRAME[:, :, :2], {}, ValueError, "frames must be"),
         (FRAME[:0], {}, ValueError, "frames must not be empty"),
         (FRAME.astype(np.float32), {}, TypeError, "frames must be uint8, got float32"),
-        (FRAME, {"color": "rgba"}, ValueError, "color must be 'bgr' or 'rgb'"),
+        (FRAME, {"color": "rgba"}, ValueError, "color must be 'bgr' or 'rgb' or 'nv12'"),
+        (
+            np.zeros((6, 8), np.uint8)[:, ::2],
+            {"color": "nv12"},
+            ValueError,
+            "frames must have their pixels side",
+        ),
+        (
+            FRAME[:, :, 0].copy(),
+            {"color": "nv12"},
+            ValueError,
+            r"frames must be \[H \* 3 / 2, W\] or .* even",
+        ),
+        (FRAME, {"dtype": np.float64}, TypeError, "dtype must be float32 or float16, got float64"),
         (FRAME, {"fit": "crop"}, ValueError, "fit must be"),
         (FRAME, {"size": 0}, ValueError, "size must be at least 1"),
         (FRAME, {"size": 2.5}, TypeError, "size must be an int, got float"),

@@ -77,6 +77,12 @@ PATCHCUT_API patchcut_status patchcut_set_isa(const char* name);
  * --------------------------------------------------------------- */
 
 /* The frame fills [top, top + content_height) x [left, left + content_width) of the image; the rest is 0. */
+typedef enum patchcut_color {
+  PATCHCUT_RGB = 0,
+  PATCHCUT_BGR = 1,
+  PATCHCUT_NV12 = 2 /* BT.601 of limited range, as cameras and decoders give it */
+} patchcut_color;
+
 typedef struct patchcut_preprocess_params {
   int64_t height; /* of the image */
   int64_t width;
@@ -84,13 +90,15 @@ typedef struct patchcut_preprocess_params {
   int64_t left;
   int64_t content_height;
   int64_t content_width;
-  int32_t swap_channels; /* not 0: the frame is BGR */
-  float scale[3];        /* R, G, B; image = value * scale + offset, with values of 0 to 255 */
+  int32_t color;  /* patchcut_color of the frames */
+  float scale[3]; /* R, G, B; image = value * scale + offset, with values of 0 to 255 */
   float offset[3];
 } patchcut_preprocess_params;
 
-/* frames [batch, height, width, 3], first pixel; strides of the four dimensions in bytes, of either sign;
- * images [batch, 3, params->height, params->width] of `dtype`, RGB. */
+/* frames [batch, height, width, 3], first pixel; strides of the four dimensions in bytes, of either sign.
+ * PATCHCUT_NV12: frames is the luma [batch, height, width], of even sizes, whose pixels lie side by side; the
+ * last stride leads from an item's luma to its chroma [height / 2, width / 2, 2], whose rows are as far
+ * apart. images [batch, 3, params->height, params->width] of `dtype`, RGB. */
 PATCHCUT_API patchcut_status patchcut_preprocess(const uint8_t* frames, int64_t batch, int64_t height,
                                                  int64_t width, const int64_t strides[4],
                                                  const patchcut_preprocess_params* params, void* images,

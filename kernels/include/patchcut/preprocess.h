@@ -4,13 +4,17 @@
 
 namespace patchcut {
 
+class CudaQueue;
+
 struct FrameView {
-  const uint8_t* data;  // [height, width, 3], first pixel
+  const uint8_t* data;  // [height, width, 3], first pixel; NV12: the luma, [height, width]
   int64_t height;
   int64_t width;
   int64_t row_stride;  // bytes, of either sign
   int64_t pixel_stride;
   int64_t channel_stride;
+  const uint8_t* chroma =
+      nullptr;  // NV12: [height / 2, width / 2, 2], with the row_stride of the luma; else null
 };
 
 // The frame fills the rectangle [top, top + content_height) x [left, left + content_width) of the image.
@@ -21,12 +25,19 @@ struct PreprocessParams {
   int64_t left;
   int64_t content_height;
   int64_t content_width;
-  bool swap_channels;  // the frame is BGR
+  bool swap_channels;  // the frame is BGR; not of NV12
   float scale[3];      // RGB; image = value * scale + offset
   float offset[3];
 };
 
 void preprocess_cpu(const FrameView& frame, const PreprocessParams& params,
                     float* image);  // [3, height, width], 0 outside the rectangle
+
+// Of a batch of frames, `frame_stride` bytes apart; arrays lie on the queue's device. `dtype` is
+// patchcut_dtype.
+void preprocess_cuda(const FrameView& frame, int64_t batch, int64_t frame_stride,
+                     const PreprocessParams& params,
+                     void* images,  // [batch, 3, height, width], 0 outside the rectangle
+                     int32_t dtype, CudaQueue& queue);
 
 }  // namespace patchcut

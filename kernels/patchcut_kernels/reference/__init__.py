@@ -6,7 +6,7 @@ Arguments and results are those of the public op of the same name, without batch
 from ._clusters import assign, correlation_cluster, kmeans
 from ._cuts import bipartition, cut_graph, cut_vectors, ncut, split
 from ._fit import draw_fit_weights, gnn_fit
-from ._images import area_matrix, content_xyxy, linear_matrix, preprocess
+from ._images import area_matrix, content_xyxy, linear_matrix, nv12_to_rgb, preprocess
 from ._masks import (
     connected_components,
     region_stats,
@@ -45,6 +45,7 @@ __all__ = [
     "linear_matrix",
     "mix_bits",
     "ncut",
+    "nv12_to_rgb",
     "preprocess",
     "random_bits",
     "region_stats",

@@ -39,6 +39,23 @@ def content_xyxy(frame_hw: tuple[int, int], size_hw: tuple[int, int], fit: str) 
     return x0, y0, x0 + width, y0 + height
 
 
+def nv12_to_rgb(frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """[H, W, 3] of an NV12 frame [H * 3 / 2, W], BT.601 of limited range, each 2 x 2 pixels of one chroma.
+
+    R = 1.164 (Y - 16) + 1.596 V, G = 1.164 (Y - 16) - 0.813 V - 0.391 U, B = 1.164 (Y - 16) + 2.018 U, with
+    U and V less 128, in integers of 20 bits after the point; bytes are rounded and clamped.
+    """
+    height = frame.shape[0] * 2 // 3
+    luma, red_v, green_v, green_u, blue_u = (
+        round(factor * 2**20) for factor in (1.164, 1.596, -0.813, -0.391, 2.018)
+    )
+    y = luma * np.maximum(frame[:height].astype(np.int64) - 16, 0) + 2**19
+    chroma = frame[height:].reshape(height // 2, -1, 2).astype(np.int64) - 128
+    u, v = np.moveaxis(chroma.repeat(2, axis=0).repeat(2, axis=1), 2, 0)
+    rgb = np.stack([y + red_v * v, y + green_v * v + green_u * u, y + blue_u * u], axis=2)
+    return np.asarray(np.clip(rgb >> 20, 0, 255), np.uint8)
+
+
 def preprocess(
     frame: npt.NDArray[np.uint8],
     size_hw: tuple[int, int],
@@ -49,6 +66,8 @@ def preprocess(
     fit: str = "stretch",
 ) -> Float64:
     """[3, h, w] image of one frame."""
+    if color == "nv12":
+        frame, color = nv12_to_rgb(frame), "rgb"
     height, width = frame.shape[:2]
     x0, y0, x1, y1 = content_xyxy((height, width), size_hw, fit)
     rows, cols = (

@@ -1,0 +1,337 @@
+"""Arrays, streams and graphs of CUDA, and ops on them; with a GPU, or in a build with PATCHCUT_CUDA=HOST."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import re
+from typing import Any
+
+import numpy as np
+import patchcut_kernels as pk
+import pytest
+from patchcut_kernels import cuda
+
+pytestmark = pytest.mark.skipif(not cuda.is_available(), reason=cuda.why_unavailable())
+
+
+class Foreign:
+    """An array of a library that speaks `__cuda_array_interface__` alone."""
+
+    def __init__(self, array: cuda.DeviceArray, **changes: Any) -> None:
+        self.array = array
+        self.__interface = {**array.__cuda_array_interface__, "stream": None, **changes}
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return self.__interface
+
+
+class ForeignDlpack:
+    """An array of a library that speaks DLPack alone."""
+
+    def __init__(self, array: cuda.DeviceArray) -> None:
+        self.array = array
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.array.__dlpack_device__()
+
+
+def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def test_devices():
+    assert cuda.device_count() >= 1
+    assert cuda.device_name()
+    assert cuda.compute_capability() >= (7, 5)
+    with pytest.raises(RuntimeError, match=r"^\[cuda\] CUDA device must be 0 to \d+, got 99"):
+        cuda.device_name(99)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 4), (2, 3, 5)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int32, np.int64, np.uint8, np.bool_])
+def test_there_and_back(rng, shape, dtype):
+    host = (100 * rng.random(shape)).astype(dtype)
+    array = cuda.to_device(host)
+    assert (array.shape, array.dtype, array.ndim, array.size) == (shape, dtype, host.ndim, host.size)
+    assert array.is_contiguous
+    np.testing.assert_array_equal(array.numpy(), host)
+    np.testing.assert_array_equal(array.reshape(-1).numpy(), host.reshape(-1))
+    assert "cuda:0" in repr(array)
+
+
+def test_what_an_array_refuses(rng):
+    array = cuda.to_device(normal(rng, 3, 4))
+    with pytest.raises(TypeError, match=r"^\[DeviceArray\] the array lies on a GPU; numpy\(\) copies it"):
+        np.asarray(array)
+    with pytest.raises(ValueError, match=r"^\[DeviceArray\] shape must have 12 elements, got \(5, 2\)"):
+        array.reshape(5, 2)
+    strided = Foreign(array, shape=(4, 3), strides=(4, 16))
+    with pytest.raises(ValueError, match=r"^\[affinity\] features must be C-contiguous on CUDA, got strides"):
+        pk.affinity(strided)
+
+
+@pytest.mark.parametrize("lend", [lambda array: array, Foreign, ForeignDlpack])
+def test_memory_of_other_libraries_is_used_itself(rng, lend):
+    host = normal(rng, 9, 5)
+    features, out = cuda.to_device(host), cuda.empty((9, 9))
+    lent = lend(out)
+    assert pk.affinity(lend(features), out=lent) is lent
+    np.testing.assert_allclose(out.numpy(), pk.reference.affinity(host), rtol=0, atol=2e-6)
+    frames = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    array = cuda.to_device(frames)
+    turned = Foreign(array, data=(array.pointer + 11 * 48, False), strides=(-48, 3, 1))
+    settings = (8, (0.5,) * 3, (0.2,) * 3)
+    got = pk.preprocess(turned, *settings).numpy()
+    np.testing.assert_array_equal(got, pk.preprocess(cuda.to_device(frames[::-1]), *settings).numpy())
+
+
+def test_device_arrays_speak_dlpack(rng):
+    array = cuda.to_device(normal(rng, 4, 3))
+    assert array.__dlpack_device__() == (2, 0)
+    pointer, shape, strides, dtype, device, writable, _ = pk._C.cuda.borrow(ForeignDlpack(array))
+    assert (pointer, shape, strides, dtype, device, writable) == (
+        array.pointer,
+        (4, 3),
+        (3, 1),
+        ("f", 32),
+        0,
+        True,
+    )
+
+
+def test_torch_tensors_on_a_gpu(rng):
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("torch has no GPU here")
+    host = normal(rng, 33, 7)
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        features = torch.from_numpy(host).cuda()
+        out = torch.empty(33, 33, device="cuda")
+        assert pk.affinity(features, out=out, stream=stream) is out
+        got = torch.from_dlpack(pk.affinity(features, stream=stream))
+        np.testing.assert_array_equal(got.cpu().numpy(), out.cpu().numpy())
+    np.testing.assert_allclose(out.cpu().numpy(), pk.reference.affinity(host), rtol=0, atol=2e-6)
+
+
+class Handle:
+    """A stream of another library, which calls its handle `name`."""
+
+    def __init__(self, name: str, value: Any) -> None:
+        setattr(self, name, value)
+
+
+def test_streams_of_any_library(rng):
+    features = cuda.to_device(normal(rng, 5, 3))
+    want = pk.affinity(features).numpy()
+    stream = cuda.Stream()
+    handle = stream.handle
+    for given in (stream, handle, *(Handle(name, handle) for name in ("cuda_stream", "ptr", "handle"))):
+        got = pk.affinity(features, stream=given)
+        assert got.stream.handle == handle
+        np.testing.assert_array_equal(got.numpy(), want)
+    assert pk.affinity(pk.affinity(features, stream=stream)).stream.handle == handle
+    for legacy in (None, 0, 1, Handle("handle", None)):
+        assert pk.affinity(features, stream=legacy).stream.handle == 0
+    for wrong in ("x", 1.5, True, [1]):
+        with pytest.raises(TypeError, match=r"^\[affinity\] stream must be an int or a CUDA stream, got "):
+            pk.affinity(features, stream=wrong)
+
+
+def test_arrays_outlive_what_they_were_made_of(rng):
+    host = normal(rng, 50, 20)
+    want = pk.affinity(host)
+    results = [pk.affinity(cuda.to_device(host), stream=cuda.Stream()) for _ in range(20)]
+    gc.collect()
+    for got in results:
+        np.testing.assert_allclose(got.numpy(), want, rtol=0, atol=4e-6)
+
+
+def test_events_measure(rng):
+    stream = cuda.Stream()
+    begin = cuda.Event().record(stream)
+    pk.affinity(cuda.to_device(normal(rng, 100, 30), stream=stream))
+    end = cuda.Event().record(stream)
+    assert end.elapsed_ms(begin) > 0
+
+
+def test_mixed_devices_are_an_error(rng):
+    features, edges = normal(rng, 6, 4), rng.random((6, 6), np.float32)
+    layer = pk.LinearLayer(normal(rng, 4, 2), normal(rng, 2))
+    weights = pk.GcnWeights(False, normal(rng, 4), normal(rng, 4), (), (layer,))
+    message = r"^\[gcn_forward\] arrays must lie on one device, got features on cuda:0 and affinity on cpu"
+    with pytest.raises(ValueError, match=message):
+        pk.gcn_forward(cuda.to_device(features), edges, weights)
+    with pytest.raises(ValueError, match=r"^\[affinity\] out must lie on cuda:0 with the inputs, got cpu"):
+        pk.affinity(cuda.to_device(features), out=edges)
+    with pytest.raises(ValueError, match=r"^\[affinity\] out must lie on cpu with the inputs, got cuda:0"):
+        pk.affinity(features, out=cuda.to_device(edges))
+    for options in ({"stream": 0}, {"workspace": cuda.empty(5, np.uint8)}):
+        with pytest.raises(ValueError, match=r"^\[affinity\] \w+ must be None where the arrays lie in host"):
+            pk.affinity(features, **options)
+
+
+def needed_workspace(call: Any) -> int:
+    """Bytes that an op says it needs."""
+    with pytest.raises(ValueError, match=r"workspace must have at least \d+ bytes, got 1") as error:
+        call(cuda.empty(1, np.uint8))
+    return int(re.search(r"at least (\d+)", str(error.value))[1])
+
+
+def test_a_workspace_is_used_and_checked(rng):
+    features = cuda.to_device(normal(rng, 40, 20))
+    want = pk.affinity(features).numpy()
+    nbytes = needed_workspace(lambda memory: pk.affinity(features, workspace=memory))
+    workspace = cuda.empty(nbytes, np.uint8)
+    np.testing.assert_array_equal(pk.affinity(features, workspace=workspace).numpy(), want)
+    with pytest.raises(ValueError, match=rf"^\[affinity\] workspace must have at least {nbytes} bytes"):
+        pk.affinity(features, workspace=cuda.empty(nbytes - 1, np.uint8))
+    for wrong, error, message in [
+        (np.empty(nbytes, np.uint8), ValueError, "workspace must lie on cuda:0 with the arrays, got cpu"),
+        (cuda.empty(nbytes), TypeError, "workspace must be uint8, got float32"),
+        (cuda.empty((nbytes, 1), np.uint8), ValueError, "workspace must be .bytes., got shape"),
+        (7, TypeError, "workspace must be an array, got int"),
+    ]:
+        with pytest.raises(error, match=r"^\[affinity\] " + message):
+            pk.affinity(features, workspace=wrong)
+
+
+class Chain:
+    """Features to regions, in memory that is taken once."""
+
+    def __init__(self, rng: np.random.Generator, grid: int, d: int, size_hw: tuple[int, int]) -> None:
+        n, k = grid * grid, 3
+        layer = pk.GcnLayer(normal(rng, d, 16), normal(rng, d, 16), np.zeros(16, np.float32))
+        mlp = [pk.LinearLayer(normal(rng, *wh), np.zeros(wh[1], np.float32)) for wh in ((16, 8), (8, k))]
+        self.weights = pk.GcnWeights(
+            True, np.zeros(d, np.float32), np.ones(d, np.float32), (layer,), tuple(mlp)
+        )
+        self.grid_hw, self.size_hw = (grid, grid), size_hw
+        self.stream = cuda.Stream()
+        empty = lambda shape, dtype=np.float32: cuda.empty(shape, dtype, stream=self.stream)  # noqa: E731
+        self.features = empty((n, d))
+        self.edges, self.degrees = empty((n, n)), empty(n)
+        self.assignment = empty((n, k))
+        self.labels, self.confidence = empty(size_hw, np.int32), empty(size_hw)
+        self.ids, self.count = empty(size_hw, np.int32), empty((), np.int32)
+        self.stats = pk.RegionStats(empty(99, np.int64), empty((99, 4)), empty(99), empty(99, np.int32))
+        self.workspaces: dict[str, cuda.DeviceArray] = {}
+
+    def run(self, *, captured: bool = False) -> None:
+        queue = {"stream": self.stream}
+
+        def work(name: str) -> dict[str, Any]:
+            return {**queue, "workspace": self.workspaces[name]} if captured else queue
+
+        pk.affinity(self.features, out=self.edges, return_degrees=self.degrees, **work("affinity"))
+        pk.gcn_forward(
+            self.features, self.edges, self.weights, degrees=self.degrees, out=self.assignment, **work("gcn")
+        )
+        pk.upsample_argmax(
+            self.assignment, self.grid_hw, self.size_hw, out=self.labels, confidence=self.confidence, **queue
+        )
+        pk.connected_components(
+            self.labels, min_area=3, out=self.ids, counts_out=self.count, **work("components")
+        )
+        pk.region_stats(
+            self.ids, 99, label_map=self.labels, confidence=self.confidence, out=self.stats, **work("stats")
+        )
+
+    def take_workspaces(self) -> None:
+        edges = {"degrees": self.degrees, "out": self.assignment}
+        calls = {
+            "affinity": lambda m: pk.affinity(
+                self.features, out=self.edges, return_degrees=self.degrees, workspace=m
+            ),
+            "gcn": lambda m: pk.gcn_forward(self.features, self.edges, self.weights, workspace=m, **edges),
+            "components": lambda m: pk.connected_components(
+                self.labels, min_area=3, out=self.ids, workspace=m
+            ),
+            "stats": lambda m: pk.region_stats(
+                self.ids, 99, label_map=self.labels, confidence=self.confidence, out=self.stats, workspace=m
+            ),
+        }
+        for name, call in calls.items():
+            self.workspaces[name] = cuda.empty(needed_workspace(call), np.uint8, stream=self.stream)
+
+    def results(self) -> list[np.ndarray]:
+        arrays = [self.edges, self.assignment, self.labels, self.confidence, self.ids, self.count]
+        return [array.numpy() for array in (*arrays, *vars(self.stats).values())]
+
+
+def send(chain: Chain, features: np.ndarray) -> None:
+    """Writes new features where a graph reads them."""
+    pk._C.cuda.copy(0, chain.features.pointer, features.ctypes.data, features.nbytes, chain.stream.handle)
+    chain.stream.synchronize()
+
+
+@pytest.mark.parametrize(("grid", "d", "size_hw"), [(5, 6, (37, 41)), (8, 24, (60, 80))])
+def test_the_chain_is_one_graph(rng, grid, d, size_hw):
+    chain = Chain(rng, grid, d, size_hw)
+    chain.take_workspaces()
+    first, second = (normal(rng, grid * grid, d) for _ in range(2))
+    send(chain, first)
+    chain.run()
+    want = chain.results()
+    assert np.unique(want[2]).size > 1
+    assert 1 <= want[5] < 99
+    with cuda.capture(chain.stream) as graph:
+        chain.run(captured=True)
+    for features, launches in ((first, 1), (second, 1), (first, 2)):
+        send(chain, features)
+        for _ in range(launches):
+            graph.launch(chain.stream)
+        got = chain.results()
+        changed = [not np.array_equal(a, b) for a, b in zip(got[:4], want[:4], strict=True)]
+        assert all(changed) if features is second else not any(changed)
+    for got_array, want_array in zip(got, want, strict=True):
+        np.testing.assert_allclose(got_array, want_array, rtol=1e-6)
+
+
+def test_a_graph_allocates_nothing(rng):
+    stream = cuda.Stream()
+    features = cuda.to_device(normal(rng, 6, 4), stream=stream)
+    out = cuda.empty((6, 6), stream=stream)
+    message = "memory must be given while the stream is captured"
+    with pytest.raises(ValueError, match=message), cuda.capture(stream):
+        pk.affinity(features)
+    message = r"^\[affinity\] workspace must be given while the stream is captured"
+    with pytest.raises(ValueError, match=message), cuda.capture(stream):
+        pk.affinity(features, out=out)
+    with pytest.raises(RuntimeError, match=r"^\[cuda.Graph\] launch needs a graph whose capture has ended"):
+        cuda.Graph(0).launch(stream)
+    got = pk.affinity(features, out=out).numpy()
+    np.testing.assert_allclose(got, pk.reference.affinity(features.numpy()), rtol=0, atol=2e-6)
+
+
+def test_wide_batches_and_many_regions(rng):
+    """More regions than a block keeps in shared memory, in several items."""
+    ids = rng.integers(0, 400, (3, 40, 50)).astype(np.int32)
+    confidence = rng.random(ids.shape, np.float32)
+    got = pk.region_stats(cuda.to_device(ids), 399, confidence=cuda.to_device(confidence))
+    for b, name in itertools.product(range(3), ("area", "boxes_xyxy", "mean_confidence")):
+        want = getattr(pk.reference.region_stats(ids[b], 399, confidence=confidence[b]), name)
+        np.testing.assert_allclose(getattr(got, name).numpy()[b], want, rtol=1e-6)
+
+
+def test_values_that_are_out_of_range_do_no_harm(rng):
+    labels = rng.integers(-3, 9, (20, 30)).astype(np.int32)
+    table = np.arange(10, 14, dtype=np.int32)
+    inside = (labels >= 0) & (labels < 4)
+    got = pk.relabel(cuda.to_device(labels), cuda.to_device(table)).numpy()
+    np.testing.assert_array_equal(got, np.where(inside, labels + 10, 0))
+    stats = pk.region_stats(cuda.to_device(labels), 4)
+    want = pk.reference.region_stats(np.where((labels > 0) & (labels <= 4), labels, 0), 4)
+    np.testing.assert_array_equal(stats.area.numpy(), want.area)
+    features = normal(rng, 7, 5)
+    features[2, 3] = np.nan
+    got = pk.affinity(cuda.to_device(features)).numpy()
+    clean = np.delete(np.arange(7), 2)
+    np.testing.assert_allclose(
+        got[np.ix_(clean, clean)], pk.reference.affinity(features[clean]), rtol=0, atol=2e-6
+    )
