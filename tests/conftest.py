@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,19 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data in {folder}; name its folder in PATCHCUT_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def readme_block() -> Callable[[str, str], str]:
+    """readme_block(heading, language): the code that the README shows there."""
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+
+    def read(heading: str, language: str) -> str:
+        section = re.split(r"^## ", text.split(f"\n## {heading}\n")[1], flags=re.M)[0]
+        (block,) = re.findall(rf"^```{language}\n(.*?)^```$", section, re.M | re.S)
+        return str(block)
+
+    return read
 
 
 @pytest.fixture

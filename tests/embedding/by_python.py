@@ -46,7 +46,11 @@ def wanted(features: np.ndarray, grid_hw: tuple[int, int], head: GnnHead) -> dic
     labels, confidence = pk.upsample_argmax(assignment, grid_hw, SIZE_HW, confidence=True)
     ids, count = pk.connected_components(labels)
     stats = pk.region_stats(ids, count, label_map=labels, confidence=confidence)
+    clustering = pk.kmeans(features, 8)
     return {
+        "clusters": clustering.labels,
+        "centroids": clustering.centroids,
+        "cut": pk.bipartition(features, grid_hw).mask.astype(np.uint8),
         "assignment": assignment,
         "labels": labels,
         "confidence": confidence,

@@ -108,6 +108,17 @@ std::vector<float> assign(const FloatArray& features, float threshold, const Hea
   return assignment;
 }
 
+void cluster(const std::string& folder, const FloatArray& features) {
+  const int64_t n = features.shape.at(0), d = features.shape.at(1), k = 8;
+  const patchcut_kmeans_params params = PATCHCUT_KMEANS_DEFAULTS;
+  std::vector<int32_t> labels(n);
+  std::vector<float> centroids(k * d), inertia(1);
+  check(patchcut_kmeans(features.values.data(), PATCHCUT_FLOAT32, 1, n, d, k, nullptr, &params, labels.data(),
+                        centroids.data(), inertia.data(), nullptr));
+  write_values(folder + "/clusters.bin", labels);
+  write_values(folder + "/centroids.bin", centroids);
+}
+
 struct SizeHw {
   int64_t height, width;
 };
@@ -165,6 +176,7 @@ int main(int argc, char** argv) try {
   const FloatArray features = read_npy(folder + "/features.npy");
   const Head head = read_head(folder, std::atoi(argv[7]) != 0, std::strtof(argv[8], nullptr));
   std::printf("patchcut %s\n", patchcut_version());
+  cluster(folder, features);
   find_regions(folder, assign(features, std::strtof(argv[6], nullptr), head), grid, head.k, size);
   show_errors(features, head);
   return 0;

@@ -336,6 +336,14 @@ def test_torch_strides_and_batches():
         pk.affinity(square, out=square)
 
 
+def test_the_readme_example(readme_block):
+    pytest.importorskip("torch")
+    names: dict[str, Any] = {}
+    exec(readme_block("Embedding", "python"), names)
+    np.testing.assert_array_equal(names["affinity"], pk.affinity(names["features"].numpy()))
+    assert sorted(np.unique(names["labels"])) == list(range(8))
+
+
 NO_COPY = """
 import resource, sys
 import numpy as np

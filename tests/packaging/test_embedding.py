@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +97,7 @@ def test_a_program_gets_what_python_gets(programs: Path, picture: Path) -> None:
     settings = [str(number) for number in json.loads((picture / "settings.json").read_text())]
     said = run(str(programs / "segment"), str(picture), *settings).splitlines()
     wanted = {path.stem: np.load(path) for path in (picture / "wanted").glob("*.npy")}
-    for name in ("assignment", "labels", "confidence", "ids", "mean_confidence"):
+    for name in ("clusters", "centroids", "assignment", "labels", "confidence", "ids", "mean_confidence"):
         assert np.unique(wanted[name]).size > 1
         assert (picture / f"{name}.bin").read_bytes() == wanted[name].tobytes(), name
     regions = [
@@ -117,6 +118,24 @@ def test_a_program_is_told_what_is_wrong(programs: Path, picture: Path) -> None:
     assert errors[1].startswith("status 1: [upsample_argmax] ")
     # Without CUDA the build says how to get it; with CUDA there is no device of this number.
     assert errors[2].startswith(("status 3: [upsample_argmax] ", "status 4: [upsample_argmax] "))
+
+
+def test_the_readme_example(
+    cmake: str,
+    package: dict[str, Path],
+    picture: Path,
+    tmp_path: Path,
+    readme_block: Callable[[str, str], str],
+) -> None:
+    (tmp_path / "cut.cpp").write_text(readme_block("Embedding", "cpp"))
+    head = "cmake_minimum_required(VERSION 3.22)\nproject(readme LANGUAGES CXX)\n"
+    (tmp_path / "CMakeLists.txt").write_text(head + readme_block("Embedding", "cmake"))
+    folder = build(cmake, tmp_path, tmp_path / "build", patchcut_DIR=package["cmakedir"])
+    features = np.load(picture / "features.npy").tobytes()
+    mask = subprocess.run([folder / "cut"], input=features, capture_output=True, check=True).stdout
+    want = np.load(picture / "wanted/cut.npy")
+    assert 0 < want.mean() < 1
+    assert mask == want.tobytes()
 
 
 def test_threads_and_forks_of_a_program(programs: Path) -> None:
