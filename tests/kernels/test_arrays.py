@@ -249,9 +249,11 @@ def make_cases() -> dict[str, Case]:
 
 OPS = tuple(make_cases())
 ON_THE_CPU_ALONE = {
+    "bipartition",
     "correlation_cluster",
     "guided_refine",
     "kmeans",
+    "ncut",
     "rle_decode",
     "rle_encode",
 }
