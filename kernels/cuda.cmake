@@ -1,6 +1,7 @@
 # The CUDA half of libpatchcut. PATCHCUT_CUDA:
-#   AUTO  with CUDA where an nvcc that works is on the PATH or named by CUDACXX, CUDA_HOME or CUDA_PATH
-#   ON    the same and in /usr/local/cuda, and an error where there is none
+#   AUTO  with CUDA where this machine has a driver for it and an nvcc that works, on the PATH or named by
+#         CUDACXX, CUDA_HOME or CUDA_PATH: all architectures take minutes, which nobody waits for without a GPU
+#   ON    with a driver or without, nvcc also looked for in /usr/local/cuda, and an error where there is none
 #   OFF   without
 #   HOST  for tests: the kernels compiled for the host, threads of a block as fibers (tests/host_cuda)
 set(patchcut_cuda_sources
@@ -15,6 +16,17 @@ set(patchcut_cuda_sources
   src/relabel_cuda.cu
   src/upsample_argmax_cuda.cu)
 
+function(patchcut_find_driver result)
+  execute_process(
+    COMMAND "${Python_EXECUTABLE}" -c "import ctypes; ctypes.CDLL('libcuda.so.1')"
+    RESULT_VARIABLE status OUTPUT_QUIET ERROR_QUIET)
+  if(status EQUAL 0)
+    set(${result} ON PARENT_SCOPE)
+  else()
+    set(${result} OFF PARENT_SCOPE)
+  endif()
+endfunction()
+
 function(patchcut_find_nvcc)
   if(DEFINED CMAKE_CUDA_COMPILER OR DEFINED ENV{CUDACXX})
     return()
@@ -25,7 +37,7 @@ function(patchcut_find_nvcc)
   endif()
   find_program(PATCHCUT_NVCC nvcc HINTS ${places})
   if(PATCHCUT_NVCC)
-    set(CMAKE_CUDA_COMPILER "${PATCHCUT_NVCC}" CACHE FILEPATH "nvcc")
+    set(ENV{CUDACXX} "${PATCHCUT_NVCC}")  # check_language trusts a compiler that it is told of otherwise
   endif()
 endfunction()
 
