@@ -1,6 +1,7 @@
 #include "patchcut/kmeans.h"
 
 #include "c_face.h"
+#include "cuda_queue.h"
 #include "half_rows.h"
 
 namespace patchcut {
@@ -40,7 +41,11 @@ patchcut_status patchcut_kmeans(const void* points, int32_t dtype, int64_t batch
     require_array(kOp, "labels", labels, batch * n);
     require_array(kOp, "centroids", centroids, batch * k * d);
     require_array(kOp, "inertia", inertia, batch);
-    if (on_cuda(kOp, context)) throw_without_cuda(kOp);
+    if (on_cuda(kOp, context)) {
+      return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
+        kmeans_cuda(points, dtype, batch, n, d, settings, init, labels, centroids, inertia, queue);
+      });
+    }
     for (int64_t b = 0; b < batch; ++b) {
       const FloatRows item(kOp, points, dtype, b * n * d, n * d);
       kmeans_cpu(item.data(), n, d, settings, init == nullptr ? nullptr : init + b * k * d, labels + b * n,

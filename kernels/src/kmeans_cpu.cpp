@@ -18,6 +18,7 @@ namespace {
 constexpr int64_t kCentroidBlock = 64;
 // Columns of one task of an update.
 constexpr int64_t kColumnBlock = 64;
+constexpr int64_t kMostCandidates = 64;  // 2 + log(k) for every k
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 struct Job {
@@ -79,6 +80,12 @@ struct Seeding {
   double* closest_sums;  // [blocks]
 };
 
+// Two neighbours that are apart from all others leave the same: rounding must not choose between them.
+int64_t first_least(const double* totals, int64_t count) {
+  const double limit = *std::min_element(totals, totals + count) * (1.0 + 1e-5);
+  return std::find_if(totals, totals + count - 1, [limit](double total) { return total <= limit; }) - totals;
+}
+
 // Makes the best of the first `count` candidates a centroid, and returns which one that is.
 int64_t take_best(const Job& job, const Seeding& seeding, int64_t count) {
   const int64_t panel = job.simd.panel;
@@ -90,11 +97,11 @@ int64_t take_best(const Job& job, const Seeding& seeding, int64_t count) {
           job.simd.lower_row(job.rows_of(block), seeding.closest + block * panel, distances + i * panel);
     }
   });
-  double totals[64] = {};
+  double totals[kMostCandidates] = {};
   for (int64_t block = 0; block < job.blocks; ++block) {
     for (int64_t i = 0; i < count; ++i) totals[i] += seeding.block_sums[block * seeding.candidates + i];
   }
-  const int64_t best = std::min_element(totals, totals + count) - totals;
+  const int64_t best = first_least(totals, count);
   for (int64_t block = 0; block < job.blocks; ++block) {
     const int64_t at = block * seeding.candidates + best;
     std::copy_n(seeding.distances + at * panel, panel, seeding.closest + block * panel);

@@ -48,16 +48,10 @@ __global__ void __launch_bounds__(kUnitRowsThreads)
   }
 }
 
-struct UnitRows {
-  const float* data;  // [rows, stride], zeros past column d
-  int64_t stride;     // d rounded up, so that four neighbours can be read at once
-};
-
-// features [rows, d] of `dtype`, divided by their norm where `normalize`; zero rows stay zero.
-inline UnitRows unit_rows(const void* features, int32_t dtype, int64_t rows, int64_t d, bool normalize,
-                          CudaQueue& queue) {
-  const int64_t stride = ceil_div<int64_t>(d, 4) * 4;
-  float* out = queue.take<float>(rows * stride);
+// out [rows, stride] = features [rows, d] of `dtype`, divided by their norm where `normalize`, and zeros past
+// column d; zero rows stay zero.
+inline void queue_unit_rows(const void* features, int32_t dtype, int64_t rows, int64_t d, bool normalize,
+                            int64_t stride, float* out, CudaQueue& queue) {
   constexpr int64_t kRowsOfBlock = kUnitRowsThreads / kWarp;
   with_float_type(queue.op(), dtype, [&](auto zero) {
     using T = decltype(zero);
@@ -65,6 +59,19 @@ inline UnitRows unit_rows(const void* features, int32_t dtype, int64_t rows, int
            static_cast<const T*>(features), rows, static_cast<int>(d), normalize, static_cast<int>(stride),
            out);
   });
+}
+
+struct UnitRows {
+  const float* data;  // [rows, stride], zeros past column d
+  int64_t stride;     // d rounded up, so that four neighbours can be read at once
+};
+
+// The same in memory of the queue.
+inline UnitRows unit_rows(const void* features, int32_t dtype, int64_t rows, int64_t d, bool normalize,
+                          CudaQueue& queue) {
+  const int64_t stride = ceil_div<int64_t>(d, 4) * 4;
+  float* out = queue.take<float>(rows * stride);
+  queue_unit_rows(features, dtype, rows, d, normalize, stride, out, queue);
   return {out, stride};
 }
 

@@ -252,7 +252,6 @@ ON_THE_CPU_ALONE = {
     "bipartition",
     "correlation_cluster",
     "guided_refine",
-    "kmeans",
     "ncut",
     "rle_decode",
     "rle_encode",

@@ -47,9 +47,9 @@ SIZES = [(1, 1, 1), (2, 3, 2), (12, 5, 3), (33, 17, 4), (97, 64, 9), (256, 384, 
 
 @pytest.mark.parametrize(("n", "d", "k"), SIZES)
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_matches_reference(isa, rng, assert_close, n, d, k, metric):
+def test_matches_reference(ops, rng, assert_close, n, d, k, metric):
     points = blobs(rng, n, d, min(k, 9))
-    got = pk.kmeans(points, k, metric=metric, seed=11, restarts=2)
+    got = ops.kmeans(points, k, metric=metric, seed=11, restarts=2)
     want = reference.kmeans(points, k, metric=metric, seed=11, restarts=2)
     assert got.labels.dtype == np.int32
     np.testing.assert_array_equal(got.labels, want.labels)
@@ -57,26 +57,26 @@ def test_matches_reference(isa, rng, assert_close, n, d, k, metric):
     assert_close("kmeans", got.centroids, want.centroids, scale=float(np.abs(want.centroids).max()))
 
 
-def test_real_size(isa, rng):
+def test_real_size(ops, rng):
     points = blobs(rng, 1369, 384, 12)
-    got = pk.kmeans(points, 8, seed=3)
+    got = ops.kmeans(points, 8, seed=3)
     want = reference.kmeans(points, 8, seed=3)
     np.testing.assert_array_equal(got.labels, want.labels)
     np.testing.assert_allclose(got.inertia, want.inertia, rtol=1e-5)
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_given_centroids_and_iterations(isa, rng, assert_close, metric):
+def test_given_centroids_and_iterations(ops, rng, assert_close, metric):
     points = blobs(rng, 300, 24, 6, spread=1.0)
     init = points[:6].copy()
     inertias = []
     for iterations in (1, 2, 3, 50):
-        got = pk.kmeans(points, 6, metric=metric, init=init, iterations=iterations)
+        got = ops.kmeans(points, 6, metric=metric, init=init, iterations=iterations)
         want = reference.kmeans(points, 6, metric=metric, init=init, iterations=iterations)
         np.testing.assert_array_equal(got.labels, want.labels)
         assert_close("kmeans", got.centroids, want.centroids, scale=3.0)
         inertias.append(float(got.inertia))
-        assert got.inertia == pytest.approx(inertia_of(points, got, metric), rel=1e-5)
+        assert float(got.inertia) == pytest.approx(inertia_of(points, got, metric), rel=1e-5)
     assert inertias == sorted(inertias, reverse=True)
     assert inertias[0] > inertias[-1]
     assert_lloyd_cannot_improve(points, got, metric)
@@ -121,62 +121,70 @@ def test_more_restarts_are_no_worse(rng):
     assert any(pk.kmeans(points, 9, seed=seed).inertia != one.inertia for seed in range(8))
 
 
-def test_half_points_are_those_values(isa, rng):
+def test_half_points_are_those_values(ops, rng):
     half = blobs(rng, 90, 33, 5).astype(np.float16)
-    got, want = pk.kmeans(half, 5, seed=1), pk.kmeans(half.astype(np.float32), 5, seed=1)
+    got, want = ops.kmeans(half, 5, seed=1), ops.kmeans(half.astype(np.float32), 5, seed=1)
     for name in ("labels", "centroids", "inertia"):
         np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_empty_clusters_take_the_farthest_points(isa, metric):
+def test_empty_clusters_take_the_farthest_points(ops, metric):
     points = np.array([[1, 0], [1, 0.01], [0.99, 0], [0, 1], [-1, 0]], np.float32)
     init = np.array(
         [[1, 0], [30, 1], [40, 1]], np.float32
     )  # the last two are nobody's nearest by either metric
-    got = pk.kmeans(points, 3, metric=metric, init=init)
+    got = ops.kmeans(points, 3, metric=metric, init=init)
     want = reference.kmeans(points, 3, metric=metric, init=init)
     np.testing.assert_array_equal(got.labels, want.labels)
     assert len(np.unique(got.labels)) == 3
     assert got.inertia < 1e-3
 
 
+def test_candidates_that_leave_the_same_are_told_apart_by_their_order(ops):
+    """Two neighbours are as good as each other, up to rounding; this input showed what that does."""
+    rng = np.random.default_rng(122)
+    points = blobs(rng, 24, 9, 5, spread=0.7)
+    got, want = ops.kmeans(points, 8, seed=122), reference.kmeans(points, 8, seed=122)
+    np.testing.assert_array_equal(got.labels, want.labels)
+
+
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_fewer_distinct_points_than_clusters(isa, rng, metric):
+def test_fewer_distinct_points_than_clusters(ops, rng, metric):
     distinct = blobs(rng, 3, 7, 3)
     points = distinct[rng.integers(0, 3, 50)]
-    got = pk.kmeans(points, 6, metric=metric)
+    got = ops.kmeans(points, 6, metric=metric)
     assert got.inertia == pytest.approx(0, abs=1e-9)
     assert len(np.unique(got.labels)) == 3
     assert np.isfinite(got.centroids).all()
-    same = pk.kmeans(np.ones((40, 3), np.float32), 5, metric=metric)
+    same = ops.kmeans(np.ones((40, 3), np.float32), 5, metric=metric)
     assert len(np.unique(same.labels)) == 1
 
 
-def test_as_many_clusters_as_points(isa, rng):
+def test_as_many_clusters_as_points(ops, rng):
     points = blobs(rng, 30, 5, 30)
-    got = pk.kmeans(points, 30)
+    got = ops.kmeans(points, 30)
     assert sorted(got.labels) == list(range(30))
     np.testing.assert_array_equal(got.centroids[got.labels], points)
     assert got.inertia == 0
 
 
-def test_close_points_far_from_the_origin(isa, rng):
+def test_close_points_far_from_the_origin(ops, rng):
     """|x|^2 + |c|^2 - 2 x.c would leave nothing of distances this small."""
     points = blobs(rng, 120, 4, 3, spread=0.05) + np.float32(3000)
-    got, want = pk.kmeans(points, 3, restarts=3), reference.kmeans(points, 3, restarts=3)
+    got, want = ops.kmeans(points, 3, restarts=3), reference.kmeans(points, 3, restarts=3)
     np.testing.assert_array_equal(got.labels, want.labels)
     np.testing.assert_allclose(got.inertia, want.inertia, rtol=1e-3)
 
 
-def test_zero_rows_and_cosine(isa, rng):
+def test_zero_rows_and_cosine(ops, rng):
     points = blobs(rng, 60, 9, 4)
     points[::7] = 0
-    got, want = (kmeans(points, 4, metric="cosine", seed=2) for kmeans in (pk.kmeans, reference.kmeans))
+    got, want = (kmeans(points, 4, metric="cosine", seed=2) for kmeans in (ops.kmeans, reference.kmeans))
     np.testing.assert_allclose(got.inertia, want.inertia, rtol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(got.centroids, axis=1), 1, atol=1e-6)
     scaled = points * rng.uniform(0.5, 2, (60, 1)).astype(np.float32)
-    again = pk.kmeans(scaled, 4, metric="cosine", seed=2)
+    again = ops.kmeans(scaled, 4, metric="cosine", seed=2)
     np.testing.assert_array_equal(np.delete(again.labels, np.s_[::7]), np.delete(got.labels, np.s_[::7]))
 
 
@@ -194,39 +202,38 @@ def test_threads_do_not_change_a_bit(isa, rng, for_thread_counts):
         for_thread_counts(lambda metric=metric: pk.kmeans(points, 20, metric=metric).labels)
 
 
-def test_permuted_points_permute_the_labels(isa, rng):
+def test_permuted_points_permute_the_labels(ops, rng):
     points = blobs(rng, 200, 16, 5)
     order, init = rng.permutation(200), points[:5].copy()
     np.testing.assert_array_equal(
-        pk.kmeans(points[order], 5, init=init).labels, pk.kmeans(points, 5, init=init).labels[order]
+        ops.kmeans(points[order], 5, init=init).labels, ops.kmeans(points, 5, init=init).labels[order]
     )
 
 
-def test_batch_out_strides_and_read_only(isa, rng):
+def test_batch_out_strides_and_read_only(ops, rng):
     batch = np.stack([blobs(rng, 60, 8, 4) for _ in range(3)])
     init = batch[:, :4].copy()
-    together = pk.kmeans(batch, 4, seed=9)
-    from_init = pk.kmeans(batch, 4, init=init)
+    together = ops.kmeans(batch, 4, seed=9)
+    from_init = ops.kmeans(batch, 4, init=init)
     assert together.inertia.shape == (3,)
     for item in range(3):
-        alone = pk.kmeans(batch[item], 4, seed=9)
-        assert alone.inertia.shape == ()
+        alone = ops.kmeans(batch[item], 4, seed=9)
         for name in ("labels", "centroids", "inertia"):
             np.testing.assert_array_equal(getattr(together, name)[item], getattr(alone, name))
         np.testing.assert_array_equal(
-            from_init.labels[item], pk.kmeans(batch[item], 4, init=init[item]).labels
+            from_init.labels[item], ops.kmeans(batch[item], 4, init=init[item]).labels
         )
     out = pk.KMeansClustering(
         np.empty((3, 60), np.int32), np.empty((3, 4, 8), np.float32), np.empty(3, np.float32)
     )
-    assert pk.kmeans(batch, 4, seed=9, out=out) is out
+    assert ops.kmeans(batch, 4, seed=9, out=out) is out
     np.testing.assert_array_equal(out.centroids, together.centroids)
     wide = np.zeros((3, 60, 16), np.float32)
     wide[:, :, ::2] = batch
     strided = wide[:, :, ::2]
     strided.flags.writeable = False
-    np.testing.assert_array_equal(pk.kmeans(strided, 4, seed=9).labels, together.labels)
-    assert pk.kmeans(batch[:0], 4).labels.shape == (0, 60)
+    np.testing.assert_array_equal(ops.kmeans(strided, 4, seed=9).labels, together.labels)
+    assert ops.kmeans(batch[:0], 4).labels.shape == (0, 60)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -240,7 +247,7 @@ def test_batch_out_strides_and_read_only(isa, rng):
     duplicates=st.booleans(),
     zero_rows=st.booleans(),
 )
-def test_any_input(isa, n, d, k, seed, metric, bad, duplicates, zero_rows):
+def test_any_input(ops, n, d, k, seed, metric, bad, duplicates, zero_rows):
     rng = np.random.default_rng(seed)
     points = blobs(rng, n, d, 5, spread=0.7)
     if duplicates:
@@ -249,18 +256,20 @@ def test_any_input(isa, n, d, k, seed, metric, bad, duplicates, zero_rows):
         points[rng.random(n) < 0.3] = 0
     k = min(k, n)
     if bad is not None:
+        if not ops.checks_values:
+            return
         points[rng.integers(n), rng.integers(d)] = bad
         with pytest.raises(ValueError, match=r"^\[kmeans\] points must be finite"):
-            pk.kmeans(points, k, metric=metric, seed=seed)
+            ops.kmeans(points, k, metric=metric, seed=seed)
         return
-    got = pk.kmeans(points, k, metric=metric, seed=seed, iterations=1000)
+    got = ops.kmeans(points, k, metric=metric, seed=seed, iterations=60)
     assert got.labels.min() >= 0
     assert got.labels.max() < k
-    assert got.inertia == pytest.approx(inertia_of(points, got, metric), rel=1e-4, abs=1e-6)
+    assert float(got.inertia) == pytest.approx(inertia_of(points, got, metric), rel=1e-4, abs=1e-6)
     assert_lloyd_cannot_improve(points, got, metric)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        want = reference.kmeans(points, k, metric=metric, seed=seed, iterations=1000)
+        want = reference.kmeans(points, k, metric=metric, seed=seed, iterations=60)
     if not (duplicates or zero_rows or d < 4):  # elsewhere ties are broken by rounding
         assert got.inertia == pytest.approx(want.inertia, rel=1e-3, abs=1e-6)
 

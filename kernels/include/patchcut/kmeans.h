@@ -4,6 +4,8 @@
 
 namespace patchcut {
 
+class CudaQueue;
+
 struct KMeansParams {
   int64_t k = 8;
   bool cosine = false;       // unit rows and centroids; distances are half squared, 1 - cosine
@@ -19,5 +21,14 @@ void kmeans_cpu(const float* points,  // [n, d]
                 int32_t* labels,    // [n]
                 float* centroids,   // [k, d]
                 float* inertia);    // [1], all points' distances to their centroids, added up
+
+// Of a batch; arrays lie on the queue's device. `dtype` is a patchcut_dtype.
+void kmeans_cuda(const void* points,  // [batch, n, d]
+                 int32_t dtype, int64_t batch, int64_t n, int64_t d, const KMeansParams& params,
+                 const float* init,  // [batch, k, d], or null
+                 int32_t* labels,    // [batch, n]
+                 float* centroids,   // [batch, k, d]
+                 float* inertia,     // [batch]
+                 CudaQueue& queue);
 
 }  // namespace patchcut

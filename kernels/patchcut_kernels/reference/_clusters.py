@@ -66,7 +66,8 @@ def plus_plus(rows: Float64, k: int, seed: int, stream: int) -> Float64:
         cumulative = np.cumsum(closest)
         drawn = np.minimum(np.searchsorted(cumulative, draws * cumulative[-1], side="right"), n - 1)
         distances = np.minimum(closest[:, None], squared_distances(rows, rows[drawn]))
-        best = int(distances.sum(axis=0).argmin())
+        left = distances.sum(axis=0)
+        best = int((left <= left.min() * (1 + 1e-5)).argmax())  # two neighbours apart from all leave the same
         chosen.append(int(drawn[best]))
         closest = distances[:, best]
     return rows[chosen]
