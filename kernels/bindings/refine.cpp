@@ -1,3 +1,7 @@
+#include <nanobind/stl/array.h>
+
+#include <array>
+
 #include "bindings.h"
 
 namespace patchcut {
@@ -31,9 +35,28 @@ void guided_refine_labels(const Input<uint8_t, 4>& frames, const Input<int32_t, 
   });
 }
 
+void bilateral_solver(const Input<uint8_t, 4>& frames, const Input<float, 3>& maps,
+                      const Input<float, 3>& confidence, const std::array<float, 3>& sigmas, float smoothness,
+                      int64_t iterations, int64_t bistochastic_iterations, bool swap_channels,
+                      const Array<float, 3>& out, const patchcut_context& context) {
+  patchcut_bilateral_solver_params params{};
+  params.sigma_spatial = sigmas[0];
+  params.sigma_luma = sigmas[1];
+  params.sigma_chroma = sigmas[2];
+  params.smoothness = smoothness;
+  params.iterations = iterations;
+  params.bistochastic_iterations = bistochastic_iterations;
+  params.swap_channels = swap_channels;
+  run([&] {
+    return patchcut_bilateral_solver(frames.data(), maps.data(), confidence.data(), extent(maps, 0),
+                                     extent(maps, 1), extent(maps, 2), &params, out.data(), &context);
+  });
+}
+
 }  // namespace
 
 void bind_refine(nb::module_& module) {
+  module.def("bilateral_solver", &bilateral_solver);
   module.def("guided_refine", &guided_refine);
   module.def("guided_refine_labels", &guided_refine_labels);
 }

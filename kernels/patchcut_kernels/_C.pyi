@@ -216,6 +216,19 @@ def guided_refine_labels(
     context: Context,
     /,
 ) -> None: ...
+def bilateral_solver(
+    frames: npt.NDArray[np.uint8],
+    maps: _Float,
+    confidence: _Float,
+    sigmas: tuple[float, float, float],
+    smoothness: float,
+    iterations: int,
+    bistochastic_iterations: int,
+    swap_channels: bool,
+    out: _Float,
+    context: Context,
+    /,
+) -> None: ...
 
 class cuda:
     """A module of the extension."""

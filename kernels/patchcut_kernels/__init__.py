@@ -6,6 +6,7 @@
 from . import cuda, reference
 from ._affinity import affinity
 from ._assign import PrototypeAssignment, assign
+from ._bilateral_solver import bilateral_solver
 from ._bipartition import Bipartition, bipartition
 from ._C import available_isas, get_isa, set_isa
 from ._connected_components import connected_components
@@ -41,6 +42,7 @@ __all__ = [
     "affinity",
     "assign",
     "available_isas",
+    "bilateral_solver",
     "bipartition",
     "connected_components",
     "correlation_cluster",

@@ -113,6 +113,9 @@ struct Strip {
   float* work;        // [stride]
   float* line;        // [4, pixel stride]
   int8_t* pixels;     // [3, pixel stride]
+  float* enter;       // [3, stride], a row of the guide
+  float* leave;       // [3, stride]
+  float* colors;      // [3, pixel stride]
   float* best;        // [pixel rows, width], the largest of the channels so far
   float* rest;        // [pixel rows, width], 1 less all channels so far
 };
@@ -140,6 +143,9 @@ Strip make_strip(const Job& job, const Range& out, Scratch* scratch) {
   s.work = take_zeros<float>(scratch, stride);
   s.line = take_zeros<float>(scratch, kPlanes * job.pixel_stride());
   s.pixels = take_zeros<int8_t>(scratch, 3 * job.pixel_stride());
+  s.enter = take_zeros<float>(scratch, 3 * stride);
+  s.leave = take_zeros<float>(scratch, 3 * stride);
+  s.colors = take_zeros<float>(scratch, 3 * job.pixel_stride());
   return s;
 }
 
@@ -260,6 +266,30 @@ float* ring_row(const Job& job, const Strip& strip, const Channel& channel, int6
   return channel.ring + (row % strip.ring_rows) * kPlanes * job.stride();
 }
 
+// Moves the moments of the frame and of all maps to the window around a row.
+void slide_moments(const Job& job, const Strip& strip, int64_t row, bool start) {
+  const int64_t stride = job.stride();
+  if (start) {
+    std::fill_n(strip.guide_sums, kGuidePlanes * stride, 0.0f);
+    for (int64_t c = 0; c < strip.channel_count; ++c) {
+      std::fill_n(strip.channels[c].map_sums, kPlanes * stride, 0.0f);
+    }
+  }
+  move_window(job, row, start, [&](int64_t enter, int64_t leave, float weight) {
+    job.refine().widen_planes(stride, guide_row(job, strip, enter), stride, strip.enter);
+    job.refine().widen_planes(stride, guide_row(job, strip, leave), stride, strip.leave);
+    job.refine().slide_guide_sums(job.columns + 2 * job.window.reach, weight, strip.enter, strip.leave,
+                                  strip.guide_sums, stride);
+    for (int64_t c = 0; c < strip.channel_count; ++c) {
+      const Channel& channel = strip.channels[c];
+      const int64_t first = channel.columns.begin;
+      job.refine().slide_map_sums(channel.columns.size() + 2 * job.window.reach, weight, strip.enter + first,
+                                  strip.leave + first, stride, map_row(job, strip, channel, enter),
+                                  map_row(job, strip, channel, leave), channel.map_sums, stride);
+    }
+  });
+}
+
 void box_planes(const Job& job, const Strip& strip, int64_t count, int64_t planes, const float* sums) {
   for (int64_t i = 0; i < planes; ++i) {
     job.refine().box_row(count, job.window.inner, job.window.edge, sums + i * job.stride(), strip.work,
@@ -267,35 +297,23 @@ void box_planes(const Job& job, const Strip& strip, int64_t count, int64_t plane
   }
 }
 
-// What the frame alone gives: means and factors of the covariance around each pixel of a row.
-void factor_row(const Job& job, const Strip& strip, int64_t row, bool start) {
+void coefficient_row(const Job& job, const Strip& strip, const Channel& channel, int64_t row) {
   const int64_t stride = job.stride();
-  if (start) std::fill_n(strip.guide_sums, kGuidePlanes * stride, 0.0f);
-  move_window(job, row, start, [&](int64_t enter, int64_t leave, float weight) {
-    job.refine().slide_guide_sums(job.columns + 2 * job.window.reach, weight, guide_row(job, strip, enter),
-                                  guide_row(job, strip, leave), stride, strip.guide_sums, stride);
-  });
-  box_planes(job, strip, job.columns, kGuidePlanes, strip.guide_sums);
-  job.refine().factor_guide_row(job.columns, job.window.scale, job.eps, strip.boxed, strip.factors, stride);
-}
-
-void coefficient_row(const Job& job, const Strip& strip, const Channel& channel, int64_t row, bool start) {
-  const int64_t stride = job.stride();
-  const int64_t reach = job.window.reach;
   const int64_t count = channel.columns.size();
-  const int64_t first = channel.columns.begin;
-  if (start) std::fill_n(channel.map_sums, kPlanes * stride, 0.0f);
-  move_window(job, row, start, [&](int64_t enter, int64_t leave, float weight) {
-    job.refine().slide_map_sums(count + 2 * reach, weight, guide_row(job, strip, enter) + first,
-                                guide_row(job, strip, leave) + first, stride,
-                                map_row(job, strip, channel, enter), map_row(job, strip, channel, leave),
-                                channel.map_sums, stride);
-  });
   box_planes(job, strip, count, kPlanes, channel.map_sums);
   float* planes = ring_row(job, strip, channel, row);
-  job.refine().solve_row(count, job.window.scale, strip.factors + first, stride, strip.boxed, stride,
-                         planes + reach, stride);
-  for (int64_t i = 0; i < kPlanes; ++i) reflect_ends(count, reach, stride, planes + i * stride);
+  job.refine().solve_row(count, job.window.scale, strip.factors + channel.columns.begin, stride, strip.boxed,
+                         stride, planes + job.window.reach, stride);
+  for (int64_t i = 0; i < kPlanes; ++i) reflect_ends(count, job.window.reach, stride, planes + i * stride);
+}
+
+// The coefficients of all maps at a row.
+void solve_row(const Job& job, const Strip& strip, int64_t row, bool start) {
+  slide_moments(job, strip, row, start);
+  box_planes(job, strip, job.columns, kGuidePlanes, strip.guide_sums);
+  job.refine().factor_guide_row(job.columns, job.window.scale, job.eps, strip.boxed, strip.factors,
+                                job.stride());
+  for (int64_t c = 0; c < strip.channel_count; ++c) coefficient_row(job, strip, strip.channels[c], row);
 }
 
 // Leaves the sums of the coefficients around each pixel of a row in strip.boxed.
@@ -325,8 +343,9 @@ void write_pixels(const Job& job, const Strip& strip, const Channel& channel, in
                           job.out_labels + y * job.width + x.begin);
 }
 
+// With the colors of the row in strip.enter.
 void apply_row(const Job& job, const Strip& strip, const Channel& channel, int64_t row) {
-  const int8_t* guide = guide_row(job, strip, row) + job.window.reach + channel.columns.begin;
+  const float* guide = strip.enter + job.window.reach + channel.columns.begin;
   write_pixels(job, strip, channel, row, [&](float* target) {
     job.refine().apply_row(channel.columns.size(), job.window.scale, guide, job.stride(), strip.boxed,
                            job.stride(), target);
@@ -350,12 +369,8 @@ void filter(const Job& job, const Strip& strip) {
   const int64_t first = std::max<int64_t>(0, strip.means.begin - reach);
   int64_t next = first;
   for (int64_t row = strip.means.begin; row < strip.means.end; ++row) {
-    for (; next < std::min(job.rows, row + reach + 1); ++next) {
-      factor_row(job, strip, next, next == first);
-      for (int64_t c = 0; c < strip.channel_count; ++c) {
-        coefficient_row(job, strip, strip.channels[c], next, next == first);
-      }
-    }
+    for (; next < std::min(job.rows, row + reach + 1); ++next) solve_row(job, strip, next, next == first);
+    job.refine().widen_planes(job.stride(), guide_row(job, strip, row), job.stride(), strip.enter);
     for (int64_t c = 0; c < strip.channel_count; ++c) {
       average_row(job, strip, strip.channels[c], row, row == strip.means.begin);
       if (job.step == 1) {
@@ -384,6 +399,7 @@ void apply_upsampled(const Job& job, const Strip& strip) {
   float* blended = strip.boxed;
   for (int64_t y = y_range.begin; y < y_range.end; ++y) {
     job.refine().split_channels(job.width, job.frame + y * job.width * 3, strip.pixels, job.pixel_stride());
+    job.refine().widen_planes(job.width, strip.pixels, job.pixel_stride(), strip.colors);
     const double at = static_cast<double>(2 * y - (job.step - 1)) / static_cast<double>(2 * job.step);
     const int64_t low = static_cast<int64_t>(std::floor(at));
     const float fraction = static_cast<float>(at - static_cast<double>(low));
@@ -398,7 +414,7 @@ void apply_upsampled(const Job& job, const Strip& strip) {
       const Range x = job.pixels_of(channel.columns, job.width);
       write_pixels(job, strip, channel, y, [&](float* target) {
         job.refine().upsample_apply_row(x.size(), job.cells + x.begin, job.fractions + x.begin,
-                                        strip.pixels + x.begin, job.pixel_stride(), channel.columns.begin,
+                                        strip.colors + x.begin, job.pixel_stride(), channel.columns.begin,
                                         blended, stride, target);
       });
     }

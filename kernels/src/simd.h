@@ -5,6 +5,7 @@
 namespace patchcut {
 
 struct RefineTable;
+struct SolverTable;
 
 // One tile of an affinity, and where it goes.
 struct AffinityTile {
@@ -51,6 +52,7 @@ struct SimdTable {
   const char* name;
   int64_t panel;  // columns of a packed panel, rows and columns of an affinity tile
   const RefineTable* refine;
+  const SolverTable* solver;
 
   // c[m, cols] = a[m, k] @ panel[k, panel], of which the first `cols` columns are kept; a[i, p] lies at
   // a[i * lda + p * step].

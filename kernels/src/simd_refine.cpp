@@ -5,20 +5,12 @@
 namespace patchcut::PATCHCUT_ISA {
 namespace {
 
-typedef int8_t ByteVec __attribute__((vector_size(kLanes)));
-
-inline Vec load_bytes(const int8_t* x) {
-  ByteVec v;
-  __builtin_memcpy(&v, x, sizeof(v));
-  return __builtin_convertvector(v, Vec);
-}
-
 struct Guide {
   Vec c[3];
 };
 
-inline Guide load_guide(const int8_t* row, int64_t stride) {
-  return {{load_bytes(row), load_bytes(row + stride), load_bytes(row + 2 * stride)}};
+inline Guide load_guide(const float* row, int64_t stride) {
+  return {{load(row), load(row + stride), load(row + 2 * stride)}};
 }
 
 inline void add_to(float* x, Vec v) { store(x, load(x) + v); }
@@ -35,15 +27,24 @@ void split_channels(int64_t count, const uint8_t* pixels, int8_t* planes, int64_
   }
 }
 
+// A plain loop: compilers turn bytes into floats well there, and not in vector types.
+void widen_planes(int64_t count, const int8_t* planes, int64_t stride, float* out) {
+  for (int c = 0; c < 3; ++c) {
+    const int8_t* __restrict source = planes + c * stride;
+    float* __restrict target = out + c * stride;
+    for (int64_t x = 0; x < count; ++x) target[x] = static_cast<float>(source[x]);
+  }
+}
+
 void indicator_row(int64_t count, const int32_t* labels, int32_t label, float* out) {
   for (int64_t x = 0; x < count; ++x) out[x] = labels[x] == label ? 1.0f : 0.0f;
 }
 
-void slide_guide_sums(int64_t count, float weight, const int8_t* enter, const int8_t* leave,
-                      int64_t guide_stride, float* sums, int64_t stride) {
+void slide_guide_sums(int64_t count, float weight, const float* enter, const float* leave, float* sums,
+                      int64_t stride) {
   for (int64_t x = 0; x < count; x += kLanes) {
-    const Guide in = load_guide(enter + x, guide_stride);
-    const Guide out = load_guide(leave + x, guide_stride);
+    const Guide in = load_guide(enter + x, stride);
+    const Guide out = load_guide(leave + x, stride);
     float* sum = sums + x;
     for (int i = 0; i < 3; ++i, sum += stride) add_to(sum, (in.c[i] - out.c[i]) * weight);
     for (int i = 0; i < 3; ++i) {
@@ -54,9 +55,8 @@ void slide_guide_sums(int64_t count, float weight, const int8_t* enter, const in
   }
 }
 
-void slide_map_sums(int64_t count, float weight, const int8_t* enter, const int8_t* leave,
-                    int64_t guide_stride, const float* enter_map, const float* leave_map, float* sums,
-                    int64_t stride) {
+void slide_map_sums(int64_t count, float weight, const float* enter, const float* leave, int64_t guide_stride,
+                    const float* enter_map, const float* leave_map, float* sums, int64_t stride) {
   for (int64_t x = 0; x < count; x += kLanes) {
     const Guide in = load_guide(enter + x, guide_stride);
     const Guide out = load_guide(leave + x, guide_stride);
@@ -145,7 +145,7 @@ void solve_row(int64_t count, float scale, const float* factor, int64_t factor_s
   }
 }
 
-void apply_row(int64_t count, float scale, const int8_t* guide, int64_t guide_stride, const float* mean,
+void apply_row(int64_t count, float scale, const float* guide, int64_t guide_stride, const float* mean,
                int64_t stride, float* out) {
   for_each_vector(count, [&](int64_t x, auto, auto put) {
     const Guide color = load_guide(guide + x, guide_stride);
@@ -162,7 +162,7 @@ void blend_rows(int64_t count, const float* low, const float* high, float low_we
   }
 }
 
-void upsample_apply_row(int64_t count, const int32_t* cells, const float* fractions, const int8_t* guide,
+void upsample_apply_row(int64_t count, const int32_t* cells, const float* fractions, const float* guide,
                         int64_t guide_stride, int64_t first_cell, const float* mean, int64_t stride,
                         float* out) {
   for_each_vector(count, [&](int64_t x, auto, auto put) {
@@ -204,9 +204,9 @@ void argmax_rest_row(int64_t count, const float* best, const float* rest, int32_
 
 extern const RefineTable refine_table;
 const RefineTable refine_table = {
-    split_channels,   indicator_row, slide_guide_sums, slide_map_sums, slide_sums,         box_row,
-    factor_guide_row, solve_row,     apply_row,        blend_rows,     upsample_apply_row, argmax_row,
-    argmax_rest_row,
+    split_channels, widen_planes,     indicator_row, slide_guide_sums, slide_map_sums, slide_sums,
+    box_row,        factor_guide_row, solve_row,     apply_row,        blend_rows,     upsample_apply_row,
+    argmax_row,     argmax_rest_row,
 };
 
 }  // namespace patchcut::PATCHCUT_ISA

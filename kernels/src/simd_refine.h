@@ -9,13 +9,15 @@ namespace patchcut {
 struct RefineTable {
   // Three planes of interleaved pixels, 128 subtracted.
   void (*split_channels)(int64_t count, const uint8_t* pixels, int8_t* planes, int64_t stride);
+  // Three planes as floats.
+  void (*widen_planes)(int64_t count, const int8_t* planes, int64_t stride, float* out);
   // 1 where labels is `label`, else 0.
   void (*indicator_row)(int64_t count, const int32_t* labels, int32_t label, float* out);
-  // sums[9] += weight * (moments of enter - moments of leave): I, then the upper triangle of I I^T.
-  void (*slide_guide_sums)(int64_t count, float weight, const int8_t* enter, const int8_t* leave,
-                           int64_t guide_stride, float* sums, int64_t stride);
-  // sums[4] += weight * (moments of enter - moments of leave): p I, then p.
-  void (*slide_map_sums)(int64_t count, float weight, const int8_t* enter, const int8_t* leave,
+  // sums[9] += weight * (moments of enter - moments of leave): I[3], then the upper triangle of I I^T.
+  void (*slide_guide_sums)(int64_t count, float weight, const float* enter, const float* leave, float* sums,
+                           int64_t stride);
+  // sums[4] += weight * (moments of enter - moments of leave): p I[3], then p.
+  void (*slide_map_sums)(int64_t count, float weight, const float* enter, const float* leave,
                          int64_t guide_stride, const float* enter_map, const float* leave_map, float* sums,
                          int64_t stride);
   // sums += weight * (enter - leave)
@@ -29,13 +31,13 @@ struct RefineTable {
   void (*solve_row)(int64_t count, float scale, const float* factor, int64_t factor_stride, const float* sums,
                     int64_t stride, float* coefficients, int64_t out_stride);
   // out = scale * (a I + b); out ends after `count`.
-  void (*apply_row)(int64_t count, float scale, const int8_t* guide, int64_t guide_stride,
+  void (*apply_row)(int64_t count, float scale, const float* guide, int64_t guide_stride,
                     const float* coefficients, int64_t stride, float* out);
   // out = low * low_weight + high * high_weight
   void (*blend_rows)(int64_t count, const float* low, const float* high, float low_weight, float high_weight,
                      float* out);
   // out = a I + b, with a and b between those at cells[x] - first_cell and the next; out ends after `count`.
-  void (*upsample_apply_row)(int64_t count, const int32_t* cells, const float* fractions, const int8_t* guide,
+  void (*upsample_apply_row)(int64_t count, const int32_t* cells, const float* fractions, const float* guide,
                              int64_t guide_stride, int64_t first_cell, const float* coefficients,
                              int64_t stride, float* out);
   // Where value is above best, it becomes best and `label` the label; rest -= value. Nothing is padded.

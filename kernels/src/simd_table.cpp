@@ -1,6 +1,7 @@
 #include "simd.h"
 #include "simd_functions.h"
 #include "simd_refine.h"
+#include "simd_solver.h"
 #include "simd_vector.h"
 
 #define PATCHCUT_QUOTE(name) #name
@@ -9,11 +10,13 @@
 namespace patchcut::PATCHCUT_ISA {
 
 extern const RefineTable refine_table;
+extern const SolverTable solver_table;
 extern const SimdTable table;
 const SimdTable table = {
     PATCHCUT_NAME(PATCHCUT_ISA),
     kPanel,
     &refine_table,
+    &solver_table,
     gemm_panel,
     pack_transposed,
     finish_affinity_tile,

@@ -188,6 +188,25 @@ def gnn_fit() -> Call:
     )
 
 
+def bilateral_solver() -> Call:
+    frames = np.random.default_rng(5).integers(0, 256, (2, 4, 5, 3)).astype(np.uint8)
+    maps = {"maps": normal(2, 4, 5), "confidence": np.ones((2, 4, 5), np.float32)}
+    return Call(
+        {
+            "frames": frames,
+            **maps,
+            **MAP_SIZES,
+            "params": struct("bilateral_solver_params"),
+            "out": empty(2, 4, 5),
+        },
+        bad={
+            **{f"sigma_{axis}": [0.5, -1, NAN, np.inf] for axis in ("spatial", "luma", "chroma")},
+            "smoothness": [-1, NAN, np.inf],
+            **{key: [-1, -(2**63)] for key in ("iterations", "bistochastic_iterations")},
+        },
+    )
+
+
 GUIDED_BAD = {"radius": [0, -1, 1025], "eps": [0, -1, NAN, 1e-45], "subsample": [0, -1, 1025]}
 
 
@@ -341,6 +360,7 @@ CALLS: dict[str, Callable[[], Call]] = {
     for function in (
         affinity,
         assign,
+        bilateral_solver,
         bipartition,
         connected_components,
         correlation_cluster,

@@ -19,6 +19,7 @@ TOLERANCES = {
     "gcn_forward": 1e-5,
     "gnn_fit": 1e-4,
     "guided_refine": 2e-5,
+    "bilateral_solver": 5e-5,
     "upsample_argmax": 1e-6,
     "region_stats": 1e-6,
     "kmeans": 1e-5,

@@ -169,6 +169,14 @@ def make_cases() -> dict[str, Case]:
             {"grid_hw": (3, 4)},
             pk.Bipartition,
         ),
+        "bilateral_solver": Case(
+            {
+                "frame": frame,
+                "soft_map": rng.random((13, 17), np.float32),
+                "confidence": rng.random((13, 17), np.float32),
+            },
+            {"out": np.empty((13, 17), np.float32)},
+        ),
         "connected_components": Case(
             {"label_map": labels}, {"out": np.empty_like(labels), "labels_out": np.empty_like(labels)}
         ),
@@ -250,6 +258,7 @@ def make_cases() -> dict[str, Case]:
 OPS = tuple(make_cases())
 ON_THE_CPU_ALONE = {
     "bipartition",
+    "bilateral_solver",
     "correlation_cluster",
     "guided_refine",
     "ncut",

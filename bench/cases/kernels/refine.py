@@ -15,6 +15,7 @@ from bench.cases import BenchError, Target
 from bench.cases.kernels.duel import Array, Duel, Side, smooth_assignment
 
 _RADIUS, _EPS = 8, 1e-3
+_SOLVER = "bilateral_solver 640x480"
 _GUIDED, _GUIDED_BY_4 = "guided_refine 640x480", "guided_refine 640x480 by 4"
 TARGETS = (
     Target(_GUIDED, "times_as_fast", ">=", 1, "×", "guided_refine, times as fast as OpenCV's"),
@@ -56,6 +57,39 @@ def _guided_refine(subsample: int) -> Duel:
     )
 
 
+def _bilateral_solver() -> Duel:
+    from bench.competitors import sparse_bilateral_solver
+
+    frame, soft = subjects.frame(subjects.VGA_HW), _soft_map(subjects.VGA_HW)
+    confidence = np.full_like(soft, 0.999)
+    out = np.empty_like(soft)
+
+    def ours() -> Any:
+        return pk.bilateral_solver(frame, soft, confidence, out=out)
+
+    def theirs() -> Any:
+        return sparse_bilateral_solver.solve(
+            frame,
+            soft,
+            confidence,
+            sigma_spatial=24,
+            sigma_luma=4,
+            sigma_chroma=4,
+            smoothness=256,
+            iterations=25,
+            bistochastic_iterations=10,
+        )
+
+    inside = "grid of 24 pixels, 4 luma, 4 chroma; 10 steps to bistochastic, 25 of conjugate gradients"
+    apart = np.abs(ours() - theirs())
+    return Duel(
+        Side("patchcut", ours, inside),
+        (Side("scipy.sparse, cg", theirs, f"the same in float64: {inside}"),),
+        {"frame": frame.shape, "map": soft.shape},
+        {"max_abs_difference": float(apart.max()), "mean_abs_difference": float(apart.mean())},
+    )
+
+
 def _soft_map(size_hw: tuple[int, int]) -> Array:
     """[H, W] float32 in [0, 1], a column of an assignment at the frame's size."""
     column = smooth_assignment(2, (28, 28))[:, 1].reshape(28, 28)
@@ -65,4 +99,5 @@ def _soft_map(size_hw: tuple[int, int]) -> Array:
 DUELS: dict[str, Callable[[], Duel]] = {
     _GUIDED: lambda: _guided_refine(1),
     _GUIDED_BY_4: lambda: _guided_refine(4),
+    _SOLVER: _bilateral_solver,
 }

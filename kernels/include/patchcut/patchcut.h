@@ -403,6 +403,29 @@ PATCHCUT_API patchcut_status patchcut_guided_refine_labels(const uint8_t* frames
                                                            const patchcut_guided_refine_params* params,
                                                            int32_t* out, const patchcut_context* context);
 
+/* ---- bilateral_solver: a map that is smooth but at the edges of a frame
+ * ------------------------------------- */
+
+typedef struct patchcut_bilateral_solver_params {
+  float sigma_spatial; /* size of a cell of the grid in pixels; at least 1 */
+  float sigma_luma;    /* in levels of 256; at least 1 */
+  float sigma_chroma;  /* in levels of 256; at least 1 */
+  float smoothness;    /* weight of smoothness against confidence, the paper's lambda; at least 0 */
+  int64_t iterations;  /* of conjugate gradients, all of which are run */
+  int64_t bistochastic_iterations;
+  int32_t swap_channels; /* not 0: the frame is BGR */
+} patchcut_bilateral_solver_params;
+
+#define PATCHCUT_BILATERAL_SOLVER_DEFAULTS {24.0f, 4.0f, 4.0f, 256.0f, 25, 10, 1}
+
+/* frames [batch, height, width, 3]; maps, confidence (at least 0) and out [batch, height, width]; out may be
+ * either of the others itself. */
+PATCHCUT_API patchcut_status patchcut_bilateral_solver(const uint8_t* frames, const float* maps,
+                                                       const float* confidence, int64_t batch, int64_t height,
+                                                       int64_t width,
+                                                       const patchcut_bilateral_solver_params* params,
+                                                       float* out, const patchcut_context* context);
+
 #ifdef __cplusplus
 }
 #endif

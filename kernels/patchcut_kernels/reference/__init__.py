@@ -20,16 +20,30 @@ from ._masks import (
 )
 from ._nodes import affinity, elu, gcn_forward, softmax, unit_rows
 from ._random import mix_bits, random_bits, uniform
-from ._refine import block_matrix, block_mean, box_mean, guided_filter, guided_refine
+from ._refine import (
+    bilateral_solver,
+    bins,
+    block_matrix,
+    block_mean,
+    box_mean,
+    conjugate_gradients,
+    grid_neighbours,
+    guided_filter,
+    guided_refine,
+    yuv_levels,
+)
 
 __all__ = [
     "affinity",
     "area_matrix",
     "assign",
+    "bilateral_solver",
+    "bins",
     "bipartition",
     "block_matrix",
     "block_mean",
     "box_mean",
+    "conjugate_gradients",
     "connected_components",
     "content_xyxy",
     "correlation_cluster",
@@ -39,6 +53,7 @@ __all__ = [
     "elu",
     "gcn_forward",
     "gnn_fit",
+    "grid_neighbours",
     "guided_filter",
     "guided_refine",
     "kmeans",
@@ -60,4 +75,5 @@ __all__ = [
     "unit_rows",
     "upsample",
     "upsample_argmax",
+    "yuv_levels",
 ]

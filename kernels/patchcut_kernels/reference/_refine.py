@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ._types import Float64
+from ._types import Float64, Real
 
 
 def box_mean(values: Float64, width: float) -> Float64:
@@ -81,3 +82,92 @@ def guided_refine(
         for label in labels
     ]
     return np.asarray(labels[np.argmax(indicators, axis=0)], np.int32)
+
+
+def yuv_levels(frame: npt.NDArray[np.uint8], color: str) -> npt.NDArray[np.int64]:
+    """[H, W, 3] in [0, 255], full-range BT.601 rounded down, its weights in 65536ths."""
+    red, green, blue = np.moveaxis(frame[..., ::-1] if color == "bgr" else frame, -1, 0).astype(np.int64)
+    luma = 19595 * red + 38470 * green + 7471 * blue
+    u = -11059 * red - 21709 * green + 32768 * blue
+    v = 32768 * red - 27439 * green - 5329 * blue
+    return np.stack([luma >> 16, (u >> 16) + 128, (v >> 16) + 128], axis=-1)
+
+
+def bins(values: npt.NDArray[np.int64], sigma: float) -> npt.NDArray[np.int64]:
+    """Bins of `sigma` values each, by the middle of a value; float32, so that devices agree on borders."""
+    per_bin = np.float32(1) / np.float32(sigma)
+    middles = values.astype(np.float32) + np.float32(0.5)
+    return np.asarray(np.floor(middles * per_bin), np.int64)
+
+
+def grid_neighbours(vertices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """[V, 2 d], for vertices [V, d] the index of those one step away on each axis, V where there is none."""
+    index = {tuple(vertex): i for i, vertex in enumerate(vertices.tolist())}
+    unit = np.eye(vertices.shape[1], dtype=np.int64)
+    near = vertices[:, None] + np.concatenate([unit, -unit])
+    return np.array([[index.get(tuple(v), len(index)) for v in row] for row in near.tolist()], np.int64)
+
+
+def bilateral_solver(
+    frame: npt.NDArray[np.uint8],
+    soft_map: npt.NDArray[np.float32],
+    confidence: npt.NDArray[np.float32],
+    *,
+    sigma_spatial: float = 24.0,
+    sigma_luma: float = 4.0,
+    sigma_chroma: float = 4.0,
+    smoothness: float = 256.0,
+    iterations: int = 25,
+    bistochastic_iterations: int = 10,
+    color: str = "bgr",
+) -> Float64:
+    """[H, W], smooth in the bilateral space of the frame and near `soft_map` where that is sure."""
+    position, levels = np.indices(soft_map.shape), yuv_levels(frame, color)
+    axes = [*position, *np.moveaxis(levels, -1, 0)]
+    sigmas = (sigma_spatial, sigma_spatial, sigma_luma, sigma_chroma, sigma_chroma)
+    pixels = np.stack([bins(axis.ravel(), sigma) for axis, sigma in zip(axes, sigmas, strict=True)], 1)
+    vertices, vertex_of = np.unique(pixels, axis=0, return_inverse=True)
+    neighbours = grid_neighbours(vertices)
+
+    def splat(values: Real) -> Float64:
+        sums = np.zeros(len(vertices))
+        np.add.at(sums, vertex_of.ravel(), values.ravel())
+        return sums
+
+    def blur(values: Float64) -> Float64:
+        return np.asarray(10 * values + np.append(values, 0)[neighbours].sum(1), np.float64)
+
+    mass = splat(np.ones(soft_map.shape))
+    scale = np.ones(len(vertices))
+    for _ in range(bistochastic_iterations):
+        scale = np.sqrt(scale * mass / blur(scale))
+    sums = scale * blur(scale)
+    weights = confidence.astype(np.float64)
+    weight, target = splat(weights), splat(weights * soft_map)
+
+    def operator(values: Float64) -> Float64:
+        return smoothness * (sums * values - scale * blur(scale * values)) + weight * values
+
+    diagonal = smoothness * (sums - 10 * scale**2) + weight
+    start = np.divide(target, weight, out=np.zeros_like(target), where=weight > 0)
+    return conjugate_gradients(operator, target, diagonal, start, iterations)[vertex_of].reshape(
+        soft_map.shape
+    )
+
+
+def conjugate_gradients(
+    operator: Callable[[Float64], Float64], right: Float64, diagonal: Float64, x: Float64, iterations: int
+) -> Float64:
+    """x after some steps towards operator(x) = right, preconditioned by the operator's diagonal."""
+    inverse = np.divide(1, diagonal, out=np.zeros_like(diagonal), where=diagonal > 0)
+    r = right - operator(x)
+    p = inverse * r
+    for _ in range(iterations):
+        q = operator(p)
+        before = r @ (inverse * r)
+        if before <= 0 or p @ q <= 0:
+            break
+        alpha = before / (p @ q)
+        x, r = x + alpha * p, r - alpha * q
+        p = inverse * r + (r @ (inverse * r)) / before * p
+    return x
