@@ -46,7 +46,7 @@ void bilateral_solver(const Input<uint8_t, 4>& frames, const Input<float, 3>& ma
   params.smoothness = smoothness;
   params.iterations = iterations;
   params.bistochastic_iterations = bistochastic_iterations;
-  params.swap_channels = swap_channels;
+  params.color = swap_channels ? PATCHCUT_BGR : PATCHCUT_RGB;
   run([&] {
     return patchcut_bilateral_solver(frames.data(), maps.data(), confidence.data(), extent(maps, 0),
                                      extent(maps, 1), extent(maps, 2), &params, out.data(), &context);

@@ -47,8 +47,8 @@ patchcut_status patchcut_affinity(const void* features, int32_t dtype, int64_t b
       });
     }
     for (int64_t b = 0; b < batch; ++b) {
-      const FloatRows item(kOp, features, dtype, b * n * d, n * d);
-      FloatResult result(kOp, affinity, affinity_dtype, b * n * n, n * n);
+      const FloatRows item(features, dtype, b * n * d, n * d);
+      FloatResult result(affinity, affinity_dtype, b * n * n, n * n);
       affinity_cpu(item.data(), n, d, settings, result.data(),
                    degrees == nullptr ? nullptr : degrees + b * n);
       require(result.store(), kOp, "features overflow: affinities must fit float16, got 65520 or more");

@@ -38,7 +38,7 @@ patchcut_status patchcut_assign(const void* features, int32_t dtype, int64_t bat
       });
     }
     for (int64_t b = 0; b < batch; ++b) {
-      const FloatRows item(kOp, features, dtype, b * n * d, n * d);
+      const FloatRows item(features, dtype, b * n * d, n * d);
       assign_cpu(item.data(), n, d, prototypes, c, temperature, labels + b * n, similarity + b * n,
                  assignment == nullptr ? nullptr : assignment + b * n * c);
     }

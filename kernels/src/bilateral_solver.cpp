@@ -21,9 +21,11 @@ BilateralSolverParams checked(const patchcut_bilateral_solver_params* params) {
   require(params->smoothness >= 0 && std::isfinite(params->smoothness), kOp, "smoothness must be at least 0");
   require(params->iterations >= 0, kOp, "iterations must be at least 0");
   require(params->bistochastic_iterations >= 0, kOp, "bistochastic_iterations must be at least 0");
-  return {params->sigma_spatial,     params->sigma_luma, params->sigma_chroma,
-          params->smoothness,        params->iterations, params->bistochastic_iterations,
-          params->swap_channels != 0};
+  require(params->color == PATCHCUT_RGB || params->color == PATCHCUT_BGR, kOp,
+          "color must be PATCHCUT_RGB or PATCHCUT_BGR, got " + std::to_string(params->color));
+  return {params->sigma_spatial,        params->sigma_luma, params->sigma_chroma,
+          params->smoothness,           params->iterations, params->bistochastic_iterations,
+          params->color == PATCHCUT_BGR};
 }
 
 }  // namespace

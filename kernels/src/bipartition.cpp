@@ -28,7 +28,7 @@ patchcut_status patchcut_bipartition(const void* data, int32_t dtype, int64_t ba
     require_array(kOp, "seeds", seeds, batch);
     if (on_cuda(kOp, context)) throw_without_cuda(kOp);
     for (int64_t b = 0; b < batch; ++b) {
-      const FloatRows item(kOp, data, dtype, b * n * d, n * d);
+      const FloatRows item(data, dtype, b * n * d, n * d);
       bipartition_cpu(item.data(), grid_height, grid_width, d, settings, masks + b * n, seeds + b);
     }
   });

@@ -35,7 +35,7 @@ patchcut_status patchcut_correlation_cluster(const void* affinity, int32_t dtype
     const CorrelationClusterParams settings = checked(params);
     if (on_cuda(kOp, context)) throw_without_cuda(kOp);
     for (int64_t b = 0; b < batch; ++b) {
-      const FloatRows item(kOp, affinity, dtype, b * n * n, n * n);
+      const FloatRows item(affinity, dtype, b * n * n, n * n);
       correlation_cluster_cpu(item.data(), n, settings, labels + b * n, counts + b, objectives + b);
     }
   });

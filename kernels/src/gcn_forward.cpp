@@ -64,12 +64,12 @@ void forward_on_cpu(const void* features, int32_t dtype, const void* affinity, i
                     const float* degrees, int64_t batch, int64_t n, const patchcut_gcn& gcn,
                     float* assignment) {
   for (int64_t b = 0; b < batch; ++b) {
-    const FloatRows item(kOp, features, dtype, b * n * gcn.d, n * gcn.d);
-    const FloatRows edges(kOp, affinity, affinity == nullptr ? PATCHCUT_FLOAT32 : affinity_dtype, b * n * n,
+    const FloatRows item(features, dtype, b * n * gcn.d, n * gcn.d);
+    const bool has_graph = affinity != nullptr;
+    const FloatRows edges(affinity, has_graph ? affinity_dtype : PATCHCUT_FLOAT32, has_graph ? b * n * n : 0,
                           n * n);
-    gcn_forward_cpu(item.data(), affinity == nullptr ? nullptr : edges.data(),
-                    degrees == nullptr ? nullptr : degrees + b * n, n, gcn.d, *gcn.cpu,
-                    assignment + b * n * gcn.k);
+    gcn_forward_cpu(item.data(), edges.data(), degrees == nullptr ? nullptr : degrees + b * n, n, gcn.d,
+                    *gcn.cpu, assignment + b * n * gcn.k);
   }
 }
 

@@ -75,8 +75,8 @@ patchcut_status patchcut_gnn_fit(const void* features, int32_t dtype, const void
       });
     }
     for (int64_t b = 0; b < batch; ++b) {
-      const FloatRows item(kOp, features, dtype, b * n * d, n * d);
-      const FloatRows edges(kOp, affinity, affinity_dtype, b * n * n, n * n);
+      const FloatRows item(features, dtype, b * n * d, n * d);
+      const FloatRows edges(affinity, affinity_dtype, b * n * n, n * n);
       gnn_fit_cpu(item.data(), edges.data(), n, d, k, settings, given, assignment + b * n * k,
                   losses + b * settings.steps);
     }

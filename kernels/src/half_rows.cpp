@@ -2,7 +2,6 @@
 
 #include <atomic>
 
-#include "c_face.h"
 #include "simd.h"
 #include "thread_pool.h"
 
@@ -13,8 +12,7 @@ constexpr int64_t kCyclesPerHalf = 1;
 
 }  // namespace
 
-FloatRows::FloatRows(const char* op, const void* data, int32_t dtype, int64_t first, int64_t count) {
-  require_dtype(op, "dtype", dtype);
+FloatRows::FloatRows(const void* data, int32_t dtype, int64_t first, int64_t count) {
   if (dtype == PATCHCUT_FLOAT32) {
     data_ = static_cast<const float*>(data) + first;
     return;
@@ -28,9 +26,8 @@ FloatRows::FloatRows(const char* op, const void* data, int32_t dtype, int64_t fi
   data_ = copy;
 }
 
-FloatResult::FloatResult(const char* op, void* data, int32_t dtype, int64_t first, int64_t count)
+FloatResult::FloatResult(void* data, int32_t dtype, int64_t first, int64_t count)
     : halves_(nullptr), count_(count) {
-  require_dtype(op, "dtype", dtype);
   if (dtype == PATCHCUT_FLOAT32) {
     data_ = static_cast<float*>(data) + first;
     return;

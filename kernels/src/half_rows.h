@@ -10,8 +10,8 @@ namespace patchcut {
 // An input that may be half: the caller's own memory where it is float32, else a copy for this scope.
 class FloatRows {
  public:
-  // Elements [first, first + count) of data.
-  FloatRows(const char* op, const void* data, int32_t dtype, int64_t first, int64_t count);
+  // Elements [first, first + count) of data; `dtype` is a patchcut_dtype.
+  FloatRows(const void* data, int32_t dtype, int64_t first, int64_t count);
   const float* data() const { return data_; }
 
  private:
@@ -23,7 +23,7 @@ class FloatRows {
 // from.
 class FloatResult {
  public:
-  FloatResult(const char* op, void* data, int32_t dtype, int64_t first, int64_t count);
+  FloatResult(void* data, int32_t dtype, int64_t first, int64_t count);
   float* data() const { return data_; }
   // Returns whether all halves are finite.
   bool store();

@@ -47,7 +47,7 @@ patchcut_status patchcut_kmeans(const void* points, int32_t dtype, int64_t batch
       });
     }
     for (int64_t b = 0; b < batch; ++b) {
-      const FloatRows item(kOp, points, dtype, b * n * d, n * d);
+      const FloatRows item(points, dtype, b * n * d, n * d);
       kmeans_cpu(item.data(), n, d, settings, init == nullptr ? nullptr : init + b * k * d, labels + b * n,
                  centroids + b * k * d, inertia + b);
     }

@@ -53,7 +53,7 @@ patchcut_status patchcut_ncut(const void* data, int32_t dtype, int64_t batch, in
     require_array(kOp, "residuals", residuals, batch * k);
     if (on_cuda(kOp, context)) throw_without_cuda(kOp);
     for (int64_t b = 0; b < batch; ++b) {
-      const FloatRows item(kOp, data, dtype, b * n * d, n * d);
+      const FloatRows item(data, dtype, b * n * d, n * d);
       ncut_cpu(item.data(), n, d, settings, eigenvalues + b * k, vectors + b * n * k, residuals + b * k);
     }
   });

@@ -63,7 +63,7 @@ patchcut_status patchcut_preprocess(const uint8_t* frames, int64_t batch, int64_
       });
     }
     for (int64_t b = 0; b < batch; ++b) {
-      FloatResult image(kOp, images, dtype, b * size, size);
+      FloatResult image(images, dtype, b * size, size);
       preprocess_cpu(frame, settings, image.data());
       image.store();
       frame.data += strides[0];

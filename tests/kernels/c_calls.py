@@ -202,6 +202,7 @@ def bilateral_solver() -> Call:
         bad={
             **{f"sigma_{axis}": [0.5, -1, NAN, np.inf] for axis in ("spatial", "luma", "chroma")},
             "smoothness": [-1, NAN, np.inf],
+            "color": [-1, 2],
             **{key: [-1, -(2**63)] for key in ("iterations", "bistochastic_iterations")},
         },
     )

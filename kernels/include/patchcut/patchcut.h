@@ -36,6 +36,12 @@ typedef enum patchcut_device_type { PATCHCUT_CPU = 0, PATCHCUT_CUDA = 1 } patchc
 
 typedef enum patchcut_dtype { PATCHCUT_FLOAT32 = 0, PATCHCUT_FLOAT16 = 1 } patchcut_dtype;
 
+typedef enum patchcut_color {
+  PATCHCUT_RGB = 0,
+  PATCHCUT_BGR = 1,
+  PATCHCUT_NV12 = 2 /* BT.601 of limited range, as cameras and decoders give it */
+} patchcut_color;
+
 /* Where an op runs. A null context means the CPU. */
 typedef struct patchcut_context {
   int32_t device_type;     /* patchcut_device_type */
@@ -51,8 +57,7 @@ PATCHCUT_API const char* patchcut_last_error(void);
 /* "major.minor.patch" of this library. */
 PATCHCUT_API const char* patchcut_version(void);
 
-/* ---- threads and instruction sets of the CPU
- * --------------------------------------------------------------- */
+/* ---- threads and instruction sets of the CPU ---- */
 
 /* Threads that one op may use, the calling one included: the environment's PATCHCUT_THREADS where it is set,
  * else patchcut_default_threads. Results do not depend on it. */
@@ -73,16 +78,9 @@ PATCHCUT_API const char* patchcut_available_isa(int32_t index);
 PATCHCUT_API patchcut_status patchcut_get_isa(const char** name);
 PATCHCUT_API patchcut_status patchcut_set_isa(const char* name);
 
-/* ---- preprocess: frames to normalised images
- * --------------------------------------------------------------- */
+/* ---- preprocess: frames to normalised images ---- */
 
 /* The frame fills [top, top + content_height) x [left, left + content_width) of the image; the rest is 0. */
-typedef enum patchcut_color {
-  PATCHCUT_RGB = 0,
-  PATCHCUT_BGR = 1,
-  PATCHCUT_NV12 = 2 /* BT.601 of limited range, as cameras and decoders give it */
-} patchcut_color;
-
 typedef struct patchcut_preprocess_params {
   int64_t height; /* of the image */
   int64_t width;
@@ -104,8 +102,7 @@ PATCHCUT_API patchcut_status patchcut_preprocess(const uint8_t* frames, int64_t 
                                                  const patchcut_preprocess_params* params, void* images,
                                                  int32_t dtype, const patchcut_context* context);
 
-/* ---- affinity: pairwise similarity of feature rows --------------------------------------------------------
- */
+/* ---- affinity: pairwise similarity of feature rows ---- */
 
 typedef enum patchcut_affinity_kind { PATCHCUT_COSINE = 0, PATCHCUT_DOT = 1 } patchcut_affinity_kind;
 
@@ -130,8 +127,7 @@ PATCHCUT_API patchcut_status patchcut_affinity(const void* features, int32_t dty
                                                void* affinity, int32_t affinity_dtype, float* degrees,
                                                const patchcut_context* context);
 
-/* ---- gcn_forward: a trained graph network
- * ------------------------------------------------------------------ */
+/* ---- gcn_forward: a trained graph network ---- */
 
 typedef struct patchcut_gcn_layer {
   const float* theta; /* [inputs, outputs] */
@@ -179,8 +175,7 @@ PATCHCUT_API patchcut_status patchcut_gcn_forward(const void* features, int32_t 
                                                   int64_t n, const patchcut_gcn* gcn, float* assignment,
                                                   const patchcut_context* context);
 
-/* ---- gnn_fit: a graph network fitted to each item, DeepCut (arXiv 2212.05853) as published --------------
- */
+/* ---- gnn_fit: a graph network fitted to each item, DeepCut (arXiv 2212.05853) as published ---- */
 
 typedef struct patchcut_gnn_fit_params {
   int32_t loss;         /* patchcut_affinity_mode: what the affinity is for */
@@ -213,8 +208,7 @@ PATCHCUT_API patchcut_status patchcut_gnn_fit(const void* features, int32_t dtyp
                                               const patchcut_gnn_fit_params* params, float* assignment,
                                               float* losses, const patchcut_context* context);
 
-/* ---- kmeans, correlation_cluster, assign: features and affinities to clusters ---------------------------
- */
+/* ---- kmeans, correlation_cluster, assign: features and affinities to clusters ---- */
 
 typedef enum patchcut_metric {
   PATCHCUT_EUCLIDEAN = 0,      /* squared distances */
@@ -263,8 +257,7 @@ PATCHCUT_API patchcut_status patchcut_assign(const void* features, int32_t dtype
                                              int32_t* labels, float* similarity, float* assignment,
                                              const patchcut_context* context);
 
-/* ---- ncut, bipartition: eigenvectors of a graph
- * ------------------------------------------------------------- */
+/* ---- ncut, bipartition: eigenvectors of a graph ---- */
 
 /* W of the nodes' weights; S is the cosine of two feature rows. */
 typedef enum patchcut_cut_graph {
@@ -306,8 +299,7 @@ PATCHCUT_API patchcut_status patchcut_bipartition(const void* data, int32_t dtyp
                                                   uint8_t* masks, int32_t* seeds,
                                                   const patchcut_context* context);
 
-/* ---- upsample_argmax: assignments to label maps
- * ------------------------------------------------------------- */
+/* ---- upsample_argmax: assignments to label maps ---- */
 
 /* assignment [batch, grid_height * grid_width, k]; labels [batch, height, width], the column whose bilinearly
  * interpolated value is largest; confidence [batch, height, width], that value, or null. */
@@ -316,8 +308,7 @@ PATCHCUT_API patchcut_status patchcut_upsample_argmax(const float* assignment, i
                                                       int64_t height, int64_t width, int32_t* labels,
                                                       float* confidence, const patchcut_context* context);
 
-/* ---- connected_components, region_stats, relabel
- * ------------------------------------------------------------ */
+/* ---- connected_components, region_stats, relabel ---- */
 
 /* label_map [batch, height, width], 0 is background; connectivity 4 or 8; components of fewer than min_area
  * pixels become background. ids [batch, height, width], 0 and 1..count in scan order, may be label_map
@@ -344,8 +335,7 @@ PATCHCUT_API patchcut_status patchcut_relabel(const int32_t* labels, int64_t bat
                                               int64_t width, const int32_t* table, int64_t count,
                                               int32_t* out, const patchcut_context* context);
 
-/* ---- rle_encode, rle_decode: masks to the run lengths of COCO and back
- * ------------------------------------ */
+/* ---- rle_encode, rle_decode: masks to the run lengths of COCO and back ---- */
 
 /* Run lengths go down the columns, from left to right. The first run of an item is of zeros, and 0 where the
  * item begins with a one; the runs of item i are runs[offsets[i]] to runs[offsets[i + 1] - 1]. */
@@ -379,8 +369,7 @@ PATCHCUT_API patchcut_status patchcut_rle_write_text(const uint32_t* runs, int64
 PATCHCUT_API patchcut_status patchcut_rle_read_text(const char* text, int64_t length, uint32_t* runs,
                                                     int64_t* count);
 
-/* ---- guided_refine: borders of maps moved to the edges of a frame
- * ------------------------------------------- */
+/* ---- guided_refine: borders of maps moved to the edges of a frame ---- */
 
 typedef struct patchcut_guided_refine_params {
   int64_t radius;    /* of the window, in pixels; 1 to 1024 */
@@ -403,8 +392,7 @@ PATCHCUT_API patchcut_status patchcut_guided_refine_labels(const uint8_t* frames
                                                            const patchcut_guided_refine_params* params,
                                                            int32_t* out, const patchcut_context* context);
 
-/* ---- bilateral_solver: a map that is smooth but at the edges of a frame
- * ------------------------------------- */
+/* ---- bilateral_solver: a map that is smooth but at the edges of a frame ---- */
 
 typedef struct patchcut_bilateral_solver_params {
   float sigma_spatial; /* size of a cell of the grid in pixels; at least 1 */
@@ -413,10 +401,10 @@ typedef struct patchcut_bilateral_solver_params {
   float smoothness;    /* weight of smoothness against confidence, the paper's lambda; at least 0 */
   int64_t iterations;  /* of conjugate gradients, all of which are run */
   int64_t bistochastic_iterations;
-  int32_t swap_channels; /* not 0: the frame is BGR */
+  int32_t color; /* PATCHCUT_RGB or PATCHCUT_BGR */
 } patchcut_bilateral_solver_params;
 
-#define PATCHCUT_BILATERAL_SOLVER_DEFAULTS {24.0f, 4.0f, 4.0f, 256.0f, 25, 10, 1}
+#define PATCHCUT_BILATERAL_SOLVER_DEFAULTS {24.0f, 4.0f, 4.0f, 256.0f, 25, 10, PATCHCUT_BGR}
 
 /* frames [batch, height, width, 3]; maps, confidence (at least 0) and out [batch, height, width]; out may be
  * either of the others itself. */
