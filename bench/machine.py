@@ -58,7 +58,16 @@ def this_machine() -> Machine:
         memory_gb=round(memory / 2**30),
         system=f"{platform.system()} {platform.machine()}",
         isa=patchcut_kernels.get_isa(),
+        gpu=_gpu_name(),
     )
+
+
+def _gpu_name() -> str | None:
+    """Of the first GPU that the kernels can run on; None also where they are built to run on the host."""
+    from patchcut_kernels import cuda
+
+    name = cuda.device_name() if cuda.is_available() else "host"
+    return None if name == "host" else name
 
 
 def versions() -> dict[str, str]:

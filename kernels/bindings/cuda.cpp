@@ -104,6 +104,11 @@ void bind_memory(nb::module_& module) {
   module.def("device_name", &device_name);
   module.def("compute_capability", &compute_capability);
   module.def("device_of", &device_of);
+  module.def("last_workspace_bytes", [] {
+    int64_t bytes = 0;
+    raise_on(patchcut_cuda_last_workspace(&bytes));
+    return bytes;
+  });
   module.def("allocate", [](int32_t device, int64_t bytes, Handle stream) {
     return made([&](void** m) { return patchcut_cuda_allocate(device, bytes, as_pointer(stream), m); });
   });

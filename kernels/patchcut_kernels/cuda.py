@@ -27,6 +27,7 @@ __all__ = [
     "device_name",
     "empty",
     "is_available",
+    "last_workspace_bytes",
     "to_device",
     "why_unavailable",
 ]
@@ -62,6 +63,15 @@ def compute_capability(device: int = 0) -> tuple[int, int]:
     _require_cuda()
     major, minor = divmod(_C.cuda.compute_capability(device), 10)
     return major, minor
+
+
+def last_workspace_bytes() -> int:
+    """Bytes of `workspace` that this thread's last op on CUDA took, or found too few; 0 before the first.
+
+    It depends on shapes, dtypes and settings alone. Raises as `device_name`.
+    """
+    _require_cuda()
+    return _C.cuda.last_workspace_bytes()
 
 
 def empty(

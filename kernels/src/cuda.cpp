@@ -7,6 +7,7 @@
 
 #if PATCHCUT_WITH_CUDA
 
+#include "cuda_queue.h"
 #include "cuda_runtime_calls.h"
 
 namespace patchcut {
@@ -84,6 +85,11 @@ patchcut_status patchcut_cuda_device_of(const void* memory, int32_t* device) {
         attributes.type == cudaMemoryTypeUnregistered || attributes.type == cudaMemoryTypeHost;
     *device = on_host ? -1 : attributes.device;
   });
+}
+
+patchcut_status patchcut_cuda_last_workspace(int64_t* bytes) {
+  *bytes = last_workspace();
+  return PATCHCUT_OK;
 }
 
 patchcut_status patchcut_cuda_allocate(int32_t device, int64_t bytes, void* stream, void** memory) {

@@ -8,6 +8,8 @@ namespace {
 
 constexpr size_t kAlignment = 256;
 
+thread_local int64_t last_needed = 0;
+
 // Device memory in the order of a stream.
 class StreamMemory {
  public:
@@ -98,6 +100,8 @@ void CudaQueue::clear_bytes(void* memory, size_t bytes) {
   check_cuda(op_, "cudaMemsetAsync", cudaMemsetAsync(memory, 0, bytes, stream_));
 }
 
+int64_t last_workspace() { return last_needed; }
+
 void run_queued(const char* op, const patchcut_context& context,
                 const std::function<void(CudaQueue&)>& work) {
   require_device(op, context.device_index);
@@ -105,6 +109,7 @@ void run_queued(const char* op, const patchcut_context& context,
   CudaQueue counted(op);
   work(counted);
   const size_t needed = counted.bytes_taken();
+  last_needed = static_cast<int64_t>(needed);
   const auto stream = static_cast<cudaStream_t>(context.stream);
   if (context.workspace != nullptr) {
     require_workspace(op, context, needed);

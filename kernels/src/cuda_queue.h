@@ -59,6 +59,9 @@ class CudaQueue {
 // a workspace that is too small.
 void run_queued(const char* op, const patchcut_context& context, const std::function<void(CudaQueue&)>& work);
 
+// Bytes that this thread's last run_queued needed.
+int64_t last_workspace();
+
 // How an op of the C face calls its twin on CUDA: a build without CUDA never refers to that.
 template <class Work>
 void run_on_cuda(const char* op, const patchcut_context& context, const Work& work) {

@@ -212,10 +212,10 @@ def test_dense_torch_agrees_with_the_reference() -> None:
     from patchcut_kernels import reference
 
     from bench.cases.kernels.duel import noisy_clusters
-    from bench.cases.kernels.nodes import _weights
+    from bench.cases.kernels.nodes import head_weights
     from bench.competitors.dense_gcn import make_forward
 
-    features, weights = noisy_clusters(50), _weights()
+    features, weights = noisy_clusters(50), head_weights()
     affinity = reference.affinity(features).astype(np.float32)
     want = reference.gcn_forward(features, affinity, weights)
     assert np.ptp(want) > 0.1

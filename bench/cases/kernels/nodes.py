@@ -31,7 +31,7 @@ def _affinity(n: int) -> Duel:
 def _gcn_forward(n: int) -> Duel:
     from bench.competitors.dense_gcn import make_forward
 
-    features, weights = noisy_clusters(n), _weights()
+    features, weights = noisy_clusters(n), head_weights()
     affinity, degrees = pk.affinity(features, return_degrees=True)
     forward = make_forward(weights)
     out = np.empty((n, weights.k), np.float32)
@@ -50,7 +50,7 @@ def _gcn_forward(n: int) -> Duel:
     )
 
 
-def _weights() -> pk.GcnWeights:
+def head_weights() -> pk.GcnWeights:
     """The embedded head's widths, random values."""
     rng = np.random.default_rng(0)
 

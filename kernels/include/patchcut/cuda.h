@@ -27,6 +27,10 @@ PATCHCUT_API patchcut_status patchcut_cuda_compute_capability(int32_t device, in
 /* The device that memory lies on; -1 for host memory. */
 PATCHCUT_API patchcut_status patchcut_cuda_device_of(const void* memory, int32_t* device);
 
+/* Bytes of workspace that this thread's last op on CUDA took, or that it found too few: for what is given
+ * later, such as in a capture. 0 before the first. */
+PATCHCUT_API patchcut_status patchcut_cuda_last_workspace(int64_t* bytes);
+
 /* 256-byte aligned, in the order of the stream. */
 PATCHCUT_API patchcut_status patchcut_cuda_allocate(int32_t device, int64_t bytes, void* stream,
                                                     void** memory);
