@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,7 @@ def contiguous_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]
     return tuple(reversed(list(itertools.islice(products, len(shape)))))
 
 
+@final
 class DeviceArray:
     """An array on a CUDA device: what the ops take and give there.
 

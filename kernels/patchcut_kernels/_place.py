@@ -61,14 +61,13 @@ def place(op: str, stream: object, workspace: object, **arrays: object) -> Place
         ValueError: "[op] arrays must lie on one device, got features on cuda:0 and affinity on cpu".
         ValueError: "[op] stream must be None where the arrays lie in host memory".
     """
-    on_device = {name: value for name, value in arrays.items() if isinstance(value, DeviceArray)}
-    if not on_device:
+    used = [value for value in arrays.values() if type(value) is DeviceArray]
+    if not used:
         if stream is not None or workspace is not None:
             given = "workspace" if stream is None else "stream"
             raise ValueError(f"[{op}] {given} must be None where the arrays lie in host memory")
         return HOST
     require_one_device(op, **arrays)
-    used = list(on_device.values())
     device = used[0].device
     if stream is None:
         queue = next((array.stream for array in used if array.stream is not None), Stream.legacy(device))
