@@ -15,6 +15,8 @@ set(patchcut_cuda_sources
   src/preprocess_cuda.cu
   src/region_stats_cuda.cu
   src/relabel_cuda.cu
+  src/rle_decode_cuda.cu
+  src/rle_encode_cuda.cu
   src/upsample_argmax_cuda.cu)
 
 function(patchcut_find_driver result)

@@ -173,7 +173,7 @@ def region_stats(
     context: Context,
 ) -> None: ...
 def rle_encode(
-    masks: npt.NDArray[np.uint8],
+    masks: npt.NDArray[np.bool_],
     runs: npt.NDArray[np.uint32],
     offsets: npt.NDArray[np.int64],
     context: Context,
@@ -190,7 +190,7 @@ def rle_encode_ids(
 def rle_decode(
     runs: npt.NDArray[np.uint32],
     offsets: npt.NDArray[np.int64],
-    masks: npt.NDArray[np.uint8],
+    masks: npt.NDArray[np.bool_],
     context: Context,
     /,
 ) -> None: ...

@@ -22,7 +22,7 @@ from ._preprocess import letterbox_xyxy, preprocess
 from ._region_stats import RegionStats, region_stats
 from ._relabel import relabel
 from ._rle_decode import rle_decode
-from ._rle_encode import Rle, rle_encode
+from ._rle_encode import Rle, RunLengths, rle_encode
 from ._threads import default_threads, get_threads, set_threads
 from ._upsample_argmax import upsample_argmax
 
@@ -39,6 +39,7 @@ __all__ = [
     "PrototypeAssignment",
     "RegionStats",
     "Rle",
+    "RunLengths",
     "affinity",
     "assign",
     "available_isas",

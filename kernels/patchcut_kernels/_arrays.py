@@ -66,18 +66,6 @@ def view(op: str, name: str, value: object) -> View:
     raise ValueError(f"[{op}] {name} must lie in host memory or on CUDA, got device ({int(device)}, {index})")
 
 
-def host_view(op: str, name: str, value: object) -> npt.NDArray[Any]:
-    """`view` of an array in host memory, for an op that runs on the CPU alone.
-
-    Raises:
-        ValueError: "[rle_encode] masks must lie in host memory, got cuda:0".
-    """
-    array = view(op, name, value)
-    if isinstance(array, DeviceArray):
-        raise ValueError(f"[{op}] {name} must lie in host memory, got cuda:{array.device}")
-    return array
-
-
 def writable_view(op: str, name: str, value: object) -> View:
     """`view`, writable unless `value` is really read-only.
 

@@ -7,54 +7,88 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _checks
+from . import _C, _checks, _place
 from ._arrays import Array
-from ._rle_encode import Rle
+from ._rle_encode import Rle, RunLengths
 
 _OP = "rle_decode"
 _Mask = npt.NDArray[np.bool_]
 _Runs = npt.NDArray[np.uint32]
 
 
-def rle_decode(rles: Rle | Sequence[Rle], *, out: Array | None = None) -> _Mask:
+def rle_decode(
+    rles: Rle | Sequence[Rle] | RunLengths,
+    *,
+    out: Array | None = None,
+    workspace: Array | None = None,
+    stream: object = None,
+) -> _Mask:
     """Masks of COCO's run lengths, as `rle_encode` and pycocotools write them.
 
     Args:
-        rles: one Rle, or a list of m of one size.
+        rles: one Rle, or a list of m of one size; or RunLengths of m masks, whose arrays may lie on CUDA.
         out: [H, W] or [m, H, W] bool, contiguous; written and returned.
+        workspace: [bytes] uint8 on CUDA, for what the op keeps meanwhile; taken from the stream's pool where
+            None. One that is too small is an error that says how much is needed.
+        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
+            the arrays name, else the legacy default stream.
     Returns:
-        [H, W] bool of one Rle; [m, H, W] bool of a list, [0, 0, 0] of an empty one.
+        [H, W] bool of one Rle; [m, H, W] bool otherwise, [0, 0, 0] of an empty list; where the arrays of
+        `rles` lie.
     Raises:
         TypeError: "[rle_decode] rles must be an Rle or a list of them, got str".
         ValueError: "[rle_decode] size of all rles must be [480, 640], got [2, 3]".
         ValueError: "[rle_decode] counts of item 0 must sum to 307200 pixels, got 5".
+    On CUDA, where values are not checked, pixels behind the last run of a mask are False.
     """
+    lengths = rles if isinstance(rles, RunLengths) else _lengths_of(rles)
+    height, width = _size("size_hw", lengths.size_hw)
+    runs = _checks.array(_OP, "runs", lengths.runs, np.uint32, ("[capacity]",))
+    offsets = _checks.array(_OP, "offsets", lengths.offsets, np.int64, ("[m + 1]",))
+    if offsets.size == 0:
+        raise ValueError(f"[{_OP}] offsets must be [m + 1], got shape {offsets.shape}")
+    place = _place.place(_OP, stream, workspace, runs=runs, offsets=offsets)
+    flat = (offsets.size - 1, height, width)
+    masks = _checks.output(_OP, "out", out, np.bool_, flat[1:] if isinstance(rles, Mapping) else flat, place)
+    if out is not None:
+        _checks.disjoint(_OP, masks, runs, offsets)
+    _C.rle_decode(
+        _checks.native(_OP, "runs", runs, -1),
+        _checks.native(_OP, "offsets", offsets, -1),
+        _checks.native(_OP, "out", masks, *flat),
+        place.context,
+    )
+    return _checks.returned(out, masks)
+
+
+def _lengths_of(rles: object) -> RunLengths:
     items = [rles] if isinstance(rles, Mapping) else rles
     if not isinstance(items, (list, tuple)):
         raise TypeError(f"[{_OP}] rles must be an Rle or a list of them, got {type(rles).__name__}")
     sizes = [_size_of(item) for item in items]
-    height, width = sizes[0] if sizes else (0, 0)
+    size_hw = sizes[0] if sizes else (0, 0)
     for size in sizes:
-        if size != (height, width):
-            raise ValueError(f"[{_OP}] size of all rles must be {[height, width]}, got {list(size)}")
+        if size != size_hw:
+            raise ValueError(f"[{_OP}] size of all rles must be {list(size_hw)}, got {list(size)}")
     parts = [_runs_of(item["counts"]) for item in items]
     offsets = np.cumsum([0, *map(len, parts)], dtype=np.int64)
-    shape = (height, width) if isinstance(rles, Mapping) else (len(items), height, width)
-    masks = _checks.output(_OP, "out", out, np.bool_, shape)
-    runs = np.concatenate([np.empty(0, np.uint32), *parts])
-    _C.rle_decode(runs, offsets, masks.reshape(len(items), height, width).view(np.uint8), _checks.CPU)
-    return _checks.returned(out, masks)
+    return RunLengths(size_hw, np.concatenate([np.empty(0, np.uint32), *parts]), offsets)
 
 
 def _size_of(item: object) -> tuple[int, int]:
     if not isinstance(item, Mapping) or not {"size", "counts"} <= item.keys():
         raise TypeError(f'[{_OP}] an Rle must be a dict with "size" and "counts", got {item!r:.60}')
-    size = item["size"]
+    return _size("size", item["size"])
+
+
+def _size(name: str, size: object) -> tuple[int, int]:
     if not isinstance(size, (list, tuple)) or len(size) != 2:
-        raise ValueError(f"[{_OP}] size must be [height, width], got {size!r:.60}")
-    height, width = (_checks.integer(_OP, f"size[{i}]", value, 0, 2**31 - 1) for i, value in enumerate(size))
+        raise ValueError(f"[{_OP}] {name} must be [height, width], got {size!r:.60}")
+    height, width = (
+        _checks.integer(_OP, f"{name}[{i}]", value, 0, 2**31 - 1) for i, value in enumerate(size)
+    )
     if height * width >= 2**31 - 1:
-        raise ValueError(f"[{_OP}] size must be below 2^31 - 1 pixels, got {list(size)}")
+        raise ValueError(f"[{_OP}] {name} must be below 2^31 - 1 pixels, got {list(size)}")
     return height, width
 
 

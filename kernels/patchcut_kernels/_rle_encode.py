@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _arrays, _checks
+from . import _C, _arrays, _checks, _place
 from ._arrays import Array
+from ._device_array import DeviceArray
+from ._place import HOST, Place
 
 _OP = "rle_encode"
 _Runs = npt.NDArray[np.uint32]
 _Offsets = npt.NDArray[np.int64]
+_Encode = Callable[[_Runs, _Offsets], None]
 
 
 class Rle(TypedDict):
@@ -30,7 +34,44 @@ class Rle(TypedDict):
     counts: bytes | str | list[int]
 
 
-def rle_encode(masks: Array, count: int | None = None, *, compressed: bool = True) -> Any:
+@dataclass(frozen=True, eq=False)
+class RunLengths:
+    """Run lengths of m masks as arrays, which may lie on CUDA.
+
+    Args:
+        size_hw: (H, W) of every mask.
+        runs: [capacity] uint32, as `Rle.counts`; those of mask i are runs[offsets[i]:offsets[i + 1]].
+        offsets: [m + 1] int64, from 0. Where the last is above the capacity, `runs` holds nothing of use.
+    """
+
+    size_hw: tuple[int, int]
+    runs: _Runs
+    offsets: _Offsets
+
+    def rles(self, *, compressed: bool = True) -> list[Rle]:
+        """An Rle of each mask, in host memory; waits for arrays on CUDA.
+
+        Raises:
+            ValueError: "[RunLengths] runs must have room for 640 runs, got 400; encode again into more".
+        """
+        runs, offsets = (_on_host(name, getattr(self, name)) for name in ("runs", "offsets"))
+        if offsets[-1] > len(runs):
+            raise ValueError(
+                f"[RunLengths] runs must have room for {offsets[-1]} runs, got {len(runs)}; "
+                "encode again into more"
+            )
+        return _rles(self.size_hw, runs, offsets, compressed)
+
+
+def rle_encode(
+    masks: Array,
+    count: int | None = None,
+    *,
+    compressed: bool = True,
+    out: RunLengths | None = None,
+    workspace: Array | None = None,
+    stream: object = None,
+) -> Any:
     """Masks as COCO's run lengths, byte for byte those of pycocotools.
 
     Args:
@@ -38,57 +79,86 @@ def rle_encode(masks: Array, count: int | None = None, *, compressed: bool = Tru
             [H, W] or [b, H, W] int32 in [0, count], which are read once for all masks.
         count: number of ids; row i belongs to id i + 1.
         compressed: False for `counts` as a list of ints in place of COCO's text.
+        out: RunLengths of the masks' size, of contiguous arrays and any capacity; written and returned.
+        workspace: [bytes] uint8 on CUDA, for what the op keeps meanwhile; taken from the stream's pool where
+            None. One that is too small is an error that says how much is needed.
+        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
+            the arrays name, else the legacy default stream.
     Returns:
-        An Rle of one mask [H, W], a list of them otherwise; of a batch of ids a list of lists.
+        An Rle of one mask [H, W], a list of them otherwise; of a batch of ids a list of lists. With `out`,
+        and on CUDA, RunLengths of all masks in turn, whose `rles()` copies them to the host; new ones have
+        room for 4 W + 64 runs of each mask, where a convex one has 2 W + 1 at most.
     Raises:
         TypeError: "[rle_encode] masks must be bool, or int32 with count, got uint8".
         ValueError: "[rle_encode] masks must be [H, W] or [m, H, W], got shape (3,)".
         ValueError: "[rle_encode] ids must be in [0, 2], got 3".
     Of the text: each run from the fourth on less the one two before, in groups of five bits, lowest first.
+    On CUDA, where values are not checked, pixels of other ids are left out.
     """
-    view = _arrays.host_view(_OP, "masks", masks)
+    view = _masks(masks, np.bool_ if count is None else np.int32)
+    if count is not None:
+        count = _checks.integer(_OP, "count", count, 0)
+    place = _place.place(_OP, stream, workspace, masks=view)
+    flat = (math.prod(view.shape[:-2]), *view.shape[-2:])
+    data = _checks.native(_OP, "masks", view, *flat)
+    items = flat[0] * (1 if count is None else count)
+
+    def encode(runs: _Runs, offsets: _Offsets) -> None:
+        native_runs = _checks.native(_OP, "out.runs", runs, -1)
+        native_offsets = _checks.native(_OP, "out.offsets", offsets, items + 1)
+        if count is None:
+            _C.rle_encode(data, native_runs, native_offsets, place.context)
+        else:
+            _C.rle_encode_ids(data, count, native_runs, native_offsets, place.context)
+
+    if out is not None or place is not HOST:
+        lengths = _outputs(out, flat, items, place)
+        if out is not None:
+            _checks.disjoint(_OP, lengths.runs, view)
+            _checks.disjoint(_OP, lengths.offsets, view, lengths.runs)
+        encode(lengths.runs, lengths.offsets)
+        return lengths if out is None else out
+    rles = _rles(flat[1:], *_find_runs(encode, flat, items), compressed)
+    if count is None:
+        return rles if view.ndim == 3 else rles[0]
+    return rles if view.ndim == 2 else [rles[i * count : (i + 1) * count] for i in range(flat[0])]
+
+
+def _masks(masks: Array, dtype: type[Any]) -> npt.NDArray[Any]:
+    view: Any = _arrays.view(_OP, "masks", masks)
     if view.ndim not in (2, 3):
         raise ValueError(f"[{_OP}] masks must be [H, W] or [m, H, W], got shape {view.shape}")
-    if view.dtype != (np.bool_ if count is None else np.int32):
+    if view.dtype != dtype:
         raise TypeError(f"[{_OP}] masks must be bool, or int32 with count, got {view.dtype}")
     if math.prod(view.shape[-2:]) >= 2**31 - 1:
         raise ValueError(f"[{_OP}] masks must be below 2^31 - 1 pixels, got shape {view.shape}")
-    stacked = view if view.ndim == 3 else view[None]
-    if count is None:
-        rles = _encode_masks(stacked, compressed)
-        return rles if view.ndim == 3 else rles[0]
-    count = _checks.integer(_OP, "count", count, 0)
-    rles = _encode_ids(stacked, count, compressed)
-    if view.ndim == 2:
-        return rles
-    return [rles[i * count : (i + 1) * count] for i in range(len(view))]
+    return view  # type: ignore[no-any-return]
 
 
-def _encode_masks(masks: npt.NDArray[Any], compressed: bool) -> list[Rle]:
-    data = np.ascontiguousarray(masks).view(np.uint8)
-
-    def encode(runs: _Runs, offsets: _Offsets) -> None:
-        _C.rle_encode(data, runs, offsets, _checks.CPU)
-
-    return _rles(masks.shape, *_find_runs(encode, masks.shape, len(masks)), compressed)
-
-
-def _encode_ids(ids: npt.NDArray[Any], count: int, compressed: bool) -> list[Rle]:
-    data = np.ascontiguousarray(ids)
-
-    def encode(runs: _Runs, offsets: _Offsets) -> None:
-        _C.rle_encode_ids(data, count, runs, offsets, _checks.CPU)
-
-    return _rles(ids.shape, *_find_runs(encode, ids.shape, len(ids) * count), compressed)
+def _outputs(out: RunLengths | None, flat: tuple[int, int, int], items: int, place: Place) -> RunLengths:
+    """The arrays to write: the caller's where given."""
+    size_hw = flat[1:]
+    given = _checks.record(_OP, out, RunLengths)
+    if given and tuple(given["size_hw"]) != size_hw:
+        raise ValueError(f"[{_OP}] out.size_hw must be {size_hw}, got {given['size_hw']}")
+    capacity = _arrays.view(_OP, "out.runs", given["runs"]).size if given else _guess(flat, items)
+    return RunLengths(
+        size_hw,
+        _checks.output(_OP, "out.runs", given.get("runs"), np.uint32, (capacity,), place),
+        _checks.output(_OP, "out.offsets", given.get("offsets"), np.int64, (items + 1,), place),
+    )
 
 
-def _find_runs(
-    encode: Callable[[_Runs, _Offsets], None], shape: tuple[int, ...], items: int
-) -> tuple[_Runs, _Offsets]:
+def _guess(flat: tuple[int, int, int], items: int) -> int:
+    """Room for runs: a convex region has two in each column that it meets."""
+    _, height, width = flat
+    return items * min(height * width + 1, 4 * width + 64)
+
+
+def _find_runs(encode: _Encode, flat: tuple[int, int, int], items: int) -> tuple[_Runs, _Offsets]:
     """Runs and where those of each item begin; a second call where the first guess of their number fails."""
     offsets = np.empty(items + 1, np.int64)
-    # A convex region has two runs in each column that it meets.
-    runs = np.empty(items * min(math.prod(shape[1:]) + 1, 4 * shape[2] + 64), np.uint32)
+    runs = np.empty(_guess(flat, items), np.uint32)
     encode(runs, offsets)
     if offsets[-1] > len(runs):
         runs = np.empty(offsets[-1], np.uint32)
@@ -96,10 +166,15 @@ def _find_runs(
     return runs, offsets
 
 
-def _rles(shape: tuple[int, ...], runs: _Runs, offsets: _Offsets, compressed: bool) -> list[Rle]:
+def _on_host(name: str, array: object) -> npt.NDArray[Any]:
+    view = _arrays.view("RunLengths", name, array)
+    return view.numpy() if isinstance(view, DeviceArray) else view
+
+
+def _rles(size_hw: tuple[int, int], runs: _Runs, offsets: _Offsets, compressed: bool) -> list[Rle]:
     bounds = offsets.tolist()
     items = (runs[begin:end] for begin, end in pairwise(bounds))
     return [
-        {"size": list(shape[1:]), "counts": _C.rle_write_text(item) if compressed else item.tolist()}
+        {"size": list(size_hw), "counts": _C.rle_write_text(item) if compressed else item.tolist()}
         for item in items
     ]

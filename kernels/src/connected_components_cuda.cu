@@ -2,7 +2,7 @@
 // Hawick, "A New Algorithm for Parallel Connected-Component Labelling on GPUs" (2018). Pixels of a run within
 // a warp start joined; then each pixel joins those neighbours that nobody else joins for it; then every pixel
 // looks up its root. Kept roots are numbered in scan order by counts of blocks and their running sum.
-#include "launch.cuh"
+#include "block_scan.cuh"
 #include "patchcut/connected_components.h"
 
 namespace patchcut {
@@ -140,33 +140,6 @@ __global__ void __launch_bounds__(kThreads) count_kernel(Map map, int min_area, 
   const Forest forest = memory.of_item(map);
   const int kept = __syncthreads_count(is_kept_root(map, forest, pixel_of_thread(), min_area));
   if (threadIdx.x == 0) forest.counts[blockIdx.x] = kept;
-}
-
-struct ScanShared {
-  int of_warps[kWarp];
-};
-
-// The sum of the values of all threads before, and of all in *total. Always called by the whole block.
-template <int threads>
-__device__ int sum_before(int value, int* total) {
-  auto& shared = shared_memory<ScanShared>();
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int warp = static_cast<int>(threadIdx.x) / kWarp;
-  int sum = value;
-  for (int step = 1; step < kWarp; step *= 2) {
-    const int before = __shfl_up_sync(kAllLanes, sum, step);
-    if (lane >= step) sum += before;
-  }
-  __syncthreads();  // the memory may still be read by a call before
-  if (lane == kWarp - 1) shared.of_warps[warp] = sum;
-  __syncthreads();
-  int before_warp = 0;
-  *total = 0;
-  for (int w = 0; w < threads / kWarp; ++w) {
-    if (w < warp) before_warp += shared.of_warps[w];
-    *total += shared.of_warps[w];
-  }
-  return before_warp + sum - value;
 }
 
 // One block for each item: counts of its blocks become how many come before; the total is the item's count.

@@ -1,6 +1,7 @@
 #include "patchcut/rle_encode.h"
 
 #include "c_face.h"
+#include "cuda_queue.h"
 
 namespace patchcut {
 namespace {
@@ -27,7 +28,11 @@ patchcut_status patchcut_rle_encode(const uint8_t* masks, int64_t batch, int64_t
   using namespace patchcut;
   return guard([&] {
     check(masks, "masks", batch, height, width, batch, capacity, runs, offsets);
-    if (on_cuda(kOp, context)) throw_without_cuda(kOp);
+    if (on_cuda(kOp, context)) {
+      return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
+        rle_encode_cuda(masks, batch, height, width, {capacity, runs, offsets}, queue);
+      });
+    }
     offsets[0] = 0;
     rle_encode_cpu(masks, batch, height, width, {capacity, runs, offsets});
   });
@@ -40,7 +45,11 @@ patchcut_status patchcut_rle_encode_ids(const int32_t* ids, int64_t batch, int64
   return guard([&] {
     require_sizes(kOp, {batch, count});
     check(ids, "ids", batch, height, width, batch * count, capacity, runs, offsets);
-    if (on_cuda(kOp, context)) throw_without_cuda(kOp);
+    if (on_cuda(kOp, context)) {
+      return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
+        rle_encode_ids_cuda(ids, batch, height, width, count, {capacity, runs, offsets}, queue);
+      });
+    }
     offsets[0] = 0;
     for (int64_t b = 0; b < batch; ++b) {
       rle_encode_ids_cpu(ids + b * height * width, height, width, count,

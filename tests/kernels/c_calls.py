@@ -316,8 +316,9 @@ def relabel() -> Call:
 def rle_decode() -> Call:
     runs = {"runs": np.array([20, 3, 17], np.uint32), "offsets": np.array([0, 1, 3])}
     return Call(
-        {**runs, **MAP_SIZES, "masks": empty(2, 4, 5, dtype=np.uint8)},
+        {**runs, **MAP_SIZES, "capacity": 3, "masks": empty(2, 4, 5, dtype=np.uint8)},
         bad={
+            "capacity": [2],
             "height": [5],
             "width": [4],
             "offsets": [np.array(offsets) for offsets in ([0, 3, 1], [-1, 1, 3], [0, -1, 3])],

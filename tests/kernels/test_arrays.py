@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -122,16 +123,18 @@ class Case:
 
     Args:
         record: what the outputs are fields of, given as `out`; None where each has a name of its own.
+        gather: the op's arguments of the inputs, where those are not arguments themselves.
     """
 
     inputs: dict[str, np.ndarray]
     outputs: dict[str, np.ndarray]
     settings: dict[str, Any] = field(default_factory=dict)
-    record: type[Any] | None = None
+    record: Callable[..., Any] | None = None
+    gather: Callable[..., dict[str, Any]] = dict
 
     def call(self, op: Callable[..., Any], inputs: dict[str, Any], outputs: dict[str, Any]) -> Any:
         given = outputs if self.record is None else {"out": self.record(**outputs)}
-        result = op(**inputs, **given, **self.settings)
+        result = op(**self.gather(**inputs), **given, **self.settings)
         if "out" in given:
             parts = result if isinstance(result, tuple) else []
             assert any(part is given["out"] for part in (result, *parts))
@@ -245,8 +248,17 @@ def make_cases() -> dict[str, Case]:
         "relabel": Case(
             {"labels": labels, "table": np.array([4, 0, 9], np.int32)}, {"out": np.empty_like(labels)}
         ),
-        "rle_decode": Case({}, {"out": np.empty((9, 11), np.bool_)}, {"rles": pk.rle_encode(labels == 1)}),
-        "rle_encode": Case({"masks": labels == 1}, {}),
+        "rle_decode": Case(
+            {"runs": np.array([5, 4, 81, 9], np.uint32), "offsets": np.array([0, 4])},
+            {"out": np.empty((1, 9, 11), np.bool_)},
+            gather=lambda runs, offsets: {"rles": pk.RunLengths((9, 11), runs, offsets)},
+        ),
+        "rle_encode": Case(
+            {"masks": labels == 1},
+            {"runs": np.empty(100, np.uint32), "offsets": np.empty(2, np.int64)},
+            {},
+            partial(pk.RunLengths, (9, 11)),
+        ),
         "upsample_argmax": Case(
             {"assignment": assignment},
             {"out": np.empty((9, 11), np.int32), "confidence": np.empty((9, 11), np.float32)},
@@ -262,8 +274,6 @@ ON_THE_CPU_ALONE = {
     "correlation_cluster",
     "guided_refine",
     "ncut",
-    "rle_decode",
-    "rle_encode",
 }
 
 

@@ -213,6 +213,7 @@ class Chain:
         self.labels, self.confidence = empty(size_hw, np.int32), empty(size_hw)
         self.ids, self.count = empty(size_hw, np.int32), empty((), np.int32)
         self.stats = pk.RegionStats(empty(99, np.int64), empty((99, 4)), empty(99), empty(99, np.int32))
+        self.lengths = pk.RunLengths(size_hw, empty(99 * 400, np.uint32), empty(100, np.int64))
         self.workspaces: dict[str, cuda.DeviceArray] = {}
 
     def run(self) -> None:
@@ -225,6 +226,7 @@ class Chain:
         self._call("components", pk.connected_components, self.labels, min_area=3, **maps)
         maps = {"label_map": self.labels, "confidence": self.confidence}
         self._call("stats", pk.region_stats, self.ids, 99, out=self.stats, **maps)
+        self._call("rle", pk.rle_encode, self.ids, 99, out=self.lengths)
 
     def _call(self, name: str, op: Any, *inputs: Any, **options: Any) -> None:
         """Takes the op's workspace where it has none yet: not in a capture."""
@@ -235,7 +237,8 @@ class Chain:
 
     def results(self) -> list[np.ndarray]:
         arrays = [self.edges, self.assignment, self.labels, self.confidence, self.ids, self.count]
-        return [array.numpy() for array in (*arrays, *vars(self.stats).values())]
+        arrays += [*vars(self.stats).values(), self.lengths.runs, self.lengths.offsets]
+        return [array.numpy() for array in arrays]
 
 
 def send(chain: Chain, features: np.ndarray) -> None:

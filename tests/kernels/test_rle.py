@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
 import patchcut_kernels as pk
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from patchcut_kernels import reference
+
+from .conftest import ops_on_cuda
 
 
 def blobs(rng: np.random.Generator, count: int, size_hw: tuple[int, int]) -> np.ndarray:
@@ -19,24 +22,65 @@ def blobs(rng: np.random.Generator, count: int, size_hw: tuple[int, int]) -> np.
     return np.kron(coarse, np.ones((1, 30, 30), bool))[:, :height, :width]
 
 
-# Steps are 64 bytes of a row, words 64 rows of a column, groups 16 masks.
+def encode(ops, masks: np.ndarray, count: int | None = None, *, compressed: bool = True) -> list:
+    """Rles as `pk.rle_encode` gives them on the CPU, in one flat list."""
+    stacked = masks if masks.ndim == 3 else masks[None]
+    if ops.place != "cuda":
+        rles = ops.rle_encode(stacked, count, compressed=compressed)
+        return rles if count is None else [rle for item in rles for rle in item]
+    lengths = ops.rle_encode(stacked, count)
+    if lengths.offsets[-1] > len(lengths.runs):
+        with pytest.raises(ValueError, match=rf"^\[RunLengths\] .* for {lengths.offsets[-1]} runs, got"):
+            lengths.rles()
+        lengths = ops.rle_encode(
+            stacked, count, out=room(lengths.size_hw, len(lengths.offsets) - 1, lengths.offsets[-1])
+        )
+    return lengths.rles(compressed=compressed)
+
+
+def room(size_hw: tuple[int, int], items: int, capacity: int) -> pk.RunLengths:
+    return pk.RunLengths(size_hw, np.zeros(capacity, np.uint32), np.empty(items + 1, np.int64))
+
+
+def run_lengths(size_hw: tuple[int, int], counts: list[list[int]]) -> pk.RunLengths:
+    runs = np.array([run for item in counts for run in item], np.uint32)
+    return pk.RunLengths(size_hw, runs, np.cumsum([0, *map(len, counts)], dtype=np.int64))
+
+
+# Steps are 64 bytes of a row, words 64 rows of a column, 32 on CUDA, groups 16 masks.
 SIZES = [(0, 0), (0, 3), (3, 0), (1, 1), (1, 70), (70, 1), (5, 7), (63, 64), (64, 65), (65, 63), (129, 127)]
 
 
 @pytest.mark.parametrize("size_hw", SIZES)
 @pytest.mark.parametrize("density", [0.0, 0.02, 0.5, 1.0])
-def test_matches_reference(rng, size_hw, density):
+def test_matches_reference(device_ops, rng, size_hw, density):
     masks = rng.random((3, *size_hw)) < density
-    rles = pk.rle_encode(masks)
+    rles = encode(device_ops, masks)
     assert rles == [reference.rle_encode(mask) for mask in masks]
-    assert pk.rle_encode(masks[1]) == rles[1]
-    assert [rle["counts"] for rle in pk.rle_encode(masks, compressed=False)] == [
-        reference.run_lengths(mask) for mask in masks
-    ]
+    assert encode(device_ops, masks[1]) == [rles[1]]
+    counts = [reference.run_lengths(mask) for mask in masks]
+    assert [rle["counts"] for rle in encode(device_ops, masks, compressed=False)] == counts
     for rle, mask in zip(rles, masks, strict=True):
         np.testing.assert_array_equal(reference.rle_decode(rle), mask)
-        np.testing.assert_array_equal(pk.rle_decode(rle), mask)
+    np.testing.assert_array_equal(device_ops.rle_decode(run_lengths(size_hw, counts)), masks)
+
+
+def test_lists_and_single_masks(rng):
+    masks = blobs(rng, 3, (50, 70))
+    rles = pk.rle_encode(masks)
+    assert pk.rle_encode(masks[1]) == rles[1]
+    np.testing.assert_array_equal(pk.rle_decode(rles[1]), masks[1])
     np.testing.assert_array_equal(pk.rle_decode(rles), masks)
+
+
+def test_run_lengths_go_out_and_back_in(device_ops, rng):
+    masks = blobs(rng, 5, (130, 170))
+    out = room((130, 170), 5, 9000)
+    assert device_ops.rle_encode(masks, out=out) is out
+    assert out.rles() == pk.rle_encode(masks)
+    decoded = np.ones_like(masks)
+    assert device_ops.rle_decode(out, out=decoded) is decoded
+    np.testing.assert_array_equal(decoded, masks)
 
 
 def test_bytes_are_those_of_pycocotools(rng):
@@ -51,24 +95,49 @@ def test_bytes_are_those_of_pycocotools(rng):
         np.testing.assert_array_equal(pk.rle_decode(theirs), masks)
 
 
-def test_ids_are_read_once_for_all_masks(rng):
+def test_ids_are_read_once_for_all_masks(device_ops, rng):
     ids = np.kron(rng.integers(0, 6, (7, 9)), np.ones((21, 17), int)).astype(np.int32)
     ids[ids == 4] = 0
     wanted = pk.rle_encode(ids[None] == np.arange(1, 6)[:, None, None])
-    assert pk.rle_encode(ids, 5) == wanted
-    assert pk.rle_encode(ids, 7) == wanted + pk.rle_encode(np.zeros((2, *ids.shape), bool))
-    assert pk.rle_encode(np.stack([ids, ids[::-1]]), 5) == [wanted, pk.rle_encode(ids[::-1], 5)]
-    assert pk.rle_encode(np.zeros_like(ids), 0) == []
-    assert pk.rle_encode(np.zeros((0, 3, 4), np.int32), 2) == []
+    assert encode(device_ops, ids, 5) == wanted
+    assert encode(device_ops, ids, 7) == wanted + pk.rle_encode(np.zeros((2, *ids.shape), bool))
+    flipped = encode(device_ops, np.ascontiguousarray(ids[::-1]), 5)
+    assert encode(device_ops, np.stack([ids, ids[::-1]]), 5) == wanted + flipped
+    assert pk.rle_encode(np.stack([ids, ids[::-1]]), 5) == [wanted, flipped]
+    assert encode(device_ops, np.zeros_like(ids), 0) == []
+    assert encode(device_ops, np.zeros((0, 3, 4), np.int32), 2) == []
 
 
-def test_more_runs_than_guessed():
+def test_more_runs_than_guessed(device_ops):
     """A chessboard has a run for each pixel."""
     board = np.indices((150, 4)).sum(0) % 2 == 1
-    rle = pk.rle_encode(board, compressed=False)
-    assert len(rle["counts"]) > 4 * 4 + 64
-    assert rle["counts"] == reference.run_lengths(board)
-    assert pk.rle_encode(board.astype(np.int32), 1, compressed=False) == [rle]
+    rles = encode(device_ops, board, compressed=False)
+    assert len(rles[0]["counts"]) > 4 * 4 + 64
+    assert rles[0]["counts"] == reference.run_lengths(board)
+    assert encode(device_ops, board.astype(np.int32), 1, compressed=False) == rles
+
+
+def test_more_counts_than_are_kept(device_ops, rng):
+    """On CUDA 2^20 counts of ids and columns are kept, and more columns are counted together."""
+    ids = rng.integers(0, 300, (2, 4000)).astype(np.int32)
+    rles = encode(device_ops, ids, 299, compressed=False)
+    assert [rle["counts"] for rle in rles] == [reference.run_lengths(ids == i) for i in range(1, 300)]
+
+
+def test_values_that_cuda_does_not_check():
+    ops = ops_on_cuda()
+    ids = np.array([[0, 1, 9], [-1, 2, -(2**31)]], np.int32)
+    assert encode(ops, ids, 2) == pk.rle_encode(np.stack([ids == 1, ids == 2]))
+    runs = np.array([2, 3, 0, 2**32 - 1, 2**32 - 1, 1, 4, 1], np.uint32)
+    offsets = np.array([0, 2, 5, 7, 100, -5])
+    masks = ops.rle_decode(pk.RunLengths((2, 3), runs, offsets))
+    assert masks.transpose(0, 2, 1).reshape(5, 6).astype(int).tolist() == [
+        [0, 0, 1, 1, 1, 0],
+        [1, 1, 1, 1, 1, 1],
+        [0, 1, 1, 1, 1, 0],
+        [0, 0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0],
+    ]
 
 
 def test_threads_do_not_change_a_bit(rng, for_thread_counts):
@@ -80,13 +149,13 @@ def test_threads_do_not_change_a_bit(rng, for_thread_counts):
     for_thread_counts(lambda: pk.rle_decode(rles))
 
 
-def test_strides_out_and_bytes_that_are_not_one(rng):
+def test_strides_out_and_bytes_that_are_not_one(device_ops, rng):
     masks = blobs(rng, 3, (90, 110))
     wanted = pk.rle_encode(masks)
     assert pk.rle_encode(np.asfortranarray(masks)) == wanted
     assert pk.rle_encode(np.repeat(masks, 2, axis=2)[:, :, ::2]) == wanted
     loud = (masks * rng.integers(1, 256, masks.shape)).astype(np.uint8).view(np.bool_)
-    assert pk.rle_encode(loud) == wanted
+    assert encode(device_ops, loud) == wanted
     out = np.empty_like(masks)
     assert pk.rle_decode(wanted, out=out) is out
     np.testing.assert_array_equal(out, masks)
@@ -101,29 +170,30 @@ def test_text_as_json_gives_it(rng):
 @pytest.mark.parametrize(
     "counts", [[3, 1, 4, 1, 3], [3, 0, 0, 1, 4, 1, 3], [3, 1, 4, 1, 3, 0, 0], [0, 0, 3, 1, 2, 0, 2, 1, 3]]
 )
-def test_runs_of_zero_may_be_anywhere(counts):
-    mask = pk.rle_decode({"size": [4, 3], "counts": counts})
+def test_runs_of_zero_may_be_anywhere(device_ops, counts):
+    (mask,) = device_ops.rle_decode(run_lengths((4, 3), [counts]))
     np.testing.assert_array_equal(np.flatnonzero(mask.T), [3, 8])
     text = reference.rle_text(counts)
     np.testing.assert_array_equal(pk.rle_decode({"size": [4, 3], "counts": text}), mask)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     size_hw=st.tuples(st.integers(0, 80), st.integers(0, 80)),
     count=st.integers(0, 20),
     density=st.sampled_from([0.01, 0.5, 0.99]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_any_masks(size_hw, count, density, seed):
+def test_any_masks(device_ops, size_hw, count, density, seed):
     rng = np.random.default_rng(seed)
     masks = rng.random((count, *size_hw)) < density
-    rles = pk.rle_encode(masks)
-    assert rles == [reference.rle_encode(mask) for mask in masks]
-    decoded = pk.rle_decode(rles)
-    assert np.array_equal(decoded, masks) or count == 0
+    rles = encode(device_ops, masks, compressed=False)
+    counts = [rle["counts"] for rle in rles]
+    assert counts == [reference.run_lengths(mask) for mask in masks]
+    assert encode(device_ops, masks) == [reference.rle_encode(mask) for mask in masks]
+    np.testing.assert_array_equal(device_ops.rle_decode(run_lengths(size_hw, counts)), masks)
     ids = (masks.any(0) * rng.integers(0, 4, size_hw)).astype(np.int32)
-    assert pk.rle_encode(ids, 3) == pk.rle_encode(ids[None] == np.arange(1, 4)[:, None, None])
+    assert encode(device_ops, ids, 3) == pk.rle_encode(ids[None] == np.arange(1, 4)[:, None, None])
 
 
 @settings(max_examples=300, deadline=None)
@@ -220,3 +290,38 @@ def test_decode_errors(rles, error, message):
 def test_decode_refuses_an_out_of_another_kind(out, error, message):
     with pytest.raises(error, match=r"^\[rle_decode\] " + message):
         pk.rle_decode(pk.rle_encode(MASK), out=out)
+
+
+@pytest.mark.parametrize(
+    ("out", "error", "message"),
+    [
+        ([], TypeError, "out must be RunLengths, got list"),
+        (room((4, 3), 1, 5), ValueError, r"out.size_hw must be \(3, 4\), got \(4, 3\)"),
+        (room((3, 4), 2, 5), ValueError, r"out.offsets must have shape \(2,\), got \(3,\)"),
+        (pk.RunLengths((3, 4), MASK, IDS), ValueError, r"out.runs must have shape \(12,\), got \(3, 4\)"),
+        (pk.RunLengths((3, 4), IDS[0], IDS[0]), TypeError, "out.runs must be uint32, got int32"),
+    ],
+)
+def test_encode_refuses_an_out_of_another_kind(out, error, message):
+    with pytest.raises(error, match=r"^\[rle_encode\] " + message):
+        pk.rle_encode(MASK, out=out)
+
+
+LENGTHS = run_lengths((3, 4), [[0, 12]])
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"size_hw": (3, -4)}, ValueError, r"size_hw\[1\] must be 0 to "),
+        ({"runs": [0, 12]}, TypeError, "runs must be an array, got list"),
+        ({"runs": IDS[0]}, TypeError, "runs must be uint32, got int32"),
+        ({"offsets": np.empty(0, np.int64)}, ValueError, r"offsets must be \[m \+ 1\], got shape \(0,\)"),
+        ({"offsets": np.array([0, 3])}, ValueError, "offsets must be 0 to 2, the capacity, and never fall"),
+        ({"offsets": np.array([2, 0])}, ValueError, "offsets must be 0 to 2, the capacity, and never fall"),
+        ({"offsets": np.array([0, 1])}, ValueError, "counts of item 0 must sum to 12 pixels, got 0"),
+    ],
+)
+def test_decode_refuses_bad_run_lengths(changed, error, message):
+    with pytest.raises(error, match=r"^\[rle_decode\] " + message):
+        pk.rle_decode(dataclasses.replace(LENGTHS, **changed))

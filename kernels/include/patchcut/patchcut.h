@@ -347,18 +347,17 @@ PATCHCUT_API patchcut_status patchcut_rle_encode(const uint8_t* masks, int64_t b
                                                  int64_t* offsets, const patchcut_context* context);
 
 /* The same for the pixels of each id from 1 to count, in one pass; ids [batch, height, width] in [0, count];
- * offsets [batch * count + 1]. */
+ * offsets [batch * count + 1]. On CUDA, pixels of other ids are left out. */
 PATCHCUT_API patchcut_status patchcut_rle_encode_ids(const int32_t* ids, int64_t batch, int64_t height,
                                                      int64_t width, int64_t count, int64_t capacity,
                                                      uint32_t* runs, int64_t* offsets,
                                                      const patchcut_context* context);
 
-/* runs, offsets as above, the runs of an item summing to height * width; masks [batch, height, width], 0
- * or 1.
- */
+/* runs [capacity], offsets [batch + 1], as above, the runs of an item summing to height * width; masks
+ * [batch, height, width], 0 or 1. On CUDA, pixels behind the last run of an item are 0. */
 PATCHCUT_API patchcut_status patchcut_rle_decode(const uint32_t* runs, const int64_t* offsets, int64_t batch,
-                                                 int64_t height, int64_t width, uint8_t* masks,
-                                                 const patchcut_context* context);
+                                                 int64_t height, int64_t width, int64_t capacity,
+                                                 uint8_t* masks, const patchcut_context* context);
 
 /* COCO's text of the runs of one item, all in host memory; text has room for 7 letters a run and gets no 0 at
  * its end; length is what was written. */
