@@ -52,8 +52,8 @@ void region_stats(const Input<int32_t, 3>& ids, const std::optional<Input<int32_
 const uint8_t* as_bytes(const bool* values) { return reinterpret_cast<const uint8_t*>(values); }
 uint8_t* as_bytes(bool* values) { return reinterpret_cast<uint8_t*>(values); }
 
-void rle_encode(const Input<bool, 3>& masks, const Array<uint32_t, 1>& runs,
-                const Array<int64_t, 1>& offsets, const patchcut_context& context) {
+void rle_encode(const Input<bool, 3>& masks, const Array<uint32_t, 1>& runs, const Array<int64_t, 1>& offsets,
+                const patchcut_context& context) {
   run([&] {
     return patchcut_rle_encode(as_bytes(masks.data()), extent(masks, 0), extent(masks, 1), extent(masks, 2),
                                extent(runs, 0), runs.data(), offsets.data(), &context);
@@ -68,8 +68,8 @@ void rle_encode_ids(const Input<int32_t, 3>& ids, int64_t count, const Array<uin
   });
 }
 
-void rle_decode(const Input<uint32_t, 1>& runs, const Input<int64_t, 1>& offsets,
-                const Array<bool, 3>& masks, const patchcut_context& context) {
+void rle_decode(const Input<uint32_t, 1>& runs, const Input<int64_t, 1>& offsets, const Array<bool, 3>& masks,
+                const patchcut_context& context) {
   run([&] {
     return patchcut_rle_decode(runs.data(), offsets.data(), extent(masks, 0), extent(masks, 1),
                                extent(masks, 2), extent(runs, 0), as_bytes(masks.data()), &context);

@@ -29,8 +29,8 @@ patchcut_status patchcut_rle_decode(const uint32_t* runs, const int64_t* offsets
         rle_decode_cuda(runs, offsets, batch, height, width, capacity, masks, queue);
       });
     }
-    require(std::is_sorted(offsets, offsets + batch + 1) && offsets[0] >= 0 && offsets[batch] <= capacity, kOp,
-            "offsets must be 0 to " + std::to_string(capacity) + ", the capacity, and never fall");
+    require(std::is_sorted(offsets, offsets + batch + 1) && offsets[0] >= 0 && offsets[batch] <= capacity,
+            kOp, "offsets must be 0 to " + std::to_string(capacity) + ", the capacity, and never fall");
     rle_decode_cpu(runs, offsets, batch, height, width, masks);
   });
 }
