@@ -8,6 +8,7 @@ set(patchcut_cuda_sources
   src/affinity_cuda.cu
   src/assign_cuda.cu
   src/connected_components_cuda.cu
+  src/correlation_cluster_cuda.cu
   src/cuda_queue.cpp
   src/gcn_forward_cuda.cu
   src/gnn_fit_cuda.cu

@@ -1,6 +1,7 @@
 #include "patchcut/correlation_cluster.h"
 
 #include "c_face.h"
+#include "cuda_queue.h"
 #include "half_rows.h"
 
 namespace patchcut {
@@ -33,7 +34,11 @@ patchcut_status patchcut_correlation_cluster(const void* affinity, int32_t dtype
     require_array(kOp, "counts", counts, batch);
     require_array(kOp, "objectives", objectives, batch);
     const CorrelationClusterParams settings = checked(params);
-    if (on_cuda(kOp, context)) throw_without_cuda(kOp);
+    if (on_cuda(kOp, context)) {
+      return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
+        correlation_cluster_cuda(affinity, dtype, batch, n, settings, labels, counts, objectives, queue);
+      });
+    }
     for (int64_t b = 0; b < batch; ++b) {
       const FloatRows item(affinity, dtype, b * n * n, n * n);
       correlation_cluster_cpu(item.data(), n, settings, labels + b * n, counts + b, objectives + b);

@@ -271,7 +271,6 @@ OPS = tuple(make_cases())
 ON_THE_CPU_ALONE = {
     "bipartition",
     "bilateral_solver",
-    "correlation_cluster",
     "guided_refine",
     "ncut",
 }

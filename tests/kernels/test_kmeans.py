@@ -236,6 +236,18 @@ def test_batch_out_strides_and_read_only(ops, rng):
     assert ops.kmeans(batch[:0], 4).labels.shape == (0, 60)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
+def test_what_is_not_finite_ends_on_cuda_too(rng, bad):
+    """Values are not checked there."""
+    if not pk.cuda.is_available():
+        pytest.skip(pk.cuda.why_unavailable())
+    points = blobs(rng, 40, 5, 3)
+    points[7, 2] = bad
+    got = pk.kmeans(pk.cuda.to_device(points), 1, restarts=2, iterations=3)
+    assert not np.isfinite(got.inertia.numpy())
+    assert not got.labels.numpy().any()
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     n=st.integers(1, 90),
