@@ -171,6 +171,19 @@ def for_thread_counts() -> Iterator[Callable[[Callable[[], np.ndarray]], None]]:
     pk.set_threads(before)
 
 
+@pytest.fixture(scope="session")
+def real_features() -> np.ndarray:
+    """[256, 384] float32, the embedded backbone's features of the sample photo."""
+    pytest.importorskip("onnxruntime")
+    from patchcut.bundle import EMBEDDED
+
+    from bench import subjects
+
+    if not EMBEDDED.is_file():
+        pytest.skip("there is no embedded bundle here")
+    return subjects.features(EMBEDDED, 224, threads=1)
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(7)
