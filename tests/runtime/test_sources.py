@@ -100,6 +100,8 @@ def test_exif_turns_the_photo(tmp_path: Path) -> None:
     read = read_photo(tmp_path / "x.jpg")
     assert read.shape == (80, 60, 3)
     assert np.abs(read.astype(int) - np.rot90(picture(), -1)).mean() < 5
+    stored = read_photo(tmp_path / "x.jpg", upright=False)
+    assert np.abs(stored.astype(int) - picture()).mean() < 5
 
 
 @pytest.mark.parametrize(

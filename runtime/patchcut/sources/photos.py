@@ -53,11 +53,12 @@ class PhotoSource(Source):
             yield Frame(image, "bgr", name, index)
 
 
-def read_photo(path: Path, name: str | None = None) -> npt.NDArray[np.uint8]:
-    """[H, W, 3] uint8 BGR, upright by its EXIF orientation; grey, alpha and 16 bits are converted.
+def read_photo(path: Path, name: str | None = None, *, upright: bool = True) -> npt.NDArray[np.uint8]:
+    """[H, W, 3] uint8 BGR; grey, alpha and 16 bits are converted.
 
     Args:
         name: what errors call the file; its path by default.
+        upright: turned as its EXIF orientation says; False: as it is stored.
     Raises:
         SourceError: "[name] is cut short: ...; copy or download it again", or whatever else ails it.
     """
@@ -70,7 +71,7 @@ def read_photo(path: Path, name: str | None = None) -> npt.NDArray[np.uint8]:
         raise SourceError(name, "is empty (0 bytes)", _COPY_AGAIN)
     if not is_whole(data):
         raise SourceError(name, "is cut short: its end is missing", _COPY_AGAIN)
-    return _decode(data, name)
+    return _decode(data, name, upright)
 
 
 def is_whole(data: bytes) -> bool:
@@ -106,10 +107,11 @@ def _png_is_whole(data: bytes) -> bool:
     return False
 
 
-def _decode(data: bytes, name: str) -> npt.NDArray[np.uint8]:
+def _decode(data: bytes, name: str, upright: bool) -> npt.NDArray[np.uint8]:
     cv2 = load_cv2()
+    flags = cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        image: npt.NDArray[np.uint8] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        image: npt.NDArray[np.uint8] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise _decoder_error(error, name) from error
     if image is None:
