@@ -19,6 +19,11 @@ app = typer.Typer(
 
 _CACHE = Path("~/.cache/patchcut").expanduser()
 _DINOV2_NAME = "vit_small_patch14_dinov2"
+_DATASETS = (
+    "As published: ecssd, duts, dut-omron, cub, voc07, voc12, coco20k, davis16. Your own folders: "
+    "masks: images/ and masks/ with the same names; classes: the same, masks with a class for each pixel; "
+    "sequences: the same with a folder for each video; boxes: images/ and boxes.json."
+)
 
 SizeOptions = Annotated[
     list[int], typer.Option("--size", help="Side of the input in pixels; give it again for more.")
@@ -160,15 +165,29 @@ def _train(
 
 @app.command("eval")
 def _eval(
-    layout: Annotated[
-        str,
-        typer.Argument(help="masks: images/ and masks/ with the same names; boxes: images/ and boxes.json."),
-    ],
+    layout: Annotated[str, typer.Argument(metavar="DATASET", help=_DATASETS)],
     *,
     root: Annotated[Path, typer.Option(help="Folder of the dataset.")],
+    split: Annotated[
+        str | None,
+        typer.Option(help="Part of the dataset, such as val.", show_default="the one in the papers' tables"),
+    ] = None,
+    names: Annotated[
+        Path | None,
+        typer.Option("--list", help="coco20k: the list of its images.", show_default="searched in --root"),
+    ] = None,
+    difficult: Annotated[
+        bool | None,
+        typer.Option(
+            "--difficult/--no-difficult",
+            help="Count boxes that are marked as difficult as objects.",
+            show_default="counted for voc07 and voc12, left out for boxes",
+        ),
+    ] = None,
     bundle: Annotated[Path | None, typer.Option(help="A .patchcut file.", show_default="embedded")] = None,
     size: SizeOption = None,
     precision: PrecisionOption = "auto",
+    head: Annotated[str, typer.Option(help="auto is the one that the bundle was made with.")] = "auto",
     refine: Annotated[str, typer.Option(help="How borders are moved onto the frame's edges.")] = "none",
     threads: ThreadsOption = None,
     out: Annotated[Path | None, typer.Option(help="JSON lines file for each image's numbers.")] = None,
@@ -178,13 +197,31 @@ def _eval(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Measure a bundle on images with masks (mean foreground IoU) or boxes (CorLoc of the best box)."""
+    """Measure a bundle as the papers do, and say how it was measured.
+
+    Masks: mean foreground IoU, pixel accuracy, max F-beta; videos: region J; boxes: CorLoc of the best box;
+    classes and keypoints, for heads with parts: NMI and ARI. Nothing is downloaded.
+    """
 
     def work() -> int:
+        from patchcut_export.datasets import Choices
         from patchcut_export.measure import EvalRequest, measure
         from patchcut_export.progress import StepBar
 
-        request = EvalRequest(layout, root, bundle, size, precision, refine, threads, out, grid, record)
+        request = EvalRequest(
+            layout,
+            root,
+            bundle,
+            size,
+            precision,
+            refine,
+            threads,
+            out,
+            grid,
+            record,
+            head,
+            Choices(split, names, difficult),
+        )
         with StepBar() as bar:
             report = measure(request, bar)
         print(report.to_json() if json else report.to_text())

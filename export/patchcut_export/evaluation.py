@@ -1,52 +1,94 @@
-"""Accuracy of a segmenter against masks and boxes, as the papers measure it."""
+"""Accuracy of a segmenter against masks, boxes and parts, as the papers measure it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from patchcut import Result, Segmenter
+from patchcut.label_map import Fit, canvas_of
 from patchcut.sources.photos import read_photo
 
-from patchcut_export.datasets import Boxes, Example
-from patchcut_export.errors import DatasetError
-
-Mask = npt.NDArray[np.bool_]
+from patchcut_export.datasets import Example
+from patchcut_export.metrics import (
+    Contingency,
+    Curve,
+    add_contingencies,
+    adjusted_rand_index,
+    box_ious,
+    contingency,
+    f_beta,
+    mask_iou,
+    normalized_mutual_information,
+    precision_recall,
+)
+from patchcut_export.truth import Truth, read_truth
 
 CORLOC_IOU = 0.5
+BETA_SQUARED = 0.3
+# SelfMask's code, which FOUND took over, squares β² = 0.3 once more; their tables were made with it.
+SELFMASK_BETA_SQUARED = 0.3**2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Score:
     """One image's numbers; None is what its example does not tell.
 
     Attributes:
         name: of the image.
+        sequence: the video it is a frame of.
         iou: of the foreground, 1 where both are empty.
         accuracy: share of pixels that are right.
-        hit: whether the best box has an IoU of at least 0.5 with any true one (CorLoc).
+        f_max: F-measure at the image's own best threshold, as SelfMask's code has it.
+        box_iou: of the best box, with the true one that is nearest.
+        hit: whether that is at least 0.5 (CorLoc).
+        f_curve: [255] float64, F-measure at each threshold, β² = 0.3.
+        parts: [k, c] int64, how many pixels or keypoints of each class each column has.
     """
 
     name: str
+    sequence: str | None = None
     iou: float | None = None
     accuracy: float | None = None
+    f_max: float | None = None
+    box_iou: float | None = None
     hit: bool | None = None
+    f_curve: Curve | None = None
+    parts: Contingency | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """What goes into a line of JSON: all but the arrays, which are there for the means over the set."""
+        arrays = ("f_curve", "parts")
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in arrays}
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Means over a dataset.
+    """Numbers of a dataset.
 
     Attributes:
         images: how many.
-        metrics: "mean foreground IoU", "pixel accuracy", "CorLoc", those that were measured.
+        metrics: those of `METRICS` that were measured.
     """
 
     images: int
     metrics: dict[str, float]
+
+
+# What each number is, for the protocol.
+METRICS = {
+    "mean foreground IoU": "mean over the images",
+    "pixel accuracy": "mean over the images",
+    "max F-beta": "beta^2 = 0.3, mean over the images at the best of 255 thresholds for the set (TokenCut)",
+    "max F-beta (SelfMask)": "beta^2 = 0.09, mean of each image's best of 255 thresholds (SelfMask, FOUND)",
+    "CorLoc": "share of images whose best box has an IoU of at least 0.5 with any true one",
+    "region J": "mean over videos of the mean IoU, each without its first and last frame (DAVIS 2016)",
+    "NMI": "of column and class over all foreground pixels, or visible keypoints, of the set",
+    "ARI": "of column and class over all foreground pixels, or visible keypoints, of the set",
+}
 
 
 def evaluate(
@@ -56,77 +98,118 @@ def evaluate(
 
     Args:
         segmenter: made for BGR frames.
-        examples: with masks, boxes or both.
+        examples: with masks, boxes, keypoints.
         advance: called after each image with (done, total).
     Raises:
         SourceError: an image or mask cannot be read.
-        DatasetError: a mask has another size than its image.
+        DatasetError: a mask is not what its kind says.
     """
+    size_hw, fit = segmenter.describe().size_hw, segmenter.spec.backbone.fit
+    refined = segmenter.describe().refine != "none"
     for done, example in enumerate(examples, 1):
-        result = segmenter(read_photo(example.image))
-        yield score(result, example)
+        result = segmenter(read_photo(example.image, upright=example.upright))
+        # Refiners move the label map and no probabilities: what they give is 0 or 1.
+        soft = result.foreground.astype(np.float32) if refined else soft_foreground(result, size_hw, fit)
+        yield score(result, example, soft)
         advance(done, len(examples))
 
 
-def score(result: Result, example: Example) -> Score:
-    """How one result compares with what is known of its image."""
-    iou = accuracy = hit = None
-    if example.mask is not None:
-        expected = read_mask(example, result.label_map.shape)
-        iou = mask_iou(result.foreground, expected)
-        accuracy = float((result.foreground == expected).mean())
+def soft_foreground(result: Result, size_hw: tuple[int, int], fit: Fit) -> npt.NDArray[np.float32]:
+    """[H, W] float32 in [0, 1]: how much the assignment says that a pixel is not background, bilinear.
+
+    Args:
+        result: of one frame.
+        size_hw: of the backbone's image.
+        fit: how the frame lies in it.
+    """
+    frame_hw = result.label_map.shape
+    canvas = canvas_of((frame_hw[0], frame_hw[1]), size_hw, fit)
+    coarse = 1 - result.assignment[:, 0].reshape(result.grid_hw)
+    fine = cv2.resize(coarse, canvas.size_hw[::-1], interpolation=cv2.INTER_LINEAR)
+    (top, left), (height, width) = canvas.corner_yx, frame_hw
+    return np.asarray(fine[top : top + height, left : left + width].clip(0, 1), np.float32)
+
+
+def score(result: Result, example: Example, soft: npt.NDArray[np.float32] | None = None) -> Score:
+    """How one result compares with what is known of its image.
+
+    Args:
+        soft: [H, W] float32 in [0, 1], the map that F-measures cut; None: none are measured.
+    """
+    truth = None if example.mask is None else read_truth(example, result.label_map.shape)
+    found = Score(example.name, example.sequence, parts=_parts(result, example, truth))
+    if truth is not None:
+        found = _with_mask(found, result, truth, soft)
     if example.boxes_xyxy is not None:
-        best = result.boxes[:1]
-        hit = bool((box_ious(best, example.boxes_xyxy) >= CORLOC_IOU).any())
-    return Score(example.name, iou, accuracy, hit)
+        iou = float(box_ious(result.boxes[:1], example.boxes_xyxy).max(initial=0))
+        found = replace(found, box_iou=iou, hit=iou >= CORLOC_IOU)
+    return found
+
+
+def _with_mask(score: Score, result: Result, truth: Truth, soft: npt.NDArray[np.float32] | None) -> Score:
+    known = np.s_[:] if truth.known is None else truth.known
+    found, expected = result.foreground[known], truth.foreground[known]
+    accuracy = float((found == expected).mean()) if found.size else 1.0
+    score = replace(score, iou=mask_iou(found, expected), accuracy=accuracy)
+    if soft is None:
+        return score
+    precision, recall = precision_recall(soft[known], expected)
+    return replace(
+        score,
+        f_curve=f_beta(precision, recall, BETA_SQUARED),
+        f_max=float(f_beta(precision, recall, SELFMASK_BETA_SQUARED).max()),
+    )
+
+
+def _parts(result: Result, example: Example, truth: Truth | None) -> Contingency | None:
+    """Columns against classes or keypoints; None for heads that tell foreground from background only."""
+    if (truth is None or truth.classes is None) and example.keypoints is None:
+        return None
+    if len(result.labels) <= 2:
+        return None
+    if truth is not None and truth.classes is not None:
+        return contingency(result.label_map[truth.foreground], truth.classes[truth.foreground])
+    assert example.keypoints is not None
+    height, width = result.label_map.shape
+    x, y, part = example.keypoints.T
+    return contingency(result.label_map[y.clip(0, height - 1), x.clip(0, width - 1)], part)
 
 
 def summarize(scores: list[Score]) -> Summary:
-    """The means of scores."""
-    columns = {"mean foreground IoU": "iou", "pixel accuracy": "accuracy", "CorLoc": "hit"}
-    rows = [asdict(score) for score in scores]
-    known = {
-        title: [row[field] for row in rows if row[field] is not None] for title, field in columns.items()
+    """The numbers of a dataset from those of its images, the ones that were measured."""
+    metrics = {
+        "mean foreground IoU": _mean([s.iou for s in scores]),
+        "pixel accuracy": _mean([s.accuracy for s in scores]),
+        "max F-beta": _best_mean([s.f_curve for s in scores if s.f_curve is not None]),
+        "max F-beta (SelfMask)": _mean([s.f_max for s in scores]),
+        "CorLoc": _mean([s.hit for s in scores]),
+        "region J": _region_j(scores),
+        **_part_metrics([s.parts for s in scores if s.parts is not None]),
     }
-    return Summary(len(scores), {title: float(np.mean(values)) for title, values in known.items() if values})
+    return Summary(len(scores), {title: value for title, value in metrics.items() if value is not None})
 
 
-def mask_iou(a: Mask, b: Mask) -> float:
-    """Intersection over union of two masks [H, W]; 1 where both are empty."""
-    union = int(np.count_nonzero(a | b))
-    return int(np.count_nonzero(a & b)) / union if union else 1.0
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
-def box_ious(a: Boxes, b: Boxes) -> npt.NDArray[np.float32]:
-    """[m, n] intersection over union of boxes [m, 4] and [n, 4], xyxy, half-open."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=2)
-    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (a, b)]
-    ious: npt.NDArray[np.float32] = shared / (areas[0][:, None] + areas[1][None] - shared)
-    return ious
+def _best_mean(curves: list[Curve]) -> float | None:
+    return float(np.mean(curves, axis=0).max()) if curves else None
 
 
-def read_mask(example: Example, size_hw: tuple[int, ...]) -> Mask:
-    """[H, W] bool, an example's foreground.
+def _region_j(scores: list[Score]) -> float | None:
+    videos: dict[str, list[float]] = {}
+    for frame in scores:
+        if frame.sequence is not None and frame.iou is not None:
+            videos.setdefault(frame.sequence, []).append(frame.iou)
+    # The masks of the first frame are given away to other tasks of DAVIS; its code leaves out both ends.
+    means = [float(np.mean(ious[1:-1] if len(ious) > 2 else ious)) for ious in videos.values()]
+    return _mean(means)
 
-    Raises:
-        DatasetError: the mask cannot be read, or has another size than `size_hw`.
-    """
-    assert example.mask is not None
-    try:
-        data = np.fromfile(example.mask, np.uint8)
-    except OSError as error:
-        raise DatasetError(
-            "eval", f"cannot read {example.mask}: {error.strerror}", "check the file"
-        ) from error
-    mask = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
-    if mask is None:
-        raise DatasetError("eval", f"{example.mask} cannot be read as an image", "copy it again")
-    if mask.shape != size_hw:
-        what = f"{example.mask} is {mask.shape[1]}x{mask.shape[0]}, its image {size_hw[1]}x{size_hw[0]}"
-        raise DatasetError("eval", what, "masks must have their images' size")
-    if mask.max(initial=0) == 1:
-        what = f"{example.mask} has no value but 0 and 1, which are both dark"
-        raise DatasetError("eval", what, "foreground must be above 127: multiply by 255")
-    return np.asarray(mask > 127)
+
+def _part_metrics(tables: list[Contingency]) -> dict[str, float]:
+    if not tables:
+        return {}
+    table = add_contingencies(tables)
+    return {"NMI": normalized_mutual_information(table), "ARI": adjusted_rand_index(table)}

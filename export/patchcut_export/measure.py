@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import cv2
-import numpy as np
-import numpy.typing as npt
 import patchcut
 from patchcut import Segmenter
 from patchcut.bundle import ReportRow, open_bundle
-from patchcut.errors import OptionError, OutputError
+from patchcut.errors import OptionError
 from patchcut.segmenter import Description
-from patchcut.sources.photos import read_photo
-from patchcut.whole_files import write_image, write_whole
+from patchcut.whole_files import write_whole
 
 from patchcut_export.builder import rewrite_bundle
-from patchcut_export.datasets import Example, open_dataset
-from patchcut_export.evaluation import Score, Summary, evaluate, summarize
+from patchcut_export.datasets import Choices, Dataset, open_dataset
+from patchcut_export.evaluation import METRICS, Summary, evaluate, summarize
 from patchcut_export.places import check_place
 from patchcut_export.progress import StepBar
+from patchcut_export.score_grid import check_grid, write_grid
 
-_TILE = 224
-_COLUMNS = 6
-_GRID_SUFFIXES = (".jpg", ".jpeg", ".png")
+# Heads that were trained beforehand; all others look for the cut of each image anew.
+_FEED_FORWARD = ("gnn",)
 
 
 @dataclass(frozen=True)
@@ -33,9 +29,9 @@ class EvalRequest:
     """What `patchcut export eval` was asked for.
 
     Attributes:
-        layout, root: of the dataset.
+        layout, root, choices: of the dataset.
         bundle: the bundle to measure, None for the embedded one.
-        size, precision, refine, threads: as `patchcut.load` takes them.
+        size, precision, head, refine, threads: as `patchcut.load` takes them.
         scores: JSON lines file to write, or None.
         grid: picture file to write, or None.
         record: whether the report of `bundle` is rewritten.
@@ -51,14 +47,25 @@ class EvalRequest:
     scores: Path | None
     grid: Path | None
     record: bool
+    head: str = "auto"
+    choices: Choices = field(default_factory=Choices)
 
 
 @dataclass(frozen=True)
 class EvalReport:
-    """What was measured, of what, how."""
+    """What was measured, of what, how.
+
+    Attributes:
+        dataset: its name.
+        summary: the numbers.
+        protocol: what has to be said beside them: head, input, refinement, regions, truth.
+        segmenter: what ran.
+        command: what repeats it.
+    """
 
     dataset: str
     summary: Summary
+    protocol: dict[str, str]
     segmenter: Description
     command: str
 
@@ -68,6 +75,7 @@ class EvalReport:
             {
                 "dataset": self.dataset,
                 **asdict(self.summary),
+                "protocol": self.protocol | {title: METRICS[title] for title in self.summary.metrics},
                 "segmenter": asdict(self.segmenter),
                 "command": self.command,
             }
@@ -76,10 +84,13 @@ class EvalReport:
     def to_text(self) -> str:
         """A few lines for people."""
         what = self.segmenter
-        size = "x".join(map(str, what.size_hw))
-        lines = [f"{self.dataset}: {self.summary.images} images, {what.bundle}"]
-        lines.append(f"head {what.head}, {size}, {what.precision}, refine {what.refine}, {what.provider}")
-        lines += [f"{title:<20} {value:.4f}" for title, value in self.summary.metrics.items()]
+        lines = [
+            f"{self.dataset}: {self.summary.images} images, {what.bundle}, {what.precision}, {what.provider}"
+        ]
+        lines += [f"{name:<12} {text}" for name, text in self.protocol.items()]
+        lines += [
+            f"{title:<22} {value:.4f}  {METRICS[title]}" for title, value in self.summary.metrics.items()
+        ]
         return "\n".join(lines)
 
 
@@ -92,27 +103,50 @@ def measure(request: EvalRequest, bar: StepBar) -> EvalReport:
     """
     if request.record and request.bundle is None:
         raise OptionError("record", "must say which bundle it changes, got none", "add --bundle FILE")
-    examples = open_dataset(request.layout, request.root)
+    dataset = open_dataset(request.layout, request.root, request.choices)
     _check_outputs(request)
     segmenter = patchcut.load(
         request.bundle,
         size=request.size,
         precision=request.precision,
+        head=request.head,
         refine=request.refine,
         threads=request.threads,
     )
-    name = request.root.resolve().name
+    name, examples = dataset.name, dataset.examples
     scores = list(evaluate(segmenter, examples, lambda done, total: bar.step(name, done, total)))
+    what = segmenter.describe()
     report = EvalReport(
-        name, summarize(scores), segmenter.describe(), _command(request, segmenter.describe())
+        name, summarize(scores), state_protocol(dataset, segmenter), what, _command(request, what)
     )
     if request.scores is not None:
-        write_whole(request.scores, "".join(json.dumps(asdict(score)) + "\n" for score in scores).encode())
+        write_whole(request.scores, "".join(json.dumps(s.to_dict()) + "\n" for s in scores).encode())
     if request.grid is not None:
-        _write_grid(request.grid, segmenter, examples, scores)
+        write_grid(request.grid, segmenter, examples, scores)
     if request.record and request.bundle is not None:
         _record(request.bundle, report)
     return report
+
+
+def state_protocol(dataset: Dataset, segmenter: Segmenter) -> dict[str, str]:
+    """What decides the numbers beside the bundle, each in a few words."""
+    what = segmenter.describe()
+    mode = (
+        "feed-forward, trained beforehand" if what.head in _FEED_FORWARD else "fitted to each image by itself"
+    )
+    fit = {"stretch": "stretched", "letterbox": "letterboxed"}[segmenter.spec.backbone.fit]
+    refined = "" if what.refine == "none" else "; max F-beta is of the refined masks, which are 0 or 1"
+    score = f" with a score of at least {what.min_score:g}" if what.min_score else ""
+    protocol = {
+        "head": f"{what.head}, {mode}",
+        "input": f"{'x'.join(map(str, what.size_hw))}, {fit}",
+        "refinement": what.refine + refined,
+        "foreground": f"all regions{score}",
+        "truth": dataset.truth,
+    }
+    if dataset.published not in (None, len(dataset.examples)):
+        protocol["images"] = f"{len(dataset.examples)} of the {dataset.published} that were published"
+    return protocol
 
 
 def _check_outputs(request: EvalRequest) -> None:
@@ -121,8 +155,8 @@ def _check_outputs(request: EvalRequest) -> None:
     for path in (request.scores, request.grid, record):
         if path is not None:
             check_place(path)
-    if request.grid is not None and request.grid.suffix.lower() not in _GRID_SUFFIXES:
-        raise OutputError("output", f"cannot draw {request.grid}", "name a .jpg or .png file")
+    if request.grid is not None:
+        check_grid(request.grid)
 
 
 def _record(path: Path, report: EvalReport) -> None:
@@ -139,6 +173,7 @@ def _record(path: Path, report: EvalReport) -> None:
                 "images": report.summary.images,
                 "refine": what.refine,
                 "command": report.command,
+                "protocol": "; ".join([*report.protocol.values(), METRICS[metric]]),
             }
         )
         for metric, value in report.summary.metrics.items()
@@ -154,34 +189,15 @@ def _kind(row: ReportRow) -> tuple[str, str, int, str, str]:
 
 
 def _command(request: EvalRequest, what: Description) -> str:
-    size = f"--size {what.size_hw[0]} --precision {what.precision} --refine {what.refine}"
-    return f"patchcut export eval {request.layout} --root {request.root.resolve().name} {size}"
-
-
-def _write_grid(path: Path, segmenter: Segmenter, examples: list[Example], scores: list[Score]) -> None:
-    """A picture: the best images in the upper rows, the worst in the lower."""
-    order = sorted(range(len(scores)), key=lambda i: -_goodness(scores[i]))
-    count = min(2 * _COLUMNS, len(order))
-    rows = [order[:count][i : i + _COLUMNS] for i in range(0, count, _COLUMNS)]
-    worst = order[max(count, len(order) - count) :]
-    rows += [worst[i : i + _COLUMNS] for i in range(0, len(worst), _COLUMNS)]
-    picture = np.full((_TILE * len(rows), _TILE * _COLUMNS, 3), 255, np.uint8)
-    for y, row in enumerate(rows):
-        for x, index in enumerate(row):
-            tile = _tile(segmenter, examples[index], _goodness(scores[index]))
-            picture[y * _TILE : (y + 1) * _TILE, x * _TILE : (x + 1) * _TILE] = tile
-    write_image(path, picture)
-
-
-def _tile(segmenter: Segmenter, example: Example, goodness: float) -> npt.NDArray[np.uint8]:
-    image = read_photo(example.image)
-    overlay = segmenter(image).overlay(image)
-    tile = cv2.resize(overlay, (_TILE, _TILE), interpolation=cv2.INTER_AREA)
-    text = f"{example.name} {goodness:.2f}"
-    cv2.putText(tile, text, (4, _TILE - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 3, cv2.LINE_AA)
-    cv2.putText(tile, text, (4, _TILE - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
-    return np.asarray(tile, np.uint8)
-
-
-def _goodness(score: Score) -> float:
-    return score.iou if score.iou is not None else float(bool(score.hit))
+    choices = request.choices
+    words = [f"patchcut export eval {request.layout} --root {request.root.resolve().name}"]
+    words.append(
+        f"--size {what.size_hw[0]} --precision {what.precision} --head {what.head} --refine {what.refine}"
+    )
+    if choices.split is not None:
+        words.append(f"--split {choices.split}")
+    if choices.names is not None:
+        words.append(f"--list {choices.names.name}")
+    if choices.difficult is not None:
+        words.append("--difficult" if choices.difficult else "--no-difficult")
+    return " ".join(words)

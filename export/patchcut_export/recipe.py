@@ -18,12 +18,13 @@ from patchcut.sources.photos import read_photo
 from patchcut_export.archive import safetensors_bytes
 from patchcut_export.builder import HEAD, rewrite_bundle
 from patchcut_export.datasets import Example, open_dataset
-from patchcut_export.evaluation import mask_iou, read_mask
 from patchcut_export.feature_cache import cache_features, features_of
 from patchcut_export.gnn import GraphHead
+from patchcut_export.metrics import mask_iou
 from patchcut_export.places import check_place
 from patchcut_export.progress import StepBar
 from patchcut_export.training import EpochLog, Hooks, TrainPlan, check_plan, predict, train
+from patchcut_export.truth import read_truth
 
 LABELS = ("background", "foreground")
 
@@ -68,7 +69,7 @@ def train_bundle(request: TrainRequest, plan: TrainPlan, bar: StepBar) -> None:
     if request.threads is not None:
         torch.set_num_threads(request.threads)
     options = EngineOptions(precision=request.precision, size=request.size, threads=request.threads)  # type: ignore[arg-type]
-    examples = open_dataset("masks", request.dev) if request.dev else []
+    examples = open_dataset("masks", request.dev).examples if request.dev else []
     with open_bundle(request.backbone) as backbone:
         dev = DevImages(backbone, options, examples, plan.threshold, bar) if examples else None
         cached = cache_features(
@@ -125,7 +126,7 @@ class DevImages:
         for done, example in enumerate(examples, 1):
             image = read_photo(example.image)
             self.features.append(features_of(image, "bgr", backbone.spec.backbone, engine).copy())
-            self.masks.append(read_mask(example, image.shape[:2]))
+            self.masks.append(read_truth(example, image.shape[:2]).foreground)
             bar.step("features of the dev images", done, len(examples))
 
     def mean_iou(self, head: GraphHead) -> float:

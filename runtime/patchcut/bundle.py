@@ -123,7 +123,7 @@ class RegionsSpec(_Model):
 
 
 class ReportRow(_Model):
-    """One measured accuracy of this very bundle, and the command that repeats it."""
+    """One measured accuracy of this very bundle, how it was measured, and the command that repeats it."""
 
     dataset: str
     metric: str
@@ -133,6 +133,7 @@ class ReportRow(_Model):
     images: PositiveInt
     refine: str
     command: str
+    protocol: str = ""
 
 
 class FileSpec(_Model):

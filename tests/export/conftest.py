@@ -80,6 +80,18 @@ def backbone_bundle(build: Callable[..., Path], tmp_path_factory: pytest.TempPat
 @pytest.fixture(scope="session")
 def headed_bundle(backbone_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with a random gnn head."""
+    path = tmp_path_factory.mktemp("headed") / "headed.patchcut"
+    return add_head(backbone_bundle, path, ("background", "foreground"))
+
+
+@pytest.fixture(scope="session")
+def parts_bundle(backbone_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a random gnn head of four columns."""
+    path = tmp_path_factory.mktemp("parts") / "parts.patchcut"
+    return add_head(backbone_bundle, path, ("background", "a", "b", "c"))
+
+
+def add_head(backbone: Path, path: Path, labels: tuple[str, ...]) -> Path:
     import torch
     from patchcut.bundle import AffinitySpec, HeadSpec, open_bundle
     from patchcut_export.archive import safetensors_bytes
@@ -87,10 +99,9 @@ def headed_bundle(backbone_bundle: Path, tmp_path_factory: pytest.TempPathFactor
     from patchcut_export.gnn import GraphHead
 
     torch.manual_seed(5)
-    head = GraphHead(64, (12,), 8, 2, dropout=0.25)
-    path = tmp_path_factory.mktemp("headed") / "headed.patchcut"
-    with open_bundle(backbone_bundle) as bundle:
-        spec = HeadSpec(kind="gnn", file=HEAD, labels=("background", "foreground"))
+    head = GraphHead(64, (12,), 8, len(labels), dropout=0.25)
+    with open_bundle(backbone) as bundle:
+        spec = HeadSpec(kind="gnn", file=HEAD, labels=labels)
         tensors = safetensors_bytes(head.tensors())
         rewrite_bundle(bundle, path, head=(spec, tensors), affinity=AffinitySpec(threshold=0.2))
     return path

@@ -1,4 +1,4 @@
-"""Layouts, and what strangers' folders have instead."""
+"""Anybody's own folders, and what strangers' have instead."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 
 pytest.importorskip("torch", reason="needs patchcut[export]")
 
-from patchcut_export.datasets import Example, open_dataset
+from patchcut.errors import OptionError, SourceError
+from patchcut_export.datasets import LAYOUTS, Choices, open_dataset
 from patchcut_export.errors import DatasetError
-from patchcut_export.evaluation import read_mask
 
 
 def put(path: Path) -> Path:
@@ -46,7 +46,9 @@ def entry(file: object, *boxes: object, **fields: object) -> dict[str, object]:
 
 
 def test_masks_are_found_by_name(masks_root: Path) -> None:
-    examples = open_dataset("masks", masks_root)
+    dataset = open_dataset("masks", masks_root)
+    examples = dataset.examples
+    assert (dataset.name, dataset.published) == (masks_root.name, None)
     assert [example.name for example in examples] == ["a", "b", "c.x"]
     assert [example.image.name for example in examples] == ["a.png", "b.JPG", "c.x.jpeg"]
     assert [example.mask.name for example in examples if example.mask] == ["a.png", "b.bmp", "c.x.png"]
@@ -59,33 +61,128 @@ def test_boxes_become_half_open(tmp_path: Path) -> None:
         "1": {"file": "images/1.jpg", "objects": [hard, {"bbox": [3, 2, 3, 2], "difficult": 0}]},
         "0": {"file": "images/1.jpg", "objects": [hard]},
     }
-    examples = open_dataset("boxes", boxes_root(tmp_path, content))
+    root = boxes_root(tmp_path, content)
+    dataset = open_dataset("boxes", root)
+    examples = dataset.examples
+    assert "difficult ones left out" in dataset.truth
     assert [example.name for example in examples] == ["1", "2"]
     assert [e.boxes_xyxy.tolist() for e in examples if e.boxes_xyxy is not None] == [
         [[2, 1, 3, 2]],
         [[0, 0, 6, 4], [1, 2, 4, 4]],
     ]
+    counted = open_dataset("boxes", root, Choices(difficult=True))
+    assert "difficult ones count" in counted.truth
+    assert [len(e.boxes_xyxy) for e in counted.examples if e.boxes_xyxy is not None] == [1, 2, 2]
+
+
+def test_class_masks_choose_their_images(masks_root: Path) -> None:
+    for extra in ("d.jpg", "unused.jpg"):
+        put(masks_root / "images" / extra)
+    examples = open_dataset("classes", masks_root).examples
+    assert [example.name for example in examples] == ["a", "b", "c.x", "unused"]
+    assert {example.mask_kind for example in examples} == {"index"}
+    (masks_root / "images" / "unused.jpg").unlink()
+    with pytest.raises(DatasetError, match="images has no image for 1 of 4 images: unused;"):
+        open_dataset("classes", masks_root)
+
+
+def test_sequences_are_folders(tmp_path: Path) -> None:
+    for name in ("dog/00001", "dog/00000", "bear/7"):
+        put(tmp_path / "images" / f"{name}.jpg")
+        put(tmp_path / "masks" / f"{name}.png")
+    examples = open_dataset("sequences", tmp_path).examples
+    assert [(e.sequence, e.name) for e in examples] == [
+        ("bear", "bear/7"),
+        ("dog", "dog/00000"),
+        ("dog", "dog/00001"),
+    ]
+    assert {example.mask_kind for example in examples} == {"colour"}
+    put(tmp_path / "images" / "cat" / "0.jpg")
+    with pytest.raises(DatasetError, match="masks/cat is not a folder"):
+        open_dataset("sequences", tmp_path)
 
 
 def test_unknown_layouts_and_roots_are_told(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="no layout 'voc'; layouts: boxes, masks"):
+    with pytest.raises(
+        DatasetError, match="no layout 'voc'; layouts: masks, classes, boxes, sequences, ecssd"
+    ):
         open_dataset("voc", tmp_path)
-    for layout in ("masks", "boxes"):
+    for layout in LAYOUTS:
         with pytest.raises(DatasetError, match="none is not a folder"):
             open_dataset(layout, tmp_path / "none")
-    with pytest.raises(
-        DatasetError, match="images is not a folder; the layout is a folder with images/ and masks/"
-    ):
-        open_dataset("masks", tmp_path)
+    for layout in ("masks", "classes"):
+        with pytest.raises(
+            DatasetError, match="is not a folder of images and masks: looked for images, masks in it;"
+        ):
+            open_dataset(layout, tmp_path)
     with pytest.raises(DatasetError, match=r"cannot read .*boxes\.json: No such file"):
         open_dataset("boxes", tmp_path)
 
 
 def test_missing_masks_are_counted(masks_root: Path) -> None:
-    for name, expected in (("b.bmp", "no mask for b;"), ("a.png", "no mask for a and 1 more;")):
+    put(masks_root / "images" / "d.png")
+    put(masks_root / "masks" / "d.png")
+    for name, expected in (
+        ("b.bmp", "masks has no mask for 1 of 4 images: b; add them"),
+        ("a.png", "for 2 of 4 images: a, b;"),
+        ("d.png", "for 3 of 4 images: a, b, d;"),
+        ("c.x.png", "for 4 of 4 images: a, b, c.x and 1 more;"),
+    ):
         (masks_root / "masks" / name).unlink()
         with pytest.raises(DatasetError, match=expected):
             open_dataset("masks", masks_root)
+
+
+def test_masks_of_other_sizes_are_counted(masks_root: Path) -> None:
+    assert cv2.imwrite(str(masks_root / "masks" / "b.bmp"), np.zeros((6, 4), np.uint8))
+    expected = r"b\.bmp is 4x6, its image 6x4; masks must have their images' size"
+    with pytest.raises(DatasetError, match=expected):
+        open_dataset("masks", masks_root)
+    assert cv2.imwrite(str(masks_root / "masks" / "c.x.png"), np.zeros((6, 4), np.uint8))
+    with pytest.raises(DatasetError, match=r"b\.bmp is .*, and 1 more of 3 have other sizes;"):
+        open_dataset("masks", masks_root)
+
+
+def test_files_that_are_no_images_are_told_before_any_work(masks_root: Path) -> None:
+    for folder in ("masks", "images"):
+        kept = (masks_root / folder / "a.png").read_bytes()
+        (masks_root / folder / "a.png").write_bytes(b"no picture")
+        with pytest.raises(SourceError, match=rf"{folder}/a\.png\] is not an image"):
+            open_dataset("masks", masks_root)
+        (masks_root / folder / "a.png").write_bytes(kept)
+
+
+def test_images_on_their_side_are_turned(tmp_path: Path) -> None:
+    """A plain folder's masks are of what a person sees; the mask of a published set is of what is stored."""
+    pillow = pytest.importorskip("PIL.Image")
+    exif = pillow.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "images").mkdir()
+    pillow.new("RGB", (8, 4)).save(tmp_path / "images" / "a.jpg", exif=exif)
+    for masks, size in (("masks", (4, 8)), ("ground_truth_mask", (8, 4))):
+        (tmp_path / masks).mkdir()
+        pillow.new("L", size).save(tmp_path / masks / "a.png")
+    assert open_dataset("masks", tmp_path).examples[0].upright
+    assert not open_dataset("ecssd", tmp_path).examples[0].upright
+    pillow.new("L", (8, 4)).save(tmp_path / "masks" / "a.png")
+    with pytest.raises(DatasetError, match=r"a\.png is 8x4, its image 4x8"):
+        open_dataset("masks", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("layout", "choices", "expected"),
+    [
+        ("masks", Choices(split="val"), r"\[split\] must be left out for masks, got 'val'"),
+        ("voc07", Choices(split="all"), r"\[split\] must be one of trainval, train, val, test for voc07"),
+        ("ecssd", Choices(difficult=False), r"\[difficult\] must be left out for ecssd, got False"),
+        ("voc12", Choices(names=Path("x.txt")), r"\[list\] must be left out for voc12, got x\.txt"),
+    ],
+)
+def test_choices_that_a_layout_does_not_have(
+    tmp_path: Path, layout: str, choices: Choices, expected: str
+) -> None:
+    with pytest.raises(OptionError, match=expected):
+        open_dataset(layout, tmp_path, choices)
 
 
 def test_no_images_are_told(tmp_path: Path) -> None:
@@ -133,35 +230,3 @@ def test_malformed_boxes_are_one_line(tmp_path: Path, content: object) -> None:
 def test_boxes_of_an_image_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"boxes\.json names .*3\.jpg, which is not there"):
         open_dataset("boxes", boxes_root(tmp_path, {"1": entry("images/3.jpg", [1, 1, 2, 2])}))
-
-
-def mask_file(path: Path, mask: np.ndarray) -> Example:
-    assert cv2.imwrite(str(path), mask)
-    return Example("x", path, path)
-
-
-@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
-def test_masks_are_cut_at_half_their_range(tmp_path: Path, kind: type) -> None:
-    top = np.iinfo(kind).max
-    mask = np.array([[0, top // 4, top // 2 + top // 200, top]], kind)
-    read = read_mask(mask_file(tmp_path / "m.png", mask), (1, 4))
-    assert read.dtype == bool
-    assert read.tolist() == [[False, False, True, True]]
-    colour = cv2.merge([mask, mask, mask])
-    assert read_mask(mask_file(tmp_path / "c.png", colour), (1, 4)).tolist() == read.tolist()
-
-
-def test_bad_masks_are_told(tmp_path: Path) -> None:
-    good = mask_file(tmp_path / "m.png", np.zeros((3, 4), np.uint8))
-    with pytest.raises(DatasetError, match="is 4x3, its image 3x4; masks must have"):
-        read_mask(good, (4, 3))
-    assert not read_mask(good, (3, 4)).any()
-    ones = mask_file(tmp_path / "ones.png", np.eye(3, dtype=np.uint8))
-    with pytest.raises(DatasetError, match=r"no value but 0 and 1.*multiply by 255"):
-        read_mask(ones, (3, 3))
-    for content in (b"", b"no picture"):
-        (tmp_path / "bad.png").write_bytes(content)
-        with pytest.raises(DatasetError, match="cannot be read as an image"):
-            read_mask(Example("x", tmp_path, tmp_path / "bad.png"), (3, 4))
-    with pytest.raises(DatasetError, match=r"cannot read .*gone\.png: No such file"):
-        read_mask(Example("x", tmp_path, tmp_path / "gone.png"), (3, 4))

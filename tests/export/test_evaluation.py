@@ -13,55 +13,26 @@ import cv2
 import numpy as np
 import patchcut
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 pytest.importorskip("torch", reason="needs patchcut[export]")
 pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
+from patchcut import segmenter as segmenters
 from patchcut.bundle import EMBEDDED, open_bundle
-from patchcut_export.datasets import Example, open_dataset
-from patchcut_export.evaluation import Score, box_ious, evaluate, mask_iou, score, summarize
+from patchcut.label_map import Fit, canvas_of, upsample
+from patchcut_export.datasets import LAYOUTS, Dataset, Example, open_dataset
+from patchcut_export.evaluation import METRICS, Score, evaluate, score, soft_foreground, summarize
+from patchcut_export.measure import state_protocol
+from patchcut_export.metrics import f_beta, precision_recall
+from patchcut_export.score_grid import write_grid
 
 Patchcut = Callable[..., int]
 
-COORDINATE = st.integers(0, 12)
-BOXES = st.lists(
-    st.tuples(COORDINATE, COORDINATE, st.integers(1, 8), st.integers(1, 8)), min_size=1, max_size=4
-).map(lambda rows: np.array([(x, y, x + w, y + h) for x, y, w, h in rows], np.float32))
-MASKS = hnp.arrays(bool, (5, 7))
 
-
-def raster(box: np.ndarray) -> np.ndarray:
-    canvas = np.zeros((24, 24), bool)
-    x1, y1, x2, y2 = box.astype(int)
-    canvas[y1:y2, x1:x2] = True
-    return canvas
-
-
-@given(a=BOXES, b=BOXES)
-def test_box_ious_are_those_of_their_pixels(a: np.ndarray, b: np.ndarray) -> None:
-    ious = box_ious(a, b)
-    expected = [[mask_iou(raster(x), raster(y)) for y in b] for x in a]
-    np.testing.assert_allclose(ious, expected, atol=1e-6)
-    np.testing.assert_allclose(box_ious(b, a), ious.T)
-    np.testing.assert_allclose(np.diag(box_ious(a, a)), 1)
-
-
-def test_no_boxes_have_no_ious() -> None:
-    assert box_ious(np.zeros((0, 4), np.float32), np.ones((3, 4), np.float32)).shape == (0, 3)
-
-
-@given(a=MASKS, b=MASKS)
-def test_mask_iou_is_that_of_sets(a: np.ndarray, b: np.ndarray) -> None:
-    first, second = set(np.flatnonzero(a)), set(np.flatnonzero(b))
-    union = first | second
-    assert mask_iou(a, b) == (len(first & second) / len(union) if union else 1)
-    assert mask_iou(a, b) == mask_iou(b, a)
-    assert mask_iou(a, a) == 1
-    if a.any():
-        assert mask_iou(a, np.zeros_like(a)) == 0
+def found(label_map: Any, labels: int = 2) -> Any:
+    """What `score` reads of a result without boxes."""
+    label_map = np.asarray(label_map, np.int32)
+    return SimpleNamespace(label_map=label_map, foreground=label_map > 0, labels=("",) * labels, boxes=None)
 
 
 def test_means_are_over_what_is_known() -> None:
@@ -102,10 +73,12 @@ def boxes_for(root: Path, bundle: Path, kinds: list[str]) -> None:
 def test_corloc_counts_images_whose_best_box_hits(masks_root: Path, bundle: Path) -> None:
     kinds = ["hit", "miss", "both", "hit", "miss"]
     boxes_for(masks_root, bundle, kinds)
-    scores = list(
-        evaluate(patchcut.load(bundle), open_dataset("boxes", masks_root), lambda done, total: None)
-    )
-    assert [found.hit for found in scores] == [kind != "miss" for kind in kinds]
+    examples = open_dataset("boxes", masks_root).examples
+    scores = list(evaluate(patchcut.load(bundle), examples, lambda done, total: None))
+    assert [one.hit for one in scores] == [kind != "miss" for kind in kinds]
+    assert [one.box_iou for one in scores] == [
+        1 if k != "miss" else pytest.approx(0.25, abs=0.01) for k in kinds
+    ]
     assert summarize(scores).metrics == {"CorLoc": 0.6}
 
 
@@ -119,6 +92,84 @@ def test_only_the_best_box_counts() -> None:
     assert score(half, example).hit is True, "an IoU of 0.5 is a hit"
 
 
+def test_what_is_not_known_does_not_count(tmp_path: Path) -> None:
+    assert cv2.imwrite(str(tmp_path / "m.png"), np.array([[0, 3, 3, 255], [0, 0, 3, 255]], np.uint8))
+    example = Example("x", tmp_path, tmp_path / "m.png", "index")
+    soft = np.array([[0, 1, 0, 1], [1, 0, 1, 0]], np.float32)
+    measured = score(found(soft > 0), example, soft)
+    assert (measured.iou, measured.accuracy) == (2 / 4, 4 / 6)
+    assert measured.f_max == pytest.approx(1.09 * (2 / 3) * (2 / 3) / (1.09 * (2 / 3)))
+    assert measured.parts is None, "two columns tell no parts"
+    assert cv2.imwrite(str(tmp_path / "m.png"), np.full((2, 4), 255, np.uint8))
+    assert score(found(soft > 0), example, soft).iou == 1
+
+
+def test_parts_are_columns_against_classes(tmp_path: Path) -> None:
+    cluster = pytest.importorskip("sklearn.metrics.cluster", reason="needs scikit-learn")
+    random = np.random.default_rng(2)
+    scores, columns, classes = [], [], []
+    for i in range(3):
+        truth = random.choice(np.array([0, 1, 7, 255], np.uint8), (12, 15))
+        found_map = np.where(random.random((12, 15)) < 0.7, truth % 5, random.integers(0, 4, (12, 15)))
+        assert cv2.imwrite(str(tmp_path / f"{i}.png"), truth)
+        scores.append(score(found(found_map, 4), Example("x", tmp_path, tmp_path / f"{i}.png", "index")))
+        inside = (truth > 0) & (truth < 255)
+        columns += found_map[inside].tolist()
+        classes += truth[inside].tolist()
+    metrics = summarize(scores).metrics
+    assert metrics["NMI"] == pytest.approx(cluster.normalized_mutual_info_score(classes, columns))
+    assert metrics["ARI"] == pytest.approx(cluster.adjusted_rand_score(classes, columns))
+    assert 0.1 < metrics["ARI"] < 0.9
+
+
+def test_keypoints_are_columns_at_their_pixels() -> None:
+    label_map = np.arange(12).reshape(3, 4) % 5
+    keypoints = np.array([[1, 0, 4], [0, 2, 4], [9, 9, 2]], np.int32)  # the last outside: the nearest pixel's
+    parts = score(found(label_map, 5), Example("x", Path(), keypoints=keypoints)).parts
+    assert parts is not None
+    assert [(c, part, parts[c, part]) for c, part in np.argwhere(parts)] == [(1, 2, 1), (1, 4, 1), (3, 4, 1)]
+
+
+def test_region_j_is_over_videos_without_their_ends() -> None:
+    ious = {"long": [0.0, 0.5, 0.7, 0.6, 0.0], "short": [0.2, 0.4]}
+    scores = [Score(f"{v}/{i}", v, iou=iou) for v, values in ious.items() for i, iou in enumerate(values)]
+    metrics = summarize(scores).metrics
+    assert metrics["region J"] == pytest.approx((0.6 + 0.3) / 2)
+    assert metrics["mean foreground IoU"] == pytest.approx(2.4 / 7)
+    assert "region J" not in summarize([Score("photo", iou=0.5)]).metrics
+
+
+@pytest.mark.parametrize("fit", ["stretch", "letterbox"])
+@pytest.mark.parametrize("size_hw", [(72, 96), (50, 33)])
+def test_soft_maps_lie_on_the_label_map(fit: Fit, size_hw: tuple[int, int]) -> None:
+    foreground = np.random.default_rng(4).random(36, np.float32)
+    assignment = np.stack([1 - foreground, foreground], axis=1)
+    canvas = canvas_of(size_hw, (96, 96), fit)
+    labels, _ = upsample(assignment, (6, 6), canvas, np.empty(canvas.size_hw, np.float32))
+    result: Any = SimpleNamespace(label_map=labels, assignment=assignment, grid_hw=(6, 6))
+    soft = soft_foreground(result, (96, 96), fit)
+    assert soft.shape == size_hw
+    sure = np.abs(soft - 0.5) > 1e-5
+    assert sure.mean() > 0.99
+    assert ((soft > 0.5) == (labels > 0))[sure].all()
+
+
+def test_refined_masks_are_cut_as_they_are(
+    masks_root: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def everything(label_map: np.ndarray, confidence: np.ndarray, frame: object) -> np.ndarray:
+        return np.ones_like(label_map)
+
+    monkeypatch.setattr(segmenters, "REFINERS", {**segmenters.REFINERS, "all": everything})
+    segmenter = patchcut.load(bundle, refine="all")
+    dataset = open_dataset("masks", masks_root)
+    scores = list(evaluate(segmenter, dataset.examples, lambda done, total: None))
+    for one in scores:
+        assert one.f_curve is not None and one.accuracy is not None
+        np.testing.assert_allclose(one.f_curve, f_beta(np.array([one.accuracy]), np.ones(1), 0.3)[0])
+    assert "refined masks, which are 0 or 1" in state_protocol(dataset, segmenter)["refinement"]
+
+
 def test_masks_are_measured(
     run_cli: Patchcut, masks_root: Path, bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,16 +180,33 @@ def test_masks_are_measured(
     report = json.loads(capfd.readouterr().out)
     scores = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["name"] for row in scores] == [str(i) for i in range(8)]
-    segmenter = patchcut.load(bundle)
+    segmenter, curves = patchcut.load(bundle), []
     for row in scores:
         frame, mask = (cv2.imread(str(masks_root / d / f"{row['name']}.png")) for d in ("images", "masks"))
-        found, truth = segmenter(frame).foreground, mask[..., 0] > 127
-        assert row["iou"] == pytest.approx((found & truth).sum() / (found | truth).sum())
-        assert row["accuracy"] == pytest.approx((found == truth).mean())
-        assert row["hit"] is None
+        result, truth = segmenter(frame), mask[..., 0] > 127
+        assert row["iou"] == pytest.approx(
+            (result.foreground & truth).sum() / (result.foreground | truth).sum()
+        )
+        assert row["accuracy"] == pytest.approx((result.foreground == truth).mean())
+        precision, recall = precision_recall(soft_foreground(result, (96, 96), "stretch"), truth)
+        curves.append(f_beta(precision, recall, 0.3))
+        assert row["f_max"] == pytest.approx(f_beta(precision, recall, 0.09).max())
+        assert row["hit"] is row["box_iou"] is row["sequence"] is None
+    assert report["metrics"]["max F-beta"] == pytest.approx(np.mean(curves, axis=0).max())
+    assert report["metrics"]["max F-beta (SelfMask)"] == pytest.approx(
+        np.mean([row["f_max"] for row in scores])
+    )
     assert report["images"] == 8
     assert report["metrics"]["mean foreground IoU"] == pytest.approx(np.mean([row["iou"] for row in scores]))
     assert report["dataset"] == "painted"
+    assert report["protocol"] == {
+        "head": "gnn, feed-forward, trained beforehand",
+        "input": "96x96, stretched",
+        "refinement": "none",
+        "foreground": "all regions",
+        "truth": "masks, foreground above half of their range",
+        **{title: METRICS[title] for title in report["metrics"]},
+    }
     picture = cv2.imread(str(grid))
     assert picture.shape == (2 * 224, 6 * 224, 3)
     assert (picture[224:, 2 * 224 :] == 255).all(), "only eight tiles are drawn"
@@ -159,16 +227,18 @@ def test_record_replaces_rows_of_the_same_kind(
         with open_bundle(bundle) as opened:
             opened.verify()
             report = opened.spec.report
+        assert all(METRICS[row.metric] in row.protocol and "feed-forward" in row.protocol for row in report)
         found = {(row.metric, row.size, row.precision): (row.value, row.images) for row in report}
         assert len(found) == len(report)
         return found
 
     measure("masks")
-    assert {("mean foreground IoU", 96, "int8"), ("pixel accuracy", 96, "int8")} == set(rows())
+    masks = ("mean foreground IoU", "pixel accuracy", "max F-beta", "max F-beta (SelfMask)")
+    assert {(metric, 96, "int8") for metric in masks} == set(rows())
     measure("masks", "--size", 64, "--precision", "fp32")
     measure("boxes")
     before = rows()
-    assert len(before) == 5
+    assert len(before) == 9
     assert before["CorLoc", 96, "int8"] == (0.5, 2)
     for folder in ("images", "masks"):
         (masks_root / folder / "7.png").unlink()
@@ -206,7 +276,12 @@ def no_mask(root: Path) -> None:
     [
         (["voc"], None, 1, "no layout 'voc'"),
         (["boxes"], None, 1, "boxes.json"),
-        (["masks"], no_mask, 1, "no mask for 3"),
+        (["masks"], no_mask, 1, "no mask for 1 of 8 images: 3"),
+        (["voc07"], None, 1, "painted is not VOC2007: looked for JPEGImages, Annotations"),
+        (["masks", "--split", "val"], None, 2, "[split] must be left out for masks"),
+        (["masks", "--no-difficult"], None, 2, "[difficult] must be left out for masks"),
+        (["masks", "--list", "x.txt"], None, 2, "[list] must be left out for masks"),
+        (["masks", "--head", "magic"], None, 2, "[head]"),
         (["masks"], bad_size, 1, "3.png is 9x9, its image 96x72"),
         (["masks"], bad_image, 1, "3.png"),
         (["masks", "--size", 65], None, 2, "[size]"),
@@ -250,3 +325,59 @@ def test_a_bundle_without_a_head_cannot_be_measured(
 ) -> None:
     assert run_cli("export", "eval", "masks", "--root", masks_root, "--bundle", backbone_bundle) == 1
     assert "holds a backbone and no head" in capfd.readouterr().err
+
+
+def test_parts_are_measured(
+    run_cli: Patchcut, tmp_path: Path, parts_bundle: Path, paint: Callable[[int], Any], capfd: Any
+) -> None:
+    for seed in range(3):
+        image, mask = paint(seed)
+        mask[:, :48][mask[:, :48] > 0] = 2
+        mask[mask == 255] = 1
+        mask[:5] = 255
+        for folder, picture in (("images", image), ("masks", mask)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            assert cv2.imwrite(str(tmp_path / folder / f"{seed}.png"), picture)
+    assert run_cli("export", "eval", "classes", "--root", tmp_path, "--bundle", parts_bundle, "--json") == 0
+    metrics = json.loads(capfd.readouterr().out)["metrics"]
+    assert set(metrics) == {title for title in METRICS if title not in ("CorLoc", "region J")}
+    assert 0 <= metrics["NMI"] <= 1
+
+
+def test_a_part_of_a_published_set_is_called_so(
+    run_cli: Patchcut, masks_root: Path, bundle: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (masks_root / "masks").rename(masks_root / "ground_truth_mask")
+    assert run_cli("export", "eval", "ecssd", "--root", masks_root, "--bundle", bundle) == 0
+    said = capfd.readouterr().out
+    assert said.startswith("ECSSD: 8 images, tiny (")
+    assert "8 of the 1000 that were published" in said
+    assert "gnn, feed-forward" in said
+
+
+def test_heads_that_are_fitted_are_called_so(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    segmenter = patchcut.load(bundle)
+    monkeypatch.setattr(segmenter._head, "name", "gnn-fit")
+    protocol = state_protocol(Dataset("x", [], "masks"), segmenter)
+    assert protocol["head"] == "gnn-fit, fitted to each image by itself"
+
+
+def test_the_truth_is_drawn_into_the_grid(masks_root: Path, bundle: Path, tmp_path: Path) -> None:
+    segmenter = patchcut.load(bundle)
+    box = np.array([[10, 20, 50, 60]], np.float32)
+    example = open_dataset("masks", masks_root).examples[0]
+    bare = Example(example.name, example.image)
+    pictures = []
+    for one in (bare, example, Example(example.name, example.image, boxes_xyxy=box)):
+        write_grid(tmp_path / "grid.png", segmenter, [one], [Score("x", iou=0.5)])
+        pictures.append(cv2.imread(str(tmp_path / "grid.png")).astype(int))
+    for picture in pictures[1:]:
+        changed = (picture != pictures[0]).any(axis=2)
+        assert 0.001 < changed.mean() < 0.1
+        assert (picture[changed] > 230).all(axis=1).any(), "the line is white"
+
+
+def test_every_layout_is_in_the_help(run_cli: Patchcut, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("export", "eval", "--help") == 0
+    words = capfd.readouterr().out.replace(",", " ").replace(":", " ").replace(".", " ").split()
+    assert set(LAYOUTS) <= set(words)

@@ -140,7 +140,7 @@ def test_a_mistake_in_a_bundle_is_one_line(
         (["--backbone", "missing.patchcut"], 1, "cannot open missing.patchcut"),
         (["--backbone", "vit.pth"], 1, "vit.pth is "),
         (["--bundle", "no/x.patchcut"], 1, "no is not a folder"),
-        (["--dev", "empty"], 1, "images is not a folder"),
+        (["--dev", "empty"], 1, "empty is not a folder of images and masks"),
         (["--size", 100], 2, "[size] must be one of the bundle's sizes (96, 64), got 100"),
         (["--precision", "int4"], 2, "[precision]"),
         (["--threads", -1], 2, "[threads]"),

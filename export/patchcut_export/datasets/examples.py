@@ -1,0 +1,75 @@
+"""What a data set is to an evaluation: images, and what is known of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Boxes = npt.NDArray[np.float32]
+Keypoints = npt.NDArray[np.int32]
+
+# How a mask's file says what is foreground:
+# "grey": above half of the range; "colour": anything but black; "index": a class per pixel, 0 is background
+# and 255 is not known.
+MaskKind = Literal["grey", "colour", "index"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image and what is known of it.
+
+    Attributes:
+        name: of the image, without its folder; "SEQUENCE/FRAME" in a video.
+        image: its file.
+        mask: the file of its foreground mask.
+        mask_kind: how that file is read.
+        boxes_xyxy: [m, 4] float32, half-open pixels.
+        keypoints: [p, 3] int32, (x, y, part) of the visible ones.
+        sequence: the video it is a frame of.
+        upright: whether the truth is that of the image as its EXIF orientation shows it; False: as stored.
+    """
+
+    name: str
+    image: Path
+    mask: Path | None = None
+    mask_kind: MaskKind = "grey"
+    boxes_xyxy: Boxes | None = None
+    keypoints: Keypoints | None = None
+    sequence: str | None = None
+    upright: bool = True
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Examples, and what has to be said of them beside a number.
+
+    Attributes:
+        name: of the set and its split.
+        examples: sorted by name.
+        truth: how its truth was read, for the protocol.
+        published: how many images the published set has; None for anybody's own.
+    """
+
+    name: str
+    examples: list[Example]
+    truth: str
+    published: int | None = None
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What may be chosen of a data set; None is the layout's own default.
+
+    Attributes:
+        split: such as "val".
+        names: a file that lists the images, one a line.
+        difficult: whether boxes that are marked as difficult count as objects.
+    """
+
+    split: str | None = None
+    names: Path | None = None
+    difficult: bool | None = None

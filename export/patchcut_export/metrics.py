@@ -1,0 +1,115 @@
+"""Measures of masks, boxes and clusters, in plain numpy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+Mask = npt.NDArray[np.bool_]
+Boxes = npt.NDArray[np.float32]
+Curve = npt.NDArray[np.float64]
+Contingency = npt.NDArray[np.int64]
+
+# Soft maps are cut at k / F_THRESHOLDS for k = 0, ..., F_THRESHOLDS - 1.
+F_THRESHOLDS = 255
+
+
+def mask_iou(a: Mask, b: Mask) -> float:
+    """Intersection over union of two masks of one shape; 1 where both are empty."""
+    union = int(np.count_nonzero(a | b))
+    return int(np.count_nonzero(a & b)) / union if union else 1.0
+
+
+def box_ious(a: Boxes, b: Boxes) -> npt.NDArray[np.float32]:
+    """[m, n] intersection over union of boxes [m, 4] and [n, 4], xyxy, half-open."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared = np.prod(np.clip(high - low, 0, None), axis=2)
+    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (a, b)]
+    ious: npt.NDArray[np.float32] = shared / (areas[0][:, None] + areas[1][None] - shared)
+    return ious
+
+
+def precision_recall(soft: npt.NDArray[np.float32], truth: Mask) -> tuple[Curve, Curve]:
+    """Precision [255] and recall [255] of `soft > k / 255` for k = 0, ..., 254.
+
+    Args:
+        soft: float32 in [0, 1], any shape.
+        truth: bool of the same shape.
+    Precision is 1 where nothing is found, recall is 1 where there is nothing to find, as in TokenCut's code.
+    """
+    # v > k / 255 holds for ceil(255 v) of the thresholds, the lowest; 255 v is exact in float64.
+    passed = np.ceil(soft.astype(np.float64).ravel() * F_THRESHOLDS).astype(np.int64)
+    counts = np.bincount(2 * passed + truth.ravel(), minlength=2 * (F_THRESHOLDS + 1)).reshape(-1, 2)
+    above = counts[::-1].cumsum(axis=0)[::-1][1:]  # [255, 2]: pixels over each threshold, false and true ones
+    hits, found, wanted = above[:, 1], above.sum(axis=1), np.count_nonzero(truth)
+    precision = np.where(found > 0, hits / np.maximum(found, 1), 1.0)
+    recall = hits / wanted if wanted else np.ones(F_THRESHOLDS)
+    return precision, np.asarray(recall, np.float64)
+
+
+def f_beta(precision: Curve, recall: Curve, beta_squared: float) -> Curve:
+    """F = (1 + b) P R / (b P + R) with b = `beta_squared`; 0 where both are 0."""
+    below = beta_squared * precision + recall
+    return np.asarray((1 + beta_squared) * precision * recall / np.where(below > 0, below, 1), np.float64)
+
+
+def contingency(columns: npt.NDArray[np.integer], classes: npt.NDArray[np.integer]) -> Contingency:
+    """[k, c] how often each column meets each class, of two arrays of one shape with values from 0."""
+    k, c = (int(values.max(initial=0)) + 1 for values in (columns, classes))
+    pairs = columns.astype(np.int64).ravel() * c + classes.ravel()
+    return np.bincount(pairs, minlength=k * c).reshape(k, c).astype(np.int64)
+
+
+def add_contingencies(tables: Iterable[Contingency]) -> Contingency:
+    """The sum of tables of different shapes, as if the smaller ones had more rows and columns of 0."""
+    tables = list(tables)
+    total = np.zeros([max((table.shape[i] for table in tables), default=0) for i in (0, 1)], np.int64)
+    for table in tables:
+        total[: table.shape[0], : table.shape[1]] += table
+    return total
+
+
+def normalized_mutual_information(table: Contingency) -> float:
+    """Mutual information of columns and classes over the mean of their entropies, in [0, 1].
+
+    1 where both have one value only, as in scikit-learn.
+    """
+    table = _occupied(table)
+    if table.shape in ((0, 0), (1, 1)):
+        return 1.0
+    total = table.sum()
+    rows, columns = table.sum(axis=1), table.sum(axis=0)
+    share = table[table > 0] / total
+    outer = (rows[:, None] / total * (columns[None] / total))[table > 0]
+    information = float((share * np.log(share / outer)).sum())
+    return max(0.0, information) / ((_entropy(rows / total) + _entropy(columns / total)) / 2)
+
+
+def adjusted_rand_index(table: Contingency) -> float:
+    """Agreement of columns and classes on pairs of pixels, 0 by chance, 1 where they are the same.
+
+    Hubert and Arabie (1985).
+    """
+    table = _occupied(table)
+    if table.shape in ((0, 0), (1, 1)):
+        return 1.0
+    # Python's integers: the pairs of a data set's pixels are more than 64 bits hold once multiplied.
+    together = sum(math.comb(int(n), 2) for n in table.ravel())
+    same_column, same_class = (sum(math.comb(int(n), 2) for n in table.sum(axis=axis)) for axis in (1, 0))
+    pairs = math.comb(int(table.sum()), 2)
+    # (together - expected) / (mean - expected), with expected = same_column * same_class / pairs
+    above = 2 * (together * pairs - same_column * same_class)
+    below = (same_column + same_class) * pairs - 2 * same_column * same_class
+    return above / below if below else 1.0
+
+
+def _occupied(table: Contingency) -> Contingency:
+    return table[table.any(axis=1)][:, table.any(axis=0)]
+
+
+def _entropy(shares: npt.NDArray[np.float64]) -> float:
+    return float(-(shares * np.log(shares)).sum())
