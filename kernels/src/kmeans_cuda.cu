@@ -164,55 +164,78 @@ __device__ void draw_candidates(const double* block_sums, int blocks, const floa
   drawn[thread] = find_point(shared.part_sums, block_sums, blocks, closest, n, share * total);
 }
 
+// What one item's blocks work on in one round.
+struct SeedingOfItem {
+  int64_t item;
+  int first;            // the point of the first round, which has no other candidate
+  int* drawn;           // [candidates]
+  const float* before;  // [n], closest of the round before; null in the first
+  float* closest;       // [candidates, n]
+  double* block_sums;   // [candidates, blocks]
+
+  __device__ SeedingOfItem(const Seeding& seeding, const Round& round, int64_t item_, int n) : item(item_) {
+    const auto closest_of = [&](int c) {
+      return seeding.closest + (item * 2 + c % 2) * seeding.candidates * static_cast<int64_t>(n);
+    };
+    first = static_cast<int>(static_cast<double>(RandomStream(round.seed, round.stream).uniform(0)) * n);
+    drawn = seeding.drawn + item * seeding.candidates;
+    closest = closest_of(round.c);
+    before =
+        round.c == 0 ? nullptr : closest_of(round.c - 1) + seeding.chosen[item] * static_cast<int64_t>(n);
+    block_sums = seeding.block_sums + item * seeding.candidates * gridDim.x;
+  }
+
+  __device__ int point_of(int candidate) const { return before == nullptr ? first : drawn[candidate]; }
+};
+
+// What each candidate would leave of a block's points.
+__device__ void measure_candidates(const Points& points, const SeedingOfItem& own, int count,
+                                   SeedingShared& shared) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int n = points.n;
+  for_points(n, [&](int i) {
+    const float before = own.before == nullptr ? INFINITY : own.before[i];
+    for (int t = 0; t < count; t += kGroup) {
+      const float distance = group_distance(points.row(own.item, i), points.stride, count - t, [&](int j) {
+        return points.row(own.item, own.point_of(min(t + j, count - 1)));
+      });
+      const int candidate = t + lane / (kWarp / kGroup);
+      if (lane % (kWarp / kGroup) != 0 || candidate >= count) continue;
+      const float closest = fminf(before, distance);
+      own.closest[static_cast<int64_t>(candidate) * n + i] = closest;
+      shared.closest[i % kPointsOfBlock][candidate] = closest;
+    }
+  });
+  __syncthreads();
+  const int rows = min(kPointsOfBlock, n - static_cast<int>(blockIdx.x) * kPointsOfBlock);
+  for (int t = static_cast<int>(threadIdx.x); t < count; t += kThreads) {
+    double sum = 0.0;
+    for (int i = 0; i < rows; ++i) sum += static_cast<double>(shared.closest[i][t]);
+    own.block_sums[static_cast<int64_t>(t) * gridDim.x + blockIdx.x] = sum;
+  }
+}
+
 // One round of k-means++ of item blockIdx.y.
 __global__ void __launch_bounds__(kThreads)
     seed_kernel(Points points, Seeding seeding, Round round, int k, float* centroids) {
   auto& shared = shared_memory<SeedingShared>();
   const int64_t item = blockIdx.y;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int blocks = static_cast<int>(gridDim.x);
-  const int n = points.n;
-  int* drawn = seeding.drawn + item * seeding.candidates;
-  const auto closest_of = [&](int c, int candidate) {
-    return seeding.closest + ((item * 2 + c % 2) * seeding.candidates + candidate) * static_cast<int64_t>(n);
-  };
-  const int first_point = static_cast<int>(
-      static_cast<double>(RandomStream(round.seed, round.stream).uniform(0)) * static_cast<double>(n));
-  const auto point_of = [&](int candidate) { return round.c == 0 ? first_point : drawn[candidate]; };
-  for_points(n, [&](int i) {
-    const float before = round.c == 0 ? INFINITY : closest_of(round.c - 1, seeding.chosen[item])[i];
-    for (int t = 0; t < round.count; t += kGroup) {
-      const float distance = group_distance(points.row(item, i), points.stride, round.count - t, [&](int j) {
-        return points.row(item, point_of(min(t + j, round.count - 1)));
-      });
-      const int candidate = t + lane / (kWarp / kGroup);
-      if (lane % (kWarp / kGroup) != 0 || candidate >= round.count) continue;
-      const float closest = fminf(before, distance);
-      closest_of(round.c, candidate)[i] = closest;
-      shared.closest[i % kPointsOfBlock][candidate] = closest;
-    }
-  });
-  __syncthreads();
-  double* block_sums = seeding.block_sums + item * seeding.candidates * blocks;
-  for (int t = static_cast<int>(threadIdx.x); t < round.count; t += kThreads) {
-    double sum = 0.0;
-    for (int i = 0; i < min(kPointsOfBlock, n - static_cast<int>(blockIdx.x) * kPointsOfBlock); ++i) {
-      sum += static_cast<double>(shared.closest[i][t]);
-    }
-    block_sums[static_cast<int64_t>(t) * blocks + blockIdx.x] = sum;
-  }
+  const SeedingOfItem own(seeding, round, item, points.n);
+  measure_candidates(points, own, round.count, shared);
   if (!is_last_block(seeding.arrived + item, blocks)) return;
 
-  const int chosen = choose_candidate(block_sums, blocks, round.count, shared);
-  const float* centroid = points.row(item, point_of(chosen));
+  const int chosen = choose_candidate(own.block_sums, blocks, round.count, shared);
+  const float* centroid = points.row(item, own.point_of(chosen));
   for (int p = static_cast<int>(threadIdx.x); p < points.stride; p += kThreads) {
     centroids[(item * k + round.c) * points.stride + p] = centroid[p];
   }
   __syncthreads();  // all have read which points were drawn
   if (threadIdx.x == 0) seeding.chosen[item] = chosen;
   if (round.c + 1 == k) return;
-  draw_candidates(block_sums + static_cast<int64_t>(chosen) * blocks, blocks, closest_of(round.c, chosen), n,
-                  round, seeding.candidates, shared.totals[chosen], drawn, shared);
+  draw_candidates(own.block_sums + static_cast<int64_t>(chosen) * blocks, blocks,
+                  own.closest + static_cast<int64_t>(chosen) * points.n, points.n, round, seeding.candidates,
+                  shared.totals[chosen], own.drawn, shared);
 }
 
 // ---- Lloyd's algorithm

@@ -269,6 +269,39 @@ def test_the_chain_is_one_graph(rng, grid, d, size_hw):
         np.testing.assert_allclose(got_array, want_array, rtol=1e-6)
 
 
+def test_clustering_is_one_graph(rng):
+    """What one launch leaves behind, counters for one, does not disturb the next."""
+    n, d, k = 20, 6, 3
+    stream = cuda.Stream()
+    features = cuda.empty((n, d), stream=stream)
+    integers = lambda *shape: cuda.empty(shape, np.int32, stream=stream)  # noqa: E731
+    floats = lambda *shape: cuda.empty(shape, stream=stream)  # noqa: E731
+    edges = floats(n, n)
+    means = pk.KMeansClustering(integers(n), floats(k, d), floats())
+    found = pk.CorrelationClustering(integers(n), integers(), floats())
+    shares = pk.PrototypeAssignment(integers(n), floats(n), floats(n, k))
+    workspace = cuda.empty(1 << 20, np.uint8, stream=stream)
+
+    def run() -> None:
+        place = {"stream": stream, "workspace": workspace}
+        pk.affinity(features, mode="cc", out=edges, **place)
+        pk.correlation_cluster(edges, out=found, **place)
+        pk.kmeans(features, k, restarts=2, iterations=5, out=means, **place)
+        pk.assign(features, means.centroids, temperature=0.1, out=shares, **place)
+
+    with cuda.capture(stream) as graph:
+        run()
+    for values in [normal(rng, n, d) for _ in range(3)]:
+        pk._C.cuda.copy(0, features.pointer, values.ctypes.data, values.nbytes, stream.handle)
+        graph.launch(stream)
+        want = pk.correlation_cluster(edges.numpy())
+        np.testing.assert_array_equal(found.labels.numpy(), want.labels)
+        want = pk.kmeans(values, k, restarts=2, iterations=5)
+        np.testing.assert_array_equal(means.labels.numpy(), want.labels)
+        want = pk.assign(values, want.centroids, temperature=0.1)
+        np.testing.assert_allclose(shares.assignment.numpy(), want.assignment, atol=1e-5)
+
+
 def test_a_graph_allocates_nothing(rng):
     stream = cuda.Stream()
     features = cuda.to_device(normal(rng, 6, 4), stream=stream)
