@@ -12,6 +12,7 @@ set(patchcut_cuda_sources
   src/cuda_queue.cpp
   src/gcn_forward_cuda.cu
   src/gnn_fit_cuda.cu
+  src/guided_refine_cuda.cu
   src/kmeans_cuda.cu
   src/preprocess_cuda.cu
   src/region_stats_cuda.cu

@@ -24,14 +24,14 @@ void guided_refine(const Input<uint8_t, 4>& frames, const Input<float, 4>& maps,
   });
 }
 
-void guided_refine_labels(const Input<uint8_t, 4>& frames, const Input<int32_t, 3>& label_maps,
+void guided_refine_labels(const Input<uint8_t, 4>& frames, const Input<int32_t, 3>& label_maps, int64_t count,
                           int64_t radius, float eps, int64_t subsample, const Array<int32_t, 3>& out,
                           const patchcut_context& context) {
   const patchcut_guided_refine_params params = make_params(radius, eps, subsample);
   run([&] {
     return patchcut_guided_refine_labels(frames.data(), label_maps.data(), extent(label_maps, 0),
-                                         extent(label_maps, 1), extent(label_maps, 2), &params, out.data(),
-                                         &context);
+                                         extent(label_maps, 1), extent(label_maps, 2), count, &params,
+                                         out.data(), &context);
   });
 }
 

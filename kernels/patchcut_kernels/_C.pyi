@@ -209,6 +209,7 @@ def guided_refine(
 def guided_refine_labels(
     frames: npt.NDArray[np.uint8],
     label_maps: _Int,
+    count: int,
     radius: int,
     eps: float,
     subsample: int,

@@ -23,6 +23,7 @@ def guided_refine(
     eps: float,
     *,
     subsample: int = 1,
+    count: int | None = None,
     out: Array | None = None,
     workspace: Array | None = None,
     stream: object = None,
@@ -37,6 +38,8 @@ def guided_refine(
         eps: above 0, of squared intensity where white is 1; edges of less variance are smoothed over.
         subsample: 1 for the guided filter; 2 to 1024 for the fast one, which sees one of so many rows and
             columns, and where about `subsample` squared times fewer windows are solved.
+        count: of label maps on CUDA, where nothing is read back to find them: labels are in [0, count), and
+            others are as count - 1. In host memory labels may be any, whatever it is.
         out: of the shape and type of `maps`, contiguous, not `maps` itself; written and returned.
         workspace: [bytes] uint8 on CUDA, for what the op keeps meanwhile; taken from the stream's pool where
             None. One that is too small is an error that says how much is needed.
@@ -63,18 +66,22 @@ def guided_refine(
     eps = _checks.inverse(_OP, "eps", eps)
     subsample = _checks.integer(_OP, "subsample", subsample, 1, _LARGEST)
     place = _place.place(_OP, stream, workspace, frame=frame, maps=maps)
+    if labels and count is None and place.stream is not None:
+        raise TypeError(f"[{_OP}] count must be an int where label maps lie on CUDA, got None")
+    known = 0 if count is None else _checks.integer(_OP, "count", count, 1, 2**31 - 1)
     result = _checks.output(_OP, "out", out, np.int32 if labels else np.float32, maps.shape, place)
     _checks.disjoint(_OP, result, maps, frame)
     batched = frame.ndim - 3
     size_hw, items = maps.shape[-2:], math.prod(frame.shape[:batched])
     flat = (items, *size_hw) if labels else (items, math.prod(maps.shape[batched:-2]), *size_hw)
-    native: Any = _C.guided_refine_labels if labels else _C.guided_refine
+    params: tuple[Any, ...] = (radius, eps, subsample)
+    native: Any = _C.guided_refine
+    if labels:
+        native, params = _C.guided_refine_labels, (known, *params)
     native(
         _checks.native(_OP, "frame", frame, items, *size_hw, 3),
         _checks.native(_OP, "maps", maps, *flat),
-        radius,
-        eps,
-        subsample,
+        *params,
         _checks.native(_OP, "out", result, *flat),
         place.context,
     )

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "c_face.h"
+#include "cuda_queue.h"
 
 namespace patchcut {
 namespace {
@@ -41,7 +42,11 @@ patchcut_status patchcut_guided_refine(const uint8_t* frames, const float* maps,
     require_array(kOp, "maps", maps, batch * k * pixels);
     require_array(kOp, "out", out, batch * k * pixels);
     const GuidedRefineParams settings = checked(params);
-    if (on_cuda(kOp, context)) throw_without_cuda(kOp);
+    if (on_cuda(kOp, context)) {
+      return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
+        guided_refine_cuda(frames, maps, batch, k, height, width, settings, out, queue);
+      });
+    }
     for (int64_t b = 0; b < batch; ++b) {
       guided_refine_cpu(frames + b * pixels * 3, maps + b * k * pixels, k, height, width, settings,
                         out + b * k * pixels);
@@ -50,7 +55,7 @@ patchcut_status patchcut_guided_refine(const uint8_t* frames, const float* maps,
 }
 
 patchcut_status patchcut_guided_refine_labels(const uint8_t* frames, const int32_t* label_maps, int64_t batch,
-                                              int64_t height, int64_t width,
+                                              int64_t height, int64_t width, int64_t count,
                                               const patchcut_guided_refine_params* params, int32_t* out,
                                               const patchcut_context* context) {
   using namespace patchcut;
@@ -61,7 +66,14 @@ patchcut_status patchcut_guided_refine_labels(const uint8_t* frames, const int32
     require_array(kOp, "label_maps", label_maps, batch * pixels);
     require_array(kOp, "out", out, batch * pixels);
     const GuidedRefineParams settings = checked(params);
-    if (on_cuda(kOp, context)) throw_without_cuda(kOp);
+    require(count >= 0 && count <= INT32_MAX, kOp,
+            "count must be 0 to 2^31 - 1, got " + std::to_string(count));
+    if (on_cuda(kOp, context)) {
+      require(count >= 1, kOp, "count must be at least 1 on CUDA, got 0");
+      return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
+        guided_refine_labels_cuda(frames, label_maps, batch, height, width, count, settings, out, queue);
+      });
+    }
     for (int64_t b = 0; b < batch; ++b) {
       guided_refine_labels_cpu(frames + b * pixels * 3, label_maps + b * pixels, height, width, settings,
                                out + b * pixels);

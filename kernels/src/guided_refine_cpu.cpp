@@ -4,6 +4,7 @@
 #include <limits>
 #include <stdexcept>
 
+#include "guided_window.h"
 #include "patchcut/guided_refine.h"
 #include "runs.h"
 #include "scratch.h"
@@ -20,30 +21,6 @@ constexpr int64_t kPlanes = 4;       // of coefficients: a of each color, b
 constexpr int64_t kGuidePlanes = 9;  // of moments of the frame, and of what is made of them
 
 int64_t padded(int64_t count) { return (count + kPadding - 1) / kPadding * kPadding + kPadding; }
-
-// The index that stands for one outside [0, size) as OpenCV's BORDER_REFLECT has it: borders come twice.
-int64_t reflect(int64_t i, int64_t size) {
-  const int64_t period = 2 * size;
-  i = (i % period + period) % period;
-  return i < size ? i : period - 1 - i;
-}
-
-// Weights of a box: 1 up to `inner` away from its centre, `edge` at `reach`, which is one further.
-struct Window {
-  int64_t inner;
-  int64_t reach;
-  float edge;
-  float scale;  // 1 / the sum of its weights over both axes
-};
-
-// With subsampling its width is that of the full window to the fraction: whole pixels would be up to 20 %
-// off.
-Window make_window(int64_t radius, int64_t step) {
-  const double width = std::max(1.0, static_cast<double>(2 * radius + 1) / static_cast<double>(step));
-  const int64_t inner = static_cast<int64_t>((width - 1) / 2);
-  const double edge = (width - static_cast<double>(2 * inner + 1)) / 2;
-  return {inner, inner + 1, static_cast<float>(edge), static_cast<float>(1 / (width * width))};
-}
 
 struct Range {
   int64_t begin;
@@ -65,7 +42,7 @@ struct Job {
   int64_t step;
   int64_t rows;
   int64_t columns;
-  Window window;
+  GuidedWindow window;
   float eps;               // for values of 0 to 255
   const int32_t* cells;    // [width + padding], see make_cells
   const float* fractions;  // [width + padding]
@@ -167,8 +144,8 @@ void add_channel(const Job& job, int64_t plane, int32_t label, const Range& colu
 template <class T>
 void reflect_ends(int64_t count, int64_t reach, int64_t stride, T* row) {
   for (int64_t i = 1; i <= reach; ++i) {
-    row[reach - i] = row[reach + reflect(-i, count)];
-    row[reach + count + i - 1] = row[reach + reflect(count + i - 1, count)];
+    row[reach - i] = row[reach + reflect_index(-i, count)];
+    row[reach + count + i - 1] = row[reach + reflect_index(count + i - 1, count)];
   }
   std::fill(row + count + 2 * reach, row + stride, T{0});
 }
@@ -239,8 +216,8 @@ constexpr int64_t kNone = -1;
 // add(row that enters, row that leaves or kNone, weight).
 template <class Add>
 void move_window(const Job& job, int64_t row, bool start, const Add& add) {
-  const Window& w = job.window;
-  const auto at = [&](int64_t i) { return reflect(row + i, job.rows); };
+  const GuidedWindow& w = job.window;
+  const auto at = [&](int64_t i) { return reflect_index(row + i, job.rows); };
   if (start) {
     for (int64_t i = -w.inner; i <= w.inner; ++i) add(at(i), kNone, 1.0f);
     if (w.edge == 0.0f) return;
@@ -521,7 +498,7 @@ Job make_job(const uint8_t* frame, int64_t height, int64_t width, const GuidedRe
           step,
           (height + step - 1) / step,
           (width + step - 1) / step,
-          make_window(params.radius, step),
+          make_guided_window(params.radius, step),
           params.eps * 255.0f * 255.0f,
           nullptr,
           nullptr,

@@ -220,8 +220,9 @@ def guided_refine() -> Call:
 
 def guided_refine_labels() -> Call:
     call = guided_refine()
-    maps = {"label_maps": label_map(), "out": empty(2, 4, 5, dtype=np.int32)}
-    return Call({**call.arguments, **maps}, bad=GUIDED_BAD, tag="guided_refine")
+    maps = {"label_maps": label_map(), "count": 3, "out": empty(2, 4, 5, dtype=np.int32)}
+    bad = {**GUIDED_BAD, "count": [-1, 2**31]}
+    return Call({**call.arguments, **maps}, bad=bad, tag="guided_refine")
 
 
 def kmeans() -> Call:

@@ -271,7 +271,6 @@ OPS = tuple(make_cases())
 ON_THE_CPU_ALONE = {
     "bipartition",
     "bilateral_solver",
-    "guided_refine",
     "ncut",
 }
 

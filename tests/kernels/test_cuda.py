@@ -302,6 +302,29 @@ def test_clustering_is_one_graph(rng):
         np.testing.assert_allclose(shares.assignment.numpy(), want.assignment, atol=1e-5)
 
 
+def test_refining_is_one_graph(rng):
+    size_hw = (21, 30)
+    stream = cuda.Stream()
+    empty = lambda *shape, dtype=np.float32: cuda.empty(shape, dtype, stream=stream)  # noqa: E731
+    frame, soft, refined = empty(*size_hw, 3, dtype=np.uint8), empty(*size_hw), empty(*size_hw)
+    labels, refined_labels = (empty(*size_hw, dtype=np.int32) for _ in range(2))
+    place = {"stream": stream, "workspace": empty(1 << 20, dtype=np.uint8)}
+    with cuda.capture(stream) as graph:
+        pk.guided_refine(frame, soft, 3, 1e-3, out=refined, **place)
+        pk.guided_refine(frame, labels, 3, 1e-3, count=4, out=refined_labels, **place)
+    for _ in range(2):
+        pixels = rng.integers(0, 256, (*size_hw, 3)).astype(np.uint8)
+        shares = rng.random(size_hw, np.float32)
+        indices = (4 * np.kron(shares[::7, ::6], np.ones((7, 6)))).astype(np.int32)
+        for array, values in ((frame, pixels), (soft, shares), (labels, indices)):
+            pk._C.cuda.copy(0, array.pointer, values.ctypes.data, values.nbytes, stream.handle)
+        graph.launch(stream)
+        stream.synchronize()
+        np.testing.assert_allclose(refined.numpy(), pk.guided_refine(pixels, shares, 3, 1e-3), atol=2e-5)
+        want = pk.guided_refine(pixels, indices, 3, 1e-3)
+        assert (refined_labels.numpy() == want).mean() > 0.99
+
+
 def test_a_graph_allocates_nothing(rng):
     stream = cuda.Stream()
     features = cuda.to_device(normal(rng, 6, 4), stream=stream)

@@ -373,7 +373,7 @@ PATCHCUT_API patchcut_status patchcut_rle_read_text(const char* text, int64_t le
 typedef struct patchcut_guided_refine_params {
   int64_t radius;    /* of the window, in pixels; 1 to 1024 */
   float eps;         /* of squared intensity, where white is 1; above 0 */
-  int64_t subsample; /* 1: the guided filter; above it the fast one, on one of so many pixels of each axis */
+  int64_t subsample; /* 1: the guided filter; to 1024: the fast one, on one of so many pixels of each axis */
 } patchcut_guided_refine_params;
 
 #define PATCHCUT_GUIDED_REFINE_DEFAULTS {8, 1e-3f, 1}
@@ -385,9 +385,11 @@ PATCHCUT_API patchcut_status patchcut_guided_refine(const uint8_t* frames, const
                                                     const patchcut_context* context);
 
 /* label_maps and out [batch, height, width], apart from each other: at each pixel the label whose filtered
- * indicator is largest. */
+ * indicator is largest. On CUDA labels are in [0, count), and others are as count - 1; in host memory they
+ * may be any, whatever count is. */
 PATCHCUT_API patchcut_status patchcut_guided_refine_labels(const uint8_t* frames, const int32_t* label_maps,
                                                            int64_t batch, int64_t height, int64_t width,
+                                                           int64_t count,
                                                            const patchcut_guided_refine_params* params,
                                                            int32_t* out, const patchcut_context* context);
 
