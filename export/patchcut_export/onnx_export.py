@@ -153,14 +153,24 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _name_linear_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Names the exporter's anonymous MatMul weights `linear.<i>` by graph order, whatever the image size."""
+    """Names the exporter's anonymous MatMul weights `linear.<i>` by graph order, whatever the image size.
+
+    A linear that runs at several scales has one weight, which the exporter transposes for each.
+    """
     anonymous = {t.name: t for t in model.graph.initializer}
     renamed: dict[str, str] = {}
+    names: dict[bytes, str] = {}
     for node in model.graph.node:
-        if node.op_type == "MatMul" and node.input[1] in anonymous:
-            renamed.setdefault(node.input[1], f"linear.{len(renamed)}")
+        if node.op_type == "MatMul" and node.input[1] in anonymous and node.input[1] not in renamed:
+            array = numpy_helper.to_array(anonymous[node.input[1]])
+            content = repr((array.dtype, array.shape)).encode() + array.tobytes()
+            renamed[node.input[1]] = names.setdefault(content, f"linear.{len(names)}")
+    told: set[str] = set()
     for old, new in renamed.items():
+        if new in told:
+            model.graph.initializer.remove(anonymous[old])
         anonymous[old].name = new
+        told.add(new)
     for node in model.graph.node:
         for i, source in enumerate(node.input):
             node.input[i] = renamed.get(source, source)

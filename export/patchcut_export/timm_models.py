@@ -32,7 +32,10 @@ def create_vit(name: str, *, image_size: int) -> torch.nn.Module:
         remedy = f"near it: {', '.join(near[:5])}" if near else "pick a vit_* model"
         raise OptionError("model", f"timm has no model {name!r}", remedy)
     try:
-        model: Any = timm.create_model(name, pretrained=False, num_classes=0, img_size=image_size)
+        # A model for any size would resample its position embedding in the graph, antialiased.
+        model: Any = timm.create_model(
+            name, pretrained=False, num_classes=0, img_size=image_size, dynamic_img_size=False
+        )
     except TypeError as error:  # convolutional networks take no img_size
         raise _not_plain(name) from error
     if not _is_plain(model):

@@ -8,24 +8,28 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Final, Literal, NoReturn
 
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError, model_validator
 
 from patchcut.errors import BundleError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 2
 MANIFEST = "bundle.json"
 EMBEDDED = Path(__file__).parent / "bundles" / "default.patchcut"
 
 Precision = Literal["int8", "fp16", "fp32"]
+Facet = Literal["key", "query", "value", "token"]
+Join = Literal["mean", "concat"]
 
 MAX_TOTAL_BYTES = 4 << 30
 MAX_MANIFEST_BYTES = 4 << 20
 # Members up to this size are all checked when a bundle is opened; larger ones (weights) when they are read,
 # so that an engine that uses one graph of many does not pay for hashing the rest.
 EAGER_BYTES = 8 << 20
+
+_WEIGHTS_TOLERANCE = 1e-6
 
 _DAMAGED = "copy or download it again"
 _FOREIGN = "make one with `patchcut export`"
@@ -57,15 +61,39 @@ class GraphSpec(_Model):
     initializers: tuple[str, ...] = ()
 
 
+class FeaturePart(_Model):
+    """One of several activations that are made unit length, times the root of `weight`, and concatenated."""
+
+    facet: Facet
+    layer: Annotated[int, Field(ge=0)]
+    weight: Annotated[FiniteFloat, Field(gt=0, le=1)]
+
+
 class BackboneSpec(_Model):
-    """Where the features come from, and the graphs that compute them; the first is the default."""
+    """Where the features come from, and the graphs that compute them; the first is the default.
+
+    All that is said of features is inside the graphs: whoever runs one sees [n, d] and a grid.
+
+    Attributes:
+        facet, layer: the activation; of several `parts` the first.
+        parts: the activations where there are several; their weights sum to 1, so that the cosine of two
+            patches is the weighted mean of the parts' cosines.
+        stride: pixels from one patch to the next, less than the patch size where patches overlap; None is the
+            patch size.
+        scales: sides of the images that are looked at, each times the input's, in whole patches. Where there
+            are several, each one's features come to the grid bilinearly and are made unit length; then they
+            are joined.
+        join: "mean", or "concat" times the root of 1 / scales.
+        log_bins: rings of averaged neighbours around each patch, 8 of them in each, concatenated to its own
+            features (Amir et al., 2112.05814); 0 is none.
+    """
 
     name: Name
     source: str
     source_sha256: str
     licence: str
     trained_on: str
-    facet: Literal["key", "query", "value", "token"]
+    facet: Facet
     layer: int
     patch_size: PositiveInt
     feature_dim: PositiveInt
@@ -74,12 +102,28 @@ class BackboneSpec(_Model):
     fit: Literal["stretch", "letterbox"]
     weights: Name | None = None
     graphs: Annotated[tuple[GraphSpec, ...], Field(min_length=1)]
+    parts: tuple[FeaturePart, ...] = ()
+    stride: PositiveInt | None = None
+    scales: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.0,)
+    join: Join = "mean"
+    log_bins: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _check_features(self) -> BackboneSpec:
+        if self.stride is not None and self.stride > self.patch_size:
+            raise ValueError(f"patches of {self.patch_size} pixels every {self.stride} leave gaps")
+        kinds = [(part.facet, part.layer) for part in self.parts]
+        if len(set(kinds)) != len(kinds) or kinds[:1] not in ([], [(self.facet, self.layer)]):
+            raise ValueError(f"parts must differ and begin with {self.facet} of layer {self.layer}")
+        if self.parts and abs(sum(part.weight for part in self.parts) - 1) > _WEIGHTS_TOLERANCE:
+            raise ValueError("weights of the parts must sum to 1")
+        return self
 
     @model_validator(mode="after")
     def _check_graphs(self) -> BackboneSpec:
         seen = set()
         for graph in self.graphs:
-            if tuple(side // self.patch_size for side in graph.size_hw) != graph.grid_hw:
+            if self.grid_hw(graph.size_hw) != graph.grid_hw:
                 raise ValueError(f"{graph.file}: size {graph.size_hw} does not give grid {graph.grid_hw}")
             if graph.initializers and self.weights is None:
                 raise ValueError(f"{graph.file}: names initializers, but there is no weights file")
@@ -87,6 +131,39 @@ class BackboneSpec(_Model):
                 raise ValueError(f"{graph.file}: a second graph of size {graph.size_hw} in {graph.precision}")
             seen.add((graph.size_hw, graph.precision))
         return self
+
+    def grid_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of patches that lie wholly in an image of `size_hw` pixels."""
+        patch, stride = self.patch_size, self.stride or self.patch_size
+        height, width = ((side - patch) // stride + 1 for side in size_hw)
+        return height, width
+
+    def covered(self, size_hw: tuple[int, int]) -> tuple[tuple[float, float], tuple[float, float]] | None:
+        """(begin, length) of each side of an image that its grid covers, in pixels; None for all of it.
+
+        A patch stands for the `stride` pixels around its centre.
+        """
+        patch, stride = self.patch_size, self.stride or self.patch_size
+        if patch == stride:
+            return None
+        rows, columns = self.grid_hw(size_hw)
+        begin = (patch - stride) / 2
+        return (begin, float(rows * stride)), (begin, float(columns * stride))
+
+    @property
+    def features_text(self) -> str:
+        """What the features are, in a line for people."""
+        parts = [f"{part.weight:.3g} {part.facet} of layer {part.layer}" for part in self.parts]
+        said = [" + ".join(parts) or f"{self.facet} of layer {self.layer}"]
+        if self.stride not in (None, self.patch_size):
+            said.append(f"patches every {self.stride} pixels")
+        if self.scales != (1.0,):
+            joined = {"mean": "averaged", "concat": "concatenated"}[self.join]
+            scales = ", ".join(f"{scale:g}" for scale in self.scales)
+            said.append(f"scales {scales} {joined}" if len(self.scales) > 1 else f"scale {scales}")
+        if self.log_bins:
+            said.append(f"log-binned in {1 + 8 * self.log_bins}")
+        return ", ".join([*said, f"{self.feature_dim} a patch"])
 
 
 class AffinitySpec(_Model):
@@ -144,9 +221,9 @@ class FileSpec(_Model):
 
 
 class BundleSpec(_Model):
-    """All of `bundle.json`, schema version 1."""
+    """All of `bundle.json`; version 2 added the choices of features, after `graphs`."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[1, 2]
     name: Name
     description: str
     backbone: BackboneSpec

@@ -208,9 +208,9 @@ class Segmenter:
         )
 
     def _regions(self, frame: Frame, assignment: npt.NDArray[np.float32]) -> Regions:
-        graph = self._engine.graph
+        graph, backbone = self._engine.graph, self.spec.backbone
         height, width = frame.image.shape[:2]
-        canvas = canvas_of((height, width), graph.size_hw, self.spec.backbone.fit)
+        canvas = canvas_of((height, width), graph.size_hw, backbone.fit, backbone.covered(graph.size_hw))
         if self._confidence.shape != canvas.size_hw:
             self._confidence = np.empty(canvas.size_hw, np.float32)
         label_map, confidence = upsample(assignment, graph.grid_hw, canvas, self._confidence)

@@ -50,7 +50,7 @@ def build(random_state: Callable[..., dict[str, Any]]) -> Callable[..., Path]:
     pytest.importorskip("onnxscript", reason=NEEDS)
     pytest.importorskip("onnxslim", reason=NEEDS)
     from patchcut.bundle import Bundle
-    from patchcut_export.backbone import FeatureSpec
+    from patchcut_export.backbone import FeatureSpec, Part
     from patchcut_export.builder import BackbonePlan, build_bundle
     from patchcut_export.weights import Provenance
 
@@ -60,10 +60,12 @@ def build(random_state: Callable[..., dict[str, Any]]) -> Callable[..., Path]:
         sizes: tuple[int, ...] = (96, 64),
         precision: str = "int8",
         facet: str = "key",
+        choices: dict[str, Any] | None = None,
         sha256: str = "0" * 64,
         donor: Bundle | None = None,
     ) -> Path:
-        plan = BackbonePlan(FeatureSpec(TINY, facet, 1), sizes, precision)
+        feature = FeatureSpec(TINY, **{"parts": (Part(facet, 1),), **(choices or {})})
+        plan = BackbonePlan(feature, sizes, precision)
         origin = Provenance("tests", sha256, "Apache-2.0", "nothing")
         build_bundle(path, plan, random_state(), origin, name="tiny", say=lambda line: None, donor=donor)
         return path

@@ -13,7 +13,9 @@ from patchcut.errors import OptionError
 from patchcut_export.backbone import (
     FACETS,
     FeatureSpec,
+    Part,
     build_extractor,
+    check_feature,
     resample_position_embedding,
     simplify_blocks,
 )
@@ -57,6 +59,10 @@ def oracle(vit: Any, image: torch.Tensor, facet: str, layer: int) -> torch.Tenso
     return patches.chunk(3, dim=-1)[part] - bias
 
 
+def spec(facet: str = "key", layer: int = -1, weight: float = 1.0) -> FeatureSpec:
+    return FeatureSpec(TINY, (Part(facet, layer, weight),))
+
+
 def photo_batch(size: int) -> torch.Tensor:
     return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
 
@@ -68,17 +74,101 @@ def test_features_are_what_hooks_see(timm: Any, random_state: State, name: str) 
     vit, image = plain_vit(timm, name, size, state), photo_batch(size)
     for layer in layers:
         for facet in facets:
-            extractor = build_extractor(FeatureSpec(name, facet, layer), dict(state), size)
+            extractor = build_extractor(FeatureSpec(name, (Part(facet, layer),)), dict(state), size)
             with torch.inference_mode():
                 got, expected = extractor(image), oracle(vit, image, facet, layer)
             assert expected.std() > 1e-2, "the reference is near-constant"
             assert got.shape == (2, (size // extractor.patch_size) ** 2, extractor.feature_dim)
+            assert extractor.grid_hw == (size // extractor.patch_size,) * 2
             torch.testing.assert_close(got, expected, atol=2e-4, rtol=1e-4)
 
 
 def test_the_layer_is_told_from_the_front(random_state: State) -> None:
-    extractor = build_extractor(FeatureSpec(TINY, "key", -1), random_state(), 96)
-    assert extractor.layer == len(extractor.vit.blocks) - 1
+    extractor = build_extractor(FeatureSpec(TINY), random_state(), 96)
+    assert extractor.spec.parts == (Part("key", len(extractor.vit.blocks) - 1),)
+
+
+def features_of(feature: FeatureSpec, state: dict[str, Any], image: torch.Tensor) -> torch.Tensor:
+    extractor = build_extractor(feature, dict(state), image.shape[-1])
+    with torch.inference_mode():
+        features: torch.Tensor = extractor(image)
+    assert features.shape == (len(image), extractor.grid_hw[0] ** 2, extractor.feature_dim)
+    return features
+
+
+def unit(features: torch.Tensor) -> torch.Tensor:
+    return features / features.norm(dim=-1, keepdim=True)
+
+
+def test_several_parts_are_weighted_units_side_by_side(timm: Any, random_state: State) -> None:
+    state, image = random_state(TINY, 96), photo_batch(96)
+    parts = (Part("value", -2, 3.0), Part("token", 0, 1.0), Part("key", -1, 4.0), Part("key", 4, 8.0))
+    got = features_of(FeatureSpec(TINY, parts), state, image)
+    vit = plain_vit(timm, TINY, 96, state)
+    with torch.inference_mode():
+        alone = [unit(oracle(vit, image, part.facet, part.layer)) for part in parts]
+    weighted = [one * (part.weight / 16) ** 0.5 for one, part in zip(alone, parts, strict=True)]
+    torch.testing.assert_close(got, torch.cat(weighted, -1), atol=1e-4, rtol=1e-4)
+    cosines = sum(one @ one.mT * part.weight / 16 for one, part in zip(alone, parts, strict=True))
+    torch.testing.assert_close(unit(got) @ unit(got).mT, cosines, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "size", "stride"), [(TINY, 96, 8), (TINY, 64, 5), ("test_vit3", 64, 4)])
+def test_overlapping_patches_are_those_of_shifted_images(
+    timm: Any, random_state: State, name: str, size: int, stride: int
+) -> None:
+    state, image = random_state(name, size), photo_batch(size)
+    got = features_of(FeatureSpec(name, stride=stride), state, image)
+    vit = plain_vit(timm, name, size, state)
+    patch = vit.patch_embed.patch_size[0]
+    steps = range(0, size - patch + 1, stride)
+    kernel, bias = vit.patch_embed.proj.weight, vit.patch_embed.proj.bias
+    crops = [image[:, :, y : y + patch, x : x + patch] for y in steps for x in steps]
+    embedded = torch.stack([(crop[:, None] * kernel).sum((2, 3, 4)) + bias for crop in crops], 1)
+    prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+    position = resample_position_embedding(state["pos_embed"], prefix, (len(steps), len(steps)))
+    vit.patch_embed, vit.dynamic_img_size = torch.nn.Identity(), False
+    vit.pos_embed = torch.nn.Parameter(position)
+    expected = oracle(vit, embedded, "key", -1)
+    assert expected.std() > 1e-2, "the reference is near-constant"
+    torch.testing.assert_close(got, expected, atol=2e-4, rtol=1e-4)
+
+
+def test_a_stride_of_whole_patches_is_none(random_state: State) -> None:
+    checked = check_feature(FeatureSpec(TINY, stride=16), 96)
+    assert checked == check_feature(FeatureSpec(TINY), 96)
+    assert checked.stride is None
+
+
+@pytest.mark.parametrize("join", ["mean", "concat"])
+@pytest.mark.parametrize("scales", [(1.0, 0.5), (2.0, 1.0, 0.7), (0.5,)])
+def test_scales_are_images_of_other_sizes_brought_to_one_grid(
+    random_state: State, scales: tuple[float, ...], join: str
+) -> None:
+    state, image = random_state(TINY, 96), photo_batch(96)
+    got = features_of(FeatureSpec(TINY, scales=scales, join=join), state, image)
+    expected = []
+    for scale in scales:
+        side = round(96 * scale / 16) * 16
+        resized = functional.interpolate(image, (side, side), mode="bilinear", antialias=True)
+        features = features_of(FeatureSpec(TINY), state, resized)
+        grid = features.mT.unflatten(-1, (side // 16, side // 16))
+        grid = functional.interpolate(grid, (6, 6), mode="bilinear", antialias=True)
+        expected.append(grid.flatten(2).mT)
+    if len(scales) == 1:
+        joined = expected[0]
+    elif join == "mean":
+        joined = torch.stack([unit(one) for one in expected]).mean(0)
+    else:
+        joined = unit(torch.cat([unit(one) for one in expected], -1))
+    torch.testing.assert_close(got, joined, atol=1e-4, rtol=1e-4)
+
+
+def test_scales_share_their_weights(random_state: State) -> None:
+    extractor = build_extractor(FeatureSpec(TINY, scales=(1.0, 0.5)), random_state(), 96)
+    single = build_extractor(FeatureSpec(TINY), random_state(), 96)
+    counts = [sum(p.numel() for p in one.parameters()) for one in (extractor, single)]
+    assert counts[0] - counts[1] == (9 + 1) * 64  # the smaller grid's position embedding alone
 
 
 @pytest.mark.parametrize("name", [TINY, "vit_small_patch14_dinov2"])
@@ -123,31 +213,45 @@ def test_resampling_to_the_same_grid_changes_nothing() -> None:
 
 def test_an_embedding_of_another_size_is_resampled_when_built(random_state: State) -> None:
     state = random_state(TINY, 96)
-    small = build_extractor(FeatureSpec(TINY, "key", 0), dict(state), 64)
+    small = build_extractor(FeatureSpec(TINY, (Part("key", 0),)), dict(state), 64)
     expected = resample_position_embedding(state["pos_embed"], 1, (4, 4))
     assert torch.equal(small.vit.pos_embed, expected)
     assert state["pos_embed"].shape[1] == 1 + 36, "the caller's state dict was changed"
 
 
 @pytest.mark.parametrize(
-    ("spec", "size", "expected"),
+    ("wrong", "size", "expected"),
     [
         (FeatureSpec("nonsense"), 64, "[model] timm has no model 'nonsense'"),
         (FeatureSpec("vit_tiny_patch17"), 64, "near it: vit_tiny_patch16_224"),
         (FeatureSpec("resnet18"), 64, "[model] resnet18 is no plain ViT"),
         (FeatureSpec("eva02_tiny_patch14_224"), 224, "is no plain ViT"),
         (FeatureSpec("mixer_s32_224"), 224, "is no plain ViT"),
-        (FeatureSpec(TINY, facet="nose"), 64, "[facet] must be one of query, key, value, token, got 'nose'"),
-        (FeatureSpec(TINY, layer=6), 64, "[layer] test_vit has layers 0 to 5, got 6"),
-        (FeatureSpec(TINY, layer=-7), 64, "layers 0 to 5, got -7"),
+        (spec(facet="nose"), 64, "[facet] must be one of query, key, value, token, got 'nose'"),
+        (spec(layer=6), 64, "[layer] test_vit has layers 0 to 5, got 6"),
+        (spec(layer=-7), 64, "layers 0 to 5, got -7"),
+        (spec(weight=0.0), 64, "[facet] weights must be above 0, got 0 for key"),
+        (spec(weight=float("nan")), 64, "weights must be above 0, got nan"),
+        (FeatureSpec(TINY, ()), 64, "must be given at least once, and each only once a layer, got none"),
+        (FeatureSpec(TINY, (Part("key", 5), Part())), 64, "got key of layer 5, key of layer 5"),
+        (FeatureSpec(TINY, stride=0), 64, "[stride] must be 1 to 16, the side of test_vit's patches, got 0"),
+        (FeatureSpec(TINY, stride=17), 64, "[stride] must be 1 to 16"),
+        (FeatureSpec(TINY, stride=1), 160, "an image of 160 pixels has 21,025 patches, the limit is 16,384"),
+        (FeatureSpec(TINY, scales=()), 64, "[scales] must be above 0, got none"),
+        (FeatureSpec(TINY, scales=(1, -1)), 64, "[scales] must be above 0, got 1, -1"),
+        (FeatureSpec(TINY, scales=(1, 1.1)), 64, "different sizes, 1, 1.1 of 64 pixels are images of 64, 64"),
+        (FeatureSpec(TINY, scales=(200,)), 64, "[scales] must give images of at most 8192 pixels, got 12800"),
+        (FeatureSpec(TINY, scales=(1, 40)), 64, "an image of 2560 pixels has 25,600 patches"),
+        (FeatureSpec(TINY, join="sum"), 64, '[join] must be one of "mean", "concat", got \'sum\''),
+        (FeatureSpec(TINY, log_bins=4), 64, "[log-bins] must be 0 to 3 rings, got 4"),
         (FeatureSpec(TINY), 65, "multiple of test_vit's patches of 16 pixels, got 65; try 64"),
         (FeatureSpec(TINY), 7, "got 7; try 16"),
     ],
 )
 @pytest.mark.usefixtures("timm")
-def test_a_wrong_option_is_named(spec: FeatureSpec, size: int, expected: str) -> None:
+def test_a_wrong_option_is_named(wrong: FeatureSpec, size: int, expected: str) -> None:
     with pytest.raises(OptionError) as raised:
-        build_extractor(spec, {}, size)
+        build_extractor(wrong, {}, size)
     assert expected in str(raised.value)
     assert "\n" not in str(raised.value)
 

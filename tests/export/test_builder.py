@@ -20,7 +20,7 @@ from patchcut.bundle import AffinitySpec, HeadSpec, ReportRow, open_bundle
 from patchcut.errors import OptionError, OutputError
 from patchcut_export import builder
 from patchcut_export.archive import safetensors_bytes, safetensors_extents, write_archive
-from patchcut_export.backbone import FeatureSpec
+from patchcut_export.backbone import FeatureSpec, Part
 from patchcut_export.builder import HEAD, BackbonePlan, check_plan, rewrite_bundle
 from patchcut_export.errors import ExportError
 from patchcut_export.gnn import GraphHead, cosine_affinity
@@ -99,6 +99,69 @@ def test_the_head_in_a_bundle_is_the_one_in_torch(backbone_bundle: Path, tmp_pat
     assert np.ptp(expected, axis=0).min() > 1e-2, "the reference is near-constant"
     np.testing.assert_allclose(result.assignment, expected, atol=1e-4)
     assert result.grid_hw == (6, 6)
+
+
+CHOICES = {
+    "parts": (Part("key", 1, 3.0), Part("value", -6)),
+    "stride": 10,
+    "scales": (1.0, 0.5),
+    "join": "concat",
+    "log_bins": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def choices_bundle(build: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with every choice of features, and a random head on them."""
+    folder = tmp_path_factory.mktemp("choices")
+    backbone = build(folder / "backbone.patchcut", sizes=(96, 64), choices=CHOICES)
+    torch.manual_seed(4)
+    head = GraphHead(2304, (8,), 6, 2, dropout=0)
+    spec = HeadSpec(kind="gnn", file=HEAD, labels=("background", "foreground"))
+    with open_bundle(backbone) as bundle:
+        rewrite_bundle(bundle, folder / "choices.patchcut", head=(spec, safetensors_bytes(head.tensors())))
+    return folder / "choices.patchcut"
+
+
+def test_a_bundle_says_which_features_it_has(
+    choices_bundle: Path, run_cli: Callable[..., int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = (
+        "0.75 key of layer 1 + 0.25 value of layer 0, patches every 10 pixels, scales 1, 0.5 concatenated, "
+    )
+    said += "log-binned in 9, 2304 a patch"
+    assert said.encode() in members(choices_bundle)["card.md"]
+    assert run_cli("info", choices_bundle) == 0
+    assert said in " ".join(capfd.readouterr().out.split())
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_overlapping_patches_make_label_maps(choices_bundle: Path, precision: str) -> None:
+    result = patchcut.load(choices_bundle, size=64, precision=precision)(
+        np.random.default_rng(0).integers(0, 256, (150, 201, 3), np.uint8)
+    )
+    assert result.grid_hw == (5, 5)
+    assert result.assignment.shape == (25, 2)
+    assert result.label_map.shape == (150, 201)
+
+
+def test_a_head_is_of_its_choices_of_features(
+    choices_bundle: Path, build: Callable[..., Path], tmp_path: Path
+) -> None:
+    with open_bundle(choices_bundle) as donor:
+        for change in (
+            {"parts": (Part("key", 1), Part("value", 0))},
+            {"stride": 11},
+            {"scales": (1.0,)},
+            {"join": "mean"},
+            {"log_bins": 0},
+        ):
+            with pytest.raises(ExportError, match=f"other features: {next(iter(change))}"):
+                build(tmp_path / "other.patchcut", choices={**CHOICES, **change}, donor=donor)
+        again = build(
+            tmp_path / "again.patchcut", sizes=(32,), precision="fp32", choices=CHOICES, donor=donor
+        )
+    assert patchcut.load(again)(np.zeros((20, 30, 3), np.uint8)).grid_hw == (2, 2)
 
 
 def features_of_frame(path: Path, frame: np.ndarray) -> torch.Tensor:

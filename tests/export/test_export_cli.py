@@ -47,6 +47,36 @@ def test_weights_become_a_bundle(
     assert spec.head is None
 
 
+def test_choices_of_features_become_a_bundle(run_cli: Patchcut, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine.patchcut"
+    options = [
+        "--model",
+        "test_vit",
+        "--size",
+        64,
+        "--facet",
+        "key,value:3",
+        "--layer",
+        "1,-6",
+        "--stride",
+        8,
+    ]
+    more = ["--scales", "1,0.5", "--join", "concat", "--log-bins", 1, "--precision", "fp32"]
+    assert run_cli("export", "bundle", "--out", out, "--weights", weights, *options, *more) == 0
+    with open_bundle(out) as bundle:
+        backbone = bundle.spec.backbone
+    parts = [(part.facet, part.layer, part.weight) for part in backbone.parts]
+    assert parts == [("key", 1, 0.125), ("key", 0, 0.125), ("value", 1, 0.375), ("value", 0, 0.375)]
+    assert (backbone.stride, backbone.scales, backbone.join, backbone.log_bins) == (
+        8,
+        (1.0, 0.5),
+        "concat",
+        1,
+    )
+    assert backbone.feature_dim == 64 * 4 * 2 * 9
+    assert backbone.graphs[0].grid_hw == (7, 7)
+
+
 def test_images_become_a_head(
     run_cli: Patchcut, backbone_bundle: Path, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,6 +136,19 @@ def test_a_bundle_takes_a_head_and_is_not_left_without_one(
         (["--model", "nonsense"], 2, "timm has no model 'nonsense'"),
         (["--facet", "nose"], 2, "[facet]"),
         (["--layer", 12], 2, "[layer] vit_small_patch14_dinov2 has layers 0 to 11, got 12"),
+        (["--layer", "-1,-13"], 2, "has layers 0 to 11, got -13"),
+        (["--layer", "last"], 2, "[layer] must be whole numbers with commas, got 'last'"),
+        (["--layer", "-1,11"], 2, "each only once a layer, got key of layer 11, key of layer 11"),
+        (["--facet", "key,"], 2, "[facet] must be a list with commas, got 'key,'"),
+        (["--facet", "key:much"], 2, "[facet] 'much' is not a number"),
+        (["--facet", "key:inf,value"], 2, "[facet] must be finite, got inf"),
+        (["--facet", "key:0,value"], 2, "[facet] weights must be above 0"),
+        (["--stride", 15], 2, "[stride] must be 1 to 14"),
+        (["--stride", 1], 2, "224 pixels has 44,521 patches, the limit is 16,384; choose a smaller size or"),
+        (["--scales", "1,half"], 2, "[scales] 'half' is not a number"),
+        (["--scales", "1,1.01"], 2, "[scales] must give images of different sizes"),
+        (["--join", "sum"], 2, "[join]"),
+        (["--log-bins", 9], 2, "[log-bins] must be 0 to 3 rings, got 9"),
         (["--precision", "fp16"], 2, "[precision]"),
         (["--size", 224, "--size", 224], 2, "[size]"),
         (["--head", "missing.patchcut"], 1, "cannot open missing.patchcut"),

@@ -17,7 +17,7 @@ ort = pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
 from onnx import numpy_helper
 from patchcut.bundle import open_bundle
-from patchcut_export.backbone import FeatureExtractor, FeatureSpec, build_extractor
+from patchcut_export.backbone import FeatureExtractor, FeatureSpec, Part, build_extractor
 from patchcut_export.onnx_export import dequantize_weights, export_fp32, quantize_int8, share_weights
 
 SIZES = (64, 96)
@@ -25,7 +25,7 @@ SIZES = (64, 96)
 
 @pytest.fixture(scope="module")
 def extractors(random_state: Callable[..., dict[str, Any]]) -> dict[int, FeatureExtractor]:
-    return {s: build_extractor(FeatureSpec("test_vit", "key", 1), random_state(), s) for s in SIZES}
+    return {s: build_extractor(FeatureSpec("test_vit", (Part("key", 1),)), random_state(), s) for s in SIZES}
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +100,37 @@ def test_the_float_graph_holds_the_same_eight_bits(graphs: dict[int, Any], quant
         np.testing.assert_array_equal(stored[name], eight_bit[name])
     assert {stored[n].dtype for n in names if n.endswith("_quantized")} == {np.dtype(np.int8)}
     assert graphs[96].SerializeToString() == before
+
+
+# One that has everything at once: each alone is checked against its oracle in torch.
+CHOICES = FeatureSpec(
+    "test_vit",
+    (Part("key", 1, 3.0), Part("token", 0)),
+    stride=12,
+    scales=(1.0, 0.5),
+    join="concat",
+    log_bins=1,
+)
+
+
+def test_choices_of_features_are_in_the_graph(random_state: Callable[..., dict[str, Any]]) -> None:
+    extractor = build_extractor(CHOICES, random_state(), 64)
+    assert (extractor.grid_hw, extractor.feature_dim) == ((5, 5), 64 * 2 * 2 * 9)
+    exact = export_fp32(extractor, 64)
+    onnx.checker.check_model(exact, full_check=True)
+    for batch in (1, 3):
+        image = images(batch, 64)
+        expected = reference(extractor, image)
+        assert expected.shape == (batch, 25, extractor.feature_dim)
+        np.testing.assert_allclose(run(exact, image), expected, atol=1e-4)
+    quantized = quantize_int8(exact)
+    assert mean_cosine(run(quantized, image), expected) > 0.998
+    assert mean_cosine(run(dequantize_weights(exact, quantized), image), expected) > 0.999
+    big = [array.tobytes() for array in initializers(exact).values() if array.nbytes >= 1024]
+    assert len(set(big)) == len(big), "the scales do not share their weights"
+    assert "Resize" not in {node.op_type for node in exact.graph.node}
+    resizes = {name for name in initializers(exact) if name.startswith(("resizes.", "to_grid."))}
+    assert resizes and resizes < set(initializers(quantized)), "resizing is not for 8 bits"
 
 
 def copies(graphs: dict[int, Any]) -> dict[str, Any]:

@@ -140,8 +140,9 @@ def test_big_members_are_checked_when_they_are_read(tmp_path: Path, monkeypatch:
 
 
 def test_a_newer_schema_asks_for_an_upgrade(tmp_path: Path) -> None:
-    path = write_with(tmp_path / "x.patchcut", lambda spec: spec.update(schema_version=2, tracks={}))
-    refused(path, "newer patchcut", "schema_version is 2", "pip install -U patchcut")
+    newer = bundle_module.SCHEMA_VERSION + 1
+    path = write_with(tmp_path / "x.patchcut", lambda spec: spec.update(schema_version=newer, tracks={}))
+    refused(path, "newer patchcut", f"schema_version is {newer}", "pip install -U patchcut")
 
 
 @pytest.mark.parametrize("version", [None, "1", 0, -1, True, 1.5, [1]])
@@ -347,6 +348,52 @@ def test_a_graph_of_another_shape_than_the_manifest_says_is_foreign(tmp_path: Pa
             graph["grid_hw"] = [side // backbone["patch_size"] for side in graph["size_hw"]]
 
     refused(write_with(tmp_path / "x.patchcut", apply), "foreign")
+
+
+PARTS = [{"facet": "key", "layer": 0, "weight": 0.25}, {"facet": "token", "layer": 2, "weight": 0.75}]
+
+
+def test_choices_of_features_are_told_in_a_line(toy_bundle: Path, tmp_path: Path) -> None:
+    def choose(spec: Spec) -> None:
+        spec["backbone"].update(parts=PARTS, stride=7, scales=[1, 0.5], join="concat", log_bins=2)
+        for graph in spec["backbone"]["graphs"]:
+            graph["grid_hw"] = [(side - 14) // 7 + 1 for side in graph["size_hw"]]
+
+    with open_bundle(toy_bundle) as bundle:
+        assert bundle.spec.backbone.features_text == "key of layer 0, 8 a patch"
+    with open_bundle(write_with(tmp_path / "x.patchcut", choose)) as bundle:
+        said = bundle.spec.backbone.features_text
+        assert bundle.spec.backbone.graphs[0].grid_hw == (15, 15)
+        assert bundle.spec.backbone.covered((112, 112)) == ((3.5, 105), (3.5, 105))
+    assert said == (
+        "0.25 key of layer 0 + 0.75 token of layer 2, patches every 7 pixels, "
+        "scales 1, 0.5 concatenated, log-binned in 17, 8 a patch"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"stride": 7}, "does not give grid (8, 8)"),
+        ({"stride": 15}, "patches of 14 pixels every 15 leave gaps"),
+        ({"stride": 0}, "not valid at backbone.stride"),
+        ({"scales": []}, "not valid at backbone.scales"),
+        ({"scales": [0]}, "not valid at backbone.scales.0"),
+        ({"join": "sum"}, "not valid at backbone.join"),
+        ({"log_bins": -1}, "not valid at backbone.log_bins"),
+        ({"parts": PARTS[::-1]}, "parts must differ and begin with key of layer 0"),
+        ({"parts": [PARTS[0], PARTS[0]]}, "parts must differ"),
+        ({"parts": [PARTS[0], {**PARTS[1], "weight": 0.5}]}, "weights of the parts must sum to 1"),
+        ({"parts": [PARTS[0], {**PARTS[1], "facet": "nose"}]}, "not valid at backbone.parts.1.facet"),
+    ],
+)
+def test_choices_that_contradict_each_other_are_foreign(tmp_path: Path, change: Spec, said: str) -> None:
+    refused(write_with(tmp_path / "x.patchcut", lambda spec: spec["backbone"].update(change)), said)
+
+
+def test_a_choice_that_is_not_known_is_newer(tmp_path: Path) -> None:
+    path = write_with(tmp_path / "x.patchcut", lambda spec: spec["backbone"].update(registers=True))
+    refused(path, "foreign or newer", "backbone.registers", "pip install -U patchcut")
 
 
 def test_a_head_of_an_unknown_kind_is_newer(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from patchcut import EngineError, Frame, FrameError, Result, Segmenter, SourceError
-from patchcut.label_map import canvas_of
+from patchcut.label_map import Fit, canvas_of
 from patchcut_kernels import reference
 from PIL import Image
 
@@ -328,6 +328,40 @@ def test_a_canvas_holds_its_frame_where_the_image_does(height: int, width: int, 
         assert corner >= 0 and corner + length <= side
         scale, half = Fraction(length, end - begin), Fraction(1, 2)  # frame pixels a pixel of the image
         assert abs(corner - begin * scale) <= half and abs(side - size * scale) <= half
+
+
+@example(height=1, width=900, size=112, stride=1, fit="letterbox")
+@given(
+    height=st.integers(1, 900),
+    width=st.integers(1, 900),
+    size=st.sampled_from([112, 210]),
+    stride=st.integers(1, 13),
+    fit=st.sampled_from(["stretch", "letterbox"]),
+)
+def test_overlapping_patches_lie_where_they_look(
+    height: int, width: int, size: int, stride: int, fit: Fit
+) -> None:
+    """What each patch sees the middle of, upsampled, is where each pixel is; beyond the outermost, theirs."""
+    patch = 14
+    count = (size - patch) // stride + 1
+    covered = ((patch - stride) / 2, float(count * stride))
+    canvas = canvas_of((height, width), (size, size), fit, (covered, covered))
+    x0, y0, x1, y1 = kernels.letterbox_xyxy((height, width), (size, size))
+    spans = [(y0, y1), (x0, x1)] if fit == "letterbox" else [(0, size)] * 2
+    centres = patch / 2 + stride * np.arange(count)
+    ramps = []
+    for side in canvas.size_hw:
+        at = (np.arange(side) + 0.5) * count / side - 0.5
+        ramps.append(np.interp(at, np.arange(count), centres))
+    for axis, (ramp, length, (begin, end)) in enumerate(zip(ramps, (height, width), spans, strict=True)):
+        values = ramp[:, None] if axis == 0 else ramp[None]
+        got = canvas.on_frame(np.broadcast_to(values, canvas.size_hw))
+        assert got.shape == (height, width)
+        line = got[:, 0] if axis == 0 else got[0]
+        true = begin + (np.arange(length) + 0.5) * (end - begin) / length
+        # three roundings to whole pixels of the frame: the letterbox, the canvas, its corner
+        allowed = 1.51 * (end - begin) / length
+        assert np.abs(line - true.clip(centres[0], centres[-1])).max() <= allowed
 
 
 def test_a_stream_yields_results_as_they_are_asked_for(toy_segmenter: Segmenter, photo: np.ndarray) -> None:

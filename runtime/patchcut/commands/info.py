@@ -95,7 +95,7 @@ def _backbone_rows(spec: BundleSpec) -> list[tuple[str, str]]:
         ("sha256", backbone.source_sha256),
         ("licence", backbone.licence),
         ("trained on", backbone.trained_on),
-        ("features", f"{backbone.facet} of layer {backbone.layer}, {backbone.feature_dim} a patch"),
+        ("features", backbone.features_text),
         ("graphs", f"{graphs} (the first is the default)"),
     ]
 
