@@ -1,22 +1,26 @@
-"""Features to assignment, beside DeepCut's procedure in torch-geometric."""
+"""Features to assignment: the bundle's head beside DeepCut's procedure, and heads fitted to the frame."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+import patchcut_kernels as kernels
 from patchcut.bundle import open_bundle
-from patchcut.heads import open_head
+from patchcut.heads import FITTED, CcHead, FittedHead, open_head
 
 from bench import machine, subjects
 from bench.cases import BenchError, Options, Target
 from bench.harness import Contender, interleave
 from bench.rows import Outcome
 
-TITLE = "features to assignment, beside DeepCut as published in torch-geometric"
-CASES = ("head 256",)
+TITLE = "features to assignment: the bundle's head beside DeepCut in torch-geometric, and the fitted heads"
+FITTED_CASES = {f"head {name} 256": head() for name, head in FITTED.items()}
+CASES = ("head 256", *FITTED_CASES)
 REPEATS = 15
+BY_NETWORK = "patchcut, by the GNN's loss"
 TARGETS = (Target("head 256", "times_as_fast", ">=", 200, "×", "head, times as fast as DeepCut's ten steps"),)
 _SIZE = 224
 
@@ -56,6 +60,45 @@ def run(options: Options) -> Iterator[Outcome]:
         shapes,
         quality=partition_quality(segment(features), features),
     )
+    for case in FITTED_CASES:
+        yield from _run_fitted(options, case, features, grid_hw)
+
+
+def _run_fitted(options: Options, case: str, features: Array, grid_hw: tuple[int, int]) -> Iterator[Outcome]:
+    """One head that is fitted to the frame; correlation clustering beside DeepCut's way to it."""
+    head = FITTED_CASES[case]
+    heads: dict[str, FittedHead] = {"patchcut": head}
+    if isinstance(head, CcHead):
+        heads[BY_NETWORK] = replace(head, solver="gnn")
+
+    def call(one: FittedHead) -> Callable[[], Array]:
+        return lambda: one(features, grid_hw)
+
+    contenders = [Contender(name, call(one)) for name, one in heads.items()]
+    times = interleave(contenders, options.repeats or REPEATS, warmup=2)
+    for name, one in heads.items():
+        clusters = one.cluster(features)
+        quality = partition_quality(clusters, features)
+        if isinstance(one, CcHead):
+            quality |= clustering_quality(clusters, features, one)
+        shapes = {"features": features.shape, "assignment": one(features, grid_hw).shape}
+        inside = "affinity, its clusters, and which of them are background"
+        yield Outcome(case, name, inside, times[name], shapes, quality=quality, bundle=options.bundle)
+
+
+def clustering_quality(assignment: Array, features: Array, head: CcHead) -> dict[str, float]:
+    """How many clusters there are, and the weight of the pairs within them; larger is better.
+
+    Args:
+        assignment: [n, k] float32, clusters of the patches.
+        features: [n, d] float32.
+        head: whose affinity counts.
+    """
+    affinity = kernels.affinity(features, kind=head.kind, mode="cc", alpha=head.alpha).astype(np.float64)
+    np.fill_diagonal(affinity, 0)
+    parts = np.eye(assignment.shape[1])[assignment.argmax(1)]
+    kept = np.einsum("ic,ij,jc->", parts, affinity, parts, optimize=True) / 2
+    return {"objective": float(kept), "clusters": float(parts.any(0).sum())}
 
 
 def partition_quality(assignment: Array, features: Array) -> dict[str, float]:

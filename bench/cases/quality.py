@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchcut.bundle import BundleSpec, open_bundle
+from patchcut.commands.load_options import LoadOptions
 from patchcut.segmenter import REFINERS
 
 from bench.cases import BenchError, Options, Target
@@ -107,14 +108,13 @@ def _measure(
     request = EvalRequest(
         layout=dataset.layout,
         root=options.data / dataset.folder,
-        bundle=bundle,
-        size=size,
-        precision=precision,
-        refine=refine,
-        threads=options.threads,
-        scores=None,
-        grid=None,
-        record=False,
+        load=LoadOptions(
+            bundle=bundle,
+            precision=precision,
+            size=size,
+            refine=refine,
+            threads=options.threads,
+        ),
     )
     with StepBar() as bar:
         report = measure(request, bar)

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from patchcut.cli import exit_with
+from patchcut.cli import (
+    AlphaOption,
+    HeadOption,
+    KOption,
+    LossOption,
+    SeedOption,
+    exit_with,
+)
 
 app = typer.Typer(
     help="Make, train and measure bundles. Offline: needs torch and timm.",
@@ -205,7 +212,11 @@ def _eval(
     bundle: Annotated[Path | None, typer.Option(help="A .patchcut file.", show_default="embedded")] = None,
     size: SizeOption = None,
     precision: PrecisionOption = "auto",
-    head: Annotated[str, typer.Option(help="auto is the one that the bundle was made with.")] = "auto",
+    head: HeadOption = "auto",
+    k: KOption = None,
+    alpha: AlphaOption = None,
+    loss: LossOption = None,
+    seed: SeedOption = None,
     refine: Annotated[str, typer.Option(help="How borders are moved onto the frame's edges.")] = "none",
     threads: ThreadsOption = None,
     out: Annotated[Path | None, typer.Option(help="JSON lines file for each image's numbers.")] = None,
@@ -222,24 +233,23 @@ def _eval(
     """
 
     def work() -> int:
+        from patchcut.commands.load_options import LoadOptions
+
         from patchcut_export.datasets import Choices
         from patchcut_export.measure import EvalRequest, measure
         from patchcut_export.progress import StepBar
 
-        request = EvalRequest(
-            layout,
-            root,
-            bundle,
-            size,
-            precision,
-            refine,
-            threads,
-            out,
-            grid,
-            record,
-            head,
-            Choices(split, names, difficult),
+        load = LoadOptions(
+            bundle=bundle,
+            precision=precision,
+            size=size,
+            head=head,
+            head_settings={"k": k, "alpha": alpha, "loss": loss, "seed": seed},
+            refine=refine,
+            threads=threads,
         )
+        choices = Choices(split, names, difficult)
+        request = EvalRequest(layout, root, load, out, grid, record, choices)
         with StepBar() as bar:
             report = measure(request, bar)
         print(report.to_json() if json else report.to_text())

@@ -6,11 +6,12 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import patchcut
 from patchcut import Segmenter
 from patchcut.bundle import ReportRow, open_bundle
+from patchcut.commands.load_options import LoadOptions
 from patchcut.errors import OptionError
-from patchcut.segmenter import Description
+from patchcut.heads import TRAINED
+from patchcut.segmenter import Description, settings_text
 from patchcut.whole_files import write_whole
 
 from patchcut_export.builder import rewrite_bundle
@@ -20,9 +21,6 @@ from patchcut_export.places import check_place
 from patchcut_export.progress import StepBar
 from patchcut_export.score_grid import check_grid, write_grid
 
-# Heads that were trained beforehand; all others look for the cut of each image anew.
-_FEED_FORWARD = ("gnn",)
-
 
 @dataclass(frozen=True)
 class EvalRequest:
@@ -30,24 +28,18 @@ class EvalRequest:
 
     Attributes:
         layout, root, choices: of the dataset.
-        bundle: the bundle to measure, None for the embedded one.
-        size, precision, head, refine, threads: as `patchcut.load` takes them.
+        load: the segmenter to measure.
         scores: JSON lines file to write, or None.
         grid: picture file to write, or None.
-        record: whether the report of `bundle` is rewritten.
+        record: whether the report of the bundle is rewritten.
     """
 
     layout: str
     root: Path
-    bundle: Path | None
-    size: int | None
-    precision: str
-    refine: str
-    threads: int | None
-    scores: Path | None
-    grid: Path | None
-    record: bool
-    head: str = "auto"
+    load: LoadOptions
+    scores: Path | None = None
+    grid: Path | None = None
+    record: bool = False
     choices: Choices = field(default_factory=Choices)
 
 
@@ -101,18 +93,11 @@ def measure(request: EvalRequest, bar: StepBar) -> EvalReport:
         OptionError: an option has a value that is not allowed, or `record` comes without a bundle.
         PatchcutError: the dataset or the bundle cannot be read, or a file cannot be written.
     """
-    if request.record and request.bundle is None:
+    if request.record and request.load.bundle is None:
         raise OptionError("record", "must say which bundle it changes, got none", "add --bundle FILE")
     dataset = open_dataset(request.layout, request.root, request.choices)
     _check_outputs(request)
-    segmenter = patchcut.load(
-        request.bundle,
-        size=request.size,
-        precision=request.precision,
-        head=request.head,
-        refine=request.refine,
-        threads=request.threads,
-    )
+    segmenter = request.load.load()
     name, examples = dataset.name, dataset.examples
     scores = list(evaluate(segmenter, examples, lambda done, total: bar.step(name, done, total)))
     what = segmenter.describe()
@@ -123,22 +108,20 @@ def measure(request: EvalRequest, bar: StepBar) -> EvalReport:
         write_whole(request.scores, "".join(json.dumps(s.to_dict()) + "\n" for s in scores).encode())
     if request.grid is not None:
         write_grid(request.grid, segmenter, examples, scores)
-    if request.record and request.bundle is not None:
-        _record(request.bundle, report)
+    if request.record and request.load.bundle is not None:
+        _record(request.load.bundle, report)
     return report
 
 
 def state_protocol(dataset: Dataset, segmenter: Segmenter) -> dict[str, str]:
     """What decides the numbers beside the bundle, each in a few words."""
     what = segmenter.describe()
-    mode = (
-        "feed-forward, trained beforehand" if what.head in _FEED_FORWARD else "fitted to each image by itself"
-    )
+    how = "feed-forward, trained beforehand" if what.head in TRAINED else "fitted to each image by itself"
     fit = {"stretch": "stretched", "letterbox": "letterboxed"}[segmenter.spec.backbone.fit]
     refined = "" if what.refine == "none" else "; max F-beta is of the refined masks, which are 0 or 1"
     score = f" with a score of at least {what.min_score:g}" if what.min_score else ""
     protocol = {
-        "head": f"{what.head}, {mode}",
+        "head": f"{settings_text(what.head, what.head_settings)}, {how}",
         "input": f"{'x'.join(map(str, what.size_hw))}, {fit}",
         "refinement": what.refine + refined,
         "foreground": f"all regions{score}",
@@ -151,7 +134,7 @@ def state_protocol(dataset: Dataset, segmenter: Segmenter) -> dict[str, str]:
 
 def _check_outputs(request: EvalRequest) -> None:
     """Nothing, if all that the request asks for can be written."""
-    record = request.bundle if request.record else None
+    record = request.load.bundle if request.record else None
     for path in (request.scores, request.grid, record):
         if path is not None:
             check_place(path)
@@ -174,6 +157,7 @@ def _record(path: Path, report: EvalReport) -> None:
                 "refine": what.refine,
                 "command": report.command,
                 "protocol": "; ".join([*report.protocol.values(), METRICS[metric]]),
+                "head": _other_head(what),
             }
         )
         for metric, value in report.summary.metrics.items()
@@ -184,16 +168,22 @@ def _record(path: Path, report: EvalReport) -> None:
         rewrite_bundle(bundle, path, report=(*kept, *rows))
 
 
-def _kind(row: ReportRow) -> tuple[str, str, int, str, str]:
-    return (row.dataset, row.metric, row.size, row.precision, row.refine)
+def _other_head(what: Description) -> str:
+    """What ran in the place of the bundle's own head, "" where that did."""
+    return "" if what.head in TRAINED else settings_text(what.head, what.head_settings)
+
+
+def _kind(row: ReportRow) -> tuple[str, str, int, str, str, str]:
+    return (row.dataset, row.metric, row.size, row.precision, row.refine, row.head)
 
 
 def _command(request: EvalRequest, what: Description) -> str:
-    choices = request.choices
+    choices, load = request.choices, request.load
     words = [f"patchcut export eval {request.layout} --root {request.root.resolve().name}"]
     words.append(
         f"--size {what.size_hw[0]} --precision {what.precision} --head {what.head} --refine {what.refine}"
     )
+    words += [f"--{key} {value}" for key, value in load.head_settings.items() if value is not None]
     if choices.split is not None:
         words.append(f"--split {choices.split}")
     if choices.names is not None:

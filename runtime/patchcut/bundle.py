@@ -200,7 +200,10 @@ class RegionsSpec(_Model):
 
 
 class ReportRow(_Model):
-    """One measured accuracy of this very bundle, how it was measured, and the command that repeats it."""
+    """One measured accuracy of this very bundle, how it was measured, and the command that repeats it.
+
+    `head` names another head than the bundle's own, such as "cc".
+    """
 
     dataset: str
     metric: str
@@ -211,6 +214,7 @@ class ReportRow(_Model):
     refine: str
     command: str
     protocol: str = ""
+    head: str = ""
 
 
 class FileSpec(_Model):
@@ -221,7 +225,7 @@ class FileSpec(_Model):
 
 
 class BundleSpec(_Model):
-    """All of `bundle.json`; version 2 added the choices of features, after `graphs`."""
+    """All of `bundle.json`; version 2 added the choices of features, after `graphs`, and `report.head`."""
 
     schema_version: Literal[1, 2]
     name: Name

@@ -70,7 +70,20 @@ PrecisionOption = Annotated[str, typer.Option(help="auto, int8, fp16 or fp32.")]
 SizeOption = Annotated[
     int | None, typer.Option(help="Side of the backbone's input, as the bundle has it.", show_default=False)
 ]
-HeadOption = Annotated[str, typer.Option(help="auto is the head that the bundle was made with.")]
+HeadOption = Annotated[
+    str,
+    typer.Option(
+        help="auto is the head that the bundle was made with; gnn-fit, cc, ncut and kmeans need no training: "
+        "they are fitted to each frame."
+    ),
+]
+KOption = Annotated[int | None, typer.Option(help="Clusters of gnn-fit and kmeans.", show_default=False)]
+AlphaOption = Annotated[
+    float | None,
+    typer.Option(help="Of cc and gnn-fit: the larger, the fewer clusters.", show_default=False),
+]
+LossOption = Annotated[str | None, typer.Option(help="Of gnn-fit: ncut or cc.", show_default=False)]
+SeedOption = Annotated[int | None, typer.Option(help="Of a fitted head.", show_default=False)]
 RefineOption = Annotated[str, typer.Option(help="How borders are moved onto the frame's edges: none.")]
 MinScoreOption = Annotated[float, typer.Option(help="Leave out regions that score less, 0 to 1.")]
 ThreadsOption = Annotated[
@@ -110,6 +123,10 @@ def _run(
     precision: PrecisionOption = "auto",
     size: SizeOption = None,
     head: HeadOption = "auto",
+    k: KOption = None,
+    alpha: AlphaOption = None,
+    loss: LossOption = None,
+    seed: SeedOption = None,
     refine: RefineOption = "none",
     min_score: MinScoreOption = 0.0,
     threads: ThreadsOption = None,
@@ -124,7 +141,8 @@ def _run(
     """
 
     def work() -> int:
-        from patchcut.commands.run import DEFAULT_OUT, LoadOptions, RunOptions, run
+        from patchcut.commands.load_options import LoadOptions
+        from patchcut.commands.run import DEFAULT_OUT, RunOptions, run
 
         options = RunOptions(
             sources=tuple(sources),
@@ -135,7 +153,18 @@ def _run(
             every=every,
             show=show,
             json=json,
-            load=LoadOptions(bundle, engine, device, precision, size, head, refine, min_score, threads),
+            load=LoadOptions(
+                bundle=bundle,
+                engine=engine,
+                device=device,
+                precision=precision,
+                size=size,
+                head=head,
+                head_settings={"k": k, "alpha": alpha, "loss": loss, "seed": seed},
+                refine=refine,
+                min_score=min_score,
+                threads=threads,
+            ),
         )
         return run(options)
 

@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("patchcut")
 
+Float32 = npt.NDArray[np.float32]
 LabelMap = npt.NDArray[np.int32]
-Refiner = Callable[[LabelMap, npt.NDArray[np.float32], Frame], LabelMap]
+Refiner = Callable[[LabelMap, Float32, Frame], LabelMap]
 
 
-def keep_borders(label_map: LabelMap, confidence: npt.NDArray[np.float32], frame: Frame) -> LabelMap:
+def keep_borders(label_map: LabelMap, confidence: Float32, frame: Frame) -> LabelMap:
     """`label_map` itself: borders stay where the upsampled assignment has them."""
     return label_map
 
@@ -56,7 +57,9 @@ class Description:
         device: "cpu" or "cuda".
         threads: CPU threads of the engine.
         kernel_threads: CPU threads of the kernels at this moment; they are the whole process's.
-        head, refine: names.
+        head: name.
+        head_settings: of a head that is fitted to each frame.
+        refine: name.
         min_score: below it no region is reported.
         color: order of channels expected of arrays.
     """
@@ -71,6 +74,7 @@ class Description:
     threads: int
     kernel_threads: int
     head: str
+    head_settings: dict[str, Any]
     refine: str
     min_score: float
     color: str
@@ -78,7 +82,14 @@ class Description:
     def __str__(self) -> str:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["size_hw"] = "x".join(map(str, self.size_hw))
+        values["head"] = settings_text(self.head, values.pop("head_settings"))
         return "\n".join(f"{name:<15}{value}" for name, value in values.items())
+
+
+def settings_text(name: str, settings: dict[str, Any]) -> str:
+    """A head and its settings, such as "cc (alpha 3.0, solver moves)"."""
+    listed = ", ".join(f"{key} {value}" for key, value in settings.items())
+    return f"{name} ({listed})" if listed else name
 
 
 class Segmenter:
@@ -164,6 +175,7 @@ class Segmenter:
             threads=self._engine.threads,
             kernel_threads=kernels.get_threads(),
             head=self._head.name,
+            head_settings=_settings(self._head),
             refine=self._refine,
             min_score=self._min_score,
             color=self._color,
@@ -196,7 +208,7 @@ class Segmenter:
         }
         return Result(
             **vars(regions),
-            labels=self._head.labels,
+            labels=self._head.labels[: assignment.shape[1]],
             assignment=assignment,
             grid_hw=graph.grid_hw,
             timings_ms=timings_ms,
@@ -207,7 +219,7 @@ class Segmenter:
             time_s=frame.time_s,
         )
 
-    def _regions(self, frame: Frame, assignment: npt.NDArray[np.float32]) -> Regions:
+    def _regions(self, frame: Frame, assignment: Float32) -> Regions:
         graph, backbone = self._engine.graph, self.spec.backbone
         height, width = frame.image.shape[:2]
         canvas = canvas_of((height, width), graph.size_hw, backbone.fit, backbone.covered(graph.size_hw))
@@ -234,7 +246,7 @@ def load(
     device: str = "auto",
     precision: str = "auto",
     size: int | None = None,
-    head: str = "auto",
+    head: str | Head = "auto",
     refine: str = "none",
     min_score: float = 0.0,
     color: str = "bgr",
@@ -248,7 +260,9 @@ def load(
         device: "cpu", "cuda", or "auto": CUDA where the engine has it, else the CPU. `describe` tells.
         precision: "int8", "fp16" or "fp32"; "auto" is int8 on a CPU and fp16 on CUDA where the bundle has it.
         size: side of the backbone's input in pixels, one that the bundle has; None is its default.
-        head: "auto" is the one that the bundle was made with.
+        head: "auto" is the one that the bundle was made with; "gnn-fit", "cc", "ncut" and "kmeans" are fitted
+            to each frame and need no training. One with settings is an object, such as
+            `patchcut.heads.CcHead(alpha=5)`.
         refine: "none".
         min_score: regions that score less, in [0, 1], become background.
         color: order of channels of array frames, "bgr" or "rgb".
@@ -270,7 +284,19 @@ def load(
         opened_engine = open_engine(opened, options, engine)
     if threads is not None:
         kernels.set_threads(threads)
-    return Segmenter(spec, path, opened_engine, opened_head, color=order, refine=refine, min_score=min_score)
+    return Segmenter(
+        spec,
+        path,
+        opened_engine,
+        opened_head,
+        color=order,
+        refine=refine,
+        min_score=min_score,
+    )
+
+
+def _settings(head: Head) -> dict[str, Any]:
+    return asdict(head) if is_dataclass(head) and not isinstance(head, type) else {}
 
 
 def _check_score(score: object) -> None:

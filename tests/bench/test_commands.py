@@ -74,6 +74,30 @@ def test_ncut_of_a_perfect_a_wrong_and_no_partition() -> None:
     assert partition_quality(np.ones((6, 2), np.float32), features) == {}
 
 
+def test_clusterings_have_an_objective_and_a_number() -> None:
+    from patchcut.heads import CcHead
+
+    from bench.cases.head import clustering_quality
+
+    features = np.repeat(np.eye(2, dtype=np.float32), 3, axis=0)
+    halves = np.repeat(np.eye(3, dtype=np.float32)[:2], 3, axis=0)
+    head = CcHead(alpha=2.0)  # cosines of 1 and 0 less 1/2
+    assert clustering_quality(halves, features, head) == {"objective": 3, "clusters": 2}
+    assert clustering_quality(np.ones((6, 2), np.float32), features, head) == {
+        "objective": -1.5,
+        "clusters": 1,
+    }
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    stats = pytest.importorskip("scipy.stats", reason="needs patchcut[test]")
+    from bench.cases.found_k import rank_correlation
+
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 6, 50).astype(np.float64), rng.integers(0, 9, 50)
+    assert rank_correlation(a, b) == pytest.approx(stats.spearmanr(a, b).statistic)
+
+
 def test_folded_weights_are_what_onnx_computes() -> None:
     onnx = pytest.importorskip("onnx", reason="the competitor's graph is made with onnx")
     from onnx import helper, numpy_helper

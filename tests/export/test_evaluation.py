@@ -355,11 +355,42 @@ def test_a_part_of_a_published_set_is_called_so(
     assert "gnn, feed-forward" in said
 
 
-def test_heads_that_are_fitted_are_called_so(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    segmenter = patchcut.load(bundle)
-    monkeypatch.setattr(segmenter._head, "name", "gnn-fit")
+def test_heads_that_are_fitted_are_called_so(bundle: Path) -> None:
+    segmenter = patchcut.load(bundle, head="ncut")
     protocol = state_protocol(Dataset("x", [], "masks"), segmenter)
-    assert protocol["head"] == "gnn-fit, fitted to each image by itself"
+    said = "ncut (rule border, threshold 0.2, binary True, seed 0), fitted to each image by itself"
+    assert protocol["head"] == said
+
+
+def test_another_head_is_measured_and_recorded_beside_the_own(
+    run_cli: Patchcut, masks_root: Path, bundle: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fixed = ("export", "eval", "masks", "--root", masks_root, "--bundle", bundle, "--record")
+    assert run_cli(*fixed) == 0
+    options = ("--head", "kmeans", "--k", 3, "--seed", 5)
+    assert run_cli(*fixed, *options) == 0
+    assert run_cli(*fixed, *options) == 0, "again: rows are replaced"
+    with open_bundle(bundle) as opened:
+        rows = [row for row in opened.spec.report if row.metric == "mean foreground IoU"]
+    assert [row.head for row in rows] == ["", "kmeans (k 3, metric cosine, restarts 4, seed 5)"]
+    assert "--head kmeans --refine none --k 3 --seed 5" in rows[1].command
+    assert run_cli("info", bundle) == 0
+    assert "kmeans (k 3" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--k", 3), '[k] is for heads that are fitted (gnn-fit, cc, ncut, kmeans), the head is "auto"'),
+        (("--head", "cc", "--k", 3), '[k] is no setting of the head "cc"'),
+        (("--head", "gnn-fit", "--loss", "mse"), "[loss] must be one of"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(
+    run_cli: Patchcut, masks_root: Path, bundle: Path, capfd: Any, options: tuple[object, ...], said: str
+) -> None:
+    assert run_cli("export", "eval", "masks", "--root", masks_root, "--bundle", bundle, *options) == 2
+    assert said in capfd.readouterr().err
 
 
 def test_the_truth_is_drawn_into_the_grid(masks_root: Path, bundle: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from patchcut import BundleError, EngineError, OptionError, open_bundle
 from patchcut.engines import EngineOptions, engine_names, open_engine
 from patchcut.engines import onnxruntime as adapter
+from patchcut.heads import KMeansHead
 
 from . import toy_bundle as toy
 
@@ -101,8 +102,10 @@ BAD_OPTIONS = [
     ({"size": "112"}, r"\[size\] must be one of"),
     ({"size": True}, r"\[size\] must be one of"),
     ({"size": (112, 112)}, r"\[size\] must be one of"),
-    ({"head": "cc"}, r'\[head\] must be one of "auto", "gnn", got \'cc\''),
+    ({"head": "magic"}, r'\[head\] must be one of "auto", "gnn", "gnn-fit", .*, got \'magic\''),
     ({"head": None}, r"\[head\] must be one of"),
+    ({"head": 3}, r"\[head\] must be one of"),
+    ({"head": KMeansHead}, r"\[head\] must be one of .*, got <class "),
     ({"refine": "guided"}, r'\[refine\] must be one of "none", got \'guided\''),
     ({"min_score": -0.1}, r"\[min_score\] must be a number from 0 to 1, got -0.1"),
     ({"min_score": float("nan")}, r"\[min_score\] must be"),
@@ -139,6 +142,7 @@ def test_every_option_has_a_right_value(toy_bundle: Path) -> None:
     described = segmenter.describe()
     assert (described.precision, described.size_hw, described.threads) == ("fp32", (168, 168), 1)
     assert (described.head, described.refine, described.color) == ("gnn", "none", "rgb")
+    assert described.head_settings == {}
     assert described.min_score == 0.25
     assert f"toy ({toy_bundle})" in str(described) and "168x168" in str(described)
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from patchcut.commands.run import LoadOptions, RunOptions, run
+from patchcut.commands.load_options import LoadOptions
+from patchcut.commands.run import RunOptions, run
 from patchcut.opencv import load_cv2
 from patchcut.sources.photos import read_photo
 from patchcut.tables import make_console

@@ -17,6 +17,7 @@ from rich.table import Table
 import patchcut
 from patchcut.bundle import Bundle, BundleSpec, open_bundle
 from patchcut.errors import PatchcutError
+from patchcut.heads import FITTED
 from patchcut.tables import arithmetic, make_console, size_text
 
 
@@ -101,13 +102,15 @@ def _backbone_rows(spec: BundleSpec) -> list[tuple[str, str]]:
 
 
 def _head_rows(spec: BundleSpec) -> list[tuple[str, str]]:
+    without_training = ("or, untrained", f"{', '.join(FITTED)}: fitted to each frame, see --head")
     if spec.head is None:
-        return [("kind", "none")]
+        return [("kind", "none"), without_training]
     return [
         ("kind", spec.head.kind),
         ("method", spec.head.method),
         ("trained on", spec.head.trained_on),
         ("labels", ", ".join(spec.head.labels)),
+        without_training,
     ]
 
 
@@ -138,7 +141,8 @@ def _pairs(rows: list[tuple[str, str]]) -> Table:
 
 
 def _report_table(spec: BundleSpec) -> Table:
-    table = Table("dataset", "metric", "value", "size", "precision", "images", "refine", box=SIMPLE_HEAD)
+    titles = ("dataset", "metric", "value", "size", "precision", "images", "refine", "head")
+    table = Table(*titles, box=SIMPLE_HEAD)
     for row in spec.report:
         values = (
             row.dataset,
@@ -148,6 +152,7 @@ def _report_table(spec: BundleSpec) -> Table:
             row.precision,
             row.images,
             row.refine,
+            row.head or "its own",
         )
         table.add_row(*map(str, values))
     return table

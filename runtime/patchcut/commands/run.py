@@ -11,6 +11,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from patchcut.commands.load_options import LoadOptions
 from patchcut.errors import PatchcutError
 from patchcut.frames import Frame
 from patchcut.outputs import DEFAULT_SAVE, OutputFolder, check_save, overlay_rate
@@ -26,21 +27,6 @@ if TYPE_CHECKING:
 
 DEFAULT_OUT = "patchcut-out"
 EXIT_GOOD, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
-
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """The keywords of `patchcut.load`."""
-
-    bundle: Path | None = None
-    engine: str = "auto"
-    device: str = "auto"
-    precision: str = "auto"
-    size: int | None = None
-    head: str = "auto"
-    refine: str = "none"
-    min_score: float = 0.0
-    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -106,8 +92,6 @@ def run(options: RunOptions) -> int:
 
 def _open(options: RunOptions, stack: ExitStack) -> _Run:
     """Everything that can be refused is tried before the model is loaded, the cheapest first."""
-    import patchcut
-
     save = check_save(DEFAULT_SAVE if options.save is None else options.save)
     window = stack.enter_context(Window("patchcut")) if options.show else None
     with muted_native_stderr():
@@ -119,7 +103,7 @@ def _open(options: RunOptions, stack: ExitStack) -> _Run:
         folder = OutputFolder(
             options.out, save, video_fps=rate, live=source.live, overwrite=options.overwrite
         )
-    segmenter = patchcut.load(**vars(options.load))
+    segmenter = options.load.load()
     return _Run(source, segmenter, folder, window, RunStats(), options.json)
 
 

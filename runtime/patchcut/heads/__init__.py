@@ -1,65 +1,92 @@
-"""Heads: what turns features into an assignment. Each is one module and one line in `HEADS`."""
+"""Heads: what turns features into an assignment. Each is one module and one line in `HEADS`.
+
+A trained head has its weights in the bundle. A fitted one, such as `CcHead(alpha=5)`, needs none, runs on any
+bundle's features, and is itself the place of its settings.
+"""
 
 from __future__ import annotations
 
+from dataclasses import fields
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
-import numpy as np
-import numpy.typing as npt
-
-from patchcut.bundle import Bundle
+from patchcut.bundle import Bundle, HeadSpec
+from patchcut.engines import check_choice
 from patchcut.errors import BundleError, OptionError
+from patchcut.heads.base import Head
+from patchcut.heads.cc import CcHead
+from patchcut.heads.fitted import FittedHead
+from patchcut.heads.gnn_fit import GnnFitHead
+from patchcut.heads.kmeans import KMeansHead
+from patchcut.heads.ncut import NcutHead
 
-Array = npt.NDArray[np.float32]
+__all__ = [
+    "FITTED",
+    "HEADS",
+    "TRAINED",
+    "CcHead",
+    "FittedHead",
+    "GnnFitHead",
+    "Head",
+    "KMeansHead",
+    "NcutHead",
+    "open_head",
+    "set_up",
+]
 
-HEADS = {
-    "gnn": "patchcut.heads.gnn",
-}
+TRAINED = {"gnn": "patchcut.heads.gnn"}
+FITTED: dict[str, type[FittedHead]] = {head.name: head for head in (GnnFitHead, CcHead, NcutHead, KMeansHead)}
+HEADS = (*TRAINED, *FITTED)
 
 
-class Head(Protocol):
-    """A head ready to run, for one frame at a time.
+def set_up(name: str, **settings: object) -> str | FittedHead:
+    """The fitted head called `name` with some settings, or `name` itself where all of them are None.
 
-    Attributes:
-        name: its kind, a key of `HEADS`.
-        labels: names of the k columns; column 0 is background.
+    Raises:
+        OptionError: there are settings for no such head, it has none of that name, or a value is out of its
+            range.
     """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def labels(self) -> tuple[str, ...]: ...
-
-    def __call__(self, features: Array, grid_hw: tuple[int, int]) -> Array:
-        """[n, k] float32, assignment of each patch, rows on the simplex; fresh memory.
-
-        Args:
-            features: [n, d] float32, n = h * w.
-            grid_hw: rows and columns of the patch grid.
-        """
-        ...
+    given = {key: value for key, value in settings.items() if value is not None}
+    if not given:
+        return name
+    if name not in FITTED:
+        listed = ", ".join(FITTED)
+        raise OptionError(next(iter(given)), f'is for heads that are fitted ({listed}), the head is "{name}"')
+    known = [field.name for field in fields(cast("Any", FITTED[name]))]
+    for key in given:
+        if key not in known:
+            raise OptionError(key, f'is no setting of the head "{name}", which has {", ".join(known)}')
+    return FITTED[name](**given)
 
 
-def open_head(bundle: Bundle, name: str = "auto") -> Head:
-    """The head called `name` with the bundle's weights; "auto" is the one the bundle was made with.
+def open_head(bundle: Bundle, head: str | Head = "auto") -> Head:
+    """The head asked for, ready to run.
 
+    Args:
+        head: a name, "auto" for the one that the bundle was made with, or a head of your own making.
     Raises:
         OptionError: no such head, or the bundle has no weights for it.
         BundleError: the bundle has no head, one of a newer patchcut, or weights of wrong shapes.
     """
-    if name != "auto" and (not isinstance(name, str) or name not in HEADS):
-        listed = ", ".join(f'"{known}"' for known in ("auto", *HEADS))
-        raise OptionError("head", f"must be one of {listed}, got {name!r}")
+    if not isinstance(head, str | type) and isinstance(head, Head):
+        return head
+    check_choice("head", head, ("auto", *HEADS))
+    if head in FITTED:
+        return FITTED[head]()
     spec = bundle.spec.head
     if spec is None:
-        remedy = "use a bundle with a head; see `patchcut info`"
+        remedy = f"use a bundle with a head, or one of the heads {', '.join(FITTED)}, which need no training"
         raise BundleError("head", f"{bundle.path} holds a backbone and no head", remedy)
-    if spec.kind not in HEADS:
-        what = f"its head is {spec.kind!r}, this one knows {', '.join(HEADS)}"
+    opened = _open_trained(bundle, spec)
+    if head not in ("auto", spec.kind):
+        raise OptionError("head", f'the bundle holds weights for "{spec.kind}", got "{head}"')
+    return opened
+
+
+def _open_trained(bundle: Bundle, spec: HeadSpec) -> Head:
+    if spec.kind not in TRAINED:
+        what = f"its head is {spec.kind!r}, this one knows {', '.join(TRAINED)}"
         remedy = "upgrade patchcut: pip install -U patchcut"
         raise BundleError("head", f"{bundle.path} was made by a newer patchcut: {what}", remedy)
-    if name not in ("auto", spec.kind):
-        raise OptionError("head", f'the bundle holds weights for "{spec.kind}", got "{name}"')
-    module: Any = import_module(HEADS[spec.kind])
+    module: Any = import_module(TRAINED[spec.kind])
     return cast("Head", module.open_head(bundle, spec))

@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 
 import numpy as np
-import numpy.typing as npt
 import patchcut_kernels as kernels
 
 from patchcut.bundle import AffinitySpec, Bundle, HeadSpec
-from patchcut.errors import BundleError, EngineError
-
-Array = npt.NDArray[np.float32]
+from patchcut.errors import BundleError
+from patchcut.heads.base import Array, explained
 
 _NAME = re.compile(r"shift|scale|gcn\.\d{1,2}\.(theta|root|bias)|mlp\.\d{1,2}\.(weight|bias)")
 
@@ -40,7 +38,7 @@ class GnnHead:
         if len(self._buffer) != len(features):
             self._buffer = np.empty((len(features), len(features)), np.float32)
         spec = self._affinity
-        try:
+        with explained(features, "export the bundle again: its head and its backbone do not belong together"):
             affinity, degrees = kernels.affinity(
                 features,
                 kind=spec.kind,
@@ -51,11 +49,6 @@ class GnnHead:
                 return_degrees=True,
             )
             return kernels.gcn_forward(features, affinity, self._weights, degrees=degrees)
-        except ValueError as error:
-            remedy = "export the bundle again: its head and its backbone do not belong together"
-            if not np.isfinite(features).all():
-                remedy = "the backbone overflows in this precision: try another one"
-            raise EngineError("head", f"cannot use the features: {error}", remedy) from error
 
 
 def open_head(bundle: Bundle, spec: HeadSpec) -> GnnHead:

@@ -1,0 +1,53 @@
+"""What commands take to load a segmenter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from patchcut.segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """The keywords of `patchcut.load`.
+
+    Attributes:
+        head_settings: of a fitted head; what is None is its default.
+    """
+
+    bundle: Path | None = None
+    engine: str = "auto"
+    device: str = "auto"
+    precision: str = "auto"
+    size: int | None = None
+    head: str = "auto"
+    head_settings: Mapping[str, object] = field(default_factory=dict)
+    refine: str = "none"
+    min_score: float = 0.0
+    threads: int | None = None
+
+    def load(self) -> Segmenter:
+        """The segmenter asked for.
+
+        Raises:
+            OptionError: an option has a value that is not allowed, or is no setting of the head.
+            PatchcutError: as `patchcut.load` does.
+        """
+        import patchcut
+        from patchcut.heads import set_up
+
+        return patchcut.load(
+            self.bundle,
+            engine=self.engine,
+            device=self.device,
+            precision=self.precision,
+            size=self.size,
+            head=set_up(self.head, **self.head_settings),
+            refine=self.refine,
+            min_score=self.min_score,
+            threads=self.threads,
+        )

@@ -1,0 +1,91 @@
+"""Heads that need no training: each cuts a frame's patches by themselves, and finds the background."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from patchcut.heads.base import Array, explained
+
+
+class FittedHead(ABC):
+    """A head that is fitted to each frame; its subclasses are frozen dataclasses of its settings.
+
+    Attributes:
+        name: a key of `patchcut.heads.HEADS`.
+        columns: how many columns it gives at most.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def columns(self) -> int: ...
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the columns: background first."""
+        if self.columns == 2:
+            return ("background", "foreground")
+        return ("background", *(f"cluster {i}" for i in range(1, self.columns)))
+
+    @abstractmethod
+    def cluster(self, features: Array) -> Array:
+        """[m, k] float32, rows on the simplex: clusters of any patches, in any order of columns.
+
+        Args:
+            features: [m, d] float32, m at least 1; of a whole frame or of some of its patches.
+        """
+
+    def __call__(self, features: Array, grid_hw: tuple[int, int]) -> Array:
+        """As `Head`; the columns are those of `background_first`."""
+        with explained(features, "choose another head"):
+            return background_first(self.cluster(features), grid_hw)
+
+
+def background_first(assignment: Array, grid_hw: tuple[int, int]) -> Array:
+    """[n, 1 + f] float32: column 0 is background, then the f clusters of the foreground, largest first.
+
+    A cluster is background if it has a larger share of the patches at the frame's border than of those
+    inside: objects are photographed whole (DeepCut, 2212.05853, section 3.5). Several such clusters become
+    one. Where none is, the largest is. Clusters that win no patch are left out; of equals, the first in
+    reading order comes first. A frame that is all background has a second column of zeros.
+
+    Args:
+        assignment: [n, k] float32, rows on the simplex; a patch belongs to its largest column.
+        grid_hw: rows and columns of the patch grid, n = h * w.
+    Two clusters of the spectral cut, on 300 images of ECSSD: this rule has an IoU of 0.696, TokenCut's (the
+    side of the eigenvector's largest entry) 0.644; four of correlation clustering: 0.670, and 0.638 with only
+    the cluster that has most of the border as background.
+    """
+    labels = assignment.argmax(axis=1)
+    clusters, first, sizes = np.unique(labels, return_index=True, return_counts=True)
+    border = _border(grid_hw)
+    at_border = np.bincount(labels[border], minlength=assignment.shape[1])[clusters]
+    inside, around = len(labels) - border.sum(), border.sum()
+    background = at_border * inside > (sizes - at_border) * around
+    if not background.any():
+        background[sizes.argmax()] = True
+    order = np.lexsort((first, -sizes))
+    foreground = clusters[order[~background[order]]]
+    columns = [assignment[:, clusters[background]].sum(axis=1), *assignment[:, foreground].T]
+    if len(columns) == 1:
+        columns.append(np.zeros(len(labels), np.float32))
+    result = np.stack(columns, axis=1)
+    result /= result.sum(axis=1, keepdims=True)
+    return result
+
+
+def one_hot(labels: npt.NDArray[np.int32], columns: int) -> Array:
+    """[n, columns] float32, 1 in the column of each label."""
+    return np.eye(columns, dtype=np.float32)[labels]
+
+
+def _border(grid_hw: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """[n] bool, the outermost patches of a grid."""
+    border = np.ones(grid_hw, bool)
+    border[1:-1, 1:-1] = False
+    return border.ravel()

@@ -1,0 +1,72 @@
+"""DeepCut as published: a fresh graph network fitted to each frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import patchcut_kernels as kernels
+
+from patchcut.engines import check_choice
+from patchcut.heads.base import MOST_COLUMNS, MOST_SEED, Array, check_number, check_whole
+from patchcut.heads.fitted import FittedHead
+
+# Of alpha; its inverse must stay well inside float32.
+ALPHA_RANGE = (1e-6, 1e6)
+
+
+@dataclass(frozen=True)
+class GnnFitHead(FittedHead):
+    """A GCN and an MLP fitted to the frame by a few AdamW steps on the loss itself: DeepCut (2212.05853).
+
+    Args:
+        k: columns of the network, 2 to 256; with the loss "cc" the most clusters that it may find.
+        loss: "ncut" for normalised cuts, "cc" for correlation clustering.
+        kind: of the affinity: "dot" of the raw features as DeepCut has it, or "cosine".
+        alpha: of the loss "cc": the larger, the fewer clusters.
+        steps: of AdamW.
+        learning_rate: of AdamW.
+        dropout: share of the hidden units that a step drops, 0 to 0.99; DeepCut's last one, too.
+        seed: of the first weights and of what drops.
+    Raises:
+        OptionError: an argument is out of its range.
+    """
+
+    name: ClassVar[str] = "gnn-fit"
+
+    k: int = 2
+    loss: Literal["ncut", "cc"] = "ncut"
+    kind: Literal["dot", "cosine"] = "dot"
+    alpha: float = 3.0
+    steps: int = 10
+    learning_rate: float = 1e-3
+    dropout: float = 0.25
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_whole("k", self.k, 2, MOST_COLUMNS)
+        check_choice("loss", self.loss, ("ncut", "cc"))
+        check_choice("kind", self.kind, ("dot", "cosine"))
+        check_number("alpha", self.alpha, *ALPHA_RANGE)
+        check_whole("steps", self.steps, 1, 100_000)
+        check_number("learning_rate", self.learning_rate, 1e-9, 1.0)
+        check_number("dropout", self.dropout, 0.0, 0.99)
+        check_whole("seed", self.seed, 0, MOST_SEED)
+
+    @property
+    def columns(self) -> int:
+        return self.k
+
+    def cluster(self, features: Array) -> Array:
+        """As in `FittedHead`."""
+        affinity = kernels.affinity(features, kind=self.kind, mode=self.loss, alpha=self.alpha)
+        return kernels.gnn_fit(
+            features,
+            affinity,
+            self.k,
+            loss=self.loss,
+            steps=self.steps,
+            lr=self.learning_rate,
+            dropout=self.dropout,
+            seed=self.seed,
+        ).assignment

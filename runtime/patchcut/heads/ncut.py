@@ -1,0 +1,63 @@
+"""The normalised cut of a frame's patches in two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import patchcut_kernels as kernels
+
+from patchcut.engines import check_choice
+from patchcut.heads.base import MOST_SEED, Array, check_number, check_whole, explained
+from patchcut.heads.fitted import FittedHead, background_first, one_hot
+
+
+@dataclass(frozen=True)
+class NcutHead(FittedHead):
+    """The graph's second eigenvector, cut at its mean, as TokenCut (2202.11539) has it.
+
+    Args:
+        rule: what is foreground. "border": the side that is less at the frame's border (`background_first`);
+            "seed": TokenCut's, the patches around the eigenvector's largest entry that hang together.
+        threshold: cosines at or below it are no edge, 0 to 1.
+        binary: all edges weigh the same; False for their cosines.
+        seed: of the vectors that the eigensolver starts from.
+    Raises:
+        OptionError: an argument is out of its range.
+    """
+
+    name: ClassVar[str] = "ncut"
+
+    rule: Literal["border", "seed"] = "border"
+    threshold: float = 0.2
+    binary: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("rule", self.rule, ("border", "seed"))
+        check_number("threshold", self.threshold, 0.0, 1.0)
+        check_whole("seed", self.seed, 0, MOST_SEED)
+
+    @property
+    def columns(self) -> int:
+        return 2
+
+    def cluster(self, features: Array) -> Array:
+        """As in `FittedHead`; how far a patch is from the cut, beside the farthest one, is how sure it is."""
+        if len(features) < 2:
+            return np.ones((len(features), 1), np.float32)
+        cut = kernels.ncut(features, threshold=self.threshold, binary=self.binary, seed=self.seed)
+        vector = cut.vectors[:, 0] - cut.vectors[:, 0].mean()
+        half = vector / (2 * max(float(np.abs(vector).max()), 1e-30))
+        return np.stack([0.5 - half, 0.5 + half], axis=1)
+
+    def __call__(self, features: Array, grid_hw: tuple[int, int]) -> Array:
+        """As `Head`."""
+        with explained(features, "choose another head"):
+            if self.rule == "border" or len(features) < 2:
+                return background_first(self.cluster(features), grid_hw)
+            found = kernels.bipartition(
+                features, grid_hw, threshold=self.threshold, binary=self.binary, seed=self.seed
+            )
+            return one_hot(found.mask.ravel().astype(np.int32), 2)
