@@ -161,7 +161,7 @@ def rewrite_bundle(
     spec = bundle.spec
     fields = {
         field: getattr(spec, field)
-        for field in ("name", "description", "backbone", "affinity", "head", "regions")
+        for field in ("name", "description", "backbone", "affinity", "head", "parts", "regions")
     }
     fields["report"] = spec.report
     members = {file: bundle.read(file) for file in spec.files if file not in (CARD, spec.card)}

@@ -131,7 +131,8 @@ def soft_foreground(
     """
     frame_hw = result.label_map.shape
     canvas = canvas_of((frame_hw[0], frame_hw[1]), size_hw, fit, covered)
-    coarse = 1 - result.assignment[:, 0].reshape(result.grid_hw)
+    background = result.assignment[:, list(result.background_columns)].sum(axis=1)
+    coarse = 1 - background.reshape(result.grid_hw)
     fine = cv2.resize(coarse, canvas.size_hw[::-1], interpolation=cv2.INTER_LINEAR)
     return np.asarray(canvas.on_frame(np.asarray(fine)).clip(0, 1), np.float32)
 

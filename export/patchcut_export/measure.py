@@ -127,6 +127,8 @@ def state_protocol(dataset: Dataset, segmenter: Segmenter) -> dict[str, str]:
         "foreground": f"all regions{score}",
         "truth": dataset.truth,
     }
+    if what.parts:
+        protocol["mode"] = f"{what.mode}, by {settings_text(what.parts, what.parts_settings)}"
     if dataset.published not in (None, len(dataset.examples)):
         protocol["images"] = f"{len(dataset.examples)} of the {dataset.published} that were published"
     return protocol
@@ -169,8 +171,11 @@ def _record(path: Path, report: EvalReport) -> None:
 
 
 def _other_head(what: Description) -> str:
-    """What ran in the place of the bundle's own head, "" where that did."""
-    return "" if what.head in TRAINED else settings_text(what.head, what.head_settings)
+    """What ran in the place of the bundle's own head, or after it; "" where that ran alone."""
+    if what.head in TRAINED and not what.parts:
+        return ""
+    parts = f", {what.mode} by {settings_text(what.parts, what.parts_settings)}" if what.parts else ""
+    return settings_text(what.head, what.head_settings) + parts
 
 
 def _kind(row: ReportRow) -> tuple[str, str, int, str, str, str]:
@@ -184,6 +189,10 @@ def _command(request: EvalRequest, what: Description) -> str:
         f"--size {what.size_hw[0]} --precision {what.precision} --head {what.head} --refine {what.refine}"
     )
     words += [f"--{key} {value}" for key, value in load.head_settings.items() if value is not None]
+    if what.parts:
+        words.append(f"--mode {what.mode} --parts {load.parts}")
+    if load.parts_k is not None:
+        words.append(f"--parts-k {load.parts_k}")
     if choices.split is not None:
         words.append(f"--split {choices.split}")
     if choices.names is not None:

@@ -176,7 +176,10 @@ class AffinitySpec(_Model):
 
 
 class HeadSpec(_Model):
-    """A trained head; column i of its assignment is `labels[i]`, column 0 is background."""
+    """A trained head; column i of its assignment is `labels[i]`, column 0 is background.
+
+    Of a head for parts every column is a part; it tells them apart on patches that are known as foreground.
+    """
 
     kind: Name
     file: Name
@@ -225,7 +228,7 @@ class FileSpec(_Model):
 
 
 class BundleSpec(_Model):
-    """All of `bundle.json`; version 2 added the choices of features, after `graphs`, and `report.head`."""
+    """All of `bundle.json`; version 2 added the choices of features, `parts` and `report.head`."""
 
     schema_version: Literal[1, 2]
     name: Name
@@ -233,6 +236,7 @@ class BundleSpec(_Model):
     backbone: BackboneSpec
     affinity: AffinitySpec = AffinitySpec()
     head: HeadSpec | None = None
+    parts: HeadSpec | None = None
     regions: RegionsSpec = RegionsSpec()
     report: tuple[ReportRow, ...] = ()
     card: Name | None = None
@@ -241,7 +245,8 @@ class BundleSpec(_Model):
     @model_validator(mode="after")
     def _check_files(self) -> BundleSpec:
         named = [graph.file for graph in self.backbone.graphs]
-        named += [name for name in (self.backbone.weights, self.card, self.head and self.head.file) if name]
+        named += [head.file for head in (self.head, self.parts) if head]
+        named += [name for name in (self.backbone.weights, self.card) if name]
         missing = sorted(set(named) - set(self.files))
         if missing:
             raise ValueError(f"`files` does not list {', '.join(missing)}")

@@ -84,6 +84,19 @@ AlphaOption = Annotated[
 ]
 LossOption = Annotated[str | None, typer.Option(help="Of gnn-fit: ncut or cc.", show_default=False)]
 SeedOption = Annotated[int | None, typer.Option(help="Of a fitted head.", show_default=False)]
+ModeOption = Annotated[
+    str,
+    typer.Option(help="foreground; parts: the foreground divided; scene: parts, and the background divided."),
+]
+PartsOption = Annotated[
+    str,
+    typer.Option(
+        help="What divides: a fitted head; auto is the bundle's head for parts, or kmeans where it has none."
+    ),
+]
+PartsKOption = Annotated[
+    int | None, typer.Option(help="Clusters of --parts; 4 by default.", show_default=False)
+]
 RefineOption = Annotated[str, typer.Option(help="How borders are moved onto the frame's edges: none.")]
 MinScoreOption = Annotated[float, typer.Option(help="Leave out regions that score less, 0 to 1.")]
 ThreadsOption = Annotated[
@@ -127,6 +140,9 @@ def _run(
     alpha: AlphaOption = None,
     loss: LossOption = None,
     seed: SeedOption = None,
+    mode: ModeOption = "foreground",
+    parts: PartsOption = "auto",
+    parts_k: PartsKOption = None,
     refine: RefineOption = "none",
     min_score: MinScoreOption = 0.0,
     threads: ThreadsOption = None,
@@ -161,6 +177,9 @@ def _run(
                 size=size,
                 head=head,
                 head_settings={"k": k, "alpha": alpha, "loss": loss, "seed": seed},
+                mode=mode,
+                parts=parts,
+                parts_k=parts_k,
                 refine=refine,
                 min_score=min_score,
                 threads=threads,

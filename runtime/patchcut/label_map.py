@@ -97,3 +97,15 @@ def upsample(
     """
     labels, confidence = kernels.upsample_argmax(assignment, grid_hw, canvas.size_hw, confidence=confidence)
     return canvas.on_frame(labels), canvas.on_frame(confidence)
+
+
+def upsample_labels(
+    labels: npt.NDArray[np.int32], count: int, grid_hw: tuple[int, int], canvas: Canvas
+) -> npt.NDArray[np.int32]:
+    """The label [H, W] int32 of each pixel of the frame, by the bilinear majority of its patches.
+
+    Args:
+        labels: [n] int32 in [0, count), of the whole canvas, n = h * w.
+    """
+    one_hot = np.eye(count, dtype=np.float32)[labels]
+    return canvas.on_frame(kernels.upsample_argmax(one_hot, grid_hw, canvas.size_hw))

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 Image = npt.NDArray[np.uint8]
 
 # RGB by column of the assignment, from column 1: a label has one colour on every frame. First a magenta that
-# photographs seldom have, then Okabe and Ito's colours, apart even for colour-blind eyes; then round again.
+# photographs seldom have, then Okabe and Ito's colours, apart even for colour-blind eyes, then nine more that
+# are apart from these; then round again.
 PALETTE_RGB = (
     (233, 30, 140),
     (230, 159, 0),
@@ -26,8 +27,17 @@ PALETTE_RGB = (
     (240, 228, 66),
     (0, 114, 178),
     (213, 94, 0),
+    (120, 60, 200),
+    (150, 220, 60),
+    (130, 80, 60),
+    (20, 230, 230),
+    (255, 160, 160),
+    (150, 150, 150),
+    (20, 30, 120),
+    (120, 120, 0),
+    (180, 255, 200),
 )
-TINT = 0.45
+TINT, BACKGROUND_TINT = 0.45, 0.25
 
 
 def color_of(column: int, order: ColorOrder = "rgb") -> tuple[int, int, int]:
@@ -38,6 +48,8 @@ def color_of(column: int, order: ColorOrder = "rgb") -> tuple[int, int, int]:
 
 def draw_overlay(result: Result, frame: object) -> Image:
     """[H, W, 3] uint8: a copy of `frame` with the regions of `result` drawn, best on top.
+
+    Regions of the background are tinted a little and have no outline.
 
     Args:
         result: of this very frame.
@@ -54,16 +66,20 @@ def draw_overlay(result: Result, frame: object) -> Image:
         )
     cv2 = load_cv2()
     image = np.array(checked.image, order="C")
-    for column in np.unique(result.region_labels):
-        _tint(cv2, image, result.label_map == column, color_of(int(column), checked.color))
+    for column in map(int, np.unique(result.region_labels)):
+        share = BACKGROUND_TINT if column in result.background_columns else TINT
+        _tint(cv2, image, result.label_map == column, color_of(column, checked.color), share)
     for i in reversed(range(len(result))):
-        _draw_region(cv2, image, result, i, checked.color)
+        if result.region_labels[i] not in result.background_columns:
+            _draw_region(cv2, image, result, i, checked.color)
     return image
 
 
-def _tint(cv2: Any, image: Image, mask: npt.NDArray[np.bool_], color: tuple[int, int, int]) -> None:
-    """Blends one colour into `image` under `mask`, through a table of the 256 values of each channel."""
-    values = np.arange(256)[:, None] * (1 - TINT) + np.array(color) * TINT
+def _tint(
+    cv2: Any, image: Image, mask: npt.NDArray[np.bool_], color: tuple[int, int, int], share: float
+) -> None:
+    """Blends a share of one colour into `image` under `mask`, by a table of each channel's 256 values."""
+    values = np.arange(256)[:, None] * (1 - share) + np.array(color) * share
     table = np.rint(values).astype(np.uint8)[None]
     cv2.copyTo(cv2.LUT(image, table), mask.view(np.uint8), image)
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import patchcut_kernels as kernels
+
+Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
 
 # A region of this share of the frame has half the score that its confidence alone would give.
 SCORE_AREA_SHARE = 0.01
@@ -16,21 +20,15 @@ SCORE_AREA_SHARE = 0.01
 class Regions:
     """m regions of one label map, best first; `Result`, which is one, says what the fields are."""
 
-    label_map: npt.NDArray[np.int32]
-    region_ids: npt.NDArray[np.int32]
-    boxes: npt.NDArray[np.float32]
-    scores: npt.NDArray[np.float32]
+    label_map: Int32
+    region_ids: Int32
+    boxes: Float32
+    scores: Float32
     areas: npt.NDArray[np.int64]
-    region_labels: npt.NDArray[np.int32]
+    region_labels: Int32
 
 
-def find_regions(
-    label_map: npt.NDArray[np.int32],
-    confidence: npt.NDArray[np.float32],
-    *,
-    min_area: int,
-    min_score: float = 0.0,
-) -> Regions:
+def find_regions(label_map: Int32, confidence: Float32, *, min_area: int, min_score: float = 0.0) -> Regions:
     """The 8-connected components that are large and sure enough; all others become background.
 
     Args:
@@ -38,17 +36,56 @@ def find_regions(
         confidence: [H, W] float32 in [0, 1], of the label at each pixel.
         min_area: pixels, at least 1.
         min_score: in [0, 1].
-    score = mean confidence * area / (area + 0.01 * H * W): sure and large regions come first.
     """
     ids, count = kernels.connected_components(label_map, min_area=min_area, labels_out=label_map)
     stats = kernels.region_stats(ids, count, label_map=label_map, confidence=confidence)
-    assert stats.mean_confidence is not None and stats.label is not None
-    areas = stats.area
-    scores = stats.mean_confidence * areas / (areas + SCORE_AREA_SHARE * label_map.size)
-    scores = np.clip(scores, 0, 1).astype(np.float32)
+    scores = plain_scores(stats, label_map.size)
     order = np.argsort(-scores, kind="stable")
     order = order[scores[order] >= min_score]
-    labels = stats.label[order]
+    return _ranked(label_map, ids, stats, scores, order)
+
+
+def divide_regions(
+    objects: Regions, label_map: Int32, confidence: Float32, *, min_area: int, background: Sequence[int]
+) -> Regions:
+    """The components of a label map that divides the objects of another, and its background, too.
+
+    Args:
+        objects: of the same frame; the parts of each have its score.
+        label_map: [H, W] int32; components that are too small are no regions, but stay in it.
+        confidence: [H, W] float32 in [0, 1].
+        min_area: pixels, at least 1.
+        background: labels of regions that are no part of an object; they come last, with `plain_scores`.
+    """
+    ids, count = kernels.connected_components(label_map, min_area=min_area)
+    stats = kernels.region_stats(ids, count, label_map=label_map, confidence=confidence)
+    assert stats.label is not None
+    owners = kernels.region_stats(ids, count, label_map=objects.region_ids).label
+    assert owners is not None
+    scores = np.append(np.float32(0), objects.scores)[owners]
+    behind = np.isin(stats.label, background)
+    scores[behind] = plain_scores(stats, label_map.size)[behind]
+    order = np.lexsort((-stats.area, -scores, behind))
+    return _ranked(label_map, ids, stats, scores, order)
+
+
+def plain_scores(stats: kernels.RegionStats, frame_area: int) -> Float32:
+    """[m] float32 in [0, 1]: mean confidence * area / (area + 0.01 * frame_area): sure and large first."""
+    assert stats.mean_confidence is not None
+    scores = stats.mean_confidence * stats.area / (stats.area + SCORE_AREA_SHARE * frame_area)
+    return np.clip(scores, 0, 1).astype(np.float32)
+
+
+def _ranked(
+    label_map: Int32,
+    ids: Int32,
+    stats: kernels.RegionStats,
+    scores: Float32,
+    order: npt.NDArray[np.intp],
+) -> Regions:
+    """The regions of `order`, numbered so; the others become background in `label_map` and `ids`."""
+    assert stats.label is not None
+    labels, count = stats.label[order], len(stats.area)
     if len(order) < count or np.any(order != np.arange(count)):
         _renumber(ids, order, count)
     if len(order) < count:
@@ -58,12 +95,12 @@ def find_regions(
         region_ids=ids,
         boxes=stats.boxes_xyxy[order],
         scores=scores[order],
-        areas=areas[order],
+        areas=stats.area[order],
         region_labels=labels,
     )
 
 
-def _renumber(ids: npt.NDArray[np.int32], order: npt.NDArray[np.intp], count: int) -> None:
+def _renumber(ids: Int32, order: npt.NDArray[np.intp], count: int) -> None:
     """Calls region order[i] + 1 of `ids` i + 1, in place; those that `order` leaves out become 0."""
     new = np.zeros(count + 1, np.int32)
     new[order + 1] = np.arange(1, len(order) + 1, dtype=np.int32)

@@ -22,12 +22,15 @@ class Result(Regions):
 
     Attributes:
         label_map: [H, W] int32, column of `labels` at each pixel of the frame; 0 is background.
-        region_ids: [H, W] int32; 0 where there is no region, i + 1 where region i is.
+        region_ids: [H, W] int32; 0 where there is no region, i + 1 where region i is. Specks of a part are in
+            the label map and in no region.
         boxes: [m, 4] float32, xyxy in pixels of the frame, half-open.
-        scores: [m] float32 in [0, 1], falling.
+        scores: [m] float32 in [0, 1], falling, first of the foreground's regions, then of the background's if
+            there are any; parts have the score of their object.
         areas: [m] int64, pixels.
         region_labels: [m] int32, column of `labels`.
         labels: names of the k columns; column 0 is background.
+        background_columns: those of `labels` that are background: (0,), and more of a divided scene.
         assignment: [n, k] float32, rows on the simplex; of the backbone's whole image, the borders of a
             letterboxed frame included.
         grid_hw: rows and columns of the patch grid, n = h * w.
@@ -48,6 +51,7 @@ class Result(Regions):
     name: str = ""
     index: int = 0
     time_s: float | None = None
+    background_columns: tuple[int, ...] = (0,)
 
     def __len__(self) -> int:
         """Number of regions."""
@@ -66,8 +70,12 @@ class Result(Regions):
 
     @property
     def foreground(self) -> npt.NDArray[np.bool_]:
-        """[H, W] bool, True where any region is."""
-        foreground: npt.NDArray[np.bool_] = self.label_map > 0
+        """[H, W] bool, True where the label is none of the background's."""
+        if self.background_columns == (0,):
+            return self.label_map > 0
+        columns = np.ones(len(self.labels), bool)
+        columns[list(self.background_columns)] = False
+        foreground: npt.NDArray[np.bool_] = columns[self.label_map]
         return foreground
 
     def overlay(self, frame: object = None) -> npt.NDArray[np.uint8]:

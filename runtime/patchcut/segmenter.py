@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import patchcut_kernels as kernels
 
-from patchcut.bundle import BundleSpec, open_bundle
+from patchcut.bundle import Bundle, BundleSpec, open_bundle
 from patchcut.engines import Device, Engine, EngineOptions, check_choice, open_engine
 from patchcut.errors import OptionError
 from patchcut.frames import ColorOrder, Frame, as_frame, check_color
-from patchcut.heads import Head, open_head
+from patchcut.heads import PARTS, FittedHead, Head, KMeansHead, open_head, open_parts
 from patchcut.label_map import canvas_of, upsample
-from patchcut.regions import Regions, find_regions
+from patchcut.modes import MODES, Divider, Division
+from patchcut.regions import Regions, divide_regions, find_regions
 from patchcut.result import Result
 
 if TYPE_CHECKING:
@@ -57,8 +58,11 @@ class Description:
         device: "cpu" or "cuda".
         threads: CPU threads of the engine.
         kernel_threads: CPU threads of the kernels at this moment; they are the whole process's.
-        head: name.
+        head: name of the first stage.
         head_settings: of a head that is fitted to each frame.
+        mode: "foreground", "parts" or "scene".
+        parts: name of the second stage; "" where there is none.
+        parts_settings: as `head_settings`.
         refine: name.
         min_score: below it no region is reported.
         color: order of channels expected of arrays.
@@ -75,6 +79,9 @@ class Description:
     kernel_threads: int
     head: str
     head_settings: dict[str, Any]
+    mode: str
+    parts: str
+    parts_settings: dict[str, Any]
     refine: str
     min_score: float
     color: str
@@ -82,8 +89,9 @@ class Description:
     def __str__(self) -> str:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["size_hw"] = "x".join(map(str, self.size_hw))
-        values["head"] = settings_text(self.head, values.pop("head_settings"))
-        return "\n".join(f"{name:<15}{value}" for name, value in values.items())
+        for name in ("head", "parts"):
+            values[name] = settings_text(values[name], values.pop(f"{name}_settings"))
+        return "\n".join(f"{name:<15}{value}" for name, value in values.items() if value != "")
 
 
 def settings_text(name: str, settings: dict[str, Any]) -> str:
@@ -105,8 +113,10 @@ class Segmenter:
         path: Path,
         engine: Engine,
         head: Head,
+        divider: Divider | None,
         *,
         color: ColorOrder,
+        mode: str,
         refine: str,
         min_score: float,
     ) -> None:
@@ -114,7 +124,9 @@ class Segmenter:
         self._path = path
         self._engine = engine
         self._head = head
+        self._divider = divider
         self._color = color
+        self._mode = mode
         self._refine = refine
         self._min_score = min_score
         self._lock = threading.Lock()
@@ -176,6 +188,9 @@ class Segmenter:
             kernel_threads=kernels.get_threads(),
             head=self._head.name,
             head_settings=_settings(self._head),
+            mode=self._mode,
+            parts="" if self._divider is None else self._divider.parts.name,
+            parts_settings={} if self._divider is None else _settings(self._divider.parts),
             refine=self._refine,
             min_score=self._min_score,
             color=self._color,
@@ -197,8 +212,11 @@ class Segmenter:
         features = self._engine.run()
         ran = perf_counter()
         assignment = self._head(features, graph.grid_hw)
+        division = None
+        if self._divider is not None:
+            division = self._divider(features, assignment, graph.grid_hw)
         assigned = perf_counter()
-        regions = self._regions(frame, assignment)
+        regions = self._regions(frame, assignment, division)
         done = perf_counter()
         timings_ms = {
             "preprocess": 1e3 * (preprocessed - started),
@@ -208,8 +226,7 @@ class Segmenter:
         }
         return Result(
             **vars(regions),
-            labels=self._head.labels[: assignment.shape[1]],
-            assignment=assignment,
+            **self._columns(assignment, division),
             grid_hw=graph.grid_hw,
             timings_ms=timings_ms,
             frame=frame.image,
@@ -219,17 +236,29 @@ class Segmenter:
             time_s=frame.time_s,
         )
 
-    def _regions(self, frame: Frame, assignment: Float32) -> Regions:
+    def _columns(self, assignment: Float32, division: Division | None) -> dict[str, Any]:
+        """What a result says of its columns."""
+        if division is None:
+            return {"assignment": assignment, "labels": self._head.labels[: assignment.shape[1]]}
+        return {name: getattr(division, name) for name in ("assignment", "labels", "background_columns")}
+
+    def _regions(self, frame: Frame, assignment: Float32, division: Division | None) -> Regions:
         graph, backbone = self._engine.graph, self.spec.backbone
         height, width = frame.image.shape[:2]
         canvas = canvas_of((height, width), graph.size_hw, backbone.fit, backbone.covered(graph.size_hw))
         if self._confidence.shape != canvas.size_hw:
             self._confidence = np.empty(canvas.size_hw, np.float32)
-        label_map, confidence = upsample(assignment, graph.grid_hw, canvas, self._confidence)
+        columns = assignment if division is None else division.foreground
+        label_map, confidence = upsample(columns, graph.grid_hw, canvas, self._confidence)
         label_map = REFINERS[self._refine](label_map, confidence, frame)
         patch_area = math.prod(canvas.size_hw) / math.prod(graph.grid_hw)
         min_area = max(1, math.ceil(self.spec.regions.min_area_patches * patch_area))
-        return find_regions(label_map, confidence, min_area=min_area, min_score=self._min_score)
+        objects = find_regions(label_map, confidence, min_area=min_area, min_score=self._min_score)
+        if division is None:
+            return objects
+        label_map = division.label_map(objects.label_map > 0, graph.grid_hw, canvas)
+        behind = division.background_columns
+        return divide_regions(objects, label_map, confidence, min_area=min_area, background=behind)
 
 
 def _log_problems(problems: list[str], told: int) -> int:
@@ -247,6 +276,8 @@ def load(
     precision: str = "auto",
     size: int | None = None,
     head: str | Head = "auto",
+    mode: str = "foreground",
+    parts: str | FittedHead = "auto",
     refine: str = "none",
     min_score: float = 0.0,
     color: str = "bgr",
@@ -263,6 +294,11 @@ def load(
         head: "auto" is the one that the bundle was made with; "gnn-fit", "cc", "ncut" and "kmeans" are fitted
             to each frame and need no training. One with settings is an object, such as
             `patchcut.heads.CcHead(alpha=5)`.
+        mode: "foreground": what stands out, in as many columns as the head has; "parts": the foreground
+            divided; "scene": its parts and the regions of the background.
+        parts: what divides the foreground: "auto" is the bundle's head for parts if it has one, else "kmeans"
+            with k=4; a fitted head's name, or the object. The background of a scene is divided by the same
+            head if it is a fitted one.
         refine: "none".
         min_score: regions that score less, in [0, 1], become background.
         color: order of channels of array frames, "bgr" or "rgb".
@@ -274,6 +310,7 @@ def load(
         BundleError: the bundle is missing, damaged, foreign or newer.
         EngineError: the engine's package or the device is not there.
     """
+    check_choice("mode", mode, MODES)
     check_choice("refine", refine, tuple(REFINERS))
     order = check_color(color)
     _check_score(min_score)
@@ -281,6 +318,7 @@ def load(
     with open_bundle(bundle) as opened:
         spec, path = opened.spec, opened.path
         opened_head = open_head(opened, head)
+        divider = _open_divider(opened, mode, parts)
         opened_engine = open_engine(opened, options, engine)
     if threads is not None:
         kernels.set_threads(threads)
@@ -289,10 +327,23 @@ def load(
         path,
         opened_engine,
         opened_head,
+        divider,
         color=order,
+        mode=mode,
         refine=refine,
         min_score=min_score,
     )
+
+
+def _open_divider(bundle: Bundle, mode: str, parts: str | FittedHead) -> Divider | None:
+    """The second stage that a mode needs, None for "foreground"."""
+    if mode == "foreground":
+        if parts != "auto":
+            raise OptionError("parts", 'needs the mode "parts" or "scene", got "foreground"')
+        return None
+    opened = open_parts(bundle, parts)
+    grounds = opened if isinstance(opened, FittedHead) else KMeansHead(k=PARTS)
+    return Divider(opened, grounds if mode == "scene" else None)
 
 
 def _settings(head: Head) -> dict[str, Any]:

@@ -146,7 +146,8 @@ def test_soft_maps_lie_on_the_label_map(fit: Fit, size_hw: tuple[int, int]) -> N
     assignment = np.stack([1 - foreground, foreground], axis=1)
     canvas = canvas_of(size_hw, (96, 96), fit)
     labels, _ = upsample(assignment, (6, 6), canvas, np.empty(canvas.size_hw, np.float32))
-    result: Any = SimpleNamespace(label_map=labels, assignment=assignment, grid_hw=(6, 6))
+    columns = {"assignment": assignment, "background_columns": (0,)}
+    result: Any = SimpleNamespace(label_map=labels, grid_hw=(6, 6), **columns)
     soft = soft_foreground(result, (96, 96), fit)
     assert soft.shape == size_hw
     sure = np.abs(soft - 0.5) > 1e-5
@@ -355,11 +356,21 @@ def test_a_part_of_a_published_set_is_called_so(
     assert "gnn, feed-forward" in said
 
 
+def test_background_columns_are_no_foreground() -> None:
+    assignment = np.random.default_rng(4).dirichlet(np.ones(4), 36).astype(np.float32)
+    fields = {"label_map": np.zeros((6, 6), np.int32), "grid_hw": (6, 6), "assignment": assignment}
+    result: Any = SimpleNamespace(**fields, background_columns=(0, 3))
+    np.testing.assert_allclose(
+        soft_foreground(result, (96, 96), "stretch").ravel(), assignment[:, 1:3].sum(axis=1), atol=1e-6
+    )
+
+
 def test_heads_that_are_fitted_are_called_so(bundle: Path) -> None:
-    segmenter = patchcut.load(bundle, head="ncut")
+    segmenter = patchcut.load(bundle, head="ncut", mode="parts", parts="cc")
     protocol = state_protocol(Dataset("x", [], "masks"), segmenter)
     said = "ncut (rule border, threshold 0.2, binary True, seed 0), fitted to each image by itself"
     assert protocol["head"] == said
+    assert protocol["mode"].startswith("parts, by cc (alpha 3.0, ")
 
 
 def test_another_head_is_measured_and_recorded_beside_the_own(
@@ -367,13 +378,19 @@ def test_another_head_is_measured_and_recorded_beside_the_own(
 ) -> None:
     fixed = ("export", "eval", "masks", "--root", masks_root, "--bundle", bundle, "--record")
     assert run_cli(*fixed) == 0
-    options = ("--head", "kmeans", "--k", 3, "--seed", 5)
-    assert run_cli(*fixed, *options) == 0
-    assert run_cli(*fixed, *options) == 0, "again: rows are replaced"
+    for options in (("--head", "kmeans", "--k", 3, "--seed", 5), ("--mode", "parts", "--parts-k", 2)):
+        assert run_cli(*fixed, *options) == 0
+        assert run_cli(*fixed, *options) == 0, "again: rows are replaced"
     with open_bundle(bundle) as opened:
         rows = [row for row in opened.spec.report if row.metric == "mean foreground IoU"]
-    assert [row.head for row in rows] == ["", "kmeans (k 3, metric cosine, restarts 4, seed 5)"]
+    assert [row.head for row in rows] == [
+        "",
+        "kmeans (k 3, metric cosine, restarts 4, seed 5)",
+        "gnn, parts by kmeans (k 2, metric cosine, restarts 4, seed 0)",
+    ]
     assert "--head kmeans --refine none --k 3 --seed 5" in rows[1].command
+    assert "--mode parts --parts auto --parts-k 2" in rows[2].command
+    assert rows[0].value == rows[2].value, "parts divide the foreground and do not change it"
     assert run_cli("info", bundle) == 0
     assert "kmeans (k 3" in capfd.readouterr().out
 
@@ -384,6 +401,8 @@ def test_another_head_is_measured_and_recorded_beside_the_own(
         (("--k", 3), '[k] is for heads that are fitted (gnn-fit, cc, ncut, kmeans), the head is "auto"'),
         (("--head", "cc", "--k", 3), '[k] is no setting of the head "cc"'),
         (("--head", "gnn-fit", "--loss", "mse"), "[loss] must be one of"),
+        (("--mode", "all"), "[mode] must be one of"),
+        (("--parts", "cc"), "[parts] needs the mode"),
     ],
 )
 def test_a_wrong_setting_is_one_line(

@@ -106,6 +106,8 @@ BAD_OPTIONS = [
     ({"head": None}, r"\[head\] must be one of"),
     ({"head": 3}, r"\[head\] must be one of"),
     ({"head": KMeansHead}, r"\[head\] must be one of .*, got <class "),
+    ({"mode": "panoptic"}, r'\[mode\] must be one of "foreground", "parts", "scene", got \'panoptic\''),
+    ({"mode": "parts", "parts": "gnn"}, r'\[parts\] must be one of "auto", "gnn-fit", .*, got \'gnn\''),
     ({"refine": "guided"}, r'\[refine\] must be one of "none", got \'guided\''),
     ({"min_score": -0.1}, r"\[min_score\] must be a number from 0 to 1, got -0.1"),
     ({"min_score": float("nan")}, r"\[min_score\] must be"),
@@ -134,6 +136,8 @@ def test_every_option_has_a_right_value(toy_bundle: Path) -> None:
         precision="fp32",
         size=168,
         head="gnn",
+        mode="parts",
+        parts="cc",
         refine="none",
         min_score=0.25,
         color="rgb",
@@ -142,7 +146,7 @@ def test_every_option_has_a_right_value(toy_bundle: Path) -> None:
     described = segmenter.describe()
     assert (described.precision, described.size_hw, described.threads) == ("fp32", (168, 168), 1)
     assert (described.head, described.refine, described.color) == ("gnn", "none", "rgb")
-    assert described.head_settings == {}
+    assert (described.mode, described.parts, described.head_settings) == ("parts", "cc", {})
     assert described.min_score == 0.25
     assert f"toy ({toy_bundle})" in str(described) and "168x168" in str(described)
 

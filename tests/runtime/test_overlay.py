@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 from patchcut import Frame, FrameError, PatchcutError, Segmenter
-from patchcut.overlay import PALETTE_RGB, TINT, color_of
+from patchcut.overlay import BACKGROUND_TINT, PALETTE_RGB, TINT, color_of
 from PIL import Image
 
 from .test_result import made_result
@@ -88,6 +88,20 @@ def test_a_missing_opencv_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_colours_go_with_the_column() -> None:
-    assert len({color_of(column) for column in range(1, 8)}) == len(PALETTE_RGB) == 7
-    assert color_of(8) == color_of(1)
+    count = len(PALETTE_RGB)
+    assert count == 16 and color_of(count + 1) == color_of(1)
+    apart = np.abs(np.array(PALETTE_RGB)[:, None] - np.array(PALETTE_RGB)).sum(axis=2)
+    assert np.sort(apart, axis=1)[:, 1].min() >= 80
     assert color_of(1, "bgr") == color_of(1)[::-1]
+
+
+def test_regions_of_the_background_are_tinted_a_little_and_not_outlined() -> None:
+    result = made_result()
+    fields = {name: getattr(result, name) for name in result.__dataclass_fields__}
+    scaled = {name: fields[name].repeat(40, 0).repeat(40, 1) for name in ("label_map", "region_ids")}
+    behind = type(result)(**{**fields, **scaled, "boxes": result.boxes * 40, "background_columns": (0, 1)})
+    frame = np.full((160, 240, 3), 100, np.uint8)
+    overlay = behind.overlay(frame)
+    colors = np.unique(overlay[behind.label_map == 1].reshape(-1, 3), axis=0)
+    expected = 100 * (1 - BACKGROUND_TINT) + np.array(color_of(1, "bgr")) * BACKGROUND_TINT
+    np.testing.assert_allclose(colors, expected[None], atol=1)

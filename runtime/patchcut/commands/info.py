@@ -105,11 +105,13 @@ def _head_rows(spec: BundleSpec) -> list[tuple[str, str]]:
     without_training = ("or, untrained", f"{', '.join(FITTED)}: fitted to each frame, see --head")
     if spec.head is None:
         return [("kind", "none"), without_training]
+    parts = spec.parts
     return [
         ("kind", spec.head.kind),
         ("method", spec.head.method),
         ("trained on", spec.head.trained_on),
         ("labels", ", ".join(spec.head.labels)),
+        *([("parts", f"{parts.kind}: {', '.join(parts.labels)}")] if parts else []),
         without_training,
     ]
 

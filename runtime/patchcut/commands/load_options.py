@@ -17,6 +17,7 @@ class LoadOptions:
 
     Attributes:
         head_settings: of a fitted head; what is None is its default.
+        parts_k: `k` of the head `parts`, or of "kmeans" where that is "auto".
     """
 
     bundle: Path | None = None
@@ -26,6 +27,9 @@ class LoadOptions:
     size: int | None = None
     head: str = "auto"
     head_settings: Mapping[str, object] = field(default_factory=dict)
+    mode: str = "foreground"
+    parts: str = "auto"
+    parts_k: int | None = None
     refine: str = "none"
     min_score: float = 0.0
     threads: int | None = None
@@ -40,6 +44,7 @@ class LoadOptions:
         import patchcut
         from patchcut.heads import set_up
 
+        parts = "kmeans" if self.parts == "auto" and self.parts_k is not None else self.parts
         return patchcut.load(
             self.bundle,
             engine=self.engine,
@@ -47,6 +52,8 @@ class LoadOptions:
             precision=self.precision,
             size=self.size,
             head=set_up(self.head, **self.head_settings),
+            mode=self.mode,
+            parts=set_up(parts, k=self.parts_k),
             refine=self.refine,
             min_score=self.min_score,
             threads=self.threads,

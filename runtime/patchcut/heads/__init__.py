@@ -31,12 +31,15 @@ __all__ = [
     "KMeansHead",
     "NcutHead",
     "open_head",
+    "open_parts",
     "set_up",
 ]
 
 TRAINED = {"gnn": "patchcut.heads.gnn"}
 FITTED: dict[str, type[FittedHead]] = {head.name: head for head in (GnnFitHead, CcHead, NcutHead, KMeansHead)}
 HEADS = (*TRAINED, *FITTED)
+# How many the foreground is divided into where nothing else is said.
+PARTS = 4
 
 
 def set_up(name: str, **settings: object) -> str | FittedHead:
@@ -81,6 +84,24 @@ def open_head(bundle: Bundle, head: str | Head = "auto") -> Head:
     if head not in ("auto", spec.kind):
         raise OptionError("head", f'the bundle holds weights for "{spec.kind}", got "{head}"')
     return opened
+
+
+def open_parts(bundle: Bundle, parts: str | FittedHead = "auto") -> Head:
+    """The head that divides what another one found.
+
+    Args:
+        parts: a fitted head or its name; "auto" is the trained one of the bundle, and "kmeans" with k=4 where
+            it has none.
+    Raises:
+        OptionError: no such head.
+        BundleError: the bundle's head for parts is of a newer patchcut, or its weights have wrong shapes.
+    """
+    if isinstance(parts, FittedHead):
+        return parts
+    check_choice("parts", parts, ("auto", *FITTED))
+    if parts == "auto":
+        return KMeansHead(k=PARTS) if bundle.spec.parts is None else _open_trained(bundle, bundle.spec.parts)
+    return FITTED[parts]()
 
 
 def _open_trained(bundle: Bundle, spec: HeadSpec) -> Head:
