@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -20,7 +20,8 @@ TITLE = "frame in memory to Result with masks, beside plain ONNX Runtime doing o
 SIZES = (224, 448)
 SAME_GRAPH = "onnxruntime, the same graph"
 FLOAT_GRAPH = "onnxruntime, the float graph"
-CASES = tuple(f"frame {size}" for size in SIZES)
+REFINED = "frame 224 refined"
+CASES = (*(f"frame {size}" for size in SIZES), REFINED)
 REPEATS = 60
 TARGETS = (
     Target("frame 224", "ratio_to_fp32", "<=", 0.65, "", "whole frame at 224 / fp32 backbone alone"),
@@ -36,6 +37,7 @@ def run(options: Options) -> Iterator[Outcome]:
         raise BenchError(f"frame needs onnx ({error}): pip install -e '.[dev]'") from None
     for size in SIZES:
         yield from _run_size(options, size)
+    yield from _run_refined(options)
 
 
 @dataclass
@@ -64,7 +66,7 @@ def _run_size(options: Options, size: int) -> Iterator[Outcome]:
     from bench.competitors.plain_onnxruntime import open_float, open_same
 
     frame = subjects.frame(subjects.VGA_HW)
-    segmenter = patchcut.load(options.bundle, size=size, device="cpu", threads=options.threads)
+    segmenter = patchcut.load(options.bundle, size=size, device="cpu", refine="none", threads=options.threads)
     backbone = segmenter.spec.backbone
     image = kernels.preprocess(frame, size, backbone.mean, backbone.std, fit=backbone.fit)[None]
     precision = segmenter.describe().precision
@@ -108,6 +110,37 @@ def _run_size(options: Options, size: int) -> Iterator[Outcome]:
             {"image": image.shape[1:]},
             dtype,
             bundle=options.bundle,
+        )
+
+
+def _run_refined(options: Options) -> Iterator[Outcome]:
+    """The same frame with each refiner; the first is the default for videos."""
+    frame = subjects.frame(subjects.VGA_HW)
+    names = {"guided": "patchcut", "none": "patchcut, no refiner", "bilateral": "patchcut, bilateral solver"}
+    segmenters = {
+        name: patchcut.load(options.bundle, size=224, device="cpu", refine=refine, threads=options.threads)
+        for refine, name in names.items()
+    }
+    stages = {name: _Stages() for name in segmenters}
+
+    def call(segmenter: Segmenter) -> Callable[[], Result]:
+        return lambda: segmenter(frame)
+
+    contenders = [
+        Contender(name, call(segmenter), stages[name].observe) for name, segmenter in segmenters.items()
+    ]
+    times = interleave(contenders, options.repeats or REPEATS)
+    for name, segmenter in segmenters.items():
+        yield Outcome(
+            REFINED,
+            name,
+            f"frame in memory to Result, refine={segmenter.describe().refine}",
+            times[name],
+            {"frame": frame.shape},
+            segmenter.describe().precision,
+            _recorded_quality(segmenter),
+            stages[name].metrics(),
+            options.bundle,
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from patchcut.bundle import BundleSpec, open_bundle
 from patchcut.commands.load_options import LoadOptions
-from patchcut.segmenter import REFINERS
+from patchcut.refiners import REFINERS
 
 from bench.cases import BenchError, Options, Target
 from bench.rows import Outcome

@@ -223,7 +223,7 @@ def _eval(
     mode: ModeOption = "foreground",
     parts: PartsOption = "auto",
     parts_k: PartsKOption = None,
-    refine: Annotated[str, typer.Option(help="How borders are moved onto the frame's edges.")] = "none",
+    refine: Annotated[str, typer.Option(help="none, guided or bilateral.")] = "none",
     threads: ThreadsOption = None,
     out: Annotated[Path | None, typer.Option(help="JSON lines file for each image's numbers.")] = None,
     grid: Annotated[Path | None, typer.Option(help="Picture file: the best and the worst images.")] = None,

@@ -106,7 +106,7 @@ def evaluate(
     """
     size_hw, backbone = segmenter.describe().size_hw, segmenter.spec.backbone
     fit, covered = backbone.fit, backbone.covered(size_hw)
-    refined = segmenter.describe().refine != "none"
+    refined = segmenter.describe().refine not in ("none", "auto")
     for done, example in enumerate(examples, 1):
         result = segmenter(read_photo(example.image, upright=example.upright))
         # Refiners move the label map and no probabilities: what they give is 0 or 1.

@@ -97,7 +97,13 @@ PartsOption = Annotated[
 PartsKOption = Annotated[
     int | None, typer.Option(help="Clusters of --parts; 4 by default.", show_default=False)
 ]
-RefineOption = Annotated[str, typer.Option(help="How borders are moved onto the frame's edges: none.")]
+RefineOption = Annotated[
+    str,
+    typer.Option(
+        help="How borders are moved onto the frame's edges: none, guided, bilateral; auto is guided for "
+        "videos and none for photos."
+    ),
+]
 MinScoreOption = Annotated[float, typer.Option(help="Leave out regions that score less, 0 to 1.")]
 ThreadsOption = Annotated[
     int | None, typer.Option(help="CPU threads; one a physical core by default.", show_default=False)
@@ -143,7 +149,7 @@ def _run(
     mode: ModeOption = "foreground",
     parts: PartsOption = "auto",
     parts_k: PartsKOption = None,
-    refine: RefineOption = "none",
+    refine: RefineOption = "auto",
     min_score: MinScoreOption = 0.0,
     threads: ThreadsOption = None,
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from time import perf_counter
@@ -22,6 +22,7 @@ from patchcut.frames import ColorOrder, Frame, as_frame, check_color
 from patchcut.heads import PARTS, FittedHead, Head, KMeansHead, open_head, open_parts
 from patchcut.label_map import canvas_of, upsample
 from patchcut.modes import MODES, Divider, Division
+from patchcut.refiners import REFINERS, Coarse, refine
 from patchcut.regions import Regions, divide_regions, find_regions
 from patchcut.result import Result
 
@@ -31,17 +32,6 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("patchcut")
 
 Float32 = npt.NDArray[np.float32]
-LabelMap = npt.NDArray[np.int32]
-Refiner = Callable[[LabelMap, Float32, Frame], LabelMap]
-
-
-def keep_borders(label_map: LabelMap, confidence: Float32, frame: Frame) -> LabelMap:
-    """`label_map` itself: borders stay where the upsampled assignment has them."""
-    return label_map
-
-
-# Each maps (label map [H, W] int32, confidence [H, W] float32, frame) to a label map [H, W] int32.
-REFINERS: Mapping[str, Refiner] = {"none": keep_borders}
 
 
 @dataclass(frozen=True)
@@ -250,9 +240,10 @@ class Segmenter:
             self._confidence = np.empty(canvas.size_hw, np.float32)
         columns = assignment if division is None else division.foreground
         label_map, confidence = upsample(columns, graph.grid_hw, canvas, self._confidence)
-        label_map = REFINERS[self._refine](label_map, confidence, frame)
         patch_area = math.prod(canvas.size_hw) / math.prod(graph.grid_hw)
         min_area = max(1, math.ceil(self.spec.regions.min_area_patches * patch_area))
+        coarse = Coarse(label_map, confidence, columns.shape[1] == 2, math.sqrt(patch_area))
+        label_map, confidence = refine(self._refine, coarse, frame, min_area)
         objects = find_regions(label_map, confidence, min_area=min_area, min_score=self._min_score)
         if division is None:
             return objects
@@ -278,7 +269,7 @@ def load(
     head: str | Head = "auto",
     mode: str = "foreground",
     parts: str | FittedHead = "auto",
-    refine: str = "none",
+    refine: str = "auto",
     min_score: float = 0.0,
     color: str = "bgr",
     threads: int | None = None,
@@ -299,7 +290,8 @@ def load(
         parts: what divides the foreground: "auto" is the bundle's head for parts if it has one, else "kmeans"
             with k=4; a fitted head's name, or the object. The background of a scene is divided by the same
             head if it is a fitted one.
-        refine: "none".
+        refine: what moves borders onto the frame's edges: "none", "guided" or "bilateral"; "auto" is "guided"
+            for frames of a video, which have a time, and "none" for others.
         min_score: regions that score less, in [0, 1], become background.
         color: order of channels of array frames, "bgr" or "rgb".
         threads: CPU threads from 1 to 256; None is one a physical core that this process may use (see
@@ -311,7 +303,7 @@ def load(
         EngineError: the engine's package or the device is not there.
     """
     check_choice("mode", mode, MODES)
-    check_choice("refine", refine, tuple(REFINERS))
+    check_choice("refine", refine, ("auto", *REFINERS))
     order = check_color(color)
     _check_score(min_score)
     options = EngineOptions(cast("Device", device), cast("Any", precision), size, threads)

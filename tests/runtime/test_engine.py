@@ -108,7 +108,7 @@ BAD_OPTIONS = [
     ({"head": KMeansHead}, r"\[head\] must be one of .*, got <class "),
     ({"mode": "panoptic"}, r'\[mode\] must be one of "foreground", "parts", "scene", got \'panoptic\''),
     ({"mode": "parts", "parts": "gnn"}, r'\[parts\] must be one of "auto", "gnn-fit", .*, got \'gnn\''),
-    ({"refine": "guided"}, r'\[refine\] must be one of "none", got \'guided\''),
+    ({"refine": "sharp"}, r'\[refine\] must be one of "auto", "none", "guided", .*got \'sharp\''),
     ({"min_score": -0.1}, r"\[min_score\] must be a number from 0 to 1, got -0.1"),
     ({"min_score": float("nan")}, r"\[min_score\] must be"),
     ({"min_score": "0.5"}, r"\[min_score\] must be"),
@@ -138,14 +138,14 @@ def test_every_option_has_a_right_value(toy_bundle: Path) -> None:
         head="gnn",
         mode="parts",
         parts="cc",
-        refine="none",
+        refine="guided",
         min_score=0.25,
         color="rgb",
         threads=1,
     )
     described = segmenter.describe()
     assert (described.precision, described.size_hw, described.threads) == ("fp32", (168, 168), 1)
-    assert (described.head, described.refine, described.color) == ("gnn", "none", "rgb")
+    assert (described.head, described.refine, described.color) == ("gnn", "guided", "rgb")
     assert (described.mode, described.parts, described.head_settings) == ("parts", "cc", {})
     assert described.min_score == 0.25
     assert f"toy ({toy_bundle})" in str(described) and "168x168" in str(described)

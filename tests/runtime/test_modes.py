@@ -126,10 +126,11 @@ def check_divided(result: Result, whole: Result) -> None:
 
 
 @pytest.mark.parametrize("head", ["gnn", *FITTED])
-def test_every_head_takes_every_mode(toy_bundle: Path, photo: np.ndarray, head: str) -> None:
+@pytest.mark.parametrize("refine", ["none", "guided"])
+def test_every_head_takes_every_mode(toy_bundle: Path, photo: np.ndarray, head: str, refine: str) -> None:
     frame = np.ascontiguousarray(photo[::2, ::2])
     # one column of foreground: the GNN's two labels touch, and a divided object is one of both
-    options: dict[str, Any] = {"head": head}
+    options: dict[str, Any] = {"head": head, "refine": refine}
     whole = _merged(patchcut.load(toy_bundle, **options), frame)
     for parts in FITTED:
         divided = patchcut.load(toy_bundle, mode="parts", parts=parts, **options)(frame)

@@ -30,7 +30,7 @@ class LoadOptions:
     mode: str = "foreground"
     parts: str = "auto"
     parts_k: int | None = None
-    refine: str = "none"
+    refine: str = "auto"
     min_score: float = 0.0
     threads: int | None = None
 

@@ -1,0 +1,142 @@
+"""Refiners: what moves a label map's borders onto the frame's edges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import patchcut_kernels as kernels
+
+from patchcut.frames import Frame
+
+LabelMap = npt.NDArray[np.int32]
+Confidence = npt.NDArray[np.float32]
+
+# Of the guided filter: its window reaches so many patches, and sees so many samples on the way.
+GUIDED_RADIUS = 0.5
+GUIDED_SAMPLES = 4
+GUIDED_EPS = 1e-3
+# Of every pixel's mask, as in TokenCut.
+BILATERAL_CONFIDENCE = 0.999
+
+
+@dataclass(frozen=True, eq=False)
+class Coarse:
+    """A label map as the patches have it.
+
+    Attributes:
+        label_map: [H, W] int32, 0 is background.
+        confidence: [H, W] float32 in [0, 1], of the label at each pixel.
+        two_columns: whether there is one label besides 0; the confidence then says how much of it there is.
+        patch_side: of a patch in pixels of the frame.
+    """
+
+    label_map: LabelMap
+    confidence: Confidence
+    two_columns: bool
+    patch_side: float
+
+    @property
+    def soft(self) -> Confidence:
+        """[H, W] float32 in [0, 1], how much each pixel is foreground, of two columns."""
+        return np.where(self.label_map > 0, self.confidence, 1 - self.confidence)
+
+
+Refined = tuple[LabelMap, Confidence]
+Refiner = Callable[[Coarse, Frame], Refined]
+
+
+def keep_borders(coarse: Coarse, frame: Frame) -> Refined:
+    """What came: borders stay where the upsampled assignment has them."""
+    return coarse.label_map, coarse.confidence
+
+
+def guided(coarse: Coarse, frame: Frame) -> Refined:
+    """Borders after the guided filter (He, Sun, Tang 2013) with the frame's colours as its guide."""
+    radius = max(1, round(GUIDED_RADIUS * coarse.patch_side))
+    subsample = max(1, radius // GUIDED_SAMPLES)
+    maps = coarse.soft if coarse.two_columns else coarse.label_map
+    refined = kernels.guided_refine(frame.image, maps, radius, GUIDED_EPS, subsample=subsample)
+    return _cut(refined) if coarse.two_columns else _moved(coarse, refined)
+
+
+def bilateral(coarse: Coarse, frame: Frame) -> Refined:
+    """Borders after the fast bilateral solver (1511.03296), with the settings of TokenCut (2202.11539)."""
+    if coarse.two_columns:
+        return _cut(_solved(coarse.label_map > 0, frame))
+    labels = np.unique(coarse.label_map)
+    maps = [_solved(coarse.label_map == label, frame) for label in labels]
+    return _moved(coarse, labels[np.argmax(maps, axis=0)])
+
+
+def _solved(mask: npt.NDArray[np.bool_], frame: Frame) -> Confidence:
+    """[H, W] float32, about 0 to 1."""
+    sure = np.full(mask.shape, BILATERAL_CONFIDENCE, np.float32)
+    return kernels.bilateral_solver(frame.image, mask.astype(np.float32), sure, color=frame.color, out=sure)
+
+
+# Each maps a coarse label map and the frame to a label map [H, W] int32 and its confidence [H, W] float32.
+REFINERS: Mapping[str, Refiner] = {
+    "none": keep_borders,
+    "guided": guided,
+    "bilateral": bilateral,
+}
+
+
+def refine(name: str, coarse: Coarse, frame: Frame, min_area: int) -> Refined:
+    """The label map [H, W] int32 after a refiner, and its confidence [H, W] float32.
+
+    Args:
+        name: a key of `REFINERS`, or "auto": "guided" for frames that have a time, as those of videos do.
+        coarse: its `label_map` may be changed: components that are too small become background first.
+        min_area: of a component, pixels.
+    No refiner may move a region away: one that is left with less than half of its pixels keeps its own mask,
+    and so does the background; a label whose pixels are new for the most part gives the new ones back. Where
+    that does not mend it, nothing is refined.
+    """
+    if name == "auto":
+        name = "none" if frame.time_s is None else "guided"
+    if name == "none":
+        return keep_borders(coarse, frame)
+    before = coarse.label_map
+    ids, count = kernels.connected_components(before, min_area=min_area, labels_out=before)
+    labels, confidence = REFINERS[name](coarse, frame)
+    for _ in range(2):  # what is taken back may leave specks of others
+        kernels.connected_components(labels, min_area=min_area, labels_out=labels)
+        moved = _moved_away(before, ids, count, labels)
+        if not moved.any():
+            return labels, confidence
+        np.copyto(labels, before, where=moved)
+        np.copyto(confidence, coarse.confidence, where=moved)
+    return keep_borders(coarse, frame)
+
+
+def _moved_away(before: LabelMap, ids: LabelMap, count: int, after: LabelMap) -> npt.NDArray[np.bool_]:
+    """[H, W] bool: pixels of regions that lost most of themselves, and those that made labels mostly new."""
+    same = before == after
+    everywhere = np.ones_like(same)
+    lost = 2 * _areas(ids, count, same) < _areas(ids, count, everywhere)
+    columns = int(max(before.max(), after.max()))
+    swollen = 2 * _areas(after, columns, same) < _areas(after, columns, everywhere)
+    swollen[0] = False  # what the background won, a region has lost
+    moved: npt.NDArray[np.bool_] = (lost[ids] | swollen[after]) & ~same
+    return moved
+
+
+def _areas(ids: LabelMap, count: int, where: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """[count + 1] int64, how many pixels have each of the numbers 0 to count there."""
+    areas = kernels.region_stats(ids * where, count).area
+    return np.concatenate([[np.count_nonzero(where) - areas.sum()], areas])
+
+
+def _cut(soft: Confidence) -> Refined:
+    """Of two columns: what is more foreground than not."""
+    return (soft > 0.5).astype(np.int32), np.minimum(np.abs(soft - 0.5) + 0.5, 1)
+
+
+def _moved(coarse: Coarse, labels: LabelMap) -> Refined:
+    """Of more columns: a label that was not the first has at most what that left over."""
+    confidence = np.where(labels == coarse.label_map, coarse.confidence, 1 - coarse.confidence)
+    return labels, confidence
