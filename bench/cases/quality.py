@@ -113,6 +113,7 @@ def _measure(
             precision=precision,
             size=size,
             refine=refine,
+            nothing_below=0.0,
             threads=options.threads,
         ),
     )

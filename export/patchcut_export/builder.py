@@ -20,6 +20,7 @@ from patchcut.bundle import (
     FileSpec,
     GraphSpec,
     HeadSpec,
+    RegionsSpec,
     ReportRow,
 )
 from patchcut.engines import check_choice
@@ -145,6 +146,7 @@ def rewrite_bundle(
     *,
     head: tuple[HeadSpec, bytes] | None = None,
     affinity: AffinitySpec | None = None,
+    regions: RegionsSpec | None = None,
     report: tuple[ReportRow, ...] | None = None,
     name: str | None = None,
     description: str | None = None,
@@ -156,6 +158,7 @@ def rewrite_bundle(
         path: the .patchcut file to write; it is replaced once the new one is whole.
         head: the head and its safetensors file, for the label names' order see `HeadSpec`.
         affinity: how the head's features are compared.
+        regions: which components are regions, and how they score; a new head has no calibration yet.
         report: rows of the accuracy report.
     """
     spec = bundle.spec
@@ -169,8 +172,16 @@ def rewrite_bundle(
         if spec.head is not None:
             del members[spec.head.file]
         fields["head"], members[HEAD] = head
-        fields["report"] = ()  # a report of another head says nothing of this one
-    changed = {"affinity": affinity, "report": report, "name": name, "description": description}
+        # a report and a calibration of another head say nothing of this one
+        fields["report"] = ()
+        fields["regions"] = spec.regions.model_copy(update={"calibration": None})
+    changed = {
+        "affinity": affinity,
+        "regions": regions,
+        "report": report,
+        "name": name,
+        "description": description,
+    }
     fields.update({field: value for field, value in changed.items() if value is not None})
     write_bundle(path, fields, members)
 

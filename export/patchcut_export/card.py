@@ -7,7 +7,7 @@ from patchcut.bundle import BundleSpec
 
 def render_card(spec: BundleSpec) -> str:
     """The bundle's model card in Markdown."""
-    parts = [f"# {spec.name}", spec.description, _backbone(spec), _head(spec), _report(spec)]
+    parts = [f"# {spec.name}", spec.description, _backbone(spec), _head(spec), _scores(spec), _report(spec)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -43,6 +43,19 @@ def _head(spec: BundleSpec) -> str:
         f"- Affinity: {spec.affinity.kind}, {spec.affinity.mode}, threshold {spec.affinity.threshold:g}",
         f"- Trained on: {head.trained_on}",
         f"- Method: {head.method}",
+    ]
+    return "\n".join(lines)
+
+
+def _scores(spec: BundleSpec) -> str:
+    calibration = spec.regions.calibration
+    if calibration is None:
+        return ""
+    lines = [
+        "## Scores",
+        "",
+        f"- Probability that a region is an object, fitted on {calibration.fitted_on}",
+        f"- There is nothing where no region scores {calibration.nothing_below:.3f}",
     ]
     return "\n".join(lines)
 

@@ -191,6 +191,41 @@ def _train(
     exit_with(work)
 
 
+@app.command("calibrate")
+def _calibrate(
+    *,
+    bundle: Annotated[Path, typer.Option(help="The .patchcut file whose head is calibrated.")],
+    images: Annotated[Path, typer.Option(help="Folder of photographs, each of something; no labels.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The .patchcut file to write.", show_default="--bundle")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Photographs to look at.")] = 1000,
+    keep: Annotated[
+        float, typer.Option(help="Share of the photographs in which something must still be found.")
+    ] = 0.96,
+    seed: Annotated[int, typer.Option(min=0, help="Of the blank pictures.")] = 0,
+    threads: ThreadsOption = None,
+) -> None:
+    """Make a bundle's scores probabilities, and let it answer that there is nothing.
+
+    The head's best region of each photograph is taken for an object; what it finds in backgrounds that are
+    cut out of them, and in blank pictures, is taken for none.
+    """
+
+    def work() -> int:
+        from patchcut_export.calibration import CalibrationPlan, calibrate_bundle
+        from patchcut_export.progress import StepBar
+
+        plan = CalibrationPlan(images, limit=limit, keep=keep, seed=seed, threads=threads)
+        with StepBar() as bar:
+            made = calibrate_bundle(bundle, out or bundle, plan, bar.step)
+            bar.say(f"{made.fitted_on}; there is nothing below {made.nothing_below:.3f}")
+            bar.say(f"wrote {out or bundle}")
+        return 0
+
+    exit_with(work)
+
+
 @app.command("eval")
 def _eval(
     layout: Annotated[str, typer.Argument(metavar="DATASET", help=_DATASETS)],
@@ -224,6 +259,16 @@ def _eval(
     parts: PartsOption = "auto",
     parts_k: PartsKOption = None,
     refine: Annotated[str, typer.Option(help="none, guided or bilateral.")] = "none",
+    nothing_below: Annotated[
+        float, typer.Option(help="Find nothing where no region scores this; 0: there is always something.")
+    ] = 0.0,
+    empty_scenes: Annotated[
+        bool,
+        typer.Option(
+            "--empty-scenes",
+            help="With masks: also cut out each image's background and ask whether nothing is found there.",
+        ),
+    ] = False,
     threads: ThreadsOption = None,
     out: Annotated[Path | None, typer.Option(help="JSON lines file for each image's numbers.")] = None,
     grid: Annotated[Path | None, typer.Option(help="Picture file: the best and the worst images.")] = None,
@@ -255,10 +300,11 @@ def _eval(
             parts=parts,
             parts_k=parts_k,
             refine=refine,
+            nothing_below=nothing_below,
             threads=threads,
         )
         choices = Choices(split, names, difficult)
-        request = EvalRequest(layout, root, load, out, grid, record, choices)
+        request = EvalRequest(layout, root, load, out, grid, record, empty_scenes, choices)
         with StepBar() as bar:
             report = measure(request, bar)
         print(report.to_json() if json else report.to_text())

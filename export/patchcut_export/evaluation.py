@@ -13,6 +13,7 @@ from patchcut.label_map import Covered, Fit, canvas_of
 from patchcut.sources.photos import read_photo
 
 from patchcut_export.datasets import Example
+from patchcut_export.empty_scenes import background_crop
 from patchcut_export.metrics import (
     Contingency,
     Curve,
@@ -28,6 +29,8 @@ from patchcut_export.metrics import (
 from patchcut_export.truth import Truth, read_truth
 
 CORLOC_IOU = 0.5
+# Rows and columns on which the part of an image without foreground is looked for.
+_CROP_GRID = 32
 BETA_SQUARED = 0.3
 # SelfMask's code, which FOUND took over, squares β² = 0.3 once more; their tables were made with it.
 SELFMASK_BETA_SQUARED = 0.3**2
@@ -45,6 +48,8 @@ class Score:
         f_max: F-measure at the image's own best threshold, as SelfMask's code has it.
         box_iou: of the best box, with the true one that is nearest.
         hit: whether that is at least 0.5 (CorLoc).
+        kept: whether something was found in the image.
+        empty: whether nothing was found in a part of it without foreground.
         f_curve: [255] float64, F-measure at each threshold, β² = 0.3.
         parts: [k, c] int64, how many pixels or keypoints of each class each column has.
     """
@@ -56,6 +61,8 @@ class Score:
     f_max: float | None = None
     box_iou: float | None = None
     hit: bool | None = None
+    kept: bool | None = None
+    empty: bool | None = None
     f_curve: Curve | None = None
     parts: Contingency | None = None
 
@@ -85,6 +92,8 @@ METRICS = {
     "max F-beta": "beta^2 = 0.3, mean over the images at the best of 255 thresholds for the set (TokenCut)",
     "max F-beta (SelfMask)": "beta^2 = 0.09, mean of each image's best of 255 thresholds (SelfMask, FOUND)",
     "CorLoc": "share of images whose best box has an IoU of at least 0.5 with any true one",
+    "objects kept": "share of images in which something is found, scores below the bundle's limit left out",
+    "empty scenes": "share of images in whose largest rectangle without foreground nothing is found",
     "region J": "mean over videos of the mean IoU, each without its first and last frame (DAVIS 2016)",
     "NMI": "of column and class over all foreground pixels, or visible keypoints, of the set",
     "ARI": "of column and class over all foreground pixels, or visible keypoints, of the set",
@@ -92,7 +101,10 @@ METRICS = {
 
 
 def evaluate(
-    segmenter: Segmenter, examples: list[Example], advance: Callable[[int, int], None]
+    segmenter: Segmenter,
+    examples: list[Example],
+    advance: Callable[[int, int], None],
+    empty_scenes: bool = False,
 ) -> Iterator[Score]:
     """Scores of the examples in order.
 
@@ -100,6 +112,7 @@ def evaluate(
         segmenter: made for BGR frames.
         examples: with masks, boxes, keypoints.
         advance: called after each image with (done, total).
+        empty_scenes: also measure what is found in images and in parts of them that show nothing.
     Raises:
         SourceError: an image or mask cannot be read.
         DatasetError: a mask is not what its kind says.
@@ -108,13 +121,15 @@ def evaluate(
     fit, covered = backbone.fit, backbone.covered(size_hw)
     refined = segmenter.describe().refine not in ("none", "auto")
     for done, example in enumerate(examples, 1):
-        result = segmenter(read_photo(example.image, upright=example.upright))
+        image = read_photo(example.image, upright=example.upright)
+        result = segmenter(image)
         # Refiners move the label map and no probabilities: what they give is 0 or 1.
         if refined:
             soft = result.foreground.astype(np.float32)
         else:
             soft = soft_foreground(result, size_hw, fit, covered)
-        yield score(result, example, soft)
+        found = score(result, example, soft)
+        yield _with_empty_scene(found, segmenter, image, result, example) if empty_scenes else found
         advance(done, len(examples))
 
 
@@ -148,7 +163,9 @@ def score(result: Result, example: Example, soft: npt.NDArray[np.float32] | None
     if truth is not None:
         found = _with_mask(found, result, truth, soft)
     if example.boxes_xyxy is not None:
-        iou = float(box_ious(result.boxes[:1], example.boxes_xyxy).max(initial=0))
+        box = result.best_box
+        ious = np.zeros(0) if box is None else box_ious(box[None], example.boxes_xyxy)
+        iou = float(ious.max(initial=0))
         found = replace(found, box_iou=iou, hit=iou >= CORLOC_IOU)
     return found
 
@@ -166,6 +183,29 @@ def _with_mask(score: Score, result: Result, truth: Truth, soft: npt.NDArray[np.
         f_curve=f_beta(precision, recall, BETA_SQUARED),
         f_max=float(f_beta(precision, recall, SELFMASK_BETA_SQUARED).max()),
     )
+
+
+def _with_empty_scene(
+    score: Score, segmenter: Segmenter, image: npt.NDArray[np.uint8], result: Result, example: Example
+) -> Score:
+    kept = _finds_something(segmenter, result)
+    if example.mask is None:
+        return replace(score, kept=kept)
+    foreground = read_truth(example, image.shape[:2]).foreground.astype(np.float32)
+    on_grid = cv2.resize(foreground, (_CROP_GRID, _CROP_GRID), interpolation=cv2.INTER_AREA)
+    crop = background_crop(image, np.asarray(on_grid > 0, np.float32))
+    if crop is None:
+        return replace(score, kept=kept)
+    return replace(score, kept=kept, empty=not _finds_something(segmenter, segmenter(crop)))
+
+
+def _finds_something(segmenter: Segmenter, result: Result) -> bool:
+    """Whether the best region of the foreground scores what the bundle, or the segmenter, calls something."""
+    what, calibration = segmenter.describe(), segmenter.spec.regions.calibration
+    threshold = what.nothing_below
+    if what.calibrated and calibration is not None:
+        threshold = threshold or calibration.nothing_below
+    return result.best_box is not None and float(result.scores[0]) >= threshold
 
 
 def _parts(result: Result, example: Example, truth: Truth | None) -> Contingency | None:
@@ -190,6 +230,8 @@ def summarize(scores: list[Score]) -> Summary:
         "max F-beta": _best_mean([s.f_curve for s in scores if s.f_curve is not None]),
         "max F-beta (SelfMask)": _mean([s.f_max for s in scores]),
         "CorLoc": _mean([s.hit for s in scores]),
+        "objects kept": _mean([s.kept for s in scores]),
+        "empty scenes": _mean([s.empty for s in scores]),
         "region J": _region_j(scores),
         **_part_metrics([s.parts for s in scores if s.parts is not None]),
     }

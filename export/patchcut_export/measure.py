@@ -32,6 +32,7 @@ class EvalRequest:
         scores: JSON lines file to write, or None.
         grid: picture file to write, or None.
         record: whether the report of the bundle is rewritten.
+        empty_scenes: whether the images' backgrounds are looked at, too.
     """
 
     layout: str
@@ -40,6 +41,7 @@ class EvalRequest:
     scores: Path | None = None
     grid: Path | None = None
     record: bool = False
+    empty_scenes: bool = False
     choices: Choices = field(default_factory=Choices)
 
 
@@ -99,7 +101,9 @@ def measure(request: EvalRequest, bar: StepBar) -> EvalReport:
     _check_outputs(request)
     segmenter = request.load.load()
     name, examples = dataset.name, dataset.examples
-    scores = list(evaluate(segmenter, examples, lambda done, total: bar.step(name, done, total)))
+    scores = list(
+        evaluate(segmenter, examples, lambda done, total: bar.step(name, done, total), request.empty_scenes)
+    )
     what = segmenter.describe()
     report = EvalReport(
         name, summarize(scores), state_protocol(dataset, segmenter), what, _command(request, what)
@@ -120,11 +124,12 @@ def state_protocol(dataset: Dataset, segmenter: Segmenter) -> dict[str, str]:
     fit = {"stretch": "stretched", "letterbox": "letterboxed"}[segmenter.spec.backbone.fit]
     refined = "" if what.refine == "none" else "; max F-beta is of the refined masks, which are 0 or 1"
     score = f" with a score of at least {what.min_score:g}" if what.min_score else ""
+    nothing = f", none where the best scores less than {what.nothing_below:g}" if what.nothing_below else ""
     protocol = {
         "head": f"{settings_text(what.head, what.head_settings)}, {how}",
         "input": f"{'x'.join(map(str, what.size_hw))}, {fit}",
         "refinement": what.refine + refined,
-        "foreground": f"all regions{score}",
+        "foreground": f"all regions{score}{nothing}",
         "truth": dataset.truth,
     }
     if what.parts:
@@ -193,6 +198,10 @@ def _command(request: EvalRequest, what: Description) -> str:
         words.append(f"--mode {what.mode} --parts {load.parts}")
     if load.parts_k is not None:
         words.append(f"--parts-k {load.parts_k}")
+    if what.nothing_below:
+        words.append(f"--nothing-below {what.nothing_below:g}")
+    if request.empty_scenes:
+        words.append("--empty-scenes")
     if choices.split is not None:
         words.append(f"--split {choices.split}")
     if choices.names is not None:

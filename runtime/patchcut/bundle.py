@@ -41,6 +41,7 @@ Side = Annotated[int, Field(gt=0, le=8192)]
 SizeHw = tuple[Side, Side]
 PositiveFloat = Annotated[FiniteFloat, Field(gt=0)]
 Temperature = Annotated[FiniteFloat, Field(ge=1e-6)]  # its inverse, too, must be finite in float32
+Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Rgb = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
 
 
@@ -196,10 +197,27 @@ class HeadSpec(_Model):
         return self
 
 
+class CalibrationSpec(_Model):
+    """Logistic regression that turns what a region looks like into the probability that it is an object.
+
+    `weights` are those of `patchcut.regions.region_features`. A frame none of whose regions is at least
+    `nothing_below` has no regions.
+    """
+
+    weights: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
+    bias: FiniteFloat
+    nothing_below: Share
+    fitted_on: str = ""
+
+
 class RegionsSpec(_Model):
-    """Components smaller than `min_area_patches` patches are background."""
+    """Components smaller than `min_area_patches` patches are background.
+
+    Without a calibration, which holds for the bundle's own head alone, scores rank and are no probabilities.
+    """
 
     min_area_patches: Annotated[FiniteFloat, Field(ge=0)] = 0.5
+    calibration: CalibrationSpec | None = None
 
 
 class ReportRow(_Model):
@@ -228,7 +246,10 @@ class FileSpec(_Model):
 
 
 class BundleSpec(_Model):
-    """All of `bundle.json`; version 2 added the choices of features, `parts` and `report.head`."""
+    """All of `bundle.json`.
+
+    Version 2 added the choices of features, `parts`, `regions.calibration` and `report.head`.
+    """
 
     schema_version: Literal[1, 2]
     name: Name

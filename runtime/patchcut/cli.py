@@ -105,6 +105,13 @@ RefineOption = Annotated[
     ),
 ]
 MinScoreOption = Annotated[float, typer.Option(help="Leave out regions that score less, 0 to 1.")]
+NothingBelowOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Report nothing where no region scores this, 0 to 1; 0 always reports.",
+        show_default="what the bundle says",
+    ),
+]
 ThreadsOption = Annotated[
     int | None, typer.Option(help="CPU threads; one a physical core by default.", show_default=False)
 ]
@@ -151,6 +158,7 @@ def _run(
     parts_k: PartsKOption = None,
     refine: RefineOption = "auto",
     min_score: MinScoreOption = 0.0,
+    nothing_below: NothingBelowOption = None,
     threads: ThreadsOption = None,
 ) -> None:
     """Segment photos, a video or a live picture.
@@ -188,6 +196,7 @@ def _run(
                 parts_k=parts_k,
                 refine=refine,
                 min_score=min_score,
+                nothing_below=nothing_below,
                 threads=threads,
             ),
         )

@@ -9,11 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import patchcut_kernels as kernels
 
+from patchcut.bundle import CalibrationSpec
+
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 Int32 = npt.NDArray[np.int32]
 
 # A region of this share of the frame has half the score that its confidence alone would give.
 SCORE_AREA_SHARE = 0.01
+# Confidences are cut off here before their logarithm is taken.
+_SUREST = 1 - 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,20 +33,37 @@ class Regions:
     region_labels: Int32
 
 
-def find_regions(label_map: Int32, confidence: Float32, *, min_area: int, min_score: float = 0.0) -> Regions:
+@dataclass(frozen=True)
+class Rules:
+    """Which components are regions, and how they score.
+
+    Attributes:
+        min_area: pixels, at least 1.
+        min_score: in [0, 1]; regions that score less are none.
+        nothing_below: in [0, 1]; where no region scores at least this, there is none.
+        calibration: turns features of a region into its score; None for `plain_scores`.
+    """
+
+    min_area: int = 1
+    min_score: float = 0.0
+    nothing_below: float = 0.0
+    calibration: CalibrationSpec | None = None
+
+
+def find_regions(label_map: Int32, confidence: Float32, rules: Rules) -> Regions:
     """The 8-connected components that are large and sure enough; all others become background.
 
     Args:
         label_map: [H, W] int32, 0 is background; changed in place where a component is dropped.
         confidence: [H, W] float32 in [0, 1], of the label at each pixel.
-        min_area: pixels, at least 1.
-        min_score: in [0, 1].
     """
-    ids, count = kernels.connected_components(label_map, min_area=min_area, labels_out=label_map)
+    ids, count = kernels.connected_components(label_map, min_area=rules.min_area, labels_out=label_map)
     stats = kernels.region_stats(ids, count, label_map=label_map, confidence=confidence)
-    scores = plain_scores(stats, label_map.size)
+    scores = _scores(stats, label_map.shape, rules.calibration)
     order = np.argsort(-scores, kind="stable")
-    order = order[scores[order] >= min_score]
+    order = order[scores[order] >= rules.min_score]
+    if scores.max(initial=0) < rules.nothing_below:
+        order = order[:0]
     return _ranked(label_map, ids, stats, scores, order)
 
 
@@ -74,6 +96,38 @@ def plain_scores(stats: kernels.RegionStats, frame_area: int) -> Float32:
     assert stats.mean_confidence is not None
     scores = stats.mean_confidence * stats.area / (stats.area + SCORE_AREA_SHARE * frame_area)
     return np.clip(scores, 0, 1).astype(np.float32)
+
+
+def region_features(stats: kernels.RegionStats, frame_hw: tuple[int, int]) -> Float64:
+    """[m, 4] float64, what a calibration weighs.
+
+    They are the logit of the mean confidence; the logarithm of the share of the frame's area; how many of the
+    frame's sides the box touches, 0 to 4; and the share of its box that the region fills, in (0, 1].
+    """
+    assert stats.mean_confidence is not None
+    height, width = frame_hw
+    sure = np.clip(stats.mean_confidence.astype(np.float64), 1 - _SUREST, _SUREST)
+    x0, y0, x1, y1 = stats.boxes_xyxy.T.astype(np.float64)
+    sides = (x0 <= 0).astype(np.float64) + (y0 <= 0) + (x1 >= width) + (y1 >= height)
+    box_area = np.maximum((x1 - x0) * (y1 - y0), 1)
+    share = stats.area / (height * width)
+    return np.stack([np.log(sure / (1 - sure)), np.log(share), sides, stats.area / box_area], axis=1)
+
+
+def calibrated_scores(features: Float64, calibration: CalibrationSpec) -> Float32:
+    """[m] float32 in [0, 1], the probability that a region is an object."""
+    logits = features @ np.array(calibration.weights) + calibration.bias
+    scores: Float32 = (1 / (1 + np.exp(-np.clip(logits, -80, 80)))).astype(np.float32)
+    return scores
+
+
+def _scores(
+    stats: kernels.RegionStats, frame_hw: tuple[int, ...], calibration: CalibrationSpec | None
+) -> Float32:
+    height, width = frame_hw
+    if calibration is None:
+        return plain_scores(stats, height * width)
+    return calibrated_scores(region_features(stats, (height, width)), calibration)
 
 
 def _ranked(

@@ -26,7 +26,8 @@ class Result(Regions):
             the label map and in no region.
         boxes: [m, 4] float32, xyxy in pixels of the frame, half-open.
         scores: [m] float32 in [0, 1], falling, first of the foreground's regions, then of the background's if
-            there are any; parts have the score of their object.
+            there are any. Of a bundle with a calibration and its own head, the probability that it is an
+            object; parts have the score of their object.
         areas: [m] int64, pixels.
         region_labels: [m] int32, column of `labels`.
         labels: names of the k columns; column 0 is background.
@@ -77,6 +78,14 @@ class Result(Regions):
         columns[list(self.background_columns)] = False
         foreground: npt.NDArray[np.bool_] = columns[self.label_map]
         return foreground
+
+    @property
+    def best_box(self) -> npt.NDArray[np.float32] | None:
+        """[4] float32, the box of the best region of the foreground, for who wants one; None without one."""
+        if not len(self) or self.region_labels[0] in self.background_columns:
+            return None
+        best: npt.NDArray[np.float32] = self.boxes[0]
+        return best
 
     def overlay(self, frame: object = None) -> npt.NDArray[np.uint8]:
         """[H, W, 3] uint8: `frame` with masks, contours, boxes and scores drawn on a copy.

@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
@@ -23,7 +23,7 @@ from patchcut.heads import PARTS, FittedHead, Head, KMeansHead, open_head, open_
 from patchcut.label_map import canvas_of, upsample
 from patchcut.modes import MODES, Divider, Division
 from patchcut.refiners import REFINERS, Coarse, refine
-from patchcut.regions import Regions, divide_regions, find_regions
+from patchcut.regions import Regions, Rules, divide_regions, find_regions
 from patchcut.result import Result
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ class Description:
         parts_settings: as `head_settings`.
         refine: name.
         min_score: below it no region is reported.
+        nothing_below: where no region scores this, none is reported.
+        calibrated: whether scores are probabilities.
         color: order of channels expected of arrays.
     """
 
@@ -74,6 +76,8 @@ class Description:
     parts_settings: dict[str, Any]
     refine: str
     min_score: float
+    nothing_below: float
+    calibrated: bool
     color: str
 
     def __str__(self) -> str:
@@ -108,7 +112,7 @@ class Segmenter:
         color: ColorOrder,
         mode: str,
         refine: str,
-        min_score: float,
+        rules: Rules,
     ) -> None:
         self.spec = spec
         self._path = path
@@ -118,7 +122,7 @@ class Segmenter:
         self._color = color
         self._mode = mode
         self._refine = refine
-        self._min_score = min_score
+        self._rules = rules
         self._lock = threading.Lock()
         self._confidence = np.empty((0, 0), np.float32)  # kept from frame to frame of one size
 
@@ -182,7 +186,9 @@ class Segmenter:
             parts="" if self._divider is None else self._divider.parts.name,
             parts_settings={} if self._divider is None else _settings(self._divider.parts),
             refine=self._refine,
-            min_score=self._min_score,
+            min_score=self._rules.min_score,
+            nothing_below=self._rules.nothing_below,
+            calibrated=self._rules.calibration is not None,
             color=self._color,
         )
 
@@ -244,7 +250,7 @@ class Segmenter:
         min_area = max(1, math.ceil(self.spec.regions.min_area_patches * patch_area))
         coarse = Coarse(label_map, confidence, columns.shape[1] == 2, math.sqrt(patch_area))
         label_map, confidence = refine(self._refine, coarse, frame, min_area)
-        objects = find_regions(label_map, confidence, min_area=min_area, min_score=self._min_score)
+        objects = find_regions(label_map, confidence, replace(self._rules, min_area=min_area))
         if division is None:
             return objects
         label_map = division.label_map(objects.label_map > 0, graph.grid_hw, canvas)
@@ -271,6 +277,7 @@ def load(
     parts: str | FittedHead = "auto",
     refine: str = "auto",
     min_score: float = 0.0,
+    nothing_below: float | None = None,
     color: str = "bgr",
     threads: int | None = None,
 ) -> Segmenter:
@@ -293,6 +300,8 @@ def load(
         refine: what moves borders onto the frame's edges: "none", "guided" or "bilateral"; "auto" is "guided"
             for frames of a video, which have a time, and "none" for others.
         min_score: regions that score less, in [0, 1], become background.
+        nothing_below: where no region scores this, in [0, 1], there is nothing; None is what the bundle's
+            calibration says, which is of its own head, and 0 without one.
         color: order of channels of array frames, "bgr" or "rgb".
         threads: CPU threads from 1 to 256; None is one a physical core that this process may use (see
             `patchcut_kernels.default_threads`) and leaves the kernels' threads as they are. A number also
@@ -305,7 +314,9 @@ def load(
     check_choice("mode", mode, MODES)
     check_choice("refine", refine, ("auto", *REFINERS))
     order = check_color(color)
-    _check_score(min_score)
+    _check_share("min_score", min_score)
+    if nothing_below is not None:
+        _check_share("nothing_below", nothing_below)
     options = EngineOptions(cast("Device", device), cast("Any", precision), size, threads)
     with open_bundle(bundle) as opened:
         spec, path = opened.spec, opened.path
@@ -323,7 +334,7 @@ def load(
         color=order,
         mode=mode,
         refine=refine,
-        min_score=min_score,
+        rules=_rules(spec, opened_head, min_score, nothing_below),
     )
 
 
@@ -338,10 +349,19 @@ def _open_divider(bundle: Bundle, mode: str, parts: str | FittedHead) -> Divider
     return Divider(opened, grounds if mode == "scene" else None)
 
 
+def _rules(spec: BundleSpec, head: Head, min_score: float, nothing_below: float | None) -> Rules:
+    """How regions score; a calibration holds for the head that it was made for alone."""
+    own = spec.head is not None and head.name == spec.head.kind
+    calibration = spec.regions.calibration if own else None
+    if nothing_below is None:
+        nothing_below = 0.0 if calibration is None else calibration.nothing_below
+    return Rules(min_score=min_score, nothing_below=nothing_below, calibration=calibration)
+
+
 def _settings(head: Head) -> dict[str, Any]:
     return asdict(head) if is_dataclass(head) and not isinstance(head, type) else {}
 
 
-def _check_score(score: object) -> None:
-    if isinstance(score, bool) or not isinstance(score, int | float | np.floating) or not 0 <= score <= 1:
-        raise OptionError("min_score", f"must be a number from 0 to 1, got {score!r}")
+def _check_share(option: str, share: object) -> None:
+    if isinstance(share, bool) or not isinstance(share, int | float | np.floating) or not 0 <= share <= 1:
+        raise OptionError(option, f"must be a number from 0 to 1, got {share!r}")

@@ -17,8 +17,9 @@ import pytest
 pytest.importorskip("torch", reason="needs patchcut[export]")
 pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
-from patchcut.bundle import EMBEDDED, open_bundle
+from patchcut.bundle import EMBEDDED, CalibrationSpec, open_bundle
 from patchcut.label_map import Fit, canvas_of, upsample
+from patchcut_export.builder import rewrite_bundle
 from patchcut_export.datasets import LAYOUTS, Dataset, Example, open_dataset
 from patchcut_export.evaluation import METRICS, Score, evaluate, score, soft_foreground, summarize
 from patchcut_export.measure import state_protocol
@@ -26,6 +27,7 @@ from patchcut_export.metrics import f_beta, precision_recall
 from patchcut_export.score_grid import write_grid
 
 Patchcut = Callable[..., int]
+NOT_OF_PARTS = ("CorLoc", "region J", "objects kept", "empty scenes")
 
 
 def found(label_map: Any, labels: int = 2) -> Any:
@@ -85,9 +87,10 @@ def test_only_the_best_box_counts() -> None:
     near, far = [0, 0, 10, 10], [50, 50, 60, 60]
     example = Example("x", Path("x.png"), boxes_xyxy=np.array([near], np.float32))
     for boxes, hit in (([near, far], True), ([far, near], False), ([], False)):
-        result: Any = SimpleNamespace(boxes=np.array(boxes, np.float32).reshape(-1, 4))
+        best = np.array(boxes[0], np.float32) if boxes else None
+        result: Any = SimpleNamespace(best_box=best)
         assert score(result, example).hit is hit
-    half: Any = SimpleNamespace(boxes=np.array([[0, 0, 10, 5]], np.float32))
+    half: Any = SimpleNamespace(best_box=np.array([0, 0, 10, 5], np.float32))
     assert score(half, example).hit is True, "an IoU of 0.5 is a hit"
 
 
@@ -334,7 +337,7 @@ def test_parts_are_measured(
             assert cv2.imwrite(str(tmp_path / folder / f"{seed}.png"), picture)
     assert run_cli("export", "eval", "classes", "--root", tmp_path, "--bundle", parts_bundle, "--json") == 0
     metrics = json.loads(capfd.readouterr().out)["metrics"]
-    assert set(metrics) == {title for title in METRICS if title not in ("CorLoc", "region J")}
+    assert set(metrics) == {title for title in METRICS if title not in NOT_OF_PARTS}
     assert 0 <= metrics["NMI"] <= 1
 
 
@@ -396,6 +399,7 @@ def test_another_head_is_measured_and_recorded_beside_the_own(
         (("--head", "gnn-fit", "--loss", "mse"), "[loss] must be one of"),
         (("--mode", "all"), "[mode] must be one of"),
         (("--parts", "cc"), "[parts] needs the mode"),
+        (("--nothing-below", 2), "[nothing_below] must be a number from 0 to 1"),
     ],
 )
 def test_a_wrong_setting_is_one_line(
@@ -403,6 +407,58 @@ def test_a_wrong_setting_is_one_line(
 ) -> None:
     assert run_cli("export", "eval", "masks", "--root", masks_root, "--bundle", bundle, *options) == 2
     assert said in capfd.readouterr().err
+
+
+def calibrate(bundle: Path, nothing_below: float) -> None:
+    fields = {"weights": (1.0, 0.0, 0.0, 0.0), "bias": 0.0, "nothing_below": nothing_below}
+    with open_bundle(bundle) as opened:
+        regions = opened.spec.regions.model_copy(
+            update={"calibration": CalibrationSpec.model_validate(fields)}
+        )
+        rewrite_bundle(opened, bundle, regions=regions)
+
+
+@pytest.mark.parametrize(("limit", "kept", "empty"), [(0.0, 1.0, 0.0), (1.0, 0.0, 1.0)])
+def test_empty_scenes_are_answered_by_the_bundles_limit(
+    run_cli: Patchcut,
+    masks_root: Path,
+    bundle: Path,
+    capfd: pytest.CaptureFixture[str],
+    limit: float,
+    kept: float,
+    empty: float,
+) -> None:
+    calibrate(bundle, limit)
+    options = ("--root", masks_root, "--bundle", bundle, "--json")
+    assert run_cli("export", "eval", "masks", *options) == 0
+    plain = json.loads(capfd.readouterr().out)["metrics"]
+    assert run_cli("export", "eval", "masks", *options, "--empty-scenes") == 0
+    metrics = json.loads(capfd.readouterr().out)["metrics"]
+    assert metrics == plain | {"objects kept": kept, "empty scenes": empty}
+
+
+def test_an_empty_scene_holds_no_foreground(masks_root: Path, bundle: Path) -> None:
+    example = open_dataset("masks", masks_root).examples[0]
+    mask = cv2.imread(str(example.mask), 0)
+    assert cv2.imwrite(str(example.image), mask)  # the picture is its mask
+    seen = []
+
+    class Watching:
+        spec = patchcut.load(bundle).spec
+
+        def __init__(self) -> None:
+            self.describe = patchcut.load(bundle).describe
+            self.run = patchcut.load(bundle)
+
+        def __call__(self, image: np.ndarray) -> Any:
+            seen.append(image)
+            return self.run(image)
+
+    watching: Any = Watching()
+    (one,) = evaluate(watching, [example], lambda done, total: None, empty_scenes=True)
+    assert one.kept is not None and one.empty is not None
+    whole, crop = seen
+    assert whole.any() and crop.size > 0.05 * whole.size and not crop.any()
 
 
 def test_the_truth_is_drawn_into_the_grid(masks_root: Path, bundle: Path, tmp_path: Path) -> None:

@@ -123,6 +123,8 @@ def check_divided(result: Result, whole: Result) -> None:
             assert len(owner) == 1 and result.scores[i] == whole.scores[owner[0] - 1]
     assert result.assignment.shape[1] == len(result.labels)
     np.testing.assert_allclose(result.assignment.sum(axis=1), 1, atol=1e-5)
+    if not len(whole):
+        assert result.best_box is None
 
 
 @pytest.mark.parametrize("head", ["gnn", *FITTED])

@@ -105,13 +105,17 @@ def _head_rows(spec: BundleSpec) -> list[tuple[str, str]]:
     without_training = ("or, untrained", f"{', '.join(FITTED)}: fitted to each frame, see --head")
     if spec.head is None:
         return [("kind", "none"), without_training]
-    parts = spec.parts
+    calibration, parts = spec.regions.calibration, spec.parts
+    scores = "rank regions; they are no probabilities"
+    if calibration is not None:
+        scores = f"are probabilities; nothing is found below {calibration.nothing_below:.3f}"
     return [
         ("kind", spec.head.kind),
         ("method", spec.head.method),
         ("trained on", spec.head.trained_on),
         ("labels", ", ".join(spec.head.labels)),
         *([("parts", f"{parts.kind}: {', '.join(parts.labels)}")] if parts else []),
+        ("scores", scores),
         without_training,
     ]
 

@@ -32,6 +32,7 @@ class LoadOptions:
     parts_k: int | None = None
     refine: str = "auto"
     min_score: float = 0.0
+    nothing_below: float | None = None
     threads: int | None = None
 
     def load(self) -> Segmenter:
@@ -56,5 +57,6 @@ class LoadOptions:
             parts=set_up(parts, k=self.parts_k),
             refine=self.refine,
             min_score=self.min_score,
+            nothing_below=self.nothing_below,
             threads=self.threads,
         )
