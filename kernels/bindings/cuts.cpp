@@ -3,23 +3,24 @@
 namespace patchcut {
 namespace {
 
-void ncut(const FloatInput<3>& data, int32_t graph, int64_t k, float threshold, float floor, float offset,
+void ncut(const FloatInput<3>& features, int32_t graph, int64_t k, float threshold, float floor, float offset,
           int64_t iterations, uint64_t seed, const Array<float, 2>& eigenvalues,
           const Array<float, 3>& vectors, const Array<float, 2>& residuals, const patchcut_context& context) {
   const patchcut_ncut_params params{graph, threshold, floor, offset, iterations, seed};
   run([&] {
-    return patchcut_ncut(data.data(), dtype_of(data), extent(data, 0), extent(data, 1), extent(data, 2), k,
-                         &params, eigenvalues.data(), vectors.data(), residuals.data(), &context);
+    return patchcut_ncut(features.data(), dtype_of(features), extent(features, 0), extent(features, 1),
+                         extent(features, 2), k, &params, eigenvalues.data(), vectors.data(),
+                         residuals.data(), &context);
   });
 }
 
-void bipartition(const FloatInput<3>& data, int32_t graph, float threshold, float floor, float offset,
+void bipartition(const FloatInput<3>& features, int32_t graph, float threshold, float floor, float offset,
                  int64_t iterations, uint64_t seed, bool connected, const Array<bool, 3>& masks,
                  const Array<int32_t, 1>& seeds, const patchcut_context& context) {
   const patchcut_ncut_params params{graph, threshold, floor, offset, iterations, seed};
   run([&] {
-    return patchcut_bipartition(data.data(), dtype_of(data), extent(masks, 0), extent(masks, 1),
-                                extent(masks, 2), extent(data, 2), connected, &params,
+    return patchcut_bipartition(features.data(), dtype_of(features), extent(masks, 0), extent(masks, 1),
+                                extent(masks, 2), extent(features, 2), connected, &params,
                                 reinterpret_cast<uint8_t*>(masks.data()), seeds.data(), &context);
   });
 }

@@ -116,7 +116,7 @@ def assign(
     context: Context,
 ) -> None: ...
 def ncut(
-    data: _FloatOrHalf,
+    features: _FloatOrHalf,
     graph: int,
     k: int,
     threshold: float,
@@ -131,7 +131,7 @@ def ncut(
     /,
 ) -> None: ...
 def bipartition(
-    data: _FloatOrHalf,
+    features: _FloatOrHalf,
     graph: int,
     threshold: float,
     floor: float,

@@ -12,7 +12,7 @@ constexpr const char* kOp = "bipartition";
 }  // namespace
 }  // namespace patchcut
 
-patchcut_status patchcut_bipartition(const void* data, int32_t dtype, int64_t batch, int64_t grid_height,
+patchcut_status patchcut_bipartition(const void* features, int32_t dtype, int64_t batch, int64_t grid_height,
                                      int64_t grid_width, int64_t d, int32_t connected,
                                      const patchcut_ncut_params* params, uint8_t* masks, int32_t* seeds,
                                      const patchcut_context* context) {
@@ -23,12 +23,12 @@ patchcut_status patchcut_bipartition(const void* data, int32_t dtype, int64_t ba
     require(n < INT32_MAX, kOp, "a grid must have fewer than 2^31 - 1 patches");
     const BipartitionParams settings{checked_cut(kOp, params, batch, n, d, 1), connected != 0};
     require_dtype(kOp, "dtype", dtype);
-    require_array(kOp, "data", data, batch * n * d);
+    require_array(kOp, "features", features, batch * n * d);
     require_array(kOp, "masks", masks, batch * n);
     require_array(kOp, "seeds", seeds, batch);
     if (on_cuda(kOp, context)) throw_without_cuda(kOp);
     for (int64_t b = 0; b < batch; ++b) {
-      const FloatRows item(data, dtype, b * n * d, n * d);
+      const FloatRows item(features, dtype, b * n * d, n * d);
       bipartition_cpu(item.data(), grid_height, grid_width, d, settings, masks + b * n, seeds + b);
     }
   });

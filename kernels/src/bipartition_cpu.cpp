@@ -20,14 +20,14 @@ void keep_component(int64_t height, int64_t width, int64_t seed, uint8_t* mask) 
 
 }  // namespace
 
-void bipartition_cpu(const float* data, int64_t height, int64_t width, int64_t d,
+void bipartition_cpu(const float* features, int64_t height, int64_t width, int64_t d,
                      const BipartitionParams& params, uint8_t* mask, int32_t* seed) {
   const int64_t n = height * width;
   float eigenvalue = 0.0f;
   float residual = 0.0f;
   Scratch scratch;
   float* vector = scratch.take<float>(n);
-  find_cuts("bipartition", data, n, d, params.cut, &eigenvalue, vector, &residual);
+  find_cuts("bipartition", features, n, d, params.cut, &eigenvalue, vector, &residual);
   // The entry of largest magnitude is positive, so that the largest is it.
   *seed = static_cast<int32_t>(std::max_element(vector, vector + n) - vector);
   const double mean = std::accumulate(vector, vector + n, 0.0) / static_cast<double>(n);

@@ -12,7 +12,7 @@ NCutParams checked_cut(const char* op, const patchcut_ncut_params* params, int64
                        int64_t d, int64_t k);
 
 // ncut_cpu, with the name of the op that calls it in its errors.
-void find_cuts(const char* op, const float* data, int64_t n, int64_t d, const NCutParams& params,
+void find_cuts(const char* op, const float* features, int64_t n, int64_t d, const NCutParams& params,
                float* eigenvalues, float* vectors, float* residuals);
 
 }  // namespace patchcut

@@ -40,20 +40,20 @@ NCutParams checked_cut(const char* op, const patchcut_ncut_params* params, int64
 
 }  // namespace patchcut
 
-patchcut_status patchcut_ncut(const void* data, int32_t dtype, int64_t batch, int64_t n, int64_t d, int64_t k,
-                              const patchcut_ncut_params* params, float* eigenvalues, float* vectors,
-                              float* residuals, const patchcut_context* context) {
+patchcut_status patchcut_ncut(const void* features, int32_t dtype, int64_t batch, int64_t n, int64_t d,
+                              int64_t k, const patchcut_ncut_params* params, float* eigenvalues,
+                              float* vectors, float* residuals, const patchcut_context* context) {
   using namespace patchcut;
   return guard([&] {
     const NCutParams settings = checked_cut(kOp, params, batch, n, d, k);
     require_dtype(kOp, "dtype", dtype);
-    require_array(kOp, "data", data, batch * n * d);
+    require_array(kOp, "features", features, batch * n * d);
     require_array(kOp, "eigenvalues", eigenvalues, batch * k);
     require_array(kOp, "vectors", vectors, batch * n * k);
     require_array(kOp, "residuals", residuals, batch * k);
     if (on_cuda(kOp, context)) throw_without_cuda(kOp);
     for (int64_t b = 0; b < batch; ++b) {
-      const FloatRows item(data, dtype, b * n * d, n * d);
+      const FloatRows item(features, dtype, b * n * d, n * d);
       ncut_cpu(item.data(), n, d, settings, eigenvalues + b * k, vectors + b * n * k, residuals + b * k);
     }
   });

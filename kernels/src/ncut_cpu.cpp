@@ -119,24 +119,24 @@ void require_finite(const char* op, const float* features, int64_t n, int64_t d)
 
 }  // namespace
 
-void find_cuts(const char* op, const float* data, int64_t n, int64_t d, const NCutParams& params,
+void find_cuts(const char* op, const float* features, int64_t n, int64_t d, const NCutParams& params,
                float* eigenvalues, float* vectors, float* residuals) {
   Scratch scratch;
   const Results results{n, params.k, eigenvalues, vectors, residuals};
   KrylovParams krylov{params.k, params.k, params.iterations, params.seed};
   const bool given = params.graph == CutGraph::kAffinity;
-  if (!given) require_finite(op, data, n, d);
+  if (!given) require_finite(op, features, n, d);
   if (params.graph == CutGraph::kCosine) {
-    return solve_cosine(CosineGraph(op, data, n, d, params.offset, scratch), krylov, results);
+    return solve_cosine(CosineGraph(op, features, n, d, params.offset, scratch), krylov, results);
   }
   krylov.block += params.k % 2;  // where W is read from memory, two vectors take as long as one
-  const float* weights = given ? data : store_weights(data, n, d, params, scratch);
+  const float* weights = given ? features : store_weights(features, n, d, params, scratch);
   solve_dense(DenseGraph(op, weights, n, given ? 0.0f : params.floor, scratch), krylov, results);
 }
 
-void ncut_cpu(const float* data, int64_t n, int64_t d, const NCutParams& params, float* eigenvalues,
+void ncut_cpu(const float* features, int64_t n, int64_t d, const NCutParams& params, float* eigenvalues,
               float* vectors, float* residuals) {
-  find_cuts("ncut", data, n, d, params, eigenvalues, vectors, residuals);
+  find_cuts("ncut", features, n, d, params, eigenvalues, vectors, residuals);
 }
 
 }  // namespace patchcut

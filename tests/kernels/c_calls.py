@@ -256,7 +256,7 @@ def bipartition() -> Call:
     result = {"masks": empty(2, 2, 3, dtype=np.uint8), "seeds": empty(2, dtype=np.int32)}
     params = struct("ncut_params")
     return Call(
-        {"data": FEATURES["features"], **sizes, "params": params, "connected": 1, **result}, bad=CUT_BAD
+        {"features": FEATURES["features"], **sizes, "params": params, "connected": 1, **result}, bad=CUT_BAD
     )
 
 
@@ -265,7 +265,7 @@ def ncut() -> Call:
     result = {"eigenvalues": empty(2, 2), "vectors": empty(2, 6, 2), "residuals": empty(2, 2)}
     params = struct("ncut_params")
     return Call(
-        {"data": FEATURES["features"], **sizes, "params": params, **result},
+        {"features": FEATURES["features"], **sizes, "params": params, **result},
         bad={**CUT_BAD, "k": [0, 6], "n": [0, 1, 2]},
     )
 

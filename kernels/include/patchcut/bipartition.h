@@ -12,7 +12,7 @@ struct BipartitionParams {
 };
 
 // The first vector of ncut_cpu, cut at its mean.
-void bipartition_cpu(const float* data,  // [height * width, d]; of kAffinity [n, n]
+void bipartition_cpu(const float* features,  // [height * width, d]; of kAffinity [n, n]
                      int64_t height, int64_t width, int64_t d, const BipartitionParams& params,
                      uint8_t* mask,   // [height, width], 1 on the side of the seed
                      int32_t* seed);  // [1], the entry of largest magnitude

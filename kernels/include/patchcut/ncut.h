@@ -23,7 +23,7 @@ struct NCutParams {
 
 // The k smallest eigenvalues of (D - W) x = lambda D x, D the row sums of W, without the constant vector's 0.
 // Throws std::invalid_argument where the data are not finite or a row sum is negative.
-void ncut_cpu(const float* data,  // [n, d]; of kAffinity [n, n], symmetric: half of it is read
+void ncut_cpu(const float* features,  // [n, d]; of kAffinity [n, n], symmetric: half of it is read
               int64_t n, int64_t d, const NCutParams& params,
               float* eigenvalues,  // [k], ascending
               float* vectors,      // [n, k], x' D x = 1, the entry of largest magnitude is positive

@@ -261,7 +261,7 @@ PATCHCUT_API patchcut_status patchcut_assign(const void* features, int32_t dtype
 
 /* W of the nodes' weights; S is the cosine of two feature rows. */
 typedef enum patchcut_cut_graph {
-  PATCHCUT_GRAPH_AFFINITY = 0,    /* the data are W, [n, n], symmetric: half of it is read */
+  PATCHCUT_GRAPH_AFFINITY = 0,    /* the features are W, [n, n], symmetric: half of it is read */
   PATCHCUT_GRAPH_THRESHOLDED = 1, /* W = floor + (1 - floor) * (S where S > threshold, else 0) */
   PATCHCUT_GRAPH_BINARY = 2,      /* W = 1 where S > threshold, else floor */
   PATCHCUT_GRAPH_COSINE = 3       /* W = S + offset; never stored */
@@ -281,19 +281,19 @@ typedef struct patchcut_ncut_params {
 #define PATCHCUT_BIPARTITION_DEFAULTS {PATCHCUT_GRAPH_BINARY, 0.2f, 1e-5f, 1.0f, 10, 0}
 
 /* The k smallest eigenvalues of (D - W) x = lambda D x, D the row sums of W, without that of the constant
- * vector. data [batch, n, d] of `dtype`; k is 1 to n - 1. eigenvalues [batch, k], ascending; vectors
+ * vector. features [batch, n, d] of `dtype`; k is 1 to n - 1. eigenvalues [batch, k], ascending; vectors
  * [batch, n, k], x' D x = 1, the entry of largest magnitude positive; residuals [batch, k],
  * |D^-1/2 ((D - W) x - lambda D x)|. */
-PATCHCUT_API patchcut_status patchcut_ncut(const void* data, int32_t dtype, int64_t batch, int64_t n,
+PATCHCUT_API patchcut_status patchcut_ncut(const void* features, int32_t dtype, int64_t batch, int64_t n,
                                            int64_t d, int64_t k, const patchcut_ncut_params* params,
                                            float* eigenvalues, float* vectors, float* residuals,
                                            const patchcut_context* context);
 
-/* data [batch, grid_height * grid_width, d] of `dtype`. seeds [batch], the patch whose entry in the first
+/* features [batch, grid_height * grid_width, d] of `dtype`. seeds [batch], the patch whose entry in the first
  * vector of patchcut_ncut has the largest magnitude; masks [batch, grid_height, grid_width], 1 where the
  * vector is on the seed's side of its mean and, where `connected` is not 0, joined to the seed by neighbours
  * in rows and columns. */
-PATCHCUT_API patchcut_status patchcut_bipartition(const void* data, int32_t dtype, int64_t batch,
+PATCHCUT_API patchcut_status patchcut_bipartition(const void* features, int32_t dtype, int64_t batch,
                                                   int64_t grid_height, int64_t grid_width, int64_t d,
                                                   int32_t connected, const patchcut_ncut_params* params,
                                                   uint8_t* masks, int32_t* seeds,
