@@ -72,8 +72,11 @@ std::string describe(const Thread& thread) {
          std::to_string(blockIdx.y) + ", " + std::to_string(blockIdx.z) + ")";
 }
 
+// One source has one copy of most names: comparing their texts took a third of a test's time.
+bool same_text(const char* a, const char* b) { return a == b || std::strcmp(a, b) == 0; }
+
 bool same_place(const Place& a, const Place& b) {
-  return a.line == b.line && std::strcmp(a.file, b.file) == 0 && std::strcmp(a.function, b.function) == 0;
+  return a.line == b.line && same_text(a.file, b.file) && same_text(a.function, b.function);
 }
 
 Thread& running_thread() { return block.threads[static_cast<size_t>(block.running)]; }
