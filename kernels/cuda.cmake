@@ -7,6 +7,7 @@
 set(patchcut_cuda_sources
   src/affinity_cuda.cu
   src/assign_cuda.cu
+  src/bipartition_cuda.cu
   src/connected_components_cuda.cu
   src/correlation_cluster_cuda.cu
   src/cuda_queue.cpp
@@ -14,6 +15,7 @@ set(patchcut_cuda_sources
   src/gnn_fit_cuda.cu
   src/guided_refine_cuda.cu
   src/kmeans_cuda.cu
+  src/ncut_cuda.cu
   src/preprocess_cuda.cu
   src/region_stats_cuda.cu
   src/relabel_cuda.cu

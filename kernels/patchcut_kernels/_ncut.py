@@ -53,7 +53,7 @@ def ncut(
 
     Args:
         features: [n, d] or [b, n, d] float32 or float16, finite, n at least 2; with `precomputed` the weights
-            W, [n, n] or [b, n, n] float32 or float16, symmetric, of which one half is read.
+            W, [n, n] or [b, n, n] float32 or float16, symmetric; the CPU reads one half of it.
         k: how many, 1 to n - 1.
         precomputed: `features` are weights; `threshold` to `offset` then have no meaning.
         threshold: at least 0: cosines S at or below it are no edge. None: W = S + offset, which is never
@@ -62,7 +62,8 @@ def ncut(
         floor: weight of what is no edge, at least 0 and below 1; it joins the parts of a graph.
         offset: only without a threshold, at least 0. 1 makes every weight non-negative; 0 is the plain
             cosine, for which no row sum may be negative.
-        iterations: products of W with a block of about k vectors, at least 1: fixed work.
+        iterations: products of W with a block of about k vectors, at least 1: fixed work. On CUDA iterations
+            times k, rounded up to an even number, is at most 2048.
         seed: of the vectors that the iterations start from, 0 to 2^64 - 1.
         out: contiguous arrays to write; returned.
         workspace: [bytes] uint8 on CUDA, for what the op keeps meanwhile; taken from the stream's pool where
@@ -75,7 +76,8 @@ def ncut(
     Raises:
         TypeError: "[ncut] features must be float32 or float16, got float64".
         ValueError: "[ncut] k must be 1 to 3, got 4".
-        ValueError: "[ncut] the sum of a node's weights must be at least 0, ...".
+        ValueError: "[ncut] the sum of a node's weights must be at least 0, ..."; on CUDA, where values are
+            not checked, such a node has no edges.
     W = floor + (1 - floor) A with A = S (1 if `binary`) where S > threshold, else 0; D = diag(W 1). Shi and
     Malik, "Normalized cuts and image segmentation" (2000), equation 11; TokenCut (2202.11539): `binary` with
     threshold 0.2. Rayleigh-Ritz on the block Krylov space of D^-½ W D^-½, without the constant vector's

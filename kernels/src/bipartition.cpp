@@ -1,6 +1,7 @@
 #include "patchcut/bipartition.h"
 
 #include "c_face.h"
+#include "cuda_queue.h"
 #include "find_cuts.h"
 #include "half_rows.h"
 
@@ -26,7 +27,11 @@ patchcut_status patchcut_bipartition(const void* features, int32_t dtype, int64_
     require_array(kOp, "features", features, batch * n * d);
     require_array(kOp, "masks", masks, batch * n);
     require_array(kOp, "seeds", seeds, batch);
-    if (on_cuda(kOp, context)) throw_without_cuda(kOp);
+    if (on_cuda(kOp, context)) {
+      return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
+        bipartition_cuda(features, dtype, batch, grid_height, grid_width, d, settings, masks, seeds, queue);
+      });
+    }
     for (int64_t b = 0; b < batch; ++b) {
       const FloatRows item(features, dtype, b * n * d, n * d);
       bipartition_cpu(item.data(), grid_height, grid_width, d, settings, masks + b * n, seeds + b);

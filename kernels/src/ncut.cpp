@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "c_face.h"
+#include "cuda_queue.h"
 #include "find_cuts.h"
 #include "half_rows.h"
 
@@ -51,7 +52,11 @@ patchcut_status patchcut_ncut(const void* features, int32_t dtype, int64_t batch
     require_array(kOp, "eigenvalues", eigenvalues, batch * k);
     require_array(kOp, "vectors", vectors, batch * n * k);
     require_array(kOp, "residuals", residuals, batch * k);
-    if (on_cuda(kOp, context)) throw_without_cuda(kOp);
+    if (on_cuda(kOp, context)) {
+      return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
+        ncut_cuda(features, dtype, batch, n, d, settings, eigenvalues, vectors, residuals, queue);
+      });
+    }
     for (int64_t b = 0; b < batch; ++b) {
       const FloatRows item(features, dtype, b * n * d, n * d);
       ncut_cpu(item.data(), n, d, settings, eigenvalues + b * k, vectors + b * n * k, residuals + b * k);

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import patchcut_kernels as pk
 from patchcut_kernels import reference
+
+from tests.kernels.conftest import Ops
 
 GRAPHS: dict[str, dict[str, Any]] = {
     "thresholded": {"threshold": 0.1},
@@ -24,11 +25,11 @@ def patches(rng: np.random.Generator, n: int, d: int) -> npt.NDArray[np.float32]
     return rows
 
 
-def weights_of(features: npt.NDArray[Any], graph: dict[str, Any]) -> npt.NDArray[np.float64]:
+def weights_of(ops: Ops, features: npt.NDArray[Any], graph: dict[str, Any]) -> npt.NDArray[np.float64]:
     """W in float64; what is an edge says `affinity`: cosines at the threshold are rounded there too."""
     if graph.get("precomputed") or graph.get("threshold", 0.0) is None:
         return reference.cut_graph(features, **graph)
-    edges = pk.affinity(np.ascontiguousarray(features), threshold=graph.get("threshold", 0.0))
+    edges = ops.affinity(np.ascontiguousarray(features), threshold=graph.get("threshold", 0.0))
     floor = graph.get("floor", 1e-5)
     exact = reference.cut_graph(features, **{**graph, "threshold": 0.0, "floor": 0.0})
     return np.asarray(floor + (1 - floor) * np.where(edges > 0, exact, 0.0), np.float64)

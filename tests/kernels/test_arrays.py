@@ -269,9 +269,7 @@ def make_cases() -> dict[str, Case]:
 
 OPS = tuple(make_cases())
 ON_THE_CPU_ALONE = {
-    "bipartition",
     "bilateral_solver",
-    "ncut",
 }
 
 

@@ -325,6 +325,30 @@ def test_refining_is_one_graph(rng):
         assert (refined_labels.numpy() == want).mean() > 0.99
 
 
+@pytest.mark.parametrize("threshold", [0.0, None])
+def test_cuts_are_one_graph(rng, threshold):
+    h, w, d, k = 4, 6, 7, 3
+    stream = cuda.Stream()
+    features = cuda.empty((h * w, d), stream=stream)
+    cuts = pk.NCut(*(cuda.empty(shape, stream=stream) for shape in ((k,), (h * w, k), (k,))))
+    found = pk.Bipartition(
+        cuda.empty((h, w), np.bool_, stream=stream), cuda.empty((), np.int32, stream=stream)
+    )
+    options = {"threshold": threshold, "iterations": 24}
+    place = {"stream": stream, "workspace": cuda.empty(1 << 20, np.uint8, stream=stream)}
+    with cuda.capture(stream) as graph:
+        pk.ncut(features, k, out=cuts, **options, **place)
+        pk.bipartition(features, (h, w), binary=False, out=found, **options, **place)
+    for values in [normal(rng, h * w, d) for _ in range(3)]:
+        pk._C.cuda.copy(0, features.pointer, values.ctypes.data, values.nbytes, stream.handle)
+        graph.launch(stream)
+        want = pk.ncut(values, k, **options)
+        np.testing.assert_allclose(cuts.eigenvalues.numpy(), want.eigenvalues, atol=1e-5)
+        want = pk.bipartition(values, (h, w), binary=False, **options)
+        np.testing.assert_array_equal(found.mask.numpy(), want.mask)
+        np.testing.assert_array_equal(found.seed.numpy(), want.seed)
+
+
 def test_a_graph_allocates_nothing(rng):
     stream = cuda.Stream()
     features = cuda.to_device(normal(rng, 6, 4), stream=stream)

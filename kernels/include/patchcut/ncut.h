@@ -4,6 +4,8 @@
 
 namespace patchcut {
 
+class CudaQueue;
+
 enum class CutGraph {
   kAffinity,     // the data are the weights W
   kThresholded,  // W = floor + (1 - floor) * (S where S > threshold, else 0); S is the cosine of two rows
@@ -28,5 +30,14 @@ void ncut_cpu(const float* features,  // [n, d]; of kAffinity [n, n], symmetric:
               float* eigenvalues,  // [k], ascending
               float* vectors,      // [n, k], x' D x = 1, the entry of largest magnitude is positive
               float* residuals);   // [k], |D^-1/2 ((D - W) x - lambda D x)|
+
+// Of a batch; arrays lie on the queue's device. `dtype` is a patchcut_dtype. All of W is read; a node whose
+// sum is negative has no edges. Throws std::invalid_argument for more vectors times iterations than 2048.
+void ncut_cuda(const void* features,  // [batch, n, d]; of kAffinity [batch, n, n]
+               int32_t dtype, int64_t batch, int64_t n, int64_t d, const NCutParams& params,
+               float* eigenvalues,  // [batch, k]
+               float* vectors,      // [batch, n, k]
+               float* residuals,    // [batch, k]
+               CudaQueue& queue);
 
 }  // namespace patchcut

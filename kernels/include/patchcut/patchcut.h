@@ -261,7 +261,7 @@ PATCHCUT_API patchcut_status patchcut_assign(const void* features, int32_t dtype
 
 /* W of the nodes' weights; S is the cosine of two feature rows. */
 typedef enum patchcut_cut_graph {
-  PATCHCUT_GRAPH_AFFINITY = 0,    /* the features are W, [n, n], symmetric: half of it is read */
+  PATCHCUT_GRAPH_AFFINITY = 0,    /* the features are W, [n, n], symmetric: the CPU reads half of it */
   PATCHCUT_GRAPH_THRESHOLDED = 1, /* W = floor + (1 - floor) * (S where S > threshold, else 0) */
   PATCHCUT_GRAPH_BINARY = 2,      /* W = 1 where S > threshold, else floor */
   PATCHCUT_GRAPH_COSINE = 3       /* W = S + offset; never stored */
@@ -283,7 +283,8 @@ typedef struct patchcut_ncut_params {
 /* The k smallest eigenvalues of (D - W) x = lambda D x, D the row sums of W, without that of the constant
  * vector. features [batch, n, d] of `dtype`; k is 1 to n - 1. eigenvalues [batch, k], ascending; vectors
  * [batch, n, k], x' D x = 1, the entry of largest magnitude positive; residuals [batch, k],
- * |D^-1/2 ((D - W) x - lambda D x)|. */
+ * |D^-1/2 ((D - W) x - lambda D x)|. On CUDA iterations times k, rounded up to an even number, is at most
+ * 2048, and a node whose weights sum to less than 0 has no edges. */
 PATCHCUT_API patchcut_status patchcut_ncut(const void* features, int32_t dtype, int64_t batch, int64_t n,
                                            int64_t d, int64_t k, const patchcut_ncut_params* params,
                                            float* eigenvalues, float* vectors, float* residuals,
