@@ -45,7 +45,7 @@ def region_stats(
     workspace: Array | None = None,
     stream: object = None,
 ) -> RegionStats:
-    """Area, box, mean confidence and label of each region, in one pass.
+    """Area, box, mean confidence and label of each region.
 
     Args:
         ids: [H, W] or [b, H, W] int32 in [0, count], 0 = no region; as `connected_components` returns them.

@@ -171,6 +171,24 @@ def for_thread_counts() -> Iterator[Callable[[Callable[[], np.ndarray]], None]]:
     pk.set_threads(before)
 
 
+@pytest.fixture
+def for_orders_on_cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], np.ndarray]], None]:
+    """Asserts that a result on CUDA is the same, bit for bit, in whatever order its threads and blocks run.
+
+    In a build with PATCHCUT_CUDA=HOST these are orders that differ; on a GPU they are as they come.
+    """
+    ops_on_cuda()
+
+    def check(compute: Callable[[], np.ndarray]) -> None:
+        results = []
+        for seed in range(4):
+            monkeypatch.setenv("PATCHCUT_HOST_CUDA_SEED", str(seed))
+            results.append(compute().tobytes())
+        assert len(set(results)) == 1
+
+    return check
+
+
 @pytest.fixture(scope="session")
 def real_features() -> np.ndarray:
     """[256, 384] float32, the embedded backbone's features of the sample photo."""

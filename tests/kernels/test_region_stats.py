@@ -60,6 +60,32 @@ def test_missing_ids_and_strides(device_ops, rng):
     check(device_ops, ids[::-1, ::2], 2, ids[::-1, ::2], None)
 
 
+def test_orders_do_not_change_a_bit(rng, for_orders_on_cuda):
+    """Of sums of 0: they show all that float64 would round away, which depends on the order."""
+    half = np.kron(rng.integers(0, 4, (6, 8)), np.ones((10, 10))).astype(np.int32)
+    terms = rng.standard_normal(half.shape) * 10 ** rng.uniform(0, 18, half.shape)
+    ids = pk.cuda.to_device(np.concatenate([half, half]))
+    confidence = pk.cuda.to_device(np.concatenate([terms, -terms]).astype(np.float32))
+
+    def compute() -> np.ndarray:
+        return pk.region_stats(ids, 3, confidence=confidence).mean_confidence.numpy()
+
+    for_orders_on_cuda(compute)
+
+
+def test_confidence_of_any_magnitude(device_ops, rng):
+    ids = rng.integers(0, 4, (20, 30)).astype(np.int32)
+    confidence = rng.random(ids.shape, np.float32) * np.float32([1, 1e-30, -1e30, 1e-42])[ids]
+    got = device_ops.region_stats(ids, 3, confidence=confidence).mean_confidence
+    want = reference.region_stats(ids, 3, confidence=confidence).mean_confidence
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+    # One that is not finite is not in the mean of another region.
+    confidence[ids == 2] = np.nan
+    got = device_ops.region_stats(ids, 3, confidence=confidence).mean_confidence
+    assert np.isnan(got).tolist() == [False, True, False]
+    np.testing.assert_allclose(np.delete(got, 1), np.delete(want, 1), rtol=1e-6)
+
+
 IDS = np.array([[0, 1], [2, 3]], np.int32)
 
 

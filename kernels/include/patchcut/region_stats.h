@@ -20,7 +20,8 @@ void region_stats_cpu(const int32_t* ids,        // [height, width], 0 = no regi
                       const float* confidence,   // [height, width]; null where regions.mean_confidence is
                       int64_t height, int64_t width, int64_t count, const RegionArrays& regions);
 
-// Of a batch; arrays lie on the queue's device, see region_stats_cpu. Pixels of other ids are left out.
+// Of a batch; arrays lie on the queue's device, see region_stats_cpu. Pixels of other ids are left out; a
+// mean of what is not finite is NaN. Equal inputs give equal bits on a device.
 void region_stats_cuda(const int32_t* ids, const int32_t* label_map, const float* confidence, int64_t batch,
                        int64_t height, int64_t width, int64_t count, const RegionArrays& regions,
                        CudaQueue& queue);

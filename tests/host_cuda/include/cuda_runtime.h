@@ -219,6 +219,10 @@ inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz(static_cast<unsigned>(x)); }
+inline int __clzll(long long x) { return x == 0 ? 64 : __builtin_clzll(static_cast<unsigned long long>(x)); }
+inline double __longlong_as_double(long long x) {
+  return host_cuda::from_bits<double>(host_cuda::to_bits(x));
+}
 inline int __float_as_int(float x) { return host_cuda::from_bits<int>(host_cuda::to_bits(x)); }
 inline float __int_as_float(int x) { return host_cuda::from_bits<float>(host_cuda::to_bits(x)); }
 inline unsigned __float_as_uint(float x) { return host_cuda::from_bits<unsigned>(host_cuda::to_bits(x)); }
