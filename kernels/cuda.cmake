@@ -7,6 +7,7 @@
 set(patchcut_cuda_sources
   src/affinity_cuda.cu
   src/assign_cuda.cu
+  src/bilateral_solver_cuda.cu
   src/bipartition_cuda.cu
   src/connected_components_cuda.cu
   src/correlation_cluster_cuda.cu

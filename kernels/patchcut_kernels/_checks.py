@@ -13,9 +13,6 @@ from . import _arrays
 from ._device_array import DeviceArray
 from ._place import HOST, Place, device_name
 
-# What an op is told that runs on the CPU alone.
-CPU = HOST.context
-
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 Dtypes = type[_Scalar] | tuple[type[_Scalar], ...]
 

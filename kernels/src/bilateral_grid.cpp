@@ -1,8 +1,8 @@
 #include "bilateral_grid.h"
 
 #include <algorithm>
-#include <cmath>
 
+#include "bilateral_bins.h"
 #include "simd.h"
 #include "simd_refine.h"
 #include "simd_solver.h"
@@ -10,11 +10,6 @@
 
 namespace patchcut {
 namespace {
-
-// The bin of the middle of pixel or level i; float32 on every device, so that all agree on borders.
-int64_t bin_of(int64_t i, float per_bin) {
-  return static_cast<int64_t>(std::floor((static_cast<float>(i) + 0.5f) * per_bin));
-}
 
 // Where the cells of one axis start.
 struct Cells {

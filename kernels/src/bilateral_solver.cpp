@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "c_face.h"
+#include "cuda_queue.h"
 
 namespace patchcut {
 namespace {
@@ -45,7 +46,11 @@ patchcut_status patchcut_bilateral_solver(const uint8_t* frames, const float* ma
     require_array(kOp, "confidence", confidence, batch * pixels);
     require_array(kOp, "out", out, batch * pixels);
     const BilateralSolverParams settings = checked(params);
-    if (on_cuda(kOp, context)) throw_without_cuda(kOp);
+    if (on_cuda(kOp, context)) {
+      return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
+        bilateral_solver_cuda(frames, maps, confidence, batch, height, width, settings, out, queue);
+      });
+    }
     for (int64_t b = 0; b < batch; ++b) {
       bilateral_solver_cpu(frames + b * pixels * 3, maps + b * pixels, confidence + b * pixels, height, width,
                            settings, out + b * pixels);

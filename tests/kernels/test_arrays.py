@@ -268,9 +268,6 @@ def make_cases() -> dict[str, Case]:
 
 
 OPS = tuple(make_cases())
-ON_THE_CPU_ALONE = {
-    "bilateral_solver",
-}
 
 
 def test_every_op_has_a_case():
@@ -308,8 +305,6 @@ def pointers(monkeypatch: pytest.MonkeyPatch) -> set[int]:
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("name", OPS)
 def test_the_memory_used_is_the_callers(name, library, pointers):
-    if name in ON_THE_CPU_ALONE and library not in HOST_LIBRARIES:
-        pytest.skip(f"{name} runs on the CPU alone")
     case, op = make_cases()[name], getattr(pk, name)
     want = {key: np.zeros_like(value) for key, value in case.outputs.items()}
     case.call(op, case.inputs, want)

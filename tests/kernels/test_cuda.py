@@ -306,12 +306,13 @@ def test_refining_is_one_graph(rng):
     size_hw = (21, 30)
     stream = cuda.Stream()
     empty = lambda *shape, dtype=np.float32: cuda.empty(shape, dtype, stream=stream)  # noqa: E731
-    frame, soft, refined = empty(*size_hw, 3, dtype=np.uint8), empty(*size_hw), empty(*size_hw)
+    frame, soft, refined, solved = empty(*size_hw, 3, dtype=np.uint8), *(empty(*size_hw) for _ in range(3))
     labels, refined_labels = (empty(*size_hw, dtype=np.int32) for _ in range(2))
     place = {"stream": stream, "workspace": empty(1 << 20, dtype=np.uint8)}
     with cuda.capture(stream) as graph:
         pk.guided_refine(frame, soft, 3, 1e-3, out=refined, **place)
         pk.guided_refine(frame, labels, 3, 1e-3, count=4, out=refined_labels, **place)
+        pk.bilateral_solver(frame, soft, soft, smoothness=1, out=solved, **place)
     for _ in range(2):
         pixels = rng.integers(0, 256, (*size_hw, 3)).astype(np.uint8)
         shares = rng.random(size_hw, np.float32)
@@ -323,6 +324,9 @@ def test_refining_is_one_graph(rng):
         np.testing.assert_allclose(refined.numpy(), pk.guided_refine(pixels, shares, 3, 1e-3), atol=2e-5)
         want = pk.guided_refine(pixels, indices, 3, 1e-3)
         assert (refined_labels.numpy() == want).mean() > 0.99
+        want = pk.bilateral_solver(pixels, shares, shares, smoothness=1)
+        assert np.ptp(want) > 0.1
+        np.testing.assert_allclose(solved.numpy(), want, atol=5e-5)
 
 
 @pytest.mark.parametrize("threshold", [0.0, None])

@@ -4,6 +4,8 @@
 
 namespace patchcut {
 
+class CudaQueue;
+
 struct BilateralSolverParams {
   float sigma_spatial = 24.0f;  // size of a cell in pixels, at least 1
   float sigma_luma = 4.0f;      // of 256 levels, at least 1
@@ -20,5 +22,14 @@ void bilateral_solver_cpu(const uint8_t* frame,     // [height, width, 3]
                           const float* confidence,  // [height, width]
                           int64_t height, int64_t width, const BilateralSolverParams& params,
                           float* out);  // [height, width], may be soft_map or confidence itself
+
+// Of a batch, one item after the other; arrays lie on the queue's device, and values are not checked.
+// Equal inputs give equal bits on a device.
+void bilateral_solver_cuda(const uint8_t* frames,    // [batch, height, width, 3]
+                           const float* soft_maps,   // [batch, height, width]
+                           const float* confidence,  // [batch, height, width]
+                           int64_t batch, int64_t height, int64_t width, const BilateralSolverParams& params,
+                           float* out,  // [batch, height, width], may be soft_maps or confidence itself
+                           CudaQueue& queue);
 
 }  // namespace patchcut
