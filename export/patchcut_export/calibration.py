@@ -180,8 +180,7 @@ class _Eye:
         height, width = image.shape[:2]
         canvas = canvas_of((height, width), graph.size_hw, backbone.fit, backbone.covered(graph.size_hw))
         assignment = self.head(features_of(image, "bgr", backbone, self.engine), graph.grid_hw)
-        room = np.empty(canvas.size_hw, np.float32)
-        label_map, confidence = upsample(assignment, graph.grid_hw, canvas, room)
+        label_map, confidence = upsample(assignment, graph.grid_hw, canvas)
         patch_area = math.prod(canvas.size_hw) / math.prod(graph.grid_hw)
         min_area = max(1, math.ceil(self.spec.regions.min_area_patches * patch_area))
         ids, count = kernels.connected_components(label_map, min_area=min_area)

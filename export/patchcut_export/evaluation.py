@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from patchcut import Result, Segmenter
-from patchcut.label_map import Covered, Fit, canvas_of
 from patchcut.sources.photos import read_photo
 
 from patchcut_export.datasets import Example
@@ -117,51 +116,20 @@ def evaluate(
         SourceError: an image or mask cannot be read.
         DatasetError: a mask is not what its kind says.
     """
-    size_hw, backbone = segmenter.describe().size_hw, segmenter.spec.backbone
-    fit, covered = backbone.fit, backbone.covered(size_hw)
-    refined = segmenter.describe().refine not in ("none", "auto")
     for done, example in enumerate(examples, 1):
         image = read_photo(example.image, upright=example.upright)
         result = segmenter(image)
-        # Refiners move the label map and no probabilities: what they give is 0 or 1.
-        if refined:
-            soft = result.foreground.astype(np.float32)
-        else:
-            soft = soft_foreground(result, size_hw, fit, covered)
-        found = score(result, example, soft)
+        found = score(result, example)
         yield _with_empty_scene(found, segmenter, image, result, example) if empty_scenes else found
         advance(done, len(examples))
 
 
-def soft_foreground(
-    result: Result, size_hw: tuple[int, int], fit: Fit, covered: Covered | None = None
-) -> npt.NDArray[np.float32]:
-    """[H, W] float32 in [0, 1]: how much the assignment says that a pixel is not background, bilinear.
-
-    Args:
-        result: of one frame.
-        size_hw: of the backbone's image.
-        fit: how the frame lies in it.
-        covered: what of it the grid covers, as `canvas_of` takes it.
-    """
-    frame_hw = result.label_map.shape
-    canvas = canvas_of((frame_hw[0], frame_hw[1]), size_hw, fit, covered)
-    background = result.assignment[:, list(result.background_columns)].sum(axis=1)
-    coarse = 1 - background.reshape(result.grid_hw)
-    fine = cv2.resize(coarse, canvas.size_hw[::-1], interpolation=cv2.INTER_LINEAR)
-    return np.asarray(canvas.on_frame(np.asarray(fine)).clip(0, 1), np.float32)
-
-
-def score(result: Result, example: Example, soft: npt.NDArray[np.float32] | None = None) -> Score:
-    """How one result compares with what is known of its image.
-
-    Args:
-        soft: [H, W] float32 in [0, 1], the map that F-measures cut; None: none are measured.
-    """
+def score(result: Result, example: Example) -> Score:
+    """How one result compares with what is known of its image; F-measures cut its `soft_mask`."""
     truth = None if example.mask is None else read_truth(example, result.label_map.shape)
     found = Score(example.name, example.sequence, parts=_parts(result, example, truth))
     if truth is not None:
-        found = _with_mask(found, result, truth, soft)
+        found = _with_mask(found, result, truth)
     if example.boxes_xyxy is not None:
         box = result.best_box
         ious = np.zeros(0) if box is None else box_ious(box[None], example.boxes_xyxy)
@@ -170,16 +138,15 @@ def score(result: Result, example: Example, soft: npt.NDArray[np.float32] | None
     return found
 
 
-def _with_mask(score: Score, result: Result, truth: Truth, soft: npt.NDArray[np.float32] | None) -> Score:
+def _with_mask(score: Score, result: Result, truth: Truth) -> Score:
     known = np.s_[:] if truth.known is None else truth.known
     found, expected = result.foreground[known], truth.foreground[known]
     accuracy = float((found == expected).mean()) if found.size else 1.0
-    score = replace(score, iou=mask_iou(found, expected), accuracy=accuracy)
-    if soft is None:
-        return score
-    precision, recall = precision_recall(soft[known], expected)
+    precision, recall = precision_recall(result.soft_mask[known], expected)
     return replace(
         score,
+        iou=mask_iou(found, expected),
+        accuracy=accuracy,
         f_curve=f_beta(precision, recall, BETA_SQUARED),
         f_max=float(f_beta(precision, recall, SELFMASK_BETA_SQUARED).max()),
     )

@@ -122,13 +122,12 @@ def state_protocol(dataset: Dataset, segmenter: Segmenter) -> dict[str, str]:
     what = segmenter.describe()
     how = "feed-forward, trained beforehand" if what.head in TRAINED else "fitted to each image by itself"
     fit = {"stretch": "stretched", "letterbox": "letterboxed"}[segmenter.spec.backbone.fit]
-    refined = "" if what.refine == "none" else "; max F-beta is of the refined masks, which are 0 or 1"
     score = f" with a score of at least {what.min_score:g}" if what.min_score else ""
     nothing = f", none where the best scores less than {what.nothing_below:g}" if what.nothing_below else ""
     protocol = {
         "head": f"{settings_text(what.head, what.head_settings)}, {how}",
         "input": f"{'x'.join(map(str, what.size_hw))}, {fit}",
-        "refinement": what.refine + refined,
+        "refinement": what.refine,
         "foreground": f"all regions{score}{nothing}",
         "truth": dataset.truth,
     }

@@ -82,10 +82,7 @@ def _canvas_of_image(frame_hw: tuple[int, int], image_hw: tuple[int, int], fit: 
 
 
 def upsample(
-    assignment: npt.NDArray[np.float32],
-    grid_hw: tuple[int, int],
-    canvas: Canvas,
-    confidence: npt.NDArray[np.float32],
+    assignment: npt.NDArray[np.float32], grid_hw: tuple[int, int], canvas: Canvas
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
     """The label map [H, W] int32 of the frame, and the winning value [H, W] float32 at each pixel.
 
@@ -93,9 +90,8 @@ def upsample(
         assignment: [n, k] float32, of the whole canvas.
         grid_hw: rows and columns of the patch grid, n = h * w.
         canvas: where the frame lies.
-        confidence: float32 of the canvas' size; overwritten, and returned where the frame is all of it.
     """
-    labels, confidence = kernels.upsample_argmax(assignment, grid_hw, canvas.size_hw, confidence=confidence)
+    labels, confidence = kernels.upsample_argmax(assignment, grid_hw, canvas.size_hw, confidence=True)
     return canvas.on_frame(labels), canvas.on_frame(confidence)
 
 

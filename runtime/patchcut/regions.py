@@ -27,6 +27,7 @@ class Regions:
 
     label_map: Int32
     region_ids: Int32
+    confidence: Float32
     boxes: Float32
     scores: Float32
     areas: npt.NDArray[np.int64]
@@ -64,7 +65,7 @@ def find_regions(label_map: Int32, confidence: Float32, rules: Rules) -> Regions
     order = order[scores[order] >= rules.min_score]
     if scores.max(initial=0) < rules.nothing_below:
         order = order[:0]
-    return _ranked(label_map, ids, stats, scores, order)
+    return _ranked(label_map, confidence, ids, stats, scores, order)
 
 
 def divide_regions(
@@ -88,7 +89,7 @@ def divide_regions(
     behind = np.isin(stats.label, background)
     scores[behind] = plain_scores(stats, label_map.size)[behind]
     order = np.lexsort((-stats.area, -scores, behind))
-    return _ranked(label_map, ids, stats, scores, order)
+    return _ranked(label_map, confidence, ids, stats, scores, order)
 
 
 def plain_scores(stats: kernels.RegionStats, frame_area: int) -> Float32:
@@ -132,6 +133,7 @@ def _scores(
 
 def _ranked(
     label_map: Int32,
+    confidence: Float32,
     ids: Int32,
     stats: kernels.RegionStats,
     scores: Float32,
@@ -147,6 +149,7 @@ def _ranked(
     return Regions(
         label_map=label_map,
         region_ids=ids,
+        confidence=confidence,
         boxes=stats.boxes_xyxy[order],
         scores=scores[order],
         areas=stats.area[order],

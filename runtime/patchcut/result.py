@@ -24,6 +24,8 @@ class Result(Regions):
         label_map: [H, W] int32, column of `labels` at each pixel of the frame; 0 is background.
         region_ids: [H, W] int32; 0 where there is no region, i + 1 where region i is. Specks of a part are in
             the label map and in no region.
+        confidence: [H, W] float32, about 0 to 1, the head's value of the label that each pixel had before
+            regions were left out; where a frame is divided, of being foreground or background.
         boxes: [m, 4] float32, xyxy in pixels of the frame, half-open.
         scores: [m] float32 in [0, 1], falling, first of the foreground's regions, then of the background's if
             there are any. Of a bundle with a calibration and its own head, the probability that it is an
@@ -78,6 +80,15 @@ class Result(Regions):
         columns[list(self.background_columns)] = False
         foreground: npt.NDArray[np.bool_] = columns[self.label_map]
         return foreground
+
+    @cached_property
+    def soft_mask(self) -> npt.NDArray[np.float32]:
+        """[H, W] float32 in [0, 1], how much each pixel is foreground: at least 0.5 where `foreground` is.
+
+        Of two columns it is the foreground's, bilinear, or what the refiner made of that.
+        """
+        sure = np.clip(self.confidence, 0.5, 1)
+        return np.where(self.foreground, sure, 1 - sure)
 
     @property
     def best_box(self) -> npt.NDArray[np.float32] | None:

@@ -124,7 +124,6 @@ class Segmenter:
         self._refine = refine
         self._rules = rules
         self._lock = threading.Lock()
-        self._confidence = np.empty((0, 0), np.float32)  # kept from frame to frame of one size
 
     def __call__(self, frame: object) -> Result:
         """The regions of one frame, best first.
@@ -242,10 +241,8 @@ class Segmenter:
         graph, backbone = self._engine.graph, self.spec.backbone
         height, width = frame.image.shape[:2]
         canvas = canvas_of((height, width), graph.size_hw, backbone.fit, backbone.covered(graph.size_hw))
-        if self._confidence.shape != canvas.size_hw:
-            self._confidence = np.empty(canvas.size_hw, np.float32)
         columns = assignment if division is None else division.foreground
-        label_map, confidence = upsample(columns, graph.grid_hw, canvas, self._confidence)
+        label_map, confidence = upsample(columns, graph.grid_hw, canvas)
         patch_area = math.prod(canvas.size_hw) / math.prod(graph.grid_hw)
         min_area = max(1, math.ceil(self.spec.regions.min_area_patches * patch_area))
         coarse = Coarse(label_map, confidence, columns.shape[1] == 2, math.sqrt(patch_area))

@@ -18,10 +18,9 @@ pytest.importorskip("torch", reason="needs patchcut[export]")
 pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
 from patchcut.bundle import EMBEDDED, CalibrationSpec, open_bundle
-from patchcut.label_map import Fit, canvas_of, upsample
 from patchcut_export.builder import rewrite_bundle
 from patchcut_export.datasets import LAYOUTS, Dataset, Example, open_dataset
-from patchcut_export.evaluation import METRICS, Score, evaluate, score, soft_foreground, summarize
+from patchcut_export.evaluation import METRICS, Score, evaluate, score, summarize
 from patchcut_export.measure import state_protocol
 from patchcut_export.metrics import f_beta, precision_recall
 from patchcut_export.score_grid import write_grid
@@ -33,7 +32,10 @@ NOT_OF_PARTS = ("CorLoc", "region J", "objects kept", "empty scenes")
 def found(label_map: Any, labels: int = 2) -> Any:
     """What `score` reads of a result without boxes."""
     label_map = np.asarray(label_map, np.int32)
-    return SimpleNamespace(label_map=label_map, foreground=label_map > 0, labels=("",) * labels, boxes=None)
+    soft = (label_map > 0).astype(np.float32)
+    return SimpleNamespace(
+        label_map=label_map, foreground=label_map > 0, soft_mask=soft, labels=("",) * labels
+    )
 
 
 def test_means_are_over_what_is_known() -> None:
@@ -98,12 +100,12 @@ def test_what_is_not_known_does_not_count(tmp_path: Path) -> None:
     assert cv2.imwrite(str(tmp_path / "m.png"), np.array([[0, 3, 3, 255], [0, 0, 3, 255]], np.uint8))
     example = Example("x", tmp_path, tmp_path / "m.png", "index")
     soft = np.array([[0, 1, 0, 1], [1, 0, 1, 0]], np.float32)
-    measured = score(found(soft > 0), example, soft)
+    measured = score(found(soft > 0), example)
     assert (measured.iou, measured.accuracy) == (2 / 4, 4 / 6)
     assert measured.f_max == pytest.approx(1.09 * (2 / 3) * (2 / 3) / (1.09 * (2 / 3)))
     assert measured.parts is None, "two columns tell no parts"
     assert cv2.imwrite(str(tmp_path / "m.png"), np.full((2, 4), 255, np.uint8))
-    assert score(found(soft > 0), example, soft).iou == 1
+    assert score(found(soft > 0), example).iou == 1
 
 
 def test_parts_are_columns_against_classes(tmp_path: Path) -> None:
@@ -141,30 +143,16 @@ def test_region_j_is_over_videos_without_their_ends() -> None:
     assert "region J" not in summarize([Score("photo", iou=0.5)]).metrics
 
 
-@pytest.mark.parametrize("fit", ["stretch", "letterbox"])
-@pytest.mark.parametrize("size_hw", [(72, 96), (50, 33)])
-def test_soft_maps_lie_on_the_label_map(fit: Fit, size_hw: tuple[int, int]) -> None:
-    foreground = np.random.default_rng(4).random(36, np.float32)
-    assignment = np.stack([1 - foreground, foreground], axis=1)
-    canvas = canvas_of(size_hw, (96, 96), fit)
-    labels, _ = upsample(assignment, (6, 6), canvas, np.empty(canvas.size_hw, np.float32))
-    columns = {"assignment": assignment, "background_columns": (0,)}
-    result: Any = SimpleNamespace(label_map=labels, grid_hw=(6, 6), **columns)
-    soft = soft_foreground(result, (96, 96), fit)
-    assert soft.shape == size_hw
-    sure = np.abs(soft - 0.5) > 1e-5
-    assert sure.mean() > 0.99
-    assert ((soft > 0.5) == (labels > 0))[sure].all()
-
-
-def test_refined_masks_are_cut_as_they_are(masks_root: Path, bundle: Path) -> None:
-    segmenter = patchcut.load(bundle, refine="guided")
-    dataset = open_dataset("masks", masks_root)
-    scores = list(evaluate(segmenter, dataset.examples, lambda done, total: None))
-    for one in scores:
-        assert one.f_curve is not None and one.f_curve.max() > 0
-        assert np.ptp(one.f_curve) == 0, "every threshold cuts the same mask"
-    assert "refined masks, which are 0 or 1" in state_protocol(dataset, segmenter)["refinement"]
+def test_refined_masks_are_cut_softly(masks_root: Path, bundle: Path) -> None:
+    curves = {}
+    for refine in ("none", "guided"):
+        segmenter = patchcut.load(bundle, refine=refine)
+        dataset = open_dataset("masks", masks_root)
+        scores = list(evaluate(segmenter, dataset.examples, lambda done, total: None))
+        curves[refine] = np.array([one.f_curve for one in scores])
+        assert np.ptp(curves[refine], axis=1).min() > 0.1
+        assert state_protocol(dataset, segmenter)["refinement"] == refine
+    assert np.abs(curves["none"] - curves["guided"]).max() > 0.01
 
 
 def test_masks_are_measured(
@@ -185,7 +173,7 @@ def test_masks_are_measured(
             (result.foreground & truth).sum() / (result.foreground | truth).sum()
         )
         assert row["accuracy"] == pytest.approx((result.foreground == truth).mean())
-        precision, recall = precision_recall(soft_foreground(result, (96, 96), "stretch"), truth)
+        precision, recall = precision_recall(result.soft_mask, truth)
         curves.append(f_beta(precision, recall, 0.3))
         assert row["f_max"] == pytest.approx(f_beta(precision, recall, 0.09).max())
         assert row["hit"] is row["box_iou"] is row["sequence"] is None
@@ -350,15 +338,6 @@ def test_a_part_of_a_published_set_is_called_so(
     assert said.startswith("ECSSD: 8 images, tiny (")
     assert "8 of the 1000 that were published" in said
     assert "gnn, feed-forward" in said
-
-
-def test_background_columns_are_no_foreground() -> None:
-    assignment = np.random.default_rng(4).dirichlet(np.ones(4), 36).astype(np.float32)
-    fields = {"label_map": np.zeros((6, 6), np.int32), "grid_hw": (6, 6), "assignment": assignment}
-    result: Any = SimpleNamespace(**fields, background_columns=(0, 3))
-    np.testing.assert_allclose(
-        soft_foreground(result, (96, 96), "stretch").ravel(), assignment[:, 1:3].sum(axis=1), atol=1e-6
-    )
 
 
 def test_heads_that_are_fitted_are_called_so(bundle: Path) -> None:

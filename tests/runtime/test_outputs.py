@@ -36,6 +36,7 @@ def result(of: Frame, regions: int = 2, labels: int = 3) -> Result:
     return Result(
         label_map=np.concatenate([[0], region_labels]).astype(np.int32)[region_ids],
         region_ids=region_ids,
+        confidence=np.full((height, width), 0.75, np.float32),
         boxes=np.array([[5 * i + 1, 0, 5 * i + 5, height] for i in range(regions)], np.float32).reshape(
             -1, 4
         ),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import FrozenInstanceError
 
@@ -17,6 +18,7 @@ def made_result(m: int = 2) -> Result:
     return Result(
         label_map=np.concatenate([[0], labels]).astype(np.int32)[ids],
         region_ids=ids,
+        confidence=np.where(ids > 0, 0.75, 1.0).astype(np.float32),
         boxes=np.array([[0, 0, 3, 2], [4, 3, 6, 4]], np.float32)[:m],
         scores=np.array([0.75, 0.25], np.float32)[:m],
         areas=np.array([6, 2])[:m],
@@ -35,6 +37,13 @@ def test_masks_are_the_regions_best_first() -> None:
     np.testing.assert_array_equal(result.masks[1], result.region_ids == 2)
     assert result.masks is result.masks
     assert result.foreground.sum() == 8 and len(result) == 2
+
+
+def test_a_soft_mask_says_how_sure_the_mask_is() -> None:
+    result = made_result()
+    np.testing.assert_array_equal(result.soft_mask, np.where(result.foreground, 0.75, 0))
+    unsure = dataclasses.replace(result, confidence=np.full((4, 6), 0.375, np.float32))
+    assert np.all(unsure.soft_mask == 0.5), "of three columns the winner may have less than half"
 
 
 def test_no_regions_is_a_result() -> None:

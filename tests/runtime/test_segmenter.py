@@ -19,7 +19,7 @@ from . import toy_bundle as toy
 from .test_engine import reference_features
 from .test_head import toy_weights
 
-ARRAYS = ("label_map", "region_ids", "boxes", "scores", "areas", "region_labels", "assignment")
+ARRAYS = ("label_map", "region_ids", "confidence", "boxes", "scores", "areas", "region_labels", "assignment")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -46,6 +46,10 @@ def check_consistent(result: Result, size_hw: tuple[int, int]) -> None:
     assert np.all(np.diff(result.scores) <= 0) and np.all((result.scores >= 0) & (result.scores <= 1))
     np.testing.assert_array_equal(result.region_ids > 0, result.label_map > 0)
     np.testing.assert_array_equal(result.foreground, result.masks.any(axis=0))
+    assert (result.soft_mask.shape, result.soft_mask.dtype) == (size_hw, np.float32)
+    assert result.soft_mask.min() >= 0 and result.soft_mask.max() <= 1
+    assert np.all(result.soft_mask[result.foreground] >= 0.5)
+    assert np.all(result.soft_mask[~result.foreground] <= 0.5)
     for mask, box, area, label in zip(
         result.masks, result.boxes, result.areas, result.region_labels, strict=True
     ):
@@ -72,6 +76,7 @@ def test_the_whole_way_is_the_reference(toy_bundle: Path, photo: np.ndarray, siz
     label_map[ids == 0] = 0
     assert count >= 3
     assert np.mean(result.label_map == label_map) > 0.999  # a tie may round the other way
+    np.testing.assert_allclose(result.confidence, confidence, atol=1e-3)
     means = np.array([confidence[ids == i + 1].mean() for i in range(count)])
     areas = np.bincount(ids.ravel(), minlength=count + 1)[1:]
     scores = np.sort(means * areas / (areas + 0.01 * height * width))[::-1]
