@@ -17,6 +17,7 @@ from patchcut.cli import (
     PartsKOption,
     PartsOption,
     SeedOption,
+    SingleOption,
     exit_with,
 )
 
@@ -262,6 +263,7 @@ def _eval(
     nothing_below: Annotated[
         float, typer.Option(help="Find nothing where no region scores this; 0: there is always something.")
     ] = 0.0,
+    single: SingleOption = False,
     empty_scenes: Annotated[
         bool,
         typer.Option(
@@ -301,6 +303,7 @@ def _eval(
             parts_k=parts_k,
             refine=refine,
             nothing_below=nothing_below,
+            single=single,
             threads=threads,
         )
         choices = Choices(split, names, difficult)

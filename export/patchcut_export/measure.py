@@ -122,13 +122,14 @@ def state_protocol(dataset: Dataset, segmenter: Segmenter) -> dict[str, str]:
     what = segmenter.describe()
     how = "feed-forward, trained beforehand" if what.head in TRAINED else "fitted to each image by itself"
     fit = {"stretch": "stretched", "letterbox": "letterboxed"}[segmenter.spec.backbone.fit]
+    regions = "the best region" if what.single else "all regions"
     score = f" with a score of at least {what.min_score:g}" if what.min_score else ""
     nothing = f", none where the best scores less than {what.nothing_below:g}" if what.nothing_below else ""
     protocol = {
         "head": f"{settings_text(what.head, what.head_settings)}, {how}",
         "input": f"{'x'.join(map(str, what.size_hw))}, {fit}",
         "refinement": what.refine,
-        "foreground": f"all regions{score}{nothing}",
+        "foreground": regions + score + nothing,
         "truth": dataset.truth,
     }
     if what.parts:
@@ -197,6 +198,8 @@ def _command(request: EvalRequest, what: Description) -> str:
         words.append(f"--mode {what.mode} --parts {load.parts}")
     if load.parts_k is not None:
         words.append(f"--parts-k {load.parts_k}")
+    if what.single:
+        words.append("--single")
     if what.nothing_below:
         words.append(f"--nothing-below {what.nothing_below:g}")
     if request.empty_scenes:

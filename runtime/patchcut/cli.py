@@ -112,6 +112,7 @@ NothingBelowOption = Annotated[
         show_default="what the bundle says",
     ),
 ]
+SingleOption = Annotated[bool, typer.Option("--single", help="Report the best region alone.")]
 ThreadsOption = Annotated[
     int | None, typer.Option(help="CPU threads; one a physical core by default.", show_default=False)
 ]
@@ -159,6 +160,7 @@ def _run(
     refine: RefineOption = "auto",
     min_score: MinScoreOption = 0.0,
     nothing_below: NothingBelowOption = None,
+    single: SingleOption = False,
     threads: ThreadsOption = None,
 ) -> None:
     """Segment photos, a video or a live picture.
@@ -197,6 +199,7 @@ def _run(
                 refine=refine,
                 min_score=min_score,
                 nothing_below=nothing_below,
+                single=single,
                 threads=threads,
             ),
         )

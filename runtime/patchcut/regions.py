@@ -42,12 +42,14 @@ class Rules:
         min_area: pixels, at least 1.
         min_score: in [0, 1]; regions that score less are none.
         nothing_below: in [0, 1]; where no region scores at least this, there is none.
+        single: whether the best one alone is.
         calibration: turns features of a region into its score; None for `plain_scores`.
     """
 
     min_area: int = 1
     min_score: float = 0.0
     nothing_below: float = 0.0
+    single: bool = False
     calibration: CalibrationSpec | None = None
 
 
@@ -65,6 +67,8 @@ def find_regions(label_map: Int32, confidence: Float32, rules: Rules) -> Regions
     order = order[scores[order] >= rules.min_score]
     if scores.max(initial=0) < rules.nothing_below:
         order = order[:0]
+    if rules.single:
+        order = order[:1]
     return _ranked(label_map, confidence, ids, stats, scores, order)
 
 

@@ -56,6 +56,7 @@ class Description:
         refine: name.
         min_score: below it no region is reported.
         nothing_below: where no region scores this, none is reported.
+        single: whether the best region alone is reported.
         calibrated: whether scores are probabilities.
         color: order of channels expected of arrays.
     """
@@ -77,6 +78,7 @@ class Description:
     refine: str
     min_score: float
     nothing_below: float
+    single: bool
     calibrated: bool
     color: str
 
@@ -187,6 +189,7 @@ class Segmenter:
             refine=self._refine,
             min_score=self._rules.min_score,
             nothing_below=self._rules.nothing_below,
+            single=self._rules.single,
             calibrated=self._rules.calibration is not None,
             color=self._color,
         )
@@ -275,6 +278,7 @@ def load(
     refine: str = "auto",
     min_score: float = 0.0,
     nothing_below: float | None = None,
+    single: bool = False,
     color: str = "bgr",
     threads: int | None = None,
 ) -> Segmenter:
@@ -299,6 +303,7 @@ def load(
         min_score: regions that score less, in [0, 1], become background.
         nothing_below: where no region scores this, in [0, 1], there is nothing; None is what the bundle's
             calibration says, which is of its own head, and 0 without one.
+        single: True to leave all but the best region out; in a scene they are background.
         color: order of channels of array frames, "bgr" or "rgb".
         threads: CPU threads from 1 to 256; None is one a physical core that this process may use (see
             `patchcut_kernels.default_threads`) and leaves the kernels' threads as they are. A number also
@@ -314,6 +319,8 @@ def load(
     _check_share("min_score", min_score)
     if nothing_below is not None:
         _check_share("nothing_below", nothing_below)
+    if not isinstance(single, bool):
+        raise OptionError("single", f"must be True or False, got {single!r}")
     options = EngineOptions(cast("Device", device), cast("Any", precision), size, threads)
     with open_bundle(bundle) as opened:
         spec, path = opened.spec, opened.path
@@ -331,7 +338,7 @@ def load(
         color=order,
         mode=mode,
         refine=refine,
-        rules=_rules(spec, opened_head, min_score, nothing_below),
+        rules=_rules(spec, opened_head, min_score, nothing_below, single),
     )
 
 
@@ -346,13 +353,15 @@ def _open_divider(bundle: Bundle, mode: str, parts: str | FittedHead) -> Divider
     return Divider(opened, grounds if mode == "scene" else None)
 
 
-def _rules(spec: BundleSpec, head: Head, min_score: float, nothing_below: float | None) -> Rules:
+def _rules(
+    spec: BundleSpec, head: Head, min_score: float, nothing_below: float | None, single: bool
+) -> Rules:
     """How regions score; a calibration holds for the head that it was made for alone."""
     own = spec.head is not None and head.name == spec.head.kind
     calibration = spec.regions.calibration if own else None
     if nothing_below is None:
         nothing_below = 0.0 if calibration is None else calibration.nothing_below
-    return Rules(min_score=min_score, nothing_below=nothing_below, calibration=calibration)
+    return Rules(min_score=min_score, nothing_below=nothing_below, single=single, calibration=calibration)
 
 
 def _settings(head: Head) -> dict[str, Any]:

@@ -110,6 +110,7 @@ BAD_OPTIONS = [
     ({"mode": "parts", "parts": "gnn"}, r'\[parts\] must be one of "auto", "gnn-fit", .*, got \'gnn\''),
     ({"refine": "sharp"}, r'\[refine\] must be one of "auto", "none", "guided", .*got \'sharp\''),
     ({"nothing_below": 1.5}, r"\[nothing_below\] must be a number from 0 to 1, got 1.5"),
+    ({"single": "yes"}, r"\[single\] must be True or False, got 'yes'"),
     ({"min_score": -0.1}, r"\[min_score\] must be a number from 0 to 1, got -0.1"),
     ({"min_score": float("nan")}, r"\[min_score\] must be"),
     ({"min_score": "0.5"}, r"\[min_score\] must be"),
@@ -142,6 +143,7 @@ def test_every_option_has_a_right_value(toy_bundle: Path) -> None:
         refine="guided",
         min_score=0.25,
         nothing_below=0.5,
+        single=True,
         color="rgb",
         threads=1,
     )
@@ -149,7 +151,7 @@ def test_every_option_has_a_right_value(toy_bundle: Path) -> None:
     assert (described.precision, described.size_hw, described.threads) == ("fp32", (168, 168), 1)
     assert (described.head, described.refine, described.color) == ("gnn", "guided", "rgb")
     assert (described.mode, described.parts, described.head_settings) == ("parts", "cc", {})
-    assert (described.min_score, described.nothing_below) == (0.25, 0.5)
+    assert (described.min_score, described.nothing_below, described.single) == (0.25, 0.5, True)
     assert f"toy ({toy_bundle})" in str(described) and "168x168" in str(described)
 
 

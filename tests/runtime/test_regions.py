@@ -70,6 +70,14 @@ def test_a_lowest_score_is_for_each_region() -> None:
     np.testing.assert_array_equal(regions.scores, everything.scores[:2])
 
 
+def test_a_single_region_is_the_best() -> None:
+    everything = find_regions(*blobs(), Rules(calibration=CALIBRATION))
+    alone = find_regions(*blobs(), Rules(single=True, calibration=CALIBRATION))
+    np.testing.assert_array_equal(alone.scores, everything.scores[:1])
+    np.testing.assert_array_equal(alone.region_ids, np.where(everything.region_ids == 1, 1, 0))
+    np.testing.assert_array_equal(alone.label_map > 0, alone.region_ids > 0)
+
+
 def test_no_regions_have_no_scores() -> None:
     nothing = np.zeros(SHAPE, np.int32), np.ones(SHAPE, np.float32)
     assert find_regions(*nothing, Rules(nothing_below=0.5, calibration=CALIBRATION)).scores.shape == (0,)

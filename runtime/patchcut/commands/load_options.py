@@ -33,6 +33,7 @@ class LoadOptions:
     refine: str = "auto"
     min_score: float = 0.0
     nothing_below: float | None = None
+    single: bool = False
     threads: int | None = None
 
     def load(self) -> Segmenter:
@@ -58,5 +59,6 @@ class LoadOptions:
             refine=self.refine,
             min_score=self.min_score,
             nothing_below=self.nothing_below,
+            single=self.single,
             threads=self.threads,
         )
