@@ -42,7 +42,8 @@ def _run(
     ] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="Of each.", show_default="the group's")] = None,
     data: Annotated[
-        Path | None, typer.Option(envvar="PATCHCUT_DATA", help="Folder of data sets, for `quality`.")
+        Path | None,
+        typer.Option(envvar="PATCHCUT_DATA", help="Folder of data sets, for `quality` and `agreement`."),
     ] = None,
     fp32_bundle: Annotated[
         Path | None, typer.Option(help="The same head on a float backbone, for `quality`: what int8 loses.")
@@ -115,10 +116,10 @@ def _command(name: str, options: Options) -> str:
         words.append(f"--repeats {options.repeats}")
     if options.bundle != EMBEDDED.resolve():
         words.append(f"--bundle {options.bundle.name}")
-    if name == "quality":
+    if name in ("quality", "agreement"):
         words.append("--data DATA")
-        if options.fp32_bundle is not None:
-            words.append(f"--fp32-bundle {options.fp32_bundle.name}")
+    if name == "quality" and options.fp32_bundle is not None:
+        words.append(f"--fp32-bundle {options.fp32_bundle.name}")
     return " ".join([*words, "--record"])
 
 

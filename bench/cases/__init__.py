@@ -16,6 +16,7 @@ GROUPS = {
     "start": "bench.cases.start",
     "kernels": "bench.cases.kernels",
     "quality": "bench.cases.quality",
+    "agreement": "bench.cases.agreement",
     "found-k": "bench.cases.found_k",
 }
 

@@ -35,10 +35,11 @@ def test_targets_name_cases_of_their_group() -> None:
         assert group.REPEATS >= 1
 
 
-def test_quality_without_data_says_what_it_needs(tmp_path: Path) -> None:
-    done = run("run", "quality", "--data", str(tmp_path))
+@pytest.mark.parametrize("group", ["quality", "agreement"])
+def test_what_needs_data_says_so(tmp_path: Path, group: str) -> None:
+    done = run("run", group, "--data", str(tmp_path))
     assert done.returncode == 1
-    assert "skipped quality: quality needs --data" in done.stderr
+    assert f"skipped {group}: {group} needs --data" in done.stderr
     assert "ecssd-dev" in done.stderr
 
 
@@ -61,6 +62,9 @@ def test_commands_name_no_folder(tmp_path: Path) -> None:
     words = _command("quality", options)
     assert "--repeats 7 --bundle my.patchcut --data DATA --fp32-bundle fp32.patchcut" in words
     assert str(tmp_path) not in words
+    assert "--threads 2 --data DATA --record" in _command(
+        "agreement", Options(EMBEDDED.resolve(), 2, data=tmp_path)
+    )
 
 
 def test_ncut_of_a_perfect_a_wrong_and_no_partition() -> None:
