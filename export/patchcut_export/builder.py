@@ -42,7 +42,9 @@ from patchcut_export.weights import Provenance, StateDict
 
 WEIGHTS = "backbone.safetensors"
 HEAD = "head.safetensors"
+PARTS = "parts.safetensors"
 CARD = "card.md"
+_PARTS_METRICS = ("NMI", "ARI")
 # Least mean cosine of a graph's features to torch's with which it is shipped, by precision of the weights.
 MIN_COSINE = {"fp32": 0.99999, "int8": 0.998}
 
@@ -79,7 +81,7 @@ def build_bundle(
     say: Say,
     donor: Bundle | None = None,
 ) -> None:
-    """Writes a bundle with the head of another one, or without a head.
+    """Writes a bundle with the heads of another one, or without a head.
 
     Args:
         path: the .patchcut file to write; an existing one is replaced once the new one is whole.
@@ -88,7 +90,7 @@ def build_bundle(
         origin: what to tell of them.
         name: of the bundle.
         say: called with a line of progress before each step.
-        donor: the bundle whose head is taken, or None.
+        donor: the bundle whose head, and parts if it has any, are taken, or None.
     Raises:
         OptionError: as `check_plan` does.
         ExportError: when the weights do not fit the plan, the donor has no head or one that was trained on
@@ -119,6 +121,9 @@ def build_bundle(
         members[HEAD] = donor.read(donor.spec.head.file)
         head = donor.spec.head.model_copy(update={"file": HEAD})
         fields.update(head=head, affinity=donor.spec.affinity, regions=donor.spec.regions)
+        if donor.spec.parts is not None:
+            members[PARTS] = donor.read(donor.spec.parts.file)
+            fields["parts"] = donor.spec.parts.model_copy(update={"file": PARTS})
         fields["description"] = f"{plan.feature.name} with the head of {donor.spec.name}"
     say(f"writing {path}")
     write_bundle(path, fields, members)
@@ -145,18 +150,20 @@ def rewrite_bundle(
     path: Path,
     *,
     head: tuple[HeadSpec, bytes] | None = None,
+    parts: tuple[HeadSpec, bytes] | None = None,
     affinity: AffinitySpec | None = None,
     regions: RegionsSpec | None = None,
     report: tuple[ReportRow, ...] | None = None,
     name: str | None = None,
     description: str | None = None,
 ) -> None:
-    """Writes a copy of a bundle with another head, report, name or description; what is None stays.
+    """Writes a copy of a bundle with other heads, report, name or description; what is None stays.
 
     Args:
         bundle: the bundle to copy; `path` may be its own.
         path: the .patchcut file to write; it is replaced once the new one is whole.
         head: the head and its safetensors file, for the label names' order see `HeadSpec`.
+        parts: the same for parts of the foreground.
         affinity: how the head's features are compared.
         regions: which components are regions, and how they score; a new head has no calibration yet.
         report: rows of the accuracy report.
@@ -175,6 +182,11 @@ def rewrite_bundle(
         # a report and a calibration of another head say nothing of this one
         fields["report"] = ()
         fields["regions"] = spec.regions.model_copy(update={"calibration": None})
+    if parts is not None:
+        if spec.parts is not None:
+            del members[spec.parts.file]
+        fields["parts"], members[PARTS] = parts
+        fields["report"] = tuple(row for row in fields["report"] if row.metric not in _PARTS_METRICS)
     changed = {
         "affinity": affinity,
         "regions": regions,

@@ -7,7 +7,8 @@ from patchcut.bundle import BundleSpec
 
 def render_card(spec: BundleSpec) -> str:
     """The bundle's model card in Markdown."""
-    parts = [f"# {spec.name}", spec.description, _backbone(spec), _head(spec), _scores(spec), _report(spec)]
+    sections = [_backbone(spec), _head(spec), _parts(spec), _scores(spec), _report(spec)]
+    parts = [f"# {spec.name}", spec.description, *sections]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -43,6 +44,20 @@ def _head(spec: BundleSpec) -> str:
         f"- Affinity: {spec.affinity.kind}, {spec.affinity.mode}, threshold {spec.affinity.threshold:g}",
         f"- Trained on: {head.trained_on}",
         f"- Method: {head.method}",
+    ]
+    return "\n".join(lines)
+
+
+def _parts(spec: BundleSpec) -> str:
+    parts = spec.parts
+    if parts is None:
+        return ""
+    lines = [
+        "## Parts",
+        "",
+        f"- Kind: {parts.kind}, columns: {', '.join(parts.labels)}",
+        f"- Trained on: {parts.trained_on}",
+        f"- Method: {parts.method}",
     ]
     return "\n".join(lines)
 

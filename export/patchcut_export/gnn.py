@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -60,11 +61,11 @@ class GraphHead(nn.Module):
         self.shift.copy_(unit.mean(0))
         self.scale.copy_(1 / unit.std(0).clamp_min(1e-6))
 
-    def swap_columns(self) -> None:
-        """Exchanges the meaning of a two-column head's columns."""
+    def arrange_columns(self, order: Sequence[int]) -> None:
+        """Makes column i the one that was column order[i]."""
         last = self._linears()[-1]
-        last.weight.data = last.weight.data.flip(0)
-        last.bias.data = last.bias.data.flip(0)
+        last.weight.data = last.weight.data[list(order)]
+        last.bias.data = last.bias.data[list(order)]
 
     def tensors(self) -> dict[str, np.ndarray]:
         """The weights as `patchcut.heads` reads them; matrices are [din, dout]."""
@@ -78,7 +79,8 @@ class GraphHead(nn.Module):
         for i, linear in enumerate(self._linears()):
             named |= {f"mlp.{i}.weight": linear.weight.T, f"mlp.{i}.bias": linear.bias}
         return {
-            name: tensor.detach().contiguous().numpy().astype(np.float32) for name, tensor in named.items()
+            name: tensor.detach().cpu().contiguous().numpy().astype(np.float32)
+            for name, tensor in named.items()
         }
 
     def _layers(self) -> list[tuple[nn.Linear, nn.Linear]]:
@@ -96,6 +98,22 @@ def cosine_affinity(features: torch.Tensor, threshold: float) -> torch.Tensor:
     return cosine * (cosine > threshold)
 
 
+def signed_affinity(features: torch.Tensor, alpha: float) -> torch.Tensor:
+    """Cosine less its maximum / alpha, [b, n, n] of features [b, n, d] (DeepCut, 2212.05853, section 3.4)."""
+    unit = functional.normalize(features, dim=-1)
+    cosine = unit @ unit.transpose(-2, -1)
+    return cosine - cosine.amax((1, 2), keepdim=True) / alpha
+
+
+def cc_loss(assignment: torch.Tensor, affinity: torch.Tensor) -> torch.Tensor:
+    """DeepCut's correlation clustering loss [b] of soft assignments [b, n, k]: -Tr(SᵀWS).
+
+    Args:
+        affinity: [b, n, n], signed.
+    """
+    return -(assignment * (affinity @ assignment)).sum((1, 2))
+
+
 def ncut_loss(assignment: torch.Tensor, affinity: torch.Tensor) -> torch.Tensor:
     """DeepCut's NCut loss [b] of soft assignments [b, n, k] (2212.05853, equation 3).
 
@@ -103,10 +121,11 @@ def ncut_loss(assignment: torch.Tensor, affinity: torch.Tensor) -> torch.Tensor:
     """
     degrees = affinity.sum(-1, keepdim=True)
     kept = (assignment * (affinity @ assignment)).sum((1, 2))
-    total = (assignment.square() * degrees).sum((1, 2))
+    total = (assignment.square() * degrees).sum((1, 2)).clamp_min(1e-12)  # 0 where no patch has an edge
     gram = assignment.transpose(1, 2) @ assignment
     gram = gram / torch.linalg.matrix_norm(gram)[:, None, None]
     columns = assignment.shape[-1]
-    balance = torch.linalg.matrix_norm(gram - torch.eye(columns) / columns**0.5)
+    even = torch.eye(columns, device=gram.device) / columns**0.5
+    balance = torch.linalg.matrix_norm(gram - even)
     loss: torch.Tensor = balance - kept / total
     return loss

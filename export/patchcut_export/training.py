@@ -16,7 +16,6 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -24,14 +23,16 @@ import numpy.typing as npt
 import torch
 from patchcut.errors import OptionError
 from patchcut.sources.photos import read_photo
-from patchcut.whole_files import output_error, whole_file, write_whole
+from patchcut.whole_files import output_error, whole_file
 from torch.nn import functional
 
+from patchcut_export.checkpoints import Checkpoint, claim_folder, damaged
 from patchcut_export.empty_scenes import background_crop, blank_images
 from patchcut_export.errors import TrainingError
 from patchcut_export.feature_cache import CachedFeatures
 from patchcut_export.gnn import GraphHead, cosine_affinity, ncut_loss
 from patchcut_export.pseudo_masks import REFINE_SIZE, Soft, border_prior, ncut_bipartition, orient, refine
+from patchcut_export.torch_device import CPU
 
 Half = npt.NDArray[np.float16]
 Extract = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
@@ -106,7 +107,13 @@ class Hooks:
 
 
 def train(
-    cached: CachedFeatures, images: Path, extract: Extract, folder: Path, plan: TrainPlan, hooks: Hooks
+    cached: CachedFeatures,
+    images: Path,
+    extract: Extract,
+    folder: Path,
+    plan: TrainPlan,
+    hooks: Hooks,
+    device: torch.device = CPU,
 ) -> GraphHead:
     """A two-column head: column 0 is background, 1 is foreground.
 
@@ -118,6 +125,7 @@ def train(
             ends with the same weights as one that was not.
         plan: what to train.
         hooks: progress, log and development images.
+        device: where the head learns.
     Raises:
         OptionError: as `check_plan` does.
         TrainingError: fewer than two images, features or a loss that are not finite, a damaged folder, or one
@@ -131,7 +139,7 @@ def train(
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return _Training(cached, images, extract, folder, plan, hooks).run()
+        return _Training(cached, images, extract, folder, plan, hooks, device).run()
     except OSError as error:
         raise output_error(folder, error) from error
 
@@ -142,14 +150,23 @@ def check_plan(plan: TrainPlan) -> None:
     Raises:
         OptionError: naming the option that cannot be.
     """
-    if not 0 <= plan.seed < 2**32:
-        raise OptionError("seed", f"must be from 0 to {2**32 - 1}, got {plan.seed}")
-    if not 0 <= plan.threshold < 1:
-        raise OptionError("threshold", f"must be from 0 to less than 1, got {plan.threshold}")
-    if not 0 < plan.learning_rate < 1:
-        raise OptionError("learning-rate", f"must be between 0 and 1, got {plan.learning_rate}")
+    check_optimizer(plan.seed, plan.threshold, plan.learning_rate)
     if not 0 <= plan.empty_weight < math.inf:
         raise OptionError("empty-weight", f"must be 0 or more, got {plan.empty_weight}")
+
+
+def check_optimizer(seed: int, threshold: float, learning_rate: float) -> None:
+    """Nothing, if a GNN can be trained so.
+
+    Raises:
+        OptionError: naming the option that cannot be.
+    """
+    if not 0 <= seed < 2**32:
+        raise OptionError("seed", f"must be from 0 to {2**32 - 1}, got {seed}")
+    if not 0 <= threshold < 1:
+        raise OptionError("threshold", f"must be from 0 to less than 1, got {threshold}")
+    if not 0 < learning_rate < 1:
+        raise OptionError("learning-rate", f"must be between 0 and 1, got {learning_rate}")
 
 
 class _Training:
@@ -163,6 +180,7 @@ class _Training:
         folder: Path,
         plan: TrainPlan,
         hooks: Hooks,
+        device: torch.device,
     ) -> None:
         self.cached = cached
         self.images = images
@@ -170,12 +188,11 @@ class _Training:
         self.folder = folder
         self.plan = plan
         self.hooks = hooks
-        order = np.random.default_rng(plan.seed).permutation(len(cached.images))
-        held_out = max(1, round(plan.held_out * len(order)))
-        self.held_out, self.train = np.sort(order[:held_out]), np.sort(order[held_out:])
+        self.device = device
+        self.held_out, self.train = split(np.arange(len(cached.images)), plan.held_out, plan.seed)
         self.empties = cached.features[:0]
-        self._check_features()
-        self._check_folder()
+        check_finite_features(cached)
+        claim_folder(folder, asdict(plan), cached.images)
 
     def run(self) -> GraphHead:
         head = None
@@ -197,15 +214,18 @@ class _Training:
         rows = np.concatenate([self.train, len(self.cached.images) + np.arange(extra)])
         steps = epochs * math.ceil(len(rows) / plan.batch)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, plan.learning_rate, steps, pct_start=_warmup(steps)
+            optimizer, plan.learning_rate, steps, pct_start=warmup(steps)
         )
-        checkpoint = _Checkpoint(self.folder / f"{stage}.pt", head, optimizer, schedule)
+        checkpoint = Checkpoint(
+            self.folder / f"{stage}.pt", self.device, head=head, optimizer=optimizer, schedule=schedule
+        )
         for epoch in range(checkpoint.restore(), epochs):
             head.train()
             total = 0.0
             for batch in self._batches(rows, f"{stage} {epoch + 1}/{epochs}"):
-                loss = self._loss(head, batch, targets).mean()
-                self._check_finite(loss, batch)
+                losses = self._loss(head, batch, targets)
+                self._check_finite(losses, batch)
+                loss = losses.mean()
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -222,8 +242,8 @@ class _Training:
         plan, features = self.plan, self.cached.features
         head = GraphHead(features.shape[2], plan.hidden, plan.mlp_hidden, 2, plan.dropout)
         sample = features[self.train[:: max(1, len(self.train) // 300)]]
-        head.standardize(_float(sample).flatten(0, 1))
-        return head
+        head.standardize(as_floats(sample).flatten(0, 1))
+        return head.to(self.device)
 
     def _batches(self, rows: npt.NDArray[np.int64], what: str) -> Iterator[npt.NDArray[np.int64]]:
         order = rows[torch.randperm(len(rows)).numpy()]
@@ -235,14 +255,18 @@ class _Training:
         """[b] loss of each row of a batch, whose numbers rise."""
         count = len(self.cached.images)
         images, empties = batch[batch < count], batch[batch >= count] - count
-        features = _float(np.concatenate([self.cached.features[images], self.empties[empties]]))
+        features = self._on_device(np.concatenate([self.cached.features[images], self.empties[empties]]))
         affinity = cosine_affinity(features, self.plan.threshold)
         logits = head(features, affinity)
         if targets is None:
             return ncut_loss(logits.softmax(-1), affinity)
         margin = logits[..., 1] - logits[..., 0]
-        share, weight = _float(targets.foreground[batch]), _float(targets.weight[batch])
+        share = self._on_device(targets.foreground[batch])
+        weight = self._on_device(targets.weight[batch])
         return functional.binary_cross_entropy_with_logits(margin, share, reduction="none").mean(1) * weight
+
+    def _on_device(self, array: Half) -> torch.Tensor:
+        return as_floats(array).to(self.device)
 
     def _targets(self, stage: str, head: GraphHead) -> Targets:
         """What a stage learns, kept on disk so that a resumed run sees the same."""
@@ -266,7 +290,7 @@ class _Training:
                 with np.load(path) as saved:
                     return {key: saved[key] for key in saved.files}
             except Exception as error:  # numpy's reader raises many kinds; all mean the same here
-                raise _damaged(path, error) from error
+                raise damaged(path, error) from error
         arrays = make()
         with whole_file(path) as partial:
             np.savez(partial, **arrays)  # type: ignore[arg-type]
@@ -318,14 +342,14 @@ class _Training:
     def _predictions(self, head: GraphHead) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
         """(index of the first image, features [b, n, d], foreground [b, n]) over all images."""
         for begin in range(0, len(self.cached.images), _PREDICT_BATCH):
-            features = _float(self.cached.features[begin : begin + _PREDICT_BATCH])
+            features = as_floats(self.cached.features[begin : begin + _PREDICT_BATCH])
             yield begin, features, predict(head, features, self.plan.threshold)[..., 1]
 
     def _put_foreground_last(self, head: GraphHead) -> None:
-        sample = _float(self.cached.features[self.train[:: max(1, len(self.train) // 500)]])
+        sample = as_floats(self.cached.features[self.train[:: max(1, len(self.train) // 500)]])
         prior = border_prior(predict(head, sample, self.plan.threshold), self.cached.grid_hw)
         if int(prior.argmax()) == 0:
-            head.swap_columns()
+            head.arrange_columns((1, 0))
 
     def _measure(
         self, stage: str, epoch: int, loss: float, head: GraphHead, targets: Targets | None
@@ -333,40 +357,20 @@ class _Training:
         head.eval()
         with torch.no_grad():
             parts = np.array_split(self.held_out, math.ceil(len(self.held_out) / _PREDICT_BATCH))
-            held_out = torch.cat([self._loss(head, part, targets) for part in parts]).mean()
-        self._check_finite(held_out, self.held_out)
+            losses = torch.cat([self._loss(head, part, targets) for part in parts])
+        self._check_finite(losses, self.held_out)
         dev_iou = self.hooks.dev_iou(head) if self.hooks.dev_iou else None
-        return EpochLog(stage, epoch, loss, held_out.item(), dev_iou)
+        return EpochLog(stage, epoch, loss, losses.mean().item(), dev_iou)
 
     def _log(self, line: EpochLog) -> None:
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(line)) + "\n")
+        write_log(self.folder, line)
         self.hooks.epoch(line)
 
-    def _check_finite(self, loss: torch.Tensor, batch: npt.NDArray[np.int64]) -> None:
-        if torch.isfinite(loss):
-            return
-        name = [*self.cached.images, "an empty scene"][min(batch[0], len(self.cached.images))]
-        remedy = "lower the learning rate; the last epoch's weights are kept"
-        raise TrainingError("train", f"the loss is not finite, in the batch with {name}", remedy)
-
-    def _check_features(self) -> None:
-        for begin in range(0, len(self.cached.images), _PREDICT_BATCH):
-            finite = np.isfinite(self.cached.features[begin : begin + _PREDICT_BATCH]).all((1, 2))
-            if not finite.all():
-                name = self.cached.images[begin + int(finite.argmin())]
-                remedy = "remove that image, or use another --precision"
-                raise TrainingError("train", f"the features of {name} are not finite", remedy)
-
-    def _check_folder(self) -> None:
-        """Refuses to go on in the folder of another plan."""
-        path = self.folder / "plan.json"
-        mine = json.dumps({"plan": asdict(self.plan), "images": self.cached.images})
-        if not path.is_file():
-            write_whole(path, mine.encode())
-        elif path.read_text("utf-8") != mine:
-            what = f"{self.folder} holds a run with another plan or other images"
-            raise TrainingError("train", what, "name another --work folder, or delete it")
+    def _check_finite(self, losses: torch.Tensor, batch: npt.NDArray[np.int64]) -> None:
+        finite = losses.isfinite()
+        if not finite.all():
+            row = batch[int(finite.int().argmin())]
+            raise not_finite([*self.cached.images, "an empty scene"][min(row, len(self.cached.images))])
 
 
 @dataclass(frozen=True)
@@ -378,50 +382,56 @@ class Targets:
 
 
 def predict(head: GraphHead, features: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Assignments [b, n, k] of features [b, n, d], without gradients."""
+    """Assignments [b, n, k] of features [b, n, d], both on the CPU, without gradients."""
     head.eval()
+    features = features.to(head.shift.device)
     with torch.no_grad():
         assignment: torch.Tensor = head(features, cosine_affinity(features, threshold)).softmax(-1)
-    return assignment
+    return assignment.cpu()
 
 
-class _Checkpoint:
-    """A stage's state after its last whole epoch, random numbers included."""
-
-    def __init__(self, path: Path, head: GraphHead, optimizer: Any, schedule: Any) -> None:
-        self.path = path
-        self.parts = {"head": head, "optimizer": optimizer, "schedule": schedule}
-
-    def restore(self) -> int:
-        """The number of epochs that are done."""
-        if not self.path.is_file():
-            return 0
-        try:
-            saved = torch.load(self.path, weights_only=True)
-            for name, part in self.parts.items():
-                part.load_state_dict(saved[name])
-            torch.set_rng_state(saved["random"])
-            return int(saved["epochs"])
-        except Exception as error:  # torch's reader raises many kinds; all mean the same here
-            raise _damaged(self.path, error) from error
-
-    def save(self, epochs: int) -> None:
-        states = {name: part.state_dict() for name, part in self.parts.items()}
-        with whole_file(self.path) as partial:
-            torch.save({**states, "random": torch.get_rng_state(), "epochs": epochs}, partial)
+def split(
+    rows: npt.NDArray[np.int64], held_out: float, seed: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Rows that are held out, at least one, and those to train on, each in rising order."""
+    order = rows[np.random.default_rng(seed).permutation(len(rows))]
+    count = max(1, round(held_out * len(order)))
+    return np.sort(order[:count]), np.sort(order[count:])
 
 
-def _warmup(steps: int) -> float:
+def check_finite_features(cached: CachedFeatures) -> None:
+    """Nothing, if all features are finite.
+
+    Raises:
+        TrainingError: naming the first image whose features are not.
+    """
+    for begin in range(0, len(cached.images), _PREDICT_BATCH):
+        finite = np.isfinite(cached.features[begin : begin + _PREDICT_BATCH]).all((1, 2))
+        if not finite.all():
+            name = cached.images[begin + int(finite.argmin())]
+            remedy = "remove that image, or use another --precision"
+            raise TrainingError("train", f"the features of {name} are not finite", remedy)
+
+
+def not_finite(name: str) -> TrainingError:
+    """What to say of a loss that is not finite on an image."""
+    remedy = "lower the learning rate; the last epoch's weights are kept"
+    return TrainingError("train", f"the loss of {name} is not finite", remedy)
+
+
+def write_log(folder: Path, line: EpochLog) -> None:
+    """Appends a line to the log of a run."""
+    with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(line)) + "\n")
+
+
+def warmup(steps: int) -> float:
     """Share of the steps in which the learning rate rises; torch divides by share * steps - 1."""
     return 0.1 if steps != 10 else 0.11
 
 
-def _damaged(path: Path, error: Exception) -> TrainingError:
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return TrainingError("train", f"{path} is damaged: {first}", f"delete {path.parent}")
-
-
-def _float(array: npt.NDArray[np.float16]) -> torch.Tensor:
+def as_floats(array: npt.NDArray[np.float16]) -> torch.Tensor:
+    """A float32 copy for torch."""
     return torch.from_numpy(np.asarray(array, np.float32))
 
 

@@ -21,7 +21,7 @@ from patchcut.errors import OptionError, OutputError
 from patchcut_export import builder
 from patchcut_export.archive import safetensors_bytes, safetensors_extents, write_archive
 from patchcut_export.backbone import FeatureSpec, Part
-from patchcut_export.builder import HEAD, BackbonePlan, check_plan, rewrite_bundle
+from patchcut_export.builder import HEAD, PARTS, BackbonePlan, check_plan, rewrite_bundle
 from patchcut_export.errors import ExportError
 from patchcut_export.gnn import GraphHead, cosine_affinity
 from safetensors.numpy import load
@@ -65,6 +65,28 @@ def test_a_new_head_keeps_the_backbone_and_drops_the_report(headed_bundle: Path,
         assert bundle.spec.head == spec
         assert bundle.spec.affinity == AffinitySpec(threshold=0.2)
     assert b"CorLoc" not in after["card.md"]
+
+
+def test_parts_come_beside_the_head(headed_bundle: Path, build: Callable[..., Path], tmp_path: Path) -> None:
+    path, taken = tmp_path / "parts.patchcut", tmp_path / "taken.patchcut"
+    head = GraphHead(64, (6,), 4, 3, dropout=0)
+    made = HeadSpec(kind="gnn", file=PARTS, labels=("nose", "tail", "leg"), method="a test's")
+    nmi = ROW.model_copy(update={"metric": "NMI"})
+    with open_bundle(headed_bundle) as bundle:
+        rewrite_bundle(bundle, path, report=(ROW, nmi))
+    with open_bundle(path) as bundle:
+        rewrite_bundle(bundle, path, parts=(made, safetensors_bytes(head.tensors())))
+    with open_bundle(path) as bundle, open_bundle(headed_bundle) as donor:
+        bundle.verify()
+        assert bundle.spec.parts == made
+        assert bundle.spec.head == donor.spec.head
+        assert bundle.spec.report == (ROW,)  # what was measured of other parts is gone
+        build(taken, sizes=(32,), precision="fp32", donor=bundle)
+    assert "nose, tail, leg" in members(path)["card.md"].decode()
+    with open_bundle(taken) as bundle:
+        bundle.verify()
+        assert bundle.spec.parts == made
+        assert bundle.read(PARTS) == members(path)[PARTS]
 
 
 def test_a_bundle_can_be_rewritten_in_its_own_place(headed_bundle: Path, tmp_path: Path) -> None:

@@ -106,6 +106,51 @@ def test_images_become_a_head(
     assert result.label_map.shape == (72, 96)
 
 
+def test_images_become_parts(
+    run_cli: Patchcut, headed_bundle: Path, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "part0" / "broken.png").write_bytes(b"no picture")
+    (photos / "part1" / "empty.jpg").touch()
+    places = ["--images", photos, "--backbone", headed_bundle, "--work", tmp_path / "work"]
+    short = ["--epochs", 3, "--batch", 4, "--size", 64, "--threads", 1]
+    outs = [tmp_path / name for name in ("a.patchcut", "named.patchcut")]
+    assert run_cli("export", "train", *places, "--bundle", outs[0], "--parts", "-k", 3, *short) == 0
+    said = capfd.readouterr().err
+    assert "skipped [part0/broken.png]" in said and "skipped [part1/empty.jpg]" in said
+    assert "skipped 2 of 8 images" in said
+    assert "of 3 columns are used" in said
+    named = ["--parts", "-k", 3, "--labels", "bright, dark,else"]
+    assert run_cli("export", "train", *places, "--bundle", outs[1], *named, *short) == 0
+    assert "ncut-3 epoch" not in capfd.readouterr().err, "a finished run trains no more"
+    with open_bundle(headed_bundle) as before, open_bundle(outs[0]) as first, open_bundle(outs[1]) as second:
+        assert first.spec.head == second.spec.head == before.spec.head
+        assert first.spec.affinity == before.spec.affinity
+        assert first.spec.parts is not None and second.spec.parts is not None
+        assert first.spec.parts.labels == ("part-1", "part-2", "part-3")
+        assert second.spec.parts.labels == ("bright", "dark", "else")
+        assert first.read(first.spec.parts.file) == second.read(second.spec.parts.file)
+        assert first.spec.parts.temperature < 1
+        assert first.spec.parts.trained_on.startswith("6 ")
+    assert run_cli("info", outs[1]) == 0
+    assert "bright, dark, else" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("loss", ["ncut", "cc"])
+def test_images_become_columns(
+    run_cli: Patchcut, backbone_bundle: Path, photos: Path, tmp_path: Path, loss: str
+) -> None:
+    out = tmp_path / "out.patchcut"
+    places = ["--images", photos, "--backbone", backbone_bundle, "--work", tmp_path / "work", "--bundle", out]
+    short = ["--epochs", 2, "--batch", 4, "--size", 64, "--threads", 1]
+    assert run_cli("export", "train", *places, "--loss", loss, "-k", 3, *short) == 0
+    with open_bundle(out) as bundle:
+        assert bundle.spec.head is not None and bundle.spec.parts is None
+        assert bundle.spec.head.labels == ("background", "part-1", "part-2")
+        assert bundle.spec.affinity.mode == "ncut", "the GNN's own edges are never negative"
+    result = patchcut.load(out, size=64)(cv2.imread(str(photos / "part0/0.png")))
+    assert result.assignment.shape == (16, 3)
+
+
 def test_a_bundle_takes_a_head_and_is_not_left_without_one(
     run_cli: Patchcut, weights: Path, headed_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,6 +235,23 @@ def test_a_mistake_in_a_bundle_is_one_line(
         (["--seed", -1], 2, "[seed]"),
         (["--threshold", 2], 2, "[threshold]"),
         (["--learning-rate", -1], 2, "[learning-rate]"),
+        (["-k", 1], 2, "[k] must be from 2 to 256"),
+        (["-k", 300], 2, "[k] must be from 2 to 256, it is the most a head has, got 300"),
+        (["--loss", "mincut"], 2, '[loss] must be one of "ncut", "cc", got \'mincut\''),
+        (["--alpha", 4], 2, "[alpha] is for --loss cc, got 4 without it"),
+        (["--loss", "ncut", "--alpha", 4], 2, "[alpha] is for --loss cc"),
+        (["--loss", "cc", "--alpha", 1], 2, "[alpha] must be above 1, got 1"),
+        (["--context", 1], 2, "[context] is for --loss, -k or --parts, got 1 without one"),
+        (["-k", 3, "--context", 99], 2, "[context] must be from 0 to 8, got 99"),
+        (["--device", "tpu"], 2, '[device] must be one of "auto", "cpu", "cuda", got \'tpu\''),
+        (["--loss", "cc", "--rounds", 2], 2, "[rounds] is for a foreground in stages"),
+        (["--loss", "cc", "--dev", "photos"], 2, "[dev] watches a foreground"),
+        (["--parts"], 1, "has no head; name one that finds a foreground"),
+        (["--parts", "--threshold", 0.3], 2, "[threshold] is that of the bundle's head for parts, got 0.3"),
+        (["--labels", "a,b"], 2, "[labels] must be 1, one for each column beside the background, got 2"),
+        (["-k", 3, "--labels", "a,a"], 2, "[labels] must differ, and none be empty, got background, a, a"),
+        (["-k", 3, "--labels", "a,"], 2, "[labels] must differ, and none be empty"),
+        (["--parts", "-k", 3, "--labels", "a,b"], 2, "[labels] must be 3, one for each column, got 2"),
         (["--work", "vit.pth"], 1, "cannot write vit.pth"),
     ],
 )
@@ -211,6 +273,44 @@ def test_a_mistake_in_training_is_one_line(
     assert run_cli("export", "train", *places, *options) == status
     check_one_line(capfd, expected)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch finds CUDA here")
+def test_cuda_that_is_not_there_is_one_line(
+    run_cli: Patchcut, backbone_bundle: Path, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    places = ["--images", photos, "--backbone", backbone_bundle, "--bundle", tmp_path / "x.patchcut"]
+    assert run_cli("export", "train", *places, "--work", tmp_path / "work", "--device", "cuda") == 1
+    check_one_line(capfd, "finds no CUDA here; choose cpu, or install a build of torch with CUDA")
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "expected"),
+    [
+        (["--images", "one"], 1, "needs at least 2 images, got 1; name a larger folder"),
+        (["--images", "one", "-k", 3], 1, "needs at least 2 images, got 1; name a larger folder"),
+        (["-k", 40], 2, "[k] must be from 2 to 36, an image has 36 patches, got 40"),
+    ],
+)
+@pytest.mark.usefixtures("photos")
+def test_what_only_features_tell_is_one_line(
+    run_cli: Patchcut,
+    backbone_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    options: list[object],
+    status: int,
+    expected: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one").mkdir()
+    shutil.copy("photos/part0/0.png", "one")
+    places = ["--images", "photos", "--backbone", backbone_bundle, "--bundle", "x.patchcut", "--work", "work"]
+    assert run_cli("export", "train", *places, *options) == status
+    check_one_line(capfd, expected)
+    assert not Path("x.patchcut").exists()
 
 
 def check_one_line(capfd: pytest.CaptureFixture[str], expected: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs patchcut[export]")
 
-from patchcut_export.gnn import GraphHead, cosine_affinity, ncut_loss
+from patchcut_export.gnn import GraphHead, cc_loss, cosine_affinity, ncut_loss, signed_affinity
 from torch.nn import functional
 
 
@@ -103,13 +103,13 @@ def test_edge_weights_matter() -> None:
     assert (weighted - alone).abs().max() > 1e-2
 
 
-def test_swapping_columns_swaps_the_assignment() -> None:
-    head, features = random_head(columns=2), planted()
+def test_columns_are_put_in_order() -> None:
+    head, features = random_head(columns=3), planted()
     affinity = cosine_affinity(features, 0.2)
     with torch.no_grad():
         before = head(features, affinity)
-        head.swap_columns()
-        assert torch.equal(head(features, affinity), before.flip(-1))
+        head.arrange_columns((2, 0, 1))
+        assert torch.equal(head(features, affinity), before[..., [2, 0, 1]])
 
 
 def test_standardized_input_has_mean_zero_and_deviation_one() -> None:
@@ -143,6 +143,28 @@ def test_the_loss_is_the_papers(k: int) -> None:
     expected = [ncut_oracle(a.numpy(), w.numpy()) for a, w in zip(assignment, affinity, strict=True)]
     assert np.ptp(expected) > 1e-3
     np.testing.assert_allclose(got.numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [1.5, 3.0])
+def test_correlation_clustering_is_the_kernels(alpha: float) -> None:
+    features = torch.cat([planted(seed=seed, noise=1.0) for seed in range(3)])
+    affinity = signed_affinity(features, alpha)
+    for rows, got in zip(features, affinity, strict=True):
+        expected = kernels.reference.affinity(rows.numpy(), mode="cc", alpha=alpha)
+        assert (expected < 0).any() and (expected > 0).any()
+        np.testing.assert_allclose(got.numpy(), expected, atol=1e-5)
+    assignment = torch.randn(3, 30, 4, generator=torch.Generator().manual_seed(2)).softmax(-1)
+    losses = [-np.trace(s.T @ w @ s) for s, w in zip(assignment.numpy(), affinity.numpy(), strict=True)]
+    np.testing.assert_allclose(cc_loss(assignment, affinity).numpy(), losses, rtol=1e-5)
+
+
+def test_the_planted_clusters_have_the_least_loss() -> None:
+    affinity = signed_affinity(planted(), 3.0)
+    group = (torch.arange(30) >= 10).long()
+    losses = {}
+    for name, labels in (("truth", group), ("wrong", group.roll(5)), ("one", 0 * group)):
+        losses[name] = cc_loss(functional.one_hot(labels, 3).float()[None], affinity).item()
+    assert losses["truth"] < min(losses["wrong"], losses["one"]) - 1
 
 
 def test_the_planted_cut_has_the_least_loss() -> None:

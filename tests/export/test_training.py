@@ -236,7 +236,7 @@ def test_a_loss_that_diverges_keeps_the_last_epoch(
     loss = training.ncut_loss
     monkeypatch.setattr(training, "ncut_loss", lambda *args: loss(*args) * float("nan"))
     with pytest.raises(
-        TrainingError, match=r"the loss is not finite, in the batch with \d\d\.png; lower the"
+        TrainingError, match=r"the loss of \d\d\.png is not finite; lower the learning rate; the last epoch's"
     ):
         fit()
     assert (tmp_path / "head" / "ncut.pt").read_bytes() == before
