@@ -116,7 +116,7 @@ def _command(name: str, options: Options) -> str:
         words.append(f"--repeats {options.repeats}")
     if options.bundle != EMBEDDED.resolve():
         words.append(f"--bundle {options.bundle.name}")
-    if name in ("quality", "agreement"):
+    if name in ("quality", "agreement", "found-k", "parts"):
         words.append("--data DATA")
     if name == "quality" and options.fp32_bundle is not None:
         words.append(f"--fp32-bundle {options.fp32_bundle.name}")

@@ -18,6 +18,7 @@ GROUPS = {
     "quality": "bench.cases.quality",
     "agreement": "bench.cases.agreement",
     "found-k": "bench.cases.found_k",
+    "parts": "bench.cases.parts",
 }
 
 

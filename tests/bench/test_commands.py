@@ -9,7 +9,7 @@ import pytest
 from patchcut.bundle import EMBEDDED
 
 from bench.__main__ import _command
-from bench.cases import GROUPS, Options, open_group
+from bench.cases import GROUPS, BenchError, Options, open_group
 from bench.machine import ROOT
 
 
@@ -100,6 +100,29 @@ def test_rank_correlation_is_spearmans() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.integers(0, 6, 50).astype(np.float64), rng.integers(0, 9, 50)
     assert rank_correlation(a, b) == pytest.approx(stats.spearmanr(a, b).statistic)
+
+
+def test_agreement_is_of_all_images_together() -> None:
+    pytest.importorskip("torch", reason="the metrics are in patchcut_export")
+    from bench.cases.parts import _agreement, _Image
+
+    rng = np.random.default_rng(0)
+    classes = np.repeat(np.repeat(np.array([[0, 1], [2, 2]], np.uint8), 8, axis=0), 8, axis=1)
+    features = rng.random((4, 3), np.float32)
+    columns = np.eye(3, dtype=np.float32)[[0, 1, 2, 2]]
+    image = _Image(features, columns, np.ones(4, bool), classes, classes > 0)
+    same = _agreement([image, image], [columns, columns], (2, 2))
+    other = _agreement([image, image], [columns, np.roll(columns, 1, axis=1)], (2, 2))
+    assert same["NMI"] > 0.8, "columns meet classes but for the borders between patches"
+    assert other["NMI"] < same["NMI"] - 0.2, "a column that means something else on another image is no use"
+
+
+def test_parts_without_data_say_what_they_need(tmp_path: Path) -> None:
+    from bench.cases import parts
+
+    for data in (None, tmp_path):
+        with pytest.raises(BenchError, match=r"needs --data .* voc2007-dev with masks"):
+            next(parts.run(Options(EMBEDDED, 1, data=data)))
 
 
 def test_folded_weights_are_what_onnx_computes() -> None:
