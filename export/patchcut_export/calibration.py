@@ -6,6 +6,7 @@ finds in a part of a photograph where it had found nothing before, or in a blank
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from patchcut_export.empty_scenes import background_crop, blank_images
 from patchcut_export.errors import TrainingError
 from patchcut_export.feature_cache import features_of
 from patchcut_export.places import check_place
+
+_logger = logging.getLogger("patchcut")
 
 Image = npt.NDArray[np.uint8]
 Float64 = npt.NDArray[np.float64]
@@ -91,7 +94,8 @@ def calibrate_bundle(path: Path, out: Path, plan: CalibrationPlan, step: Step) -
         if bundle.spec.head is None:
             raise BundleError("head", f"{path} holds a backbone and no head", "train one first")
         sizes = list(dict.fromkeys(graph.size_hw[0] for graph in bundle.spec.backbone.graphs))
-        samples = [_look(bundle, size, plan, step) for size in sizes]
+        eyes = [_Eye(bundle, EngineOptions(size=size, threads=plan.threads)) for size in sizes]
+        samples = _look(eyes, plan, step)
         calibration = fit_calibration(samples, plan.keep, _told(samples, plan, sizes))
         regions = bundle.spec.regions.model_copy(update={"calibration": calibration})
         rewrite_bundle(bundle, out, regions=regions)
@@ -149,25 +153,27 @@ def fit_logistic(rows: Float64, truth: Float64, counts: Float64) -> Float64:
     return solution
 
 
-def _look(bundle: Bundle, size: int, plan: CalibrationPlan, step: Step) -> Sample:
-    """What the head finds at one size in photographs, in their background and in blank pictures."""
-    see = _Eye(bundle, EngineOptions(size=size, threads=plan.threads))
-    objects, others = [], []
+def _look(eyes: list[_Eye], plan: CalibrationPlan, step: Step) -> list[Sample]:
+    """What each eye finds in photographs, in their background and in blank pictures."""
+    objects: list[list[Float64]] = [[] for _ in eyes]
+    others: list[list[Float64]] = [[] for _ in eyes]
     photographs = 0
-    for image in _photographs(plan, lambda done, total: step(f"photographs at {size}x{size}", done, total)):
+    for image in _photographs(plan, lambda done, total: step("photographs", done, total)):
         photographs += 1
-        features, best, foreground = see(image)
-        objects.append(features[best])
-        crop = background_crop(image, foreground)
-        if crop is not None:
-            others.append(see(crop)[0])
+        for i, see in enumerate(eyes):
+            features, best, foreground = see(image)
+            objects[i].append(features[best])
+            crop = background_crop(image, foreground)
+            if crop is not None:
+                others[i].append(see(crop)[0])
     for blank in blank_images(plan.blanks, plan.seed):
-        others.append(see(blank)[0])
-    return Sample(_rows(objects), _rows(others), photographs)
+        for i, see in enumerate(eyes):
+            others[i].append(see(blank)[0])
+    return [Sample(_rows(objects[i]), _rows(others[i]), photographs) for i in range(len(eyes))]
 
 
 class _Eye:
-    """A bundle's backbone and head: what they find in one image."""
+    """A bundle's backbone at one size, and its head: what they find in an image."""
 
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
         self.spec = bundle.spec
@@ -191,7 +197,7 @@ class _Eye:
 
 
 def _photographs(plan: CalibrationPlan, advance: Callable[[int, int], None]) -> Iterator[Image]:
-    """Images [H, W, 3] uint8 BGR of a folder, evenly spread; unreadable ones are left out."""
+    """Images [H, W, 3] uint8 BGR of a folder, evenly spread; unreadable ones are left out and named."""
     with open_source(plan.images) as source:
         total = source.total or plan.limit
     every = max(1, math.ceil(total / plan.limit))
@@ -199,6 +205,8 @@ def _photographs(plan: CalibrationPlan, advance: Callable[[int, int], None]) -> 
         for done, frame in enumerate(source, 1):
             advance(done, math.ceil(total / every))
             yield frame.image
+        for problem in source.problems:
+            _logger.warning("%s", problem)
 
 
 def _rows(features: list[Float64]) -> Float64:

@@ -143,6 +143,17 @@ def test_few_photographs_are_spread_over_the_folder(photos: Path) -> None:
     assert len(images) == 3 and seen == [(1, 3), (2, 3), (3, 3)]
 
 
+def test_what_cannot_be_read_is_named_once(
+    bundle: Path, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = Path(shutil.copytree(photos, tmp_path / "some"))
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    plan = CalibrationPlan(folder, blanks=20)
+    made = calibrate_bundle(bundle, bundle, plan, lambda what, done, total: None)
+    assert made.fitted_on.startswith("6 photographs")
+    assert sum("broken.jpg" in message for message in caplog.messages) == 1
+
+
 def test_a_new_head_has_no_calibration(bundle: Path, photos: Path, tmp_path: Path) -> None:
     calibrate_bundle(bundle, bundle, CalibrationPlan(photos, blanks=20), lambda what, done, total: None)
     with open_bundle(bundle) as opened:
