@@ -91,7 +91,7 @@ def _plain_cosine(side: int) -> Duel:
     try:
         from fastncut import ncut
     except ImportError:
-        raise BenchError("it needs fastncut: pip install fastncut==2.0.6") from None
+        raise BenchError("it needs fastncut: pip install 'fastncut>=2.0.6,<3'") from None
     features = _features(side * side)
     grid = torch.from_numpy(features).reshape(side, side, -1)
     out = pk.ncut(features, threshold=None)
