@@ -26,6 +26,7 @@ TARGETS = (
     Target(
         _GUIDED_BY_4, "mean_abs_difference", "<=", 2 / 255, "", "guided_refine by 4, mean difference to it"
     ),
+    Target(_SOLVER, "times_as_fast", ">=", 20, "×", "bilateral_solver, times as fast as scipy.sparse"),
 )
 
 
