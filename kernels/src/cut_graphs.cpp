@@ -31,7 +31,8 @@ void require_degree(const char* op, float degree, int64_t node) {
 
 }  // namespace
 
-DenseGraph::DenseGraph(const char* op, const float* weights, int64_t n, float floor, Scratch& scratch)
+DenseGraph::DenseGraph(const char* op, const float* weights, const float* row_sums, int64_t n, float floor,
+                       Scratch& scratch)
     : simd_(simd()),
       weights_(weights),
       n_(n),
@@ -39,8 +40,13 @@ DenseGraph::DenseGraph(const char* op, const float* weights, int64_t n, float fl
       strips_(count_strips(n)),
       scales_(scratch.take<float>(n)),
       known_(scratch.take<float>(n)) {
-  std::fill_n(scales_, n, 1.0f);
-  multiply_weights(1, scales_, known_);
+  if (row_sums == nullptr) {
+    std::fill_n(scales_, n, 1.0f);
+    multiply_weights(1, scales_, known_);
+  } else {
+    const float joined = floor * static_cast<float>(n);
+    for (int64_t i = 0; i < n; ++i) known_[i] = joined + (1.0f - floor) * row_sums[i];
+  }
   double total = 0.0;
   for (int64_t i = 0; i < n; ++i) {
     const float degree = known_[i];

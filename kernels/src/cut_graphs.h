@@ -13,7 +13,8 @@ class DenseGraph : public SymmetricMatrix {
  public:
   // W = floor + (1 - floor) * weights.
   DenseGraph(const char* op,
-             const float* weights,  // [n, n], symmetric; read above the diagonal
+             const float* weights,   // [n, n], symmetric; read above the diagonal
+             const float* row_sums,  // [n], of weights, where they are known, or null
              int64_t n, float floor, Scratch& scratch);
 
   int64_t size() const override { return n_; }

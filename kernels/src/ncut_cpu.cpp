@@ -33,18 +33,28 @@ struct Results {
   }
 };
 
+struct Weights {
+  const float* entries;   // [n, n]
+  const float* row_sums;  // [n], or null: not known
+};
+
 // Weights of a graph of features, but for the floor.
-const float* store_weights(const float* features, int64_t n, int64_t d, const NCutParams& params,
-                           Scratch& scratch) {
+Weights store_weights(const float* features, int64_t n, int64_t d, const NCutParams& params,
+                      Scratch& scratch) {
   AffinityParams settings;
   settings.threshold = params.threshold;
   float* weights = scratch.take<float>(n * n);
-  affinity_cpu(features, n, d, settings, weights, nullptr);
-  if (params.graph == CutGraph::kThresholded) return weights;
-  parallel_for(n, n / 8, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin * n; i < end * n; ++i) weights[i] = weights[i] > 0.0f ? 1.0f : 0.0f;
+  float* row_sums = scratch.take<float>(n);
+  affinity_cpu(features, n, d, settings, weights, row_sums);
+  if (params.graph == CutGraph::kThresholded) return {weights, row_sums};
+  parallel_for(n, n / 6, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      float* row = weights + i * n;
+      for (int64_t j = 0; j < n; ++j) row[j] = row[j] > 0.0f ? 1.0f : 0.0f;
+      row_sums[i] = simd().sum(n, row);
+    }
   });
-  return weights;
+  return {weights, row_sums};
 }
 
 // products -> the parts orthogonal to `known`, less value * vector; returns its length.
@@ -130,8 +140,9 @@ void find_cuts(const char* op, const float* features, int64_t n, int64_t d, cons
     return solve_cosine(CosineGraph(op, features, n, d, params.offset, scratch), krylov, results);
   }
   krylov.block += params.k % 2;  // where W is read from memory, two vectors take as long as one
-  const float* weights = given ? features : store_weights(features, n, d, params, scratch);
-  solve_dense(DenseGraph(op, weights, n, given ? 0.0f : params.floor, scratch), krylov, results);
+  const Weights weights = given ? Weights{features, nullptr} : store_weights(features, n, d, params, scratch);
+  const float floor = given ? 0.0f : params.floor;
+  solve_dense(DenseGraph(op, weights.entries, weights.row_sums, n, floor, scratch), krylov, results);
 }
 
 void ncut_cpu(const float* features, int64_t n, int64_t d, const NCutParams& params, float* eigenvalues,
