@@ -86,24 +86,10 @@ __global__ void __launch_bounds__(kThreads)
 
 // ---- one partition
 
-template <class T>
-struct AnyBlockShared {
-  T of_warps[kWarp];
-};
-
-// reduce_block of a block of any number of whole warps.
+// Of a block of any number of whole warps.
 template <class T, class Operation>
-__device__ T reduce_any_block(T value, const Operation& operation) {
-  auto& shared = shared_memory<AnyBlockShared<T>>();
-  const int thread = static_cast<int>(threadIdx.x);
-  value = reduce_warp(value, operation);
-  __syncthreads();  // the memory may still be read by a call before
-  if (thread % kWarp == 0) shared.of_warps[thread / kWarp] = value;
-  __syncthreads();
-  T total = shared.of_warps[0];
-  const int warps = static_cast<int>(blockDim.x) / kWarp;
-  for (int warp = 1; warp < warps; ++warp) total = operation(total, shared.of_warps[warp]);
-  return total;
+__device__ __forceinline__ T reduce_any_block(T value, const Operation& operation) {
+  return reduce_warps(value, static_cast<int>(blockDim.x) / kWarp, operation);
 }
 
 // Where a node came from.

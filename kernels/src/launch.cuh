@@ -122,11 +122,9 @@ struct BlockReduceShared {
   T of_warps[kWarp];
 };
 
-// The same in every thread of a block of `threads` threads, which all call it; always in the same order.
-template <int threads, class T, class Operation>
-__device__ T reduce_block(T value, const Operation& operation) {
-  constexpr int kWarps = threads / kWarp;
-  static_assert(threads % kWarp == 0 && kWarps <= kWarp);
+// The same in every thread of a block of so many whole warps, which all call it; always in the same order.
+template <class T, class Operation>
+__device__ __forceinline__ T reduce_warps(T value, int warps, const Operation& operation) {
   auto& shared = shared_memory<BlockReduceShared<T>>();
   const int thread = static_cast<int>(threadIdx.x);
   value = reduce_warp(value, operation);
@@ -134,8 +132,16 @@ __device__ T reduce_block(T value, const Operation& operation) {
   if (thread % kWarp == 0) shared.of_warps[thread / kWarp] = value;
   __syncthreads();
   T total = shared.of_warps[0];
-  for (int warp = 1; warp < kWarps; ++warp) total = operation(total, shared.of_warps[warp]);
+  for (int warp = 1; warp < warps; ++warp) total = operation(total, shared.of_warps[warp]);
   return total;
+}
+
+// reduce_warps of a block of `threads` threads.
+template <int threads, class T, class Operation>
+__device__ T reduce_block(T value, const Operation& operation) {
+  constexpr int kWarps = threads / kWarp;
+  static_assert(threads % kWarp == 0 && kWarps <= kWarp);
+  return reduce_warps(value, kWarps, operation);
 }
 
 }  // namespace patchcut
