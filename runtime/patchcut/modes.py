@@ -30,7 +30,8 @@ class Division:
     """What the second stage made of a frame's n patches.
 
     Attributes:
-        foreground: [n, 2] float32, background and foreground, of the first stage.
+        foreground: [n, 2] float32, rows on the simplex: background and the strongest column of foreground of
+            the first stage, so that patches are on the side of their largest column.
         assignment: [n, 1 + p + g] float32, rows on the simplex: background that is divided no further, p
             parts of the foreground, g regions of the background.
         labels: names of its columns.
@@ -91,8 +92,9 @@ class Divider:
         Raises:
             EngineError: the features are not finite, or a head cannot use them.
         """
-        foreground = np.stack([assignment[:, 0], assignment[:, 1:].sum(axis=1)], axis=1)
-        inside = foreground[:, 1] > foreground[:, 0]
+        foreground = np.stack([assignment[:, 0], assignment[:, 1:].max(axis=1)], axis=1)
+        foreground /= foreground.sum(axis=1, keepdims=True)
+        inside = assignment.argmax(axis=1) > 0
         with explained(features, "choose another head for the parts"):
             parts, part_count = self._divide(features, inside, grid_hw)
             grounds, ground_count = None, 0

@@ -154,10 +154,22 @@ def _merged(segmenter: patchcut.Segmenter, frame: np.ndarray) -> Result:
 
         def __call__(self, features: np.ndarray, grid_hw: tuple[int, int]) -> np.ndarray:
             assignment = head(features, grid_hw)
-            return np.stack([assignment[:, 0], assignment[:, 1:].sum(axis=1)], axis=1)
+            merged = np.stack([assignment[:, 0], assignment[:, 1:].max(axis=1)], axis=1)
+            return merged / merged.sum(axis=1, keepdims=True)
 
     segmenter._head = Merged()
     return segmenter(frame)
+
+
+def test_patches_are_on_the_side_of_their_largest_column() -> None:
+    head_gave = np.array([[0.4, 0.3, 0.3], [0.3, 0.1, 0.6], [0.2, 0.4, 0.4]], np.float32)
+    rows = np.repeat(head_gave, [40, 20, 20], axis=0)
+    division = Divider(KMeansHead(k=2), KMeansHead(k=2))(planted(scene()), rows, GRID)
+    inside = rows.argmax(axis=1) > 0
+    np.testing.assert_array_equal(division.foreground.argmax(axis=1) > 0, inside)
+    columns = division.assignment.argmax(axis=1)
+    np.testing.assert_array_equal(~np.isin(columns, division.background_columns), inside)
+    np.testing.assert_allclose(division.assignment.sum(axis=1), 1, atol=1e-6)
 
 
 @pytest.fixture
