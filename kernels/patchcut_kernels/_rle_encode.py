@@ -52,9 +52,13 @@ class RunLengths:
         """An Rle of each mask, in host memory; waits for arrays on CUDA.
 
         Raises:
+            TypeError: "[RunLengths] runs must be uint32, got float64".
             ValueError: "[RunLengths] runs must have room for 640 runs, got 400; encode again into more".
         """
-        runs, offsets = (_on_host(name, getattr(self, name)) for name in ("runs", "offsets"))
+        runs = _on_host(_checks.array("RunLengths", "runs", self.runs, np.uint32, ("[capacity]",)))
+        offsets = _on_host(_checks.array("RunLengths", "offsets", self.offsets, np.int64, ("[m + 1]",)))
+        if offsets.size == 0 or offsets[0] != 0 or np.any(np.diff(offsets) < 0):
+            raise ValueError("[RunLengths] offsets must begin with 0 and never fall")
         if offsets[-1] > len(runs):
             raise ValueError(
                 f"[RunLengths] runs must have room for {offsets[-1]} runs, got {len(runs)}; "
@@ -166,8 +170,7 @@ def _find_runs(encode: _Encode, flat: tuple[int, int, int], items: int) -> tuple
     return runs, offsets
 
 
-def _on_host(name: str, array: object) -> npt.NDArray[Any]:
-    view = _arrays.view("RunLengths", name, array)
+def _on_host(view: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return view.numpy() if isinstance(view, DeviceArray) else view
 
 

@@ -325,3 +325,18 @@ LENGTHS = run_lengths((3, 4), [[0, 12]])
 def test_decode_refuses_bad_run_lengths(changed, error, message):
     with pytest.raises(error, match=r"^\[rle_decode\] " + message):
         pk.rle_decode(dataclasses.replace(LENGTHS, **changed))
+
+
+@pytest.mark.parametrize(
+    ("runs", "offsets", "error", "message"),
+    [
+        (np.zeros(3), [0, 3], TypeError, "runs must be uint32, got float64"),
+        (np.zeros(3, np.uint32), [], ValueError, "offsets must begin with 0 and never fall"),
+        (np.zeros(3, np.uint32), [0, 2, 1], ValueError, "offsets must begin with 0 and never fall"),
+        (np.zeros(3, np.uint32), [-1, 3], ValueError, "offsets must begin with 0 and never fall"),
+        (np.zeros(3, np.uint32), [0, 4], ValueError, "runs must have room for 4 runs, got 3"),
+    ],
+)
+def test_bad_run_lengths_give_no_rles(runs, offsets, error, message):
+    with pytest.raises(error, match=r"^\[RunLengths\] " + message):
+        pk.RunLengths((1, 2), runs, np.array(offsets, np.int64)).rles()
