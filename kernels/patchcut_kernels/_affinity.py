@@ -88,6 +88,7 @@ def affinity(
         raise ValueError(f"[{_OP}] features must have at least one column, got shape {features.shape}")
     _checks.choice(_OP, "kind", kind, ("cosine", "dot"))
     _checks.choice(_OP, "mode", mode, ("ncut", "cc"))
+    threshold = _checks.number(_OP, "threshold", threshold)
     if not (math.isfinite(threshold) and threshold >= 0):
         raise ValueError(f"[{_OP}] threshold must be at least 0, got {threshold}")
     alpha = _checks.inverse(_OP, "alpha", alpha)
@@ -106,7 +107,7 @@ def affinity(
             _checks.native(_OP, "return_degrees", degrees, -1, n),
             kind == "cosine",
             mode == "cc",
-            float(threshold),
+            threshold,
             alpha,
             place.context,
         )

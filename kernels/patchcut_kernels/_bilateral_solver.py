@@ -76,7 +76,7 @@ def bilateral_solver(
     sigmas = {"sigma_spatial": sigma_spatial, "sigma_luma": sigma_luma, "sigma_chroma": sigma_chroma}
     limits = {**dict.fromkeys(sigmas, 1.0), "smoothness": 0.0}
     for name, value in {**sigmas, "smoothness": smoothness}.items():
-        if not limits[name] <= value < np.finfo(np.float32).max:
+        if not limits[name] <= _checks.number(_OP, name, value) < _checks.LARGEST_FLOAT:
             raise ValueError(f"[{_OP}] {name} must be at least {limits[name]:g} and finite, got {value}")
     iterations = _checks.integer(_OP, "iterations", iterations, 0)
     bistochastic_iterations = _checks.integer(_OP, "bistochastic_iterations", bistochastic_iterations, 0)

@@ -17,6 +17,8 @@ _Scalar = TypeVar("_Scalar", bound=np.generic)
 Dtypes = type[_Scalar] | tuple[type[_Scalar], ...]
 
 _FLOATS: tuple[type[Any], ...] = (np.float32, np.float16)
+LARGEST_FLOAT = float(np.finfo(np.float32).max)  # that the native ops take
+_LARGEST_INTEGER = 2**63 - 1
 
 
 def _require_dtype(op: str, name: str, value: npt.NDArray[Any], dtypes: Dtypes[Any]) -> None:
@@ -182,14 +184,15 @@ def same_memory(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
     return not isinstance(a, DeviceArray) and a.flags.c_contiguous and a.ctypes.data == b.ctypes.data
 
 
-def inverse(op: str, name: str, value: float) -> float:
+def inverse(op: str, name: str, value: object) -> float:
     """`value` as a float, above 0 and neither so small nor so large that its float32 inverse is lost."""
+    value = number(op, name, value)
     with np.errstate(divide="ignore", over="ignore"):
         single = np.float32(value)
         usable = single > 0 and 0 < np.float32(1) / single < np.inf
     if not usable:
         raise ValueError(f"[{op}] {name} must be above 0, with a finite inverse in float32, got {value}")
-    return float(value)
+    return value
 
 
 def choice(op: str, name: str, value: str, allowed: Sequence[str]) -> None:
@@ -198,14 +201,25 @@ def choice(op: str, name: str, value: str, allowed: Sequence[str]) -> None:
         raise ValueError(f"[{op}] {name} must be {' or '.join(map(repr, allowed))}, got {value!r}")
 
 
+def number(op: str, name: str, value: object) -> float:
+    """`value` as a float, which may be NaN."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"[{op}] {name} must be a number, got {type(value).__name__}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"[{op}] {name} must be a number that a float can hold, got {value}") from None
+
+
 def integer(op: str, name: str, value: object, least: int, most: int | None = None) -> int:
-    """`value` as an int from `least` to `most`."""
+    """`value` as an int from `least` to `most`, which is 2^63 - 1 where it is None."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"[{op}] {name} must be an int, got {type(value).__name__}")
-    if most is not None and not least <= value <= most:
-        raise ValueError(f"[{op}] {name} must be {least} to {most}, got {value}")
-    if value < least:
+    if most is None and value < least:
         raise ValueError(f"[{op}] {name} must be at least {least}, got {value}")
+    largest = _LARGEST_INTEGER if most is None else most
+    if not least <= value <= largest:
+        raise ValueError(f"[{op}] {name} must be {least} to {largest}, got {value}")
     return int(value)
 
 

@@ -57,12 +57,15 @@ def checked(
         _checks.shape(op, "features", rows, (*batch, n, n))
     if n < 2 or d == 0:
         raise ValueError(f"[{op}] features must have two rows and a column at least, got shape {rows.shape}")
-    if threshold is not None and not (math.isfinite(threshold) and threshold >= 0):
+    least_cosine = 0.0 if threshold is None else _checks.number(op, "threshold", threshold)
+    if not (math.isfinite(least_cosine) and least_cosine >= 0):
         raise ValueError(f"[{op}] threshold must be at least 0, or None, got {threshold}")
     if binary and threshold is None and not precomputed:
         raise ValueError(f"[{op}] binary must be False where there is no threshold, got True")
+    floor = _checks.number(op, "floor", floor)
     if not 0 <= floor < 1:
         raise ValueError(f"[{op}] floor must be at least 0 and below 1, got {floor}")
+    offset = _checks.number(op, "offset", offset)
     if not (math.isfinite(offset) and offset >= 0):
         raise ValueError(f"[{op}] offset must be at least 0, got {offset}")
     if precomputed:
@@ -71,4 +74,4 @@ def checked(
         kind = _COSINE
     else:
         kind = _BINARY if binary else _THRESHOLDED
-    return CutGraph(rows, kind, float(threshold or 0.0), float(floor), float(offset))
+    return CutGraph(rows, kind, least_cosine, floor, offset)

@@ -90,7 +90,7 @@ def gnn_fit(
     k = _checks.integer(_OP, "k", k, 1)
     _checks.choice(_OP, "loss", loss, ("ncut", "cc"))
     steps = _checks.integer(_OP, "steps", steps, 1)
-    _check_rates(lr, dropout)
+    lr, dropout = _rates(lr, dropout)
     _check_init(init, d, k)
     seed = _checks.integer(_OP, "seed", seed, 0, 2**64 - 1)
     place = _place.place(_OP, stream, workspace, features=features, affinity=affinity)
@@ -108,8 +108,8 @@ def gnn_fit(
             _checks.native(_OP, "out.assignment", assignment, -1, n, k),
             _checks.native(_OP, "out.losses", losses, -1, steps),
             loss == "cc",
-            float(lr),
-            float(dropout),
+            lr,
+            dropout,
             seed,
             None if init is None else init.at(place),
             place.context,
@@ -117,11 +117,13 @@ def gnn_fit(
     return GnnFit(assignment, losses) if out is None else out
 
 
-def _check_rates(lr: float, dropout: float) -> None:
+def _rates(lr: float, dropout: float) -> tuple[float, float]:
+    lr, dropout = _checks.number(_OP, "lr", lr), _checks.number(_OP, "dropout", dropout)
     if not (math.isfinite(lr) and lr > 0):
         raise ValueError(f"[{_OP}] lr must be above 0, got {lr}")
     if not 0 <= dropout < 1:
         raise ValueError(f"[{_OP}] dropout must be in [0, 1), got {dropout}")
+    return lr, dropout
 
 
 def _check_init(init: object, d: int, k: int) -> None:

@@ -41,9 +41,10 @@ def letterbox_xyxy(frame_hw: tuple[int, int], size_hw: tuple[int, int]) -> tuple
 def _triple(name: str, values: Sequence[float]) -> tuple[float, float, float]:
     if len(values) != 3:
         raise ValueError(f"[{_OP}] {name} must be three numbers (R, G, B), got {len(values)}")
-    if not np.isfinite(values).all():
-        raise ValueError(f"[{_OP}] {name} must be finite, got {tuple(values)}")
-    return float(values[0]), float(values[1]), float(values[2])
+    red, green, blue = (_checks.number(_OP, f"{name}[{i}]", value) for i, value in enumerate(values))
+    if not np.isfinite((red, green, blue)).all():
+        raise ValueError(f"[{_OP}] {name} must be finite, got {(red, green, blue)}")
+    return red, green, blue
 
 
 def preprocess(
@@ -91,6 +92,10 @@ def preprocess(
     means, stds = _triple("mean", mean), _triple("std", std)
     if min(stds) <= 0:
         raise ValueError(f"[{_OP}] std must be above 0, got {stds}")
+    scale = tuple(1.0 / (255.0 * s) for s in stds)
+    offset = tuple(-m / s for m, s in zip(means, stds, strict=True))
+    if max(map(abs, (*scale, *offset))) > _checks.LARGEST_FLOAT:
+        raise ValueError(f"[{_OP}] mean / std and 1 / std must fit float32, got {means} and {stds}")
     if np.dtype(dtype) not in (np.float32, np.float16):
         raise TypeError(f"[{_OP}] dtype must be float32 or float16, got {np.dtype(dtype)}")
     place = _place.place(_OP, stream, None, frames=view)
@@ -98,8 +103,6 @@ def preprocess(
     x0, y0, x1, y1 = (
         letterbox_xyxy(frame_hw, size_hw) if fit == "letterbox" else (0, 0, size_hw[1], size_hw[0])
     )
-    scale = tuple(1.0 / (255.0 * s) for s in stds)
-    offset = tuple(-m / s for m, s in zip(means, stds, strict=True))
     content = (y0, x0, y1 - y0, x1 - x0)
     images = _checks.native(_OP, "out", result, -1, 3, *size_hw)
     if color == "nv12":

@@ -1,6 +1,7 @@
 #include "patchcut/preprocess.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "c_face.h"
 #include "cuda_queue.h"
@@ -20,6 +21,10 @@ PreprocessParams checked(const patchcut_preprocess_params* params) {
   require(inside, kOp, "the content must have pixels and lie inside the image");
   require(params->color >= PATCHCUT_RGB && params->color <= PATCHCUT_NV12, kOp,
           "color must be PATCHCUT_RGB, PATCHCUT_BGR or PATCHCUT_NV12, got " + std::to_string(params->color));
+  for (int channel = 0; channel < 3; ++channel) {
+    require(std::isfinite(params->scale[channel]) && std::isfinite(params->offset[channel]), kOp,
+            "scale and offset must be finite");
+  }
   PreprocessParams settings{params->height,
                             params->width,
                             params->top,

@@ -287,6 +287,8 @@ def preprocess() -> Call:
             **{key: [0, -1, 4, TOO_LARGE] for key in ("content_height", "content_width")},
             **{key: [-1, 3, TOO_LARGE] for key in ("top", "left")},
             "color": [-1, 3, 2],  # NV12 of odd sizes is none
+            "scale": [(1.0, NAN, 1.0)],
+            "offset": [(0.0, 0.0, -float("inf"))],
         },
     )
 

@@ -202,6 +202,8 @@ NV12 = np.zeros((6, 8), np.uint8)
         (FRAME, {"mean": (0.5,)}, ValueError, "mean must be three numbers"),
         (FRAME, {"mean": (0.5, np.nan, 0.5)}, ValueError, "mean must be finite"),
         (FRAME, {"std": (0.5, 0, 0.5)}, ValueError, "std must be above 0"),
+        (FRAME, {"std": (0.5, 1e-60, 0.5)}, ValueError, "mean / std and 1 / std must fit float32"),
+        (FRAME, {"mean": (0, 0, 1e39)}, ValueError, "mean / std and 1 / std must fit float32"),
         (FRAME, {"out": np.empty((3, 4, 4))}, ValueError, r"out must have shape \(3, 8, 8\)"),
         (FRAME, {"out": np.empty((3, 8, 8))}, TypeError, "out must be float32"),
     ],
