@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,16 @@ def test_a_mistake_in_a_bundle_is_one_line(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.fixture
+def train_here(
+    run_cli: Patchcut, backbone_bundle: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Patchcut:
+    """Exit status of `patchcut export train` with more options, in the folder that holds photos/."""
+    monkeypatch.chdir(tmp_path)
+    places = ["--images", photos.name, "--backbone", backbone_bundle]
+    return partial(run_cli, "export", "train", *places, "--bundle", "x.patchcut", "--work", "work")
+
+
 @pytest.mark.parametrize(
     ("options", "status", "expected"),
     [
@@ -255,34 +266,27 @@ def test_a_mistake_in_a_bundle_is_one_line(
         (["--work", "vit.pth"], 1, "cannot write vit.pth"),
     ],
 )
-@pytest.mark.usefixtures("weights", "photos")
+@pytest.mark.usefixtures("weights")
 def test_a_mistake_in_training_is_one_line(
-    run_cli: Patchcut,
-    backbone_bundle: Path,
+    train_here: Patchcut,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     options: list[object],
     status: int,
     expected: str,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     before = sorted(tmp_path.rglob("*"))
-    places = ["--images", "photos", "--backbone", backbone_bundle, "--bundle", "x.patchcut", "--work", "work"]
-    assert run_cli("export", "train", *places, *options) == status
+    assert train_here(*options) == status
     check_one_line(capfd, expected)
     assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="torch finds CUDA here")
-def test_cuda_that_is_not_there_is_one_line(
-    run_cli: Patchcut, backbone_bundle: Path, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    places = ["--images", photos, "--backbone", backbone_bundle, "--bundle", tmp_path / "x.patchcut"]
-    assert run_cli("export", "train", *places, "--work", tmp_path / "work", "--device", "cuda") == 1
+def test_cuda_that_is_not_there_is_one_line(train_here: Patchcut, capfd: pytest.CaptureFixture[str]) -> None:
+    assert train_here("--device", "cuda") == 1
     check_one_line(capfd, "finds no CUDA here; choose cpu, or install a build of torch with CUDA")
-    assert not (tmp_path / "work").exists()
+    assert not Path("work").exists()
 
 
 @pytest.mark.parametrize(
@@ -293,22 +297,16 @@ def test_cuda_that_is_not_there_is_one_line(
         (["-k", 40], 2, "[k] must be from 2 to 36, an image has 36 patches, got 40"),
     ],
 )
-@pytest.mark.usefixtures("photos")
 def test_what_only_features_tell_is_one_line(
-    run_cli: Patchcut,
-    backbone_bundle: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    train_here: Patchcut,
     capfd: pytest.CaptureFixture[str],
     options: list[object],
     status: int,
     expected: str,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "one").mkdir()
+    Path("one").mkdir()
     shutil.copy("photos/part0/0.png", "one")
-    places = ["--images", "photos", "--backbone", backbone_bundle, "--bundle", "x.patchcut", "--work", "work"]
-    assert run_cli("export", "train", *places, *options) == status
+    assert train_here(*options) == status
     check_one_line(capfd, expected)
     assert not Path("x.patchcut").exists()
 
