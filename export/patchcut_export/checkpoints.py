@@ -99,13 +99,18 @@ def claim_folder(folder: Path, plan: Mapping[str, Any], images: Sequence[str]) -
     """Marks the folder as this plan's on these images, or finds that it is.
 
     Raises:
-        TrainingError: it holds a run of another plan or other images.
+        TrainingError: it holds a run of another plan or other images, or is damaged.
     """
     path = folder / "plan.json"
     mine = json.dumps({"plan": plan, "images": images})
     if not path.is_file():
         write_whole(path, mine.encode())
-    elif path.read_text("utf-8") != mine:
+        return
+    try:
+        theirs = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise damaged(path, error) from error
+    if theirs != json.loads(mine):
         what = f"{folder} holds a run with another plan or other images"
         raise TrainingError("train", what, "name another --work folder, or delete it")
 

@@ -32,13 +32,14 @@ from patchcut_export.pseudo_masks import border_prior
 from patchcut_export.torch_device import CPU
 from patchcut_export.training import (
     EpochLog,
+    GnnPlan,
     Hooks,
     as_floats,
     check_finite_features,
-    check_optimizer,
+    check_gnn_plan,
+    make_optimizer,
     not_finite,
     split,
-    warmup,
     write_log,
 )
 
@@ -53,16 +54,14 @@ _CLUSTERED = 20_000  # of their patches, by k-means
 
 
 @dataclass(frozen=True)
-class ColumnPlan:
-    """What is trained and how long.
+class ColumnPlan(GnnPlan):
+    """What columns are trained on and how long.
 
     Attributes:
         loss: "ncut", or "cc" for correlation clustering.
         columns: k; with "cc" at most so many are used.
         parts: whether the columns are parts of the foreground; else they are of all patches, and column 0 is
             the background.
-        seed: of initial weights, order and dropout.
-        threshold: cosines not above it are no edge of the GNN's affinity.
         context: how often a patch becomes the mean of those of its image that look like it, before the loss
             compares it with other images' patches: what a thing is seen to be by all of it. At 0 the columns
             are looks, the eyes of cats and dogs in one; the more, the more they are kinds of things.
@@ -74,34 +73,21 @@ class ColumnPlan:
             collection. NMI of 16 columns with VOC's classes was 0.21 with 0.3; without, it fell to 0.14 while
             the loss kept falling.
         nodes: patches of a batch, chosen at random, whose graph the loss is of.
-        hidden, mlp_hidden, dropout: of the GNN.
-        batch: images a step.
-        learning_rate, weight_decay: of AdamW; the rate warms up and decays over all epochs.
         epochs: passes over the images, at most.
         patience: passes without a better loss on the held-out images after which training ends.
-        held_out: share of the images that are held out.
     """
 
     loss: str = "ncut"
     columns: int = 2
     parts: bool = False
-    seed: int = 0
-    threshold: float = 0.2
     context: int = 2
     edge_threshold: float = 0.2
     alpha: float = 3.0
     temperature: float = 0.1
     anchor: float = 0.3
     nodes: int = 1500
-    hidden: tuple[int, ...] = (64,)
-    mlp_hidden: int = 32
-    dropout: float = 0.25
-    batch: int = 32
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
     epochs: int = 12
     patience: int = 2
-    held_out: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -169,7 +155,7 @@ def check_columns(plan: ColumnPlan, patches: int | None = None) -> None:
         raise OptionError("alpha", f"must be above 1, got {plan.alpha:g}")
     if not 0 <= plan.context <= MAX_CONTEXT:
         raise OptionError("context", f"must be from 0 to {MAX_CONTEXT}, got {plan.context}")
-    check_optimizer(plan.seed, plan.threshold, plan.learning_rate)
+    check_gnn_plan(plan)
 
 
 class _Training:
@@ -208,11 +194,7 @@ class _Training:
         head = GraphHead(len(self.middle), plan.hidden, plan.mlp_hidden, plan.columns, plan.dropout)
         head.standardize(self.sample[0].flatten(0, 1))
         head.to(self.device)
-        optimizer = torch.optim.AdamW(head.parameters(), plan.learning_rate, weight_decay=plan.weight_decay)
-        steps = plan.epochs * math.ceil(len(self.train) / plan.batch)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, plan.learning_rate, steps, pct_start=warmup(steps)
-        )
+        optimizer, schedule = make_optimizer(head, plan, len(self.train), plan.epochs)
         best = Best(head)
         checkpoint = Checkpoint(
             self.folder / "columns.pt",

@@ -41,22 +41,16 @@ _PREDICT_BATCH = 64
 
 
 @dataclass(frozen=True)
-class TrainPlan:
-    """What is trained and how long.
+class GnnPlan:
+    """How a GNN is trained, for whatever task.
 
     Attributes:
         seed: of initial weights, order and dropout.
         threshold: cosines not above it are no edge of the GNN's affinity.
         hidden, mlp_hidden, dropout: of the GNN.
         batch: images a step.
-        learning_rate, weight_decay: of AdamW; the rate warms up and decays within each stage.
-        ncut_epochs: passes over the images in the first stage.
-        epochs: passes in each later stage.
-        rounds: how often the head learns from its own refined masks.
-        empty_weight: how much a picture without an object counts in the last stages, beside 1 for an image; 0
-            leaves them out.
-        blanks: how many of these pictures are blank; the others are crops of the images' background.
-        held_out: share of the images that only the log's `held_out_loss` sees.
+        learning_rate, weight_decay: of AdamW; the rate warms up and decays over all epochs, of each stage.
+        held_out: share of the images that are not trained on, whose loss is watched.
     """
 
     seed: int = 0
@@ -67,12 +61,27 @@ class TrainPlan:
     batch: int = 32
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
+    held_out: float = 0.05
+
+
+@dataclass(frozen=True)
+class TrainPlan(GnnPlan):
+    """The stages of a foreground and how long they are.
+
+    Attributes:
+        ncut_epochs: passes over the images in the first stage.
+        epochs: passes in each later stage.
+        rounds: how often the head learns from its own refined masks.
+        empty_weight: how much a picture without an object counts in the last stages, beside 1 for an image; 0
+            leaves them out.
+        blanks: how many of these pictures are blank; the others are crops of the images' background.
+    """
+
     ncut_epochs: int = 1
     epochs: int = 6
     rounds: int = 1
     empty_weight: float = 0.5
     blanks: int = 120
-    held_out: float = 0.05
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -150,23 +159,34 @@ def check_plan(plan: TrainPlan) -> None:
     Raises:
         OptionError: naming the option that cannot be.
     """
-    check_optimizer(plan.seed, plan.threshold, plan.learning_rate)
+    check_gnn_plan(plan)
     if not 0 <= plan.empty_weight < math.inf:
         raise OptionError("empty-weight", f"must be 0 or more, got {plan.empty_weight}")
 
 
-def check_optimizer(seed: int, threshold: float, learning_rate: float) -> None:
+def check_gnn_plan(plan: GnnPlan) -> None:
     """Nothing, if a GNN can be trained so.
 
     Raises:
         OptionError: naming the option that cannot be.
     """
-    if not 0 <= seed < 2**32:
-        raise OptionError("seed", f"must be from 0 to {2**32 - 1}, got {seed}")
-    if not 0 <= threshold < 1:
-        raise OptionError("threshold", f"must be from 0 to less than 1, got {threshold}")
-    if not 0 < learning_rate < 1:
-        raise OptionError("learning-rate", f"must be between 0 and 1, got {learning_rate}")
+    if not 0 <= plan.seed < 2**32:
+        raise OptionError("seed", f"must be from 0 to {2**32 - 1}, got {plan.seed}")
+    if not 0 <= plan.threshold < 1:
+        raise OptionError("threshold", f"must be from 0 to less than 1, got {plan.threshold}")
+    if not 0 < plan.learning_rate < 1:
+        raise OptionError("learning-rate", f"must be between 0 and 1, got {plan.learning_rate}")
+
+
+def make_optimizer(
+    head: GraphHead, plan: GnnPlan, images: int, epochs: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """AdamW, and its learning rate over so many passes over the images."""
+    optimizer = torch.optim.AdamW(head.parameters(), plan.learning_rate, weight_decay=plan.weight_decay)
+    steps = epochs * math.ceil(images / plan.batch)
+    rising = 0.1 if steps != 10 else 0.11  # share of the steps; torch divides by rising * steps - 1
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.learning_rate, steps, pct_start=rising)
+    return optimizer, schedule
 
 
 class _Training:
@@ -208,14 +228,10 @@ class _Training:
         epochs = plan.ncut_epochs if targets is None else plan.epochs
         torch.manual_seed(plan.seed + number)
         head = self._fresh_head()
-        optimizer = torch.optim.AdamW(head.parameters(), plan.learning_rate, weight_decay=plan.weight_decay)
         # rows of `targets` after the images' own are of pictures without an object
         extra = 0 if targets is None else len(targets.weight) - len(self.cached.images)
         rows = np.concatenate([self.train, len(self.cached.images) + np.arange(extra)])
-        steps = epochs * math.ceil(len(rows) / plan.batch)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, plan.learning_rate, steps, pct_start=warmup(steps)
-        )
+        optimizer, schedule = make_optimizer(head, plan, len(rows), epochs)
         checkpoint = Checkpoint(
             self.folder / f"{stage}.pt", self.device, head=head, optimizer=optimizer, schedule=schedule
         )
@@ -423,11 +439,6 @@ def write_log(folder: Path, line: EpochLog) -> None:
     """Appends a line to the log of a run."""
     with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(line)) + "\n")
-
-
-def warmup(steps: int) -> float:
-    """Share of the steps in which the learning rate rises; torch divides by share * steps - 1."""
-    return 0.1 if steps != 10 else 0.11
 
 
 def as_floats(array: npt.NDArray[np.float16]) -> torch.Tensor:

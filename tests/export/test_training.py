@@ -199,6 +199,12 @@ def test_a_finished_run_trains_no_more(fit: Callable[..., GraphHead], tmp_path: 
     assert told == []
 
 
+def test_the_order_of_a_plan_means_nothing(fit: Callable[..., GraphHead], tmp_path: Path) -> None:
+    first, path = fit(), tmp_path / "head" / "plan.json"
+    path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True, indent=1))
+    assert same_bits(first, fit())
+
+
 def test_another_plan_or_other_images_are_refused(fit: Callable[..., GraphHead]) -> None:
     fit()
     with pytest.raises(TrainingError, match="another plan or other images; name another --work"):
@@ -264,7 +270,9 @@ def test_a_stage_may_have_any_number_of_steps(
     assert len(log_lines(tmp_path / "head")) == steps + 1
 
 
-@pytest.mark.parametrize("file", ["ncut.pt", "self-1.pt", "cut.targets.npz", "self-1.targets.npz"])
+@pytest.mark.parametrize(
+    "file", ["plan.json", "ncut.pt", "self-1.pt", "cut.targets.npz", "self-1.targets.npz"]
+)
 @pytest.mark.parametrize("keep", [0, 100])
 def test_a_damaged_folder_is_one_line(
     fit: Callable[..., GraphHead], tmp_path: Path, file: str, keep: int
