@@ -134,7 +134,9 @@ def _train(
         str | None,
         typer.Option(help="Train columns on DeepCut's loss: ncut or cc.", show_default="in stages"),
     ] = None,
-    k: Annotated[int | None, typer.Option("-k", help="Columns.", show_default="2, and 16 of parts")] = None,
+    k: Annotated[
+        int | None, typer.Option("--k", "-k", help="Columns.", show_default="2, and 16 of parts")
+    ] = None,
     parts: Annotated[
         bool,
         typer.Option("--parts", help="Train columns for parts of what --backbone's head finds, and keep it."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -189,7 +190,7 @@ def _kind(row: ReportRow) -> tuple[str, str, int, str, str, str]:
 
 def _command(request: EvalRequest, what: Description) -> str:
     choices, load = request.choices, request.load
-    words = [f"patchcut export eval {request.layout} --root {request.root.resolve().name}"]
+    words = [f"patchcut export eval {request.layout} --root {shlex.quote(request.root.resolve().name)}"]
     words.append(
         f"--size {what.size_hw[0]} --precision {what.precision} --head {what.head} --refine {what.refine}"
     )
@@ -207,7 +208,7 @@ def _command(request: EvalRequest, what: Description) -> str:
     if choices.split is not None:
         words.append(f"--split {choices.split}")
     if choices.names is not None:
-        words.append(f"--list {choices.names.name}")
+        words.append(f"--list {shlex.quote(choices.names.name)}")
     if choices.difficult is not None:
         words.append("--difficult" if choices.difficult else "--no-difficult")
     return " ".join(words)

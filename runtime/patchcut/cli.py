@@ -77,7 +77,9 @@ HeadOption = Annotated[
         "they are fitted to each frame."
     ),
 ]
-KOption = Annotated[int | None, typer.Option(help="Clusters of gnn-fit and kmeans.", show_default=False)]
+KOption = Annotated[
+    int | None, typer.Option("--k", "-k", help="Clusters of gnn-fit and kmeans.", show_default=False)
+]
 AlphaOption = Annotated[
     float | None,
     typer.Option(help="Of cc and gnn-fit: the larger, the fewer clusters.", show_default=False),

@@ -351,9 +351,10 @@ def test_heads_that_are_fitted_are_called_so(bundle: Path) -> None:
 def test_another_head_is_measured_and_recorded_beside_the_own(
     run_cli: Patchcut, masks_root: Path, bundle: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    fixed = ("export", "eval", "masks", "--root", masks_root, "--bundle", bundle, "--record")
+    root = masks_root.rename(masks_root.with_name("my masks"))
+    fixed = ("export", "eval", "masks", "--root", root, "--bundle", bundle, "--record")
     assert run_cli(*fixed) == 0
-    for options in (("--head", "kmeans", "--k", 3, "--seed", 5), ("--mode", "parts", "--parts-k", 2)):
+    for options in (("--head", "kmeans", "-k", 3, "--seed", 5), ("--mode", "parts", "--parts-k", 2)):
         assert run_cli(*fixed, *options) == 0
         assert run_cli(*fixed, *options) == 0, "again: rows are replaced"
     with open_bundle(bundle) as opened:
@@ -363,6 +364,7 @@ def test_another_head_is_measured_and_recorded_beside_the_own(
         "kmeans (k 3, metric cosine, restarts 4, seed 5)",
         "gnn, parts by kmeans (k 2, metric cosine, restarts 4, seed 0)",
     ]
+    assert rows[0].command.startswith("patchcut export eval masks --root 'my masks' --size ")
     assert "--head kmeans --refine none --k 3 --seed 5" in rows[1].command
     assert "--mode parts --parts auto --parts-k 2" in rows[2].command
     assert rows[0].value == rows[2].value, "parts divide the foreground and do not change it"
@@ -378,6 +380,8 @@ def test_another_head_is_measured_and_recorded_beside_the_own(
         (("--head", "gnn-fit", "--loss", "mse"), "[loss] must be one of"),
         (("--mode", "all"), "[mode] must be one of"),
         (("--parts", "cc"), "[parts] needs the mode"),
+        (("--mode", "parts", "--parts-k", 0), "[parts_k] must be a whole number from 2 to 256, got 0"),
+        (("--mode", "parts", "--parts", "cc", "--parts-k", 3), '[parts_k] is no setting of the head "cc"'),
         (("--nothing-below", 2), "[nothing_below] must be a number from 0 to 1"),
     ],
 )

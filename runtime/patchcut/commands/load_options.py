@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from patchcut.errors import OptionError
+
 if TYPE_CHECKING:
+    from patchcut.heads import FittedHead
     from patchcut.segmenter import Segmenter
 
 
@@ -46,7 +49,6 @@ class LoadOptions:
         import patchcut
         from patchcut.heads import set_up
 
-        parts = "kmeans" if self.parts == "auto" and self.parts_k is not None else self.parts
         return patchcut.load(
             self.bundle,
             engine=self.engine,
@@ -55,10 +57,19 @@ class LoadOptions:
             size=self.size,
             head=set_up(self.head, **self.head_settings),
             mode=self.mode,
-            parts=set_up(parts, k=self.parts_k),
+            parts=self._set_up_parts(),
             refine=self.refine,
             min_score=self.min_score,
             nothing_below=self.nothing_below,
             single=self.single,
             threads=self.threads,
         )
+
+    def _set_up_parts(self) -> str | FittedHead:
+        from patchcut.heads import set_up
+
+        name = "kmeans" if self.parts == "auto" and self.parts_k is not None else self.parts
+        try:
+            return set_up(name, k=self.parts_k)
+        except OptionError as error:
+            raise OptionError("parts_k", error.what, error.remedy) from error
