@@ -117,6 +117,28 @@ def test_a_column_is_the_same_on_every_image(
     assert lines[-1]["held_out_loss"] < lines[0]["held_out_loss"]
 
 
+@pytest.mark.parametrize(
+    ("loss", "change"),
+    [
+        ("ncut", {"context": 0}),
+        ("ncut", {"edge_threshold": 0.7}),
+        ("ncut", {"threshold": 0.7}),
+        ("ncut", {"temperature": 1.0}),
+        ("ncut", {"anchor": 0.0}),
+        ("ncut", {"nodes": 40}),
+        ("ncut", {"loss": "cc"}),
+        ("cc", {"alpha": 6.0}),
+    ],
+)
+def test_every_setting_changes_what_is_learnt(
+    fit: Callable[..., TrainedColumns], tmp_path: Path, loss: str, change: dict[str, Any]
+) -> None:
+    plan = replace(PARTS, epochs=1, loss=loss)
+    before = fit(plan, folder=tmp_path / "before")
+    after = fit(replace(plan, **change), folder=tmp_path / "after")
+    assert not same_bits(before.head, after.head)
+
+
 def test_more_columns_than_kinds_come_largest_first(fit: Callable[..., TrainedColumns]) -> None:
     trained = fit(replace(PARTS, columns=5))
     assert len(trained.shares) == 5

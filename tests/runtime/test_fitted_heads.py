@@ -99,6 +99,27 @@ def test_moves_find_the_better_objective() -> None:
         assert kept[0] >= kept[1]
 
 
+def test_the_network_of_cc_has_its_settings() -> None:
+    rows = noise_rows()
+    ours = CcHead(alpha=2.0, solver="gnn", most=5, seed=3).cluster(rows)
+    expected = GnnFitHead(5, "cc", "cosine", 2.0, seed=3).cluster(rows)
+    np.testing.assert_array_equal(ours, expected)
+
+
+def test_kmeans_keeps_the_best_of_its_restarts() -> None:
+    rows = noise_rows()
+    once, often = (KMeansHead(k=8, restarts=restarts).cluster(rows) for restarts in (1, 50))
+    for found, restarts in ((once, 1), (often, 50)):
+        labels = kernels.kmeans(rows, 8, metric="cosine", restarts=restarts, seed=0).labels
+        np.testing.assert_array_equal(found.argmax(axis=1), labels)
+    assert np.any(once != often)
+
+
+def test_both_sides_of_a_cut_have_a_patch_that_is_sure() -> None:
+    assignment = NcutHead().cluster(planted(one_object()))
+    np.testing.assert_allclose(assignment.max(axis=0), 1, atol=1e-6)
+
+
 def _hard(assignment: np.ndarray) -> np.ndarray:
     return np.eye(assignment.shape[1])[assignment.argmax(axis=1)]
 

@@ -84,6 +84,35 @@ def test_clusters_are_numbered_by_size_and_others_join_the_nearest() -> None:
     assert (grid[regions == 2] == 0).all() and (grid[regions == 3] == 1).all()
 
 
+class Given(FittedHead):
+    """Clusters that are known."""
+
+    name = "given"
+
+    def __init__(self, *clusters: int) -> None:
+        self.clusters = clusters
+
+    @property
+    def columns(self) -> int:
+        return max(self.clusters) + 1
+
+    def cluster(self, features: np.ndarray) -> np.ndarray:
+        return np.eye(self.columns, dtype=np.float32)[list(self.clusters)]
+
+
+def test_equally_large_clusters_come_in_reading_order() -> None:
+    rows = planted(scene())[:6]
+    labels, count = cluster_patches(Given(2, 1, 1, 2, 0, 0), rows, np.ones(6, bool))
+    np.testing.assert_array_equal(labels, [0, 1, 1, 0, 2, 2])
+    assert count == 3
+
+
+def test_a_long_row_does_not_count_for_more_than_a_short_one() -> None:
+    rows = np.array([[100, 0], [0, 1], [0, 1], [1, 0.5], [0.2, 1]], np.float32)
+    labels, _ = cluster_patches(Given(0, 0, 0, 1), rows, np.arange(5) < 4)
+    np.testing.assert_array_equal(labels, [0, 0, 0, 1, 0])
+
+
 @pytest.mark.parametrize("head", [KMeansHead(k=5), CcHead(), NcutHead(), GnnFitHead()], ids=str)
 @pytest.mark.parametrize("chosen", [0, 1, 2, 3])
 def test_few_patches_can_be_clustered(head: FittedHead, chosen: int) -> None:

@@ -73,7 +73,22 @@ def test_borders_between_many_labels_move_onto_edges(name: str) -> None:
     before, after = (np.mean(found == truth) for found in (blocks, labels))
     assert before < 0.97 and after > before + 0.4 * (1 - before)
     assert set(np.unique(labels)) == {0, 1, 2}
-    assert confidence.min() >= 0 and confidence.max() <= 1
+    np.testing.assert_allclose(confidence, np.where(labels == blocks, 0.8, 0.2), atol=1e-6)
+
+
+def test_the_bilateral_solver_knows_the_order_of_channels() -> None:
+    frame, disc = scene()
+    bgr, rgb, wrong = (
+        refine("bilateral", as_patches(disc), Frame(image, color), 1)
+        for image, color in (
+            (frame.image, "bgr"),
+            (np.ascontiguousarray(frame.image[..., ::-1]), "rgb"),
+            (frame.image, "rgb"),
+        )
+    )
+    for ours, same_colours, other_colours in zip(bgr, rgb, wrong, strict=True):
+        np.testing.assert_array_equal(ours, same_colours)
+        assert np.any(ours != other_colours)
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -151,6 +166,29 @@ def test_no_refiner_moves_a_majority_away(
     behind = ids == 0
     assert 2 * ((after == 0) & behind).sum() >= behind.sum()
     assert confidence.shape == after.shape
+
+
+def test_what_is_given_back_has_the_confidence_that_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refiners, "REFINERS", {**REFINERS, "emptied": emptied})
+    frame, disc = scene()
+    coarse = as_patches(disc)
+    before = replace(coarse, label_map=coarse.label_map.copy())
+    labels, confidence = refine("emptied", coarse, frame, 1)
+    np.testing.assert_array_equal(labels, before.label_map)
+    np.testing.assert_array_equal(confidence, np.where(labels > 0, before.confidence, 1))
+
+
+def test_a_background_may_become_larger_than_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    def eroded(coarse: Coarse, frame: Frame) -> Refined:
+        labels = np.zeros_like(coarse.label_map)
+        labels[8:42, 8:42] = 1
+        return labels, coarse.confidence.copy()
+
+    monkeypatch.setattr(refiners, "REFINERS", {**REFINERS, "eroded": eroded})
+    label_map = np.pad(np.ones((46, 46), np.int32), 2)
+    coarse = Coarse(label_map, np.full((50, 50), 0.7, np.float32), True, 10)
+    labels, _ = refine("eroded", coarse, Frame(np.zeros((50, 50, 3), np.uint8)), 1)
+    assert (labels > 0).sum() == 34**2
 
 
 def test_what_a_refiner_may_do_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
