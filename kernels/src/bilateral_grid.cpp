@@ -33,58 +33,58 @@ Cells make_cells(int64_t size, float sigma, Scratch* scratch) {
 
 ColorBins make_color_bins(const BilateralSolverParams& params) {
   ColorBins bins{1.0f / params.sigma_luma, 1.0f / params.sigma_chroma, 0, 0, params.swap_channels};
-  // One more of each stays empty: the neighbour of the last bin is no bin of the next row.
-  bins.luma_quads = static_cast<int32_t>(bin_of(255, bins.per_luma) / kQuad + 2);
+  // One quad and one bin more stay empty: the neighbour of the last is no bin of the next row.
+  while (bin_of(255, bins.per_luma) + kQuad >= int64_t{1} << bins.luma_bits) ++bins.luma_bits;
   bins.chroma_bins = static_cast<int32_t>(bin_of(255, bins.per_chroma) + 2);
   return bins;
 }
 
-// Numbers for the keys of one cell at a time.
-class KeyTable {
+// The vertices of one cell at a time by their keys: a row over luma for each chroma, so that nothing is
+// searched.
+class CellVertices {
  public:
-  KeyTable(int64_t most_keys, Scratch* scratch) {
-    while ((int64_t{1} << bits_) < 2 * most_keys) ++bits_;
-    const int64_t capacity = int64_t{1} << bits_;
-    entries_ = scratch->take<Entry>(capacity);
-    std::fill_n(entries_, capacity, Entry{~uint64_t{0}, 0});
+  // `none` is found where there is no quad.
+  CellVertices(const ColorBins& bins, int64_t most_quads, int32_t none, Scratch* scratch)
+      : luma_bits_(bins.luma_bits), none_(none) {
+    const int64_t chromas = int64_t{bins.chroma_bins} * bins.chroma_bins;
+    const int64_t most_rows = std::min(chromas, most_quads);
+    rows_ = scratch->take<int32_t>(chromas);
+    chromas_ = scratch->take<int32_t>(most_rows);
+    vertices_ = scratch->take<int32_t>((1 + most_rows) << luma_bits_);
+    std::fill_n(rows_, chromas, 0);
+    std::fill_n(vertices_, 1 << luma_bits_, none_);
   }
 
-  // Forgets all keys.
-  void start(int64_t cell) { cell_ = static_cast<uint64_t>(cell) << 32; }
-
-  // The number of a key; it gets `fresh` where it has none.
-  int32_t find_or_add(int32_t key, int32_t fresh) {
-    Entry* entry = find_entry(key);
-    if (entry->tag != tag_of(key)) *entry = {tag_of(key), fresh};
-    return static_cast<int32_t>(entry->number);
+  // Forgets all quads.
+  void clear() {
+    for (int32_t i = 0; i < count_; ++i) rows_[chromas_[i]] = 0;
+    count_ = 0;
   }
 
-  // The number of a key, or -1.
-  int32_t find(int32_t key) {
-    const Entry* entry = find_entry(key);
-    return entry->tag == tag_of(key) ? static_cast<int32_t>(entry->number) : -1;
+  int32_t find(int32_t key) const { return vertices_[rows_[chroma_of(key)] + luma_of(key)]; }
+
+  // Puts in a quad by the key of its first vertex.
+  void add(int32_t key, int32_t quad) {
+    int32_t& row = rows_[chroma_of(key)];
+    if (row == 0) {
+      chromas_[count_++] = chroma_of(key);
+      row = count_ << luma_bits_;
+      std::fill_n(vertices_ + row, 1 << luma_bits_, none_);
+    }
+    int32_t* vertices = vertices_ + row + luma_of(key);
+    for (int32_t i = 0; i < kQuad; ++i) vertices[i] = quad * static_cast<int32_t>(kQuad) + i;
   }
 
  private:
-  struct Entry {
-    uint64_t tag;  // cell, key
-    int64_t number;
-  };
+  int32_t chroma_of(int32_t key) const { return key >> luma_bits_; }
+  int32_t luma_of(int32_t key) const { return key & ((1 << luma_bits_) - 1); }
 
-  uint64_t tag_of(int32_t key) const { return cell_ | static_cast<uint32_t>(key); }
-
-  // Of the key, or the one to put it in, which another cell left; at least half are such.
-  Entry* find_entry(int32_t key) {
-    const uint64_t tag = tag_of(key);
-    const uint32_t mask = (uint32_t{1} << bits_) - 1;
-    uint32_t at = (static_cast<uint32_t>(key) * 2654435769u) >> (32 - bits_);
-    while (entries_[at].tag != tag && (entries_[at].tag ^ tag) >> 32 == 0) at = (at + 1) & mask;
-    return entries_ + at;
-  }
-
-  int bits_ = 4;
-  uint64_t cell_ = 0;
-  Entry* entries_;
+  int luma_bits_;
+  int32_t none_;
+  int32_t count_ = 0;
+  int32_t* rows_;      // [chromas], where their vertices begin; 0 is the empty row of all that are not there
+  int32_t* chromas_;   // [count_], those that are there
+  int32_t* vertices_;  // [1 + count_, 2^luma_bits_]
 };
 
 struct Job {
@@ -97,10 +97,15 @@ struct Job {
   Cells rows;
   int64_t most_pixels;   // of a cell
   int32_t* vertices;     // [height, width]
-  int32_t* keys;         // [height * width]; those of a row of cells begin where its pixels do
+  int32_t* keys;         // [height * width], of quads; those of a row of cells begin where its pixels do
   int32_t* cell_quads;   // [cell rows, cell columns + 1], first quad of a cell within its row of cells
   int32_t* quad_starts;  // [cell rows + 1]
-  int32_t* neighbours;   // [quads, kNeighbours]
+  // [quads + cell rows, kNeighbours], first vertices of the quads before and after in luma, U, V, x and y.
+  // One row past the last quad's for each row of cells stands for what its quads lack: writing it takes no
+  // branch.
+  int32_t* neighbours;
+  int32_t* side_counts;  // see QuadGraph
+  int32_t* graph_rows;
 
   int32_t* cell_row_quads(int64_t row) const { return cell_quads + row * (columns.count + 1); }
   const int32_t* cell_keys(int64_t row, int64_t column) const {
@@ -132,61 +137,112 @@ void find_keys(const Job& job, int64_t row) {
 }
 
 // Numbers the quads of a row of cells in the order of their first pixels, cell by cell.
-void number_quads(const Job& job, int64_t row, KeyTable* table) {
+void number_quads(const Job& job, int64_t row) {
   find_keys(job, row);
+  Scratch scratch;
+  constexpr int32_t kNone = -1;
+  CellVertices vertices(job.bins, job.most_pixels, kNone, &scratch);
   int32_t* keys = job.keys + job.rows.starts[row] * job.width;
   int32_t* cell_quads = job.cell_row_quads(row);
   int32_t count = 0;
   for (int64_t column = 0; column < job.columns.count; ++column) {
     cell_quads[column] = count;
-    table->start(row * job.columns.count + column);
+    vertices.clear();
     for (int64_t y = job.rows.starts[row]; y < job.rows.starts[row + 1]; ++y) {
-      int32_t* vertices = job.vertices + y * job.width;
-      for (int64_t x = job.columns.starts[column]; x < job.columns.starts[column + 1]; ++x) {
-        const int32_t key = vertices[x] >> 2;
-        const int32_t quad = table->find_or_add(key, count);
-        if (quad == count) keys[count++] = key;
-        vertices[x] = quad * 4 + (vertices[x] & 3);
+      int32_t* at = job.vertices + y * job.width + job.columns.starts[column];
+      const int32_t* end = job.vertices + y * job.width + job.columns.starts[column + 1];
+      for (; at < end; ++at) {
+        const int32_t key = *at;
+        int32_t vertex = vertices.find(key);
+        if (vertex == kNone) {
+          keys[count] = key & -static_cast<int32_t>(kQuad);
+          vertices.add(keys[count], count);
+          ++count;
+          vertex = vertices.find(key);
+        }
+        *at = vertex;
       }
     }
   }
   cell_quads[job.columns.count] = count;
 }
 
-// Pairs of neighbours in the order of BilateralGrid::neighbours.
+// Pairs of neighbours in the order of Job::neighbours.
 enum Axis { kLuma, kU, kV, kX, kY };
 
-void join(const Job& job, int32_t before, int32_t after, Axis axis) {
-  job.neighbours[before * kNeighbours + 2 * axis + 1] = after * kQuad;
-  job.neighbours[after * kNeighbours + 2 * axis] = before * kQuad;
-}
-
-// Joins the quads of another cell that are `step` keys before one of the table's.
-void join_cells(const Job& job, int64_t row, int64_t column, int32_t step, Axis axis, KeyTable* table) {
+// Joins the quads of a cell to those in the cell of `vertices` that are `step` keys after them.
+void join_cells(const Job& job, int64_t row, int64_t column, int32_t step, Axis axis,
+                const CellVertices& vertices) {
   const int32_t* keys = job.cell_keys(row, column);
   const int64_t count = job.cell_size(row, column);
   const int32_t first = job.first_quad(row, column);
+  int32_t* before_axis = job.neighbours + 2 * axis;
   for (int64_t i = 0; i < count; ++i) {
-    const int32_t after = table->find(keys[i] + step);
-    if (after >= 0) join(job, first + static_cast<int32_t>(i), after, axis);
+    const int64_t before = first + i;
+    const int32_t after = vertices.find(keys[i] + step);
+    before_axis[before * kNeighbours + 1] = after;
+    before_axis[after / kQuad * kNeighbours] = static_cast<int32_t>(before * kQuad);
   }
 }
 
-void join_row(const Job& job, int64_t row, KeyTable* table) {
-  const int32_t per_u = job.bins.luma_quads;
+void join_row(const Job& job, int64_t row, int64_t quads) {
+  Scratch scratch;
+  const int32_t none = static_cast<int32_t>((quads + row) * kQuad);
+  CellVertices vertices(job.bins, job.most_pixels, none, &scratch);
+  const int32_t per_u = 1 << job.bins.luma_bits;
   const int32_t per_v = per_u * job.bins.chroma_bins;
   for (int64_t column = 0; column < job.columns.count; ++column) {
-    table->start(row * job.columns.count + column);
+    vertices.clear();
     const int32_t* keys = job.cell_keys(row, column);
     const int64_t count = job.cell_size(row, column);
     for (int64_t i = 0; i < count; ++i) {
-      table->find_or_add(keys[i], job.first_quad(row, column) + static_cast<int32_t>(i));
+      vertices.add(keys[i], job.first_quad(row, column) + static_cast<int32_t>(i));
     }
-    join_cells(job, row, column, 1, kLuma, table);
-    join_cells(job, row, column, per_u, kU, table);
-    join_cells(job, row, column, per_v, kV, table);
-    if (column > 0) join_cells(job, row, column - 1, 0, kX, table);
-    if (row > 0) join_cells(job, row - 1, column, 0, kY, table);
+    join_cells(job, row, column, kQuad, kLuma, vertices);
+    join_cells(job, row, column, per_u, kU, vertices);
+    join_cells(job, row, column, per_v, kV, vertices);
+    if (column > 0) join_cells(job, row, column - 1, 0, kX, vertices);
+    if (row > 0) join_cells(job, row - 1, column, 0, kY, vertices);
+  }
+}
+
+// Counts the sides of a block's quads, and the quads that have as many.
+void count_sides(const int32_t* neighbours, int64_t quads, int32_t none, int32_t* sides, int32_t* counts) {
+  std::fill_n(counts, kSides + 1, 0);
+  for (int64_t i = 0; i < quads; ++i) {
+    sides[i] = 0;
+    for (int64_t j = 2; j < kNeighbours; ++j) sides[i] += neighbours[i * kNeighbours + j] < none;
+    ++counts[sides[i]];
+  }
+}
+
+// Writes the rows of QuadGraph for a block.
+void sort_block(const Job& job, int64_t block, int64_t quads) {
+  const int64_t begin = block * kBlockQuads;
+  const int64_t count = std::min(kBlockQuads, quads - begin);
+  const int32_t none = static_cast<int32_t>(quads * kQuad);
+  const int32_t* near = job.neighbours + begin * kNeighbours;
+  int32_t* counts = job.side_counts + block * (kSides + 1);
+  int32_t sides[kBlockQuads];
+  count_sides(near, count, none, sides, counts);
+  int32_t* ends[kSides + 1];
+  int32_t* next = job.graph_rows + block * kBlockRows;
+  for (int64_t i = 0; i <= kSides; ++i) {
+    ends[i] = next;
+    next += counts[i] * (3 + i) + kSides;
+  }
+  for (int64_t i = 0; i < count; ++i, near += kNeighbours) {
+    int32_t* row = ends[sides[i]];
+    ends[sides[i]] += 3 + sides[i];
+    row[0] = static_cast<int32_t>((begin + i) * kQuad);
+    row[1] = std::min(near[0], none);
+    row[2] = std::min(near[1], none);
+    // Those that are not there are written too, and then over.
+    int32_t* side = row + 3;
+    for (int64_t j = 2; j < kNeighbours; ++j) {
+      *side = near[j];
+      side += near[j] < none;
+    }
   }
 }
 
@@ -194,10 +250,22 @@ template <class Visit>
 void for_cell_rows(const Job& job, int64_t cycles_per_pixel, const Visit& visit) {
   parallel_for(job.rows.count, job.width * job.rows.size(0) * cycles_per_pixel,
                [&](int64_t begin, int64_t end) {
-                 Scratch scratch;
-                 KeyTable table(job.most_pixels, &scratch);
-                 for (int64_t row = begin; row < end; ++row) visit(row, &table);
+                 for (int64_t row = begin; row < end; ++row) visit(row);
                });
+}
+
+// Finds the neighbours of all quads.
+QuadGraph join_quads(Job* job, int64_t quads, Scratch* scratch) {
+  const int64_t blocks = (quads + kBlockQuads - 1) / kBlockQuads;
+  job->neighbours = scratch->take<int32_t>((quads + job->rows.count) * kNeighbours);
+  job->side_counts = scratch->take<int32_t>(blocks * (kSides + 1));
+  job->graph_rows = scratch->take<int32_t>(blocks * kBlockRows);
+  std::fill_n(job->neighbours, quads * kNeighbours, static_cast<int32_t>(quads * kQuad));
+  for_cell_rows(*job, 2, [&](int64_t row) { join_row(*job, row, quads); });
+  parallel_shares(blocks, kBlockQuads * 40, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) sort_block(*job, block, quads);
+  });
+  return {quads, job->side_counts, job->graph_rows};
 }
 
 }  // namespace
@@ -222,17 +290,17 @@ BilateralGrid make_bilateral_grid(const uint8_t* frame, int64_t height, int64_t 
           scratch->take<int32_t>(height * width + 1),
           scratch->take<int32_t>(rows.count * (columns.count + 1)),
           scratch->take<int32_t>(rows.count + 1),
+          nullptr,
+          nullptr,
           nullptr};
-  for_cell_rows(job, 16, [&](int64_t row, KeyTable* table) { number_quads(job, row, table); });
+  for_cell_rows(job, 16, [&](int64_t row) { number_quads(job, row); });
   job.quad_starts[0] = 0;
   for (int64_t row = 0; row < rows.count; ++row) {
     job.quad_starts[row + 1] = job.quad_starts[row] + job.cell_row_quads(row)[columns.count];
   }
   const int64_t quads = job.quad_starts[rows.count];
-  job.neighbours = scratch->take<int32_t>(quads * kNeighbours);
-  std::fill_n(job.neighbours, quads * kNeighbours, static_cast<int32_t>(quads * kQuad));
-  for_cell_rows(job, 2, [&](int64_t row, KeyTable* table) { join_row(job, row, table); });
-  return {quads, rows.count, rows.starts, job.quad_starts, job.vertices, job.neighbours};
+  const QuadGraph graph = join_quads(&job, quads, scratch);
+  return {rows.count, rows.starts, job.quad_starts, job.vertices, graph};
 }
 
 }  // namespace patchcut

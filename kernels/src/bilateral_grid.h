@@ -4,6 +4,7 @@
 
 #include "patchcut/bilateral_solver.h"
 #include "scratch.h"
+#include "simd_solver.h"
 
 namespace patchcut {
 
@@ -11,14 +12,11 @@ namespace patchcut {
 // quads: four neighbours in luma of which at least one is there; vertex v is in quad v / 4. Quads are sorted
 // by the row of cells that they lie in.
 struct BilateralGrid {
-  int64_t quads;
   int64_t cell_rows;
   const int32_t* row_starts;   // [cell_rows + 1], first row of pixels
   const int32_t* quad_starts;  // [cell_rows + 1], first quad
   const int32_t* vertices;     // [height, width], of each pixel, counted from its row of cells' first quad
-  // [quads, kNeighbours], first vertices of the quads before and after in luma, then before and after in U,
-  // V, x and y; 4 * quads where there is none.
-  const int32_t* neighbours;
+  QuadGraph graph;
 };
 
 BilateralGrid make_bilateral_grid(const uint8_t* frame, int64_t height, int64_t width,

@@ -21,37 +21,78 @@ inline double add_quad(Quad v) {
          (static_cast<double>(v[2]) + static_cast<double>(v[3]));
 }
 
-inline Quad square_root(Quad v) {
-  for (int i = 0; i < kQuad; ++i) v[i] = __builtin_sqrtf(v[i]);
+inline Vec square_root(Vec v) {
+  for (int i = 0; i < kLanes; ++i) v[i] = __builtin_sqrtf(v[i]);
   return v;
 }
 
-// Calls visit(i, values of the i-th neighbour of each vertex) for a quad: in luma, then in the other axes.
-template <class Visit>
-inline void visit_neighbours(const int32_t* at, const float* x, Quad own, const Visit& visit) {
-  visit(0, __builtin_shuffle(load_quad(x + at[0]), own, QuadIndex{3, 4, 5, 6}));
-  visit(1, __builtin_shuffle(own, load_quad(x + at[1]), QuadIndex{1, 2, 3, 4}));
-  for (int i = 2; i < kNeighbours; ++i) visit(i, load_quad(x + at[i]));
+// {a0, b0, a1, b1} and so on.
+inline Quad zip_low(Quad a, Quad b) { return __builtin_shuffle(a, b, QuadIndex{0, 4, 1, 5}); }
+inline Quad zip_high(Quad a, Quad b) { return __builtin_shuffle(a, b, QuadIndex{2, 6, 3, 7}); }
+inline Quad join_low(Quad a, Quad b) { return __builtin_shuffle(a, b, QuadIndex{0, 1, 4, 5}); }
+inline Quad join_high(Quad a, Quad b) { return __builtin_shuffle(a, b, QuadIndex{2, 3, 6, 7}); }
+
+// rows[i][j] becomes rows[j][i].
+inline void transpose_quads(Quad* rows) {
+  const Quad low[2] = {zip_low(rows[0], rows[1]), zip_low(rows[2], rows[3])};
+  const Quad high[2] = {zip_high(rows[0], rows[1]), zip_high(rows[2], rows[3])};
+  rows[0] = join_low(low[0], low[1]);
+  rows[1] = join_high(low[0], low[1]);
+  rows[2] = join_low(high[0], high[1]);
+  rows[3] = join_high(high[0], high[1]);
 }
 
-inline Quad sum_neighbours(const int32_t* neighbours, const float* x, int64_t quad) {
+template <int count>
+struct Sides {};
+
+// Calls visit(sides of a quad, its row) for quads with `sides` sides and more.
+template <int sides, class Visit>
+inline void visit_rows(const int32_t* counts, const int32_t* rows, const Visit& visit) {
+  for (int32_t i = 0; i < counts[sides]; ++i, rows += 3 + sides) visit(Sides<sides>{}, rows);
+  if constexpr (sides < kSides) visit_rows<sides + 1>(counts, rows + kSides, visit);
+}
+
+// The same for the quads of a block.
+template <class Visit>
+inline void visit_block(const QuadGraph& graph, int64_t block, const Visit& visit) {
+  visit_rows<0>(graph.side_counts + block * (kSides + 1), graph.rows + block * kBlockRows, visit);
+}
+
+// Calls step(i, load, store) for each vector of a block's vertices.
+template <class Step>
+inline void visit_vectors(const QuadGraph& graph, int64_t block, const Step& step) {
+  const int64_t first = block * kBlockQuads;
+  const int64_t quads = graph.quads - first < kBlockQuads ? graph.quads - first : kBlockQuads;
+  for_each_vector(quads * kQuad, [&](int64_t i, auto get, auto put) { step(first * kQuad + i, get, put); });
+}
+
+// Calls visit(i, values of the i-th neighbour of each vertex) for a quad: in luma, then in the other axes.
+template <int sides, class Visit>
+inline void visit_neighbours(Sides<sides>, const int32_t* row, const float* x, Quad own, const Visit& visit) {
+  visit(0, __builtin_shuffle(load_quad(x + row[1]), own, QuadIndex{3, 4, 5, 6}));
+  visit(1, __builtin_shuffle(own, load_quad(x + row[2]), QuadIndex{1, 2, 3, 4}));
+#pragma GCC unroll 8
+  for (int i = 0; i < sides; ++i) visit(2 + i, load_quad(x + row[3 + i]));
+}
+
+template <int count>
+inline Quad sum_neighbours(Sides<count> sides, const int32_t* row, const float* x) {
   Quad sums[2] = {};
-  visit_neighbours(neighbours + quad * kNeighbours, x, load_quad(x + quad * kQuad),
-                   [&](int i, Quad near) { sums[i % 2] += near; });
+  visit_neighbours(sides, row, x, load_quad(x + row[0]), [&](int i, Quad near) { sums[i % 2] += near; });
   return sums[0] + sums[1];
 }
 
 // The operator's values at a quad, see SolverTable.
-inline Quad apply_quad(const int32_t* neighbours, const float* scale, const float* weight, const float* x,
-                       int64_t quad) {
-  const int32_t* at = neighbours + quad * kNeighbours;
-  const Quad own = load_quad(x + quad * kQuad);
-  const Quad own_scale = load_quad(scale + quad * kQuad);
-  Quad apart[kNeighbours];
-  visit_neighbours(at, x, own, [&](int i, Quad near) { apart[i] = own - near; });
+template <int count>
+inline Quad apply_quad(Sides<count> sides, const int32_t* row, const float* scale, const float* weight,
+                       const float* x) {
+  const Quad own = load_quad(x + row[0]);
+  const Quad own_scale = load_quad(scale + row[0]);
+  Quad apart[2 + count];
+  visit_neighbours(sides, row, x, own, [&](int i, Quad near) { apart[i] = own - near; });
   Quad sums[2] = {};
-  visit_neighbours(at, scale, own_scale, [&](int i, Quad near) { sums[i % 2] += near * apart[i]; });
-  return own_scale * (sums[0] + sums[1]) + load_quad(weight + quad * kQuad) * own;
+  visit_neighbours(sides, row, scale, own_scale, [&](int i, Quad near) { sums[i % 2] += near * apart[i]; });
+  return own_scale * (sums[0] + sums[1]) + load_quad(weight + row[0]) * own;
 }
 
 // The bin of the middle of a level, which comes in 65536ths.
@@ -75,71 +116,108 @@ void color_keys(int64_t count, const float* planes, int64_t stride, const ColorB
     const IntVec luma = bins_of(kMiddle + r * 19595.0f + g * 38470.0f + b * 7471.0f, bins.per_luma);
     const IntVec u = bins_of(kMiddle + b * 32768.0f - r * 11059.0f - g * 21709.0f, bins.per_chroma);
     const IntVec v = bins_of(kMiddle + r * 32768.0f - g * 27439.0f - b * 5329.0f, bins.per_chroma);
-    const IntVec key = (luma & 3) + 4 * ((luma >> 2) + bins.luma_quads * (u + bins.chroma_bins * v));
+    const IntVec key = luma + ((u + bins.chroma_bins * v) << bins.luma_bits);
     __builtin_memcpy(keys + x, &key, sizeof(key));
   }
 }
 
-void balance(int64_t begin, int64_t end, const int32_t* neighbours, const SolverVectors& v) {
-  for (int64_t quad = begin; quad < end; ++quad) {
-    const Quad scale = load_quad(v.scale + quad * kQuad);
-    const Quad wanted = scale * load_quad(v.mass + quad * kQuad);
-    const Quad blurred = 10.0f * scale + sum_neighbours(neighbours, v.scale, quad);
-    const Quad square = wanted > 0.0f ? wanted / (blurred > 0.0f ? blurred : Quad{} + 1.0f) : Quad{};
-    store_quad(v.next_scale + quad * kQuad, square_root(square));
-  }
+inline void add_pixel(float* sums, int32_t vertex, Quad pixel) {
+  float* sum = sums + vertex * kSums;
+  store_quad(sum, load_quad(sum) + pixel);
 }
 
-void set_up(int64_t begin, int64_t end, const int32_t* neighbours, float smoothness, const SolverVectors& v) {
-  const float root = __builtin_sqrtf(smoothness);
-  for (int64_t quad = begin; quad < end; ++quad) {
-    const int64_t at = quad * kQuad;
-    const Quad scale = load_quad(v.scale + at);
-    const Quad weight = load_quad(v.weight + at);
-    const Quad diagonal = smoothness * scale * sum_neighbours(neighbours, v.scale, quad) + weight;
-    store_quad(v.next_scale + at, scale * root);
-    store_quad(v.inverse + at, diagonal > 0.0f ? 1.0f / diagonal : Quad{});
-    store_quad(v.x + at, weight > 0.0f ? load_quad(v.right + at) / weight : Quad{});
+float splat(int64_t count, const int32_t* vertices, const float* confidence, const float* soft_map,
+            float* sums) {
+  Quad least{};
+  int64_t i = 0;
+  for (; i + kQuad <= count; i += kQuad) {
+    const Quad weight = load_quad(confidence + i);
+    least = weight < least ? weight : least;
+    Quad pixels[4] = {Quad{} + 1.0f, weight, weight * load_quad(soft_map + i), Quad{}};
+    transpose_quads(pixels);
+    for (int j = 0; j < kQuad; ++j) add_pixel(sums, vertices[i + j], pixels[j]);
   }
+  for (; i < count; ++i) {
+    least[0] = confidence[i] < least[0] ? confidence[i] : least[0];
+    add_pixel(sums, vertices[i], Quad{1.0f, confidence[i], confidence[i] * soft_map[i], 0.0f});
+  }
+  for (int j = 1; j < kQuad; ++j) least[0] = least[j] < least[0] ? least[j] : least[0];
+  return least[0];
 }
 
-double residual(int64_t begin, int64_t end, const int32_t* neighbours, const SolverVectors& v) {
-  Quad total{};
-  for (int64_t quad = begin; quad < end; ++quad) {
-    const int64_t at = quad * kQuad;
-    const Quad r = load_quad(v.right + at) - apply_quad(neighbours, v.next_scale, v.weight, v.x, quad);
-    store_quad(v.r + at, r);
-    store_quad(v.p + at, Quad{});
-    total += r * r * load_quad(v.inverse + at);
+bool take_sums(int64_t first, int64_t vertices, const float* sums, const SolverVectors& v) {
+  Quad zeros{};
+  for (int64_t i = 0; i < vertices; i += kQuad) {
+    Quad rows[4];
+    for (int j = 0; j < 4; ++j) rows[j] = load_quad(sums + (i + j) * kSums);
+    transpose_quads(rows);
+    store_quad(v.mass + first + i, rows[0]);
+    store_quad(v.weight + first + i, rows[1]);
+    store_quad(v.right + first + i, rows[2]);
+    store_quad(v.scale + first + i, rows[0] > 0.0f ? Quad{} + 1.0f : Quad{});
+    // NaN of what is not finite.
+    zeros += rows[1] * 0.0f + rows[2] * 0.0f;
   }
-  return add_quad(total);
+  return add_quad(zeros) == 0.0;
 }
 
-void turn(int64_t begin, int64_t end, float beta, const SolverVectors& v) {
-  for_each_vector((end - begin) * kQuad, [&](int64_t i, auto get, auto put) {
-    i += begin * kQuad;
-    put(v.p + i, get(v.r + i) * get(v.inverse + i) + get(v.p + i) * beta);
+void balance(int64_t block, const QuadGraph& graph, const SolverVectors& v) {
+  const float* __restrict scale = v.scale;
+  float* __restrict next = v.next_scale;
+  visit_block(graph, block, [&](auto sides, const int32_t* row) {
+    store_quad(next + row[0], 10.0f * load_quad(scale + row[0]) + sum_neighbours(sides, row, scale));
+  });
+  visit_vectors(graph, block, [&](int64_t i, auto get, auto put) {
+    const Vec wanted = get(scale + i) * get(v.mass + i);
+    const Vec blurred = get(next + i);
+    const Vec square = wanted > 0.0f ? wanted / (blurred > 0.0f ? blurred : Vec{} + 1.0f) : Vec{};
+    put(next + i, square_root(square));
   });
 }
 
-double apply(int64_t begin, int64_t end, const int32_t* neighbours, const SolverVectors& v) {
+void set_up(int64_t block, const QuadGraph& graph, float smoothness, const SolverVectors& v) {
+  const float root = __builtin_sqrtf(smoothness);
+  visit_block(graph, block, [&](auto sides, const int32_t* row) {
+    const int32_t at = row[0];
+    const Quad scale = load_quad(v.scale + at);
+    const Quad weight = load_quad(v.weight + at);
+    const Quad diagonal = smoothness * scale * sum_neighbours(sides, row, v.scale) + weight;
+    store_quad(v.next_scale + at, scale * root);
+    store_quad(v.inverse + at, diagonal > 0.0f ? 1.0f / diagonal : Quad{});
+    store_quad(v.x + at, weight > 0.0f ? load_quad(v.right + at) / weight : Quad{});
+  });
+}
+
+double residual(int64_t block, const QuadGraph& graph, const SolverVectors& v) {
+  Quad total{};
+  visit_block(graph, block, [&](auto sides, const int32_t* row) {
+    const int32_t at = row[0];
+    const Quad r = load_quad(v.right + at) - apply_quad(sides, row, v.next_scale, v.weight, v.x);
+    const Quad p = r * load_quad(v.inverse + at);
+    store_quad(v.r + at, r);
+    store_quad(v.p + at, p);
+    total += r * p;
+  });
+  return add_quad(total);
+}
+
+double apply(int64_t block, const QuadGraph& graph, const SolverVectors& v) {
   const float* __restrict scale = v.next_scale;
   const float* __restrict weight = v.weight;
   const float* __restrict p = v.p;
   float* __restrict q = v.q;
   Quad total{};
-  for (int64_t quad = begin; quad < end; ++quad) {
-    const Quad applied = apply_quad(neighbours, scale, weight, p, quad);
-    store_quad(q + quad * kQuad, applied);
-    total += load_quad(p + quad * kQuad) * applied;
-  }
+  visit_block(graph, block, [&](auto sides, const int32_t* row) {
+    const Quad applied = apply_quad(sides, row, scale, weight, p);
+    total += load_quad(p + row[0]) * applied;
+    store_quad(q + row[0], applied);
+  });
   return add_quad(total);
 }
 
-double step(int64_t begin, int64_t end, float alpha, const SolverVectors& v) {
+double step(int64_t block, const QuadGraph& graph, float alpha, const SolverVectors& v) {
   Vec total{};
-  for_each_vector((end - begin) * kQuad, [&](int64_t i, auto get, auto put) {
-    i += begin * kQuad;
+  visit_vectors(graph, block, [&](int64_t i, auto get, auto put) {
     put(v.x + i, get(v.x + i) + get(v.p + i) * alpha);
     const Vec r = get(v.r + i) - get(v.q + i) * alpha;
     put(v.r + i, r);
@@ -148,9 +226,15 @@ double step(int64_t begin, int64_t end, float alpha, const SolverVectors& v) {
   return static_cast<double>(add_lanes(total));
 }
 
+void turn(int64_t block, const QuadGraph& graph, float beta, const SolverVectors& v) {
+  visit_vectors(graph, block, [&](int64_t i, auto get, auto put) {
+    put(v.p + i, get(v.r + i) * get(v.inverse + i) + get(v.p + i) * beta);
+  });
+}
+
 }  // namespace
 
 extern const SolverTable solver_table;
-const SolverTable solver_table = {color_keys, balance, set_up, residual, turn, apply, step};
+const SolverTable solver_table = {color_keys, splat, take_sums, balance, set_up, residual, apply, step, turn};
 
 }  // namespace patchcut::PATCHCUT_ISA

@@ -4,54 +4,73 @@
 
 namespace patchcut {
 
-constexpr int64_t kQuad = 4;         // vertices of a quad, see bilateral_grid.h
-constexpr int64_t kNeighbours = 10;  // of a quad
+constexpr int64_t kQuad = 4;   // vertices of a quad, see bilateral_grid.h
+constexpr int64_t kSums = 4;   // of a vertex: its pixels, their confidence, that times the value, 0
+constexpr int64_t kSides = 8;  // of a quad: the quads before and after it in U, V, x and y
+constexpr int64_t kNeighbours = 2 + kSides;  // with those in luma
+constexpr int64_t kBlockQuads = 256;         // whose sums are added up by one thread
+constexpr int64_t kBlockRows = kBlockQuads * (1 + kNeighbours) + (1 + kSides) * kSides;
 
-// How colors become bins. There is one bin more than needed on each axis, which stays empty.
+// The neighbours of quads, by blocks of kBlockQuads quads. A quad's row is its first vertex, the first
+// vertices of the quads before and after it in luma (4 * quads where there is none), then those of the sides
+// that it has: half of all are missing, and what is not listed is not loaded. Rows come in the order of their
+// sides' number, so that loops over them have a fixed length. kSides elements separate the numbers.
+struct QuadGraph {
+  int64_t quads;
+  const int32_t* side_counts;  // [blocks, kSides + 1], quads with 0, 1, 2.. sides
+  const int32_t* rows;         // [blocks, kBlockRows]
+};
+
+// How colors become bins.
 struct ColorBins {
-  float per_luma;    // 1 / sigma
-  float per_chroma;  // 1 / sigma
-  int32_t luma_quads;
-  int32_t chroma_bins;
-  bool swap_channels;  // BGR
+  float per_luma;       // 1 / sigma
+  float per_chroma;     // 1 / sigma
+  int luma_bits;        // of a key
+  int32_t chroma_bins;  // with one that stays empty
+  bool swap_channels;   // BGR
 };
 
 // Vectors over the vertices, [quads, 4]; 0 at vertices that are not there. Those whose neighbours are read
 // have one quad more, of zeros.
 struct SolverVectors {
-  const float* mass;    // pixels
-  const float* weight;  // sum of their confidence
-  const float* right;   // sum of their confidence times their value
-  float* scale;         // the paper's D_n; [quads + 1, 4]
-  float* next_scale;    // of the next iteration; then scale * sqrt(smoothness); [quads + 1, 4]
-  float* inverse;       // 1 / the operator's diagonal
-  float* x;             // [quads + 1, 4]
+  float* mass;        // pixels
+  float* weight;      // sum of their confidence
+  float* right;       // sum of their confidence times their value
+  float* scale;       // the paper's D_n; [quads + 1, 4]
+  float* next_scale;  // of the next iteration; then scale * sqrt(smoothness); [quads + 1, 4]
+  float* inverse;     // 1 / the operator's diagonal
+  float* x;           // [quads + 1, 4]
   float* r;
   float* p;  // [quads + 1, 4]
   float* q;
 };
 
-// The hot loops of bilateral_solver, on quads [begin, end). A vertex has ten neighbours at most; the operator
-// is A x = s_i * (sum over neighbours j of s_j (x_i - x_j)) + weight_i x_i, with s = next_scale. It takes
-// differences: where the data are few, a sum of both sides would leave nothing of them in float32.
+// The hot loops of bilateral_solver, most of them on a block of quads. A vertex has ten neighbours at most;
+// the operator is A x = s_i * (sum over neighbours j of s_j (x_i - x_j)) + weight_i x_i, with s = next_scale.
+// It takes differences: where the data are few, a sum of both sides would leave nothing of them in float32.
 struct SolverTable {
-  // keys[x] = bin of luma % 4 + 4 * (bin of luma / 4 + luma_quads * (bin of U + chroma_bins * bin of V)) of
-  // planes of B, G and R less 128; reads and writes whole vectors.
+  // keys[x] = bin of luma + 2^luma_bits * (bin of U + chroma_bins * bin of V) of planes of B, G and R
+  // less 128; reads and writes whole vectors.
   void (*color_keys)(int64_t count, const float* planes, int64_t stride, const ColorBins& bins,
                      int32_t* keys);
+  // Adds pixels to sums[vertex, kSums]; gives the least of their confidence and 0.
+  float (*splat)(int64_t count, const int32_t* vertices, const float* confidence, const float* soft_map,
+                 float* sums);
+  // mass, weight and right of vertices from `first` on, and 1 as the scale of those that are there; gives
+  // whether all are finite.
+  bool (*take_sums)(int64_t first, int64_t vertices, const float* sums, const SolverVectors& v);
   // next_scale = sqrt(scale * mass / (10 scale + the sum of its neighbours))
-  void (*balance)(int64_t begin, int64_t end, const int32_t* neighbours, const SolverVectors& v);
+  void (*balance)(int64_t block, const QuadGraph& graph, const SolverVectors& v);
   // next_scale, inverse, and x = right / weight
-  void (*set_up)(int64_t begin, int64_t end, const int32_t* neighbours, float smoothness,
-                 const SolverVectors& v);
-  // r = right - A x, p = 0; gives r . inverse r
-  double (*residual)(int64_t begin, int64_t end, const int32_t* neighbours, const SolverVectors& v);
-  // p = inverse r + beta p
-  void (*turn)(int64_t begin, int64_t end, float beta, const SolverVectors& v);
+  void (*set_up)(int64_t block, const QuadGraph& graph, float smoothness, const SolverVectors& v);
+  // r = right - A x, p = inverse r; gives r . p
+  double (*residual)(int64_t block, const QuadGraph& graph, const SolverVectors& v);
   // q = A p; gives p . q
-  double (*apply)(int64_t begin, int64_t end, const int32_t* neighbours, const SolverVectors& v);
+  double (*apply)(int64_t block, const QuadGraph& graph, const SolverVectors& v);
   // x += alpha p, r -= alpha q; gives r . inverse r
-  double (*step)(int64_t begin, int64_t end, float alpha, const SolverVectors& v);
+  double (*step)(int64_t block, const QuadGraph& graph, float alpha, const SolverVectors& v);
+  // p = inverse r + beta p
+  void (*turn)(int64_t block, const QuadGraph& graph, float beta, const SolverVectors& v);
 };
 
 }  // namespace patchcut
