@@ -136,6 +136,24 @@ def test_what_is_looked_at_is_what_the_segmenter_sees(bundle: Path, photos: Path
         assert foreground.shape == result.grid_hw
 
 
+def test_photographs_give_their_best_regions_and_backgrounds_give_all(photos: Path) -> None:
+    shapes = []
+
+    def see(image: np.ndarray) -> tuple[np.ndarray, slice, np.ndarray]:
+        shapes.append(image.shape)
+        foreground = np.zeros((8, 8), np.float32)
+        foreground[:, :4] = 1
+        return np.array([[1.0] * 4, [2.0] * 4]), slice(1, 2), foreground
+
+    plan = CalibrationPlan(photos, blanks=3)
+    (sample,) = module._look([see], plan, lambda what, done, total: None)  # type: ignore[list-item]
+    assert sample.photographs == 6
+    np.testing.assert_array_equal(sample.objects, np.full((6, 4), 2.0))
+    np.testing.assert_array_equal(sample.others[:, 0], [1, 2] * (6 + 3))
+    height, width, _ = shapes[0]
+    assert shapes[1] == (height, width // 2, 3), "the half without foreground"
+
+
 def test_few_photographs_are_spread_over_the_folder(photos: Path) -> None:
     seen: list[Any] = []
     plan = CalibrationPlan(photos, limit=3)

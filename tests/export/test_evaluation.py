@@ -420,9 +420,14 @@ def test_empty_scenes_are_answered_by_the_bundles_limit(
     assert metrics == plain | {"objects kept": kept, "empty scenes": empty}
 
 
-def test_an_empty_scene_holds_no_foreground(masks_root: Path, bundle: Path) -> None:
+@pytest.mark.parametrize("thin", [False, True])
+def test_an_empty_scene_holds_no_foreground(masks_root: Path, bundle: Path, thin: bool) -> None:
     example = open_dataset("masks", masks_root).examples[0]
     mask = cv2.imread(str(example.mask), 0)
+    if thin:
+        mask[:] = 0
+        mask[:, mask.shape[1] // 2] = 255
+        assert cv2.imwrite(str(example.mask), mask)
     assert cv2.imwrite(str(example.image), mask)  # the picture is its mask
     seen = []
 
@@ -457,6 +462,15 @@ def test_the_truth_is_drawn_into_the_grid(masks_root: Path, bundle: Path, tmp_pa
         changed = (picture != pictures[0]).any(axis=2)
         assert 0.001 < changed.mean() < 0.1
         assert (picture[changed] > 230).all(axis=1).any(), "the line is white"
+
+
+def test_the_best_images_come_first_in_the_grid(masks_root: Path, bundle: Path, tmp_path: Path) -> None:
+    segmenter, examples = patchcut.load(bundle), open_dataset("masks", masks_root).examples[:2]
+    worse, better = Score("worse", iou=0.1), Score("better", iou=0.9)
+    write_grid(tmp_path / "both.png", segmenter, examples, [worse, better])
+    write_grid(tmp_path / "one.png", segmenter, examples[1:], [better])
+    both, one = (cv2.imread(str(tmp_path / name)) for name in ("both.png", "one.png"))
+    np.testing.assert_array_equal(both[:224, :224], one[:224, :224])
 
 
 def test_every_layout_is_in_the_help(run_cli: Patchcut, capfd: pytest.CaptureFixture[str]) -> None:

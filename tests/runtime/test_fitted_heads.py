@@ -115,6 +115,17 @@ def test_kmeans_keeps_the_best_of_its_restarts() -> None:
     assert np.any(once != often)
 
 
+@pytest.mark.parametrize("binary", [True, False])
+def test_the_rule_of_the_seed_is_tokencuts(binary: bool) -> None:
+    rows, masks = noise_rows(80), []
+    for threshold in (0.0, 0.3):
+        settings = {"threshold": threshold, "binary": binary, "seed": 5}
+        masks.append(kernels.bipartition(rows, GRID, **settings).mask.ravel())
+        found = NcutHead(rule="seed", **settings)(rows, GRID)
+        np.testing.assert_array_equal(found.argmax(axis=1), masks[-1])
+    assert np.any(masks[0] != masks[1])
+
+
 def test_both_sides_of_a_cut_have_a_patch_that_is_sure() -> None:
     assignment = NcutHead().cluster(planted(one_object()))
     np.testing.assert_allclose(assignment.max(axis=0), 1, atol=1e-6)

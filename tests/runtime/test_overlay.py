@@ -89,7 +89,7 @@ def test_a_missing_opencv_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_colours_go_with_the_column() -> None:
     count = len(PALETTE_RGB)
-    assert count == 16 and color_of(count + 1) == color_of(1)
+    assert count == 16 and color_of(count + 1) == color_of(1) == PALETTE_RGB[0]
     apart = np.abs(np.array(PALETTE_RGB)[:, None] - np.array(PALETTE_RGB)).sum(axis=2)
     assert np.sort(apart, axis=1)[:, 1].min() >= 80
     assert color_of(1, "bgr") == color_of(1)[::-1]
