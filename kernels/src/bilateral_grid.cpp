@@ -121,18 +121,11 @@ struct Job {
 
 // Leaves the color's key in place of each pixel's vertex.
 void find_keys(const Job& job, int64_t row) {
-  constexpr int64_t kPadding = 64;
   Scratch scratch;
-  const int64_t stride = job.width + kPadding;
-  int8_t* planes = scratch.take<int8_t>(3 * stride);
-  float* colors = scratch.take<float>(3 * stride);
-  int32_t* keys = scratch.take<int32_t>(stride);
-  std::fill_n(planes, 3 * stride, static_cast<int8_t>(0));
+  int8_t* planes = scratch.take<int8_t>(3 * job.width);
   for (int64_t y = job.rows.starts[row]; y < job.rows.starts[row + 1]; ++y) {
-    job.simd.refine->split_channels(job.width, job.frame + y * job.width * 3, planes, stride);
-    job.simd.refine->widen_planes(stride, planes, stride, colors);
-    job.simd.solver->color_keys(job.width, colors, stride, job.bins, keys);
-    std::copy_n(keys, job.width, job.vertices + y * job.width);
+    job.simd.refine->split_channels(job.width, job.frame + y * job.width * 3, planes, job.width);
+    job.simd.solver->color_keys(job.width, planes, job.width, job.bins, job.vertices + y * job.width);
   }
 }
 

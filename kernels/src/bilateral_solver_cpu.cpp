@@ -109,7 +109,7 @@ void solve(const Job& job, const BilateralSolverParams& params) {
     const double before = squared;
     squared = sum_blocks(job, [&](int64_t block) { return loops.step(block, graph, alpha, v); });
     const float beta = static_cast<float>(squared / before);
-    for_blocks(job, [&](int64_t block) { loops.turn(block, graph, beta, v); });
+    for_blocks(job, [&](int64_t block) { loops.turn(block, graph, alpha, beta, v); });
   }
 }
 

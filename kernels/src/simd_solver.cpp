@@ -96,28 +96,29 @@ inline Quad apply_quad(Sides<count> sides, const int32_t* row, const float* scal
 }
 
 // The bin of the middle of a level, which comes in 65536ths.
-inline IntVec bins_of(Vec parts, float per_bin) {
-  const Vec level = __builtin_convertvector(__builtin_convertvector(parts * 0x1p-16f, IntVec), Vec);
-  return __builtin_convertvector((level + 0.5f) * per_bin, IntVec);
+inline int32_t bin_of_level(float parts, float per_bin) {
+  const int32_t level = static_cast<int32_t>(parts * 0x1p-16f);
+  return static_cast<int32_t>((static_cast<float>(level) + 0.5f) * per_bin);
 }
 
 // Weights are BT.601's in 65536ths: those of luma sum to 1 and those of chroma to 0, so that grey is grey,
 // and float32 holds all sums exactly.
-void color_keys(int64_t count, const float* planes, int64_t stride, const ColorBins& bins, int32_t* keys) {
-  const float* red = planes + (bins.swap_channels ? 2 * stride : 0);
-  const float* green = planes + stride;
-  const float* blue = planes + (bins.swap_channels ? 0 : 2 * stride);
+void color_keys(int64_t count, const int8_t* planes, int64_t stride, const ColorBins& bins, int32_t* keys) {
+  const int8_t* red = planes + (bins.swap_channels ? 2 * stride : 0);
+  const int8_t* green = planes + stride;
+  const int8_t* blue = planes + (bins.swap_channels ? 0 : 2 * stride);
+  const ColorBins to = bins;
   // 128 of each is subtracted, and U and V are given as much.
   constexpr float kMiddle = 128.0f * 65536.0f;
-  for (int64_t x = 0; x < count; x += kLanes) {
-    const Vec r = load(red + x);
-    const Vec g = load(green + x);
-    const Vec b = load(blue + x);
-    const IntVec luma = bins_of(kMiddle + r * 19595.0f + g * 38470.0f + b * 7471.0f, bins.per_luma);
-    const IntVec u = bins_of(kMiddle + b * 32768.0f - r * 11059.0f - g * 21709.0f, bins.per_chroma);
-    const IntVec v = bins_of(kMiddle + r * 32768.0f - g * 27439.0f - b * 5329.0f, bins.per_chroma);
-    const IntVec key = luma + ((u + bins.chroma_bins * v) << bins.luma_bits);
-    __builtin_memcpy(keys + x, &key, sizeof(key));
+  // A plain loop: compilers turn bytes into floats well there, and not in vector types.
+  for (int64_t x = 0; x < count; ++x) {
+    const float r = static_cast<float>(red[x]);
+    const float g = static_cast<float>(green[x]);
+    const float b = static_cast<float>(blue[x]);
+    const int32_t luma = bin_of_level(kMiddle + r * 19595.0f + g * 38470.0f + b * 7471.0f, to.per_luma);
+    const int32_t u = bin_of_level(kMiddle + b * 32768.0f - r * 11059.0f - g * 21709.0f, to.per_chroma);
+    const int32_t v = bin_of_level(kMiddle + r * 32768.0f - g * 27439.0f - b * 5329.0f, to.per_chroma);
+    keys[x] = luma + ((u + to.chroma_bins * v) << to.luma_bits);
   }
 }
 
@@ -218,7 +219,6 @@ double apply(int64_t block, const QuadGraph& graph, const SolverVectors& v) {
 double step(int64_t block, const QuadGraph& graph, float alpha, const SolverVectors& v) {
   Vec total{};
   visit_vectors(graph, block, [&](int64_t i, auto get, auto put) {
-    put(v.x + i, get(v.x + i) + get(v.p + i) * alpha);
     const Vec r = get(v.r + i) - get(v.q + i) * alpha;
     put(v.r + i, r);
     total += r * r * get(v.inverse + i);
@@ -226,9 +226,11 @@ double step(int64_t block, const QuadGraph& graph, float alpha, const SolverVect
   return static_cast<double>(add_lanes(total));
 }
 
-void turn(int64_t block, const QuadGraph& graph, float beta, const SolverVectors& v) {
+void turn(int64_t block, const QuadGraph& graph, float alpha, float beta, const SolverVectors& v) {
   visit_vectors(graph, block, [&](int64_t i, auto get, auto put) {
-    put(v.p + i, get(v.r + i) * get(v.inverse + i) + get(v.p + i) * beta);
+    const Vec p = get(v.p + i);
+    put(v.x + i, get(v.x + i) + p * alpha);
+    put(v.p + i, get(v.r + i) * get(v.inverse + i) + p * beta);
   });
 }
 

@@ -50,8 +50,8 @@ struct SolverVectors {
 // It takes differences: where the data are few, a sum of both sides would leave nothing of them in float32.
 struct SolverTable {
   // keys[x] = bin of luma + 2^luma_bits * (bin of U + chroma_bins * bin of V) of planes of B, G and R
-  // less 128; reads and writes whole vectors.
-  void (*color_keys)(int64_t count, const float* planes, int64_t stride, const ColorBins& bins,
+  // less 128.
+  void (*color_keys)(int64_t count, const int8_t* planes, int64_t stride, const ColorBins& bins,
                      int32_t* keys);
   // Adds pixels to sums[vertex, kSums]; gives the least of their confidence and 0.
   float (*splat)(int64_t count, const int32_t* vertices, const float* confidence, const float* soft_map,
@@ -67,10 +67,10 @@ struct SolverTable {
   double (*residual)(int64_t block, const QuadGraph& graph, const SolverVectors& v);
   // q = A p; gives p . q
   double (*apply)(int64_t block, const QuadGraph& graph, const SolverVectors& v);
-  // x += alpha p, r -= alpha q; gives r . inverse r
+  // r -= alpha q; gives r . inverse r
   double (*step)(int64_t block, const QuadGraph& graph, float alpha, const SolverVectors& v);
-  // p = inverse r + beta p
-  void (*turn)(int64_t block, const QuadGraph& graph, float beta, const SolverVectors& v);
+  // x += alpha p, which is here because p is, then p = inverse r + beta p
+  void (*turn)(int64_t block, const QuadGraph& graph, float alpha, float beta, const SolverVectors& v);
 };
 
 }  // namespace patchcut
