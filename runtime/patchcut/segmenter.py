@@ -20,6 +20,7 @@ from patchcut.engines import Device, Engine, EngineOptions, check_choice, open_e
 from patchcut.errors import OptionError
 from patchcut.frames import ColorOrder, Frame, as_frame, check_color
 from patchcut.heads import PARTS, FittedHead, Head, KMeansHead, open_head, open_parts
+from patchcut.heads.base import check_number
 from patchcut.label_map import canvas_of, upsample
 from patchcut.modes import MODES, Divider, Division
 from patchcut.refiners import REFINERS, Coarse, refine
@@ -316,9 +317,9 @@ def load(
     check_choice("mode", mode, MODES)
     check_choice("refine", refine, ("auto", *REFINERS))
     order = check_color(color)
-    _check_share("min_score", min_score)
+    check_number("min_score", min_score, 0, 1)
     if nothing_below is not None:
-        _check_share("nothing_below", nothing_below)
+        check_number("nothing_below", nothing_below, 0, 1)
     if not isinstance(single, bool):
         raise OptionError("single", f"must be True or False, got {single!r}")
     options = EngineOptions(cast("Device", device), cast("Any", precision), size, threads)
@@ -366,8 +367,3 @@ def _rules(
 
 def _settings(head: Head) -> dict[str, Any]:
     return asdict(head) if is_dataclass(head) and not isinstance(head, type) else {}
-
-
-def _check_share(option: str, share: object) -> None:
-    if isinstance(share, bool) or not isinstance(share, int | float | np.floating) or not 0 <= share <= 1:
-        raise OptionError(option, f"must be a number from 0 to 1, got {share!r}")
