@@ -49,7 +49,8 @@ def color_of(column: int, order: ColorOrder = "rgb") -> tuple[int, int, int]:
 def draw_overlay(result: Result, frame: object) -> Image:
     """[H, W, 3] uint8: a copy of `frame` with the regions of `result` drawn, best on top.
 
-    Regions of the background are tinted a little and have no outline.
+    Regions of the background are tinted a little and have no outline. A caption that would cover a better
+    region's is left out.
 
     Args:
         result: of this very frame.
@@ -69,9 +70,12 @@ def draw_overlay(result: Result, frame: object) -> Image:
     for column in map(int, np.unique(result.region_labels)):
         share = BACKGROUND_TINT if column in result.background_columns else TINT
         _tint(cv2, image, result.label_map == column, color_of(column, checked.color), share)
-    for i in reversed(range(len(result))):
-        if result.region_labels[i] not in result.background_columns:
-            _draw_region(cv2, image, result, i, checked.color)
+    shown = [i for i in range(len(result)) if result.region_labels[i] not in result.background_columns]
+    for i in reversed(shown):
+        _draw_region(cv2, image, result, i, checked.color)
+    free = np.ones(image.shape[:2], bool)
+    for i in shown:
+        _draw_caption(cv2, image, free, result, i, checked.color)
     return image
 
 
@@ -92,15 +96,18 @@ def _draw_region(cv2: Any, image: Image, result: Result, i: int, order: ColorOrd
     contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     cv2.drawContours(image, contours, -1, color, thickness, cv2.LINE_AA, offset=(x0, y0))
     cv2.rectangle(image, (x0, y0), (x1 - 1, y1 - 1), color, thickness)
-    text = f"{result.labels[result.region_labels[i]]} {result.scores[i]:.2f}"
-    _draw_text(cv2, image, text, (x0, y0), color)
 
 
-def _draw_text(
-    cv2: Any, image: Image, text: str, corner_xy: tuple[int, int], color: tuple[int, int, int]
+def _draw_caption(
+    cv2: Any, image: Image, free: npt.NDArray[np.bool_], result: Result, i: int, order: ColorOrder
 ) -> None:
-    """Text on a plate above `corner_xy`, moved inside the frame; none where it cannot be read."""
+    """Label and score on a plate above the box, moved inside the frame; none where it cannot be read.
+
+    Args:
+        free: [H, W] bool, where no caption is yet; changed in place.
+    """
     height, width = image.shape[:2]
+    text = f"{result.labels[result.region_labels[i]]} {result.scores[i]:.2f}"
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, max(0.4, min(height, width) / 1000)
     thickness = max(1, round(scale * 1.5))
     (text_width, text_height), baseline = cv2.getTextSize(text, font, scale, thickness)
@@ -108,9 +115,14 @@ def _draw_text(
     plate_width, plate_height = text_width + 2 * pad, text_height + baseline + pad
     if plate_width > width or 3 * plate_height > height:
         return
-    x = min(corner_xy[0], width - plate_width)
-    y = max(corner_xy[1] - plate_height, 0)
-    cv2.rectangle(image, (x, y), (x + plate_width - 1, y + plate_height - 1), color, cv2.FILLED)
+    x = min(int(result.boxes[i, 0]), width - plate_width)
+    y = max(int(result.boxes[i, 1]) - plate_height, 0)
+    plate = np.s_[y : y + plate_height, x : x + plate_width]
+    if not free[plate].all():
+        return
+    free[plate] = False
+    color = color_of(int(result.region_labels[i]), order)
+    image[plate] = color
     ink = (0, 0, 0) if sum(color) > 330 else (255, 255, 255)
     origin = (x + pad, y + text_height + pad // 2 + 1)
     cv2.putText(image, text, origin, font, scale, ink, thickness, cv2.LINE_AA)

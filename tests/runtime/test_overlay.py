@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import sys
 
 import numpy as np
@@ -48,13 +49,11 @@ def test_no_regions_is_the_frame_itself() -> None:
 @pytest.mark.parametrize("scale", [1, 2, 10, 200])
 def test_every_region_shows_at_any_size(scale: int) -> None:
     result = made_result()
-    big = type(result)(
-        **{
-            **{name: getattr(result, name) for name in result.__dataclass_fields__},
-            "label_map": result.label_map.repeat(scale, 0).repeat(scale, 1),
-            "region_ids": result.region_ids.repeat(scale, 0).repeat(scale, 1),
-            "boxes": result.boxes * scale,
-        }
+    big = dataclasses.replace(
+        result,
+        label_map=result.label_map.repeat(scale, 0).repeat(scale, 1),
+        region_ids=result.region_ids.repeat(scale, 0).repeat(scale, 1),
+        boxes=result.boxes * scale,
     )
     frame = np.full((4 * scale, 6 * scale, 3), 128, np.uint8)
     overlay = big.overlay(frame)
@@ -97,11 +96,22 @@ def test_colours_go_with_the_column() -> None:
 
 def test_regions_of_the_background_are_tinted_a_little_and_not_outlined() -> None:
     result = made_result()
-    fields = {name: getattr(result, name) for name in result.__dataclass_fields__}
-    scaled = {name: fields[name].repeat(40, 0).repeat(40, 1) for name in ("label_map", "region_ids")}
-    behind = type(result)(**{**fields, **scaled, "boxes": result.boxes * 40, "background_columns": (0, 1)})
+    scaled = {name: getattr(result, name).repeat(40, 0).repeat(40, 1) for name in ("label_map", "region_ids")}
+    behind = dataclasses.replace(result, **scaled, boxes=result.boxes * 40, background_columns=(0, 1))
     frame = np.full((160, 240, 3), 100, np.uint8)
     overlay = behind.overlay(frame)
     colors = np.unique(overlay[behind.label_map == 1].reshape(-1, 3), axis=0)
     expected = 100 * (1 - BACKGROUND_TINT) + np.array(color_of(1, "bgr")) * BACKGROUND_TINT
     np.testing.assert_allclose(colors, expected[None], atol=1)
+
+
+@pytest.mark.parametrize(("top", "captioned"), [(44, False), (120, True)])
+def test_a_caption_that_would_cover_a_better_regions_is_left_out(top: int, captioned: bool) -> None:
+    left, right = np.zeros((200, 300), np.int32), np.zeros((200, 300), np.int32)
+    left[40:100, 40:80], right[top : top + 60, 90:150] = 1, 2
+    ids = left + right
+    boxes = np.array([[40, 40, 80, 100], [90, top, 150, top + 60]], np.float32)
+    two = dataclasses.replace(made_result(), label_map=ids, region_ids=ids, boxes=boxes)
+    overlay = two.overlay(np.full((200, 300, 3), 100, np.uint8))
+    above = overlay[top - 8 : top - 4, 90:150].reshape(-1, 3)
+    assert np.all(above == color_of(1, "bgr"), axis=1).any() == captioned
