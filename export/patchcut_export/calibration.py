@@ -56,7 +56,7 @@ class CalibrationPlan:
     images: Path
     limit: int = 1000
     blanks: int = 120
-    keep: float = 0.96
+    keep: float = 0.95
     seed: int = 0
     threads: int | None = None
 

@@ -256,7 +256,7 @@ def _calibrate(
     limit: Annotated[int, typer.Option(min=1, help="Photographs to look at.")] = 1000,
     keep: Annotated[
         float, typer.Option(help="Share of the photographs in which something must still be found.")
-    ] = 0.96,
+    ] = 0.95,
     seed: Annotated[int, typer.Option(min=0, help="Of the blank pictures.")] = 0,
     threads: ThreadsOption = None,
 ) -> None:
