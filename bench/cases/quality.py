@@ -48,6 +48,11 @@ TARGETS = (
     Target(f"ecssd-dev {_REFINED}", "max F-beta", ">=", 0.86, "", "ECSSD, max F-beta at 448, guided"),
     Target(f"voc2007-dev {_REFINED}", "CorLoc", ">=", 0.69, "", "VOC2007, CorLoc at 448, guided"),
     *(
+        Target(f"ecssd-dev {size}", metric, ">=", least, "", f"ECSSD at {size}, {metric}")
+        for size in SIZES
+        for metric, least in (("objects kept", 0.95), ("empty scenes", 0.80))
+    ),
+    *(
         Target(f"{d.folder} {_HEADS_AT}", "gained_over_fitted", ">=", 0, "", f"{d.metric} over gnn-fit's")
         for d in DATASETS
     ),
@@ -79,7 +84,9 @@ def run(options: Options) -> Iterator[Outcome]:
 
 def _run_case(options: Options, dataset: _Dataset, size: int, refine: str) -> Iterator[Outcome]:
     case = _case(dataset, size, refine)
-    ours = _measure(options, dataset, options.bundle, size, "auto", refine)
+    ours = _measure(
+        options, dataset, options.bundle, size, "auto", refine, empty_scenes=dataset.layout == "masks"
+    )
     metrics: dict[str, float] = {}
     others = []
     if options.fp32_bundle is not None:
@@ -124,6 +131,7 @@ def _measure(
     precision: str,
     refine: str,
     head: str = "auto",
+    empty_scenes: bool = False,
 ) -> _Measured:
     from patchcut_export.measure import EvalRequest, measure
     from patchcut_export.progress import StepBar
@@ -141,6 +149,7 @@ def _measure(
             nothing_below=0.0,
             threads=options.threads,
         ),
+        empty_scenes=empty_scenes,
     )
     with StepBar() as bar:
         report = measure(request, bar)

@@ -47,6 +47,8 @@ def test_quality_is_held_against_its_targets() -> None:
     targets = {(t.case, t.metric): t.value for t in open_group("quality").TARGETS}
     assert targets["ecssd-dev 224", "mean foreground IoU"] == 0.70
     assert targets["voc2007-dev 224", "CorLoc"] == 0.65
+    assert targets["ecssd-dev 224", "objects kept"] == 0.95
+    assert targets["ecssd-dev 224", "empty scenes"] == 0.80
     assert {value for (_, metric), value in targets.items() if metric == "lost_to_fp32"} == {0.01}
 
 
