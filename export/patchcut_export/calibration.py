@@ -131,7 +131,8 @@ def fit_calibration(samples: list[Sample], keep: float, fitted_on: str = "") -> 
 def _score_kept(sample: Sample, calibration: CalibrationSpec, keep: float) -> float:
     scores = np.zeros(sample.photographs)
     scores[: len(sample.objects)] = calibrated_scores(sample.objects, calibration)
-    return round(float(np.quantile(scores, 1 - keep)), 4)
+    # rounded down, so that no share is lost to the rounding
+    return math.floor(float(np.quantile(scores, 1 - keep)) * 1e4) / 1e4
 
 
 def fit_logistic(rows: Float64, truth: Float64, counts: Float64) -> Float64:
