@@ -185,7 +185,7 @@ class _Training:
         folder.mkdir(parents=True, exist_ok=True)
         patches = hashlib.sha256(np.packbits(chosen).tobytes()).hexdigest()
         claim_folder(folder, {**asdict(plan), "patches_sha256": patches}, cached.images)
-        self.sample = as_floats(cached.features[sample]), torch.from_numpy(chosen[sample])
+        self.sample = as_floats(cached.take(sample)), torch.from_numpy(chosen[sample])
         self.middle = functional.normalize(self.sample[0], dim=-1)[self.sample[1]].mean(0)
 
     def run(self) -> TrainedColumns:
@@ -250,7 +250,7 @@ class _Training:
 
     def _loss(self, head: GraphHead, rows: Rows, generator: torch.Generator | None = None) -> torch.Tensor:
         """[] loss of the graph of some images' patches."""
-        features = as_floats(self.cached.features[rows]).to(self.device)
+        features = as_floats(self.cached.take(rows)).to(self.device)
         chosen = torch.from_numpy(self.chosen[rows]).to(self.device)
         logits = self._logits(head, features)
         nodes, mine = self._nodes(features, chosen), logits[chosen]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -43,6 +44,12 @@ class CachedFeatures:
     grid_hw: tuple[int, int]
     problems: tuple[str, ...]
 
+    def take(self, rows: slice | npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+        """[m, n, d] float16, a copy for m of the images. However many are taken, no more stay in memory."""
+        taken = np.array(self.features[rows])
+        _give_back(self.features)
+        return taken
+
 
 def cache_features(
     images: Path, bundle: Bundle, options: EngineOptions, folder: Path, advance: Advance
@@ -77,6 +84,7 @@ def cache_features(
             state.names.append(frame.name)
             if len(state.names) % _FLUSH_EVERY == 0:
                 table.flush()
+                _give_back(table)
                 _write_state(folder, state)
             advance(len(state.names), len(names))
         table.flush()
@@ -88,6 +96,15 @@ def cache_features(
         raise SourceError(str(images), "none of its images can be read", "; ".join(problems[:1]))
     features = np.load(folder / _FEATURES, mmap_mode="r")[: len(state.names)]
     return CachedFeatures(features, tuple(state.names), graph.grid_hw, tuple(problems))
+
+
+def _give_back(features: npt.NDArray[np.float16]) -> None:
+    """Takes a memory map's pages off the process; the system keeps them for as long as it has room."""
+    owner: object = features
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, mmap.mmap):
+        owner.madvise(mmap.MADV_DONTNEED)
 
 
 def features_of(

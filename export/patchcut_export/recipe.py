@@ -235,8 +235,8 @@ def foreground_patches(bundle: Bundle, cached: CachedFeatures, bar: StepBar) -> 
     """[N, n] bool, the patches that the bundle's head does not call background."""
     head = open_head(bundle)
     chosen = np.zeros(cached.features.shape[:2], bool)
-    for i, features in enumerate(cached.features):
-        assignment = head(np.asarray(features, np.float32), cached.grid_hw)
+    for i in range(len(chosen)):
+        assignment = head(cached.take(slice(i, i + 1))[0].astype(np.float32), cached.grid_hw)
         chosen[i] = assignment.argmax(1) != 0
         bar.step("foreground", i + 1, len(chosen))
     return chosen

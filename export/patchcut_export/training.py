@@ -255,9 +255,9 @@ class _Training:
         return head.eval()
 
     def _fresh_head(self) -> GraphHead:
-        plan, features = self.plan, self.cached.features
-        head = GraphHead(features.shape[2], plan.hidden, plan.mlp_hidden, 2, plan.dropout)
-        sample = features[self.train[:: max(1, len(self.train) // 300)]]
+        plan, dim = self.plan, self.cached.features.shape[2]
+        head = GraphHead(dim, plan.hidden, plan.mlp_hidden, 2, plan.dropout)
+        sample = self.cached.take(self.train[:: max(1, len(self.train) // 300)])
         head.standardize(as_floats(sample).flatten(0, 1))
         return head.to(self.device)
 
@@ -271,7 +271,7 @@ class _Training:
         """[b] loss of each row of a batch, whose numbers rise."""
         count = len(self.cached.images)
         images, empties = batch[batch < count], batch[batch >= count] - count
-        features = self._on_device(np.concatenate([self.cached.features[images], self.empties[empties]]))
+        features = self._on_device(np.concatenate([self.cached.take(images), self.empties[empties]]))
         affinity = cosine_affinity(features, self.plan.threshold)
         logits = head(features, affinity)
         if targets is None:
@@ -333,19 +333,25 @@ class _Training:
 
     def _empty_features(self, head: GraphHead) -> dict[str, Half]:
         """Features [M, n, d] of background crops and of blank pictures."""
-        count, features = len(self.cached.images), []
+        most = len(self.cached.images) + self.plan.blanks
+        # what is not written takes no memory, and nothing is copied at the end
+        features, made = np.empty((most, *self.cached.features.shape[1:]), np.float16), 0
+        for made, picture in enumerate(self._empty_pictures(head), 1):
+            features[made - 1] = self.extract(picture)
+        return {"features": features[:made]}
+
+    def _empty_pictures(self, head: GraphHead) -> Iterator[npt.NDArray[np.uint8]]:
+        """At most one crop of background an image, then the blank pictures."""
+        count, what = len(self.cached.images), "features of empty scenes"
         for begin, _, foreground in self._predictions(head):
             for row, soft in enumerate(foreground.numpy()):
-                image = self._image(begin + row)
-                crop = background_crop(image, soft.reshape(self.cached.grid_hw))
+                crop = background_crop(self._image(begin + row), soft.reshape(self.cached.grid_hw))
                 if crop is not None:
-                    features.append(self.extract(crop).astype(np.float16))
-                self.hooks.step("features of empty scenes", begin + row + 1, count + self.plan.blanks)
+                    yield crop
+                self.hooks.step(what, begin + row + 1, count + self.plan.blanks)
         for i, blank in enumerate(blank_images(self.plan.blanks, self.plan.seed)):
-            features.append(self.extract(blank).astype(np.float16))
-            self.hooks.step("features of empty scenes", count + i + 1, count + self.plan.blanks)
-        shape = (len(features), *self.cached.features.shape[1:])
-        return {"features": np.stack(features) if features else np.zeros(shape, np.float16)}
+            yield blank
+            self.hooks.step(what, count + i + 1, count + self.plan.blanks)
 
     def _image(self, index: int) -> npt.NDArray[np.uint8]:
         return read_photo(self.images / self.cached.images[index])
@@ -358,11 +364,11 @@ class _Training:
     def _predictions(self, head: GraphHead) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
         """(index of the first image, features [b, n, d], foreground [b, n]) over all images."""
         for begin in range(0, len(self.cached.images), _PREDICT_BATCH):
-            features = as_floats(self.cached.features[begin : begin + _PREDICT_BATCH])
+            features = as_floats(self.cached.take(slice(begin, begin + _PREDICT_BATCH)))
             yield begin, features, predict(head, features, self.plan.threshold)[..., 1]
 
     def _put_foreground_last(self, head: GraphHead) -> None:
-        sample = as_floats(self.cached.features[self.train[:: max(1, len(self.train) // 500)]])
+        sample = as_floats(self.cached.take(self.train[:: max(1, len(self.train) // 500)]))
         prior = border_prior(predict(head, sample, self.plan.threshold), self.cached.grid_hw)
         if int(prior.argmax()) == 0:
             head.arrange_columns((1, 0))
@@ -400,10 +406,12 @@ class Targets:
 def predict(head: GraphHead, features: torch.Tensor, threshold: float) -> torch.Tensor:
     """Assignments [b, n, k] of features [b, n, d], both on the CPU, without gradients."""
     head.eval()
-    features = features.to(head.shift.device)
+    assignments = []
     with torch.no_grad():
-        assignment: torch.Tensor = head(features, cosine_affinity(features, threshold)).softmax(-1)
-    return assignment.cpu()
+        for part in torch.split(features, _PREDICT_BATCH):
+            on_device = part.to(head.shift.device)
+            assignments.append(head(on_device, cosine_affinity(on_device, threshold)).softmax(-1).cpu())
+    return torch.cat(assignments)
 
 
 def split(
@@ -422,7 +430,7 @@ def check_finite_features(cached: CachedFeatures) -> None:
         TrainingError: naming the first image whose features are not.
     """
     for begin in range(0, len(cached.images), _PREDICT_BATCH):
-        finite = np.isfinite(cached.features[begin : begin + _PREDICT_BATCH]).all((1, 2))
+        finite = np.isfinite(cached.take(slice(begin, begin + _PREDICT_BATCH))).all((1, 2))
         if not finite.all():
             name = cached.images[begin + int(finite.argmin())]
             remedy = "remove that image, or use another --precision"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -92,6 +93,30 @@ def test_a_whole_cache_is_not_made_again(cache: Cache) -> None:
     first = cache()
     second = cache(advance=stop_at(0))
     np.testing.assert_array_equal(first.features, second.features)
+
+
+def resident_bytes(file: Path) -> int:
+    """How much of a file this process has mapped and in memory."""
+    sizes, ours = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(maxsplit=1)[0]:
+            ours = line.endswith(str(file))
+        elif ours and line.startswith("Rss:"):
+            sizes += int(line.split()[1]) * 1024
+    return sizes
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="needs Linux's /proc/self/smaps")
+def test_features_that_were_taken_do_not_stay_in_memory(cache: Cache, tmp_path: Path) -> None:
+    cached = cache()
+    everything = np.array(cached.features)
+    assert resident_bytes(tmp_path / "features" / "features.npy") > 0
+    for rows in (slice(2, 4), np.array([5, 0])):
+        np.testing.assert_array_equal(cached.take(rows), everything[rows])
+    assert resident_bytes(tmp_path / "features" / "features.npy") == 0
+    in_memory = dataclasses.replace(cached, features=everything).take(slice(0, 1))
+    in_memory[:] = 0
+    assert np.any(everything[0] != 0), "a copy was asked for"
 
 
 def test_unreadable_images_are_skipped_and_named(
