@@ -158,7 +158,7 @@ def _measure(
 
 def _import_measure() -> None:
     try:
-        import patchcut_export.measure  # noqa: F401
+        import patchcut_export.measure  # noqa: F401 - whether it is there
     except ImportError as error:
         raise BenchError(f"quality needs patchcut_export ({error}): pip install -e '.[dev]'") from None
 
