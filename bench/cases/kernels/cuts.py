@@ -34,8 +34,8 @@ TARGETS = (
         for n in _FLOORS
     ),
     Target(_COSINE, "times_as_fast", ">=", 1, "×", "ncut, plain cosine, times as fast as fastncut"),
-    # The same to a thousandth: one vector is split at its mean, the other at 0.
-    Target(_COSINE, "cut_over_fastncut", "<=", 1.001, "", "ncut, plain cosine, cut value over fastncut's"),
+    # Sides are taken at the vector's mean here, at 0 there: either may be lower by a trifle.
+    Target(_COSINE, "cut_over_fastncut", "<=", 1, "", "ncut, plain cosine, cut value over fastncut's"),
     Target(_TEN, "times_as_fast", ">=", 5, "×", "ncut, 10 vectors, times as fast as eigsh, sigma 0"),
     Target(
         _TEN_FROM_FEATURES, "times_as_fast", ">=", 5, "×", "ncut, 10 vectors, times as fast as ncut-pytorch"
