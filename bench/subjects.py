@@ -25,7 +25,7 @@ def frame(size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
 
 def features(bundle: Path, size: int, threads: int) -> npt.NDArray[np.float32]:
     """[n, d] float32, the bundle's features of the sample photo at 640x480; its own memory."""
-    from patchcut_export.feature_cache import features_of
+    from patchcut_export.training.feature_cache import features_of
 
     with open_bundle(bundle) as opened:
         engine = open_engine(opened, EngineOptions("cpu", size=size, threads=threads))

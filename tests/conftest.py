@@ -34,7 +34,7 @@ def readme_block() -> Callable[[str, str], str]:
 @pytest.fixture
 def run_cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Runs `patchcut ARGS...` in this process and returns its exit status."""
-    from patchcut import cli
+    from patchcut.cli import app as cli
 
     def run(*args: object) -> int:
         monkeypatch.setattr(sys, "argv", ["patchcut", *map(str, args)])

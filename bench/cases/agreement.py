@@ -48,7 +48,7 @@ def run(options: Options) -> Iterator[Outcome]:
 
 def _features(options: Options, size: int) -> Iterator[npt.NDArray[np.float32]]:
     """[n, d] of each image; overwritten by the next one."""
-    from patchcut_export.feature_cache import features_of
+    from patchcut_export.training.feature_cache import features_of
 
     assert options.data is not None
     images: Path = options.data / _FOLDER / "images"

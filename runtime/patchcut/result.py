@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from patchcut.errors import FrameError
 from patchcut.frames import ColorOrder, Frame
-from patchcut.regions import Regions
+from patchcut.stages.regions import Regions
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +107,7 @@ class Result(Regions):
             FrameError: the frame is none, or its size is not the result's.
         The order of channels is the frame's own (RGB for a PIL image).
         """
-        from patchcut.overlay import draw_overlay
+        from patchcut.output.overlay import draw_overlay
 
         if frame is None:
             if self.frame is None:

@@ -21,11 +21,11 @@ from patchcut.errors import OptionError
 from patchcut.frames import ColorOrder, Frame, as_frame, check_color
 from patchcut.heads import PARTS, FittedHead, Head, KMeansHead, open_head, open_parts
 from patchcut.heads.base import check_number
-from patchcut.label_map import canvas_of, upsample
-from patchcut.modes import MODES, Divider, Division
-from patchcut.refiners import REFINERS, Coarse, refine
-from patchcut.regions import Regions, Rules, divide_regions, find_regions
 from patchcut.result import Result
+from patchcut.stages.canvas import canvas_of, upsample
+from patchcut.stages.modes import MODES, Divider, Division
+from patchcut.stages.refiners import REFINERS, Coarse, refine
+from patchcut.stages.regions import Regions, Rules, divide_regions, find_regions
 
 if TYPE_CHECKING:
     from patchcut.sources import Source

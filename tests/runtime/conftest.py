@@ -8,7 +8,7 @@ import pytest
 from patchcut.bundle import EMBEDDED
 from sklearn.datasets import load_sample_image
 
-from . import toy_bundle as toy
+from tests.runtime import toy_bundle as toy
 
 
 @pytest.fixture(scope="session")

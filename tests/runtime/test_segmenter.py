@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from patchcut import EngineError, Frame, FrameError, Result, Segmenter, SourceError
-from patchcut.label_map import Fit, canvas_of
+from patchcut.stages.canvas import Fit, canvas_of
 from patchcut_kernels import reference
 from PIL import Image
 
-from . import toy_bundle as toy
-from .test_engine import reference_features
-from .test_head import toy_weights
+from tests.runtime import toy_bundle as toy
+from tests.runtime.engines.test_onnxruntime import reference_features
+from tests.runtime.heads.test_gnn import toy_weights
 
 ARRAYS = ("label_map", "region_ids", "confidence", "boxes", "scores", "areas", "region_labels", "assignment")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -16,7 +16,7 @@ from patchcut.frames import ColorOrder, Frame, check_color
 from patchcut.sources.arrays import FrameSource
 from patchcut.sources.base import Source, SourceKind
 from patchcut.sources.photos import PHOTO_SUFFIXES, PhotoSource, read_photo
-from patchcut.sources.video import VIDEO_SUFFIXES, LiveVideo, VideoFile, without_password
+from patchcut.sources.videos import VIDEO_SUFFIXES, LiveVideo, VideoFile, without_password
 
 __all__ = ["Source", "SourceKind", "open_source"]
 

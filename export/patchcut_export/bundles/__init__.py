@@ -1,0 +1,1 @@
+"""Writing bundles: the archive, its manifest and its model card."""

@@ -1,0 +1,99 @@
+"""Data sets with masks, boxes or keypoints, in the layouts that evaluation reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchcut.errors import OptionError
+
+from patchcut_export.errors import DatasetError
+from patchcut_export.measuring.datasets import coco, cub, davis, plain, saliency, voc
+from patchcut_export.measuring.datasets.examples import Boxes, Choices, Dataset, Example, Keypoints, MaskKind
+from patchcut_export.measuring.datasets.sizes import check_sizes
+
+__all__ = [
+    "LAYOUTS",
+    "Boxes",
+    "Choices",
+    "Dataset",
+    "Example",
+    "Keypoints",
+    "Layout",
+    "MaskKind",
+    "open_dataset",
+]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a data set lies on a disk.
+
+    Attributes:
+        open: makes a Dataset of its root and what was chosen; every file is looked for, none is decoded.
+        splits: what `Choices.split` may be, the default first; none: the set has no splits.
+        takes_names, takes_difficult: whether those choices mean something for it.
+    """
+
+    open: Callable[[Path, Choices], Dataset]
+    splits: tuple[str, ...] = ()
+    takes_names: bool = False
+    takes_difficult: bool = False
+
+
+LAYOUTS: Mapping[str, Layout] = {
+    "masks": Layout(plain.open_masks),
+    "classes": Layout(plain.open_classes),
+    "boxes": Layout(plain.open_boxes, takes_difficult=True),
+    "sequences": Layout(plain.open_sequences),
+    "ecssd": Layout(saliency.open_ecssd),
+    "duts": Layout(saliency.open_duts, splits=("TE", "TR")),
+    "dut-omron": Layout(saliency.open_dut_omron),
+    "cub": Layout(cub.open_cub, splits=("test", "train", "all")),
+    "voc07": Layout(voc.open_voc07, splits=("trainval", "train", "val", "test"), takes_difficult=True),
+    "voc12": Layout(voc.open_voc12, splits=("trainval", "train", "val"), takes_difficult=True),
+    "coco20k": Layout(coco.open_coco20k, takes_names=True),
+    "davis16": Layout(davis.open_davis16, splits=("val", "train", "trainval")),
+}
+
+
+_DEFAULTS = Choices()
+
+
+def open_dataset(layout: str, root: Path, choices: Choices = _DEFAULTS) -> Dataset:
+    """A data set whose files are all there and whose masks have their images' sizes; nothing was decoded.
+
+    Args:
+        layout: a key of `LAYOUTS`.
+        root: its folder.
+        choices: of it.
+    Raises:
+        OptionError: a choice that the layout does not have.
+        DatasetError: an unknown layout, a folder that does not have it, an image without its truth, masks of
+            other sizes than their images.
+        SourceError: a file is no image.
+    """
+    if layout not in LAYOUTS:
+        raise DatasetError("eval", f"no layout {layout!r}", f"layouts: {', '.join(LAYOUTS)}")
+    _check_choices(layout, choices)
+    if not root.is_dir():
+        raise DatasetError("eval", f"{root} is not a folder", "check the path")
+    dataset = LAYOUTS[layout].open(root, choices)
+    if not dataset.examples:
+        raise DatasetError("eval", f"{root} has no images in the layout {layout!r}", "check the path")
+    check_sizes(dataset.examples)
+    return dataset
+
+
+def _check_choices(name: str, choices: Choices) -> None:
+    layout = LAYOUTS[name]
+    if choices.split is not None and choices.split not in layout.splits:
+        splits = f"one of {', '.join(layout.splits)}" if layout.splits else "left out"
+        raise OptionError("split", f"must be {splits} for {name}, got {choices.split!r}")
+    for option, given, takes in (
+        ("list", choices.names, layout.takes_names),
+        ("difficult", choices.difficult, layout.takes_difficult),
+    ):
+        if given is not None and not takes:
+            raise OptionError(option, f"must be left out for {name}, got {given}")

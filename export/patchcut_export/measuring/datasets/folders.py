@@ -1,0 +1,115 @@
+"""Finding files where data sets have them, and one line for what is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from patchcut.sources.photos import PHOTO_SUFFIXES
+
+from patchcut_export.errors import DatasetError
+from patchcut_export.measuring.datasets.examples import Example, MaskKind
+
+_NAMED = 3
+
+
+def find_root(title: str, root: Path, inner: Sequence[str], needs: Sequence[str]) -> Path:
+    """The first of `root` and the folders `inner` in it that has all of `needs`.
+
+    Raises:
+        DatasetError: none has; the message says what was looked for, and where.
+    """
+    for folder in (root, *(root / name for name in inner)):
+        if all((folder / need).exists() for need in needs):
+            return folder
+    where = f" or in {', '.join(name + '/' for name in inner)} of it" if inner else ""
+    what = f"{root} is not {title}: looked for {', '.join(needs)} in it{where}"
+    raise DatasetError("eval", what, "give the folder that holds them as --root")
+
+
+def list_photos(folder: Path) -> dict[str, Path]:
+    """The image files of a folder by their names without suffix, in order; hidden ones are left out.
+
+    Raises:
+        DatasetError: it is no folder, or two files differ in nothing but the suffix.
+    """
+    if not folder.is_dir():
+        raise DatasetError("eval", f"{folder} is not a folder", "check the path and the layout")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in PHOTO_SUFFIXES or path.name.startswith("."):
+            continue
+        if path.stem in found:
+            what = f"{folder} has both {found[path.stem].name} and {path.name}"
+            raise DatasetError("eval", what, "names must differ in more than the suffix")
+        found[path.stem] = path
+    return found
+
+
+def pair(
+    images: Path,
+    masks: Path,
+    kind: MaskKind = "grey",
+    *,
+    upright: bool = False,
+    sequence: str | None = None,
+) -> list[Example]:
+    """An example for each image of a folder, with the mask of the same name in another one.
+
+    Raises:
+        DatasetError: there are images without a mask; they are counted, and the first are named.
+    """
+    photos, truths = list_photos(images), list_photos(masks)
+    check_there("mask", masks, [name for name in photos if name not in truths], len(photos))
+    prefix = f"{sequence}/" if sequence else ""
+    return [
+        Example(prefix + name, path, truths[name], kind, sequence=sequence, upright=upright)
+        for name, path in photos.items()
+    ]
+
+
+def check_there(what: str, folder: Path, missing: Sequence[str], total: int) -> None:
+    """Nothing, if nothing is missing.
+
+    Raises:
+        DatasetError: "FOLDER has no mask for 2 of 8 images: a, b; add them".
+    """
+    if missing:
+        raise DatasetError(
+            "eval",
+            f"{folder} has no {what} for {len(missing)} of {total} images: {_first(missing)}",
+            "add them",
+        )
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not empty.
+
+    Raises:
+        DatasetError: it cannot be read, or is no text.
+    """
+    try:
+        return [line for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        raise DatasetError("eval", f"cannot read {path}: {error.strerror}", "check the path") from error
+    except ValueError as error:
+        raise DatasetError("eval", f"{path} is not a text file", "download it again") from error
+
+
+def read_table(path: Path, columns: int) -> Iterable[list[str]]:
+    """The fields of each line of a text file, separated by blanks.
+
+    Raises:
+        DatasetError: a line has less or more than `columns` fields; it is named by its number.
+    """
+    for number, line in enumerate(read_lines(path), 1):
+        fields = line.split()
+        if len(fields) != columns:
+            what = f"{path} has {len(fields)} fields in line {number}, expected {columns}"
+            raise DatasetError("eval", what, "download it again")
+        yield fields

@@ -1,0 +1,89 @@
+"""Anybody's own folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from patchcut_export.errors import DatasetError
+from patchcut_export.measuring.datasets.examples import Boxes, Choices, Dataset, Example
+from patchcut_export.measuring.datasets.folders import check_there, find_root, list_photos, pair
+
+
+def open_masks(root: Path, choices: Choices) -> Dataset:
+    """`images/NAME.jpg` and `masks/NAME.png`, any image suffixes."""
+    find_root("a folder of images and masks", root, (), ("images", "masks"))
+    examples = pair(root / "images", root / "masks", upright=True)
+    return Dataset(root.resolve().name, examples, "masks, foreground above half of their range")
+
+
+def open_classes(root: Path, choices: Choices) -> Dataset:
+    """`masks/NAME.png` with a class for each pixel, 0 background, 255 not known, and their `images/`.
+
+    Images without a mask are left out: sets often have masks for a part of their images.
+    """
+    find_root("a folder of images and masks", root, (), ("images", "masks"))
+    images, masks = list_photos(root / "images"), list_photos(root / "masks")
+    check_there("image", root / "images", [name for name in masks if name not in images], len(masks))
+    examples = [Example(name, images[name], mask, "index") for name, mask in masks.items()]
+    return Dataset(root.resolve().name, examples, "class masks, foreground is any class, 255 is left out")
+
+
+def open_sequences(root: Path, choices: Choices) -> Dataset:
+    """`images/SEQUENCE/FRAME.jpg` and `masks/SEQUENCE/FRAME.png`."""
+    find_root("a folder of videos and masks", root, (), ("images", "masks"))
+    names = sorted(path.name for path in (root / "images").iterdir() if path.is_dir())
+    examples = pair_sequences(root / "images", root / "masks", names)
+    return Dataset(root.resolve().name, examples, "masks, foreground is anything but black")
+
+
+def pair_sequences(images: Path, masks: Path, names: list[str]) -> list[Example]:
+    """The frames of videos, each a folder of `images` with one of the same name in `masks`."""
+    return [
+        example for name in names for example in pair(images / name, masks / name, "colour", sequence=name)
+    ]
+
+
+def open_boxes(root: Path, choices: Choices) -> Dataset:
+    """`images/…` and `boxes.json`: {id: {"file", "objects": [{"bbox": [x1, y1, x2, y2], "difficult"}]}}.
+
+    Boxes are 1-based and inclusive, as PASCAL VOC's are. Images without any box that counts are left out.
+    """
+    path = root / "boxes.json"
+    keep = bool(choices.difficult)
+    try:
+        entries = json.loads(path.read_text("utf-8"))
+        found = [
+            (root / entry["file"], _boxes_xyxy(entry["objects"], keep))
+            for _, entry in sorted(entries.items())
+        ]
+    except OSError as error:
+        raise DatasetError("eval", f"cannot read {path}: {error.strerror}", "check the path") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        what = f"{path} is not a list of boxes: {error!r}"
+        raise DatasetError("eval", what, "each needs a file and objects with a bbox") from error
+    for image, _ in found:
+        if not image.is_file():
+            raise DatasetError("eval", f"{path} names {image}, which is not there", "check the path")
+    examples = [Example(image.stem, image, boxes_xyxy=boxes) for image, boxes in found if len(boxes)]
+    return Dataset(root.resolve().name, examples, difficult_text(keep))
+
+
+def difficult_text(keep: bool) -> str:
+    """What the protocol says of difficult boxes."""
+    if keep:
+        return "boxes, difficult ones count as objects"
+    return "boxes, difficult ones left out, and images that have no other"
+
+
+def _boxes_xyxy(objects: list[dict[str, object]], keep_difficult: bool) -> Boxes:
+    boxes = [entry["bbox"] for entry in objects if keep_difficult or not entry.get("difficult")]
+    array = np.array(boxes, np.float32)
+    if not boxes:
+        return array.reshape(0, 4)
+    if array.shape != (len(boxes), 4) or not (array[:, 2:] >= array[:, :2]).all():
+        raise ValueError("a bbox is not [x1, y1, x2, y2] with x1 <= x2 and y1 <= y2")
+    array[:, :2] -= 1
+    return array

@@ -1,0 +1,231 @@
+"""Accuracy of a segmenter against masks, boxes and parts, as the papers measure it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from patchcut import Result, Segmenter
+from patchcut.sources.photos import read_photo
+
+from patchcut_export.measuring.datasets import Example
+from patchcut_export.measuring.metrics import (
+    Contingency,
+    Curve,
+    add_contingencies,
+    adjusted_rand_index,
+    box_ious,
+    contingency,
+    f_beta,
+    mask_iou,
+    normalized_mutual_information,
+    precision_recall,
+)
+from patchcut_export.measuring.truth import Truth, read_truth
+from patchcut_export.training.empty_scenes import background_crop
+
+CORLOC_IOU = 0.5
+# Rows and columns on which the part of an image without foreground is looked for.
+_CROP_GRID = 32
+BETA_SQUARED = 0.3
+# SelfMask's code, which FOUND took over, squares β² = 0.3 once more; their tables were made with it.
+SELFMASK_BETA_SQUARED = 0.3**2
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """One image's numbers; None is what its example does not tell.
+
+    Attributes:
+        name: of the image.
+        sequence: the video it is a frame of.
+        iou: of the foreground, 1 where both are empty.
+        accuracy: share of pixels that are right.
+        f_max: F-measure at the image's own best threshold, as SelfMask's code has it.
+        box_iou: of the best box, with the true one that is nearest.
+        hit: whether that is at least 0.5 (CorLoc).
+        kept: whether something was found in the image.
+        empty: whether nothing was found in a part of it without foreground.
+        f_curve: [255] float64, F-measure at each threshold, β² = 0.3.
+        parts: [k, c] int64, how many pixels or keypoints of each class each column has.
+    """
+
+    name: str
+    sequence: str | None = None
+    iou: float | None = None
+    accuracy: float | None = None
+    f_max: float | None = None
+    box_iou: float | None = None
+    hit: bool | None = None
+    kept: bool | None = None
+    empty: bool | None = None
+    f_curve: Curve | None = None
+    parts: Contingency | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """What goes into a line of JSON: all but the arrays, which are there for the means over the set."""
+        arrays = ("f_curve", "parts")
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in arrays}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Numbers of a dataset.
+
+    Attributes:
+        images: how many.
+        metrics: those of `METRICS` that were measured.
+    """
+
+    images: int
+    metrics: dict[str, float]
+
+
+# What each number is, for the protocol.
+METRICS = {
+    "mean foreground IoU": "mean over the images",
+    "pixel accuracy": "mean over the images",
+    "max F-beta": "beta^2 = 0.3, mean over the images at the best of 255 thresholds for the set (TokenCut)",
+    "max F-beta (SelfMask)": "beta^2 = 0.09, mean of each image's best of 255 thresholds (SelfMask, FOUND)",
+    "CorLoc": "share of images whose best box has an IoU of at least 0.5 with any true one",
+    "objects kept": "share of images in which something is found, scores below the bundle's limit left out",
+    "empty scenes": "share of images in whose largest rectangle without foreground nothing is found",
+    "region J": "mean over videos of the mean IoU, each without its first and last frame (DAVIS 2016)",
+    "NMI": "of column and class over all foreground pixels, or visible keypoints, of the set",
+    "ARI": "of column and class over all foreground pixels, or visible keypoints, of the set",
+}
+
+
+def evaluate(
+    segmenter: Segmenter,
+    examples: list[Example],
+    advance: Callable[[int, int], None],
+    empty_scenes: bool = False,
+) -> Iterator[Score]:
+    """Scores of the examples in order.
+
+    Args:
+        segmenter: made for BGR frames.
+        examples: with masks, boxes, keypoints.
+        advance: called after each image with (done, total).
+        empty_scenes: also measure what is found in images and in parts of them that show nothing.
+    Raises:
+        SourceError: an image or mask cannot be read.
+        DatasetError: a mask is not what its kind says.
+    """
+    for done, example in enumerate(examples, 1):
+        image = read_photo(example.image, upright=example.upright)
+        result = segmenter(image)
+        found = score(result, example)
+        yield _with_empty_scene(found, segmenter, image, result, example) if empty_scenes else found
+        advance(done, len(examples))
+
+
+def score(result: Result, example: Example) -> Score:
+    """How one result compares with what is known of its image; F-measures cut its `soft_mask`."""
+    truth = None if example.mask is None else read_truth(example, result.label_map.shape)
+    found = Score(example.name, example.sequence, parts=_parts(result, example, truth))
+    if truth is not None:
+        found = _with_mask(found, result, truth)
+    if example.boxes_xyxy is not None:
+        box = result.best_box
+        ious = np.zeros(0) if box is None else box_ious(box[None], example.boxes_xyxy)
+        iou = float(ious.max(initial=0))
+        found = replace(found, box_iou=iou, hit=iou >= CORLOC_IOU)
+    return found
+
+
+def _with_mask(score: Score, result: Result, truth: Truth) -> Score:
+    known = np.s_[:] if truth.known is None else truth.known
+    found, expected = result.foreground[known], truth.foreground[known]
+    accuracy = float((found == expected).mean()) if found.size else 1.0
+    precision, recall = precision_recall(result.soft_mask[known], expected)
+    return replace(
+        score,
+        iou=mask_iou(found, expected),
+        accuracy=accuracy,
+        f_curve=f_beta(precision, recall, BETA_SQUARED),
+        f_max=float(f_beta(precision, recall, SELFMASK_BETA_SQUARED).max()),
+    )
+
+
+def _with_empty_scene(
+    score: Score, segmenter: Segmenter, image: npt.NDArray[np.uint8], result: Result, example: Example
+) -> Score:
+    kept = _finds_something(segmenter, result)
+    if example.mask is None:
+        return replace(score, kept=kept)
+    foreground = read_truth(example, image.shape[:2]).foreground.astype(np.float32)
+    on_grid = cv2.resize(foreground, (_CROP_GRID, _CROP_GRID), interpolation=cv2.INTER_AREA)
+    crop = background_crop(image, np.asarray(on_grid > 0, np.float32))
+    if crop is None:
+        return replace(score, kept=kept)
+    return replace(score, kept=kept, empty=not _finds_something(segmenter, segmenter(crop)))
+
+
+def _finds_something(segmenter: Segmenter, result: Result) -> bool:
+    """Whether the best region of the foreground scores what the bundle, or the segmenter, calls something."""
+    what, calibration = segmenter.describe(), segmenter.spec.regions.calibration
+    threshold = what.nothing_below
+    if what.calibrated and calibration is not None:
+        threshold = threshold or calibration.nothing_below
+    return result.best_box is not None and float(result.scores[0]) >= threshold
+
+
+def _parts(result: Result, example: Example, truth: Truth | None) -> Contingency | None:
+    """Columns against classes or keypoints; None for heads that tell foreground from background only."""
+    if (truth is None or truth.classes is None) and example.keypoints is None:
+        return None
+    if len(result.labels) <= 2:
+        return None
+    if truth is not None and truth.classes is not None:
+        return contingency(result.label_map[truth.foreground], truth.classes[truth.foreground])
+    assert example.keypoints is not None
+    height, width = result.label_map.shape
+    x, y, part = example.keypoints.T
+    return contingency(result.label_map[y.clip(0, height - 1), x.clip(0, width - 1)], part)
+
+
+def summarize(scores: list[Score]) -> Summary:
+    """The numbers of a dataset from those of its images, the ones that were measured."""
+    metrics = {
+        "mean foreground IoU": _mean([s.iou for s in scores]),
+        "pixel accuracy": _mean([s.accuracy for s in scores]),
+        "max F-beta": _best_mean([s.f_curve for s in scores if s.f_curve is not None]),
+        "max F-beta (SelfMask)": _mean([s.f_max for s in scores]),
+        "CorLoc": _mean([s.hit for s in scores]),
+        "objects kept": _mean([s.kept for s in scores]),
+        "empty scenes": _mean([s.empty for s in scores]),
+        "region J": _region_j(scores),
+        **_part_metrics([s.parts for s in scores if s.parts is not None]),
+    }
+    return Summary(len(scores), {title: value for title, value in metrics.items() if value is not None})
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _best_mean(curves: list[Curve]) -> float | None:
+    return float(np.mean(curves, axis=0).max()) if curves else None
+
+
+def _region_j(scores: list[Score]) -> float | None:
+    videos: dict[str, list[float]] = {}
+    for frame in scores:
+        if frame.sequence is not None and frame.iou is not None:
+            videos.setdefault(frame.sequence, []).append(frame.iou)
+    # The masks of the first frame are given away to other tasks of DAVIS; its code leaves out both ends.
+    means = [float(np.mean(ious[1:-1] if len(ious) > 2 else ious)) for ious in videos.values()]
+    return _mean(means)
+
+
+def _part_metrics(tables: list[Contingency]) -> dict[str, float]:
+    if not tables:
+        return {}
+    table = add_contingencies(tables)
+    return {"NMI": normalized_mutual_information(table), "ARI": adjusted_rand_index(table)}

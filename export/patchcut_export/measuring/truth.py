@@ -1,0 +1,92 @@
+"""What is known of an image's pixels, read from its mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from patchcut_export.errors import DatasetError
+from patchcut_export.measuring.datasets import Example
+
+Mask = npt.NDArray[np.bool_]
+
+_VOID = 255
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """A mask, decoded.
+
+    Attributes:
+        foreground: [H, W] bool.
+        known: [H, W] bool, False where the truth is not told; None is everywhere.
+        classes: [H, W] uint8, 0 is background; None where the mask has no classes.
+    """
+
+    foreground: Mask
+    known: Mask | None = None
+    classes: npt.NDArray[np.uint8] | None = None
+
+
+def read_truth(example: Example, size_hw: tuple[int, ...]) -> Truth:
+    """What an example's mask says.
+
+    Args:
+        example: with a mask.
+        size_hw: of its image.
+    Raises:
+        DatasetError: the mask cannot be read, has another size than `size_hw`, or does not hold what its kind
+            says.
+    """
+    assert example.mask is not None
+    if example.mask_kind == "index":
+        classes = _read_indices(example.mask)
+        _check_size(example.mask, classes.shape, size_hw)
+        known = classes != _VOID
+        return Truth((classes > 0) & known, known, classes)
+    if example.mask_kind == "colour":
+        picture = _decode(example.mask, cv2.IMREAD_COLOR)
+        _check_size(example.mask, picture.shape[:2], size_hw)
+        return Truth(np.asarray(picture.any(axis=2)))
+    grey = _decode(example.mask, cv2.IMREAD_GRAYSCALE)
+    _check_size(example.mask, grey.shape, size_hw)
+    if grey.max(initial=0) == 1:
+        what = f"{example.mask} has no value but 0 and 1, which are both dark"
+        raise DatasetError("eval", what, "foreground must be above 127: multiply by 255")
+    return Truth(np.asarray(grey > 127))
+
+
+def _decode(path: Path, flags: int) -> npt.NDArray[np.uint8]:
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise DatasetError("eval", f"cannot read {path}: {error.strerror}", "check the file") from error
+    picture = cv2.imdecode(data, flags) if data.size else None
+    if picture is None:
+        raise DatasetError("eval", f"{path} cannot be read as an image", "copy it again")
+    return np.asarray(picture, np.uint8)
+
+
+def _read_indices(path: Path) -> npt.NDArray[np.uint8]:
+    """The values of a grey or palette image; OpenCV would give a palette's colours."""
+    try:
+        with Image.open(path) as picture:
+            mode = picture.mode
+            values = np.asarray(picture)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DatasetError("eval", f"{path} cannot be read as an image", "copy it again") from error
+    if mode not in ("P", "L"):
+        what = f"{path} holds colours ({mode}), expected a class index of 8 bits for each pixel"
+        raise DatasetError("eval", what, "convert it to a palette or grey image")
+    return values
+
+
+def _check_size(path: Path, shape: tuple[int, ...], size_hw: tuple[int, ...]) -> None:
+    if shape != size_hw:
+        what = f"{path} is {shape[1]}x{shape[0]}, its image {size_hw[1]}x{size_hw[0]}"
+        raise DatasetError("eval", what, "masks must have their images' size")

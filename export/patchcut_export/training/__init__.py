@@ -1,0 +1,1 @@
+"""Training heads without labels, and calibrating their scores."""

@@ -1,0 +1,1 @@
+"""The command `patchcut`: `app` parses the command line, and each command is one module."""

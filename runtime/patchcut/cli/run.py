@@ -1,0 +1,175 @@
+"""`patchcut run`: frames of a source through a segmenter, to a folder, a window or JSON lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from patchcut.cli.load_options import LoadOptions
+from patchcut.cli.progress import FrameBar
+from patchcut.cli.run_stats import RunStats
+from patchcut.cli.terminal import muted_native_stderr
+from patchcut.cli.window import Window
+from patchcut.errors import PatchcutError
+from patchcut.frames import Frame
+from patchcut.output.folder import DEFAULT_SAVE, OutputFolder, check_save, overlay_rate
+from patchcut.result import Result
+from patchcut.sources import Source, open_source
+
+if TYPE_CHECKING:
+    from patchcut.segmenter import Segmenter
+
+DEFAULT_OUT = "patchcut-out"
+EXIT_GOOD, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What `patchcut run` was asked for.
+
+    Attributes:
+        sources: one source, or several photos and folders.
+        out: folder for results; None writes nothing.
+        save: what to write there; None is the default.
+        overwrite: allow results in `out` to be replaced.
+        limit: frames to stop after; None is all.
+        every: take every N-th frame.
+        show: open a live window.
+        json: JSON lines on stdout in place of tables.
+        load: for `patchcut.load`.
+    """
+
+    sources: tuple[str, ...]
+    out: Path | None = None
+    save: tuple[str, ...] | None = None
+    overwrite: bool = False
+    limit: int | None = None
+    every: int = 1
+    show: bool = False
+    json: bool = False
+    load: LoadOptions = field(default_factory=LoadOptions)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """All that the loop over frames works with."""
+
+    source: Source
+    segmenter: Segmenter
+    folder: OutputFolder | None
+    window: Window | None
+    stats: RunStats
+    json: bool
+
+
+def run(options: RunOptions) -> int:
+    """Exit status of a whole run, after its summary was printed.
+
+    Raises:
+        PatchcutError: it could not start. What fails later is said below the summary.
+    """
+    failure: BaseException | None = None
+    with ExitStack() as stack:
+        running = _open(options, stack)
+        try:
+            with running.folder or ExitStack():
+                _segment_all(running, options.limit)
+        except (PatchcutError, KeyboardInterrupt) as error:
+            failure = error
+    _report(running, options, failure)
+    if isinstance(failure, PatchcutError):
+        raise failure
+    if failure is not None:
+        return EXIT_INTERRUPTED
+    return EXIT_FAILED if running.source.problems or not running.stats.frames else EXIT_GOOD
+
+
+def _open(options: RunOptions, stack: ExitStack) -> _Run:
+    """Everything that can be refused is tried before the model is loaded, the cheapest first."""
+    save = check_save(DEFAULT_SAVE if options.save is None else options.save)
+    window = stack.enter_context(Window("patchcut")) if options.show else None
+    with muted_native_stderr():
+        what = options.sources[0] if len(options.sources) == 1 else list(options.sources)
+        source = stack.enter_context(open_source(what, every=options.every))
+    folder = None
+    if options.out is not None:
+        rate = overlay_rate(source, options.every)
+        folder = OutputFolder(
+            options.out, save, video_fps=rate, live=source.live, overwrite=options.overwrite
+        )
+    segmenter = options.load.load()
+    return _Run(source, segmenter, folder, window, RunStats(), options.json)
+
+
+def _segment_all(running: _Run, limit: int | None) -> None:
+    if running.json:
+        _print_json("start", source=running.source.name, segmenter=asdict(running.segmenter.describe()))
+    total = running.source.total
+    total = total if limit is None else min(limit, total or limit)
+    # All of it: a live source is read, and may complain, while a frame is segmented.
+    with muted_native_stderr() as stderr, FrameBar(stderr, running.source.name, total) as bar:
+        for frame, read_ms in islice(_timed_frames(running.source), limit):
+            result = running.segmenter(frame)
+            started = perf_counter()
+            stopped = _hand_out(running, frame, result)
+            running.stats.add(result, {"read": read_ms}, {"save": 1e3 * (perf_counter() - started)})
+            bar.advance(running.stats.fps)
+            if stopped:
+                return
+
+
+def _timed_frames(source: Source) -> Iterator[tuple[Frame, float]]:
+    """Frames and the milliseconds that each took to read."""
+    frames = iter(source)
+    while True:
+        started = perf_counter()
+        frame = next(frames, None)
+        if frame is None:
+            return
+        yield frame, 1e3 * (perf_counter() - started)
+
+
+def _hand_out(running: _Run, frame: Frame, result: Result) -> bool:
+    """True if the person at the window wants to stop."""
+    folder, window = running.folder, running.window
+    overlay = None
+    if window is not None or (folder is not None and "overlay" in folder.save):
+        overlay = result.overlay(frame)  # drawn once for both
+    if folder is not None:
+        folder.write(frame, result, overlay)
+    if running.json:
+        _print_json("frame", **result.to_dict())
+    return window is not None and overlay is not None and not window.show(overlay)
+
+
+def _report(running: _Run, options: RunOptions, failure: BaseException | None) -> None:
+    summary = running.stats.summary(running.source.dropped)
+    interrupted = isinstance(failure, KeyboardInterrupt)
+    if options.json:
+        error = str(failure) if isinstance(failure, PatchcutError) else None
+        out = None if options.out is None else str(options.out)
+        problems = running.source.problems
+        _print_json(
+            "end", **asdict(summary), out=out, problems=problems, interrupted=interrupted, error=error
+        )
+        return
+    from patchcut.cli.tables import print_run
+
+    print_run(
+        summary,
+        running.stats.found,
+        running.segmenter.describe(),
+        running.source,
+        running.folder,
+        interrupted,
+    )
+
+
+def _print_json(event: str, **fields: Any) -> None:
+    print(json.dumps({"event": event, **fields}), flush=True)

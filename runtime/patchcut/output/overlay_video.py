@@ -1,0 +1,102 @@
+"""A video of overlays, written frame by frame."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from patchcut.errors import OutputError
+from patchcut.opencv import load_cv2
+from patchcut.output.whole_files import whole_file
+
+# Motion JPEG needs no codec library, so that it is there where MPEG-4 is not.
+_FORMATS = (("mp4v", ".mp4"), ("MJPG", ".avi"))
+
+
+class OverlayVideo:
+    """A video file that grows beside its place and takes it when closed; playable to its last frame then.
+
+    Args:
+        path: where it goes, without the suffix: .mp4, or .avi where OpenCV has no MPEG-4 encoder.
+        fps: frames a second.
+        size_wh: of every frame; others are scaled to it.
+    Raises:
+        OutputError: no encoder takes that size.
+    """
+
+    def __init__(self, path: Path, fps: float, size_wh: tuple[int, int]) -> None:
+        self._fps = fps
+        self._size_wh = size_wh
+        self._frames = 0
+        self._start_s = 0.0
+        self._last: npt.NDArray[np.uint8] | None = None
+        for codec, suffix in _FORMATS:
+            self.path = path.with_name(path.name + suffix)
+            with contextlib.suppress(_NoEncoder), contextlib.ExitStack() as placing:
+                self._partial = placing.enter_context(whole_file(self.path))
+                self._writer = _open_writer(self._partial, codec, fps, size_wh)
+                self._placing = placing.pop_all()
+                return
+        size = "x".join(map(str, size_wh))
+        remedy = "choose other outputs with --save, or check that the folder can be written"
+        raise OutputError("output", f"OpenCV has no encoder that writes {path} at {size}", remedy)
+
+    def write(self, image: npt.NDArray[np.uint8], time_s: float | None = None) -> None:
+        """Append [H, W, 3] uint8 BGR; with a time, the frame before is held until then."""
+        image = np.ascontiguousarray(image)
+        if image.shape[1::-1] != self._size_wh:
+            image = load_cv2().resize(image, self._size_wh, interpolation=load_cv2().INTER_AREA)
+        if time_s is not None:
+            self._hold(time_s)
+        self._append(image)
+
+    def close(self) -> None:
+        """Finish the file and put it in its place.
+
+        Raises:
+            OutputError: the file does not hold the frames written; OpenCV says nothing when a disk is full.
+        """
+        with self._placing:
+            self._writer.release()
+            held = _frame_count(self._partial)
+            if held < self._frames:
+                what = f"{self.path} would hold {held} of {self._frames} frames and was removed"
+                raise OutputError("output", what, "check that the disk has space")
+
+    def _hold(self, time_s: float) -> None:
+        if self._last is None:
+            self._start_s = time_s
+            return
+        for _ in range(self._frames, round((time_s - self._start_s) * self._fps)):
+            self._append(self._last)
+
+    def _append(self, image: npt.NDArray[np.uint8]) -> None:
+        self._writer.write(image)
+        self._last = image
+        self._frames += 1
+
+
+class _NoEncoder(Exception):
+    pass
+
+
+def _open_writer(path: Path, codec: str, fps: float, size_wh: tuple[int, int]) -> Any:
+    cv2 = load_cv2()
+    writer = cv2.VideoWriter(str(path.absolute()), cv2.VideoWriter_fourcc(*codec), fps, size_wh)
+    if not writer.isOpened():
+        writer.release()
+        raise _NoEncoder
+    return writer
+
+
+def _frame_count(path: Path) -> int:
+    cv2 = load_cv2()
+    capture = cv2.VideoCapture(str(path.absolute()))
+    try:
+        return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+    finally:
+        capture.release()

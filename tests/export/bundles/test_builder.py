@@ -1,0 +1,311 @@
+"""Bundles as they are written: the same bytes for the same input, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import patchcut
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs patchcut[export]")
+pytest.importorskip("onnxscript", reason="needs patchcut[export]")
+pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
+
+from patchcut.bundle import AffinitySpec, HeadSpec, ReportRow, open_bundle
+from patchcut.errors import OptionError, OutputError
+from patchcut_export.backbones.vit import FeatureSpec, Part
+from patchcut_export.bundles import builder
+from patchcut_export.bundles.archive import safetensors_bytes, safetensors_extents, write_archive
+from patchcut_export.bundles.builder import HEAD, PARTS, BackbonePlan, check_plan, rewrite_bundle
+from patchcut_export.errors import ExportError
+from patchcut_export.training.gnn import GraphHead, cosine_affinity
+from safetensors.numpy import load
+
+ROW = ReportRow(
+    dataset="toy", metric="CorLoc", value=0.5, size=96, precision="int8", images=2, refine="none", command="x"
+)
+
+
+def members(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_the_same_input_gives_the_same_bytes(build: Callable[..., Path], tmp_path: Path) -> None:
+    first, second = (build(tmp_path / name, sizes=(64,)) for name in ("a.patchcut", "b.patchcut"))
+    assert first.read_bytes() == second.read_bytes()
+    assert str(tmp_path).encode() not in first.read_bytes()
+    assert str(Path(builder.__file__).parent).encode() not in first.read_bytes()
+
+
+def test_a_new_head_keeps_the_backbone_and_drops_the_report(headed_bundle: Path, tmp_path: Path) -> None:
+    reported, renewed = tmp_path / "reported.patchcut", tmp_path / "renewed.patchcut"
+    with open_bundle(headed_bundle) as bundle:
+        rewrite_bundle(bundle, reported, report=(ROW,), name="reported", description="of a test")
+    before = members(reported)
+    assert b"CorLoc" in before["card.md"]
+    head = GraphHead(64, (6,), 4, 2, dropout=0)
+    spec = HeadSpec(kind="gnn", file=HEAD, labels=("background", "thing"))
+    with open_bundle(reported) as bundle:
+        assert bundle.spec.report == (ROW,)
+        assert (bundle.spec.name, bundle.spec.description) == ("reported", "of a test")
+        rewrite_bundle(bundle, renewed, head=(spec, safetensors_bytes(head.tensors())))
+    after = members(renewed)
+    assert before.keys() == after.keys()
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"bundle.json", "card.md", HEAD}
+    with open_bundle(renewed) as bundle:
+        bundle.verify()
+        assert bundle.spec.report == ()
+        assert bundle.spec.head == spec
+        assert bundle.spec.affinity == AffinitySpec(threshold=0.2)
+    assert b"CorLoc" not in after["card.md"]
+
+
+def test_parts_come_beside_the_head(headed_bundle: Path, build: Callable[..., Path], tmp_path: Path) -> None:
+    path, taken = tmp_path / "parts.patchcut", tmp_path / "taken.patchcut"
+    head = GraphHead(64, (6,), 4, 3, dropout=0)
+    made = HeadSpec(kind="gnn", file=PARTS, labels=("nose", "tail", "leg"), method="a test's")
+    nmi = ROW.model_copy(update={"metric": "NMI"})
+    with open_bundle(headed_bundle) as bundle:
+        rewrite_bundle(bundle, path, report=(ROW, nmi))
+    with open_bundle(path) as bundle:
+        rewrite_bundle(bundle, path, parts=(made, safetensors_bytes(head.tensors())))
+    with open_bundle(path) as bundle, open_bundle(headed_bundle) as donor:
+        bundle.verify()
+        assert bundle.spec.parts == made
+        assert bundle.spec.head == donor.spec.head
+        assert bundle.spec.report == (ROW,)  # what was measured of other parts is gone
+        build(taken, sizes=(32,), precision="fp32", donor=bundle)
+    assert "nose, tail, leg" in members(path)["card.md"].decode()
+    with open_bundle(taken) as bundle:
+        bundle.verify()
+        assert bundle.spec.parts == made
+        assert bundle.read(PARTS) == members(path)[PARTS]
+
+
+def test_a_bundle_can_be_rewritten_in_its_own_place(headed_bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "own.patchcut"
+    path.write_bytes(headed_bundle.read_bytes())
+    with open_bundle(path) as bundle:
+        rewrite_bundle(bundle, path, report=(ROW,))
+    with open_bundle(path) as bundle:
+        bundle.verify()
+        assert bundle.spec.report == (ROW,)
+    assert [p.name for p in tmp_path.iterdir()] == ["own.patchcut"]
+
+
+def test_the_head_in_a_bundle_is_the_one_in_torch(backbone_bundle: Path, tmp_path: Path) -> None:
+    torch.manual_seed(8)
+    head = GraphHead(64, (16, 8), 6, 3, dropout=0.5).eval()
+    head.standardize(torch.randn(500, 64))
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.mul_(2)
+    path = tmp_path / "headed.patchcut"
+    spec = HeadSpec(kind="gnn", file=HEAD, labels=("background", "a", "b"))
+    with open_bundle(backbone_bundle) as bundle:
+        tensors = safetensors_bytes(head.tensors())
+        rewrite_bundle(bundle, path, head=(spec, tensors), affinity=AffinitySpec(threshold=0.15))
+    segmenter = patchcut.load(path, size=96, precision="fp32")
+    frame = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
+    result = segmenter(frame)
+    features = features_of_frame(path, frame)
+    with torch.no_grad():
+        expected = head(features, cosine_affinity(features, 0.15)).softmax(-1)[0].numpy()
+    assert np.ptp(expected, axis=0).min() > 1e-2, "the reference is near-constant"
+    np.testing.assert_allclose(result.assignment, expected, atol=1e-4)
+    assert result.grid_hw == (6, 6)
+
+
+CHOICES = {
+    "parts": (Part("key", 1, 3.0), Part("value", -6)),
+    "stride": 10,
+    "scales": (1.0, 0.5),
+    "join": "concat",
+    "log_bins": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def choices_bundle(build: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with every choice of features, and a random head on them."""
+    folder = tmp_path_factory.mktemp("choices")
+    backbone = build(folder / "backbone.patchcut", sizes=(96, 64), choices=CHOICES)
+    torch.manual_seed(4)
+    head = GraphHead(2304, (8,), 6, 2, dropout=0)
+    spec = HeadSpec(kind="gnn", file=HEAD, labels=("background", "foreground"))
+    with open_bundle(backbone) as bundle:
+        rewrite_bundle(bundle, folder / "choices.patchcut", head=(spec, safetensors_bytes(head.tensors())))
+    return folder / "choices.patchcut"
+
+
+def test_a_bundle_says_which_features_it_has(
+    choices_bundle: Path, run_cli: Callable[..., int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = (
+        "0.75 key of layer 1 + 0.25 value of layer 0, patches every 10 pixels, scales 1, 0.5 concatenated, "
+    )
+    said += "log-binned in 9, 2304 a patch"
+    assert said.encode() in members(choices_bundle)["card.md"]
+    assert run_cli("info", choices_bundle) == 0
+    assert said in " ".join(capfd.readouterr().out.split())
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_overlapping_patches_make_label_maps(choices_bundle: Path, precision: str) -> None:
+    result = patchcut.load(choices_bundle, size=64, precision=precision)(
+        np.random.default_rng(0).integers(0, 256, (150, 201, 3), np.uint8)
+    )
+    assert result.grid_hw == (5, 5)
+    assert result.assignment.shape == (25, 2)
+    assert result.label_map.shape == (150, 201)
+
+
+def test_a_head_is_of_its_choices_of_features(
+    choices_bundle: Path, build: Callable[..., Path], tmp_path: Path
+) -> None:
+    with open_bundle(choices_bundle) as donor:
+        for change in (
+            {"parts": (Part("key", 1), Part("value", 0))},
+            {"stride": 11},
+            {"scales": (1.0,)},
+            {"join": "mean"},
+            {"log_bins": 0},
+        ):
+            with pytest.raises(ExportError, match=f"other features: {next(iter(change))}"):
+                build(tmp_path / "other.patchcut", choices={**CHOICES, **change}, donor=donor)
+        again = build(
+            tmp_path / "again.patchcut", sizes=(32,), precision="fp32", choices=CHOICES, donor=donor
+        )
+    assert patchcut.load(again)(np.zeros((20, 30, 3), np.uint8)).grid_hw == (2, 2)
+
+
+def features_of_frame(path: Path, frame: np.ndarray) -> torch.Tensor:
+    from patchcut.engines import EngineOptions, open_engine
+    from patchcut_export.training.feature_cache import features_of
+
+    with open_bundle(path) as bundle:
+        engine = open_engine(bundle, EngineOptions(size=96, precision="fp32"))
+        return torch.from_numpy(features_of(frame, "bgr", bundle.spec.backbone, engine).copy())[None]
+
+
+def test_a_head_can_be_taken_from_a_bundle_with_the_same_backbone(
+    build: Callable[..., Path], headed_bundle: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "other.patchcut"
+    with open_bundle(headed_bundle) as donor:
+        build(path, sizes=(32,), precision="fp32", donor=donor)
+        with open_bundle(path) as bundle:
+            bundle.verify()
+            assert bundle.spec.head == donor.spec.head
+            assert bundle.read(HEAD) == donor.read(HEAD)
+            assert bundle.spec.affinity == donor.spec.affinity
+            assert bundle.spec.report == ()
+    assert patchcut.load(path)(np.zeros((20, 30, 3), np.uint8)).grid_hw == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("donor", "change", "expected"),
+    [
+        ("backbone_bundle", {}, "has no head"),
+        ("headed_bundle", {"facet": "query"}, "trained on other features"),
+        ("headed_bundle", {"sha256": "1" * 64}, "trained on other features"),
+    ],
+)
+def test_a_head_that_does_not_fit_is_refused_before_the_export(
+    build: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    donor: str,
+    change: dict[str, str],
+    expected: str,
+) -> None:
+    def export(*_: object) -> None:
+        raise AssertionError("nothing may be exported before the head was checked")
+
+    path = request.getfixturevalue(donor)
+    monkeypatch.setattr(builder, "export_fp32", export)
+    with open_bundle(path) as opened, pytest.raises(ExportError, match=expected):
+        build(tmp_path / "other.patchcut", donor=opened, **change)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["no/such/x.patchcut", "file/x.patchcut", "folder"])
+def test_a_place_that_cannot_be_written_is_one_line(
+    build: Callable[..., Path], tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OutputError) as raised:
+        build(tmp_path / place)
+    assert str(raised.value).startswith("[output] ")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_rights_is_one_line(build: Callable[..., Path], tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    with pytest.raises(OutputError, match="choose a folder that you may write"):
+        build(tmp_path / "x.patchcut")
+
+
+def test_a_full_disk_leaves_the_old_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.patchcut"
+    write_archive(path, "{}", {"a": b"1"})
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
+    with pytest.raises(OutputError, match="No space left on device; free some space"):
+        write_archive(path, "{}", {"a": b"2"})
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["x.patchcut"]
+
+
+def test_extents_are_where_the_bytes_lie() -> None:
+    rng = np.random.default_rng(0)
+    tensors = {"b": rng.random((3, 5), np.float32), "a": rng.integers(0, 9, 7).astype(np.int8)}
+    tensors["turned"] = np.asfortranarray(rng.random((4, 2), np.float32))
+    data = safetensors_bytes(tensors)
+    extents = safetensors_extents(data)
+    assert extents.keys() == tensors.keys()
+    for name, (offset, length) in extents.items():
+        assert data[offset : offset + length] == np.ascontiguousarray(tensors[name]).tobytes()
+        np.testing.assert_array_equal(load(data)[name], tensors[name])
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"sizes": ()}, "[size] must be given at least once"),
+        ({"sizes": (64, 64)}, "each only once, got 64, 64"),
+        ({"sizes": (64, 0)}, "from 1 to 8192 pixels, got 0"),
+        ({"sizes": (64, 9000)}, "got 9000"),
+        ({"sizes": (64, 70)}, "patches of 16 pixels, got 70"),
+        ({"precision": "fp16"}, "[precision] must be one of"),
+    ],
+)
+@pytest.mark.usefixtures("timm")
+def test_a_plan_that_cannot_be_is_refused_at_once(change: dict[str, Any], expected: str) -> None:
+    with pytest.raises(OptionError) as raised:
+        check_plan(BackbonePlan(FeatureSpec("test_vit"), **{"sizes": (64,), **change}))
+    assert expected in str(raised.value)
+
+
+def test_a_graph_that_disagrees_with_torch_is_not_shipped(
+    build: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builder, "_agreement", lambda *_: 0.9)
+    with pytest.raises(ExportError, match=r"int8 at 64 has mean cosine 0\.90000 to torch"):
+        build(tmp_path / "x.patchcut", sizes=(64,))
+    assert list(tmp_path.iterdir()) == []

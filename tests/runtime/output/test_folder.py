@@ -1,0 +1,320 @@
+from __future__ import annotations
+
+import errno
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+import cv2
+import numpy as np
+import pytest
+from patchcut.errors import OptionError, OutputError
+from patchcut.frames import Frame
+from patchcut.output import overlay_video
+from patchcut.output.folder import SAVED, OutputFolder, overlay_rate
+from patchcut.output.whole_files import whole_file
+from patchcut.result import Result
+from patchcut.sources import open_source
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+def frame(name: str = "x.jpg", index: int = 0, size_hw: tuple[int, int] = (48, 64)) -> Frame:
+    image = np.full((*size_hw, 3), 90, np.uint8)
+    image[:, : size_hw[1] // 2] = (200, 60, 20)
+    return Frame(image, "bgr", name, index)
+
+
+def result(of: Frame, regions: int = 2, labels: int = 3) -> Result:
+    """Regions are columns of pixels, four wide; region i has label 1 + i % (labels - 1)."""
+    height, width = of.image.shape[:2]
+    region_ids = np.zeros((height, width), np.int32)
+    for i in range(regions):
+        region_ids[:, 5 * i + 1 : 5 * i + 5] = i + 1
+    region_labels = np.array([1 + i % (labels - 1) for i in range(regions)], np.int32)
+    return Result(
+        label_map=np.concatenate([[0], region_labels]).astype(np.int32)[region_ids],
+        region_ids=region_ids,
+        confidence=np.full((height, width), 0.75, np.float32),
+        boxes=np.array([[5 * i + 1, 0, 5 * i + 5, height] for i in range(regions)], np.float32).reshape(
+            -1, 4
+        ),
+        scores=np.linspace(0.9, 0.1, regions).astype(np.float32),
+        areas=np.full(regions, 4 * height, np.int64),
+        region_labels=region_labels,
+        labels=tuple(f"label {i}" for i in range(labels)),
+        assignment=np.full((4, labels), 1 / labels, np.float32),
+        grid_hw=(2, 2),
+        timings_ms={"backbone": 1.0},
+        name=of.name,
+        index=of.index,
+    )
+
+
+def files(folder: Path) -> list[str]:
+    """Every file below `folder`, also hidden ones."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def frames_in(path: Path) -> int:
+    capture = cv2.VideoCapture(str(path))
+    count = 0
+    while capture.read()[0]:
+        count += 1
+    capture.release()
+    return count
+
+
+def test_everything_of_a_photo(tmp_path: Path) -> None:
+    photo = frame("a/ü.jpg")
+    found = result(photo)
+    with OutputFolder(tmp_path / "deep" / "out", SAVED) as folder:
+        folder.write(photo, found)
+    out = tmp_path / "deep" / "out"
+    assert files(out) == [
+        "json/a/ü.json",
+        "labels/a/ü.png",
+        "masks/a/ü/01.png",
+        "masks/a/ü/02.png",
+        "overlay/a/ü.jpg",
+    ]
+    assert json.loads((out / "json/a/ü.json").read_text()) == found.to_dict()
+    assert np.array_equal(cv2.imread(str(out / "labels/a/ü.png"), cv2.IMREAD_UNCHANGED), found.label_map)
+    for region in (1, 2):
+        mask = cv2.imread(str(out / f"masks/a/ü/0{region}.png"), cv2.IMREAD_UNCHANGED)
+        assert np.array_equal(mask, np.where(found.masks[region - 1], 255, 0))
+    overlay = cv2.imread(str(out / "overlay/a/ü.jpg"))
+    assert np.abs(overlay.astype(int) - found.overlay(photo)).mean() < 12  # what JPEG changes
+    assert np.abs(overlay.astype(int) - photo.image).mean() > 24
+
+
+def test_only_what_was_asked_for(tmp_path: Path) -> None:
+    with OutputFolder(tmp_path, ["json"]) as folder:
+        folder.write(frame(), result(frame()))
+    assert files(tmp_path) == ["json/x.json"]
+
+
+def test_rgb_frames_are_saved_in_their_colours(tmp_path: Path) -> None:
+    rgb = Frame(np.ascontiguousarray(frame().image[..., ::-1]), "rgb", "x")
+    with OutputFolder(tmp_path, ["overlay"]) as folder:
+        folder.write(rgb, result(rgb, regions=0))
+    assert np.abs(cv2.imread(str(tmp_path / "overlay/x.jpg")).astype(int) - frame().image).mean() < 5
+
+
+def test_many_labels_take_16_bits(tmp_path: Path) -> None:
+    found = result(frame(), regions=3, labels=400)
+    found.label_map[found.label_map == 3] = 399
+    with OutputFolder(tmp_path, ["labels"]) as folder:
+        folder.write(frame(), found)
+    read = cv2.imread(str(tmp_path / "labels/x.png"), cv2.IMREAD_UNCHANGED)
+    assert read.dtype == np.uint16
+    assert np.array_equal(read, found.label_map)
+
+
+def test_same_names_in_one_tree_stay_apart(tmp_path: Path) -> None:
+    names = [
+        "a/x.jpg",
+        "b/x.jpg",
+        "a/x.png",
+        "a/X.jpg",
+        "a/x-png.jpg",
+        "../../x.jpg",
+        "/etc/x.jpg",
+        "",
+        "a.b.jpg",
+    ]
+    with OutputFolder(tmp_path / "out", ["json"]) as folder:
+        for index, name in enumerate(names):
+            folder.write(frame(name, index), result(frame(name, index)))
+    wanted = ["a/x", "b/x", "a/x-png", "a/X-jpg", "a/x-png-jpg", "x", "etc/x", "000007", "a.b"]
+    assert files(tmp_path) == sorted(f"out/json/{name}.json" for name in wanted)
+    for index, name in enumerate(wanted):
+        assert json.loads((tmp_path / f"out/json/{name}.json").read_text())["index"] == index
+
+
+def test_overlay_video_keeps_its_size_when_a_stream_changes_it(tmp_path: Path) -> None:
+    with OutputFolder(tmp_path, ["overlay", "labels"], video_fps=10.0) as folder:
+        for index in range(5):
+            image = frame("cars 1.mp4", index, (48, 64) if index < 4 else (96, 128))
+            folder.write(image, result(image))
+        assert not (tmp_path / "overlay/cars-1.mp4").exists()
+    assert files(tmp_path) == [f"labels/cars-1/00000{i}.png" for i in range(5)] + ["overlay/cars-1.mp4"]
+    assert frames_in(tmp_path / "overlay/cars-1.mp4") == 5
+
+
+def test_overlay_video_without_mpeg4_is_motion_jpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlay_video, "_FORMATS", (("none", ".mp4"), ("MJPG", ".avi")))
+    with OutputFolder(tmp_path, ["overlay"], video_fps=10.0) as folder:
+        folder.write(frame("x.mp4"), result(frame()))
+    assert files(tmp_path) == ["overlay/x.avi"]
+    assert frames_in(tmp_path / "overlay/x.avi") == 1
+
+
+def test_overlay_video_without_any_encoder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlay_video, "_FORMATS", (("none", ".mp4"),))
+    with (
+        pytest.raises(OutputError, match=r"no encoder that writes .* at 64x48"),
+        OutputFolder(tmp_path, ["overlay"], video_fps=10.0) as folder,
+    ):
+        folder.write(frame("x.mp4"), result(frame()))
+    assert files(tmp_path) == []
+
+
+def test_overlay_video_that_lost_frames_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        overlay_video, "_frame_count", lambda path: 1
+    )  # as where the disk filled up unnoticed
+    folder = OutputFolder(tmp_path, ["overlay"], video_fps=10.0)
+    for index in range(3):
+        folder.write(frame("x.mp4", index), result(frame()))
+    with pytest.raises(
+        OutputError, match="would hold 1 of 3 frames and was removed; check that the disk has space"
+    ):
+        folder.close()
+    assert files(tmp_path) == []
+    assert folder.written() == ()
+
+
+def test_overlay_video_of_a_live_source_keeps_its_pace(tmp_path: Path) -> None:
+    times_s = (7.0, 7.11, 7.52, 7.58, 8.0)  # frames between them were dropped
+    with OutputFolder(tmp_path, ["overlay"], video_fps=10.0, live=True) as folder:
+        for index, time_s in enumerate(times_s):
+            live = replace(frame("camera 0", index), time_s=time_s)
+            folder.write(live, result(live))
+    assert frames_in(tmp_path / "overlay/camera-0.mp4") == 11
+
+
+def test_overlay_video_is_finished_when_a_run_is_stopped(tmp_path: Path) -> None:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        OutputFolder(tmp_path, ["overlay"], video_fps=10.0) as folder,
+    ):
+        for index in range(3):
+            folder.write(frame("x.mp4", index), result(frame()))
+        raise KeyboardInterrupt
+    assert files(tmp_path) == ["overlay/x.mp4"]
+    assert frames_in(tmp_path / "overlay/x.mp4") == 3
+
+
+def test_names_of_live_sources_become_files(tmp_path: Path) -> None:
+    with OutputFolder(tmp_path, ["json"], video_fps=10.0) as folder:
+        for name in ("camera 0", "rtsp://me@host:554/a?b", "..."):
+            folder.write(frame(name), result(frame(name)))
+    stems = ["camera-0", "rtsp-me-host-554-a-b", "video"]
+    assert files(tmp_path) == [f"json/{stem}/000000.json" for stem in stems]
+
+
+@pytest.mark.parametrize("where", ["write_bytes", "replace"])
+def test_full_disk_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    folder = OutputFolder(tmp_path, ["labels", "json"])
+    folder.write(frame("good.jpg"), result(frame()))
+    real_write = Path.write_bytes
+
+    def fill_up(path: Path, data: object) -> NoReturn:
+        if where == "write_bytes":
+            real_write(path, bytes(data)[:10])
+        raise FULL
+
+    monkeypatch.setattr(Path, where, fill_up)
+    with pytest.raises(
+        OutputError, match=r"cannot write .*bad.png: No space left on device; free some space"
+    ):
+        folder.write(frame("bad.jpg"), result(frame()))
+    assert files(tmp_path) == ["json/good.json", "labels/good.png"]
+
+
+def test_ctrl_c_inside_a_write_leaves_no_partial_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(path: Path, target: Path) -> NoReturn:
+        raise KeyboardInterrupt
+
+    folder = OutputFolder(tmp_path, ["json"])
+    monkeypatch.setattr(Path, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        folder.write(frame(), result(frame()))
+    assert files(tmp_path) == []
+
+
+def test_whole_file_takes_its_place_only_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "x.bin"
+    with whole_file(path) as partial:
+        partial.write_bytes(b"first")
+        assert partial.suffix == ".bin" and not path.exists()
+    assert path.read_bytes() == b"first"
+    with pytest.raises(ValueError, match="stop"), whole_file(path) as partial:
+        partial.write_bytes(b"sec")
+        raise ValueError("stop")
+    with (
+        pytest.raises(OutputError, match=r"cannot write .*x.bin: No space left on device; free some space"),
+        whole_file(path) as partial,
+    ):
+        partial.write_bytes(b"thi")
+        raise FULL
+    assert path.read_bytes() == b"first"
+    assert files(tmp_path) == ["new/x.bin"]
+
+
+def test_error_on_the_way_is_not_hidden_by_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlay_video, "_frame_count", lambda path: 0)
+    with (
+        pytest.raises(OutputError, match="first"),
+        OutputFolder(tmp_path, ["overlay"], video_fps=10.0) as folder,
+    ):
+        folder.write(frame("x.mp4"), result(frame()))
+        raise OutputError("output", "first")
+
+
+def test_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"file is a file; choose a folder"):
+        OutputFolder(tmp_path / "file")
+    with pytest.raises(OutputError, match=r"out: .*; a part of that path is a file: choose another folder"):
+        OutputFolder(tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [(errno.EACCES, "choose a folder that you may write"), (errno.EROFS, "on a disk that can be written")],
+)
+def test_folder_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, remedy: str
+) -> None:
+    def refuse(path: Path, exist_ok: bool = True) -> NoReturn:
+        raise OSError(code, "refused")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(OutputError, match=rf"cannot write {tmp_path}/out: refused; .*{remedy}"):
+        OutputFolder(tmp_path / "out")
+
+
+def test_results_of_an_earlier_run_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with OutputFolder(tmp_path, ["masks"]) as folder:
+        folder.write(frame(), result(frame(), regions=3))
+    with pytest.raises(
+        OutputError, match=r"masks holds results already; choose another folder, or add --overwrite"
+    ):
+        OutputFolder(tmp_path, ["masks"])
+    OutputFolder(tmp_path, ["labels"])
+    with OutputFolder(tmp_path, ["masks"], overwrite=True) as folder:
+        folder.write(frame(), result(frame(), regions=1))
+    assert files(tmp_path) == ["masks/x/01.png", "notes.txt"]
+
+
+@pytest.mark.parametrize(("save", "got"), [([], "''"), (["mask"], "'mask'"), (["json", "all"], "'all'")])
+def test_save_is_checked(tmp_path: Path, save: list[str], got: str) -> None:
+    with pytest.raises(OptionError, match=rf"\[save\] must be among overlay, masks, labels, json, got {got}"):
+        OutputFolder(tmp_path, save)
+
+
+def test_overlay_rate(tmp_path: Path) -> None:
+    assert overlay_rate(open_source([])) is None
+    writer = cv2.VideoWriter(str(tmp_path / "x.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 12.0, (64, 48))
+    writer.write(frame().image)
+    writer.release()
+    with open_source(tmp_path / "x.avi") as source:
+        assert overlay_rate(source, every=3) == pytest.approx(4.0)
