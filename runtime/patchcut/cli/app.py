@@ -212,15 +212,23 @@ def _run(
 
 @app.command("info")
 def _info(
-    bundle: Annotated[Path | None, typer.Argument(help="A .patchcut file.", show_default="embedded")] = None,
+    bundle: Annotated[
+        str | None,
+        typer.Argument(help="An embedded bundle's name, or a .patchcut file.", show_default="default"),
+    ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="List the embedded bundles instead.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Say what a bundle holds, how well it does, and what would run it here."""
 
     def work() -> int:
-        from patchcut.cli.info import info
+        from patchcut.cli.info import info, list_bundles
 
-        return info(bundle, as_json=json)
+        if not listed:
+            return info(bundle, as_json=json)
+        if bundle is not None:
+            raise OptionError("list", f"lists all embedded bundles, got the name of one: {bundle}")
+        return list_bundles(as_json=json)
 
     exit_with(work)
 
