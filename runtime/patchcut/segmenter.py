@@ -358,8 +358,8 @@ def _rules(
     spec: BundleSpec, head: Head, min_score: float, nothing_below: float | None, single: bool
 ) -> Rules:
     """How regions score; a calibration holds for the head that it was made for alone."""
-    own = spec.head is not None and head.name == spec.head.kind
-    calibration = spec.regions.calibration if own else None
+    own = spec.head()
+    calibration = own.calibration if own is not None and head.name == own.kind else None
     if nothing_below is None:
         nothing_below = 0.0 if calibration is None else calibration.nothing_below
     return Rules(min_score=min_score, nothing_below=nothing_below, single=single, calibration=calibration)

@@ -127,14 +127,14 @@ def _open_on(ort: Any, bundle: Bundle, options: EngineOptions, device: str) -> O
     threads = options.threads or default_threads()
     tensors = _external_weights(bundle, graph)
     providers = [CUDA_PROVIDER, CPU_PROVIDER] if device == "cuda" else [CPU_PROVIDER]
-    session_options = _session_options(ort, threads, graph.precision)
+    made = session_options(ort, threads, graph.precision)
     if tensors:
         values = [ort.OrtValue.ortvalue_from_numpy(array) for array in tensors.values()]
-        session_options.add_external_initializers(list(tensors), values)
+        made.add_external_initializers(list(tensors), values)
     proto = bundle.read(graph.file)
     try:
         # Its own fallback prints to stdout, and would choose a provider behind our back.
-        session = ort.InferenceSession(proto, session_options, providers=providers, enable_fallback=0)
+        session = ort.InferenceSession(proto, made, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         if device == "cuda":
             raise _ProviderError(
@@ -143,7 +143,7 @@ def _open_on(ort: Any, bundle: Bundle, options: EngineOptions, device: str) -> O
         what = f"{bundle.path} is foreign: onnxruntime cannot load {graph.file}: {error}"
         raise BundleError("bundle", what, "upgrade onnxruntime, or export the bundle again") from error
     _check_interface(bundle, graph, session)
-    return OnnxRuntimeEngine(session, graph, bundle.spec.backbone.feature_dim, threads, tensors)
+    return OnnxRuntimeEngine(session, graph, bundle.spec.backbone.default_features.dim, threads, tensors)
 
 
 def _external_weights(bundle: Bundle, graph: GraphSpec) -> dict[str, npt.NDArray[Any]]:
@@ -157,7 +157,8 @@ def _external_weights(bundle: Bundle, graph: GraphSpec) -> dict[str, npt.NDArray
     return {name: tensors[name] for name in graph.initializers}
 
 
-def _session_options(ort: Any, threads: int, precision: Precision) -> Any:
+def session_options(ort: Any, threads: int, precision: Precision) -> Any:
+    """ONNX Runtime's options for a graph of a precision on this CPU."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -192,7 +193,7 @@ def _cpu_flags() -> str:
 
 def _check_interface(bundle: Bundle, graph: GraphSpec, session: Any) -> None:
     n = graph.grid_hw[0] * graph.grid_hw[1]
-    expected = {"image": (3, *graph.size_hw), "features": (n, bundle.spec.backbone.feature_dim)}
+    expected = {"image": (3, *graph.size_hw), "features": (n, bundle.spec.backbone.default_features.dim)}
     found = {value.name: value for value in (*session.get_inputs(), *session.get_outputs())}
     for name, shape in expected.items():
         value = found.get(name)

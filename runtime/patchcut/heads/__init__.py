@@ -76,7 +76,7 @@ def open_head(bundle: Bundle, head: str | Head = "auto") -> Head:
     check_choice("head", head, ("auto", *HEADS))
     if head in FITTED:
         return FITTED[head]()
-    spec = bundle.spec.head
+    spec = bundle.spec.head()
     if spec is None:
         remedy = f"use a bundle with a head, or one of the heads {', '.join(FITTED)}, which need no training"
         raise BundleError("head", f"{bundle.path} holds a backbone and no head", remedy)
@@ -100,7 +100,8 @@ def open_parts(bundle: Bundle, parts: str | FittedHead = "auto") -> Head:
         return parts
     check_choice("parts", parts, ("auto", *FITTED))
     if parts == "auto":
-        return KMeansHead(k=PARTS) if bundle.spec.parts is None else _open_trained(bundle, bundle.spec.parts)
+        spec = bundle.spec.head("parts")
+        return KMeansHead(k=PARTS) if spec is None else _open_trained(bundle, spec)
     return FITTED[parts]()
 
 

@@ -58,19 +58,20 @@ def open_head(bundle: Bundle, spec: HeadSpec) -> GnnHead:
         BundleError: a tensor is missing, unknown, not finite, or its shape does not fit its neighbours; or
             the affinity has negative edges, over which no graph convolution is defined.
     """
-    if bundle.spec.affinity.mode == "cc":
+    if spec.affinity.mode == "cc":
         what = f'{bundle.path} is foreign: a "gnn" head needs an affinity of mode "ncut", it has "cc"'
         raise BundleError("bundle", what, "export the bundle again")
-    tensors = bundle.read_tensors(spec.file)
+    tensors = bundle.read_tensors(spec.files["weights"])
+    dim = bundle.spec.backbones[spec.backbone].features[spec.features[0]].dim
     try:
         weights = _weights(tensors, spec)
-        if (weights.d, weights.k) != (bundle.spec.backbone.feature_dim, len(spec.labels)):
+        if (weights.d, weights.k) != (dim, len(spec.labels)):
             came = f"{weights.d} features to {weights.k} columns"
-            raise ValueError(f"it maps {came}, not {bundle.spec.backbone.feature_dim} to {len(spec.labels)}")
+            raise ValueError(f"it maps {came}, not {dim} to {len(spec.labels)}")
     except (TypeError, ValueError) as error:
-        what = f"{bundle.path} is foreign: {spec.file} holds no such head: {error}"
+        what = f"{bundle.path} is foreign: {spec.files['weights']} holds no such head: {error}"
         raise BundleError("bundle", what, "export the bundle again") from error
-    return GnnHead(spec.labels, bundle.spec.affinity, weights)
+    return GnnHead(spec.labels, spec.affinity, weights)
 
 
 def _weights(tensors: dict[str, Array], spec: HeadSpec) -> kernels.GcnWeights:
