@@ -12,6 +12,7 @@ import typer
 
 import patchcut
 from patchcut.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, command, exit_with, with_settings
+from patchcut.errors import OptionError
 from patchcut.settings import Settings
 
 _COMMAND_HELP = {"export": "Make, check and measure bundles (needs patchcut\\[export])."}
@@ -110,14 +111,19 @@ def _run(
 def _info(
     bundle: Annotated[
         str | None,
-        typer.Argument(help="An embedded bundle's name or a .patchcut file.", show_default="default"),
+        typer.Argument(help="An embedded bundle's name, or a .patchcut file.", show_default="default"),
     ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="List the embedded bundles instead.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> int:
     """Say what a bundle holds, how well it does, and what would run it here."""
-    from patchcut.cli.info import info
+    from patchcut.cli.info import info, list_bundles
 
-    return info(bundle, as_json=json)
+    if not listed:
+        return info(bundle, as_json=json)
+    if bundle is not None:
+        raise OptionError("list", f"lists all embedded bundles, got the name of one: {bundle}")
+    return list_bundles(as_json=json)
 
 
 @command(app, "demo")
