@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import patchcut_kernels as kernels
 
@@ -18,7 +18,7 @@ from patchcut.features import Array, Features, to_host
 from patchcut.frames import Frame, as_frame
 from patchcut.heads import DEFAULT_PARTS, FittedHead, Head, choose_head, choose_parts, open_head
 from patchcut.result import Result
-from patchcut.settings import Settings
+from patchcut.settings import Device, Settings
 from patchcut.stages import Canvas, DividedPatches, Extractor, Masks, Parts, Rules
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _REFINER_OF_FRAMES, _REFINER_OF_STREAMS = "none", "guided"
 
 @dataclass(frozen=True)
 class Description:
-    """What a segmenter is and what really runs. What was chosen are its attributes, too: `description.refine`.
+    """What a segmenter is and what really runs; every setting is an attribute, too: `description.refine`.
 
     Attributes:
         settings: what was chosen, with what stands for "auto" and None, except for `refine`.
@@ -196,12 +196,12 @@ class Segmenter:
             self.settings,
             bundle=self._path,
             engine=facts.name,
-            device=facts.device,
+            device=cast("Device", facts.device),
             precision=facts.graph.precision,
             head=_chosen(self.head),
             nothing_below=rules.nothing_below,
             threads=facts.threads,
-            **({} if self.parts is None else {"parts": _chosen(self.parts.head)}),
+            parts=self.settings.parts if self.parts is None else _chosen(self.parts.head),
         )
         return Description(
             settings=settings,
@@ -258,9 +258,7 @@ class _Clock:
         self._started = now
 
 
-def load(
-    bundle: str | Path | None = None, *, settings: Settings | None = None, **changes: Any
-) -> Segmenter:
+def load(bundle: str | Path | None = None, *, settings: Settings | None = None, **changes: Any) -> Segmenter:
     """A segmenter that is ready to run.
 
     Args:

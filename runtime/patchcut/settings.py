@@ -146,9 +146,7 @@ class Settings:
         "and none for photos.",
         check=_check_refine,
     )
-    min_score: float = setting(
-        0.0, "Leave out regions that score less, 0 to 1.", type=float, between=(0, 1)
-    )
+    min_score: float = setting(0.0, "Leave out regions that score less, 0 to 1.", type=float, between=(0, 1))
     nothing_below: float | None = setting(
         None,
         "Report nothing where no region scores this, 0 to 1; 0 always reports.",

@@ -22,7 +22,7 @@ Command = Callable[..., int]
 def command(app: typer.Typer, name: str) -> Callable[[Command], Command]:
     """A decorator that makes a function a command of `app`; what it returns is the exit status.
 
-    Errors that patchcut foresees become one line on stderr. The function keeps its own name and can be called.
+    Errors that patchcut foresees become one line on stderr.
     """
 
     def register(function: Command) -> Command:
@@ -70,7 +70,10 @@ def _option(one: Any, defaults: dict[str, object]) -> inspect.Parameter:
     )
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(
-        one.name, kind, default=default, annotation=Annotated[type_ | None if default is None else type_, option]
+        one.name,
+        kind,
+        default=default,
+        annotation=Annotated[type_ | None if default is None else type_, option],
     )
 
 

@@ -102,4 +102,6 @@ class RunStats:
 def _found(result: Result) -> Found:
     boxes = tuple((float(x0), float(y0), float(x1), float(y1)) for x0, y0, x1, y1 in result.boxes)
     scores = tuple(float(score) for score in result.scores)
-    return Found(result.name, boxes, scores, sum(ms for stage, ms in result.timings_ms.items() if stage != "read"))
+    return Found(
+        result.name, boxes, scores, sum(ms for stage, ms in result.timings_ms.items() if stage != "read")
+    )

@@ -7,11 +7,11 @@ from typing import cast
 
 from patchcut.bundle import BackboneSpec, Bundle
 from patchcut.checks import check_choice
-from patchcut.engines.base import Engine, EngineFacts, EngineFactory, choose_graph
+from patchcut.engines.base import Engine, EngineFactory, EngineFacts, choose_graph
 from patchcut.errors import EngineError
 from patchcut.settings import Settings
 
-__all__ = ["Engine", "EngineFacts", "EngineFactory", "choose_graph", "engine_names", "open_engine"]
+__all__ = ["Engine", "EngineFactory", "EngineFacts", "choose_graph", "engine_names", "open_engine"]
 
 ENTRY_POINTS = "patchcut.engines"
 DEFAULT_ENGINE = "onnxruntime"

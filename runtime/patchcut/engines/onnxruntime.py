@@ -174,7 +174,9 @@ def _open_on(
     proto = bundle.read(graph.file)
     try:
         # Its own fallback prints to stdout, and would choose a provider behind our back.
-        session = ort.InferenceSession(proto, options, providers=_providers(device, stream), enable_fallback=0)
+        session = ort.InferenceSession(
+            proto, options, providers=_providers(device, stream), enable_fallback=0
+        )
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         if device == "cuda":
             raise _ProviderError(
@@ -288,4 +290,9 @@ def _check_interface(bundle: Bundle, backbone: BackboneSpec, graph: GraphSpec, s
             raise BundleError("bundle", what, "export the bundle again")
 
 
-
+def _fits(found: list[int | str | None], shape: tuple[int, ...]) -> bool:
+    """Whether a graph's shape, whose free axes are names or None, can be [b, *shape]."""
+    if len(found) != len(shape) + 1:
+        return False
+    wanted = (1, *shape)
+    return all(not isinstance(axis, int) or axis == side for axis, side in zip(found, wanted, strict=True))

@@ -82,7 +82,7 @@ def _value(type_: object, text: str) -> object:
     if type_ is bool:
         return {"true": True, "false": False}.get(text.lower(), text)
     try:
-        return type_(text) if type_ in (int, float) else text  # type: ignore[operator]
+        return type_(text) if type_ in (int, float) else text
     except ValueError:
         return text
 

@@ -59,12 +59,10 @@ class GnnHead:
         """[b, n, n] float32 for the affinity, where the features lie."""
         shape = (*rows.shape[:2], rows.shape[1])
         if self._edges.shape != shape or type(self._edges) is not type(rows):
-            on_cuda = isinstance(rows, cuda.DeviceArray)
-            self._edges = (
-                cuda.empty(shape, device=rows.device, stream=rows.stream)
-                if on_cuda
-                else np.empty(shape, np.float32)
-            )
+            if isinstance(rows, cuda.DeviceArray):
+                self._edges = cuda.empty(shape, device=rows.device, stream=rows.stream)
+            else:
+                self._edges = np.empty(shape, np.float32)
         return self._edges
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import patchcut_kernels as kernels
 from patchcut_kernels import cuda
@@ -69,7 +70,7 @@ class Extractor:
         images = self.engine.images(len(frames))
         for i, frame in enumerate(frames):
             out = images[i]
-            image = frame.image
+            image: Any = frame.image
             if isinstance(out, cuda.DeviceArray):
                 image = cuda.to_device(image, device=out.device, stream=out.stream)
             kernels.preprocess(

@@ -29,8 +29,8 @@ class Masks:
         refiner: a key of `patchcut.stages.refiners.REFINERS`.
     """
 
-    min_area_patches: float = 0.5
-    rules: Rules = Rules()
+    min_area_patches: float
+    rules: Rules
     refiner: str = "none"
 
     def __call__(self, frame: Frame, assignment: Array, canvas: Canvas) -> Regions:

@@ -1,7 +1,7 @@
 """What a frame is divided into: foreground alone, its parts, or parts and the regions of the background.
 
-These are DeepCut's three modes (2212.05853, section 3.5). The head says what is foreground; this stage clusters
-the patches of the foreground, and those of the background, by themselves.
+These are DeepCut's three modes (2212.05853, section 3.5). The head says what is foreground; this stage
+clusters the patches of the foreground, and those of the background, by themselves.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ _SUREST = 1 - 1e-6
 
 
 class _OnHost:
-    """A field of a dataclass that may be given an array on a GPU, and copies it to the host when first read."""
+    """A field of a dataclass; an array on a GPU that it is given comes to the host when it is first read."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -154,80 +154,6 @@ def divide(
     return _ranked(components, scores, np.lexsort((-stats.area, -scores, in_background)))
 
 
-def plain_scores(self) -> Float32:
-        """[m] float32 in [0, 1], scores without a calibration."""
-        return plain_scores(self.stats, self.label_map.size)
-
-
-@dataclass(frozen=True)
-class Rules:
-    """Which components are regions, and how they score.
-
-    Attributes:
-        min_score: in [0, 1]; regions that score less are none.
-        nothing_below: in [0, 1]; where no region scores at least this, there is none.
-        single: whether the best one alone is.
-        calibration: turns features of a region into its score; None for `plain_scores`.
-    """
-
-    min_score: float = 0.0
-    nothing_below: float = 0.0
-    single: bool = False
-    calibration: CalibrationSpec | None = None
-
-
-def find_components(label_map: Int32, confidence: Float32, min_area: int) -> Components:
-    """The components of at least `min_area` pixels; all others become background.
-
-    Args:
-        label_map: [H, W] int32, 0 is background; changed in place where a component is dropped.
-        confidence: [H, W] float32 in [0, 1], of the label at each pixel.
-        min_area: pixels, at least 1.
-    """
-    ids, count = kernels.connected_components(label_map, min_area=min_area, labels_out=label_map)
-    stats = kernels.region_stats(ids, count, label_map=label_map, confidence=confidence)
-    return Components(label_map, ids, confidence, stats)
-
-
-def rank(components: Components, rules: Rules) -> Regions:
-    """The components that are sure enough, best first; all others become background, in place."""
-    if rules.calibration is None:
-        scores = components.plain_scores
-    else:
-        scores = calibrated_scores(components.features, rules.calibration)
-    order = np.argsort(-scores, kind="stable")
-    order = order[scores[order] >= rules.min_score]
-    if scores.max(initial=0) < rules.nothing_below:
-        order = order[:0]
-    if rules.single:
-        order = order[:1]
-    return _ranked(components, scores, order)
-
-
-def divide_regions(
-    objects: Regions, label_map: Int32, confidence: Float32, *, min_area: int, background: Sequence[int]
-) -> Regions:
-    """The components of a label map that divides the objects of another, and its background, too.
-
-    Args:
-        objects: of the same frame; the parts of each have its score.
-        label_map: [H, W] int32; components that are too small are no regions, but stay in it.
-        confidence: [H, W] float32 in [0, 1].
-        min_area: pixels, at least 1.
-        background: labels of regions that are no part of an object; they come last, with `plain_scores`.
-    """
-    ids, count = kernels.connected_components(label_map, min_area=min_area)
-    stats = kernels.region_stats(ids, count, label_map=label_map, confidence=confidence)
-    assert stats.label is not None
-    owners = kernels.region_stats(ids, count, label_map=objects.region_ids).label
-    assert owners is not None
-    scores = np.append(np.float32(0), objects.scores)[owners]
-    behind = np.isin(stats.label, background)
-    scores[behind] = plain_scores(stats, label_map.size)[behind]
-    order = np.lexsort((-stats.area, -scores, behind))
-    return _ranked(label_map, confidence, ids, stats, scores, order)
-
-
 def plain_scores(stats: kernels.RegionStats, frame_area: int) -> Float32:
     """[m] float32 in [0, 1]: mean confidence * area / (area + 0.01 * frame_area): sure and large first."""
     assert stats.mean_confidence is not None
@@ -271,7 +197,7 @@ def _ranked(components: Components, scores: Float32, order: npt.NDArray[np.intp]
     return Regions(
         label_map=components.label_map,
         region_ids=components.ids,
-        confidence=components.confidence,
+        confidence=cast("Float32", components.confidence),  # which stays where it is until it is read
         boxes=stats.boxes_xyxy[order],
         scores=scores[order],
         areas=stats.area[order],
