@@ -8,25 +8,11 @@ from hypothesis import strategies as st
 from patchcut_kernels import reference
 
 from bench.competitors import sparse_bilateral_solver
-
-
-def make_frame(rng: np.random.Generator, size_hw: tuple[int, int], noise: float = 5) -> np.ndarray:
-    """[H, W, 3] uint8: areas of one color, and noise."""
-    height, width = size_hw
-    blocks = rng.integers(0, 256, (height // 17 + 1, width // 17 + 1, 3))
-    areas = np.kron(blocks, np.ones((17, 17, 1)))[:height, :width]
-    return np.clip(areas + rng.normal(0, noise, areas.shape), 0, 255).astype(np.uint8)
-
-
-def make_map(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
-    """[H, W] float32 in [0, 1], blocks whose borders are not those of the frame."""
-    height, width = size_hw
-    blocks = rng.random((height // 23 + 1, width // 23 + 1))
-    return np.kron(blocks, np.ones((23, 23)))[:height, :width].astype(np.float32)
+from tests.kernels.refine.blocks import make_frame, make_map
 
 
 def make_case(rng: np.random.Generator, size_hw: tuple[int, int]) -> tuple[np.ndarray, ...]:
-    return make_frame(rng, size_hw), make_map(rng, size_hw), rng.random(size_hw, np.float32)
+    return make_frame(rng, size_hw, 17, 5), make_map(rng, size_hw, 23), rng.random(size_hw, np.float32)
 
 
 # Cells are 24 pixels, blocks of the solver 256 quads of vertices.
@@ -216,7 +202,7 @@ def test_any_input(ops, size_hw, sigmas, noise, unsure, seed, bad):
     if ops.backend == "cuda":
         size_hw = size_hw[0] // 3 + 1, size_hw[1] // 4 + 1
     _, soft, confidence = make_case(rng, size_hw)
-    frame = make_frame(rng, size_hw, noise)
+    frame = make_frame(rng, size_hw, 17, noise)
     confidence = np.where(rng.random(size_hw) < unsure, 0, confidence + np.float32(0.1))
     options = {**dict(zip(SIGMA_NAMES, sigmas, strict=True)), "smoothness": 16.0}
     at = rng.integers(size_hw[0]), rng.integers(size_hw[1])
