@@ -120,7 +120,7 @@ def to_readme(rows: Sequence[Row]) -> str:
         shown = [(fact, row) for fact, row in shown if row.value(fact.metric) is not None]
         if shown:
             table = _markdown_table(_FACT_HEADINGS, tuple(_fact_cells(fact, row) for fact, row in shown))
-            runs = ", ".join(dict.fromkeys(f"{row.date:%Y-%m-%d} of commit {row.commit}" for _, row in shown))
+            runs = ", ".join(dict.fromkeys(f"{row.date:%Y-%m-%d} at commit {row.commit}" for _, row in shown))
             blocks.append(f"**{title}**\n\n{table}\n\nMeasured {runs}.\n")
     return "\n".join(blocks)
 

@@ -100,7 +100,7 @@ def test_the_readme_shows_a_few_numbers_and_their_targets(make_row: MakeRow) -> 
         "| share of a frame's time besides the backbone | 0.3 | ≤ 0.2, **not met** |",
         "| VOC 2007: CorLoc at 448, guided | 0.7 | ≥ 0.69, met |",
         "",
-        "Measured 2026-01-02 of commit abc, 2026-01-03 of commit def.",
+        "Measured 2026-01-02 at commit abc, 2026-01-03 at commit def.",
     ]
 
 
