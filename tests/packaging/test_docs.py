@@ -44,6 +44,12 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_paths_of_the_tree_are_there(page: Path) -> None:
+    named = re.findall(r"`((?:kernels|runtime|export|bench|tests|docs)/[\w./-]+)`", page.read_text("utf-8"))
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
 def test_the_navigation_names_every_page() -> None:
     named = re.findall(r"^ +- .+: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M)
     assert sorted(named) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
