@@ -55,6 +55,15 @@ def test_the_navigation_names_every_page() -> None:
     assert sorted(named) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 
 
+def test_the_api_page_has_every_public_name() -> None:
+    import patchcut
+
+    text = (ROOT / "docs/api.md").read_text("utf-8")
+    modules = {"bundle", "engines", "heads", "output", "sources", "stages"}
+    names = {name for name in patchcut.__all__ if not name.endswith(("Error", "__"))} - modules
+    assert [name for name in sorted(names) if f"::: patchcut.{name}\n" not in text] == []
+
+
 def blocks(language: str) -> list[Any]:
     found = []
     for page in PAGES:
