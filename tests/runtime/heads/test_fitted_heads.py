@@ -79,12 +79,12 @@ def test_the_number_of_clusters_is_found() -> None:
     regions[2:6, 2:8] += 4
     rows = planted(regions)
     assert len(np.unique(CcHead().cluster(rows).argmax(axis=1))) == len(np.unique(regions)) == 6
-    assert CcHead(most=4).cluster(rows).shape[1] <= 4
+    assert CcHead(max_clusters=4).cluster(rows).shape[1] <= 4
 
 
 def test_alpha_says_how_alike_patches_of_a_cluster_are() -> None:
     rows = noise_rows()
-    counts = [CcHead(alpha=alpha, most=64).cluster(rows).shape[1] for alpha in (1.5, 5.0, 1000.0)]
+    counts = [CcHead(alpha=alpha, max_clusters=64).cluster(rows).shape[1] for alpha in (1.5, 5.0, 1000.0)]
     assert counts[0] > counts[1] > counts[2] >= 1
 
 
@@ -101,7 +101,7 @@ def test_moves_find_the_better_objective() -> None:
 
 def test_the_network_of_cc_has_its_settings() -> None:
     rows = noise_rows()
-    ours = CcHead(alpha=2.0, solver="gnn", most=5, seed=3).cluster(rows)
+    ours = CcHead(alpha=2.0, solver="gnn", max_clusters=5, seed=3).cluster(rows)
     expected = GnnFitHead(5, "cc", "cosine", 2.0, seed=3).cluster(rows)
     np.testing.assert_array_equal(ours, expected)
 
@@ -202,7 +202,7 @@ def test_degenerate_features_give_a_valid_assignment(head: FittedHead, name: str
     check_valid(head(DEGENERATE[name], (8, 8)), 64)
 
 
-@pytest.mark.parametrize("head", [*EVERY_HEAD, KMeansHead(k=20), CcHead(most=200)], ids=str)
+@pytest.mark.parametrize("head", [*EVERY_HEAD, KMeansHead(k=20), CcHead(max_clusters=200)], ids=str)
 @pytest.mark.parametrize("grid_hw", [(1, 1), (1, 2), (1, 7), (2, 2), (3, 3)])
 def test_tiny_grids_give_a_valid_assignment(head: FittedHead, grid_hw: tuple[int, int]) -> None:
     n = grid_hw[0] * grid_hw[1]
@@ -331,7 +331,7 @@ def test_a_head_is_set_up_by_name() -> None:
 
 def test_names_of_columns() -> None:
     assert KMeansHead().labels == NcutHead().labels == ("background", "foreground")
-    assert CcHead(most=3).labels == ("background", "cluster 1", "cluster 2")
+    assert CcHead(max_clusters=3).labels == ("background", "cluster 1", "cluster 2")
 
 
 @pytest.mark.parametrize("name", FITTED)

@@ -11,7 +11,7 @@ import pytest
 from patchcut import EngineError, OptionError, Result
 from patchcut.heads import FITTED, CcHead, FittedHead, GnnFitHead, KMeansHead, NcutHead
 from patchcut.stages.canvas import Canvas
-from patchcut.stages.modes import Divider, Division, cluster_patches
+from patchcut.stages.parts import DividedPatches, Parts, cluster_patches
 from safetensors.numpy import save
 
 from tests.runtime import toy_bundle as toy
