@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from patchcut import Settings
+from patchcut.errors import PatchcutError
+from patchcut.settings import MAX_THREADS
+from patchcut_kernels import default_threads
 from rich.console import Console
 
 from bench import machine, report, rows
@@ -36,10 +41,10 @@ def _list() -> None:
 def _run(
     group: Annotated[str, typer.Argument(help=f"{', '.join(GROUPS)}, or all.")],
     *,
-    bundle: Annotated[Path | None, typer.Option(help="A .patchcut file.", show_default="embedded")] = None,
+    bundle: Annotated[str, typer.Option(help="Name of an embedded bundle, or a .patchcut file.")] = "default",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Of every contender.", show_default="physical cores")
-    ] = None,
+        int, typer.Option(min=1, max=MAX_THREADS, help="Of every contender.", show_default="physical cores")
+    ] = default_threads(),
     repeats: Annotated[int | None, typer.Option(min=1, help="Of each.", show_default="the group's")] = None,
     data: Annotated[
         Path | None,
@@ -53,13 +58,8 @@ def _run(
     """Measure a group of cases; what cannot be measured here is skipped and told."""
     if group not in (*GROUPS, "all"):
         raise typer.BadParameter(f"must be one of {', '.join(GROUPS)}, all; got {group!r}")
-    from patchcut.bundle import EMBEDDED
-    from patchcut.errors import PatchcutError
-    from patchcut_kernels import default_threads
-
-    options = Options(
-        (bundle or EMBEDDED).resolve(), threads or default_threads(), repeats, data, fp32_bundle
-    )
+    settings = Settings(bundle=bundle, device="cpu", threads=threads)
+    options = Options(settings, repeats, data, fp32_bundle)
     done: list[rows.Row] = []
     skipped = 0
     for name in GROUPS if group == "all" else (group,):
@@ -115,13 +115,10 @@ def _measure(name: str, options: Options) -> list[rows.Row]:
 
 def _command(name: str, options: Options) -> str:
     """What repeats a run; files are named without the folders they lie in here."""
-    from patchcut.bundle import EMBEDDED
-
-    words = ["python -m bench run", name, f"--threads {options.threads}"]
+    settings = replace(options.settings, bundle=Path(options.settings.bundle).name)
+    words = ["python -m bench run", name, *settings.words(device="cpu")]
     if options.repeats is not None:
         words.append(f"--repeats {options.repeats}")
-    if options.bundle != EMBEDDED.resolve():
-        words.append(f"--bundle {options.bundle.name}")
     if name in ("quality", "agreement", "found-k", "parts"):
         words.append("--data DATA")
     if name == "quality" and options.fp32_bundle is not None:

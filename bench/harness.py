@@ -14,7 +14,7 @@ Sleep = Callable[[float], None]
 WARMUP = 3
 # One pause, and more while idle threads of the contender before still spin: those of OpenBLAS do for 0.1 s.
 SETTLE_S = 0.02
-MOST_PAUSES = 20
+MAX_PAUSES = 20
 BUSY_SHARE = 0.1
 # Shorter calls are timed several at once: the clock and the call itself cost about a microsecond.
 SHORTEST_SAMPLE_MS = 2.0
@@ -98,7 +98,7 @@ def interleave(
 
 
 def _settle(settle_s: float, work: Clock, sleep: Sleep) -> None:
-    for _ in range(MOST_PAUSES):
+    for _ in range(MAX_PAUSES):
         before = work()
         sleep(settle_s)
         if work() - before < BUSY_SHARE * settle_s:

@@ -31,14 +31,14 @@ class Fact:
     """One number that the README shows, of patchcut's row of a case.
 
     Attributes:
-        what: the number in words.
+        title: the number in words.
         group: the case's group.
         case: name of the case.
         metric: name of the number, see `Row.value`.
         unit: printed after the number, such as " ms".
     """
 
-    what: str
+    title: str
     group: str
     case: str
     metric: str
@@ -197,9 +197,9 @@ def _fact_cells(fact: Fact, row: Row) -> tuple[str, ...]:
         measured += f" (p95 {_number(row.p95_ms)})"
     for target in open_group(fact.group).TARGETS:
         if (target.case, target.metric) == (fact.case, fact.metric):
-            limit = str(target).removeprefix(f"{target.what} ")
-            return fact.what, measured, f"{limit}, {_verdict(target, value)}"
-    return fact.what, measured, ""
+            limit = str(target).removeprefix(f"{target.title} ")
+            return fact.title, measured, f"{limit}, {_verdict(target, value)}"
+    return fact.title, measured, ""
 
 
 def _verdict(target: Target, value: float) -> str:

@@ -8,9 +8,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import patchcut
+from patchcut import Features, Settings
 from patchcut.bundle import open_bundle
-from patchcut.engines import EngineOptions, open_engine
+from patchcut.features import Array, to_host
+from patchcut.frames import as_frame
 from patchcut.sources.photos import read_photo
+from patchcut.stages import Extractor
 
 PHOTO = Path(patchcut.__file__).parent / "samples" / "rocket.jpg"
 VGA_HW = (480, 640)
@@ -23,10 +26,29 @@ def frame(size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
     return np.asarray(cv2.resize(read_photo(PHOTO), (width, height)), np.uint8)
 
 
-def features(bundle: Path, size: int, threads: int) -> npt.NDArray[np.float32]:
-    """[n, d] float32, the bundle's features of the sample photo at 640x480; its own memory."""
-    from patchcut_export.training.feature_cache import features_of
+def photo_features(size: int) -> npt.NDArray[np.float32]:
+    """[n, d] float32, the embedded bundle's features of the sample photo at 640x480."""
+    extractor = open_extractor(Settings(device="cpu", size=size, threads=1))
+    return first(features(extractor, frame(VGA_HW)).default)
 
-    with open_bundle(bundle) as opened:
-        engine = open_engine(opened, EngineOptions("cpu", size=size, threads=threads))
-        return np.array(features_of(frame(VGA_HW), "bgr", opened.spec.backbone, engine))
+
+def open_extractor(settings: Settings) -> Extractor:
+    """The extractor of a bundle's first backbone."""
+    with open_bundle(settings.bundle) as bundle:
+        return Extractor.open(bundle, settings)
+
+
+def features(extractor: Extractor, image: object) -> Features:
+    """Features of one frame, in host memory of their own.
+
+    Args:
+        image: a Frame, or [H, W, 3] uint8 BGR.
+    """
+    found = extractor([as_frame(image)])
+    return Features({name: np.array(to_host(one)) for name, one in found.sets.items()}, found.grid_hw)
+
+
+def first(batch: Array) -> npt.NDArray[np.float32]:
+    """[n, d] float32 in host memory, the first of [b, n, d]."""
+    rows: npt.NDArray[np.float32] = to_host(batch)[0]
+    return rows

@@ -8,6 +8,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal, Protocol, cast
 
+from patchcut import Settings
+from patchcut.bundle import find_bundle
+from patchcut_kernels import default_threads
+
 from bench.rows import Outcome
 
 GROUPS = {
@@ -31,18 +35,37 @@ class Options:
     """What `python -m bench run` was asked for.
 
     Attributes:
-        bundle: path of the bundle to measure.
-        threads: of every contender.
-        repeats: of every case; None is the group's own.
+        settings: of segmenters; each case changes what its name says, such as the size.
+        repeats: how often a case is timed; None is the group's own number.
         data: folder of data sets, or None.
         fp32_bundle: bundle with the same head on a float backbone, or None.
     """
 
-    bundle: Path
-    threads: int
+    settings: Settings
     repeats: int | None = None
     data: Path | None = None
     fp32_bundle: Path | None = None
+
+    @property
+    def bundle(self) -> Path:
+        """Path of the bundle to measure."""
+        return find_bundle(self.settings.bundle)
+
+    @property
+    def threads(self) -> int:
+        """Threads that every contender gets."""
+        return self.settings.threads or default_threads()
+
+    def dataset(self, group: str, name: str, member: str) -> Path:
+        """The folder of a data set.
+
+        Raises:
+            BenchError: it is not there, or does not hold `member`.
+        """
+        if self.data is None or not (self.data / name / member).exists():
+            asked = f"a folder that holds {name} with {member}"
+            raise BenchError(f"{group} needs --data (or PATCHCUT_DATA): {asked}")
+        return self.data / name
 
 
 @dataclass(frozen=True)
@@ -54,8 +77,8 @@ class Target:
         metric: name of the number, see `Row.value`.
         comparator: between the number and `value`.
         value: the limit.
-        unit: behind the numbers, such as " ms".
-        what: the number in words.
+        unit: printed after the numbers, such as " ms".
+        title: the number in words.
     """
 
     case: str
@@ -63,7 +86,7 @@ class Target:
     comparator: Literal["<=", ">="]
     value: float
     unit: str
-    what: str
+    title: str
 
     def is_met(self, measured: float) -> bool:
         """Whether `measured` is good enough."""
@@ -71,7 +94,7 @@ class Target:
 
     def __str__(self) -> str:
         sign = "≤" if self.comparator == "<=" else "≥"
-        return f"{self.what} {sign} {self.value:g}{self.unit}"
+        return f"{self.title} {sign} {self.value:g}{self.unit}"
 
 
 class Group(Protocol):

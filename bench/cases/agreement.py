@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import patchcut_kernels as pk
-from patchcut.bundle import open_bundle
-from patchcut.engines import EngineOptions, open_engine
 from patchcut.sources import open_source
 
-from bench.cases import BenchError, Options, Target
+from bench import subjects
+from bench.cases import Options, Target
 from bench.rows import Outcome
 
 TITLE = "bipartitions of development images beside those of scipy's eigh"
@@ -28,10 +27,12 @@ TARGETS = tuple(
 
 def run(options: Options) -> Iterator[Outcome]:
     """A row a size: thresholded cosine, one vector, its mean parts the patches."""
-    if options.data is None or not (options.data / _FOLDER).is_dir():
-        raise BenchError(f"agreement needs --data (or PATCHCUT_DATA): a folder that holds {_FOLDER}")
+    images = options.dataset("agreement", _FOLDER, "images") / "images"
     for case, size in _SIZES.items():
-        indices = np.array([_agreement(features) for features in _features(options, size)])
+        extractor = subjects.open_extractor(replace(options.settings, size=size))
+        with open_source(images) as frames:
+            found = (subjects.first(subjects.features(extractor, frame).default) for frame in frames)
+            indices = np.array([_agreement(features) for features in found])
         quality = {
             "least adjusted Rand index": float(indices.min()),
             "share of equal bipartitions": float((indices == 1).mean()),
@@ -44,18 +45,6 @@ def run(options: Options) -> Iterator[Outcome]:
             metrics={"adjusted_rand_index": float(indices.mean())},
             bundle=options.bundle,
         )
-
-
-def _features(options: Options, size: int) -> Iterator[npt.NDArray[np.float32]]:
-    """[n, d] of each image; overwritten by the next one."""
-    from patchcut_export.training.feature_cache import features_of
-
-    assert options.data is not None
-    images: Path = options.data / _FOLDER / "images"
-    with open_bundle(options.bundle) as bundle, open_source(images) as frames:
-        engine = open_engine(bundle, EngineOptions("cpu", size=size, threads=options.threads))
-        for frame in frames:
-            yield features_of(frame.image, frame.color, bundle.spec.backbone, engine)
 
 
 def _agreement(features: npt.NDArray[np.float32]) -> float:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from patchcut.bundle import open_bundle
-from patchcut.engines import EngineOptions, open_engine
 from patchcut.heads import CcHead
 from patchcut.sources.photos import read_photo
 
-from bench.cases import BenchError, Options, Target
+from bench import subjects
+from bench.cases import Options, Target
 from bench.cases.head import BY_NETWORK, clustering_quality
 from bench.rows import Outcome
 
@@ -29,17 +29,15 @@ TARGETS = (
 )
 _FOLDER, _SIZE = "coco128", 224
 
-Array = npt.NDArray[np.float32]
-
 
 def run(options: Options) -> Iterator[Outcome]:
     """Both solvers on the same features and affinity; one object more is the background."""
-    if options.data is None or not (options.data / _FOLDER / "instances.json").is_file():
-        raise BenchError(f"found-k needs --data (or PATCHCUT_DATA): a folder that holds {_FOLDER}")
-    images = _objects(options.data / _FOLDER)
+    images = _objects(options.dataset("found-k", _FOLDER, "instances.json"))
+    extractor = subjects.open_extractor(replace(options.settings, size=_SIZE))
     found: dict[str, list[dict[str, float]]] = {"patchcut": [], BY_NETWORK: []}
     solvers = {"patchcut": CcHead(), BY_NETWORK: CcHead(solver="gnn")}
-    for features in _features(options, list(images)):
+    for path in images:
+        features = subjects.first(subjects.features(extractor, read_photo(path)).default)
         for name, head in solvers.items():
             found[name].append(clustering_quality(head.cluster(features), features, head))
     labelled = np.array(list(images.values())) + 1
@@ -63,9 +61,9 @@ def rank_correlation(a: npt.NDArray[np.float64], b: npt.NDArray[np.int64]) -> fl
 
 
 def _ranks(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
-    ranks: npt.NDArray[np.float64] = (ends - (counts - 1) / 2)[place]
+    ranks: npt.NDArray[np.float64] = (ends - (counts - 1) / 2)[inverse]
     return ranks
 
 
@@ -75,12 +73,3 @@ def _objects(folder: Path) -> dict[Path, int]:
     counts = Counter(one["image_id"] for one in listed["annotations"] if not one.get("iscrowd"))
     paths = {folder / "images" / image["file_name"]: counts[image["id"]] for image in listed["images"]}
     return {path: count for path, count in paths.items() if path.is_file()}
-
-
-def _features(options: Options, paths: list[Path]) -> Iterator[Array]:
-    from patchcut_export.training.feature_cache import features_of
-
-    with open_bundle(options.bundle) as bundle:
-        engine = open_engine(bundle, EngineOptions("cpu", size=_SIZE, threads=options.threads))
-        for path in paths:
-            yield np.array(features_of(read_photo(path), "bgr", bundle.spec.backbone, engine))

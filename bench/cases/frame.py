@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import cast
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import patchcut
-import patchcut_kernels as kernels
-from patchcut import Result, Segmenter
+from patchcut import Frame, Result
 
 from bench import subjects
 from bench.cases import BenchError, Options, Target
-from bench.harness import Contender, interleave
+from bench.harness import Contender, Times, interleave
 from bench.rows import Outcome
 
 TITLE = "frame in memory to Result with masks, beside plain ONNX Runtime doing only the backbone"
@@ -41,70 +41,85 @@ def run(options: Options) -> Iterator[Outcome]:
     yield from _run_refined(options)
 
 
-@dataclass
-class _Stages:
-    """Milliseconds of the stages of each timed frame."""
+class _Segmenter:
+    """A segmenter on the photo, and what its timed frames tell of their stages."""
 
-    ms: list[dict[str, float]] = field(default_factory=list)
-    besides_backbone: list[float] = field(default_factory=list)
-    regions: int = 0
+    def __init__(self, options: Options, size: int, refine: str) -> None:
+        settings = replace(options.settings, size=size, refine=refine)
+        self.frame = subjects.frame(subjects.VGA_HW)
+        self.segmenter = patchcut.load(settings=settings)
+        self.ran = self.segmenter.describe()
+        self._ms: list[dict[str, float]] = []
+        self._besides_backbone: list[float] = []
+        self._regions = 0
+
+    def image(self) -> npt.NDArray[np.float32]:
+        """[1, 3, S, S] float32, the photo as the backbone gets it."""
+        self.segmenter.extractor.preprocess([Frame(self.frame)])
+        return np.array(self.segmenter.extractor.engine.images(1))
+
+    def segment(self) -> Result:
+        return self.segmenter(self.frame)
+
+    def segment_with_masks(self) -> Result:
+        result = self.segment()
+        assert result.masks.dtype == bool  # masks are made when they are first asked for
+        return result
 
     def observe(self, value: object, total_ms: float) -> None:
         result = cast("Result", value)
-        self.ms.append(result.timings_ms)
-        self.besides_backbone.append(1 - result.timings_ms["backbone"] / total_ms)
-        self.regions = len(result)
+        self._ms.append(result.timings_ms)
+        self._besides_backbone.append(1 - result.timings_ms["backbone"] / total_ms)
+        self._regions = len(result)
 
-    def metrics(self) -> dict[str, float]:
-        stages = {
-            f"{stage}_ms": float(np.median([frame[stage] for frame in self.ms])) for stage in self.ms[0]
+    def outcome(self, case: str, name: str, inside: str, times: dict[str, Times], **fields: Any) -> Outcome:
+        ours = times[name].median_ms
+        ratios = {
+            ratio: ours / times[graph].median_ms
+            for ratio, graph in (("ratio_to_fp32", FLOAT_GRAPH), ("ratio_to_same_graph", SAME_GRAPH))
+            if graph in times
         }
-        share = float(np.median(self.besides_backbone))
-        return {**stages, "share_besides_backbone": share, "regions": self.regions}
+        stages = {f"{stage}_ms": float(np.median([one[stage] for one in self._ms])) for stage in self._ms[0]}
+        share = float(np.median(self._besides_backbone))
+        more = {"share_besides_backbone": share, "regions": self._regions}
+        return Outcome(
+            case,
+            name,
+            f"frame in memory to Result, {inside}",
+            times[name],
+            dtype=self.ran.precision,
+            quality=self._recorded_quality(),
+            metrics={**ratios, **stages, **more},
+            **fields,
+        )
+
+    def _recorded_quality(self) -> dict[str, float]:
+        """What the head's report says of just this size, precision and refiner; it is not measured here."""
+        wanted = (self.ran.size_hw[0], self.ran.precision, self.ran.refine)
+        head = self.segmenter.spec.head()
+        report = head.report if head else ()
+        rows = [row for row in report if (row.size, row.precision, row.refine) == wanted]
+        return {f"{row.dataset} {row.metric} (from the bundle's report)": row.value for row in rows}
 
 
 def _run_size(options: Options, size: int) -> Iterator[Outcome]:
     from bench.competitors.plain_onnxruntime import open_float, open_same
 
-    frame = subjects.frame(subjects.VGA_HW)
-    segmenter = patchcut.load(options.bundle, size=size, device="cpu", refine="none", threads=options.threads)
-    backbone = segmenter.spec.backbone
-    image = kernels.preprocess(frame, size, backbone.mean, backbone.std, fit=backbone.fit)[None]
-    precision = segmenter.describe().precision
+    ours = _Segmenter(options, size, "none")
+    image, precision = ours.image(), ours.ran.precision
     same = open_same(options.bundle, size, precision, options.threads)
     exact = open_float(options.bundle, size, options.threads)
-    stages = _Stages()
-
-    def segment() -> Result:
-        result = segmenter(frame)
-        assert result.masks.dtype == bool  # masks are made when they are first asked for
-        return result
-
     contenders = (
-        Contender("patchcut", segment, stages.observe),
+        Contender("patchcut", ours.segment_with_masks, ours.observe),
         Contender(SAME_GRAPH, lambda: same.run(None, {"image": image})),
         Contender(FLOAT_GRAPH, lambda: exact.run(None, {"image": image})),
     )
     times = interleave(contenders, options.repeats or REPEATS)
-    ours = times["patchcut"]
-    yield Outcome(
-        f"frame {size}",
-        "patchcut",
-        "frame in memory to Result, masks made",
-        ours,
-        {"frame": frame.shape, "image": image.shape[1:]},
-        precision,
-        _recorded_quality(segmenter),
-        {
-            "ratio_to_fp32": ours.median_ms / times[FLOAT_GRAPH].median_ms,
-            "ratio_to_same_graph": ours.median_ms / times[SAME_GRAPH].median_ms,
-            **stages.metrics(),
-        },
-        options.bundle,
-    )
+    case, shapes = f"frame {size}", {"frame": ours.frame.shape, "image": image.shape[1:]}
+    yield ours.outcome(case, "patchcut", "masks made", times, shapes=shapes, bundle=options.bundle)
     for name, dtype in ((SAME_GRAPH, precision), (FLOAT_GRAPH, "fp32")):
         yield Outcome(
-            f"frame {size}",
+            case,
             name,
             "ready image to features: the backbone alone",
             times[name],
@@ -118,45 +133,12 @@ def _run_refined(options: Options) -> Iterator[Outcome]:
     """The same frame with each refiner; the first is the default for videos."""
     from bench.competitors.plain_onnxruntime import open_float
 
-    frame = subjects.frame(subjects.VGA_HW)
     names = {"guided": "patchcut", "none": "patchcut, no refiner", "bilateral": "patchcut, bilateral solver"}
-    segmenters = {
-        name: patchcut.load(options.bundle, size=224, device="cpu", refine=refine, threads=options.threads)
-        for refine, name in names.items()
-    }
-    stages = {name: _Stages() for name in segmenters}
-    backbone, exact = segmenters["patchcut"].spec.backbone, open_float(options.bundle, 224, options.threads)
-    image = kernels.preprocess(frame, 224, backbone.mean, backbone.std, fit=backbone.fit)[None]
-
-    def call(segmenter: Segmenter) -> Callable[[], Result]:
-        return lambda: segmenter(frame)
-
-    contenders = [
-        Contender(name, call(segmenter), stages[name].observe) for name, segmenter in segmenters.items()
-    ]
+    segmenters = {name: _Segmenter(options, 224, refine) for refine, name in names.items()}
+    image, exact = segmenters["patchcut"].image(), open_float(options.bundle, 224, options.threads)
+    contenders = [Contender(name, one.segment, one.observe) for name, one in segmenters.items()]
     contenders.append(Contender(FLOAT_GRAPH, lambda: exact.run(None, {"image": image})))
     times = interleave(contenders, options.repeats or REPEATS)
-    for name, segmenter in segmenters.items():
-        yield Outcome(
-            REFINED,
-            name,
-            f"frame in memory to Result, refine={segmenter.describe().refine}",
-            times[name],
-            {"frame": frame.shape},
-            segmenter.describe().precision,
-            _recorded_quality(segmenter),
-            {
-                "ratio_to_fp32": times[name].median_ms / times[FLOAT_GRAPH].median_ms,
-                **stages[name].metrics(),
-            },
-            options.bundle,
-        )
-
-
-def _recorded_quality(segmenter: Segmenter) -> dict[str, float]:
-    """What the bundle's report says of just this size, precision and refiner; it is not measured here."""
-    what = segmenter.describe()
-    wanted = (what.size_hw[0], what.precision, what.refine)
-    head = segmenter.spec.head()
-    rows = [row for row in (head.report if head else ()) if (row.size, row.precision, row.refine) == wanted]
-    return {f"{row.dataset} {row.metric} (from the bundle's report)": row.value for row in rows}
+    for name, one in segmenters.items():
+        inside, shapes = f"refine={one.ran.refine}", {"frame": one.frame.shape}
+        yield one.outcome(REFINED, name, inside, times, shapes=shapes, bundle=options.bundle)

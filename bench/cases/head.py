@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
+import patchcut
 import patchcut_kernels as kernels
-from patchcut.bundle import open_bundle
-from patchcut.heads import FITTED, CcHead, FittedHead, GnnFitHead, open_head
+from patchcut import Features
+from patchcut.heads import FITTED, CcHead, FittedHead, GnnFitHead
 
 from bench import machine, subjects
 from bench.cases import BenchError, Options, Target
@@ -35,26 +37,24 @@ def run(options: Options) -> Iterator[Outcome]:
     """All get the same 256 features, and make their affinity inside the clock."""
     segment = _deepcut()
     machine.set_threads(options.threads)  # again: torch is loaded now
-    features = subjects.features(options.bundle, _SIZE, options.threads)
-    with open_bundle(options.bundle) as bundle:
-        head = open_head(bundle)
-        grid_hw = next(g.grid_hw for g in bundle.spec.backbone.graphs if g.size_hw == (_SIZE, _SIZE))
-    fitted = GnnFitHead()
+    segmenter = patchcut.load(settings=replace(options.settings, size=_SIZE))
+    features = subjects.features(segmenter.extractor, subjects.frame(subjects.VGA_HW))
+    rows, head, fitted = subjects.first(features.default), segmenter.head, GnnFitHead()
     contenders = (
-        Contender("patchcut", lambda: head(features, grid_hw)),
-        Contender("deepcut (torch-geometric)", lambda: segment(features)),
-        Contender(BY_STEPS, lambda: fitted(features, grid_hw)),
+        Contender("patchcut", lambda: head(features)),
+        Contender("deepcut (torch-geometric)", lambda: segment(rows)),
+        Contender(BY_STEPS, lambda: fitted(features)),
     )
     times = interleave(contenders, options.repeats or REPEATS, warmup=2)
     ours, theirs, by_steps = (times[contender.name] for contender in contenders)
-    shapes = {"features": features.shape, "assignment": (len(features), 2)}
+    shapes = {"features": rows.shape, "assignment": (len(rows), 2)}
     yield Outcome(
         CASES[0],
         "patchcut",
         "affinity and the bundle's head, one forward pass",
         ours,
         shapes,
-        quality=partition_quality(head(features, grid_hw), features),
+        quality=partition_quality(subjects.first(head(features)), rows),
         metrics={
             "times_as_fast": theirs.median_ms / ours.median_ms,
             "times_as_fast_as_fitted": by_steps.median_ms / ours.median_ms,
@@ -67,7 +67,7 @@ def run(options: Options) -> Iterator[Outcome]:
         "affinity, edge list, fresh GNN, ten AdamW steps",
         theirs,
         shapes,
-        quality=partition_quality(segment(features), features),
+        quality=partition_quality(segment(rows), rows),
     )
     yield Outcome(
         CASES[0],
@@ -75,31 +75,27 @@ def run(options: Options) -> Iterator[Outcome]:
         "affinity, fresh GNN, ten AdamW steps, and which side is background",
         by_steps,
         shapes,
-        quality=partition_quality(fitted(features, grid_hw), features),
+        quality=partition_quality(subjects.first(fitted(features)), rows),
         bundle=options.bundle,
     )
     for case in FITTED_CASES:
-        yield from _run_fitted(options, case, features, grid_hw)
+        yield from _run_fitted(options, case, features)
 
 
-def _run_fitted(options: Options, case: str, features: Array, grid_hw: tuple[int, int]) -> Iterator[Outcome]:
+def _run_fitted(options: Options, case: str, features: Features) -> Iterator[Outcome]:
     """One head that is fitted to the frame; correlation clustering beside DeepCut's way to it."""
-    head = FITTED_CASES[case]
+    head, rows = FITTED_CASES[case], subjects.first(features.default)
     heads: dict[str, FittedHead] = {"patchcut": head}
     if isinstance(head, CcHead):
         heads[BY_NETWORK] = replace(head, solver="gnn")
-
-    def call(one: FittedHead) -> Callable[[], Array]:
-        return lambda: one(features, grid_hw)
-
-    contenders = [Contender(name, call(one)) for name, one in heads.items()]
+    contenders = [Contender(name, partial(one, features)) for name, one in heads.items()]
     times = interleave(contenders, options.repeats or REPEATS, warmup=2)
     for name, one in heads.items():
-        clusters = one.cluster(features)
-        quality = partition_quality(clusters, features)
+        clusters = one.cluster(rows)
+        quality = partition_quality(clusters, rows)
         if isinstance(one, CcHead):
-            quality |= clustering_quality(clusters, features, one)
-        shapes = {"features": features.shape, "assignment": one(features, grid_hw).shape}
+            quality |= clustering_quality(clusters, rows, one)
+        shapes = {"features": rows.shape, "assignment": one(features)[0].shape}
         inside = "affinity, its clusters, and which of them are background"
         yield Outcome(case, name, inside, times[name], shapes, quality=quality, bundle=options.bundle)
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+import patchcut
 import patchcut_kernels as kernels
-from patchcut.bundle import Bundle, open_bundle
-from patchcut.engines import EngineOptions, open_engine
-from patchcut.heads.gnn import open_head
+from patchcut.heads import FittedHead
 from patchcut.sources.photos import read_photo
+from patchcut.stages import Canvas
 
+from bench import subjects
 from bench.cases import BenchError, Options, Target
 from bench.rows import Outcome
 
@@ -40,6 +41,7 @@ class _Image:
     """One image of the set.
 
     Attributes:
+        canvas: where it lies.
         features: [n, d].
         assignment: [n, k], to the trained columns.
         wanted: [n], the patches that k-means clusters.
@@ -47,6 +49,7 @@ class _Image:
         foreground: [H, W], pixels of a known class.
     """
 
+    canvas: Canvas
     features: Array
     assignment: Array
     wanted: npt.NDArray[np.bool_]
@@ -60,13 +63,10 @@ def run(options: Options) -> Iterator[Outcome]:
     k-means has what training had not: the images that are measured. Of parts both see the patches that the
     bundle's head calls foreground; every pixel of a class counts, whether it was found or not.
     """
-    if options.data is None or not (options.data / _FOLDER / "masks").is_dir():
-        raise BenchError(f"parts needs --data (or PATCHCUT_DATA): a folder that holds {_FOLDER} with masks")
-    with open_bundle(options.bundle) as bundle:
-        images, grid_hw = _read(options, bundle), bundle.spec.backbone.grid_hw((_SIZE, _SIZE))
-    ours = _agreement(images, [image.assignment for image in images], grid_hw)
+    images = _read(options)
+    ours = _agreement(images, [image.assignment for image in images])
     count = images[0].assignment.shape[1]
-    theirs = [_agreement(images, _clusters(images, count, seed), grid_hw) for seed in range(_SEEDS)]
+    theirs = [_agreement(images, _clusters(images, count, seed)) for seed in range(_SEEDS)]
     kmeans = {name: float(np.mean([one[name] for one in theirs])) for name in ours}
     inside = f"no clock; {len(images)} images, {count} columns"
     metrics = {"nmi_over_kmeans": ours["NMI"] / kmeans["NMI"]}
@@ -80,30 +80,32 @@ def run(options: Options) -> Iterator[Outcome]:
     )
 
 
-def _read(options: Options, bundle: Bundle) -> list[_Image]:
+def _read(options: Options) -> list[_Image]:
+    folder = options.dataset("parts", _FOLDER, "masks")
     from patchcut_export.measuring.datasets import open_dataset
     from patchcut_export.measuring.truth import read_truth
-    from patchcut_export.training.feature_cache import features_of
 
-    objects, parts = bundle.spec.head(), bundle.spec.head("parts")
-    spec = parts or objects
-    if spec is None or len(spec.labels) <= 2:
+    segmenter = patchcut.load(settings=replace(options.settings, size=_SIZE, mode="parts"))
+    assert segmenter.parts is not None
+    head, columns, extractor = segmenter.head, segmenter.parts.head, segmenter.extractor
+    if isinstance(columns, FittedHead):
+        columns = head
+    if len(columns.labels) <= 2:
         raise BenchError("parts needs --bundle with parts or columns: `patchcut export train --parts -k 16`")
-    columns = open_head(bundle, spec)
-    head = None if parts is None or objects is None else open_head(bundle, objects)
-    engine = open_engine(bundle, EngineOptions("cpu", size=_SIZE, threads=options.threads))
-    assert options.data is not None
     images = []
-    for example in open_dataset("classes", options.data / _FOLDER).examples:
+    for example in open_dataset("classes", folder).examples:
         photo = read_photo(example.image, upright=example.upright)
-        features = np.array(features_of(photo, "bgr", bundle.spec.backbone, engine))
-        wanted = np.ones(len(features), bool)
-        if head is not None:
-            wanted = head(features, engine.graph.grid_hw).argmax(axis=1) > 0
-        truth = read_truth(example, photo.shape[:2])
+        features = subjects.features(extractor, photo)
+        rows = subjects.first(features.of(columns.needs))
+        wanted = np.ones(len(rows), bool)
+        if columns is not head:
+            wanted = subjects.first(head(features)).argmax(axis=1) > 0
+        frame_hw = (photo.shape[0], photo.shape[1])
+        truth = read_truth(example, frame_hw)
         assert truth.classes is not None
-        assignment = columns(features, engine.graph.grid_hw)
-        images.append(_Image(features, assignment, wanted, truth.classes, truth.foreground))
+        assignment = subjects.first(columns(features))
+        canvas = Canvas.of(frame_hw, extractor.backbone, extractor.graph)
+        images.append(_Image(canvas, rows, assignment, wanted, truth.classes, truth.foreground))
     return images
 
 
@@ -115,7 +117,7 @@ def _clusters(images: list[_Image], count: int, seed: int) -> list[Array]:
     return [np.eye(count, dtype=np.float32)[one] for one in labels]
 
 
-def _agreement(images: list[_Image], assignments: list[Array], grid_hw: tuple[int, int]) -> dict[str, float]:
+def _agreement(images: list[_Image], assignments: list[Array]) -> dict[str, float]:
     """NMI and ARI of columns and classes, over the pixels of a class of all images."""
     from patchcut_export.measuring.metrics import (
         add_contingencies,
@@ -126,8 +128,7 @@ def _agreement(images: list[_Image], assignments: list[Array], grid_hw: tuple[in
 
     tables = []
     for image, assignment in zip(images, assignments, strict=True):
-        size_hw = (image.classes.shape[0], image.classes.shape[1])
-        labels = kernels.upsample_argmax(assignment, grid_hw, size_hw)
+        labels, _ = image.canvas.upsample(assignment)
         tables.append(contingency(labels[image.foreground], image.classes[image.foreground]))
     table = add_contingencies(tables)
     return {"NMI": normalized_mutual_information(table), "ARI": adjusted_rand_index(table)}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from patchcut.bundle import BundleSpec, open_bundle
-from patchcut.cli.load_options import LoadOptions
+from patchcut import Settings
+from patchcut.bundle import BundleSpec, find_bundle, open_bundle
 from patchcut.heads import FITTED
 from patchcut.stages.refiners import REFINERS
 
@@ -69,8 +71,9 @@ def run(options: Options) -> Iterator[Outcome]:
 
     A data set whose folder is missing is left out; with none left there is nothing to measure.
     """
-    present = [d for d in DATASETS if options.data is not None and (options.data / d.folder).is_dir()]
-    if not present:
+    data = options.data
+    present = [d for d in DATASETS if data is not None and (data / d.folder).is_dir()]
+    if data is None or not present:
         names = " or ".join(d.folder for d in DATASETS)
         raise BenchError(f"quality needs --data (or PATCHCUT_DATA): a folder that holds {names}")
     _import_measure()
@@ -79,81 +82,53 @@ def run(options: Options) -> Iterator[Outcome]:
     for dataset in present:
         for size in SIZES:
             for refine in REFINERS:
-                yield from _run_case(options, dataset, size, refine)
+                yield from _run_case(options, dataset, data / dataset.folder, size, refine)
 
 
-def _run_case(options: Options, dataset: _Dataset, size: int, refine: str) -> Iterator[Outcome]:
-    case = _case(dataset, size, refine)
-    ours = _measure(
-        options, dataset, options.bundle, size, "auto", refine, empty_scenes=dataset.layout == "masks"
-    )
+def _run_case(options: Options, dataset: _Dataset, root: Path, size: int, refine: str) -> Iterator[Outcome]:
+    settings = replace(options.settings, size=size, refine=refine, nothing_below=0.0)
+    measure = partial(_measure, _case(dataset, size, refine), dataset.layout, root, settings)
+    ours = measure("patchcut", empty_scenes=dataset.layout == "masks")
     metrics: dict[str, float] = {}
     others = []
     if options.fp32_bundle is not None:
-        exact = _measure(options, dataset, options.fp32_bundle, size, "fp32", refine)
+        exact = measure("patchcut, fp32 weights", bundle=options.fp32_bundle, precision="fp32")
         metrics["lost_to_fp32"] = exact.quality[dataset.metric] - ours.quality[dataset.metric]
-        others.append(exact.outcome(case, "patchcut, fp32 weights", {}))
+        others.append(exact)
     if (size, refine) == (_HEADS_AT, "none"):
-        heads = {
-            name: _measure(options, dataset, options.bundle, size, "auto", refine, name) for name in FITTED
-        }
+        heads = {name: measure(f"patchcut, {name}", head=name) for name in FITTED}
         gained = ours.quality[dataset.metric] - heads["gnn-fit"].quality[dataset.metric]
         metrics["gained_over_fitted"] = gained
-        others += [found.outcome(case, f"patchcut, {name}", {}) for name, found in heads.items()]
-    yield ours.outcome(case, "patchcut", metrics)
+        others += heads.values()
+    yield replace(ours, metrics=metrics)
     yield from others
 
 
-@dataclass(frozen=True)
-class _Measured:
-    quality: dict[str, float]
-    images: int
-    precision: str
-    bundle: Path
-
-    def outcome(self, case: str, contender: str, metrics: dict[str, float]) -> Outcome:
-        return Outcome(
-            case,
-            contender,
-            f"no clock; {self.images} images",
-            dtype=self.precision,
-            quality=self.quality,
-            metrics=metrics,
-            bundle=self.bundle,
-        )
-
-
 def _measure(
-    options: Options,
-    dataset: _Dataset,
-    bundle: Path,
-    size: int,
-    precision: str,
-    refine: str,
-    head: str = "auto",
+    case: str,
+    layout: str,
+    root: Path,
+    settings: Settings,
+    contender: str,
+    *,
     empty_scenes: bool = False,
-) -> _Measured:
+    **changes: Any,
+) -> Outcome:
     from patchcut_export.measuring.measure import EvalRequest, measure
     from patchcut_export.progress import StepBar
 
-    assert options.data is not None
-    request = EvalRequest(
-        layout=dataset.layout,
-        root=options.data / dataset.folder,
-        load=LoadOptions(
-            bundle=bundle,
-            precision=precision,
-            size=size,
-            head=head,
-            refine=refine,
-            nothing_below=0.0,
-            threads=options.threads,
-        ),
-        empty_scenes=empty_scenes,
-    )
+    chosen = replace(settings, **changes)
+    request = EvalRequest(layout=layout, root=root, settings=chosen, empty_scenes=empty_scenes)
     with StepBar() as bar:
         report = measure(request, bar)
-    return _Measured(report.summary.metrics, report.summary.images, report.segmenter.precision, bundle)
+    return Outcome(
+        case,
+        contender,
+        f"no clock; {report.summary.images} images",
+        dtype=report.segmenter.precision,
+        quality=report.summary.metrics,
+        bundle=find_bundle(chosen.bundle),
+    )
 
 
 def _import_measure() -> None:

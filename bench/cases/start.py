@@ -64,12 +64,12 @@ def run(options: Options) -> Iterator[Outcome]:
             for rows, code in zip(measured, (_IMPORT, first), strict=True):
                 rows.append(_run_fresh(code + _TELL))
     inside = ("import patchcut", "import patchcut, load the bundle, one 640x480 frame to Result with masks")
-    for case, what, rows in zip(CASES, inside, measured, strict=True):
+    for case, told, rows in zip(CASES, inside, measured, strict=True):
         ms, peaks, precisions = zip(*rows[1:], strict=True)
         yield Outcome(
             case,
             "patchcut",
-            f"{what}, in a fresh process, disk cache warm",
+            f"{told}, in a fresh process, disk cache warm",
             Times(ms),
             dtype=precisions[0],
             bundle=options.bundle if case != CASES[0] else None,

@@ -9,13 +9,11 @@ import pytest
 from bench.machine import Machine
 from bench.rows import Row
 
-MACHINE = Machine(cpu="A", cores=2, memory_gb=8, system="Linux x86_64", isa="avx2")
-
 _FIELDS: dict[str, Any] = {
     "date": datetime(2026, 1, 2, tzinfo=timezone.utc),
     "run": "r1",
     "commit": "abc",
-    "machine": MACHINE,
+    "machine": Machine(cpu="A", cores=2, memory_gb=8, system="Linux x86_64", isa="avx2"),
     "device": "cpu",
     "versions": {"python": "3.11.0"},
     "threads": 2,

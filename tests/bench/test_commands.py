@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from patchcut import Settings
 from patchcut.bundle import EMBEDDED
 
 from bench.__main__ import _command
@@ -57,16 +59,13 @@ def test_an_unknown_group_is_wrong_usage() -> None:
 
 
 def test_commands_name_no_folder(tmp_path: Path) -> None:
-    assert (
-        _command("frame", Options(EMBEDDED.resolve(), 2)) == "python -m bench run frame --threads 2 --record"
-    )
-    options = Options(tmp_path / "my.patchcut", 2, 7, tmp_path, tmp_path / "fp32.patchcut")
-    words = _command("quality", options)
-    assert "--repeats 7 --bundle my.patchcut --data DATA --fp32-bundle fp32.patchcut" in words
+    settings = Settings(device="cpu", threads=2)
+    assert _command("frame", Options(settings)) == "python -m bench run frame --threads 2 --record"
+    mine = replace(settings, bundle=tmp_path / "my.patchcut")
+    words = _command("quality", Options(mine, 7, tmp_path, tmp_path / "fp32.patchcut"))
+    assert "--bundle my.patchcut --threads 2 --repeats 7 --data DATA --fp32-bundle fp32.patchcut" in words
     assert str(tmp_path) not in words
-    assert "--threads 2 --data DATA --record" in _command(
-        "agreement", Options(EMBEDDED.resolve(), 2, data=tmp_path)
-    )
+    assert "--threads 2 --data DATA --record" in _command("agreement", Options(settings, data=tmp_path))
 
 
 def test_ncut_of_a_perfect_a_wrong_and_no_partition() -> None:
@@ -106,15 +105,18 @@ def test_rank_correlation_is_spearmans() -> None:
 
 def test_agreement_is_of_all_images_together() -> None:
     pytest.importorskip("torch", reason="the metrics are in patchcut_export")
+    from patchcut.stages import Canvas
+
     from bench.cases.parts import _agreement, _Image
 
     rng = np.random.default_rng(0)
     classes = np.repeat(np.repeat(np.array([[0, 1], [2, 2]], np.uint8), 8, axis=0), 8, axis=1)
     features = rng.random((4, 3), np.float32)
     columns = np.eye(3, dtype=np.float32)[[0, 1, 2, 2]]
-    image = _Image(features, columns, np.ones(4, bool), classes, classes > 0)
-    same = _agreement([image, image], [columns, columns], (2, 2))
-    other = _agreement([image, image], [columns, np.roll(columns, 1, axis=1)], (2, 2))
+    canvas = Canvas((16, 16), (0, 0), (16, 16), (2, 2))
+    image = _Image(canvas, features, columns, np.ones(4, bool), classes, classes > 0)
+    same = _agreement([image, image], [columns, columns])
+    other = _agreement([image, image], [columns, np.roll(columns, 1, axis=1)])
     assert same["NMI"] > 0.8, "columns meet classes but for the borders between patches"
     assert other["NMI"] < same["NMI"] - 0.2, "a column that means something else on another image is no use"
 
@@ -124,7 +126,7 @@ def test_parts_without_data_say_what_they_need(tmp_path: Path) -> None:
 
     for data in (None, tmp_path):
         with pytest.raises(BenchError, match=r"needs --data .* voc2007-dev with masks"):
-            next(parts.run(Options(EMBEDDED, 1, data=data)))
+            next(parts.run(Options(Settings(), data=data)))
 
 
 def test_folded_weights_are_what_onnx_computes() -> None:
@@ -163,19 +165,19 @@ def test_folded_weights_are_what_onnx_computes() -> None:
 def test_the_competitors_compute_what_the_engine_does() -> None:
     pytest.importorskip("onnx", reason="needs patchcut[test]")
     from patchcut.bundle import open_bundle
-    from patchcut.engines import EngineOptions, open_engine
+    from patchcut.stages import Extractor
 
     from bench.competitors.plain_onnxruntime import open_float, open_same
 
     with open_bundle() as bundle:
-        engines = {p: open_engine(bundle, EngineOptions(size=224, precision=p)) for p in ("fp32", "int8")}
+        ours = {p: Extractor.open(bundle, Settings(size=224, precision=p)) for p in ("fp32", "int8")}
     image = np.random.default_rng(0).standard_normal((3, 224, 224)).astype(np.float32)
     sessions = {"fp32": open_float(EMBEDDED, 224, 1), "int8": open_same(EMBEDDED, 224, "int8", 1)}
     theirs = {p: session.run(None, {"image": image[None]})[0][0] for p, session in sessions.items()}
     error = {}
-    for precision, engine in engines.items():
-        engine.image[:] = image
-        features = engine.run()
+    for precision, extractor in ours.items():
+        extractor.engine.images(1)[:] = image  # type: ignore[index]
+        features = np.asarray(extractor.run(1).default)[0]
         error[precision] = {
             p: np.linalg.norm(features - theirs[p]) / np.linalg.norm(features) for p in theirs
         }
@@ -189,7 +191,7 @@ def test_frame_rows_say_what_each_clock_holds_and_whose_quality_it_is() -> None:
     pytest.importorskip("onnx", reason="needs patchcut[test]")
     from bench.cases.frame import FLOAT_GRAPH, SAME_GRAPH, _run_size
 
-    ours, same, exact = _run_size(Options(EMBEDDED.resolve(), 1, repeats=1), 224)
+    ours, same, exact = _run_size(Options(Settings(threads=1), repeats=1), 224)
     assert [row.contender for row in (ours, same, exact)] == ["patchcut", SAME_GRAPH, FLOAT_GRAPH]
     assert [row.dtype for row in (ours, same, exact)] == ["int8", "int8", "fp32"]
     assert ours.inside != same.inside == exact.inside
@@ -202,7 +204,7 @@ def test_frame_rows_say_what_each_clock_holds_and_whose_quality_it_is() -> None:
 def test_fresh_processes_tell_their_own_memory_and_precision() -> None:
     from bench.cases import start
 
-    imported, first = start.run(Options(EMBEDDED.resolve(), 1, repeats=1))
+    imported, first = start.run(Options(Settings(threads=1), repeats=1))
     assert (imported.case, first.case) == start.CASES
     assert (imported.dtype, first.dtype) == ("none", "int8")
     assert imported.peak_memory_mb is not None and first.peak_memory_mb is not None

@@ -11,8 +11,6 @@ from bench import report
 from bench.report import END, START, ReportError
 from bench.rows import Row
 
-from .conftest import MACHINE
-
 MakeRow = Callable[..., Row]
 
 
@@ -37,7 +35,7 @@ def test_a_section_has_times_quality_and_targets(make_row: MakeRow) -> None:
 
 
 def test_machines_and_thread_counts_are_never_mixed(make_row: MakeRow) -> None:
-    other = MACHINE.model_copy(update={"cpu": "B"})
+    other = make_row().machine.model_copy(update={"cpu": "B"})
     rows = [make_row(0), make_row(1, machine=other, run="r2"), make_row(2, threads=1, run="r3")]
     sections = report.make_sections(rows)
     assert [section.title[0] for section in sections] == ["A", "B", "A"]
@@ -105,7 +103,7 @@ def test_the_readme_shows_a_few_numbers_and_their_targets(make_row: MakeRow) -> 
 
 
 def test_the_readme_keeps_machines_apart(make_row: MakeRow) -> None:
-    other = MACHINE.model_copy(update={"cpu": "B"})
+    other = make_row().machine.model_copy(update={"cpu": "B"})
     metrics = {"share_besides_backbone": 0.1}
     rows = [make_row(metrics=metrics), make_row(1, machine=other, run="r2", median_ms=5.0, metrics=metrics)]
     newest, older = report.to_readme(rows).split("**A,")

@@ -104,7 +104,7 @@ def real_features() -> np.ndarray:
 
     if not EMBEDDED.is_file():
         pytest.skip("there is no embedded bundle here")
-    return subjects.features(EMBEDDED, 224, threads=1)
+    return subjects.photo_features(224)
 
 
 @pytest.fixture

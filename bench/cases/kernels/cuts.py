@@ -199,10 +199,9 @@ def _captured(weights: Array, vectors: Array) -> float:
 @cache
 def _features(n: int) -> Array:
     """[n, 384] float32, those of the sample photo at 448, interpolated between its 32 x 32 patches."""
-    from patchcut.bundle import EMBEDDED
     from scipy.ndimage import zoom
 
-    patches = subjects.features(EMBEDDED, 448, threads=1).reshape(32, 32, DIM)
+    patches = subjects.photo_features(448).reshape(32, 32, DIM)
     scale = round(n**0.5) / 32
     rows: Array = np.ascontiguousarray(
         zoom(patches, (scale, scale, 1), order=1, mode="nearest").reshape(n, DIM)

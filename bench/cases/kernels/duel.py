@@ -58,8 +58,8 @@ def smooth_assignment(columns: int, grid_hw: tuple[int, int]) -> Array:
     """[n, k] float32, smooth blobs as a head gives them."""
     rng = np.random.default_rng(0)
     height, width = grid_hw
-    coarse = rng.standard_normal((height // 4 + 1, width // 4 + 1, columns))
-    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    small = rng.standard_normal((height // 4 + 1, width // 4 + 1, columns))
+    smooth = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
     logits = 2 * np.asarray(smooth).reshape(-1, columns)
     exponents = np.exp(logits - logits.max(1, keepdims=True))
     assignment: Array = (exponents / exponents.sum(1, keepdims=True)).astype(np.float32)
