@@ -20,6 +20,7 @@ from bench.cases import GROUPS, BenchError, Options, open_group
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 README, PAGE = machine.ROOT / "README.md", machine.ROOT / "docs/measured.md"
+_NEED_DATA = ("quality", "agreement", "found-k", "parts")
 _WIDTH = None if sys.stdout.isatty() else 120  # what is piped is not folded at 80
 _console = Console(markup=False, highlight=False, emoji=False, soft_wrap=True, width=_WIDTH)
 _errors = Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
@@ -43,12 +44,14 @@ def _run(
     *,
     bundle: Annotated[str, typer.Option(help="Name of an embedded bundle, or a .patchcut file.")] = "default",
     threads: Annotated[
-        int, typer.Option(min=1, max=MAX_THREADS, help="Of every contender.", show_default="physical cores")
+        int, typer.Option(min=1, max=MAX_THREADS, help="Threads of each.", show_default="physical cores")
     ] = default_threads(),
-    repeats: Annotated[int | None, typer.Option(min=1, help="Of each.", show_default="the group's")] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, help="Timed calls of each.", show_default="the group's")
+    ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(envvar="PATCHCUT_DATA", help="Folder of data sets, for `quality` and `agreement`."),
+        typer.Option(envvar="PATCHCUT_DATA", help=f"Folder of data sets, for {', '.join(_NEED_DATA)}."),
     ] = None,
     fp32_bundle: Annotated[
         Path | None, typer.Option(help="The same head on a float backbone, for `quality`: what int8 loses.")
@@ -119,7 +122,7 @@ def _command(name: str, options: Options) -> str:
     words = ["python -m bench run", name, *settings.words(device="cpu")]
     if options.repeats is not None:
         words.append(f"--repeats {options.repeats}")
-    if name in ("quality", "agreement", "found-k", "parts"):
+    if name in _NEED_DATA:
         words.append("--data DATA")
     if name == "quality" and options.fp32_bundle is not None:
         words.append(f"--fp32-bundle {options.fp32_bundle.name}")

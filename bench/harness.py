@@ -25,7 +25,7 @@ class Contender:
     """One way to do the work.
 
     Attributes:
-        name: of who does it.
+        name: who does it.
         call: does it once.
         observe: called after each timed call, outside the clock, with what it returned and its milliseconds.
         lead: untimed calls right before each timed one, so that caches and threads are the contender's own.

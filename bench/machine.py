@@ -63,7 +63,7 @@ def this_machine() -> Machine:
 
 
 def _gpu_name() -> str | None:
-    """Of the first GPU that the kernels can run on; None also where they are built to run on the host."""
+    """Name of the first GPU the kernels can run on; None also where they are built to run on the host."""
     from patchcut_kernels import cuda
 
     name = cuda.device_name() if cuda.is_available() else "host"

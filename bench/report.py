@@ -139,7 +139,7 @@ def print_sections(sections: Sequence[Section], console: Console) -> None:
 
 
 def write_into(page: Path, text: str) -> None:
-    """Puts `text` between the markers of a file, in the place of what is there.
+    """Puts `text` between the markers of a file, instead of what is there.
 
     Raises:
         ReportError: "[bench] README.md must hold <!-- bench:start --> and <!-- bench:end -->, in this order".

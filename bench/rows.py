@@ -25,13 +25,13 @@ class Outcome:
         case: what was done.
         contender: who did it; the first of a case is patchcut.
         inside: what the clock held.
-        times: of each repeat, None where only quality was measured.
-        shapes: of the arrays that went in and came out.
-        dtype: of the arithmetic.
+        times: milliseconds of each repeat, None where only quality was measured.
+        shapes: shapes of the arrays that went in and came out.
+        dtype: number format of the arithmetic.
         quality: how good the result is; names say of what.
         metrics: what was computed from this interleaved run, such as ratios.
         bundle: path of the bundle that took part, or None.
-        peak_memory_mb: of a fresh process that did only this; None where it shared its process with others.
+        peak_memory_mb: the most that a fresh process took for this alone; None where it shared its process.
     """
 
     case: str
@@ -92,10 +92,10 @@ def make_rows(
 
     Args:
         group: name of the cases' group.
-        outcomes: of all contenders of all cases.
-        threads: of each contender.
-        load: of the machine before the run.
-        command: that repeats the run.
+        outcomes: one for each contender of each case.
+        threads: how many each contender had.
+        load: the machine's load before the run.
+        command: what repeats the run.
     """
     now = datetime.now(timezone.utc).replace(microsecond=0)
     where, packages, head = machine.this_machine(), machine.versions(), machine.commit()

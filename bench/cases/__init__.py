@@ -35,7 +35,7 @@ class Options:
     """What `python -m bench run` was asked for.
 
     Attributes:
-        settings: of segmenters; each case changes what its name says, such as the size.
+        settings: what segmenters are made with; a case changes what its name says, such as the size.
         repeats: how often a case is timed; None is the group's own number.
         data: folder of data sets, or None.
         fp32_bundle: bundle with the same head on a float backbone, or None.

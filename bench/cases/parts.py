@@ -41,7 +41,7 @@ class _Image:
     """One image of the set.
 
     Attributes:
-        canvas: where it lies.
+        canvas: where its patches lie.
         features: [n, d].
         assignment: [n, k], to the trained columns.
         wanted: [n], the patches that k-means clusters.

@@ -25,7 +25,7 @@ class DeepCut(nn.Module):
     Args:
         feature_dim: d of the features.
         columns: k.
-        dropout: of the MLP's hidden units.
+        dropout: share of the MLP's hidden units that is left out.
         init: its weights; None draws them from torch's seed.
     """
 

@@ -39,7 +39,7 @@ def solve(
         sigma_spatial, sigma_luma, sigma_chroma: cells of the grid, in pixels and in grey levels.
         smoothness: the paper's lambda.
         iterations, tolerance: where the conjugate gradients stop.
-        bistochastic_iterations: of algorithm 1.
+        bistochastic_iterations: rounds of algorithm 1.
     """
     splat, blur = make_grid(frame, (sigma_spatial, sigma_luma, sigma_chroma))
     mass, scale = bistochastize(splat @ np.ones(splat.shape[1]), blur, bistochastic_iterations)

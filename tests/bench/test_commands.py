@@ -117,7 +117,7 @@ def test_agreement_is_of_all_images_together() -> None:
     image = _Image(canvas, features, columns, np.ones(4, bool), classes, classes > 0)
     same = _agreement([image, image], [columns, columns])
     other = _agreement([image, image], [columns, np.roll(columns, 1, axis=1)])
-    assert same["NMI"] > 0.8, "columns meet classes but for the borders between patches"
+    assert same["NMI"] > 0.8, "columns meet classes except at the borders between patches"
     assert other["NMI"] < same["NMI"] - 0.2, "a column that means something else on another image is no use"
 
 

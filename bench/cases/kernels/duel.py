@@ -31,9 +31,9 @@ class Duel:
     Attributes:
         ours: patchcut.
         neighbours: the first is the one that `times_as_fast` compares with.
-        shapes: of the input and the output.
+        shapes: shapes of the input and the output.
         quality: how far patchcut and the first neighbour agree.
-        dtype: of the arrays.
+        dtype: number format of the arrays.
         repeats: where the group's own number would take too long.
     """
 
