@@ -54,7 +54,7 @@ class OnnxRuntimeEngine:
         self.device = "cuda" if self.provider == CUDA_PROVIDER else "cpu"
         self._session = session
         self._tensors = tensors  # the session reads external initializers where they lie
-        is_int8 = any(tensor.dtype == np.int8 for tensor in tensors.values())
+        is_int8 = any(tensor.dtype in (np.int8, np.uint8) for tensor in tensors.values())
         self.weights = "int8" if is_int8 else graph.precision
         batch = np.zeros((1, 3, *graph.size_hw), np.float32)
         features = np.zeros((1, graph.grid_hw[0] * graph.grid_hw[1], feature_dim), np.float32)
