@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from patchcut_kernels import default_threads
 
-from patchcut.bundle import Bundle, GraphSpec, Precision
+from patchcut.bundle import Bundle, FeatureSetSpec, GraphSpec, Precision
 from patchcut.engines import EngineOptions, choose_graph
 from patchcut.errors import BundleError, EngineError
 
@@ -46,7 +46,7 @@ class OnnxRuntimeEngine:
     name = "onnxruntime"
 
     def __init__(
-        self, session: Any, graph: GraphSpec, feature_dim: int, threads: int, tensors: dict[str, Any]
+        self, session: Any, graph: GraphSpec, made: FeatureSetSpec, threads: int, tensors: dict[str, Any]
     ) -> None:
         self.graph = graph
         self.threads = threads
@@ -57,10 +57,10 @@ class OnnxRuntimeEngine:
         is_int8 = any(tensor.dtype in (np.int8, np.uint8) for tensor in tensors.values())
         self.weights = "int8" if is_int8 else graph.precision
         batch = np.zeros((1, 3, *graph.size_hw), np.float32)
-        features = np.zeros((1, graph.grid_hw[0] * graph.grid_hw[1], feature_dim), np.float32)
+        features = np.zeros((1, graph.grid_hw[0] * graph.grid_hw[1], made.dim), np.float32)
         self.image: npt.NDArray[np.float32] = batch[0]
         self._features: npt.NDArray[np.float32] = features[0]
-        self._binding = _bind(session, batch, features)
+        self._binding = _bind(session, batch, made.output, features)
 
     def run(self) -> npt.NDArray[np.float32]:
         """[n, d] float32, features of `image`; overwritten by the next call.
@@ -143,7 +143,7 @@ def _open_on(ort: Any, bundle: Bundle, options: EngineOptions, device: str) -> O
         what = f"{bundle.path} is foreign: onnxruntime cannot load {graph.file}: {error}"
         raise BundleError("bundle", what, "upgrade onnxruntime, or export the bundle again") from error
     _check_interface(bundle, graph, session)
-    return OnnxRuntimeEngine(session, graph, bundle.spec.backbone.default_features.dim, threads, tensors)
+    return OnnxRuntimeEngine(session, graph, bundle.spec.backbone.default_features, threads, tensors)
 
 
 def _external_weights(bundle: Bundle, graph: GraphSpec) -> dict[str, npt.NDArray[Any]]:
@@ -193,7 +193,8 @@ def _cpu_flags() -> str:
 
 def _check_interface(bundle: Bundle, graph: GraphSpec, session: Any) -> None:
     n = graph.grid_hw[0] * graph.grid_hw[1]
-    expected = {"image": (3, *graph.size_hw), "features": (n, bundle.spec.backbone.default_features.dim)}
+    made = bundle.spec.backbone.default_features
+    expected = {"image": (3, *graph.size_hw), made.output: (n, made.dim)}
     found = {value.name: value for value in (*session.get_inputs(), *session.get_outputs())}
     for name, shape in expected.items():
         value = found.get(name)
@@ -212,8 +213,10 @@ def _fits(found: list[int | str | None], shape: tuple[int, ...]) -> bool:
     return all(not isinstance(axis, int) or axis == side for axis, side in zip(found, wanted, strict=True))
 
 
-def _bind(session: Any, batch: npt.NDArray[np.float32], features: npt.NDArray[np.float32]) -> Any:
+def _bind(
+    session: Any, batch: npt.NDArray[np.float32], output: str, features: npt.NDArray[np.float32]
+) -> Any:
     binding = session.io_binding()
     binding.bind_input("image", "cpu", 0, np.float32, batch.shape, batch.ctypes.data)
-    binding.bind_output("features", "cpu", 0, np.float32, features.shape, features.ctypes.data)
+    binding.bind_output(output, "cpu", 0, np.float32, features.shape, features.ctypes.data)
     return binding
