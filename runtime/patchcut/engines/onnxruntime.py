@@ -37,6 +37,9 @@ _WIDE_PRODUCTS = ("session.x64quantprecision", "1")
 # them in 8 bits and rounds the activations too: features 0.9999 like the float ones, not equal to them.
 _FLOAT_ARITHMETIC = ("session.disable_quant_qdq", "1")
 
+# Where external data lies that is not given: in no folder, or files of the working directory would be read.
+_EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+
 _LOG_ERROR = 3
 
 
@@ -128,6 +131,7 @@ def _open_on(ort: Any, bundle: Bundle, options: EngineOptions, device: str) -> O
     tensors = _external_weights(bundle, graph)
     providers = [CUDA_PROVIDER, CPU_PROVIDER] if device == "cuda" else [CPU_PROVIDER]
     made = session_options(ort, threads, graph.precision)
+    made.add_session_config_entry(_EXTERNAL_FOLDER, str(bundle.path))
     if tensors:
         values = [ort.OrtValue.ortvalue_from_numpy(array) for array in tensors.values()]
         made.add_external_initializers(list(tensors), values)

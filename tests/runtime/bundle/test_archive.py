@@ -339,6 +339,23 @@ def test_initializers_that_the_graph_does_not_declare_are_foreign(tmp_path: Path
     refused(path, "foreign", "onnxruntime cannot load")
 
 
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_nothing_beside_the_bundle_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    """Weights that the manifest does not declare are not looked for in the working directory."""
+
+    def hide(spec: Spec) -> None:
+        for graph in toys(spec)["graphs"]:
+            graph["initializers"] = []
+
+    (tmp_path / "backbone.safetensors").write_bytes(toy.members()["backbone.safetensors"])
+    monkeypatch.chdir(tmp_path)
+    path = write_with(tmp_path / "x.patchcut", hide)
+    with pytest.raises(BundleError, match="is foreign: onnxruntime cannot load"):
+        patchcut.load(path, precision=precision)
+
+
 def test_weights_of_another_shape_are_foreign(tmp_path: Path) -> None:
     weights = save({"embed.int8": toy.embedding()[:, :2], "embed.fp32": toy.embedding().astype(np.float32)})
     path = toy.write(tmp_path / "x.patchcut", {**toy.members(), "backbone.safetensors": weights})
