@@ -19,13 +19,12 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def readme_block() -> Callable[[str, str], str]:
-    """readme_block(heading, language): the code that the README shows there."""
-    text = (Path(__file__).parents[1] / "README.md").read_text()
+def docs_block() -> Callable[[str, str], str]:
+    """docs_block(page, language): the only code in that language on a page of the docs."""
 
-    def read(heading: str, language: str) -> str:
-        section = re.split(r"^## ", text.split(f"\n## {heading}\n")[1], flags=re.M)[0]
-        (block,) = re.findall(rf"^```{language}\n(.*?)^```$", section, re.M | re.S)
+    def read(page: str, language: str) -> str:
+        text = (Path(__file__).parents[1] / "docs" / page).read_text("utf-8")
+        (block,) = re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
         return str(block)
 
     return read
@@ -43,3 +42,22 @@ def run_cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         return int(exited.value.code or 0)
 
     return run
+
+
+@pytest.fixture
+def transfers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """("up", "down" or "device", bytes) of each copy with CUDA that Python makes from here on."""
+    from patchcut_kernels import _C, cuda
+
+    if not cuda.is_available():
+        pytest.skip(cuda.why_unavailable())
+    copies: list[tuple[str, int]] = []
+    copy, device_of = _C.cuda.copy, _C.cuda.device_of
+
+    def counted(device: int, to: int, source: int, nbytes: int, stream: int) -> None:
+        on_device = (device_of(source) >= 0, device_of(to) >= 0)
+        copies.append(({(False, True): "up", (True, False): "down"}.get(on_device, "device"), nbytes))
+        copy(device, to, source, nbytes, stream)
+
+    monkeypatch.setattr(_C.cuda, "copy", counted)
+    return copies

@@ -59,7 +59,7 @@ class OverInterface:
 
 @dataclass
 class Lent:
-    """An array as a library has it, where its memory is, and what is in it."""
+    """An array as a library has it, the address of its memory, and its content."""
 
     array: Any
     pointer: int
@@ -122,7 +122,7 @@ class Case:
     """One call: the arrays that go in, the arrays that it writes, and the rest.
 
     Args:
-        record: what the outputs are fields of, given as `out`; None where each has a name of its own.
+        record: the class whose fields are the outputs, given as `out`; None where each is its own argument.
         gather: the op's arguments of the inputs, where those are not arguments themselves.
     """
 
@@ -347,10 +347,10 @@ def test_torch_strides_and_batches():
         pk.affinity(square, out=square)
 
 
-def test_the_readme_example(readme_block):
+def test_the_example_of_the_docs(docs_block):
     pytest.importorskip("torch")
     names: dict[str, Any] = {}
-    exec(readme_block("Embedding", "python"), names)
+    exec(docs_block("embedding.md", "python"), names)
     np.testing.assert_array_equal(names["affinity"], pk.affinity(names["features"].numpy()))
     assert sorted(np.unique(names["labels"])) == list(range(8))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +84,7 @@ def _machine(path: Path) -> dict[str, Any]:
     """What this machine would run the bundle with; {"error": ...} where it cannot."""
     kernels = {"cpu": platform.processor() or platform.machine(), "isa": patchcut_kernels.get_isa()}
     try:
-        return {**asdict(patchcut.load(path).describe()), **kernels}
+        return {**patchcut.load(path).describe().to_dict(), **kernels}
     except PatchcutError as error:
         return {"error": str(error), **kernels}
 
