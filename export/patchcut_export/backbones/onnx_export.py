@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from patchcut_export.backbones.vit import FeatureExtractor
 from patchcut_export.errors import ExportError
 
 OPSET = 20
+# Name of a graph's features among its outputs.
+OUTPUT = "features"
 # Initializers smaller than this stay inside their graph; the rest are shared by all graphs of a bundle.
 _SHARED_BYTES = 1024
 
@@ -50,7 +53,7 @@ def export_fp32(extractor: FeatureExtractor, image_size: int) -> onnx.ModelProto
             dynamo=True,
             opset_version=OPSET,
             input_names=["image"],
-            output_names=["features"],
+            output_names=[OUTPUT],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
         )
@@ -75,7 +78,23 @@ def quantize_int8(model: onnx.ModelProto) -> onnx.ModelProto:
             weight_type=QuantType.QInt8,
             extra_options={"MatMulConstBOnly": True},
         )
-        return onnx.load(target)
+        return _unsign_shared_weights(onnx.load(target))
+
+
+def _unsign_shared_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same linears, the 8-bit weights that several of them share moved from -128..127 to 0..255.
+
+    Where products of u8 and s8 would saturate, ONNX Runtime moves weights so itself, but it fails at the
+    second linear of the same weights.
+    """
+    linears = [node for node in model.graph.node if node.op_type == "MatMulInteger"]
+    uses = Counter(node.input[1] for node in linears)
+    shared = {name for node in linears if uses[node.input[1]] > 1 for name in (node.input[1], node.input[3])}
+    for tensor in model.graph.initializer:
+        if tensor.name in shared and tensor.data_type == TensorProto.INT8:
+            moved = numpy_helper.to_array(tensor).astype(np.int16) + 128
+            tensor.CopyFrom(numpy_helper.from_array(moved.astype(np.uint8), tensor.name))
+    return model
 
 
 def dequantize_weights(model: onnx.ModelProto, quantized: onnx.ModelProto) -> onnx.ModelProto:
@@ -118,9 +137,15 @@ def share_weights(models: dict[str, onnx.ModelProto], location: str) -> SharedGr
             shared = _shared_name(tensor.name, array, weights)
             weights[shared] = array
             renamed[tensor.name] = shared
-            tensor.ClearField("raw_data")
-            tensor.name = shared
-            tensor.data_location = TensorProto.EXTERNAL
+            # made anew: the data may lie in any of several fields, such as raw_data and float_data
+            tensor.CopyFrom(
+                TensorProto(
+                    name=shared,
+                    data_type=tensor.data_type,
+                    dims=tensor.dims,
+                    data_location=TensorProto.EXTERNAL,
+                )
+            )
             tensor.external_data.add(key="location", value=location)
         for node in model.graph.node:
             for i, source in enumerate(node.input):
