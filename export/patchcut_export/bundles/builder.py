@@ -44,7 +44,7 @@ from patchcut_export.backbones.weights import Provenance, StateDict
 from patchcut_export.bundles.archive import graph_bytes, safetensors_bytes, safetensors_extents, write_archive
 from patchcut_export.bundles.card import render_card
 from patchcut_export.errors import ExportError
-from patchcut_export.places import check_place
+from patchcut_export.outputs import check_output_file
 
 WEIGHTS = "backbone.safetensors"
 HEAD = "head.safetensors"
@@ -104,7 +104,7 @@ def build_bundle(
         OutputError: when the bundle cannot be written.
     """
     check_plan(plan)
-    check_place(path)
+    check_output_file(path)
     if donor is not None:
         _check_donor(donor, plan, origin)
     models: dict[str, onnx.ModelProto] = {}

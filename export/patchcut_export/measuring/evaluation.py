@@ -12,6 +12,7 @@ from patchcut import Result, Segmenter
 from patchcut.sources.photos import read_photo
 
 from patchcut_export.measuring.datasets import Example
+from patchcut_export.measuring.empty_scenes import background_crop
 from patchcut_export.measuring.metrics import (
     Contingency,
     Curve,
@@ -25,7 +26,6 @@ from patchcut_export.measuring.metrics import (
     precision_recall,
 )
 from patchcut_export.measuring.truth import Truth, read_truth
-from patchcut_export.training.empty_scenes import background_crop
 
 CORLOC_IOU = 0.5
 # Rows and columns on which the part of an image without foreground is looked for.

@@ -19,7 +19,7 @@ from patchcut_export.bundles.builder import rewrite_bundle
 from patchcut_export.measuring.datasets import Choices, Dataset, open_dataset
 from patchcut_export.measuring.evaluation import METRICS, Summary, evaluate, summarize
 from patchcut_export.measuring.score_grid import check_grid, write_grid
-from patchcut_export.places import check_place
+from patchcut_export.outputs import check_output_file
 from patchcut_export.progress import StepBar
 
 
@@ -145,7 +145,7 @@ def _check_outputs(request: EvalRequest) -> None:
     record = request.load.bundle if request.record else None
     for path in (request.scores, request.grid, record):
         if path is not None:
-            check_place(path)
+            check_output_file(path)
     if request.grid is not None:
         check_grid(request.grid)
 

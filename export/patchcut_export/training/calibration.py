@@ -25,8 +25,8 @@ from patchcut.stages.regions import calibrated_scores, plain_scores, region_feat
 
 from patchcut_export.bundles.builder import rewrite_bundle
 from patchcut_export.errors import TrainingError
-from patchcut_export.places import check_place
-from patchcut_export.training.empty_scenes import background_crop, blank_images
+from patchcut_export.measuring.empty_scenes import background_crop, blank_images
+from patchcut_export.outputs import check_output_file
 from patchcut_export.training.feature_cache import features_of
 
 _logger = logging.getLogger("patchcut")
@@ -89,7 +89,7 @@ def calibrate_bundle(path: Path, out: Path, plan: CalibrationPlan, step: Step) -
     """
     if not 0 < plan.keep < 1:
         raise OptionError("keep", f"must be between 0 and 1, got {plan.keep}")
-    check_place(out)
+    check_output_file(out)
     with open_bundle(path) as bundle:
         if bundle.spec.head is None:
             raise BundleError("head", f"{path} holds a backbone and no head", "train one first")

@@ -24,8 +24,8 @@ from patchcut.errors import OptionError
 from patchcut.output.whole_files import output_error
 from torch.nn import functional
 
-from patchcut_export.backbones.checkpoints import Best, Checkpoint, claim_folder
 from patchcut_export.errors import TrainingError
+from patchcut_export.training.checkpoints import Best, Checkpoint, claim_folder
 from patchcut_export.training.feature_cache import CachedFeatures
 from patchcut_export.training.foreground import (
     EpochLog,

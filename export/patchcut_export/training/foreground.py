@@ -26,9 +26,9 @@ from patchcut.output.whole_files import output_error, whole_file
 from patchcut.sources.photos import read_photo
 from torch.nn import functional
 
-from patchcut_export.backbones.checkpoints import Checkpoint, claim_folder, damaged
 from patchcut_export.errors import TrainingError
-from patchcut_export.training.empty_scenes import background_crop, blank_images
+from patchcut_export.measuring.empty_scenes import background_crop, blank_images
+from patchcut_export.training.checkpoints import Checkpoint, claim_folder, damaged
 from patchcut_export.training.feature_cache import CachedFeatures
 from patchcut_export.training.gnn import GraphHead, cosine_affinity, ncut_loss
 from patchcut_export.training.pseudo_masks import (

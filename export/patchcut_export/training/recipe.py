@@ -24,7 +24,7 @@ from patchcut_export.errors import ExportError
 from patchcut_export.measuring.datasets import Example, open_dataset
 from patchcut_export.measuring.metrics import mask_iou
 from patchcut_export.measuring.truth import read_truth
-from patchcut_export.places import check_place
+from patchcut_export.outputs import check_output_file
 from patchcut_export.progress import StepBar
 from patchcut_export.training.columns import ColumnPlan, TrainedColumns, check_columns, train_columns
 from patchcut_export.training.feature_cache import CachedFeatures, cache_features, features_of
@@ -104,7 +104,7 @@ def _check_request(request: TrainRequest, plan: TrainPlan | ColumnPlan) -> None:
     name_columns(plan, request.labels)
     open_device(request.device)
     check_threads(request.threads)
-    check_place(request.bundle)
+    check_output_file(request.bundle)
 
 
 def name_columns(plan: TrainPlan | ColumnPlan, names: tuple[str, ...] | None) -> tuple[str, ...]:
