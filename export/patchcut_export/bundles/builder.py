@@ -26,13 +26,7 @@ from patchcut.bundle import (
 from patchcut.engines import check_choice
 from patchcut.errors import OptionError
 
-from patchcut_export.backbones.onnx_export import (
-    dequantize_weights,
-    export_fp32,
-    quantize_int8,
-    set_offsets,
-    share_weights,
-)
+from patchcut_export.backbones.onnx_export import export_fp32, set_offsets, share_weights
 from patchcut_export.backbones.vit import (
     MAX_SIZE,
     FeatureExtractor,
@@ -45,6 +39,7 @@ from patchcut_export.bundles.archive import graph_bytes, safetensors_bytes, safe
 from patchcut_export.bundles.card import render_card
 from patchcut_export.errors import ExportError
 from patchcut_export.outputs import check_output_file
+from patchcut_export.precision.int8 import dequantize_weights, quantize_int8
 
 WEIGHTS = "backbone.safetensors"
 HEAD = "head.safetensors"

@@ -17,13 +17,9 @@ ort = pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
 from onnx import numpy_helper
 from patchcut.bundle import open_bundle
-from patchcut_export.backbones.onnx_export import (
-    dequantize_weights,
-    export_fp32,
-    quantize_int8,
-    share_weights,
-)
+from patchcut_export.backbones.onnx_export import export_fp32, share_weights
 from patchcut_export.backbones.vit import FeatureExtractor, FeatureSpec, Part, build_extractor
+from patchcut_export.precision.int8 import dequantize_weights, quantize_int8
 
 SIZES = (64, 96)
 
