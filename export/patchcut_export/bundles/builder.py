@@ -289,10 +289,10 @@ def _graph_spec(file: str, extractor: FeatureExtractor, size: int, precision: st
 
 def _feature_fields(spec: FeatureSpec) -> dict[str, Any]:
     """What `bundle.json` says of features, but for their number; `spec` is as `check_feature` returns it."""
-    parts = tuple(FeaturePart.model_validate(asdict(part)) for part in spec.parts)
+    parts = tuple(FeaturePart.model_validate(asdict(one)) for one in spec.components)
     return {
-        "facet": spec.parts[0].facet,
-        "layer": spec.parts[0].layer,
+        "facet": spec.components[0].facet,
+        "layer": spec.components[0].layer,
         "parts": parts if len(parts) > 1 else (),
         "stride": spec.stride,
         "scales": spec.scales,

@@ -18,7 +18,7 @@ pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
 from patchcut.bundle import AffinitySpec, HeadSpec, ReportRow, open_bundle
 from patchcut.errors import OptionError, OutputError
-from patchcut_export.backbones.vit import FeatureSpec, Part
+from patchcut_export.backbones.vit import Component, FeatureSpec
 from patchcut_export.bundles import builder
 from patchcut_export.bundles.archive import safetensors_bytes, safetensors_extents, write_archive
 from patchcut_export.bundles.builder import HEAD, PARTS, BackbonePlan, check_plan, rewrite_bundle
@@ -124,7 +124,7 @@ def test_the_head_in_a_bundle_is_the_one_in_torch(backbone_bundle: Path, tmp_pat
 
 
 CHOICES = {
-    "parts": (Part("key", 1, 3.0), Part("value", -6)),
+    "components": (Component("key", 1, 3.0), Component("value", -6)),
     "stride": 10,
     "scales": (1.0, 0.5),
     "join": "concat",
@@ -172,7 +172,7 @@ def test_a_head_is_of_its_choices_of_features(
 ) -> None:
     with open_bundle(choices_bundle) as donor:
         for change in (
-            {"parts": (Part("key", 1), Part("value", 0))},
+            {"components": (Component("key", 1), Component("value", 0))},
             {"stride": 11},
             {"scales": (1.0,)},
             {"join": "mean"},
