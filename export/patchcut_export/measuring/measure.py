@@ -23,7 +23,7 @@ from patchcut_export.outputs import check_output_file
 from patchcut_export.progress import StepBar
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvalRequest:
     """What `patchcut export eval` was asked for.
 

@@ -40,7 +40,7 @@ _RIDGE = 1e-2
 _NEWTON_STEPS = 50
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CalibrationPlan:
     """How a bundle is calibrated.
 

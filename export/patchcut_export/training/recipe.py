@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from patchcut.bundle import AffinitySpec, Bundle, HeadSpec, open_bundle
-from patchcut.engines import Device, EngineOptions, check_threads, open_engine
+from patchcut.engines import EngineOptions, check_threads, open_engine
 from patchcut.errors import OptionError
 from patchcut.heads import open_head
 from patchcut.sources import open_source
@@ -28,14 +27,15 @@ from patchcut_export.outputs import check_output_file
 from patchcut_export.progress import StepBar
 from patchcut_export.training.columns import ColumnPlan, TrainedColumns, check_columns, train_columns
 from patchcut_export.training.feature_cache import CachedFeatures, cache_features, features_of
-from patchcut_export.training.foreground import EpochLog, Hooks, TrainPlan, check_plan, predict, train
+from patchcut_export.training.foreground import ForegroundPlan, check_foreground, predict, train_foreground
 from patchcut_export.training.gnn import GraphHead
+from patchcut_export.training.loop import EpochLog, Hooks
 from patchcut_export.training.torch_device import open_device
 
 BACKGROUND, FOREGROUND = "background", "foreground"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainRequest:
     """What `patchcut export train` was asked for.
 
@@ -43,38 +43,27 @@ class TrainRequest:
         images: folder of unlabelled images.
         backbone: bundle whose backbone makes the features, and whose head says what is foreground where its
             parts are trained; None is the embedded one.
+        engine: size, precision, threads and device of the backbone; the head learns on the same device.
         bundle: the file to write.
         work: folder for features, checkpoints and log.
         dev: folder with images/ and masks/ to watch, or None.
-        size, precision, threads: how the backbone is run.
-        device: where it runs and the head learns, "auto", "cpu" or "cuda".
-        name: of the new bundle.
-        trained_on: what the card says of the images.
-        labels: names of the columns but for the background, or None.
+        name: the new bundle's.
+        trained_on: what the card says about the images.
+        labels: names of the columns without the background's, or None.
     """
 
     images: Path
     backbone: Path | None
+    engine: EngineOptions
     bundle: Path
     work: Path
     dev: Path | None
-    size: int | None
-    precision: str
-    threads: int | None
     name: str
     trained_on: str
     labels: tuple[str, ...] | None = None
-    device: str = "auto"
-
-    @property
-    def options(self) -> EngineOptions:
-        """How the backbone is run."""
-        return EngineOptions(
-            cast("Device", self.device), cast("Any", self.precision), self.size, self.threads
-        )
 
 
-def train_bundle(request: TrainRequest, plan: TrainPlan | ColumnPlan, bar: StepBar) -> None:
+def train_bundle(request: TrainRequest, plan: ForegroundPlan | ColumnPlan, bar: StepBar) -> None:
     """Caches features, trains the head, writes the bundle; goes on where an earlier run was stopped.
 
     Raises:
@@ -82,8 +71,8 @@ def train_bundle(request: TrainRequest, plan: TrainPlan | ColumnPlan, bar: StepB
     """
     _check_request(request, plan)
     open_source(request.images).close()  # an empty folder is told before the images of --dev are run
-    if request.threads is not None:
-        torch.set_num_threads(request.threads)
+    if request.engine.threads is not None:
+        torch.set_num_threads(request.engine.threads)
     examples = open_dataset("masks", request.dev).examples if request.dev else []
     with open_bundle(request.backbone) as backbone:
         if isinstance(plan, ColumnPlan):
@@ -93,21 +82,21 @@ def train_bundle(request: TrainRequest, plan: TrainPlan | ColumnPlan, bar: StepB
     bar.say(f"wrote {request.bundle}")
 
 
-def _check_request(request: TrainRequest, plan: TrainPlan | ColumnPlan) -> None:
-    if isinstance(plan, TrainPlan):
-        check_plan(plan)
+def _check_request(request: TrainRequest, plan: ForegroundPlan | ColumnPlan) -> None:
+    if isinstance(plan, ForegroundPlan):
+        check_foreground(plan)
     else:
         check_columns(plan)
         if request.dev is not None:
             remedy = "measure the bundle with `patchcut export eval`"
             raise OptionError("dev", "watches a foreground, columns have none while they are trained", remedy)
     name_columns(plan, request.labels)
-    open_device(request.device)
-    check_threads(request.threads)
+    open_device(request.engine.device)
+    check_threads(request.engine.threads)
     check_output_file(request.bundle)
 
 
-def name_columns(plan: TrainPlan | ColumnPlan, names: tuple[str, ...] | None) -> tuple[str, ...]:
+def name_columns(plan: ForegroundPlan | ColumnPlan, names: tuple[str, ...] | None) -> tuple[str, ...]:
     """The labels of a head's columns, background first where it has that.
 
     Args:
@@ -116,7 +105,7 @@ def name_columns(plan: TrainPlan | ColumnPlan, names: tuple[str, ...] | None) ->
         OptionError: these are too few, too many, empty or not different.
     """
     parts = isinstance(plan, ColumnPlan) and plan.parts
-    count = 1 if isinstance(plan, TrainPlan) else plan.columns - (not parts)
+    count = 1 if isinstance(plan, ForegroundPlan) else plan.columns - (not parts)
     if names is None:
         names = (FOREGROUND,) if count == 1 else tuple(f"part-{i + 1}" for i in range(count))
     if len(names) != count:
@@ -132,7 +121,7 @@ def _cache(request: TrainRequest, backbone: Bundle, bar: StepBar) -> CachedFeatu
     cached = cache_features(
         request.images,
         backbone,
-        request.options,
+        request.engine,
         request.work / "features",
         lambda done, total: bar.step("features", done, total),
     )
@@ -144,20 +133,20 @@ def _cache(request: TrainRequest, backbone: Bundle, bar: StepBar) -> CachedFeatu
 
 
 def _train_foreground(
-    request: TrainRequest, backbone: Bundle, plan: TrainPlan, examples: list[Example], bar: StepBar
+    request: TrainRequest, backbone: Bundle, plan: ForegroundPlan, examples: list[Example], bar: StepBar
 ) -> None:
     """Two columns by the stages of `training`."""
-    dev = DevImages(backbone, request.options, examples, plan.threshold, bar) if examples else None
+    dev = DevImages(backbone, request.engine, examples, plan.threshold, bar) if examples else None
     cached = _cache(request, backbone, bar)
     started = time.monotonic()
     hooks = Hooks(bar.step, lambda log: bar.say(_epoch_line(log)), dev.mean_iou if dev else None)
-    engine = open_engine(backbone, request.options)
+    engine = open_engine(backbone, request.engine)
 
     def extract(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         return np.array(features_of(image, "bgr", backbone.spec.backbone, engine))
 
-    device = open_device(request.device)
-    head = train(cached, request.images, extract, request.work / "head", plan, hooks, device)
+    device = open_device(request.engine.device)
+    head = train_foreground(cached, request.images, extract, request.work / "head", plan, hooks, device)
     bar.say(_trained_line(cached, started, device))
     emptiness = f"crops of background and blank pictures (weight {plan.empty_weight:g}) as empty scenes"
     spec = HeadSpec(
@@ -194,7 +183,7 @@ def _train_columns(request: TrainRequest, backbone: Bundle, plan: ColumnPlan, ba
             bar.say(f"left out {empty} of {len(chosen)} images in which there is no foreground")
     started = time.monotonic()
     hooks = Hooks(bar.step, lambda log: bar.say(_epoch_line(log)))
-    folder, device = request.work / ("parts" if plan.parts else "columns"), open_device(request.device)
+    folder, device = request.work / ("parts" if plan.parts else "columns"), open_device(request.engine.device)
     trained = train_columns(cached, chosen, folder, plan, hooks, device)
     bar.say(_trained_line(cached, started, device))
     used = sum(share > 0 for share in trained.shares)

@@ -116,7 +116,9 @@ def test_a_bundle_is_calibrated(bundle: Path, photos: Path, tmp_path: Path, run_
 def test_the_same_seed_gives_the_same_bytes(bundle: Path, photos: Path, tmp_path: Path) -> None:
     outs = [tmp_path / "a.patchcut", tmp_path / "b.patchcut"]
     for out in outs:
-        calibrate_bundle(bundle, out, CalibrationPlan(photos, blanks=20), lambda what, done, total: None)
+        calibrate_bundle(
+            bundle, out, CalibrationPlan(images=photos, blanks=20), lambda what, done, total: None
+        )
     assert outs[0].read_bytes() == outs[1].read_bytes()
 
 
@@ -145,7 +147,7 @@ def test_photographs_give_their_best_regions_and_backgrounds_give_all(photos: Pa
         foreground[:, :4] = 1
         return np.array([[1.0] * 4, [2.0] * 4]), slice(1, 2), foreground
 
-    plan = CalibrationPlan(photos, blanks=3)
+    plan = CalibrationPlan(images=photos, blanks=3)
     (sample,) = module._look([see], plan, lambda what, done, total: None)  # type: ignore[list-item]
     assert sample.photographs == 6
     np.testing.assert_array_equal(sample.objects, np.full((6, 4), 2.0))
@@ -156,7 +158,7 @@ def test_photographs_give_their_best_regions_and_backgrounds_give_all(photos: Pa
 
 def test_few_photographs_are_spread_over_the_folder(photos: Path) -> None:
     seen: list[Any] = []
-    plan = CalibrationPlan(photos, limit=3)
+    plan = CalibrationPlan(images=photos, limit=3)
     images = list(module._photographs(plan, lambda done, total: seen.append((done, total))))
     assert len(images) == 3 and seen == [(1, 3), (2, 3), (3, 3)]
 
@@ -166,14 +168,16 @@ def test_what_cannot_be_read_is_named_once(
 ) -> None:
     folder = Path(shutil.copytree(photos, tmp_path / "some"))
     (folder / "broken.jpg").write_bytes(b"no picture")
-    plan = CalibrationPlan(folder, blanks=20)
+    plan = CalibrationPlan(images=folder, blanks=20)
     made = calibrate_bundle(bundle, bundle, plan, lambda what, done, total: None)
     assert made.fitted_on.startswith("6 photographs")
     assert sum("broken.jpg" in message for message in caplog.messages) == 1
 
 
 def test_a_new_head_has_no_calibration(bundle: Path, photos: Path, tmp_path: Path) -> None:
-    calibrate_bundle(bundle, bundle, CalibrationPlan(photos, blanks=20), lambda what, done, total: None)
+    calibrate_bundle(
+        bundle, bundle, CalibrationPlan(images=photos, blanks=20), lambda what, done, total: None
+    )
     with open_bundle(bundle) as opened:
         head = GraphHead(64, (6,), 4, 2, dropout=0)
         assert opened.spec.head is not None

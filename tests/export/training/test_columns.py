@@ -21,8 +21,8 @@ from patchcut_export.measuring.metrics import adjusted_rand_index, contingency
 from patchcut_export.training import columns
 from patchcut_export.training.columns import ColumnPlan, TrainedColumns, check_columns, train_columns
 from patchcut_export.training.feature_cache import CachedFeatures
-from patchcut_export.training.foreground import EpochLog, Hooks
 from patchcut_export.training.gnn import GraphHead, cosine_affinity
+from patchcut_export.training.loop import EpochLog, Hooks
 
 IMAGES, SIDE, DIM = 24, 6, 16
 # What lies where on the 6x6 grid: background around an object whose left and right halves differ.
@@ -153,7 +153,7 @@ def test_training_ends_when_held_out_images_get_no_better(
     fit: Callable[..., TrainedColumns], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = iter([3.0, 1.0, 2.0, 1.0, 0.5])
-    monkeypatch.setattr(columns._Training, "_held_out_loss", lambda self, head: next(losses))
+    monkeypatch.setattr(columns._Columns, "_held_out_loss", lambda self, head: next(losses))
     weights: list[dict[str, Any]] = []
 
     def epoch(log: EpochLog) -> None:
@@ -187,7 +187,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
             raise Interruption
 
     def step(what: str, done: int, total: int) -> None:
-        if where == "step" and what == f"columns, pass {stop}" and done > 8:
+        if where == "step" and what.startswith(f"{loss}-2 {stop}/") and done > 8:
             raise Interruption
 
     with pytest.raises(Interruption):

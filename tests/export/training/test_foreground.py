@@ -20,19 +20,20 @@ from patchcut_export.errors import TrainingError
 from patchcut_export.training import foreground as training
 from patchcut_export.training.feature_cache import CachedFeatures
 from patchcut_export.training.foreground import (
-    EpochLog,
     Extract,
-    Hooks,
-    TrainPlan,
-    check_plan,
+    ForegroundPlan,
+    check_foreground,
     predict,
-    train,
+    train_foreground,
 )
 from patchcut_export.training.gnn import GraphHead
+from patchcut_export.training.loop import EpochLog, Hooks
 
 IMAGES, SIDE, DIM = 12, 4, 16
 OBJECT = np.pad(np.ones((2, 2), bool), 1).ravel()  # the centre of the 4x4 grid
-PLAN = TrainPlan(seed=1, hidden=(16,), mlp_hidden=8, batch=4, ncut_epochs=3, epochs=4, learning_rate=1e-2)
+PLAN = ForegroundPlan(
+    seed=1, hidden=(16,), mlp_hidden=8, batch=4, ncut_epochs=3, epochs=4, learning_rate=1e-2
+)
 
 
 def planted(images: int = IMAGES) -> CachedFeatures:
@@ -77,7 +78,9 @@ def one_thread() -> Iterator[None]:
 def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[GraphHead, Path]:
     """A head that was trained without interruption, and its folder."""
     folder = tmp_path_factory.mktemp("whole")
-    return train(planted(), pictures, empty_scene, folder, PLAN, Hooks(dev_iou=lambda head: 0.0)), folder
+    return train_foreground(
+        planted(), pictures, empty_scene, folder, PLAN, Hooks(dev_iou=lambda head: 0.0)
+    ), folder
 
 
 @pytest.fixture
@@ -87,12 +90,14 @@ def fit(pictures: Path, tmp_path: Path) -> Callable[..., GraphHead]:
     def run(
         cached: CachedFeatures | None = None,
         *,
-        plan: TrainPlan = PLAN,
+        plan: ForegroundPlan = PLAN,
         hooks: Hooks = Hooks(),  # noqa: B008 - frozen
         folder: Path = tmp_path / "head",
         extract: Extract = empty_scene,
     ) -> GraphHead:
-        return train(planted() if cached is None else cached, pictures, extract, folder, plan, hooks)
+        return train_foreground(
+            planted() if cached is None else cached, pictures, extract, folder, plan, hooks
+        )
 
     return run
 
@@ -106,7 +111,7 @@ def log_lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-def epochs_of(plan: TrainPlan) -> list[tuple[str, int]]:
+def epochs_of(plan: ForegroundPlan) -> list[tuple[str, int]]:
     lengths = [plan.ncut_epochs, *[plan.epochs] * (len(plan.stages) - 1)]
     return [(s, e + 1) for s, n in zip(plan.stages, lengths, strict=True) for e in range(n)]
 
@@ -317,5 +322,5 @@ def test_a_full_disk_is_one_line(fit: Callable[..., GraphHead], monkeypatch: pyt
 )
 def test_a_plan_that_cannot_be_is_refused(change: dict[str, Any], expected: str) -> None:
     with pytest.raises(OptionError) as raised:
-        check_plan(replace(PLAN, **change))
+        check_foreground(replace(PLAN, **change))
     assert expected in str(raised.value)
