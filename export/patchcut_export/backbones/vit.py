@@ -173,16 +173,16 @@ def check_feature(spec: FeatureSpec, image_size: int) -> FeatureSpec:
     components = _check_components(spec, len(vit.blocks))
     spec = replace(spec, components=components, stride=None if spec.stride == patch else spec.stride)
     if spec.stride is not None and not 1 <= spec.stride <= patch:
-        what = f"must be 1 to {patch}, the side of {spec.name}'s patches, got {spec.stride}"
-        raise OptionError("stride", what)
+        problem = f"must be 1 to {patch}, the side of {spec.name}'s patches, got {spec.stride}"
+        raise OptionError("stride", problem)
     if not 0 <= spec.log_bins <= MAX_LOG_BINS:
         raise OptionError("log-bins", f"must be 0 to {MAX_LOG_BINS} rings, got {spec.log_bins}")
     check_choice("join", spec.join, JOINS)
     for side in _check_scales(spec, image_size, patch):
         count = Axis.of_patches(side, patch, spec.stride or patch).count ** 2
         if count > MAX_PATCHES:
-            what = f"an image of {side} pixels has {count:,} patches, the limit is {MAX_PATCHES:,}"
-            raise OptionError("size", what, "choose a smaller size or a larger stride")
+            problem = f"an image of {side} pixels has {count:,} patches, the limit is {MAX_PATCHES:,}"
+            raise OptionError("size", problem, "choose a smaller size or a larger stride")
     return spec
 
 
@@ -218,8 +218,8 @@ def _check_scales(spec: FeatureSpec, image_size: int, patch: int) -> list[int]:
         raise OptionError("scales", f"must be above 0, got {given}")
     sides = [scaled_side(image_size, scale, patch) for scale in spec.scales]
     if len(set(sides)) != len(sides):
-        what = f"{given} of {image_size} pixels are images of {', '.join(map(str, sides))} pixels"
-        raise OptionError("scales", f"must give images of different sizes, {what}")
+        came = f"{given} of {image_size} pixels are images of {', '.join(map(str, sides))} pixels"
+        raise OptionError("scales", f"must give images of different sizes, {came}")
     if max(sides) > MAX_SIZE:
         raise OptionError("scales", f"must give images of at most {MAX_SIZE} pixels, got {max(sides)}")
     return sides
@@ -360,8 +360,8 @@ def _check_position_embedding(embedding: torch.Tensor, prefix: int, name: str) -
 
 
 def _misfit(name: str, why: str) -> ExportError:
-    what = f"the weights do not fit {name}: {why}"
-    return ExportError("weights", what, "name the --model that they belong to")
+    problem = f"the weights do not fit {name}: {why}"
+    return ExportError("weights", problem, "name the --model that they belong to")
 
 
 def _is_head(name: str) -> bool:

@@ -46,8 +46,8 @@ def choose_plan(
             raise OptionError("context", f"is for --loss, -k or --parts, got {context} without one")
         return ForegroundPlan(**shared, **_given(rounds=rounds))
     if rounds is not None:
-        what = f"is for a foreground in stages, without --loss, -k or --parts, got {rounds}"
-        raise OptionError("rounds", what)
+        problem = f"is for a foreground in stages, without --loss, -k or --parts, got {rounds}"
+        raise OptionError("rounds", problem)
     if parts and threshold is not None:
         raise OptionError("threshold", f"is that of the bundle's head for parts, got {threshold:g}")
     columns = k if k is not None else (_PARTS if parts else _COLUMNS)

@@ -35,7 +35,7 @@ def train(
     labels: Annotated[
         str | None,
         typer.Option(
-            help="Names of the columns, with commas, but for the background.", show_default="part-1,..."
+            help="Names of the columns after the background, with commas.", show_default="part-1,..."
         ),
     ] = None,
     alpha: Annotated[
@@ -44,7 +44,9 @@ def train(
     ] = None,
     context: Annotated[
         int | None,
-        typer.Option(help="Of columns: 0 for how patches look, more for what they are of.", show_default="2"),
+        typer.Option(
+            help="Of columns: at 0 they are how patches look, at more what they show.", show_default="2"
+        ),
     ] = None,
     work_dir: Annotated[
         Path, typer.Option("--work", help="Folder for features, checkpoints and log.")
@@ -59,7 +61,7 @@ def train(
         int | None,
         typer.Option(
             min=1,
-            help="Passes over the images: in each stage after the first; of columns, at most.",
+            help="Passes over the images: in each stage after the first; of columns the limit.",
             show_default="6; of columns 12",
         ),
     ] = None,
@@ -92,9 +94,9 @@ def train(
     masks. With --loss, -k or --parts it is k columns of DeepCut's loss over the patches of many images, which
     mean the same on each; it ends when images that are held out get no better, and the best weights are kept.
 
-    Stopped at any point, the same command goes on where it was; after the end it only writes the bundle,
-    with other --labels for one. --work holds a log.jsonl: a line an epoch with the loss, the loss on held-out
-    images and, with --dev, the mean foreground IoU.
+    Stopped at any point, the same command goes on where it was; after the end it only writes the bundle, so
+    that --labels may still change. --work holds a log.jsonl: a line an epoch with the loss, the loss on
+    held-out images and, with --dev, the mean foreground IoU.
     """
 
     def work() -> int:

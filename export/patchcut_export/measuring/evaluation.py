@@ -168,9 +168,9 @@ def _with_empty_scene(
 
 def _finds_something(segmenter: Segmenter, result: Result) -> bool:
     """Whether the best region of the foreground scores what the bundle, or the segmenter, calls something."""
-    what, calibration = segmenter.describe(), segmenter.spec.regions.calibration
-    threshold = what.nothing_below
-    if what.calibrated and calibration is not None:
+    ran, calibration = segmenter.describe(), segmenter.spec.regions.calibration
+    threshold = ran.nothing_below
+    if ran.calibrated and calibration is not None:
         threshold = threshold or calibration.nothing_below
     return result.best_box is not None and float(result.scores[0]) >= threshold
 

@@ -78,9 +78,9 @@ class EvalReport:
 
     def to_text(self) -> str:
         """A few lines for people."""
-        what = self.segmenter
+        ran = self.segmenter
         lines = [
-            f"{self.dataset}: {self.summary.images} images, {what.bundle}, {what.precision}, {what.provider}"
+            f"{self.dataset}: {self.summary.images} images, {ran.bundle}, {ran.precision}, {ran.provider}"
         ]
         lines += [f"{name:<12} {text}" for name, text in self.protocol.items()]
         lines += [
@@ -105,9 +105,9 @@ def measure(request: EvalRequest, bar: StepBar) -> EvalReport:
     scores = list(
         evaluate(segmenter, examples, lambda done, total: bar.step(name, done, total), request.empty_scenes)
     )
-    what = segmenter.describe()
+    ran = segmenter.describe()
     report = EvalReport(
-        name, summarize(scores), state_protocol(dataset, segmenter), what, _command(request, what)
+        name, summarize(scores), state_protocol(dataset, segmenter), ran, _command(request, ran)
     )
     if request.scores is not None:
         write_whole(request.scores, "".join(json.dumps(s.to_dict()) + "\n" for s in scores).encode())
@@ -120,28 +120,32 @@ def measure(request: EvalRequest, bar: StepBar) -> EvalReport:
 
 def state_protocol(dataset: Dataset, segmenter: Segmenter) -> dict[str, str]:
     """What decides the numbers beside the bundle, each in a few words."""
-    what = segmenter.describe()
-    how = "feed-forward, trained beforehand" if what.head in TRAINED else "fitted to each image by itself"
+    ran = segmenter.describe()
+    how = "feed-forward, trained beforehand" if ran.head in TRAINED else "fitted to each image by itself"
     fit = {"stretch": "stretched", "letterbox": "letterboxed"}[segmenter.spec.backbone.fit]
-    regions = "the best region" if what.single else "all regions"
-    score = f" with a score of at least {what.min_score:g}" if what.min_score else ""
-    nothing = f", none where the best scores less than {what.nothing_below:g}" if what.nothing_below else ""
+    regions = "the best region" if ran.single else "all regions"
+    score = f" with a score of at least {ran.min_score:g}" if ran.min_score else ""
+    nothing = f", none where the best scores less than {ran.nothing_below:g}" if ran.nothing_below else ""
     protocol = {
-        "head": f"{settings_text(what.head, what.head_settings)}, {how}",
-        "input": f"{'x'.join(map(str, what.size_hw))}, {fit}",
-        "refinement": what.refine,
+        "head": f"{settings_text(ran.head, ran.head_settings)}, {how}",
+        "input": f"{'x'.join(map(str, ran.size_hw))}, {fit}",
+        "refinement": ran.refine,
         "foreground": regions + score + nothing,
         "truth": dataset.truth,
     }
-    if what.parts:
-        protocol["mode"] = f"{what.mode}, by {settings_text(what.parts, what.parts_settings)}"
+    if ran.parts:
+        protocol["mode"] = f"{ran.mode}, by {settings_text(ran.parts, ran.parts_settings)}"
     if dataset.published not in (None, len(dataset.examples)):
         protocol["images"] = f"{len(dataset.examples)} of the {dataset.published} that were published"
     return protocol
 
 
 def _check_outputs(request: EvalRequest) -> None:
-    """Nothing, if all that the request asks for can be written."""
+    """Checks that all files that the request asks for can be written.
+
+    Raises:
+        OutputError: naming the first that cannot.
+    """
     record = request.load.bundle if request.record else None
     for path in (request.scores, request.grid, record):
         if path is not None:
@@ -152,20 +156,20 @@ def _check_outputs(request: EvalRequest) -> None:
 
 def _record(path: Path, report: EvalReport) -> None:
     """Puts the numbers into a bundle's report, in the place of older ones of the same kind."""
-    what = report.segmenter
+    ran = report.segmenter
     rows = [
         ReportRow.model_validate(
             {
                 "dataset": report.dataset,
                 "metric": metric,
                 "value": round(value, 4),
-                "size": what.size_hw[0],
-                "precision": what.precision,
+                "size": ran.size_hw[0],
+                "precision": ran.precision,
                 "images": report.summary.images,
-                "refine": what.refine,
+                "refine": ran.refine,
                 "command": report.command,
                 "protocol": "; ".join([*report.protocol.values(), METRICS[metric]]),
-                "head": _other_head(what),
+                "head": _other_head(ran),
             }
         )
         for metric, value in report.summary.metrics.items()
@@ -176,33 +180,33 @@ def _record(path: Path, report: EvalReport) -> None:
         rewrite_bundle(bundle, path, report=(*kept, *rows))
 
 
-def _other_head(what: Description) -> str:
+def _other_head(ran: Description) -> str:
     """What ran in the place of the bundle's own head, or after it; "" where that ran alone."""
-    if what.head in TRAINED and not what.parts:
+    if ran.head in TRAINED and not ran.parts:
         return ""
-    parts = f", {what.mode} by {settings_text(what.parts, what.parts_settings)}" if what.parts else ""
-    return settings_text(what.head, what.head_settings) + parts
+    parts = f", {ran.mode} by {settings_text(ran.parts, ran.parts_settings)}" if ran.parts else ""
+    return settings_text(ran.head, ran.head_settings) + parts
 
 
 def _kind(row: ReportRow) -> tuple[str, str, int, str, str, str]:
     return (row.dataset, row.metric, row.size, row.precision, row.refine, row.head)
 
 
-def _command(request: EvalRequest, what: Description) -> str:
+def _command(request: EvalRequest, ran: Description) -> str:
     choices, load = request.choices, request.load
     words = [f"patchcut export eval {request.layout} --root {shlex.quote(request.root.resolve().name)}"]
     words.append(
-        f"--size {what.size_hw[0]} --precision {what.precision} --head {what.head} --refine {what.refine}"
+        f"--size {ran.size_hw[0]} --precision {ran.precision} --head {ran.head} --refine {ran.refine}"
     )
     words += [f"--{key} {value}" for key, value in load.head_settings.items() if value is not None]
-    if what.parts:
-        words.append(f"--mode {what.mode} --parts {load.parts}")
+    if ran.parts:
+        words.append(f"--mode {ran.mode} --parts {load.parts}")
     if load.parts_k is not None:
         words.append(f"--parts-k {load.parts_k}")
-    if what.single:
+    if ran.single:
         words.append("--single")
-    if what.nothing_below:
-        words.append(f"--nothing-below {what.nothing_below:g}")
+    if ran.nothing_below:
+        words.append(f"--nothing-below {ran.nothing_below:g}")
     if request.empty_scenes:
         words.append("--empty-scenes")
     if choices.split is not None:

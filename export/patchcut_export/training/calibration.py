@@ -81,7 +81,7 @@ def calibrate_bundle(path: Path, out: Path, plan: CalibrationPlan, step: Step) -
 
     Args:
         path: of the bundle; may be `out`.
-        step: called with (what, done, total).
+        step: called with (title, done, total).
     Raises:
         OptionError: `keep` is not between 0 and 1.
         TrainingError: the photographs have no regions, or none were found where nothing is shown.
@@ -116,8 +116,8 @@ def fit_calibration(samples: list[Sample], keep: float, fitted_on: str = "") -> 
     objects = np.concatenate([sample.objects for sample in samples])
     others = np.concatenate([sample.others for sample in samples])
     if not len(objects) or not len(others):
-        what = f"needs regions of both kinds, got {len(objects)} and {len(others)}"
-        raise TrainingError("calibrate", what, "name a folder with more images")
+        problem = f"needs regions of both kinds, got {len(objects)} and {len(others)}"
+        raise TrainingError("calibrate", problem, "name a folder with more images")
     rows = np.concatenate([objects, others])
     truth = np.repeat([1.0, 0.0], [len(objects), len(others)])
     counts = np.where(truth > 0, 0.5 / len(objects), 0.5 / len(others)) * len(rows)

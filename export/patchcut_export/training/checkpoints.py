@@ -111,8 +111,8 @@ def claim_folder(folder: Path, plan: Mapping[str, Any], images: Sequence[str]) -
     except ValueError as error:
         raise damaged(path, error) from error
     if theirs != json.loads(mine):
-        what = f"{folder} holds a run with another plan or other images"
-        raise TrainingError("train", what, "name another --work folder, or delete it")
+        problem = f"{folder} holds a run with another plan or other images"
+        raise TrainingError("train", problem, "name another --work folder, or delete it")
 
 
 def damaged(path: Path, error: Exception) -> TrainingError:

@@ -55,7 +55,7 @@ class ColumnPlan(GnnPlan):
 
     Attributes:
         loss: "ncut", or "cc" for correlation clustering.
-        columns: k; with "cc" at most so many are used.
+        columns: k; with "cc" it is a limit.
         parts: whether the columns are parts of the foreground; else they are of all patches, and column 0 is
             the background.
         context: how often a patch becomes the mean of those of its image that look like it, before the loss
@@ -109,7 +109,7 @@ def train_columns(
     hooks: Hooks,
     device: torch.device = CPU,
 ) -> TrainedColumns:
-    """k columns, each the same thing on every image, the largest first, but for the background before it.
+    """k columns, each the same thing on every image, the largest first, or the background before it.
 
     Args:
         cached: features of the training images.
@@ -128,8 +128,8 @@ def train_columns(
     check_columns(plan, chosen.shape[1])
     usable = int(chosen.any(1).sum())
     if usable < 2:
-        what = f"needs at least 2 images{' with foreground' if plan.parts else ''}, got {usable}"
-        raise TrainingError("train", what, "name a larger folder")
+        problem = f"needs at least 2 images{' with foreground' if plan.parts else ''}, got {usable}"
+        raise TrainingError("train", problem, "name a larger folder")
     try:
         loop = Loop(cached, np.flatnonzero(chosen.any(1)), folder, plan, hooks, device)
         return _Columns(loop, plan, chosen).run()

@@ -210,8 +210,8 @@ def _damaged(path: Path, why: object) -> OutputError:
 
 
 def _foreign(folder: Path) -> OutputError:
-    what = f"{folder} holds features of other images or another backbone"
-    return OutputError("features", what, "name another --work folder, or delete it")
+    problem = f"{folder} holds features of other images or another backbone"
+    return OutputError("features", problem, "name another --work folder, or delete it")
 
 
 def _read_state(folder: Path, key: _Key) -> _State:

@@ -67,7 +67,7 @@ def train_bundle(request: TrainRequest, plan: ForegroundPlan | ColumnPlan, bar: 
     """Caches features, trains the head, writes the bundle; goes on where an earlier run was stopped.
 
     Raises:
-        PatchcutError: naming what of the request cannot be, most of it before any work is done.
+        PatchcutError: naming what is wrong with the request, before any work is done where that is possible.
     """
     _check_request(request, plan)
     open_source(request.images).close()  # an empty folder is told before the images of --dev are run
@@ -215,8 +215,8 @@ def _with_affinity(plan: ColumnPlan, bundle: Bundle) -> ColumnPlan:
     if bundle.spec.head is None:
         raise ExportError("bundle", f"{bundle.path} has no head", "name one that finds a foreground")
     if (affinity.kind, affinity.mode) != ("cosine", "ncut"):
-        what = f"the affinity of {bundle.path} is {affinity.kind}, {affinity.mode}, not cosine, ncut"
-        raise ExportError("bundle", what, "train its head with `patchcut export train`")
+        problem = f"the affinity of {bundle.path} is {affinity.kind}, {affinity.mode}, not cosine, ncut"
+        raise ExportError("bundle", problem, "train its head with `patchcut export train`")
     return replace(plan, threshold=affinity.threshold)
 
 

@@ -34,6 +34,10 @@ from patchcut_export.training.gnn import GraphHead
 Patchcut = Callable[..., int]
 
 
+def quiet(title: str, done: int, total: int) -> None:
+    pass
+
+
 def two_kinds(seed: int, count: int = 400) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(seed)
     objects = random.normal([2, -1, 1, 0.7], [1, 0.7, 1, 0.1], (count, 4))
@@ -116,9 +120,7 @@ def test_a_bundle_is_calibrated(bundle: Path, photos: Path, tmp_path: Path, run_
 def test_the_same_seed_gives_the_same_bytes(bundle: Path, photos: Path, tmp_path: Path) -> None:
     outs = [tmp_path / "a.patchcut", tmp_path / "b.patchcut"]
     for out in outs:
-        calibrate_bundle(
-            bundle, out, CalibrationPlan(images=photos, blanks=20), lambda what, done, total: None
-        )
+        calibrate_bundle(bundle, out, CalibrationPlan(images=photos, blanks=20), quiet)
     assert outs[0].read_bytes() == outs[1].read_bytes()
 
 
@@ -148,7 +150,7 @@ def test_photographs_give_their_best_regions_and_backgrounds_give_all(photos: Pa
         return np.array([[1.0] * 4, [2.0] * 4]), slice(1, 2), foreground
 
     plan = CalibrationPlan(images=photos, blanks=3)
-    (sample,) = module._look([see], plan, lambda what, done, total: None)  # type: ignore[list-item]
+    (sample,) = module._look([see], plan, quiet)  # type: ignore[list-item]
     assert sample.photographs == 6
     np.testing.assert_array_equal(sample.objects, np.full((6, 4), 2.0))
     np.testing.assert_array_equal(sample.others[:, 0], [1, 2] * (6 + 3))
@@ -169,15 +171,13 @@ def test_what_cannot_be_read_is_named_once(
     folder = Path(shutil.copytree(photos, tmp_path / "some"))
     (folder / "broken.jpg").write_bytes(b"no picture")
     plan = CalibrationPlan(images=folder, blanks=20)
-    made = calibrate_bundle(bundle, bundle, plan, lambda what, done, total: None)
+    made = calibrate_bundle(bundle, bundle, plan, quiet)
     assert made.fitted_on.startswith("6 photographs")
     assert sum("broken.jpg" in message for message in caplog.messages) == 1
 
 
 def test_a_new_head_has_no_calibration(bundle: Path, photos: Path, tmp_path: Path) -> None:
-    calibrate_bundle(
-        bundle, bundle, CalibrationPlan(images=photos, blanks=20), lambda what, done, total: None
-    )
+    calibrate_bundle(bundle, bundle, CalibrationPlan(images=photos, blanks=20), quiet)
     with open_bundle(bundle) as opened:
         head = GraphHead(64, (6,), 4, 2, dropout=0)
         assert opened.spec.head is not None

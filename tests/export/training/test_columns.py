@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from patchcut_export.training.columns import ColumnPlan, TrainedColumns, check_c
 from patchcut_export.training.feature_cache import CachedFeatures
 from patchcut_export.training.gnn import GraphHead, cosine_affinity
 from patchcut_export.training.loop import EpochLog, Hooks
+from tests.export.training.runs import Interruption, log_lines, same_bits
 
 IMAGES, SIDE, DIM = 24, 6, 16
 # What lies where on the 6x6 grid: background around an object whose left and right halves differ.
@@ -47,15 +47,6 @@ def planted(images: int = IMAGES) -> CachedFeatures:
     features = centres[KINDS] + 0.25 * rng.standard_normal((images, SIDE * SIDE, DIM))
     names = tuple(f"{i:02}.png" for i in range(images))
     return CachedFeatures(features.astype(np.float16), names, (SIDE, SIDE), ())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """So small a network is no faster on more, and waits for them on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -85,15 +76,6 @@ def winners(trained: TrainedColumns, plan: ColumnPlan) -> np.ndarray:
     with torch.no_grad():
         columns = trained.head(features, cosine_affinity(features, plan.threshold)).argmax(-1).numpy()
     return np.asarray(columns)
-
-
-def same_bits(a: GraphHead, b: GraphHead) -> bool:
-    ours, theirs = a.state_dict(), b.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-def log_lines(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("loss", ["ncut", "cc"])
@@ -167,10 +149,6 @@ def test_training_ends_when_held_out_images_get_no_better(
         if not name.startswith("mlp.1."):  # the last layer's columns are put in order
             assert torch.equal(tensor, weights[1][name])
             assert name in ("shift", "scale") or not torch.equal(tensor, weights[3][name])
-
-
-class Interruption(Exception):
-    pass
 
 
 @pytest.mark.parametrize("loss", ["ncut", "cc"])

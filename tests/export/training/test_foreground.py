@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from patchcut_export.training.foreground import (
 )
 from patchcut_export.training.gnn import GraphHead
 from patchcut_export.training.loop import EpochLog, Hooks
+from tests.export.training.runs import Interruption, log_lines, same_bits
 
 IMAGES, SIDE, DIM = 12, 4, 16
 OBJECT = np.pad(np.ones((2, 2), bool), 1).ravel()  # the centre of the 4x4 grid
@@ -65,15 +66,6 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """So small a network is no faster on more, and waits for them on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[GraphHead, Path]:
     """A head that was trained without interruption, and its folder."""
@@ -100,15 +92,6 @@ def fit(pictures: Path, tmp_path: Path) -> Callable[..., GraphHead]:
         )
 
     return run
-
-
-def same_bits(a: GraphHead, b: GraphHead) -> bool:
-    ours, theirs = a.state_dict(), b.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-def log_lines(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
 def epochs_of(plan: ForegroundPlan) -> list[tuple[str, int]]:
@@ -162,10 +145,6 @@ def test_one_seed_gives_the_same_bits_and_another_does_not(
     assert same_bits(whole[0], fit(hooks=Hooks(dev_iou=lambda head: 0.0)))
     assert log_lines(whole[1]) == log_lines(tmp_path / "head")
     assert not same_bits(whole[0], fit(folder=tmp_path / "other", plan=replace(PLAN, seed=2)))
-
-
-class Interruption(Exception):
-    pass
 
 
 @pytest.mark.parametrize(
@@ -261,6 +240,19 @@ def test_a_loss_that_diverges_keeps_the_last_epoch(
     assert (tmp_path / "head" / "ncut.pt").read_bytes() == before
     monkeypatch.undo()
     assert same_bits(fit(), whole[0])
+
+
+def test_masks_that_stay_empty_agree(
+    fit: Callable[..., GraphHead], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(head: GraphHead, features: torch.Tensor, threshold: float) -> torch.Tensor:
+        return torch.tensor([1.0, 0.0]).expand(*features.shape[:2], 2)
+
+    monkeypatch.setattr(training, "predict", nothing)
+    fit(plan=replace(PLAN, epochs=1, empty_weight=0.0))
+    with np.load(tmp_path / "head" / "self-1.targets.npz") as targets:
+        assert not targets["foreground"].any()
+        np.testing.assert_array_equal(targets["weight"], 1)
 
 
 @pytest.mark.parametrize("count", [0, 1])
