@@ -43,3 +43,22 @@ def run_cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         return int(exited.value.code or 0)
 
     return run
+
+
+@pytest.fixture
+def transfers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """("up", "down" or "device", bytes) of each copy with CUDA that Python makes from here on."""
+    from patchcut_kernels import _C, cuda
+
+    if not cuda.is_available():
+        pytest.skip(cuda.why_unavailable())
+    copies: list[tuple[str, int]] = []
+    copy, device_of = _C.cuda.copy, _C.cuda.device_of
+
+    def counted(device: int, to: int, source: int, nbytes: int, stream: int) -> None:
+        on_device = (device_of(source) >= 0, device_of(to) >= 0)
+        copies.append(({(False, True): "up", (True, False): "down"}.get(on_device, "device"), nbytes))
+        copy(device, to, source, nbytes, stream)
+
+    monkeypatch.setattr(_C.cuda, "copy", counted)
+    return copies

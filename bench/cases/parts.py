@@ -85,13 +85,12 @@ def _read(options: Options, bundle: Bundle) -> list[_Image]:
     from patchcut_export.measuring.truth import read_truth
     from patchcut_export.training.feature_cache import features_of
 
-    spec = bundle.spec.parts or bundle.spec.head
+    objects, parts = bundle.spec.head(), bundle.spec.head("parts")
+    spec = parts or objects
     if spec is None or len(spec.labels) <= 2:
         raise BenchError("parts needs --bundle with parts or columns: `patchcut export train --parts -k 16`")
     columns = open_head(bundle, spec)
-    head = (
-        None if bundle.spec.parts is None or bundle.spec.head is None else open_head(bundle, bundle.spec.head)
-    )
+    head = None if parts is None or objects is None else open_head(bundle, objects)
     engine = open_engine(bundle, EngineOptions("cpu", size=_SIZE, threads=options.threads))
     assert options.data is not None
     images = []

@@ -173,4 +173,5 @@ def _check_comparable(bundle: Path, other: Path) -> None:
 
 
 def _head_sha256(spec: BundleSpec) -> str | None:
-    return None if spec.head is None else spec.files[spec.head.file].sha256
+    head = spec.head()
+    return None if head is None else spec.files[head.files["weights"]].sha256

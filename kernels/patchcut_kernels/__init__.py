@@ -8,7 +8,6 @@ from ._affinity import affinity
 from ._assign import PrototypeAssignment, assign
 from ._bilateral_solver import bilateral_solver
 from ._bipartition import Bipartition, bipartition
-from ._C import available_isas, get_isa, set_isa
 from ._connected_components import connected_components
 from ._correlation_cluster import CorrelationClustering, correlation_cluster
 from ._gcn_forward import gcn_forward
@@ -16,6 +15,7 @@ from ._gcn_weights import GcnLayer, GcnWeights, LinearLayer
 from ._gnn_fit import GnnFit, gnn_fit
 from ._gnn_fit_weights import GnnFitWeights
 from ._guided_refine import guided_refine
+from ._isas import available_isas, get_isa, set_isa
 from ._kmeans import KMeansClustering, kmeans
 from ._ncut import NCut, ncut
 from ._preprocess import letterbox_xyxy, preprocess

@@ -1,4 +1,4 @@
-"""`python -m patchcut_kernels --cmakedir`: where the files lie that C and C++ programs build with."""
+"""`python -m patchcut_kernels --cmakedir`: folders of the files that C and C++ programs build with."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from . import _C
 _ROOT = Path(_C.__file__).resolve().parent
 
 _FOLDERS = {
-    "cmakedir": (_ROOT / "cmake", "of patchcutConfig.cmake: cmake -Dpatchcut_DIR=..."),
-    "includedir": (_ROOT / "include", "of patchcut/patchcut.h"),
-    "libdir": (_ROOT, "of libpatchcut.so"),
+    "cmakedir": (_ROOT / "cmake", "folder of patchcutConfig.cmake: cmake -Dpatchcut_DIR=..."),
+    "includedir": (_ROOT / "include", "folder above patchcut/patchcut.h"),
+    "libdir": (_ROOT, "folder of libpatchcut.so"),
 }
 
 
@@ -29,8 +29,8 @@ def main() -> None:
         allow_abbrev=False,
     )
     options = parser.add_mutually_exclusive_group(required=True)
-    for name, (folder, what) in _FOLDERS.items():
-        options.add_argument(f"--{name}", dest="folder", action="store_const", const=folder, help=what)
+    for name, (folder, text) in _FOLDERS.items():
+        options.add_argument(f"--{name}", dest="folder", action="store_const", const=folder, help=text)
     print(parser.parse_args().folder)
 
 

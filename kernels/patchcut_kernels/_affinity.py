@@ -8,7 +8,7 @@ from typing import Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _checks, _place
+from . import _C, _checks, _launch
 from ._arrays import Array
 
 Kind = Literal["cosine", "dot"]
@@ -68,10 +68,8 @@ def affinity(
             float32.
         return_degrees: True to also return the row sums, which cost nothing here; or [n] or [b, n] float32,
             contiguous, to have them written there and returned.
-        workspace: [bytes] uint8 on CUDA, for what the op keeps meanwhile; taken from the stream's pool where
-            None. One that is too small is an error that says how much is needed.
-        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
-            the arrays name, else the legacy default stream.
+        workspace: memory to compute in on CUDA, see `patchcut_kernels.cuda`.
+        stream: the CUDA stream to run on, see `patchcut_kernels.cuda`.
     Returns:
         [n, n] or [b, n, n], float32 unless `out` is float16, exactly symmetric; "cosine" with "ncut" lies in
         [0, 1].
@@ -81,6 +79,10 @@ def affinity(
         ValueError: "[affinity] features must be [n, d] or [b, n, d], got shape (3,)".
         ValueError: "[affinity] features overflow: ...", with "dot" or a tiny `alpha`.
     ncut: W_ij = max(0, S_ij); cc: W = S - max(S) / alpha. DeepCut (2212.05853), section 3.
+    Examples:
+        >>> features = np.float32([[1, 0], [0, 2], [4, 0]])
+        >>> pk.affinity(features).tolist()
+        [[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 1.0]]
     """
     features = _checks.floats(_OP, "features", features, ("[n, d]", "[b, n, d]"))
     *batch, n, d = features.shape
@@ -92,11 +94,11 @@ def affinity(
     if not (math.isfinite(threshold) and threshold >= 0):
         raise ValueError(f"[{_OP}] threshold must be at least 0, got {threshold}")
     alpha = _checks.inverse(_OP, "alpha", alpha)
-    place = _place.place(_OP, stream, workspace, features=features)
-    result = _checks.float_output(_OP, "out", out, (*batch, n, n), place)
+    launch = _launch.prepare(_OP, stream, workspace, features=features)
+    result = _checks.float_output(_OP, "out", out, (*batch, n, n), launch)
     _checks.disjoint(_OP, result, features)
     degrees, degrees_out = _checks.optional_output(
-        _OP, "return_degrees", return_degrees, np.float32, (*batch, n), place
+        _OP, "return_degrees", return_degrees, np.float32, (*batch, n), launch
     )
     if degrees is not None:
         _checks.disjoint(_OP, degrees, result, features)
@@ -109,7 +111,7 @@ def affinity(
             mode == "cc",
             threshold,
             alpha,
-            place.context,
+            launch.context,
         )
     result = _checks.returned(out, result)
     return result if degrees is None else (result, _checks.returned(degrees_out, degrees))

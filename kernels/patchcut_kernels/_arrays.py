@@ -22,7 +22,7 @@ View = npt.NDArray[Any] | DeviceArray
 
 
 class Array(Protocol):
-    """What an op takes: a numpy array, a torch tensor, or any other array with DLPack."""
+    """An argument of an op: a numpy array, a torch tensor, or any other array with DLPack."""
 
     def __dlpack__(self) -> Any: ...
     def __dlpack_device__(self) -> tuple[Any, Any]: ...
@@ -69,7 +69,7 @@ def view(op: str, name: str, value: object) -> View:
 def writable_view(op: str, name: str, value: object) -> View:
     """`view`, writable unless `value` is really read-only.
 
-    DLPack before 1.0 has no read-only flag, and forbids to lend what is read-only.
+    DLPack before 1.0 has no read-only flag, and forbids to lend read-only memory.
     """
     array = view(op, name, value)
     if isinstance(array, DeviceArray) or isinstance(value, np.ndarray):

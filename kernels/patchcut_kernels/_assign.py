@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _checks, _place
+from . import _C, _checks, _launch
 from ._arrays import Array
 
 _OP = "assign"
@@ -46,16 +46,18 @@ def assign(
         prototypes: [c, d] float32, finite, c at least 1; of every item the same.
         temperature: above 0: the smaller, the closer `assignment` is to the one-hot labels.
         out: contiguous arrays to write, its `assignment` None where there is no temperature; returned.
-        workspace: [bytes] uint8 on CUDA, for what the op keeps meanwhile; taken from the stream's pool where
-            None. One that is too small is an error that says how much is needed.
-        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
-            the arrays name, else the legacy default stream.
+        workspace: memory to compute in on CUDA, see `patchcut_kernels.cuda`.
+        stream: the CUDA stream to run on, see `patchcut_kernels.cuda`.
     Returns:
         PrototypeAssignment.
     Raises:
         TypeError: "[assign] features must be float32 or float16, got float64".
         ValueError: "[assign] prototypes must have 384 columns, got shape (8, 64)".
     S_ic = <f_i, p_c> / |f_i||p_c|; assignment = softmax_c(S / temperature).
+    Examples:
+        >>> prototypes = np.float32([[1, 0], [0, 1]])
+        >>> pk.assign(np.float32([[3, 1], [1, 2]]), prototypes).labels.tolist()
+        [0, 1]
     """
     rows = _checks.floats(_OP, "features", features, ("[n, d]", "[b, n, d]"))
     *batch, n, d = rows.shape
@@ -67,29 +69,23 @@ def assign(
         raise ValueError(f"[{_OP}] prototypes must have {d} columns, got shape {targets.shape}")
     if c == 0:
         raise ValueError(f"[{_OP}] prototypes must have at least one row, got shape {targets.shape}")
-    place = _place.place(_OP, stream, workspace, features=rows, prototypes=targets)
-    absent = ("assignment",) if temperature is None else ()
-    given = _checks.record(_OP, out, PrototypeAssignment, absent)
-    labels = _checks.output(_OP, "out.labels", given.get("labels"), np.int32, (*batch, n), place)
-    similarity = _checks.output(
-        _OP, "out.similarity", given.get("similarity"), np.float32, (*batch, n), place
-    )
-    assignment: _Float | None = None
+    launch = _launch.prepare(_OP, stream, workspace, features=rows, prototypes=targets)
+    specs: _checks.Specs = {
+        "labels": (np.int32, (*batch, n)),
+        "similarity": (np.float32, (*batch, n)),
+    }
     if temperature is not None:
         temperature = _checks.inverse(_OP, "temperature", temperature)
-        room = given.get("assignment")
-        assignment = _checks.output(_OP, "out.assignment", room, np.float32, (*batch, n, c), place)
-        _checks.disjoint(_OP, assignment, rows, targets)
-    for result in (labels, similarity):
-        _checks.disjoint(_OP, result, rows, targets)
+        specs["assignment"] = (np.float32, (*batch, n, c))
+    result = _checks.outputs(_OP, out, PrototypeAssignment, launch, specs, rows, targets)
     items = math.prod(batch)
     _C.assign(
         _checks.native(_OP, "features", rows, items, n, d),
         _checks.native(_OP, "prototypes", targets, c, d),
         0.0 if temperature is None else temperature,
-        _checks.native(_OP, "out.labels", labels, items, n),
-        _checks.native(_OP, "out.similarity", similarity, items, n),
-        _checks.native(_OP, "out.assignment", assignment, items, n, c),
-        place.context,
+        _checks.native(_OP, "out.labels", result.labels, items, n),
+        _checks.native(_OP, "out.similarity", result.similarity, items, n),
+        _checks.native(_OP, "out.assignment", result.assignment, items, n, c),
+        launch.context,
     )
-    return PrototypeAssignment(labels, similarity, assignment) if out is None else out
+    return result if out is None else out

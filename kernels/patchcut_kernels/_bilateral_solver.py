@@ -1,4 +1,4 @@
-"""Maps that are smooth but at the edges of the frame."""
+"""Maps that are smooth except at the edges of the frame."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _checks, _place
+from . import _C, _checks, _launch
 from ._arrays import Array
 from ._preprocess import Color
 
 _OP = "bilateral_solver"
 _FRAMES, _MAPS = ("[H, W, 3]", "[b, H, W, 3]"), ("[H, W]", "[b, H, W]")
-_MOST_PIXELS = 2**29
+_PIXEL_LIMIT = 2**29
 
 
 def bilateral_solver(
@@ -39,35 +39,36 @@ def bilateral_solver(
     Args:
         frame: [H, W, 3] or [b, H, W, 3] uint8, fewer than 2^29 pixels.
         soft_map: [H, W] or [b, H, W] float32, finite.
-        confidence: of the shape of `soft_map`, float32, finite, at least 0. Where it is 0 for a vertex of the
+        confidence: as `soft_map`, finite, at least 0. Where it is 0 for a vertex of the
             grid and all that are joined to it, the result is 0.
         sigma_spatial: size of a cell of the grid in pixels, at least 1.
         sigma_luma: size of a cell in luma, of 256 levels, at least 1.
         sigma_chroma: size of a cell in either chroma, of 256 levels, at least 1.
         smoothness: weight of smoothness against confidence, the paper's lambda, at least 0.
-        iterations: of conjugate gradients; all are run.
-        bistochastic_iterations: of the paper's algorithm 1.
+        iterations: steps of conjugate gradients; all are run.
+        bistochastic_iterations: steps of the paper's algorithm 1.
         color: order of channels of the frame.
-        out: of the shape of `soft_map`, contiguous, may be `soft_map` or `confidence` itself; written and
-            returned.
-        workspace: [bytes] uint8 on CUDA, for what the op keeps meanwhile; taken from the stream's pool where
-            None. One that is too small is an error that says how much is needed.
-        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
-            the arrays name, else the legacy default stream.
+        out: as `soft_map`, contiguous, may be `soft_map` or `confidence` itself; written and returned.
+        workspace: memory to compute in on CUDA, see `patchcut_kernels.cuda`.
+        stream: the CUDA stream to run on, see `patchcut_kernels.cuda`.
     Returns:
-        The shape of `soft_map`, float32, of about its range.
+        As `soft_map`, in about its range.
     Raises:
         TypeError: "[bilateral_solver] frame must be uint8, got float32".
         ValueError: "[bilateral_solver] soft_map must have shape (480, 640), got (640, 480)".
     min_x lambda / 2 sum_ij W_ij (x_i - x_j)^2 + sum_i c_i (x_i - t_i)^2, with W made bistochastic, in the
     simplified bilateral grid, by conjugate gradients with the Jacobi preconditioner: Barron, Poole, "The fast
     bilateral solver" (1511.03296), equations 1 to 9 and algorithm 1.
+    Examples:
+        >>> frame, soft_map = np.zeros((1, 2, 3), np.uint8), np.float32([[0, 1]])
+        >>> pk.bilateral_solver(frame, soft_map, np.ones_like(soft_map)).tolist()
+        [[0.5, 0.5]]
     """
     frame = _checks.array(_OP, "frame", frame, np.uint8, _FRAMES)
     if frame.shape[-1] != 3:
         raise ValueError(f"[{_OP}] frame must be {' or '.join(_FRAMES)}, got shape {frame.shape}")
     shape = frame.shape[:-1]
-    if math.prod(shape[-2:]) >= _MOST_PIXELS:
+    if math.prod(shape[-2:]) >= _PIXEL_LIMIT:
         raise ValueError(f"[{_OP}] frame must have fewer than 2^29 pixels, got shape {frame.shape}")
     soft_map = _checks.array(_OP, "soft_map", soft_map, np.float32, _MAPS)
     _checks.shape(_OP, "soft_map", soft_map, shape)
@@ -81,8 +82,8 @@ def bilateral_solver(
     iterations = _checks.integer(_OP, "iterations", iterations, 0)
     bistochastic_iterations = _checks.integer(_OP, "bistochastic_iterations", bistochastic_iterations, 0)
     _checks.choice(_OP, "color", color, ("bgr", "rgb"))
-    place = _place.place(_OP, stream, workspace, frame=frame, soft_map=soft_map, confidence=confidence)
-    result = _checks.output(_OP, "out", out, np.float32, shape, place)
+    launch = _launch.prepare(_OP, stream, workspace, frame=frame, soft_map=soft_map, confidence=confidence)
+    result = _checks.output(_OP, "out", out, np.float32, shape, launch)
     apart = [array for array in (soft_map, confidence) if not _checks.same_memory(array, result)]
     _checks.disjoint(_OP, result, frame, *apart)
     flat = (math.prod(shape[:-2]), *shape[-2:])
@@ -96,6 +97,6 @@ def bilateral_solver(
         bistochastic_iterations,
         color == "bgr",
         _checks.native(_OP, "out", result, *flat),
-        place.context,
+        launch.context,
     )
     return _checks.returned(out, result)

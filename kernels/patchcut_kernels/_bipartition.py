@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _checks, _cut_graph, _place
+from . import _C, _checks, _cut_graph, _launch
 from ._arrays import Array
 
 _OP = "bipartition"
@@ -49,13 +49,18 @@ def bipartition(
         features: [n, d] or [b, n, d] float32 or float16, finite, n = h w at least 2; with `precomputed` the
             weights, as for `ncut`.
         grid_hw: rows and columns of the patch grid.
-        precomputed, threshold, binary, floor, offset: the graph, see `ncut`.
+        precomputed: as for `ncut`.
+        threshold: as for `ncut`.
+        binary: as for `ncut`.
+        floor: as for `ncut`.
+        offset: as for `ncut`.
         connected: keep only the patches that are joined to the seed by neighbours left, right, above, below;
             False for the whole side.
         iterations: see `ncut`; fixed work.
-        seed: of the vectors that the iterations start from, 0 to 2^64 - 1.
+        seed: 0 to 2^64 - 1; draws the vectors that the iterations start from.
         out: contiguous arrays to write; returned.
-        workspace, stream: see `ncut`.
+        workspace: memory to compute in on CUDA, see `patchcut_kernels.cuda`.
+        stream: the CUDA stream to run on, see `patchcut_kernels.cuda`.
     Returns:
         Bipartition. Where all patches are alike the mask means nothing.
     Raises:
@@ -64,6 +69,10 @@ def bipartition(
     The first vector of `ncut`, cut at its mean; the seed is the entry of largest magnitude, the object the
     side where it is. TokenCut (2202.11539), section 3.2, with its graph and its values of threshold and floor
     unless told otherwise.
+    Examples:
+        >>> features = np.float32([[1, 0], [1, 0], [1, 0], [0, 1]])
+        >>> pk.bipartition(features, (2, 2)).mask.tolist()
+        [[False, False], [False, True]]
     """
     graph = _cut_graph.checked(
         _OP,
@@ -79,11 +88,10 @@ def bipartition(
     if height * width != n:
         raise ValueError(f"[{_OP}] grid_hw must hold {n} patches, got {(height, width)}")
     iterations = _checks.integer(_OP, "iterations", iterations, 1, 2**63 - 1)
-    random_seed = _checks.integer(_OP, "seed", seed, 0, 2**64 - 1)
-    place = _place.place(_OP, stream, workspace, features=graph.rows)
-    given = _checks.record(_OP, out, Bipartition)
-    mask = _checks.output(_OP, "out.mask", given.get("mask"), np.bool_, (*batch, height, width), place)
-    seeds = _checks.output(_OP, "out.seed", given.get("seed"), np.int32, tuple(batch), place)
+    seed = _checks.integer(_OP, "seed", seed, 0, 2**64 - 1)
+    launch = _launch.prepare(_OP, stream, workspace, features=graph.rows)
+    specs = {"mask": (np.bool_, (*batch, height, width)), "seed": (np.int32, tuple(batch))}
+    result = _checks.outputs(_OP, out, Bipartition, launch, specs)
     items = math.prod(batch)
     _C.bipartition(
         _checks.native(_OP, "features", graph.rows, items, n, d),
@@ -92,10 +100,10 @@ def bipartition(
         graph.floor,
         graph.offset,
         iterations,
-        random_seed,
+        seed,
         bool(connected),
-        _checks.native(_OP, "out.mask", mask, items, height, width),
-        _checks.native(_OP, "out.seed", seeds, items),
-        place.context,
+        _checks.native(_OP, "out.mask", result.mask, items, height, width),
+        _checks.native(_OP, "out.seed", result.seed, items),
+        launch.context,
     )
-    return Bipartition(mask, seeds) if out is None else out
+    return result if out is None else out

@@ -11,9 +11,11 @@ import numpy.typing as npt
 
 from . import _arrays
 from ._device_array import DeviceArray
-from ._place import HOST, Place, device_name
+from ._launch import HOST, Launch, device_name
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
+_Record = TypeVar("_Record")  # a dataclass
+Specs = dict[str, tuple[type[Any], tuple[int, ...]]]  # dtype and shape of arrays by name
 Dtypes = type[_Scalar] | tuple[type[_Scalar], ...]
 
 _FLOATS: tuple[type[Any], ...] = (np.float32, np.float16)
@@ -71,38 +73,38 @@ def output(
     value: object,
     dtype: Dtypes[_Scalar],
     expected: tuple[int, ...],
-    place: Place = HOST,
+    launch: Launch = HOST,
 ) -> npt.NDArray[_Scalar]:
     """`value`'s own memory, writable, contiguous and of the expected shape; a new array where it is None.
 
-    It lies where `place` is. A new array is of the first dtype. The caller gets back `value` itself, see
-    `returned`.
+    It lies on the launch's device; a new one is of the first dtype. The caller gets back `value` itself,
+    see `returned`.
     """
     if value is None:
-        return place.empty(expected, dtype[0] if isinstance(dtype, tuple) else dtype)
+        return launch.empty(expected, dtype[0] if isinstance(dtype, tuple) else dtype)
     view = cast("npt.NDArray[_Scalar]", _arrays.writable_view(op, name, value))
     shape(op, name, view, expected)
     _require_dtype(op, name, view, dtype)
     if isinstance(view, DeviceArray):
-        name_of_device, writable, contiguous = device_name(view), view.writable, view.is_contiguous
+        device, writable, contiguous = device_name(view), view.writable, view.is_contiguous
     else:
-        name_of_device, writable, contiguous = "cpu", view.flags.writeable, view.flags.c_contiguous
-    if name_of_device != place.name:
-        raise ValueError(f"[{op}] {name} must lie on {place.name} with the inputs, got {name_of_device}")
+        device, writable, contiguous = "cpu", view.flags.writeable, view.flags.c_contiguous
+    if device != launch.device:
+        raise ValueError(f"[{op}] {name} must lie on {launch.device} with the inputs, got {device}")
     if not writable:
         raise ValueError(f"[{op}] {name} must be writable, got a read-only array")
     if not contiguous:
         raise ValueError(f"[{op}] {name} must be C-contiguous, got strides {view.strides}")
     if isinstance(view, DeviceArray):
-        place.use(view)
+        launch.use(view)
     return view
 
 
 def float_output(
-    op: str, name: str, value: object, expected: tuple[int, ...], place: Place = HOST
+    op: str, name: str, value: object, expected: tuple[int, ...], launch: Launch = HOST
 ) -> npt.NDArray[Any]:
     """`output` of float32 or float16; float32 where it is new."""
-    return output(op, name, value, _FLOATS, expected, place)
+    return output(op, name, value, _FLOATS, expected, launch)
 
 
 def optional_output(
@@ -111,18 +113,18 @@ def optional_output(
     value: object,
     dtype: Dtypes[_Scalar],
     expected: tuple[int, ...],
-    place: Place = HOST,
+    launch: Launch = HOST,
 ) -> tuple[npt.NDArray[_Scalar] | None, object]:
-    """An output that a bool asks for or leaves out, or that is an array; and what the caller gave of it."""
+    """An output that a bool asks for or leaves out, or that is an array; and the caller's array, if any."""
     if value is None or isinstance(value, (bool, np.bool_)):
-        return (output(op, name, None, dtype, expected, place) if value else None), None
-    return output(op, name, value, dtype, expected, place), value
+        return (output(op, name, None, dtype, expected, launch) if value else None), None
+    return output(op, name, value, dtype, expected, launch), value
 
 
 def native(op: str, name: str, value: npt.NDArray[Any] | None, *expected: int) -> Any:
     """An array as the native op takes it: contiguous, in another shape, of which one extent may be -1.
 
-    On CUDA nothing is copied behind the caller's back. None stays None.
+    On CUDA nothing is copied. None stays None.
     """
     if value is None:
         return None
@@ -134,14 +136,42 @@ def native(op: str, name: str, value: npt.NDArray[Any] | None, *expected: int) -
 
 
 def returned(value: object, result: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
-    """What an op returns: the object that the caller gave as `out`, or the array that `output` made."""
+    """The object that the caller gave as `out`, or the array that `output` made."""
     return result if value is None else cast("npt.NDArray[_Scalar]", value)
 
 
-def record(op: str, out: object, kind: type[Any], absent: Sequence[str] = ()) -> dict[str, Any]:
-    """The arrays of `out`, an op's result of several arrays, by name; nothing where it is None.
+def outputs(
+    op: str,
+    out: object,
+    kind: type[_Record],
+    launch: Launch,
+    specs: Specs,
+    *inputs: npt.NDArray[Any] | None,
+) -> _Record:
+    """The result of an op with several arrays: those of `out` where it is given, else new ones.
 
-    Those that the call does not make, `absent`, must be None, and no other.
+    Args:
+        op: its name, for errors.
+        out: None or a `kind`, whose arrays must not overlap the inputs.
+        kind: the class of the result, a dataclass.
+        launch: device of the arrays.
+        specs: dtype and shape of each array; other fields of `kind` are None.
+        inputs: arrays that the op reads.
+    """
+    absent = [name for name in kind.__annotations__ if name not in specs]
+    given = record(op, out, kind, absent)
+    arrays: dict[str, Any] = dict.fromkeys(absent)
+    for name, (dtype, expected) in specs.items():
+        arrays[name] = array = output(op, f"out.{name}", given.get(name), dtype, expected, launch)
+        if given:
+            disjoint(op, array, *inputs)
+    return kind(**arrays)
+
+
+def record(op: str, out: object, kind: type[Any], absent: Sequence[str] = ()) -> dict[str, Any]:
+    """The arrays of `out`, an op's result of several arrays, by name; {} where it is None.
+
+    Exactly those that the call does not make, `absent`, must be None.
     """
     if out is None:
         return {}
@@ -164,7 +194,7 @@ def strided(value: npt.NDArray[_Scalar], ndim: int) -> npt.NDArray[_Scalar]:
 
 
 def disjoint(op: str, out: npt.NDArray[Any], *inputs: npt.NDArray[Any] | None) -> None:
-    """Raises where `out` lies over an input: a batch would overwrite what it has yet to read."""
+    """Raises where `out` overlaps an input: a batch would overwrite rows that it has yet to read."""
     for value in inputs:
         if value is not None and overlap(out, value):
             raise ValueError(f"[{op}] out must not overlap an input, got memory that both use")
@@ -211,15 +241,15 @@ def number(op: str, name: str, value: object) -> float:
         raise ValueError(f"[{op}] {name} must be a number that a float can hold, got {value}") from None
 
 
-def integer(op: str, name: str, value: object, least: int, most: int | None = None) -> int:
-    """`value` as an int from `least` to `most`, which is 2^63 - 1 where it is None."""
+def integer(op: str, name: str, value: object, low: int, high: int | None = None) -> int:
+    """`value` as an int from `low` to `high`, which is 2^63 - 1 where it is None."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"[{op}] {name} must be an int, got {type(value).__name__}")
-    if most is None and value < least:
-        raise ValueError(f"[{op}] {name} must be at least {least}, got {value}")
-    largest = _LARGEST_INTEGER if most is None else most
-    if not least <= value <= largest:
-        raise ValueError(f"[{op}] {name} must be {least} to {largest}, got {value}")
+    if high is None and value < low:
+        raise ValueError(f"[{op}] {name} must be at least {low}, got {value}")
+    largest = _LARGEST_INTEGER if high is None else high
+    if not low <= value <= largest:
+        raise ValueError(f"[{op}] {name} must be {low} to {largest}, got {value}")
     return int(value)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _checks, _place
+from . import _C, _checks, _launch
 from ._arrays import Array
 
 _OP = "connected_components"
@@ -36,10 +36,8 @@ def connected_components(
         labels_out: as `label_map`, contiguous, may be `label_map` itself, not `out`; receives the label map
             with 0 where the id is 0, in the same pass.
         counts_out: [] or [b] int32, contiguous; written and returned as the count.
-        workspace: [bytes] uint8 on CUDA, for what the op keeps meanwhile; taken from the stream's pool where
-            None. One that is too small is an error that says how much is needed.
-        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
-            the arrays name, else the legacy default stream.
+        workspace: memory to compute in on CUDA, see `patchcut_kernels.cuda`.
+        stream: the CUDA stream to run on, see `patchcut_kernels.cuda`.
     Returns:
         Ids of the shape of `label_map`, int32, 1..count in scan order of each component's first pixel; and
         the count, an int, or [b] int32 of a batch; on CUDA [] or [b] int32 on the device, for which nothing
@@ -50,20 +48,24 @@ def connected_components(
     Two pixels are in one component if a path of touching pixels of the same non-zero label joins them.
     Union-find over runs, the first run as root: He, Chao, Suzuki, "A run-based two-scan labeling
     algorithm" (2008).
+    Examples:
+        >>> ids, count = pk.connected_components(np.int32([[1, 0, 1], [1, 0, 2]]))
+        >>> ids.tolist(), count
+        ([[1, 0, 2], [1, 0, 3]], 3)
     """
     label_map = _checks.array(_OP, "label_map", label_map, np.int32, ("[H, W]", "[b, H, W]"))
     *batch, height, width = label_map.shape
     if connectivity not in (4, 8):
         raise ValueError(f"[{_OP}] connectivity must be 4 or 8, got {connectivity}")
     min_area = _checks.integer(_OP, "min_area", min_area, 1)
-    place = _place.place(_OP, stream, workspace, label_map=label_map)
-    ids = _checks.output(_OP, "out", out, np.int32, label_map.shape, place)
+    launch = _launch.prepare(_OP, stream, workspace, label_map=label_map)
+    ids = _checks.output(_OP, "out", out, np.int32, label_map.shape, launch)
     kept: _Int | None = None
     if labels_out is not None:
-        kept = _checks.output(_OP, "labels_out", labels_out, np.int32, label_map.shape, place)
+        kept = _checks.output(_OP, "labels_out", labels_out, np.int32, label_map.shape, launch)
         if _checks.overlap(ids, kept):
             raise ValueError(f"[{_OP}] labels_out must not overlap the ids, got memory that both use")
-    counts = _checks.output(_OP, "counts_out", counts_out, np.int32, tuple(batch), place)
+    counts = _checks.output(_OP, "counts_out", counts_out, np.int32, tuple(batch), launch)
     _checks.disjoint(_OP, counts, ids, kept, label_map)
     flat = (math.prod(batch), height, width)
     if counts.size:
@@ -74,8 +76,8 @@ def connected_components(
             _checks.native(_OP, "out", ids, *flat),
             _checks.native(_OP, "labels_out", kept, *flat),
             _checks.native(_OP, "counts_out", counts, flat[0]),
-            place.context,
+            launch.context,
         )
-    on_host = counts_out is None and place.stream is None
+    on_host = counts_out is None and launch.stream is None
     count = int(counts) if on_host and not batch else _checks.returned(counts_out, counts)
     return _checks.returned(out, ids), count

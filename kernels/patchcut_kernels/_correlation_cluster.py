@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _checks, _place
+from . import _C, _checks, _launch
 from ._arrays import Array
 
 _OP = "correlation_cluster"
@@ -38,20 +38,18 @@ def correlation_cluster(
     workspace: Array | None = None,
     stream: object = None,
 ) -> CorrelationClustering:
-    """The partition of a signed graph that keeps most weight within its clusters.
+    """The partition of a signed graph that keeps the largest weight within its clusters.
 
     Args:
         affinity: [n, n] or [b, n, n] float32 or float16, finite, n at least 1, above 0 where two nodes belong
             together: `affinity(..., mode="cc")`. The weight of a pair is the mean of its two entries, and the
             diagonal has no meaning.
-        max_clusters: at most so many are found, at least 1; time and memory grow with it.
-        seed: of the orders in which nodes are taken up, 0 to 2^64 - 1; equal seeds give equal labels on every
-            device.
+        max_clusters: the largest number of clusters to find, at least 1; time and memory grow with it.
+        seed: 0 to 2^64 - 1, for the random orders in which nodes are visited; equal seeds give equal labels
+            on every device.
         out: contiguous arrays to write; returned.
-        workspace: [bytes] uint8 on CUDA, for what the op keeps meanwhile; taken from the stream's pool where
-            None. One that is too small is an error that says how much is needed.
-        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
-            the arrays name, else the legacy default stream.
+        workspace: memory to compute in on CUDA, see `patchcut_kernels.cuda`.
+        stream: the CUDA stream to run on, see `patchcut_kernels.cuda`.
     Returns:
         CorrelationClustering.
     Raises:
@@ -62,6 +60,10 @@ def correlation_cluster(
     several starts (nodes taken up greedily in different orders, and one cluster) nodes move in the chains of
     Fiduccia and Mattheyses (1982) and clusters merge until nothing gains; the best is kept. Bagon and Galun
     (1112.2903) describe the problem at this scale.
+    Examples:
+        >>> signed = np.float32([[0, 1, -1], [1, 0, -1], [-1, -1, 0]])
+        >>> pk.correlation_cluster(signed).labels.tolist()
+        [0, 0, 1]
     """
     edges = _checks.floats(_OP, "affinity", affinity, ("[n, n]", "[b, n, n]"))
     *batch, n, columns = edges.shape
@@ -70,21 +72,21 @@ def correlation_cluster(
         raise ValueError(f"[{_OP}] affinity must be {wanted}, got shape {edges.shape}")
     max_clusters = _checks.integer(_OP, "max_clusters", max_clusters, 1, 2**31 - 1)
     seed = _checks.integer(_OP, "seed", seed, 0, 2**64 - 1)
-    place = _place.place(_OP, stream, workspace, affinity=edges)
-    given = _checks.record(_OP, out, CorrelationClustering)
-    labels = _checks.output(_OP, "out.labels", given.get("labels"), np.int32, (*batch, n), place)
-    k = _checks.output(_OP, "out.k", given.get("k"), np.int32, tuple(batch), place)
-    objective = _checks.output(_OP, "out.objective", given.get("objective"), np.float32, tuple(batch), place)
-    for result in (labels, k, objective):
-        _checks.disjoint(_OP, result, edges)
+    launch = _launch.prepare(_OP, stream, workspace, affinity=edges)
+    specs = {
+        "labels": (np.int32, (*batch, n)),
+        "k": (np.int32, tuple(batch)),
+        "objective": (np.float32, tuple(batch)),
+    }
+    result = _checks.outputs(_OP, out, CorrelationClustering, launch, specs, edges)
     items = math.prod(batch)
     _C.correlation_cluster(
         _checks.native(_OP, "affinity", edges, items, n, n),
         max_clusters,
         seed,
-        _checks.native(_OP, "out.labels", labels, items, n),
-        _checks.native(_OP, "out.k", k, items),
-        _checks.native(_OP, "out.objective", objective, items),
-        place.context,
+        _checks.native(_OP, "out.labels", result.labels, items, n),
+        _checks.native(_OP, "out.k", result.k, items),
+        _checks.native(_OP, "out.objective", result.objective, items),
+        launch.context,
     )
-    return CorrelationClustering(labels, k, objective) if out is None else out
+    return result if out is None else out

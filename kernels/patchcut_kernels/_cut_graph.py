@@ -1,4 +1,4 @@
-"""The graph that the cuts are made of."""
+"""The graph that is cut."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CutGraph:
         rows: [n, d] or [b, n, d] float32 or float16.
         kind: patchcut_cut_graph.
         threshold: 0 where there is none.
-        floor: weight of what is no edge.
+        floor: weight of a pair that is no edge.
         offset: added to cosines that no threshold cuts.
     """
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
@@ -13,6 +15,7 @@ from . import _C
 from ._streams import Stream
 
 _DLPACK_CUDA = 2
+_ALIGNMENT = 256  # as allocations of CUDA have
 
 
 class _Allocation:
@@ -47,14 +50,15 @@ def contiguous_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]
 
 @final
 class DeviceArray:
-    """An array on a CUDA device: what the ops take and give there.
+    """An array on a CUDA device, as the ops take and return it there.
 
     It lends its memory to any library that speaks `__cuda_array_interface__` or DLPack, such as torch, cupy
     and jax, without a copy.
 
     Attributes:
         pointer: address of the first element.
-        shape, strides: of each dimension; strides in bytes.
+        shape: number of elements along each dimension.
+        strides: bytes from one element to the next along each dimension.
         dtype: a numpy dtype.
         device: index of the device.
         stream: the stream in whose order it is written; None for an array of another library that names
@@ -233,3 +237,42 @@ def empty(shape: tuple[int, ...], dtype: npt.DTypeLike, stream: Stream) -> Devic
     """A new array on the stream's device, not initialised."""
     memory = _Allocation(stream.device, math.prod(shape) * np.dtype(dtype).itemsize, stream)
     return DeviceArray(memory.pointer, shape, dtype, device=stream.device, stream=stream, owner=memory)
+
+
+@dataclass(frozen=True, eq=False)
+class PackedArrays:
+    """Device arrays in one allocation, which come to the host with one copy.
+
+    Attributes:
+        arrays: contiguous arrays, each aligned to 256 bytes.
+        memory: [bytes] uint8, the memory of all of them.
+    """
+
+    arrays: tuple[DeviceArray, ...]
+    memory: DeviceArray
+
+    def numpy(self) -> tuple[npt.NDArray[Any], ...]:
+        """The arrays in host memory, views of one copy; waits for the stream once."""
+        host = self.memory.numpy()
+        begins = (array.pointer - self.memory.pointer for array in self.arrays)
+        return tuple(
+            host[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
+            for begin, array in zip(begins, self.arrays, strict=True)
+        )
+
+
+def pack(arrays: Iterable[tuple[tuple[int, ...], npt.DTypeLike]], stream: Stream) -> PackedArrays:
+    """New arrays of the given shapes and dtypes on the stream's device, not initialised."""
+    specs = [(shape, np.dtype(dtype)) for shape, dtype in arrays]
+    sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in specs]
+    *begins, end = itertools.accumulate((-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes), initial=0)
+    memory = empty((end,), np.uint8, stream)
+    return PackedArrays(
+        tuple(
+            DeviceArray(
+                memory.pointer + begin, shape, dtype, device=stream.device, stream=stream, owner=memory._owner
+            )
+            for begin, (shape, dtype) in zip(begins, specs, strict=True)
+        ),
+        memory,
+    )

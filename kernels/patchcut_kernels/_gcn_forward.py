@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _checks, _place
+from . import _C, _checks, _launch
 from ._arrays import Array
 from ._gcn_weights import GcnWeights
 
@@ -32,10 +32,8 @@ def gcn_forward(
         weights: the trained network.
         degrees: [n] or [b, n] float32, row sums of `affinity` if they are known; saves one reading of it.
         out: [n, k] or [b, n, k] float32, contiguous; written and returned.
-        workspace: [bytes] uint8 on CUDA, for what the op keeps meanwhile; taken from the stream's pool where
-            None. One that is too small is an error that says how much is needed.
-        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
-            the arrays name, else the legacy default stream.
+        workspace: memory to compute in on CUDA, see `patchcut_kernels.cuda`.
+        stream: the CUDA stream to run on, see `patchcut_kernels.cuda`.
     Returns:
         [n, k] or [b, n, k] float32, rows on the simplex.
     Raises:
@@ -44,6 +42,11 @@ def gcn_forward(
     Ahat = D^-1/2 (W + I) D^-1/2 with D = rowsum(W) + 1; h <- ELU(Ahat (h theta) + h root + bias) for each
     layer, then the linear layers and a softmax. Kipf and Welling (1609.02907), equation 2, with edge weights
     as in DeepCut (2212.05853), section 3.
+    Examples:
+        >>> linear = pk.LinearLayer(np.eye(2, dtype=np.float32), np.zeros(2, np.float32))
+        >>> weights = pk.GcnWeights(True, np.zeros(2, np.float32), np.ones(2, np.float32), (), (linear,))
+        >>> pk.gcn_forward(np.float32([[1, 1]]), None, weights).tolist()
+        [[0.5, 0.5]]
     """
     features = _checks.floats(_OP, "features", features, ("[n, d]", "[b, n, d]"))
     if not isinstance(weights, GcnWeights):
@@ -60,8 +63,8 @@ def gcn_forward(
     if degrees is not None:
         degrees = _checks.array(_OP, "degrees", degrees, np.float32, ("[n]", "[b, n]"))
         _checks.shape(_OP, "degrees", degrees, (*batch, n))
-    place = _place.place(_OP, stream, workspace, features=features, affinity=edges, degrees=degrees)
-    result = _checks.output(_OP, "out", out, np.float32, (*batch, n, weights.k), place)
+    launch = _launch.prepare(_OP, stream, workspace, features=features, affinity=edges, degrees=degrees)
+    result = _checks.output(_OP, "out", out, np.float32, (*batch, n, weights.k), launch)
     _checks.disjoint(_OP, result, features, edges, degrees)
     if not result.size:
         return _checks.returned(out, result)
@@ -70,7 +73,7 @@ def gcn_forward(
         _checks.native(_OP, "affinity", edges, -1, n, n),
         _checks.native(_OP, "degrees", degrees, -1, n),
         _checks.native(_OP, "out", result, -1, n, weights.k),
-        weights.pack(place),
-        place.context,
+        weights.pack(launch),
+        launch.context,
     )
     return _checks.returned(out, result)

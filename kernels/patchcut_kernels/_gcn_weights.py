@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _C, _checks
-from ._place import HOST, Place
+from ._launch import HOST, Launch
 
 _Array = npt.NDArray[np.float32]
 
 
 def _frozen(owner: str, name: str, value: object, dims: str) -> _Array:
-    """A private, contiguous, read-only copy: what was validated cannot change later."""
+    """A private, contiguous, read-only copy, so that checked values cannot change later."""
     checked = _checks.array(owner, name, value, np.float32, (dims,))
     if checked.size == 0:
         raise ValueError(f"[{owner}] {name} must be {dims} and not empty, got shape {checked.shape}")
@@ -32,7 +32,7 @@ def _set(instance: Any, **fields: object) -> None:
 
 
 class _Remade:
-    """Copies and pickles by making the object anew, so that what comes back is checked and read-only too."""
+    """Copies and pickles by making the object anew, so that the copy is checked and read-only too."""
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         return type(self), tuple(getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
@@ -43,8 +43,8 @@ class GcnLayer(_Remade):
     """One graph layer: h <- ELU(Ahat (h theta) + h root + bias).
 
     Args:
-        theta: [din, dout] float32, of the neighbours.
-        root: [din, dout] float32, of the node itself, or None.
+        theta: [din, dout] float32, weights of the neighbours.
+        root: [din, dout] float32, weights of the node itself, or None.
         bias: [dout] float32.
     Raises:
         ValueError: "[GcnLayer] bias must have shape (64,), got (32,)".
@@ -135,13 +135,13 @@ class GcnWeights(_Remade):
         """Columns of the assignment."""
         return int(self.mlp[-1].weight.shape[1])
 
-    def pack(self, place: Place = HOST) -> _C.PackedGcn:
-        """The weights as the kernel reads them at `place`, on the CPU on the instruction set in use.
+    def pack(self, launch: Launch = HOST) -> _C.PackedGcn:
+        """The weights as the kernel reads them on a launch's device, on the CPU with the ISA in use.
 
         Made once and kept; on CUDA it waits for the copy, so that a graph needs a call before its capture.
         """
         kept: dict[str, _C.PackedGcn] = self.__dict__.setdefault("_packed", {})
-        key = _C.get_isa() if place.stream is None else place.name
+        key = _C.get_isa() if launch.stream is None else launch.device
         packed = kept.get(key)
         if packed is None:
             # Two threads may both come here: either result will do, and no lock can be left held by a fork.
@@ -152,7 +152,7 @@ class GcnWeights(_Remade):
                 [(layer.theta, layer.root, layer.bias) for layer in self.layers],
                 [(layer.weight, layer.bias) for layer in self.mlp],
                 self.temperature,
-                place.context,
+                launch.context,
             )
-            kept[key if place.stream is not None else packed.isa] = packed
+            kept[key if launch.stream is not None else packed.isa] = packed
         return packed

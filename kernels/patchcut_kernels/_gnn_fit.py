@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _checks, _place
+from . import _C, _checks, _launch
 from ._arrays import Array
 from ._gnn_fit_weights import GnnFitWeights
 
@@ -19,11 +19,11 @@ _Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class GnnFit:
-    """What a fit gives.
+    """The result of a fit.
 
     Args:
         assignment: [n, k] or [b, n, k] float32, rows on the simplex; the last pass's, with its units dropped.
-        losses: [steps] or [b, steps] float32, of each pass; the last is the assignment's.
+        losses: [steps] or [b, steps] float32, one for each pass; the last is the assignment's.
     """
 
     assignment: _Array
@@ -52,19 +52,17 @@ def gnn_fit(
             they are, not normalised.
         affinity: [n, n] or [b, n, n] float32 or float16, finite and symmetric; at least 0 for "ncut", signed
             for "cc".
-        k: columns of the assignment, at least 1; for "cc" the most clusters that it may find.
+        k: columns of the assignment, at least 1; for "cc" the largest number of clusters.
         loss: "ncut" or "cc", see below.
         steps: passes, at least 1; AdamW moves the weights between two of them.
         lr: AdamW's learning rate, above 0; its other settings are torch's defaults.
         dropout: share of the hidden units that a pass drops, in [0, 1).
         init: where each image starts; None: GCN d-64 and MLP 64-32-k, drawn as torch-geometric and torch do.
-        seed: of the drawn weights and of what drops, 0 to 2^64 - 1. The images of a batch share it: each gets
-            what it would get alone.
+        seed: 0 to 2^64 - 1, for the drawn weights and the units that drop. The images of a batch share it:
+            each gets the result that it would get alone.
         out: GnnFit of contiguous arrays; written and returned.
-        workspace: [bytes] uint8 on CUDA, for what the op keeps meanwhile; taken from the stream's pool where
-            None. One that is too small is an error that says how much is needed.
-        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
-            the arrays name, else the legacy default stream.
+        workspace: memory to compute in on CUDA, see `patchcut_kernels.cuda`.
+        stream: the CUDA stream to run on, see `patchcut_kernels.cuda`.
     Returns:
         GnnFit.
     Raises:
@@ -76,8 +74,12 @@ def gnn_fit(
     a node without an edge to itself gets one of weight 1. With D = rowsum(W) and G = SᵀS the loss is
     ncut: |G / |G| - I / sqrt(k)| - tr(SᵀWS) / tr(SᵀDS), without the second term where W is 0;
     cc: -tr(SᵀWS).
-    The assignment is the last pass's, as in DeepCut; where nothing drops, one step more gives what the last
-    update leads to.
+    The assignment is the last pass's, as in DeepCut; with dropout 0, one step more gives the result
+    of the last update.
+    Examples:
+        >>> fit = pk.gnn_fit(np.eye(4, dtype=np.float32), np.ones((4, 4), np.float32), 2, steps=3)
+        >>> fit.assignment.shape, fit.losses.shape
+        ((4, 2), (3,))
     """
     features = _checks.floats(_OP, "features", features, ("[n, d]", "[b, n, d]"))
     *batch, n, d = features.shape
@@ -93,28 +95,24 @@ def gnn_fit(
     lr, dropout = _rates(lr, dropout)
     _check_init(init, d, k)
     seed = _checks.integer(_OP, "seed", seed, 0, 2**64 - 1)
-    place = _place.place(_OP, stream, workspace, features=features, affinity=affinity)
-    given = _checks.record(_OP, out, GnnFit)
-    assignment = _checks.output(
-        _OP, "out.assignment", given.get("assignment"), np.float32, (*batch, n, k), place
-    )
-    losses = _checks.output(_OP, "out.losses", given.get("losses"), np.float32, (*batch, steps), place)
-    _checks.disjoint(_OP, assignment, features, affinity)
-    _checks.disjoint(_OP, losses, features, affinity, assignment)
-    if assignment.size:
+    launch = _launch.prepare(_OP, stream, workspace, features=features, affinity=affinity)
+    specs = {"assignment": (np.float32, (*batch, n, k)), "losses": (np.float32, (*batch, steps))}
+    result = _checks.outputs(_OP, out, GnnFit, launch, specs, features, affinity)
+    _checks.disjoint(_OP, result.losses, result.assignment)
+    if result.assignment.size:
         _C.gnn_fit(
             _checks.native(_OP, "features", features, -1, n, d),
             _checks.native(_OP, "affinity", affinity, -1, n, n),
-            _checks.native(_OP, "out.assignment", assignment, -1, n, k),
-            _checks.native(_OP, "out.losses", losses, -1, steps),
+            _checks.native(_OP, "out.assignment", result.assignment, -1, n, k),
+            _checks.native(_OP, "out.losses", result.losses, -1, steps),
             loss == "cc",
             lr,
             dropout,
             seed,
-            None if init is None else init.at(place),
-            place.context,
+            None if init is None else init.lend(launch),
+            launch.context,
         )
-    return GnnFit(assignment, losses) if out is None else out
+    return result if out is None else out
 
 
 def _rates(lr: float, dropout: float) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from . import cuda
 from ._gcn_weights import GcnLayer, LinearLayer, _Remade
-from ._place import Place
+from ._launch import Launch
 from ._streams import Stream
 
 _OWNER = "GnnFitWeights"
@@ -62,20 +62,20 @@ class GnnFitWeights(_Remade):
         graph, hidden, logits = self.graph, self.hidden, self.logits
         return graph.theta, graph.bias, hidden.weight, hidden.bias, logits.weight, logits.bias
 
-    def at(self, place: Place) -> tuple[Any, ...]:
-        """`arrays` as the native op takes them at `place`.
+    def lend(self, launch: Launch) -> tuple[Any, ...]:
+        """`arrays` as the native op takes them on a launch's device.
 
         The copies of a device are made once and kept; making them waits, so that a graph needs a call before
         its capture.
         """
-        if place.stream is None:
+        if launch.stream is None:
             return self.arrays()
         kept: dict[str, list[cuda.DeviceArray]] = self.__dict__.setdefault("_on_devices", {})
-        if place.name not in kept:
-            kept[place.name] = _copies(self.arrays(), place.stream.device)
-        for array in kept[place.name]:
-            place.use(array)
-        return tuple(array.lend(array.shape) for array in kept[place.name])
+        if launch.device not in kept:
+            kept[launch.device] = _copies(self.arrays(), launch.stream.device)
+        for array in kept[launch.device]:
+            launch.use(array)
+        return tuple(array.lend(array.shape) for array in kept[launch.device])
 
 
 def _copies(arrays: tuple[_Array, ...], device: int) -> list[cuda.DeviceArray]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _checks, _place
+from . import _C, _checks, _launch
 from ._arrays import Array
 
 _OP = "guided_refine"
@@ -34,20 +34,18 @@ def guided_refine(
         frame: [H, W, 3] or [b, H, W, 3] uint8; the order of channels does not matter.
         maps: soft maps, float32 and finite, [H, W] or [k, H, W], or with a batch of frames [b, H, W] or
             [b, k, H, W]; or label maps, int32, [H, W], or [b, H, W] with a batch of frames.
-        radius: of the window, pixels, 1 to 1024.
-        eps: above 0, of squared intensity where white is 1; edges of less variance are smoothed over.
-        subsample: 1 for the guided filter; 2 to 1024 for the fast one, which sees one of so many rows and
-            columns, and where about `subsample` squared times fewer windows are solved.
-        count: of label maps on CUDA, where nothing is read back to find them: labels are in [0, count), and
-            others are as count - 1. In host memory labels may be any, whatever it is.
-        out: of the shape and type of `maps`, contiguous, not `maps` itself; written and returned.
-        workspace: [bytes] uint8 on CUDA, for what the op keeps meanwhile; taken from the stream's pool where
-            None. One that is too small is an error that says how much is needed.
-        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
-            the arrays name, else the legacy default stream.
+        radius: radius of the window in pixels, 1 to 1024.
+        eps: above 0, a squared intensity where white is 1; edges of less variance are smoothed over.
+        subsample: 1 for the guided filter; 2 to 1024 for the fast one, which reads every `subsample`-th row
+            and column, and solves about `subsample` squared times fewer windows.
+        count: number of labels, needed for label maps on CUDA, where nothing is read back to find them:
+            labels are in [0, count), and others count as count - 1. In host memory labels may be any.
+        out: as `maps`, contiguous, not `maps` itself; written and returned.
+        workspace: memory to compute in on CUDA, see `patchcut_kernels.cuda`.
+        stream: the CUDA stream to run on, see `patchcut_kernels.cuda`.
     Returns:
-        Soft maps of soft maps, of about their range. Label maps of label maps: at each pixel the label whose
-        indicator is largest after the filter, the lowest one on a tie.
+        For soft maps, soft maps in about their range. For label maps, label maps: at each pixel the label
+        whose indicator is largest after the filter, the lowest one on a tie.
     Raises:
         TypeError: "[guided_refine] frame must be uint8, got float32".
         ValueError: "[guided_refine] maps must be [H, W] or [k, H, W] for one frame, got shape (3,)".
@@ -55,6 +53,12 @@ def guided_refine(
     "Guided image filtering" (TPAMI 2013), equations 19 to 21. `subsample`: He, Sun, "Fast guided filter"
     (1505.00996), with the guide taken at the middle of each block, the map averaged over it, and a window
     that is no wider than before. Borders are mirrored with their pixel, as cv2.ximgproc.guidedFilter does.
+    Examples:
+        >>> frame = np.zeros((3, 8, 3), np.uint8)
+        >>> frame[:, 4:] = 255
+        >>> maps = np.int32([[0, 0, 0, 0, 0, 1, 1, 1]] * 3)
+        >>> pk.guided_refine(frame, maps, 2, 1e-3).tolist()[1]
+        [0, 0, 0, 0, 1, 1, 1, 1]
     """
     frame = _checks.array(_OP, "frame", frame, np.uint8, _FRAMES)
     if frame.shape[-1] != 3:
@@ -65,11 +69,11 @@ def guided_refine(
     radius = _checks.integer(_OP, "radius", radius, 1, _LARGEST)
     eps = _checks.inverse(_OP, "eps", eps)
     subsample = _checks.integer(_OP, "subsample", subsample, 1, _LARGEST)
-    place = _place.place(_OP, stream, workspace, frame=frame, maps=maps)
-    if labels and count is None and place.stream is not None:
+    launch = _launch.prepare(_OP, stream, workspace, frame=frame, maps=maps)
+    if labels and count is None and launch.stream is not None:
         raise TypeError(f"[{_OP}] count must be an int where label maps lie on CUDA, got None")
     known = 0 if count is None else _checks.integer(_OP, "count", count, 1, 2**31 - 1)
-    result = _checks.output(_OP, "out", out, np.int32 if labels else np.float32, maps.shape, place)
+    result = _checks.output(_OP, "out", out, np.int32 if labels else np.float32, maps.shape, launch)
     _checks.disjoint(_OP, result, maps, frame)
     batched = frame.ndim - 3
     size_hw, items = maps.shape[-2:], math.prod(frame.shape[:batched])
@@ -83,7 +87,7 @@ def guided_refine(
         _checks.native(_OP, "maps", maps, *flat),
         *params,
         _checks.native(_OP, "out", result, *flat),
-        place.context,
+        launch.context,
     )
     return _checks.returned(out, result)
 

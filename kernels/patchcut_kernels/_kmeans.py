@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _checks, _place
+from . import _C, _checks, _launch
 from ._arrays import Array
 
 Metric = Literal["euclidean", "cosine"]
@@ -46,22 +46,20 @@ def kmeans(
     workspace: Array | None = None,
     stream: object = None,
 ) -> KMeansClustering:
-    """Clusters of the least distance of points to their cluster's mean, as far as Lloyd's algorithm finds it.
+    """Clusters in which points are as near to the mean as Lloyd's algorithm finds.
 
     Args:
         points: [n, d] or [b, n, d] float32 or float16, finite, n at least 1.
         k: clusters, 1 to n. Where there are fewer distinct points, clusters stay empty.
         metric: "euclidean" for squared distances; "cosine" for 1 - cosine, on unit rows and centroids; a zero
-            row is as far from all.
-        iterations: updates of the means, at most; it ends where no label changes.
+            row is equally far from all.
+        iterations: largest number of updates of the means, at least 1; it ends where no label changes.
         restarts: how often it begins anew; the run of the least inertia is kept.
-        seed: of the draws, 0 to 2^64 - 1; equal seeds give equal results on every device.
+        seed: 0 to 2^64 - 1, for the random draws; equal seeds give equal results on every device.
         init: "k-means++", or [k, d] or [b, k, d] float32, the first centroids; then restarts must be 1.
         out: contiguous arrays to write; returned.
-        workspace: [bytes] uint8 on CUDA, for what the op keeps meanwhile; taken from the stream's pool where
-            None. One that is too small is an error that says how much is needed.
-        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
-            the arrays name, else the legacy default stream.
+        workspace: memory to compute in on CUDA, see `patchcut_kernels.cuda`.
+        stream: the CUDA stream to run on, see `patchcut_kernels.cuda`.
     Returns:
         KMeansClustering.
     Raises:
@@ -71,6 +69,10 @@ def kmeans(
     Greedy k-means++ (Arthur and Vassilvitskii 2007, section 4) with 2 + log(k) candidates for each centroid,
     then Lloyd (1982). An empty cluster takes the point that is farthest from its centroid. "cosine" is
     spherical k-means (Dhillon and Modha 2001); half the squared distance of unit rows is 1 - cosine.
+    Examples:
+        >>> points = np.float32([[0], [1], [10], [11]])
+        >>> sorted(pk.kmeans(points, 2).centroids.tolist())
+        [[0.5], [10.5]]
     """
     rows = _checks.floats(_OP, "points", points, ("[n, d]", "[b, n, d]"))
     *batch, n, d = rows.shape
@@ -82,14 +84,13 @@ def kmeans(
     restarts = _checks.integer(_OP, "restarts", restarts, 1, 2**63 - 1)
     seed = _checks.integer(_OP, "seed", seed, 0, 2**64 - 1)
     first = _first_centroids(init, (*batch, k, d), restarts)
-    place = _place.place(_OP, stream, workspace, points=rows, init=first)
-    given = _checks.record(_OP, out, KMeansClustering)
-    labels = _checks.output(_OP, "out.labels", given.get("labels"), np.int32, (*batch, n), place)
-    room = given.get("centroids")
-    centroids = _checks.output(_OP, "out.centroids", room, np.float32, (*batch, k, d), place)
-    inertia = _checks.output(_OP, "out.inertia", given.get("inertia"), np.float32, tuple(batch), place)
-    for result in (labels, centroids, inertia):
-        _checks.disjoint(_OP, result, rows, first)
+    launch = _launch.prepare(_OP, stream, workspace, points=rows, init=first)
+    specs = {
+        "labels": (np.int32, (*batch, n)),
+        "centroids": (np.float32, (*batch, k, d)),
+        "inertia": (np.float32, tuple(batch)),
+    }
+    result = _checks.outputs(_OP, out, KMeansClustering, launch, specs, rows, first)
     items = math.prod(batch)
     _C.kmeans(
         _checks.native(_OP, "points", rows, items, n, d),
@@ -98,12 +99,12 @@ def kmeans(
         iterations,
         restarts,
         seed,
-        _checks.native(_OP, "out.labels", labels, items, n),
-        _checks.native(_OP, "out.centroids", centroids, items, k, d),
-        _checks.native(_OP, "out.inertia", inertia, items),
-        place.context,
+        _checks.native(_OP, "out.labels", result.labels, items, n),
+        _checks.native(_OP, "out.centroids", result.centroids, items, k, d),
+        _checks.native(_OP, "out.inertia", result.inertia, items),
+        launch.context,
     )
-    return KMeansClustering(labels, centroids, inertia) if out is None else out
+    return result if out is None else out
 
 
 def _first_centroids(init: object, shape: tuple[int, ...], restarts: int) -> _Float | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _checks, _cut_graph, _place
+from . import _C, _checks, _cut_graph, _launch
 from ._arrays import Array
 
 _OP = "ncut"
@@ -48,8 +48,8 @@ def ncut(
 ) -> NCut:
     """The eigenvectors that cut a graph of patches best, smallest eigenvalue first.
 
-    The constant vector, whose eigenvalue is 0, is not among them: k = 1 gives what is often called the second
-    smallest eigenvector.
+    The constant vector, whose eigenvalue is 0, is not among them: k = 1 gives the vector that is often called
+    the second smallest eigenvector.
 
     Args:
         features: [n, d] or [b, n, d] float32 or float16, finite, n at least 2; with `precomputed` the weights
@@ -59,17 +59,15 @@ def ncut(
         threshold: at least 0: cosines S at or below it are no edge. None: W = S + offset, which is never
             stored; work and memory then grow with n, not n².
         binary: an edge weighs 1, not its cosine.
-        floor: weight of what is no edge, at least 0 and below 1; it joins the parts of a graph.
-        offset: only without a threshold, at least 0. 1 makes every weight non-negative; 0 is the plain
+        floor: weight of a pair that is no edge, at least 0 and below 1; it joins the parts of a graph.
+        offset: only without a threshold, at least 0; 1 makes every weight non-negative; 0 is the plain
             cosine, for which no row sum may be negative.
         iterations: products of W with a block of about k vectors, at least 1: fixed work. On CUDA iterations
             times k, rounded up to an even number, is at most 2048.
-        seed: of the vectors that the iterations start from, 0 to 2^64 - 1.
+        seed: 0 to 2^64 - 1; draws the vectors that the iterations start from.
         out: contiguous arrays to write; returned.
-        workspace: [bytes] uint8 on CUDA, for what the op keeps meanwhile; taken from the stream's pool where
-            None. One that is too small is an error that says how much is needed.
-        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
-            the arrays name, else the legacy default stream.
+        workspace: memory to compute in on CUDA, see `patchcut_kernels.cuda`.
+        stream: the CUDA stream to run on, see `patchcut_kernels.cuda`.
     Returns:
         NCut. A node whose weights sum to 0 is 0 in every vector. Where W is not stored and has fewer
         eigenvectors below λ = 1 than k, the others are zeros with λ = 1.
@@ -82,6 +80,10 @@ def ncut(
     Malik, "Normalized cuts and image segmentation" (2000), equation 11; TokenCut (2202.11539): `binary` with
     threshold 0.2. Rayleigh-Ritz on the block Krylov space of D^-½ W D^-½, without the constant vector's
     direction D^½ 1.
+    Examples:
+        >>> features = np.float32([[1, 0], [1, 0], [1, 0], [0, 1]])
+        >>> (pk.ncut(features).vectors > 0).tolist()
+        [[False], [False], [False], [True]]
     """
     graph = _cut_graph.checked(
         _OP,
@@ -96,15 +98,13 @@ def ncut(
     k = _checks.integer(_OP, "k", k, 1, n - 1)
     iterations = _checks.integer(_OP, "iterations", iterations, 1, 2**63 - 1)
     seed = _checks.integer(_OP, "seed", seed, 0, 2**64 - 1)
-    place = _place.place(_OP, stream, workspace, features=graph.rows)
-    given = _checks.record(_OP, out, NCut)
-
-    def output(name: str, *shape: int) -> _Float:
-        array = _checks.output(_OP, f"out.{name}", given.get(name), np.float32, (*batch, *shape), place)
-        _checks.disjoint(_OP, array, graph.rows)
-        return array
-
-    result = NCut(output("eigenvalues", k), output("vectors", n, k), output("residuals", k))
+    launch = _launch.prepare(_OP, stream, workspace, features=graph.rows)
+    specs = {
+        "eigenvalues": (np.float32, (*batch, k)),
+        "vectors": (np.float32, (*batch, n, k)),
+        "residuals": (np.float32, (*batch, k)),
+    }
+    result = _checks.outputs(_OP, out, NCut, launch, specs, graph.rows)
     items = math.prod(batch)
     _C.ncut(
         _checks.native(_OP, "features", graph.rows, items, n, d),
@@ -118,6 +118,6 @@ def ncut(
         _checks.native(_OP, "out.eigenvalues", result.eigenvalues, items, k),
         _checks.native(_OP, "out.vectors", result.vectors, items, n, k),
         _checks.native(_OP, "out.residuals", result.residuals, items, k),
-        place.context,
+        launch.context,
     )
     return result if out is None else out

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _checks, _place
+from . import _C, _checks, _launch
 from ._arrays import Array
 
 Color = Literal["bgr", "rgb", "nv12"]
@@ -27,6 +27,9 @@ def letterbox_xyxy(frame_hw: tuple[int, int], size_hw: tuple[int, int]) -> tuple
         (x0, y0, x1, y1), half-open, pixels of the image; the frame's aspect to the nearest pixel, centred.
     Raises:
         ValueError: "[letterbox_xyxy] frame_hw[0] must be at least 1, got 0".
+    Examples:
+        >>> pk.letterbox_xyxy((100, 200), (224, 224))
+        (0, 56, 224, 168)
     """
     height, width = _checks.pair_hw("letterbox_xyxy", "frame_hw", frame_hw)
     size_h, size_w = _checks.pair_hw("letterbox_xyxy", "size_hw", size_hw)
@@ -65,14 +68,13 @@ def preprocess(
         frames: [H, W, 3] or [b, H, W, 3] uint8, any strides; "nv12": [H * 3 / 2, W] or [b, H * 3 / 2, W], the
             luma of even sizes above the chroma, rows of any stride.
         size: (height, width) of the images, or one number for both.
-        mean: of R, G and B, where 1 is white.
-        std: of R, G and B, above 0, where 1 is white.
+        mean: mean of R, G and B, where 1 is white.
+        std: standard deviation of R, G and B, above 0, where 1 is white.
         color: channel order of the frames, or "nv12" of cameras and decoders: BT.601 of limited range.
         fit: "stretch" fills the image; "letterbox" keeps the aspect, see `letterbox_xyxy`.
-        dtype: of the images, float32 or float16.
+        dtype: type of the images, float32 or float16.
         out: [3, h, w] or [b, 3, h, w] of `dtype`, contiguous; written and returned.
-        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
-            the arrays name, else the legacy default stream.
+        stream: the CUDA stream to run on, see `patchcut_kernels.cuda`.
     Returns:
         [3, h, w] or [b, 3, h, w] of `dtype`, RGB; 0 (the mean) outside a letterboxed frame.
     Raises:
@@ -80,6 +82,10 @@ def preprocess(
         ValueError: "[preprocess] frames must be [H, W, 3] or [b, H, W, 3], got shape (3,)".
     image = (resize(frame) / 255 - mean) / std. Each axis is resized on its own: an exact box filter where it
     shrinks (as OpenCV's INTER_AREA), bilinear between pixel centres where it grows (as INTER_LINEAR).
+    Examples:
+        >>> frame = np.full((4, 4, 3), 255, np.uint8)
+        >>> pk.preprocess(frame, (1, 2), mean=(0, 0, 0), std=(1, 1, 1)).round(3).tolist()
+        [[[1.0, 1.0]], [[1.0, 1.0]], [[1.0, 1.0]]]
     """
     _checks.choice(_OP, "color", color, ("bgr", "rgb", "nv12"))
     view, batch, frame_hw = _nv12_frames(frames) if color == "nv12" else _packed_frames(frames)
@@ -98,17 +104,19 @@ def preprocess(
         raise ValueError(f"[{_OP}] mean / std and 1 / std must fit float32, got {means} and {stds}")
     if np.dtype(dtype) not in (np.float32, np.float16):
         raise TypeError(f"[{_OP}] dtype must be float32 or float16, got {np.dtype(dtype)}")
-    place = _place.place(_OP, stream, None, frames=view)
-    result = _checks.output(_OP, "out", out, np.dtype(dtype).type, (*batch, 3, *size_hw), place)
+    launch = _launch.prepare(_OP, stream, None, frames=view)
+    result = _checks.output(_OP, "out", out, np.dtype(dtype).type, (*batch, 3, *size_hw), launch)
     x0, y0, x1, y1 = (
         letterbox_xyxy(frame_hw, size_hw) if fit == "letterbox" else (0, 0, size_hw[1], size_hw[0])
     )
     content = (y0, x0, y1 - y0, x1 - x0)
     images = _checks.native(_OP, "out", result, -1, 3, *size_hw)
     if color == "nv12":
-        _C.preprocess_nv12(_checks.strided(view, 3), images, content, scale, offset, place.context)
+        _C.preprocess_nv12(_checks.strided(view, 3), images, content, scale, offset, launch.context)
     else:
-        _C.preprocess(_checks.strided(view, 4), images, content, color == "bgr", scale, offset, place.context)
+        _C.preprocess(
+            _checks.strided(view, 4), images, content, color == "bgr", scale, offset, launch.context
+        )
     return _checks.returned(out, result)
 
 
@@ -126,7 +134,7 @@ def _packed_frames(frames: object) -> _Frames:
 
 
 def _nv12_frames(frames: object) -> _Frames:
-    """The same of NV12."""
+    """The same for NV12."""
     dims = ("[H * 3 / 2, W]", "[b, H * 3 / 2, W]")
     view = _checks.array(_OP, "frames", frames, np.uint8, dims)
     rows, width = view.shape[-2:]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _checks, _place
+from . import _C, _checks, _launch
 from ._arrays import Array
 
 _OP = "relabel"
@@ -22,8 +22,7 @@ def relabel(labels: Array, table: Array, *, out: Array | None = None, stream: ob
         table: [m] int32, the new name of each label.
         out: as `labels`, contiguous, may be `labels` itself; written and returned. Where this raises for
             a label that the table does not hold, its content is undefined.
-        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
-            the arrays name, else the legacy default stream.
+        stream: the CUDA stream to run on, see `patchcut_kernels.cuda`.
     Returns:
         The shape of `labels`, int32.
     Raises:
@@ -31,13 +30,17 @@ def relabel(labels: Array, table: Array, *, out: Array | None = None, stream: ob
         ValueError: "[relabel] labels must be in [0, 2], got 3".
     out[y, x] = table[labels[y, x]]. On CUDA, where values are not checked, a label that the table does not
     hold becomes 0.
+    Examples:
+        >>> labels, table = np.int32([[0, 1, 2]]), np.int32([0, 5, 5])
+        >>> pk.relabel(labels, table).tolist()
+        [[0, 5, 5]]
     """
     labels = _checks.array(_OP, "labels", labels, np.int32, ("[H, W]", "[b, H, W]"))
     table = _checks.array(_OP, "table", table, np.int32, ("[m]",))
     if labels.size and not table.size:
         raise ValueError(f"[{_OP}] table must have at least one entry, got none")
-    place = _place.place(_OP, stream, None, labels=labels, table=table)
-    result = _checks.output(_OP, "out", out, np.int32, labels.shape, place)
+    launch = _launch.prepare(_OP, stream, None, labels=labels, table=table)
+    result = _checks.output(_OP, "out", out, np.int32, labels.shape, launch)
     _checks.disjoint(_OP, result, table, None if _checks.same_memory(labels, result) else labels)
     if result.size:
         shape = (math.prod(labels.shape[:-2]), *labels.shape[-2:])
@@ -45,6 +48,6 @@ def relabel(labels: Array, table: Array, *, out: Array | None = None, stream: ob
             _checks.native(_OP, "labels", labels, *shape),
             _checks.native(_OP, "table", table, table.size),
             _checks.native(_OP, "out", result, *shape),
-            place.context,
+            launch.context,
         )
     return _checks.returned(out, result)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _checks, _place
+from . import _C, _checks, _launch
 from ._arrays import Array
 from ._rle_encode import Rle, RunLengths
 
@@ -28,10 +28,8 @@ def rle_decode(
     Args:
         rles: one Rle, or a list of m of one size; or RunLengths of m masks, whose arrays may lie on CUDA.
         out: [H, W] or [m, H, W] bool, contiguous; written and returned.
-        workspace: [bytes] uint8 on CUDA, for what the op keeps meanwhile; taken from the stream's pool where
-            None. One that is too small is an error that says how much is needed.
-        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
-            the arrays name, else the legacy default stream.
+        workspace: memory to compute in on CUDA, see `patchcut_kernels.cuda`.
+        stream: the CUDA stream to run on, see `patchcut_kernels.cuda`.
     Returns:
         [H, W] bool of one Rle; [m, H, W] bool otherwise, [0, 0, 0] of an empty list; where the arrays of
         `rles` lie.
@@ -39,7 +37,11 @@ def rle_decode(
         TypeError: "[rle_decode] rles must be an Rle or a list of them, got str".
         ValueError: "[rle_decode] size of all rles must be [480, 640], got [2, 3]".
         ValueError: "[rle_decode] counts of item 0 must sum to 307200 pixels, got 5".
-    On CUDA, where values are not checked, pixels behind the last run of a mask are False.
+    On CUDA, where values are not checked, pixels after the last run of a mask are False.
+    Examples:
+        >>> rle = {"size": [2, 2], "counts": b"22"}
+        >>> pk.rle_decode(rle).tolist()
+        [[False, True], [False, True]]
     """
     lengths = rles if isinstance(rles, RunLengths) else _lengths_of(rles)
     height, width = _size("size_hw", lengths.size_hw)
@@ -47,16 +49,16 @@ def rle_decode(
     offsets = _checks.array(_OP, "offsets", lengths.offsets, np.int64, ("[m + 1]",))
     if offsets.size == 0:
         raise ValueError(f"[{_OP}] offsets must be [m + 1], got shape {offsets.shape}")
-    place = _place.place(_OP, stream, workspace, runs=runs, offsets=offsets)
+    launch = _launch.prepare(_OP, stream, workspace, runs=runs, offsets=offsets)
     flat = (offsets.size - 1, height, width)
-    masks = _checks.output(_OP, "out", out, np.bool_, flat[1:] if isinstance(rles, Mapping) else flat, place)
+    masks = _checks.output(_OP, "out", out, np.bool_, flat[1:] if isinstance(rles, Mapping) else flat, launch)
     if out is not None:
         _checks.disjoint(_OP, masks, runs, offsets)
     _C.rle_decode(
         _checks.native(_OP, "runs", runs, -1),
         _checks.native(_OP, "offsets", offsets, -1),
         _checks.native(_OP, "out", masks, *flat),
-        place.context,
+        launch.context,
     )
     return _checks.returned(out, masks)
 
@@ -94,7 +96,7 @@ def _size(name: str, size: object) -> tuple[int, int]:
 
 def _runs_of(counts: object) -> _Runs:
     if isinstance(counts, str):
-        counts = counts.encode()  # what is not ASCII becomes bytes that the text does not have
+        counts = counts.encode()  # letters beyond ASCII become bytes that the text does not have
     if isinstance(counts, bytes):
         runs = np.empty(len(counts), np.uint32)
         return runs[: _C.rle_read_text(counts, runs)]

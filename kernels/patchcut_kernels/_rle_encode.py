@@ -11,10 +11,10 @@ from typing import Any, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _arrays, _checks, _place
+from . import _C, _arrays, _checks, _launch
 from ._arrays import Array
 from ._device_array import DeviceArray
-from ._place import HOST, Place
+from ._launch import HOST, Launch
 
 _OP = "rle_encode"
 _Runs = npt.NDArray[np.uint32]
@@ -82,12 +82,10 @@ def rle_encode(
         masks: [H, W] or [m, H, W] bool; or, with `count`, ids as `connected_components` returns them,
             [H, W] or [b, H, W] int32 in [0, count], which are read once for all masks.
         count: number of ids; row i belongs to id i + 1.
-        compressed: False for `counts` as a list of ints in place of COCO's text.
-        out: RunLengths of the masks' size, of contiguous arrays and any capacity; written and returned.
-        workspace: [bytes] uint8 on CUDA, for what the op keeps meanwhile; taken from the stream's pool where
-            None. One that is too small is an error that says how much is needed.
-        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
-            the arrays name, else the legacy default stream.
+        compressed: False for `counts` as a list of ints instead of COCO's text.
+        out: RunLengths of the masks' size, with contiguous arrays of any capacity; written and returned.
+        workspace: memory to compute in on CUDA, see `patchcut_kernels.cuda`.
+        stream: the CUDA stream to run on, see `patchcut_kernels.cuda`.
     Returns:
         An Rle of one mask [H, W], a list of them otherwise; of a batch of ids a list of lists. With `out`,
         and on CUDA, RunLengths of all masks in turn, whose `rles()` copies them to the host; new ones have
@@ -96,13 +94,18 @@ def rle_encode(
         TypeError: "[rle_encode] masks must be bool, or int32 with count, got uint8".
         ValueError: "[rle_encode] masks must be [H, W] or [m, H, W], got shape (3,)".
         ValueError: "[rle_encode] ids must be in [0, 2], got 3".
-    Of the text: each run from the fourth on less the one two before, in groups of five bits, lowest first.
+    In the text each run from the fourth on is stored less the one two before, in groups of five bits, lowest
+    first.
     On CUDA, where values are not checked, pixels of other ids are left out.
+    Examples:
+        >>> mask = np.array([[False, True], [False, True]])
+        >>> pk.rle_encode(mask)
+        {'size': [2, 2], 'counts': b'22'}
     """
     view = _masks(masks, np.bool_ if count is None else np.int32)
     if count is not None:
         count = _checks.integer(_OP, "count", count, 0)
-    place = _place.place(_OP, stream, workspace, masks=view)
+    launch = _launch.prepare(_OP, stream, workspace, masks=view)
     flat = (math.prod(view.shape[:-2]), *view.shape[-2:])
     data = _checks.native(_OP, "masks", view, *flat)
     items = flat[0] * (1 if count is None else count)
@@ -111,12 +114,12 @@ def rle_encode(
         native_runs = _checks.native(_OP, "out.runs", runs, -1)
         native_offsets = _checks.native(_OP, "out.offsets", offsets, items + 1)
         if count is None:
-            _C.rle_encode(data, native_runs, native_offsets, place.context)
+            _C.rle_encode(data, native_runs, native_offsets, launch.context)
         else:
-            _C.rle_encode_ids(data, count, native_runs, native_offsets, place.context)
+            _C.rle_encode_ids(data, count, native_runs, native_offsets, launch.context)
 
-    if out is not None or place is not HOST:
-        lengths = _outputs(out, flat, items, place)
+    if out is not None or launch is not HOST:
+        lengths = _outputs(out, flat, items, launch)
         if out is not None:
             _checks.disjoint(_OP, lengths.runs, view)
             _checks.disjoint(_OP, lengths.offsets, view, lengths.runs)
@@ -139,7 +142,7 @@ def _masks(masks: Array, dtype: type[Any]) -> npt.NDArray[Any]:
     return view  # type: ignore[no-any-return]
 
 
-def _outputs(out: RunLengths | None, flat: tuple[int, int, int], items: int, place: Place) -> RunLengths:
+def _outputs(out: RunLengths | None, flat: tuple[int, int, int], items: int, launch: Launch) -> RunLengths:
     """The arrays to write: the caller's where given."""
     size_hw = flat[1:]
     given = _checks.record(_OP, out, RunLengths)
@@ -148,8 +151,8 @@ def _outputs(out: RunLengths | None, flat: tuple[int, int, int], items: int, pla
     capacity = _arrays.view(_OP, "out.runs", given["runs"]).size if given else _guess(flat, items)
     return RunLengths(
         size_hw,
-        _checks.output(_OP, "out.runs", given.get("runs"), np.uint32, (capacity,), place),
-        _checks.output(_OP, "out.offsets", given.get("offsets"), np.int64, (items + 1,), place),
+        _checks.output(_OP, "out.runs", given.get("runs"), np.uint32, (capacity,), launch),
+        _checks.output(_OP, "out.offsets", given.get("offsets"), np.int64, (items + 1,), launch),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from . import _C
 
-# What torch, cupy, pycuda and numba call the handle of their stream objects.
+# Names of the handle in stream objects of torch, cupy, pycuda and numba.
 _HANDLE_NAMES = ("cuda_stream", "ptr", "handle")
 
 
@@ -55,7 +55,7 @@ class Stream:
         _C.cuda.stream_synchronize(self.device, self.handle)
 
     def wait(self, other: Stream) -> None:
-        """Lets work that this stream is given from now on wait for what `other` was given until now.
+        """Lets work that this stream is given from now on wait for the work that `other` has now.
 
         Not while this stream is captured: a graph waits for nothing outside itself.
         """

@@ -11,6 +11,9 @@ def default_threads() -> int:
     Hyper-threads of one core count once. The quota is that of the process's control groups (cpu.max in
     version 2, cpu.cfs_quota_us in version 1, the least one on the way to the root), rounded down, at least 1:
     a container with 2.5 CPUs gets 2. The environment variable PATCHCUT_THREADS plays no part here.
+    Examples:
+        >>> pk.default_threads() >= 1
+        True
     """
     return _C.default_threads("")
 
@@ -22,6 +25,9 @@ def get_threads() -> int:
     the system did not start as many.
     Raises:
         ValueError: "[threads] PATCHCUT_THREADS must be 1 to 256, got 0".
+    Examples:
+        >>> 1 <= pk.get_threads() <= 256
+        True
     """
     return _C.get_threads()
 
@@ -33,5 +39,9 @@ def set_threads(count: int) -> None:
     memory), ops use those it did start: `get_threads` tells how many.
     Raises:
         ValueError: "[set_threads] count must be 1 to 256, got 0".
+    Examples:
+        >>> pk.set_threads(1)
+        >>> pk.get_threads()
+        1
     """
     _C.set_threads(_checks.integer("set_threads", "count", count, 1, 256))

@@ -7,7 +7,7 @@ from typing import Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from . import _C, _checks, _place
+from . import _C, _checks, _launch
 from ._arrays import Array
 
 _OP = "upsample_argmax"
@@ -53,18 +53,20 @@ def upsample_argmax(
         out: [H, W] or [b, H, W] int32, contiguous; written and returned.
         confidence: True to also return the winning value; or an array of the shape of `out`, float32,
             contiguous, to have it written there and returned.
-        stream: where the arrays lie on CUDA: a stream of any library or its handle; None for the stream that
-            the arrays name, else the legacy default stream.
+        stream: the CUDA stream to run on, see `patchcut_kernels.cuda`.
     Returns:
         [H, W] or [b, H, W] int32, the column whose interpolated value is largest, the first one on a tie.
-        With `confidence` a pair, the second of the same shape, float32, in the range of the
-        assignment.
+        With `confidence` a pair, the second of the same shape, float32, in the range of the assignment.
     Raises:
         TypeError: "[upsample_argmax] assignment must be float32, got float64".
         ValueError: "[upsample_argmax] assignment must have 784 rows for a grid of (28, 28), got 256".
     label[y, x] = argmax_c sum_ij B_ij(y, x) A_ijc, B bilinear between patch centres and the border repeated
     (align_corners=False). No [k, H, W] array is made: in each cell of the grid only the classes that are not
     beaten by one other class at all four corners are interpolated.
+    Examples:
+        >>> assignment = np.float32([[1, 0], [0, 1]])
+        >>> pk.upsample_argmax(assignment, (1, 2), (1, 4)).tolist()
+        [[0, 0, 1, 1]]
     """
     assignment = _checks.array(_OP, "assignment", assignment, np.float32, ("[n, k]", "[b, n, k]"))
     grid_hw = _checks.pair_hw(_OP, "grid_hw", grid_hw)
@@ -76,9 +78,9 @@ def upsample_argmax(
     if k == 0:
         raise ValueError(f"[{_OP}] assignment must have at least one column, got shape {assignment.shape}")
     shape = (*batch, *size_hw)
-    place = _place.place(_OP, stream, None, assignment=assignment)
-    labels = _checks.output(_OP, "out", out, np.int32, shape, place)
-    values, values_out = _checks.optional_output(_OP, "confidence", confidence, np.float32, shape, place)
+    launch = _launch.prepare(_OP, stream, None, assignment=assignment)
+    labels = _checks.output(_OP, "out", out, np.int32, shape, launch)
+    values, values_out = _checks.optional_output(_OP, "confidence", confidence, np.float32, shape, launch)
     if values is not None:
         _checks.disjoint(_OP, values, labels, assignment)
     _checks.disjoint(_OP, labels, assignment)
@@ -87,7 +89,7 @@ def upsample_argmax(
         *grid_hw,
         _checks.native(_OP, "out", labels, -1, *size_hw),
         _checks.native(_OP, "confidence", values, -1, *size_hw),
-        place.context,
+        launch.context,
     )
     labels = _checks.returned(out, labels)
     return labels if values is None else (labels, _checks.returned(values_out, values))

@@ -1,11 +1,17 @@
-"""What the ops need of CUDA besides themselves: arrays, streams, events and graphs.
+"""Arrays, streams, events and graphs of CUDA, for programs without a library that has them.
 
-Arrays and streams of torch, cupy, pycuda, numba and jax work as well: nothing here is needed beside them.
+Arrays and streams of torch, cupy, pycuda, numba and jax work as well. Ops run where their arrays lie; two
+arguments are for CUDA alone, and must be None for arrays in host memory:
+
+- `stream`: a stream of any library or its handle; None for the stream that the arrays name, else the legacy
+  default stream.
+- `workspace`: [bytes] uint8, the memory that an op computes in; None to take it from the stream's pool. One
+  that is too small is an error that says how much is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -13,13 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _C, _device_array
-from ._device_array import DeviceArray
+from ._device_array import DeviceArray, PackedArrays
 from ._streams import Stream
 
 __all__ = [
     "DeviceArray",
     "Event",
     "Graph",
+    "PackedArrays",
     "Stream",
     "capture",
     "compute_capability",
@@ -28,23 +35,39 @@ __all__ = [
     "empty",
     "is_available",
     "last_workspace_bytes",
+    "pack",
     "to_device",
     "why_unavailable",
 ]
 
 
 def is_available() -> bool:
-    """Whether ops can run on CUDA here."""
+    """Whether ops can run on CUDA here.
+
+    Examples:
+        >>> pk.cuda.is_available() == (pk.cuda.device_count() > 0)
+        True
+    """
     return not why_unavailable()
 
 
 def why_unavailable() -> str:
-    """What is missing: CUDA in this build, a driver or a device; "" where ops can run on CUDA."""
+    """The missing piece: CUDA in this build, a driver or a device; "" where ops can run on CUDA.
+
+    Examples:
+        >>> pk.cuda.why_unavailable()
+        ''
+    """
     return _C.cuda.why_unavailable()
 
 
 def device_count() -> int:
-    """Number of CUDA devices; 0 where CUDA is not available."""
+    """Number of CUDA devices; 0 where CUDA is not available.
+
+    Examples:
+        >>> pk.cuda.device_count() > 0
+        True
+    """
     return _C.cuda.device_count()
 
 
@@ -53,13 +76,21 @@ def device_name(device: int = 0) -> str:
 
     Raises:
         RuntimeError: "[cuda] CUDA needs a device and its driver, this machine has no NVIDIA driver".
+    Examples:
+        >>> pk.cuda.device_name()
+        '...'
     """
     _require_cuda()
     return _C.cuda.device_name(device)
 
 
 def compute_capability(device: int = 0) -> tuple[int, int]:
-    """(major, minor) of a device; raises as `device_name`."""
+    """(major, minor) of a device; raises as `device_name`.
+
+    Examples:
+        >>> pk.cuda.compute_capability() > (5, 0)
+        True
+    """
     _require_cuda()
     major, minor = divmod(_C.cuda.compute_capability(device), 10)
     return major, minor
@@ -69,6 +100,10 @@ def last_workspace_bytes() -> int:
     """Bytes of `workspace` that this thread's last op on CUDA took, or found too few; 0 before the first.
 
     It depends on shapes, dtypes and settings alone. Raises as `device_name`.
+    Examples:
+        >>> ids, count = pk.connected_components(pk.cuda.to_device(np.eye(8, dtype=np.int32)))
+        >>> pk.cuda.last_workspace_bytes() > 0
+        True
     """
     _require_cuda()
     return _C.cuda.last_workspace_bytes()
@@ -80,18 +115,46 @@ def empty(
     """A new array, not initialised; raises as `device_name`.
 
     Args:
-        shape: of the array.
-        dtype: of the array.
+        shape: shape of the array.
+        dtype: type of the array.
         device: index of the device.
-        stream: in whose order the memory is taken and given back; the legacy default stream where None.
+        stream: stream in whose order the memory is taken and given back; None for the legacy default stream.
+    Examples:
+        >>> pk.cuda.empty((2, 3))
+        DeviceArray(shape=(2, 3), dtype=float32, device='cuda:0')
     """
-    _require_cuda()
-    queue = Stream.legacy(device) if stream is None else Stream.of("cuda.empty", device, stream)
+    queue = _queue("cuda.empty", device, stream)
     return _device_array.empty(shape if isinstance(shape, tuple) else (shape,), dtype, queue)
 
 
+def pack(
+    arrays: Sequence[tuple[tuple[int, ...], npt.DTypeLike]], *, device: int = 0, stream: Any = None
+) -> PackedArrays:
+    """New arrays in one allocation, not initialised; one copy brings all of them to the host.
+
+    Args:
+        arrays: shape and dtype of each.
+        device: as for `empty`.
+        stream: as for `empty`; `PackedArrays.numpy` waits for it.
+    Returns:
+        PackedArrays.
+    Raises:
+        RuntimeError: as `device_name`.
+    Examples:
+        >>> packed = pk.cuda.pack([((2, 3), np.float32), ((4,), np.int64)])
+        >>> [array.shape for array in packed.numpy()]
+        [(2, 3), (4,)]
+    """
+    return _device_array.pack(arrays, _queue("cuda.pack", device, stream))
+
+
 def to_device(array: npt.ArrayLike, *, device: int = 0, stream: Any = None) -> DeviceArray:
-    """A copy of an array of the host on a device; arguments and errors as of `empty`."""
+    """A copy of an array of the host on a device; arguments and errors are those of `empty`.
+
+    Examples:
+        >>> pk.cuda.to_device([1.0, 2.0]).numpy().tolist()
+        [1.0, 2.0]
+    """
     host = np.ascontiguousarray(array).reshape(np.shape(array))
     made = empty(host.shape, host.dtype, device=device, stream=stream)
     if host.size:
@@ -110,7 +173,7 @@ class Event:
         self.handle = _C.cuda.event_create(device)
 
     def record(self, stream: Any) -> Event:
-        """Itself, set to the end of what `stream` was given until now."""
+        """Itself, set to the end of the work that `stream` has now."""
         _C.cuda.event_record(self.device, self.handle, Stream.of("cuda.Event", self.device, stream).handle)
         return self
 
@@ -152,14 +215,18 @@ class Graph:
 
 @contextmanager
 def capture(stream: Stream) -> Iterator[Graph]:
-    """Keeps the work that ops give to `stream` meanwhile, in a graph, in place of doing it.
-
-        with cuda.capture(stream) as graph:
-            pk.affinity(features, out=edges, workspace=workspace, stream=stream)
-        graph.launch(stream)
+    """Keeps the work that ops give to `stream` meanwhile in a graph, instead of doing it.
 
     A graph uses the memory that its ops were given, which must be kept for as long as it is launched, and
     allocates none: ops need `out` and `workspace`.
+    Examples:
+        >>> stream = pk.cuda.Stream()
+        >>> labels, table = (pk.cuda.to_device(np.int32(a), stream=stream) for a in ([[0, 1]], [1, 0]))
+        >>> with pk.cuda.capture(stream) as graph:
+        ...     _ = pk.relabel(labels, table, out=labels, stream=stream)
+        >>> graph.launch(stream)
+        >>> labels.numpy().tolist()
+        [[1, 0]]
     """
     graph = Graph(stream.device)
     _C.cuda.capture_begin(stream.device, stream.handle)
@@ -170,6 +237,11 @@ def capture(stream: Stream) -> Iterator[Graph]:
             graph.handle = _C.cuda.capture_end(stream.device, stream.handle)
         raise
     graph.handle = _C.cuda.capture_end(stream.device, stream.handle)
+
+
+def _queue(op: str, device: int, stream: Any) -> Stream:
+    _require_cuda()
+    return Stream.legacy(device) if stream is None else Stream.of(op, device, stream)
 
 
 def _require_cuda() -> None:

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from patchcut import bundle, engines, heads, output, sources, stages
     from patchcut.bundle import Bundle, open_bundle
     from patchcut.errors import (
         BundleError,
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
         PatchcutError,
         SourceError,
     )
+    from patchcut.features import Features
     from patchcut.frames import Frame
     from patchcut.result import Result
     from patchcut.segmenter import Description, Segmenter, load
+    from patchcut.settings import Settings
     from patchcut.sources import open_source
 
 __version__ = "0.1.0"
@@ -28,6 +31,7 @@ __all__ = [
     "BundleError",
     "Description",
     "EngineError",
+    "Features",
     "Frame",
     "FrameError",
     "OptionError",
@@ -35,38 +39,49 @@ __all__ = [
     "PatchcutError",
     "Result",
     "Segmenter",
+    "Settings",
     "SourceError",
     "__version__",
+    "bundle",
+    "engines",
+    "heads",
     "load",
     "open_bundle",
     "open_source",
+    "output",
+    "sources",
+    "stages",
 ]
 
 _HOME = {
-    "Bundle": "bundle",
-    "open_bundle": "bundle",
-    "BundleError": "errors",
-    "EngineError": "errors",
-    "FrameError": "errors",
-    "OptionError": "errors",
-    "OutputError": "errors",
-    "PatchcutError": "errors",
-    "SourceError": "errors",
-    "Frame": "frames",
-    "Result": "result",
-    "Description": "segmenter",
-    "Segmenter": "segmenter",
-    "load": "segmenter",
-    "open_source": "sources",
+    "bundle": ("Bundle", "open_bundle"),
+    "errors": (
+        "BundleError",
+        "EngineError",
+        "FrameError",
+        "OptionError",
+        "OutputError",
+        "PatchcutError",
+        "SourceError",
+    ),
+    "features": ("Features",),
+    "frames": ("Frame",),
+    "result": ("Result",),
+    "segmenter": ("Description", "Segmenter", "load"),
+    "settings": ("Settings",),
+    "sources": ("open_source",),
 }
+_PACKAGES = ("bundle", "engines", "heads", "output", "sources", "stages")
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, imported on first use so that `import patchcut` stays light."""
-    if name not in _HOME:
+    """A public name or package, imported on first use so that `import patchcut` stays light."""
+    if name in _PACKAGES:
+        return import_module(f"patchcut.{name}")
+    home = next((module for module, names in _HOME.items() if name in names), None)
+    if home is None:
         raise AttributeError(f"module 'patchcut' has no attribute {name!r}")
-    value = getattr(import_module(f"patchcut.{_HOME[name]}"), name)
-    globals()[name] = value
+    value = globals()[name] = getattr(import_module(f"patchcut.{home}"), name)
     return value
 
 

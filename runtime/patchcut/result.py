@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import patchcut_kernels as kernels
 
+from patchcut.checks import check_choice
 from patchcut.errors import FrameError
-from patchcut.frames import ColorOrder, Frame
-from patchcut.stages.regions import Regions
+from patchcut.frames import ColorOrder, Frame, as_frame
+from patchcut.stages.regions import Regions, on_host
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Result(Regions):
     """Regions of one frame, best first, and what they were made from. m regions, n patches, k labels.
 
@@ -37,8 +39,9 @@ class Result(Regions):
         assignment: [n, k] float32, rows on the simplex; of the backbone's whole image, the borders of a
             letterboxed frame included.
         grid_hw: rows and columns of the patch grid, n = h * w.
-        timings_ms: wall time of the stages "preprocess", "backbone", "head" and "masks", in milliseconds.
-            "masks" is the label map and its regions; it is over before `masks` is made, on first use.
+        timings_ms: wall time of the stages "preprocess", "backbone", "head" and "masks", in milliseconds, and
+            in a stream of "read" before them. "masks" is the label map and its regions; it is over before
+            `masks` is made, on first use. On a GPU a stage is over when its work is queued; "masks" waits.
         frame: [H, W, 3] uint8, the image it was made from: the caller's own memory, not a copy. It lives as
             long as the result does, and what the caller writes into it shows here; None if made by hand.
         color: order of channels of `frame`.
@@ -46,7 +49,7 @@ class Result(Regions):
     """
 
     labels: tuple[str, ...]
-    assignment: npt.NDArray[np.float32]
+    assignment: npt.NDArray[np.float32] = on_host()
     grid_hw: tuple[int, int]
     timings_ms: dict[str, float] = field(default_factory=dict)
     frame: npt.NDArray[np.uint8] | None = None
@@ -55,6 +58,24 @@ class Result(Regions):
     index: int = 0
     time_s: float | None = None
     background_columns: tuple[int, ...] = (0,)
+
+    @classmethod
+    def of(cls, regions: Regions, frame: Frame, **made: Any) -> Result:
+        """The result of a frame.
+
+        Args:
+            regions: of the frame.
+            made: the fields that neither the regions nor the frame have.
+        """
+        return cls(
+            **vars(regions),
+            **made,
+            frame=frame.image,
+            color=frame.color,
+            name=frame.name,
+            index=frame.index,
+            time_s=frame.time_s,
+        )
 
     def __len__(self) -> int:
         """Number of regions."""
@@ -92,7 +113,7 @@ class Result(Regions):
 
     @property
     def best_box(self) -> npt.NDArray[np.float32] | None:
-        """[4] float32, the box of the best region of the foreground, for who wants one; None without one."""
+        """[4] float32, the box of the best region of the foreground, None without one."""
         if not len(self) or self.region_labels[0] in self.background_columns:
             return None
         best: npt.NDArray[np.float32] = self.boxes[0]
@@ -112,19 +133,31 @@ class Result(Regions):
         if frame is None:
             if self.frame is None:
                 raise FrameError("overlay", "this result holds no frame", "pass the frame it was made from")
-            frame = Frame(self.frame, self.color)
-        return draw_overlay(self, frame)
+            frame = self.frame
+        return draw_overlay(self, self.labels, as_frame(frame, self.color), self.background_columns)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and strings, ready for JSON: size, labels, regions, timings, the frame's origin."""
+    def to_dict(self, masks: Literal["rle"] | None = None) -> dict[str, Any]:
+        """Plain numbers and strings, ready for JSON: size, labels, regions, timings, the frame's origin.
+
+        Args:
+            masks: "rle" to give each region its mask as COCO's run lengths, {"size": [H, W], "counts": ...},
+                which pycocotools reads; None for none.
+        Raises:
+            OptionError: '[masks] must be one of "rle", got "png"'.
+        """
         height, width = self.label_map.shape
+        regions = [self._region(i) for i in range(len(self))]
+        if masks is not None:
+            check_choice("masks", masks, ("rle",))
+            for region, rle in zip(regions, kernels.rle_encode(self.region_ids, len(self)), strict=True):
+                region["mask"] = rle
         return {
             "name": self.name,
             "index": self.index,
             "time_s": self.time_s,
             "size_hw": [height, width],
             "labels": list(self.labels),
-            "regions": [self._region(i) for i in range(len(self))],
+            "regions": regions,
             "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings_ms.items()},
         }
 

@@ -1,100 +1,78 @@
-"""The segmenter: a bundle, an engine and a head, ready to turn frames into results."""
+"""The segmenter: three stages and what was chosen of them, ready to turn frames into results."""
 
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-import numpy.typing as npt
 import patchcut_kernels as kernels
 
-from patchcut.bundle import Bundle, BundleSpec, open_bundle
-from patchcut.engines import Device, Engine, EngineOptions, check_choice, open_engine
+from patchcut.bundle import BundleSpec, HeadSpec, open_bundle
 from patchcut.errors import OptionError
-from patchcut.frames import ColorOrder, Frame, as_frame, check_color
-from patchcut.heads import PARTS, FittedHead, Head, KMeansHead, open_head, open_parts
-from patchcut.heads.base import check_number
+from patchcut.features import Array, Features, to_host
+from patchcut.frames import Frame, as_frame
+from patchcut.heads import DEFAULT_PARTS, FittedHead, Head, choose_head, choose_parts, open_head
 from patchcut.result import Result
-from patchcut.stages.canvas import canvas_of, upsample
-from patchcut.stages.modes import MODES, Divider, Division
-from patchcut.stages.refiners import REFINERS, Coarse, refine
-from patchcut.stages.regions import Regions, Rules, divide_regions, find_regions
+from patchcut.settings import Device, Settings
+from patchcut.stages import Canvas, DividedPatches, Extractor, Masks, Parts, Rules
 
 if TYPE_CHECKING:
     from patchcut.sources import Source
 
 _logger = logging.getLogger("patchcut")
 
-Float32 = npt.NDArray[np.float32]
+# What "auto" refines with: single frames as the papers' tables have them, video so that borders hold still.
+_REFINER_OF_FRAMES, _REFINER_OF_STREAMS = "none", "guided"
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a segmenter is and what really runs.
+    """What a segmenter is and what really runs; every setting is an attribute, too: `description.refine`.
 
     Attributes:
+        settings: what was chosen, with what stands for "auto" and None, except for `refine`.
         bundle: name and path.
-        engine: name, as in the entry point.
         provider: what of the engine executes, such as "CPUExecutionProvider".
-        precision: that the graph computes in.
-        weights: precision that its weights are stored in, such as "int8" under a graph in fp32.
-        size_hw: of the backbone's input, in pixels.
-        device: "cpu" or "cuda".
-        threads: CPU threads of the engine.
+        weights: precision that the graph's weights are stored in, such as "int8" under a graph in fp32.
+        size_hw: size of the backbone's input, in pixels.
+        head_device: where the head runs: "cpu" or "cuda".
         kernel_threads: CPU threads of the kernels at this moment; they are the whole process's.
-        head: name of the first stage.
-        head_settings: of a head that is fitted to each frame.
-        mode: "foreground", "parts" or "scene".
-        parts: name of the second stage; "" where there is none.
-        parts_settings: as `head_settings`.
-        refine: name.
-        min_score: below it no region is reported.
-        nothing_below: where no region scores this, none is reported.
-        single: whether the best region alone is reported.
         calibrated: whether scores are probabilities.
-        color: order of channels expected of arrays.
     """
 
+    settings: Settings
     bundle: str
-    engine: str
     provider: str
-    precision: str
     weights: str
     size_hw: tuple[int, int]
-    device: str
-    threads: int
+    head_device: str
     kernel_threads: int
-    head: str
-    head_settings: dict[str, Any]
-    mode: str
-    parts: str
-    parts_settings: dict[str, Any]
-    refine: str
-    min_score: float
-    nothing_below: float
-    single: bool
     calibrated: bool
-    color: str
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.settings, name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it in one layer of plain values, ready for JSON."""
+        chosen = {one.name: getattr(self.settings, one.name) for one in fields(self.settings)}
+        facts = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "settings"}
+        return {name: _plain(value) for name, value in {**chosen, **facts}.items() if name != "size"}
 
     def __str__(self) -> str:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values["size_hw"] = "x".join(map(str, self.size_hw))
-        for name in ("head", "parts"):
-            values[name] = settings_text(values[name], values.pop(f"{name}_settings"))
-        return "\n".join(f"{name:<15}{value}" for name, value in values.items() if value != "")
+        values = {**self.to_dict(), "size_hw": "x".join(map(str, self.size_hw))}
+        return "\n".join(f"{name:<15}{value}" for name, value in values.items())
 
 
-def settings_text(name: str, settings: dict[str, Any]) -> str:
-    """A head and its settings, such as "cc (alpha 3.0, solver moves)"."""
-    listed = ", ".join(f"{key} {value}" for key, value in settings.items())
-    return f"{name} ({listed})" if listed else name
+def _plain(value: object) -> object:
+    """The value as JSON has it: a path and a head by their words."""
+    return value if value is None or isinstance(value, str | int | float | tuple) else str(value)
 
 
 class Segmenter:
@@ -102,31 +80,58 @@ class Segmenter:
 
     Attributes:
         spec: the bundle's manifest: names, licence, what it was trained on, measured accuracy.
+        settings: what was chosen.
+        extractor, head, parts, masks: the stages; `parts` is None in the mode "foreground".
     """
 
     def __init__(
         self,
         spec: BundleSpec,
         path: Path,
-        engine: Engine,
+        settings: Settings,
+        extractor: Extractor,
         head: Head,
-        divider: Divider | None,
-        *,
-        color: ColorOrder,
-        mode: str,
-        refine: str,
-        rules: Rules,
+        parts: Parts | None,
+        masks: Masks,
     ) -> None:
         self.spec = spec
+        self.settings = settings
+        self.extractor = extractor
+        self.head = head
+        self.parts = parts
+        self.masks = masks
         self._path = path
-        self._engine = engine
-        self._head = head
-        self._divider = divider
-        self._color = color
-        self._mode = mode
-        self._refine = refine
-        self._rules = rules
         self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, settings: Settings) -> Segmenter:
+        """The segmenter that the settings describe.
+
+        Raises:
+            OptionError: a setting has a value that the bundle does not offer; the message lists what it does.
+            BundleError: the bundle is missing, damaged, foreign or newer.
+            EngineError: the engine's package or the device is not there.
+        """
+        with open_bundle(settings.bundle) as bundle:
+            chosen = choose_head(bundle, settings.head)
+            head = open_head(bundle, chosen)
+            parts = None
+            if settings.mode != "foreground":
+                divider = open_head(bundle, choose_parts(bundle, settings.parts))
+                fitted = divider if isinstance(divider, FittedHead) else DEFAULT_PARTS
+                parts = Parts(divider, fitted if settings.mode == "scene" else None)
+            needs = dict.fromkeys([*head.needs, *(parts.head.needs if parts else ())])
+            backbone = chosen.backbone if isinstance(chosen, HeadSpec) else None
+            extractor = Extractor.open(bundle, settings, backbone=backbone, needs=tuple(needs))
+            spec, path = bundle.spec, bundle.path
+        if settings.threads is not None:
+            kernels.set_threads(settings.threads)
+        masks = Masks(
+            spec.regions.min_area_patches,
+            _rules(chosen, settings),
+            _REFINER_OF_FRAMES if settings.refine == "auto" else settings.refine,
+        )
+        return cls(spec, path, settings, extractor, head, parts, masks)
 
     def __call__(self, frame: object) -> Result:
         """The regions of one frame, best first.
@@ -140,9 +145,7 @@ class Segmenter:
             FrameError: the object is not a frame.
             EngineError: the backbone failed.
         """
-        checked = as_frame(frame, self._color)
-        with self._lock:
-            return self._segment(checked)
+        return self._segment(as_frame(frame, self.settings.color), self.masks)
 
     def stream(self, source: object) -> Iterator[Result]:
         """Results of each frame of a source, made as they are asked for; the source is closed at the end.
@@ -150,7 +153,7 @@ class Segmenter:
         The source is opened now; each result has its `frame`. Cameras and live streams give their newest
         frame: what comes while one is worked on is dropped. What has to be skipped is logged as a warning of
         the logger "patchcut"; to have it as a list, open the source with `patchcut.open_source` and read its
-        `.problems` afterwards.
+        `.problems` afterwards. With `refine="auto"` frames of videos and cameras are refined with "guided".
 
         Args:
             source: what `open_source` takes: file, folder, glob, camera, URL, iterable, or a source itself.
@@ -159,104 +162,145 @@ class Segmenter:
         """
         from patchcut.sources import open_source
 
-        return self._results(open_source(source, color=self._color))
+        return self._logged(open_source(source, color=self.settings.color))
 
-    def _results(self, source: Source) -> Iterator[Result]:
+    def _logged(self, source: Source) -> Iterator[Result]:
         with source:
             told = 0
-            for frame in source:
+            for result in self.results(source):
                 told = _log_problems(source.problems, told)
-                yield self(frame)
+                yield result
             _log_problems(source.problems, told)
 
+    def results(self, source: Source) -> Iterator[Result]:
+        """Results of each frame of an open source, which is neither closed nor asked for its problems.
+
+        Their `timings_ms` begin with "read", the time that the source was waited for.
+        """
+        masks = self.masks
+        if self.settings.refine == "auto" and source.is_video:
+            masks = replace(masks, refiner=_REFINER_OF_STREAMS)
+        frames = iter(source)
+        while True:
+            started = perf_counter()
+            frame = next(frames, None)
+            if frame is None:
+                return
+            read_ms = 1e3 * (perf_counter() - started)
+            yield self._segment(as_frame(frame, self.settings.color), masks, {"read": read_ms})
+
     def describe(self) -> Description:
-        """What runs: bundle, engine, provider, precision, size, device, threads, head, refiner, colours."""
-        graph = self._engine.graph
+        """What runs: bundle, engine, provider, precision, size, devices, threads, heads, refiner, colours."""
+        facts, rules = self.extractor.engine.facts, self.masks.rules
+        settings = replace(
+            self.settings,
+            bundle=self._path,
+            engine=facts.name,
+            device=cast("Device", facts.device),
+            precision=facts.graph.precision,
+            head=_chosen(self.head),
+            nothing_below=rules.nothing_below,
+            threads=facts.threads,
+            parts=self.settings.parts if self.parts is None else _chosen(self.parts.head),
+        )
         return Description(
+            settings=settings,
             bundle=f"{self.spec.name} ({self._path})",
-            engine=self._engine.name,
-            provider=self._engine.provider,
-            precision=graph.precision,
-            weights=self._engine.weights,
-            size_hw=graph.size_hw,
-            device=self._engine.device,
-            threads=self._engine.threads,
+            provider=facts.provider,
+            weights=facts.weights,
+            size_hw=facts.graph.size_hw,
+            head_device=_device_of(self.head, facts.device),
             kernel_threads=kernels.get_threads(),
-            head=self._head.name,
-            head_settings=_settings(self._head),
-            mode=self._mode,
-            parts="" if self._divider is None else self._divider.parts.name,
-            parts_settings={} if self._divider is None else _settings(self._divider.parts),
-            refine=self._refine,
-            min_score=self._rules.min_score,
-            nothing_below=self._rules.nothing_below,
-            single=self._rules.single,
-            calibrated=self._rules.calibration is not None,
-            color=self._color,
+            calibrated=rules.calibration is not None,
         )
 
-    def _segment(self, frame: Frame) -> Result:
-        graph, backbone = self._engine.graph, self.spec.backbone
-        started = perf_counter()
-        kernels.preprocess(
-            frame.image,
-            graph.size_hw,
-            backbone.mean,
-            backbone.std,
-            color=frame.color,
-            fit=backbone.fit,
-            out=self._engine.image,
-        )
-        preprocessed = perf_counter()
-        features = self._engine.run()
-        ran = perf_counter()
-        assignment = self._head(features, graph.grid_hw)
-        division = None
-        if self._divider is not None:
-            division = self._divider(features, assignment, graph.grid_hw)
-        assigned = perf_counter()
-        regions = self._regions(frame, assignment, division)
-        done = perf_counter()
-        timings_ms = {
-            "preprocess": 1e3 * (preprocessed - started),
-            "backbone": 1e3 * (ran - preprocessed),
-            "head": 1e3 * (assigned - ran),
-            "masks": 1e3 * (done - assigned),
-        }
-        return Result(
-            **vars(regions),
-            **self._columns(assignment, division),
-            grid_hw=graph.grid_hw,
-            timings_ms=timings_ms,
-            frame=frame.image,
-            color=frame.color,
-            name=frame.name,
-            index=frame.index,
-            time_s=frame.time_s,
-        )
+    def _segment(self, frame: Frame, masks: Masks, timings_ms: dict[str, float] | None = None) -> Result:
+        with self._lock:
+            clock = _Clock(timings_ms or {})
+            self.extractor.preprocess([frame])
+            clock.stop("preprocess")
+            features = self.extractor.run(1)
+            clock.stop("backbone")
+            assignment, patches = self._assign(features)
+            clock.stop("head")
+            graph = self.extractor.graph
+            height, width = frame.image.shape[:2]
+            canvas = Canvas.of((height, width), self.extractor.backbone, graph)
+            if patches is None:
+                regions = masks(frame, assignment, canvas)
+                columns = {"assignment": assignment, "labels": self.head.labels[: assignment.shape[1]]}
+            else:
+                regions = masks.divided(frame, patches, canvas)
+                names = ("assignment", "labels", "background_columns")
+                columns = {name: getattr(patches, name) for name in names}
+            clock.stop("masks")
+            return Result.of(regions, frame, **columns, grid_hw=graph.grid_hw, timings_ms=clock.ms)
 
-    def _columns(self, assignment: Float32, division: Division | None) -> dict[str, Any]:
-        """What a result says of its columns."""
-        if division is None:
-            return {"assignment": assignment, "labels": self._head.labels[: assignment.shape[1]]}
-        return {name: getattr(division, name) for name in ("assignment", "labels", "background_columns")}
+    def _assign(self, features: Features) -> tuple[Array, DividedPatches | None]:
+        """One frame's assignment [n, k] and, in modes that divide it, what its patches became."""
+        assignment = self.head(features.to(_device_of(self.head, features.device)))[0]
+        if self.parts is None:
+            return assignment, None
+        return assignment, self.parts(features.to("cpu"), to_host(assignment))
 
-    def _regions(self, frame: Frame, assignment: Float32, division: Division | None) -> Regions:
-        graph, backbone = self._engine.graph, self.spec.backbone
-        height, width = frame.image.shape[:2]
-        canvas = canvas_of((height, width), graph.size_hw, backbone.fit, backbone.covered(graph.size_hw))
-        columns = assignment if division is None else division.foreground
-        label_map, confidence = upsample(columns, graph.grid_hw, canvas)
-        patch_area = math.prod(canvas.size_hw) / math.prod(graph.grid_hw)
-        min_area = max(1, math.ceil(self.spec.regions.min_area_patches * patch_area))
-        coarse = Coarse(label_map, confidence, columns.shape[1] == 2, math.sqrt(patch_area))
-        label_map, confidence = refine(self._refine, coarse, frame, min_area)
-        objects = find_regions(label_map, confidence, replace(self._rules, min_area=min_area))
-        if division is None:
-            return objects
-        label_map = division.label_map(objects.label_map > 0, graph.grid_hw, canvas)
-        behind = division.background_columns
-        return divide_regions(objects, label_map, confidence, min_area=min_area, background=behind)
+
+class _Clock:
+    """Milliseconds of one stage after the other."""
+
+    def __init__(self, ms: dict[str, float]) -> None:
+        self.ms = ms
+        self._started = perf_counter()
+
+    def stop(self, stage: str) -> None:
+        """Ends a stage and begins the next."""
+        now = perf_counter()
+        self.ms[stage] = 1e3 * (now - self._started)
+        self._started = now
+
+
+def load(bundle: str | Path | None = None, *, settings: Settings | None = None, **changes: Any) -> Segmenter:
+    """A segmenter that is ready to run.
+
+    Args:
+        bundle: the name of an embedded bundle, or the path of a `.patchcut` file; None is "default".
+        settings: what is chosen, all defaults where None.
+        changes: settings by their names, over those of `settings`; see `Settings` for all of them.
+    Raises:
+        OptionError: a setting is unknown or has a value that is not allowed; the message lists what is.
+        BundleError: the bundle is missing, damaged, foreign or newer.
+        EngineError: the engine's package or the device is not there.
+
+    >>> seg = load(head="kmeans:k=3", threads=1)
+    >>> seg.describe().head_device
+    'cpu'
+    """
+    chosen = Settings() if settings is None else settings
+    known = [one.name for one in fields(chosen)]
+    for name in changes:
+        if name not in known:
+            raise OptionError(name, f"is no setting; there are {', '.join(known)}")
+    if bundle is not None:
+        changes["bundle"] = bundle
+    return Segmenter.open(replace(chosen, **changes))
+
+
+def _rules(chosen: HeadSpec | Head, settings: Settings) -> Rules:
+    """How regions score: the calibration is that of the very head that runs."""
+    calibration = chosen.calibration if isinstance(chosen, HeadSpec) else None
+    nothing_below = settings.nothing_below
+    if nothing_below is None:
+        nothing_below = 0.0 if calibration is None else calibration.nothing_below
+    return Rules(settings.min_score, nothing_below, settings.single, calibration)
+
+
+def _chosen(head: Head) -> FittedHead | str:
+    """A head as the settings name it."""
+    return head if isinstance(head, FittedHead) else head.name
+
+
+def _device_of(head: Head, device: str) -> str:
+    """Where a head runs whose features are made on `device`."""
+    return device if device in head.devices else head.devices[0]
 
 
 def _log_problems(problems: list[str], told: int) -> int:
@@ -264,106 +308,3 @@ def _log_problems(problems: list[str], told: int) -> int:
     for problem in problems[told:]:
         _logger.warning("%s", problem)
     return len(problems)
-
-
-def load(
-    bundle: str | Path | None = None,
-    *,
-    engine: str = "auto",
-    device: str = "auto",
-    precision: str = "auto",
-    size: int | None = None,
-    head: str | Head = "auto",
-    mode: str = "foreground",
-    parts: str | FittedHead = "auto",
-    refine: str = "auto",
-    min_score: float = 0.0,
-    nothing_below: float | None = None,
-    single: bool = False,
-    color: str = "bgr",
-    threads: int | None = None,
-) -> Segmenter:
-    """A segmenter that is ready to run.
-
-    Args:
-        bundle: path of a `.patchcut` file; None is the embedded one.
-        engine: name of an installed engine; "auto" is "onnxruntime".
-        device: "cpu", "cuda", or "auto": CUDA where the engine has it, else the CPU. `describe` tells.
-        precision: "int8", "fp16" or "fp32"; "auto" is int8 on a CPU and fp16 on CUDA where the bundle has it.
-        size: side of the backbone's input in pixels, one that the bundle has; None is its default.
-        head: "auto" is the one that the bundle was made with; "gnn-fit", "cc", "ncut" and "kmeans" are fitted
-            to each frame and need no training. One with settings is an object, such as
-            `patchcut.heads.CcHead(alpha=5)`.
-        mode: "foreground": what stands out, in as many columns as the head has; "parts": the foreground
-            divided; "scene": its parts and the regions of the background.
-        parts: what divides the foreground: "auto" is the bundle's head for parts if it has one, else "kmeans"
-            with k=4; a fitted head's name, or the object. The background of a scene is divided by the same
-            head if it is a fitted one.
-        refine: what moves borders onto the frame's edges: "none", "guided" or "bilateral"; "auto" is "guided"
-            for frames of a video, which have a time, and "none" for others.
-        min_score: regions that score less, in [0, 1], become background.
-        nothing_below: where no region scores this, in [0, 1], there is nothing; None is what the bundle's
-            calibration says, which is of its own head, and 0 without one.
-        single: True to leave all but the best region out; in a scene they are background.
-        color: order of channels of array frames, "bgr" or "rgb".
-        threads: CPU threads from 1 to 256; None is one a physical core that this process may use (see
-            `patchcut_kernels.default_threads`) and leaves the kernels' threads as they are. A number also
-            sets the kernels' threads, for the whole process.
-    Raises:
-        OptionError: an argument is not among what is allowed; the message lists that.
-        BundleError: the bundle is missing, damaged, foreign or newer.
-        EngineError: the engine's package or the device is not there.
-    """
-    check_choice("mode", mode, MODES)
-    check_choice("refine", refine, ("auto", *REFINERS))
-    order = check_color(color)
-    check_number("min_score", min_score, 0, 1)
-    if nothing_below is not None:
-        check_number("nothing_below", nothing_below, 0, 1)
-    if not isinstance(single, bool):
-        raise OptionError("single", f"must be True or False, got {single!r}")
-    options = EngineOptions(cast("Device", device), cast("Any", precision), size, threads)
-    with open_bundle(bundle) as opened:
-        spec, path = opened.spec, opened.path
-        opened_head = open_head(opened, head)
-        divider = _open_divider(opened, mode, parts)
-        opened_engine = open_engine(opened, options, engine)
-    if threads is not None:
-        kernels.set_threads(threads)
-    return Segmenter(
-        spec,
-        path,
-        opened_engine,
-        opened_head,
-        divider,
-        color=order,
-        mode=mode,
-        refine=refine,
-        rules=_rules(spec, opened_head, min_score, nothing_below, single),
-    )
-
-
-def _open_divider(bundle: Bundle, mode: str, parts: str | FittedHead) -> Divider | None:
-    """The second stage that a mode needs, None for "foreground"."""
-    if mode == "foreground":
-        if parts != "auto":
-            raise OptionError("parts", 'needs the mode "parts" or "scene", got "foreground"')
-        return None
-    opened = open_parts(bundle, parts)
-    grounds = opened if isinstance(opened, FittedHead) else KMeansHead(k=PARTS)
-    return Divider(opened, grounds if mode == "scene" else None)
-
-
-def _rules(
-    spec: BundleSpec, head: Head, min_score: float, nothing_below: float | None, single: bool
-) -> Rules:
-    """How regions score; a calibration holds for the head that it was made for alone."""
-    own = spec.head is not None and head.name == spec.head.kind
-    calibration = spec.regions.calibration if own else None
-    if nothing_below is None:
-        nothing_below = 0.0 if calibration is None else calibration.nothing_below
-    return Rules(min_score=min_score, nothing_below=nothing_below, single=single, calibration=calibration)
-
-
-def _settings(head: Head) -> dict[str, Any]:
-    return asdict(head) if is_dataclass(head) and not isinstance(head, type) else {}

@@ -24,10 +24,10 @@ def main(folder: Path) -> None:
     """FOLDER/*.npy go in, FOLDER/wanted/*.npy should come out, FOLDER/settings.json has the numbers."""
     with open_bundle() as bundle:
         engine = open_engine(bundle, EngineOptions(device="cpu"))
-        head = open_head(bundle, bundle.spec.head)
-        for name, tensor in bundle.read_tensors(bundle.spec.head.file).items():
+        spec, trained = bundle.spec, bundle.spec.head()
+        head = open_head(bundle, trained)
+        for name, tensor in bundle.read_tensors(trained.files["weights"]).items():
             np.save(folder / f"{name}.npy", tensor)
-        spec = bundle.spec
     picture = cv2.imread(str(Path(patchcut.__file__).parent / "samples/astronaut.jpg"))
     pk.preprocess(picture, engine.graph.size_hw, spec.backbone.mean, spec.backbone.std, out=engine.image)
     features = engine.run()
@@ -36,8 +36,9 @@ def main(folder: Path) -> None:
     (folder / "wanted").mkdir()
     for name, array in wanted(features, grid_hw, head).items():
         np.save(folder / f"wanted/{name}.npy", array)
-    assert (spec.affinity.kind, spec.affinity.mode) == ("cosine", "ncut"), "segment.cpp knows no other"
-    numbers = [*grid_hw, *SIZE_HW, spec.affinity.threshold, int(spec.head.normalize), spec.head.temperature]
+    affinity = trained.affinity
+    assert (affinity.kind, affinity.mode) == ("cosine", "ncut"), "segment.cpp knows no other"
+    numbers = [*grid_hw, *SIZE_HW, affinity.threshold, int(trained.normalize), trained.temperature]
     (folder / "settings.json").write_text(json.dumps(numbers))
 
 

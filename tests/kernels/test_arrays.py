@@ -59,7 +59,7 @@ class OverInterface:
 
 @dataclass
 class Lent:
-    """An array as a library has it, where its memory is, and what is in it."""
+    """An array as a library has it, the address of its memory, and its content."""
 
     array: Any
     pointer: int
@@ -122,7 +122,7 @@ class Case:
     """One call: the arrays that go in, the arrays that it writes, and the rest.
 
     Args:
-        record: what the outputs are fields of, given as `out`; None where each has a name of its own.
+        record: the class whose fields are the outputs, given as `out`; None where each is its own argument.
         gather: the op's arguments of the inputs, where those are not arguments themselves.
     """
 

@@ -63,6 +63,68 @@ def test_there_and_back(rng, shape, dtype):
     assert "cuda:0" in repr(array)
 
 
+PACKED = [((3, 5), np.float32), ((), np.int32), ((0, 4), np.int64), ((7,), np.bool_), ((2, 129), np.int64)]
+
+
+def test_packed_arrays_come_down_with_one_copy(rng, transfers):
+    packed = cuda.pack(PACKED)
+    hosts = [np.asarray(100 * rng.random(shape)).astype(dtype) for shape, dtype in PACKED]
+    for array, host in zip(packed.arrays, hosts, strict=True):
+        assert (array.shape, array.dtype) == (host.shape, host.dtype)
+        assert array.is_contiguous
+        assert array.pointer % 256 == 0
+        if host.size:
+            pk._C.cuda.copy(0, array.pointer, host.ctypes.data, host.nbytes, 0)
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(packed.arrays, 2))
+    transfers.clear()
+    got = packed.numpy()
+    assert transfers == [("down", packed.memory.nbytes)]
+    for array, host in zip(got, hosts, strict=True):
+        assert array.dtype == host.dtype
+        np.testing.assert_array_equal(array, host)
+
+
+def test_ops_write_packed_arrays(rng, transfers):
+    label_map = (rng.random((20, 30)) > 0.6).astype(np.int32)
+    want, count = pk.connected_components(label_map)
+    stream = cuda.Stream()
+    packed = cuda.pack([((20, 30), np.int32), ((), np.int32), ((count,), np.int64)], stream=stream)
+    ids, counted, area = packed.arrays
+    pk.connected_components(cuda.to_device(label_map), out=ids, counts_out=counted, stream=stream)
+    boxes = cuda.empty((count, 4), stream=stream)
+    pk.region_stats(ids, count, out=pk.RegionStats(area, boxes, None, None), stream=stream)
+    got = packed.numpy()
+    np.testing.assert_array_equal(got[0], want)
+    assert got[1] == count
+    np.testing.assert_array_equal(got[2], pk.region_stats(want, count).area)
+    assert [direction for direction, _ in transfers] == ["up", "down"]
+
+
+def test_an_array_keeps_the_memory_that_it_is_packed_in(rng):
+    host = normal(rng, 300)
+    array = cuda.pack([((300,), np.float32), ((300,), np.float32)]).arrays[1]
+    pk._C.cuda.copy(0, array.pointer, host.ctypes.data, host.nbytes, 0)
+    gc.collect()
+    fresh = [cuda.to_device(normal(rng, 300)) for _ in range(4)]
+    np.testing.assert_array_equal(array.numpy(), host)
+    assert not any(array.overlaps(other) for other in fresh)
+
+
+def test_packs_may_be_empty(transfers):
+    assert cuda.pack([]).numpy() == ()
+    (array,) = cuda.pack([((0, 3), np.float32)]).numpy()
+    assert array.shape == (0, 3)
+    assert not transfers
+
+
+def test_transfers_have_directions(rng, transfers):
+    array = cuda.to_device(normal(rng, 3))
+    other = cuda.empty(3)
+    pk._C.cuda.copy(0, other.pointer, array.pointer, 12, 0)
+    other.numpy()
+    assert transfers == [("up", 12), ("device", 12), ("down", 12)]
+
+
 def test_what_an_array_refuses(rng):
     array = cuda.to_device(normal(rng, 3, 4))
     with pytest.raises(TypeError, match=r"^\[DeviceArray\] the array lies on a GPU; numpy\(\) copies it"):
@@ -270,7 +332,7 @@ def test_the_chain_is_one_graph(rng, grid, d, size_hw):
 
 
 def test_clustering_is_one_graph(rng):
-    """What one launch leaves behind, counters for one, does not disturb the next."""
+    """What one launch leaves in memory, such as counters, does not disturb the next."""
     n, d, k = 20, 6, 3
     stream = cuda.Stream()
     features = cuda.empty((n, d), stream=stream)
@@ -283,11 +345,11 @@ def test_clustering_is_one_graph(rng):
     workspace = cuda.empty(1 << 20, np.uint8, stream=stream)
 
     def run() -> None:
-        place = {"stream": stream, "workspace": workspace}
-        pk.affinity(features, mode="cc", out=edges, **place)
-        pk.correlation_cluster(edges, out=found, **place)
-        pk.kmeans(features, k, restarts=2, iterations=5, out=means, **place)
-        pk.assign(features, means.centroids, temperature=0.1, out=shares, **place)
+        launch = {"stream": stream, "workspace": workspace}
+        pk.affinity(features, mode="cc", out=edges, **launch)
+        pk.correlation_cluster(edges, out=found, **launch)
+        pk.kmeans(features, k, restarts=2, iterations=5, out=means, **launch)
+        pk.assign(features, means.centroids, temperature=0.1, out=shares, **launch)
 
     with cuda.capture(stream) as graph:
         run()
@@ -308,11 +370,11 @@ def test_refining_is_one_graph(rng):
     empty = lambda *shape, dtype=np.float32: cuda.empty(shape, dtype, stream=stream)  # noqa: E731
     frame, soft, refined, solved = empty(*size_hw, 3, dtype=np.uint8), *(empty(*size_hw) for _ in range(3))
     labels, refined_labels = (empty(*size_hw, dtype=np.int32) for _ in range(2))
-    place = {"stream": stream, "workspace": empty(1 << 20, dtype=np.uint8)}
+    launch = {"stream": stream, "workspace": empty(1 << 20, dtype=np.uint8)}
     with cuda.capture(stream) as graph:
-        pk.guided_refine(frame, soft, 3, 1e-3, out=refined, **place)
-        pk.guided_refine(frame, labels, 3, 1e-3, count=4, out=refined_labels, **place)
-        pk.bilateral_solver(frame, soft, soft, smoothness=1, out=solved, **place)
+        pk.guided_refine(frame, soft, 3, 1e-3, out=refined, **launch)
+        pk.guided_refine(frame, labels, 3, 1e-3, count=4, out=refined_labels, **launch)
+        pk.bilateral_solver(frame, soft, soft, smoothness=1, out=solved, **launch)
     for _ in range(2):
         pixels = rng.integers(0, 256, (*size_hw, 3)).astype(np.uint8)
         shares = rng.random(size_hw, np.float32)
@@ -339,10 +401,10 @@ def test_cuts_are_one_graph(rng, threshold):
         cuda.empty((h, w), np.bool_, stream=stream), cuda.empty((), np.int32, stream=stream)
     )
     options = {"threshold": threshold, "iterations": 24}
-    place = {"stream": stream, "workspace": cuda.empty(1 << 20, np.uint8, stream=stream)}
+    launch = {"stream": stream, "workspace": cuda.empty(1 << 20, np.uint8, stream=stream)}
     with cuda.capture(stream) as graph:
-        pk.ncut(features, k, out=cuts, **options, **place)
-        pk.bipartition(features, (h, w), binary=False, out=found, **options, **place)
+        pk.ncut(features, k, out=cuts, **options, **launch)
+        pk.bipartition(features, (h, w), binary=False, out=found, **options, **launch)
     for values in [normal(rng, h * w, d) for _ in range(3)]:
         pk._C.cuda.copy(0, features.pointer, values.ctypes.data, values.nbytes, stream.handle)
         graph.launch(stream)

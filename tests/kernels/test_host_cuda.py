@@ -1,4 +1,4 @@
-"""The layer that runs CUDA kernels on the host finds what is wrong with a kernel."""
+"""The layer that runs CUDA kernels on the host finds a kernel's mistakes."""
 
 from __future__ import annotations
 

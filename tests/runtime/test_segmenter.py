@@ -289,7 +289,7 @@ def test_regions_below_the_lowest_score_are_nowhere(
 def letterboxed(tmp_path: Path) -> Segmenter:
     files = toy.members()
     spec = toy.manifest(files)
-    spec["backbone"]["fit"] = "letterbox"
+    spec["backbones"]["toy"]["fit"] = "letterbox"
     return patchcut.load(toy.write(tmp_path / "letterbox.patchcut", files, spec))
 
 

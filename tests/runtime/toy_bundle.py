@@ -53,10 +53,12 @@ def head_tensors(seed: int = HEAD_SEED) -> dict[str, np.ndarray]:
     }
 
 
-def members() -> Members:
-    """Every member but bundle.json."""
+def members(*, tokens: bool = False) -> Members:
+    """Every member but bundle.json; with `tokens` the graphs have a second feature set."""
     weights = save({"embed.int8": embedding(), "embed.fp32": embedding().astype(np.float32) * INT8_SCALE})
-    graphs = {f"backbone-{s}-{p}.onnx": graph(s, p, weights) for s in SIZES for p in ("int8", "fp32")}
+    graphs = {
+        f"backbone-{s}-{p}.onnx": graph(s, p, weights, tokens=tokens) for s in SIZES for p in ("int8", "fp32")
+    }
     return {
         "backbone.safetensors": weights,
         **graphs,
@@ -65,56 +67,100 @@ def members() -> Members:
     }
 
 
-def manifest(files: Members) -> dict[str, Any]:
+def manifest(files: Members, *, tokens: bool = False) -> dict[str, Any]:
     """bundle.json for these members."""
-    graphs = [
-        {
-            "file": f"backbone-{size}-{precision}.onnx",
-            "size_hw": [size, size],
-            "grid_hw": [size // PATCH, size // PATCH],
-            "precision": precision,
-            "initializers": [f"embed.{precision}"],
+    key = {"facet": "key", "layer": 0, "weight": 1.0}
+    features = {"key": {"output": "features", "dim": DIM, "components": [key]}}
+    if tokens:
+        features["token"] = {
+            "output": "tokens",
+            "dim": 2 * DIM,
+            "components": [{**key, "facet": "token"}],
         }
-        for size in SIZES
-        for precision in ("int8", "fp32")
-    ]
     return {
-        "schema_version": 1,
+        "schema_version": 3,
         "name": "toy",
         "description": "A patch embedding and a random head.",
-        "backbone": {
-            "name": "toy",
-            "source": "tests",
-            "source_sha256": "0" * 64,
-            "licence": "Apache-2.0",
-            "trained_on": "nothing",
-            "facet": "key",
-            "layer": 0,
-            "patch_size": PATCH,
-            "feature_dim": DIM,
-            "mean": [0.485, 0.456, 0.406],
-            "std": [0.229, 0.224, 0.225],
-            "fit": "stretch",
-            "weights": "backbone.safetensors",
-            "graphs": graphs,
-        },
+        "backbones": {"toy": {"model": "toy", **_backbone(), "features": features}},
+        "heads": [
+            {
+                "name": "gnn",
+                "role": "objects",
+                "backbone": "toy",
+                "features": ["key"],
+                "affinity": {"kind": "cosine", "mode": "ncut", "threshold": 0.0, "alpha": 3.0},
+                **_head(),
+                "files": {"weights": "head.safetensors"},
+            }
+        ],
+        "regions": {"min_area_patches": 0.5},
+        "card": "card.md",
+        "files": _files(files),
+    }
+
+
+def old_manifest(files: Members, version: int) -> dict[str, Any]:
+    """bundle.json for the same members as schema 1 or 2 had it."""
+    spec = {
+        "schema_version": version,
+        "name": "toy",
+        "description": "A patch embedding and a random head.",
+        "backbone": {"name": "toy", **_backbone(), "facet": "key", "layer": 0, "feature_dim": DIM},
         "affinity": {"kind": "cosine", "mode": "ncut", "threshold": 0.0, "alpha": 3.0},
-        "head": {
-            "kind": "gnn",
-            "file": "head.safetensors",
-            "labels": list(LABELS),
-            "normalize": True,
-            "temperature": TEMPERATURE,
-            "trained_on": "nothing",
-            "method": "random",
-        },
+        "head": {**_head(), "file": "head.safetensors"},
         "regions": {"min_area_patches": 0.5},
         "report": [],
         "card": "card.md",
-        "files": {
-            name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-            for name, data in files.items()
-        },
+        "files": _files(files),
+    }
+    if version == 2:
+        spec["backbone"] |= {"parts": [], "stride": None, "scales": [1.0], "join": "mean", "log_bins": 0}
+        spec["parts"] = None
+        spec["regions"]["calibration"] = None
+    return spec
+
+
+def _backbone() -> dict[str, Any]:
+    """What all schemas say of the backbone in the same words."""
+    return {
+        "source": "tests",
+        "source_sha256": "0" * 64,
+        "licence": "Apache-2.0",
+        "trained_on": "nothing",
+        "patch_size": PATCH,
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "fit": "stretch",
+        "weights": "backbone.safetensors",
+        "graphs": [
+            {
+                "file": f"backbone-{size}-{precision}.onnx",
+                "size_hw": [size, size],
+                "grid_hw": [size // PATCH, size // PATCH],
+                "precision": precision,
+                "initializers": [f"embed.{precision}"],
+            }
+            for size in SIZES
+            for precision in ("int8", "fp32")
+        ],
+    }
+
+
+def _head() -> dict[str, Any]:
+    """What all schemas say of the head in the same words."""
+    return {
+        "kind": "gnn",
+        "labels": list(LABELS),
+        "normalize": True,
+        "temperature": TEMPERATURE,
+        "trained_on": "nothing",
+        "method": "random",
+    }
+
+
+def _files(files: Members) -> dict[str, Any]:
+    return {
+        name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()
     }
 
 
@@ -129,9 +175,12 @@ def write(path: Path, files: Members | None = None, spec: dict[str, Any] | None 
     return path
 
 
-def graph(size: int, precision: str, weights: bytes) -> bytes:
-    """image [b, 3, size, size] to features [b, n, DIM]: a strided convolution, its weights kept outside."""
-    tokens = (size // PATCH) ** 2
+def graph(size: int, precision: str, weights: bytes, *, tokens: bool = False) -> bytes:
+    """image [b, 3, size, size] to features [b, n, DIM]: a strided convolution, its weights kept outside.
+
+    The output `tokens` [b, n, 2 * DIM] is the features, and what of them is positive.
+    """
+    patches = (size // PATCH) ** 2
     kernel = "kernel" if precision == "int8" else "embed.fp32"
     dequantize = helper.make_node("DequantizeLinear", ["embed.int8", "int8_scale"], ["kernel"])
     nodes = [
@@ -142,7 +191,12 @@ def graph(size: int, precision: str, weights: bytes) -> bytes:
         helper.make_node("Reshape", ["patches", "columns"], ["flat"]),
         helper.make_node("Transpose", ["flat"], ["features"], perm=[0, 2, 1]),
     ]
-    constants = {"int8_scale": np.float32(INT8_SCALE), "columns": np.array([0, DIM, tokens], np.int64)}
+    outputs = {"features": DIM}
+    if tokens:
+        nodes.append(helper.make_node("Relu", ["features"], ["positive"]))
+        nodes.append(helper.make_node("Concat", ["features", "positive"], ["tokens"], axis=2))
+        outputs["tokens"] = 2 * DIM
+    constants = {"int8_scale": np.float32(INT8_SCALE), "columns": np.array([0, DIM, patches], np.int64)}
     if precision != "int8":
         del constants["int8_scale"]
     inner = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
@@ -150,7 +204,7 @@ def graph(size: int, precision: str, weights: bytes) -> bytes:
         nodes,
         "toy",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["b", 3, size, size])],
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["b", tokens, DIM])],
+        [helper.make_tensor_value_info(o, TensorProto.FLOAT, ["b", patches, d]) for o, d in outputs.items()],
         [*inner, external(f"embed.{precision}", weights)],
     )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -160,7 +160,7 @@ def integer_weights(affinity: Real) -> tuple[Int64, float]:
 
 
 class Partition:
-    """Nodes in clusters, and what every node has in common with every cluster.
+    """Nodes in clusters, and the weights between every node and every cluster.
 
     Attributes:
         labels: [n], the cluster of each node; -1 for none yet.
@@ -179,7 +179,7 @@ class Partition:
         self.sums = np.zeros((len(self.sizes), n), np.int64)
 
     def own(self) -> Int64:
-        """[n] what each node has in common with its own cluster."""
+        """[n] the weights between each node and its own cluster, added up."""
         return np.asarray(np.take_along_axis(self.sums, self.labels[None], axis=0)[0], np.int64)
 
     def objective(self) -> int:
@@ -197,7 +197,7 @@ class Partition:
         self.sums[cluster] += self.weights[node]
 
     def targets(self) -> tuple[Int64, Int64]:
-        """[n] the other cluster that each node has most in common with, and [n] how much; NONE without one.
+        """[n] the other cluster of the largest sum for each node, and [n] that sum; NONE without one.
 
         That is a new cluster where the sum is not above 0, a number is free and the node is not alone.
         """
@@ -216,7 +216,7 @@ class Partition:
             self.move(node, 0)
 
     def insert(self, order: Int64) -> None:
-        """Puts each node in turn into the cluster that it has most in common with."""
+        """Puts each node in turn into the cluster of the largest sum."""
         for node in order:
             self.move(node, self.targets()[0][node])
 

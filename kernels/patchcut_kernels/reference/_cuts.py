@@ -33,7 +33,7 @@ def cut_graph(
 
 
 def cut_vectors(weights: Float64, k: int) -> tuple[Float64, Float64]:
-    """The k smallest eigenvalues [k] of (D - W) x = λ D x but the constant vector's, and vectors [n, k]."""
+    """The k smallest eigenvalues [k] of (D - W) x = λ D x, without the constant one's, and vectors [n, k]."""
     degrees = weights.sum(axis=1)
     scales = np.where(degrees > 0, 1 / np.sqrt(np.where(degrees > 0, degrees, 1)), 0.0)
     constant = np.sqrt(degrees) / np.sqrt(degrees.sum()) if degrees.any() else degrees

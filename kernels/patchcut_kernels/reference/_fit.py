@@ -96,7 +96,7 @@ def fit_pass(
         propagated: [n, d] Ahat features.
         affinity: [n, n].
         parameters: weight and bias of the three layers, in turn.
-        kept: [n, MLP_WIDTH], what each unit of the hidden layer is multiplied by: 0 where it is dropped.
+        kept: [n, MLP_WIDTH], the factor of each unit of the hidden layer: 0 where it is dropped.
         loss: key of `LOSSES`.
     """
     theta, theta_bias, hidden, hidden_bias, logits, logits_bias = parameters
@@ -133,7 +133,13 @@ def gnn_fit(
     init: GnnFitWeights | None = None,
     seed: int = 0,
 ) -> tuple[Float64, Float64]:
-    """[n, k] assignment of the last pass, and [steps] the loss of each."""
+    """[n, k] assignment of the last pass, and [steps] the loss of each.
+
+    Examples:
+        >>> fit = pk.reference.gnn_fit(np.eye(4), np.ones((4, 4)), 2, steps=3)
+        >>> [values.shape for values in fit]
+        [(4, 2), (3,)]
+    """
     n, d = np.shape(features)
     start = draw_fit_weights(d, k, seed) if init is None else init
     parameters = [values.astype(np.float64) for values in start.arrays()]

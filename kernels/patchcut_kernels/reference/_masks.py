@@ -23,7 +23,13 @@ def upsample(assignment: Real, grid_hw: tuple[int, int], size_hw: tuple[int, int
 def upsample_argmax(
     assignment: Real, grid_hw: tuple[int, int], size_hw: tuple[int, int]
 ) -> tuple[Int, Float64]:
-    """[H, W] label map and [H, W] confidence."""
+    """[H, W] label map and [H, W] confidence.
+
+    Examples:
+        >>> labels, confidence = pk.reference.upsample_argmax(np.float32([[1, 0], [0, 1]]), (1, 2), (1, 4))
+        >>> labels.tolist(), confidence.tolist()
+        ([[0, 0, 1, 1]], [[1.0, 0.75, 0.75, 1.0]])
+    """
     values = upsample(assignment, grid_hw, size_hw)
     return values.argmax(axis=2).astype(np.int32), values.max(axis=2)
 

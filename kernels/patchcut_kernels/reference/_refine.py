@@ -14,7 +14,7 @@ from ._types import Float64, Real
 def box_mean(values: Float64, width: float) -> Float64:
     """[H, W, ...], means over a square of `width` pixels around each, the border mirrored with its pixel.
 
-    Pixels that a square meets in part count for as much.
+    Pixels that a square covers in part count by that part.
     """
     inner = int((width - 1) // 2)
     edge = (width - (2 * inner + 1)) / 2
@@ -70,7 +70,7 @@ def guided_filter(
 def guided_refine(
     frame: npt.NDArray[np.uint8], maps: npt.NDArray[Any], radius: int, eps: float, *, subsample: int = 1
 ) -> npt.NDArray[Any]:
-    """[H, W] or [k, H, W] of soft maps, [H, W] of a label map."""
+    """[H, W] or [k, H, W] for soft maps, [H, W] for a label map."""
     guide = frame / 255
     if maps.dtype != np.int32:
         planes = maps.reshape(-1, *maps.shape[-2:]).astype(np.float64)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
-from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
 import patchcut
-from patchcut.errors import OptionError, PatchcutError
-
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+from patchcut.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, command, exit_with, with_settings
+from patchcut.errors import OptionError
+from patchcut.settings import Settings
 
 _COMMAND_HELP = {"export": "Make, check and measure bundles (needs patchcut\\[export])."}
 
@@ -24,100 +22,8 @@ app = typer.Typer(
     epilog="Exit status: 0 all good; 1 something failed or was skipped, or nothing was processed; "
     "2 the command line is wrong; 130 stopped by Ctrl-C or SIGTERM. What was written is whole in each case.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-OutOption = Annotated[
-    Path | None,
-    typer.Option(help="Folder for results; without it and --save nothing is written.", show_default=False),
-]
-SaveOption = Annotated[
-    str | None,
-    typer.Option(
-        help="What to write, of overlay,masks,labels,json; to patchcut-out where --out is not given. "
-        "\\[default: overlay,masks,json]",
-        show_default=False,
-    ),
-]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace results in --out.")]
-LimitOption = Annotated[
-    int | None, typer.Option(min=1, help="Stop after so many frames.", show_default=False)
-]
-EveryOption = Annotated[int, typer.Option(min=1, help="Take every N-th frame.")]
-ShowOption = Annotated[bool, typer.Option("--show", help="Show a live window; q or Esc ends.")]
-JsonOption = Annotated[
-    bool,
-    typer.Option(
-        "--json",
-        help='Write JSON lines to stdout and nothing else: {"event": "start" | "frame" | "end", ...}.',
-    ),
-]
-SourceArgument = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="SOURCE",
-        help="Photo, folder, glob, video, camera index, rtsp:// or http:// address; or several photos, "
-        "folders and globs.",
-    ),
-]
-BundleOption = Annotated[
-    Path | None, typer.Option(help="A .patchcut file; the embedded bundle by default.", show_default=False)
-]
-EngineOption = Annotated[str, typer.Option(help="What executes the backbone: auto, onnxruntime, ...")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-PrecisionOption = Annotated[str, typer.Option(help="auto, int8, fp16 or fp32.")]
-SizeOption = Annotated[
-    int | None, typer.Option(help="Side of the backbone's input, as the bundle has it.", show_default=False)
-]
-HeadOption = Annotated[
-    str,
-    typer.Option(
-        help="auto is the head that the bundle was made with; gnn-fit, cc, ncut and kmeans need no training: "
-        "they are fitted to each frame."
-    ),
-]
-KOption = Annotated[
-    int | None, typer.Option("--k", "-k", help="Clusters of gnn-fit and kmeans.", show_default=False)
-]
-AlphaOption = Annotated[
-    float | None,
-    typer.Option(help="Of cc and gnn-fit: the larger, the fewer clusters.", show_default=False),
-]
-LossOption = Annotated[str | None, typer.Option(help="Of gnn-fit: ncut or cc.", show_default=False)]
-SeedOption = Annotated[int | None, typer.Option(help="Of a fitted head.", show_default=False)]
-ModeOption = Annotated[
-    str,
-    typer.Option(help="foreground; parts: the foreground divided; scene: parts, and the background divided."),
-]
-PartsOption = Annotated[
-    str,
-    typer.Option(
-        help="What divides: a fitted head; auto is the bundle's head for parts, or kmeans where it has none."
-    ),
-]
-PartsKOption = Annotated[
-    int | None, typer.Option(help="Clusters of --parts; 4 by default.", show_default=False)
-]
-RefineOption = Annotated[
-    str,
-    typer.Option(
-        help="How borders are moved onto the frame's edges: none, guided, bilateral; auto is guided for "
-        "videos and none for photos."
-    ),
-]
-MinScoreOption = Annotated[float, typer.Option(help="Leave out regions that score less, 0 to 1.")]
-NothingBelowOption = Annotated[
-    float | None,
-    typer.Option(
-        help="Report nothing where no region scores this, 0 to 1; 0 always reports.",
-        show_default="what the bundle says",
-    ),
-]
-SingleOption = Annotated[bool, typer.Option("--single", help="Report the best region alone.")]
-ThreadsOption = Annotated[
-    int | None, typer.Option(help="CPU threads; one a physical core by default.", show_default=False)
-]
 
 
 def _print_version(wanted: bool) -> None:
@@ -135,36 +41,47 @@ def _patchcut(
     pass
 
 
-@app.command("run")
+@command(app, "run")
+@with_settings()
 def _run(
-    sources: SourceArgument,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE",
+            help="Photo, folder, glob, video, camera index, rtsp:// or http:// address; or several photos, "
+            "folders and globs.",
+        ),
+    ],
     *,
-    out: OutOption = None,
-    save: SaveOption = None,
-    overwrite: OverwriteOption = False,
-    limit: LimitOption = None,
-    every: EveryOption = 1,
-    show: ShowOption = False,
-    json: JsonOption = False,
-    bundle: BundleOption = None,
-    engine: EngineOption = "auto",
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
-    size: SizeOption = None,
-    head: HeadOption = "auto",
-    k: KOption = None,
-    alpha: AlphaOption = None,
-    loss: LossOption = None,
-    seed: SeedOption = None,
-    mode: ModeOption = "foreground",
-    parts: PartsOption = "auto",
-    parts_k: PartsKOption = None,
-    refine: RefineOption = "auto",
-    min_score: MinScoreOption = 0.0,
-    nothing_below: NothingBelowOption = None,
-    single: SingleOption = False,
-    threads: ThreadsOption = None,
-) -> None:
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for results; without it and --save nothing is written.", show_default=False
+        ),
+    ] = None,
+    save: Annotated[
+        str | None,
+        typer.Option(
+            help="What to write, of overlay,masks,labels,json; to patchcut-out where --out is not given. "
+            "\\[default: overlay,masks,json]",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results in --out.")] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this many frames.", show_default=False)
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Take every N-th frame.")] = 1,
+    show: Annotated[bool, typer.Option("--show", help="Show a live window; q or Esc ends.")] = False,
+    json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help='Write JSON lines to stdout and nothing else: {"event": "start" | "frame" | "end", ...}.',
+        ),
+    ] = False,
+    settings: Settings,
+) -> int:
     """Segment photos, a video or a live picture.
 
     The folder gets overlay/NAME.jpg (of a video one NAME.mp4), masks/NAME/01.png (a region each, best first),
@@ -173,12 +90,10 @@ def _run(
     Exit status: 0 all good; 1 something was skipped, failed, or there was nothing; 2 wrong usage;
     130 Ctrl-C or SIGTERM. What was written is whole in each case.
     """
+    from patchcut.cli.run import DEFAULT_OUT, RunOptions, run
 
-    def work() -> int:
-        from patchcut.cli.load_options import LoadOptions
-        from patchcut.cli.run import DEFAULT_OUT, RunOptions, run
-
-        options = RunOptions(
+    return run(
+        RunOptions(
             sources=tuple(sources),
             out=Path(DEFAULT_OUT) if save and out is None else out,
             save=tuple(word.strip() for word in save.split(",")) if save is not None else None,
@@ -187,57 +102,39 @@ def _run(
             every=every,
             show=show,
             json=json,
-            load=LoadOptions(
-                bundle=bundle,
-                engine=engine,
-                device=device,
-                precision=precision,
-                size=size,
-                head=head,
-                head_settings={"k": k, "alpha": alpha, "loss": loss, "seed": seed},
-                mode=mode,
-                parts=parts,
-                parts_k=parts_k,
-                refine=refine,
-                min_score=min_score,
-                nothing_below=nothing_below,
-                single=single,
-                threads=threads,
-            ),
+            settings=settings,
         )
-        return run(options)
-
-    exit_with(work)
+    )
 
 
-@app.command("info")
+@command(app, "info")
 def _info(
-    bundle: Annotated[Path | None, typer.Argument(help="A .patchcut file.", show_default="embedded")] = None,
+    bundle: Annotated[
+        str | None,
+        typer.Argument(help="An embedded bundle's name, or a .patchcut file.", show_default="default"),
+    ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="List the embedded bundles instead.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
-) -> None:
+) -> int:
     """Say what a bundle holds, how well it does, and what would run it here."""
+    from patchcut.cli.info import info, list_bundles
 
-    def work() -> int:
-        from patchcut.cli.info import info
-
+    if not listed:
         return info(bundle, as_json=json)
+    if bundle is not None:
+        raise OptionError("list", f"lists all embedded bundles, got the name of one: {bundle}")
+    return list_bundles(as_json=json)
 
-    exit_with(work)
 
-
-@app.command("demo")
+@command(app, "demo")
 def _demo(
     out: Annotated[Path, typer.Option(help="Folder for overlays and masks.")] = Path("patchcut-demo"),
-    bundle: BundleOption = None,
-) -> None:
+    bundle: Annotated[str, typer.Option(help="An embedded bundle's name or a .patchcut file.")] = "default",
+) -> int:
     """Segment the sample photos that come with patchcut."""
+    from patchcut.cli.demo import demo
 
-    def work() -> int:
-        from patchcut.cli.demo import demo
-
-        return demo(out, bundle)
-
-    exit_with(work)
+    return demo(out, Settings(bundle=bundle))
 
 
 def main() -> None:
@@ -251,28 +148,6 @@ def main() -> None:
         app()
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
-
-
-def exit_with(work: Callable[[], int]) -> NoReturn:
-    """Leaves the process with what `work` returns; what it raises becomes one line on stderr and a status.
-
-    Raises:
-        typer.Exit: always.
-    """
-    try:
-        status = work()
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        print("patchcut: stopped", file=sys.stderr)
-        status = EXIT_INTERRUPTED
-    except PatchcutError as error:
-        print(f"patchcut: {error}", file=sys.stderr)
-        status = EXIT_USAGE if isinstance(error, OptionError) else EXIT_FAILED
-    except BrokenPipeError:
-        # The reader of stdout has left: nothing may be said there, not even by the interpreter's last flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = EXIT_FAILED
-    raise typer.Exit(status)
 
 
 def _add_commands() -> None:

@@ -8,25 +8,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from patchcut.cli.load_options import LoadOptions
 from patchcut.cli.run import RunOptions, run
 from patchcut.cli.tables import make_console
 from patchcut.opencv import load_cv2
 from patchcut.output.whole_files import write_image
+from patchcut.settings import Settings
 from patchcut.sources.photos import read_photo
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 _OVERVIEW_HEIGHT = 320
 
 
-def demo(out: Path, bundle: Path | None = None) -> int:
+def demo(out: Path, settings: Settings) -> int:
     """Exit status, after overlays, masks and an overview of the sample photos were written to `out`."""
     options = RunOptions(
         sources=(str(SAMPLES),),
         out=out,
         save=("overlay", "masks"),
         overwrite=True,  # the demo may be run twice
-        load=LoadOptions(bundle=bundle),
+        settings=settings,
     )
     status = run(options)
     if status == 0:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +14,23 @@ from rich.console import Console
 from rich.table import Table
 
 import patchcut
-from patchcut.bundle import Bundle, BundleSpec, open_bundle
+from patchcut.bundle import BackboneSpec, Bundle, BundleSpec, HeadSpec, embedded_bundles, open_bundle
 from patchcut.cli.tables import arithmetic, make_console, size_text
 from patchcut.errors import PatchcutError
 from patchcut.heads import FITTED
 
 
-def info(path: Path | None, *, as_json: bool = False) -> int:
+def info(bundle: str | None, *, as_json: bool = False) -> int:
     """Exit status 0, after everything known of a bundle was printed.
 
+    Args:
+        bundle: a name of an embedded bundle or a path; None is the default.
     Raises:
         BundleError: it is missing, damaged (every checksum is looked at), foreign or newer.
     """
-    with open_bundle(path) as bundle:
-        bundle.verify()
-        facts = _facts(bundle)
-        spec = bundle.spec
+    with open_bundle(bundle) as opened:
+        opened.verify()
+        facts, spec = _facts(opened), opened.spec
     if as_json:
         print(json.dumps(facts, indent=1))
     else:
@@ -38,16 +38,43 @@ def info(path: Path | None, *, as_json: bool = False) -> int:
     return 0
 
 
+def list_bundles(*, as_json: bool = False) -> int:
+    """Exit status 0, after the embedded bundles were printed."""
+    bundles = [_entry(name, path) for name, path in embedded_bundles().items()]
+    if as_json:
+        print(json.dumps(bundles, indent=1))
+        return 0
+    table = Table("name", "MB", "backbone", "heads", "graphs", box=SIMPLE_HEAD)
+    table.columns[1].justify = "right"
+    for entry in bundles:
+        lists = ("\n".join(entry[key]) for key in ("backbones", "heads", "graphs"))
+        table.add_row(entry["name"], f"{entry['bytes'] / 1e6:.1f}", *lists)
+    make_console().print(table)
+    return 0
+
+
+def _entry(name: str, path: Path) -> dict[str, Any]:
+    with open_bundle(path) as bundle:
+        backbones, heads = bundle.spec.backbones, bundle.spec.heads
+    return {
+        "name": name,
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "backbones": list(backbones),
+        "heads": [f"{head.name} ({head.role})" for head in heads],
+        "graphs": list(dict.fromkeys(text for backbone in backbones.values() for text in _graphs(backbone))),
+    }
+
+
 def _facts(bundle: Bundle) -> dict[str, Any]:
     spec = bundle.spec
     card = bundle.read(spec.card).decode("utf-8", "replace") if spec.card else ""
+    initializers = {"__all__": {"graphs": {"__all__": {"initializers"}}}}
     return {
         "path": str(bundle.path),
         "bytes": bundle.path.stat().st_size,
         "sha256": hashlib.sha256(bundle.path.read_bytes()).hexdigest(),
-        **spec.model_dump(
-            mode="json", exclude={"card": True, "backbone": {"graphs": {"__all__": {"initializers"}}}}
-        ),
+        **spec.model_dump(mode="json", exclude={"card": True, "backbones": initializers}),
         "card": card,
         "machine": _machine(bundle.path),
     }
@@ -57,23 +84,22 @@ def _machine(path: Path) -> dict[str, Any]:
     """What this machine would run the bundle with; {"error": ...} where it cannot."""
     kernels = {"cpu": platform.processor() or platform.machine(), "isa": patchcut_kernels.get_isa()}
     try:
-        return {**asdict(patchcut.load(path).describe()), **kernels}
+        return {**patchcut.load(path).describe().to_dict(), **kernels}
     except PatchcutError as error:
         return {"error": str(error), **kernels}
 
 
 def _print(console: Console, spec: BundleSpec, facts: dict[str, Any]) -> None:
-    for title, rows in (
-        (spec.name, _bundle_rows(spec, facts)),
-        ("backbone", _backbone_rows(spec)),
-        ("head", _head_rows(spec)),
-        ("on this machine", _machine_rows(facts["machine"])),
-    ):
+    sections = [(spec.name, _bundle_rows(spec, facts))]
+    sections += [(f"backbone {name}", _backbone_rows(it)) for name, it in spec.backbones.items()]
+    sections += [(f"head {head.name}", _head_rows(head)) for head in spec.heads]
+    sections.append(("on this machine", _machine_rows(facts["machine"])))
+    for title, rows in sections:
         console.print(f"\n{title}", style="bold")
         console.print(_pairs(rows))
-    if spec.report:
+    if (table := _report_table(spec)).rows:
         console.print("\naccuracy", style="bold")
-        console.print(_report_table(spec))
+        console.print(table)
     if facts["card"]:
         console.print("\nmodel card", style="bold")
         console.print(facts["card"].strip())
@@ -84,39 +110,38 @@ def _bundle_rows(spec: BundleSpec, facts: dict[str, Any]) -> list[tuple[str, str
         ("what", spec.description),
         ("file", f"{facts['path']} ({facts['bytes'] / 1e6:.1f} MB, {len(spec.files)} members, all whole)"),
         ("sha256", facts["sha256"]),
+        ("heads", ", ".join(head.name for head in spec.heads) or "none"),
+        ("or, untrained", f"{', '.join(FITTED)}: fitted to each frame, see --head"),
     ]
 
 
-def _backbone_rows(spec: BundleSpec) -> list[tuple[str, str]]:
-    backbone = spec.backbone
-    graphs = ", ".join(f"{size_text(g.size_hw)} {g.precision}" for g in backbone.graphs)
+def _backbone_rows(backbone: BackboneSpec) -> list[tuple[str, str]]:
     return [
-        ("name", backbone.name),
+        ("model", backbone.model),
         ("source", backbone.source),
         ("sha256", backbone.source_sha256),
         ("licence", backbone.licence),
         ("trained on", backbone.trained_on),
-        ("features", backbone.features_text),
-        ("graphs", f"{graphs} (the first is the default)"),
+        *((f"features {name}", backbone.features_text(name)) for name in backbone.features),
+        ("graphs", f"{', '.join(_graphs(backbone))} (the first is the default)"),
     ]
 
 
-def _head_rows(spec: BundleSpec) -> list[tuple[str, str]]:
-    without_training = ("or, untrained", f"{', '.join(FITTED)}: fitted to each frame, see --head")
-    if spec.head is None:
-        return [("kind", "none"), without_training]
-    calibration, parts = spec.regions.calibration, spec.parts
+def _graphs(backbone: BackboneSpec) -> list[str]:
+    return [f"{size_text(graph.size_hw)} {graph.precision}" for graph in backbone.graphs]
+
+
+def _head_rows(head: HeadSpec) -> list[tuple[str, str]]:
     scores = "rank regions; they are no probabilities"
-    if calibration is not None:
-        scores = f"are probabilities; nothing is found below {calibration.nothing_below:.3f}"
+    if head.calibration is not None:
+        scores = f"are probabilities; nothing is found below {head.calibration.nothing_below:.3f}"
     return [
-        ("kind", spec.head.kind),
-        ("method", spec.head.method),
-        ("trained on", spec.head.trained_on),
-        ("labels", ", ".join(spec.head.labels)),
-        *([("parts", f"{parts.kind}: {', '.join(parts.labels)}")] if parts else []),
+        ("kind", f"{head.kind}, finds {head.role}"),
+        ("features", f"{', '.join(head.features)} of {head.backbone}"),
+        ("method", head.method),
+        ("trained on", head.trained_on),
+        ("labels", ", ".join(head.labels)),
         ("scores", scores),
-        without_training,
     ]
 
 
@@ -147,18 +172,11 @@ def _pairs(rows: list[tuple[str, str]]) -> Table:
 
 
 def _report_table(spec: BundleSpec) -> Table:
-    titles = ("dataset", "metric", "value", "size", "precision", "images", "refine", "head")
+    titles = ("head", "dataset", "metric", "value", "size", "precision", "images", "refine")
     table = Table(*titles, box=SIMPLE_HEAD)
-    for row in spec.report:
-        values = (
-            row.dataset,
-            row.metric,
-            f"{row.value:.3f}",
-            row.size,
-            row.precision,
-            row.images,
-            row.refine,
-            row.head or "its own",
-        )
-        table.add_row(*map(str, values))
+    rows = [(row.head or head.name, row) for head in spec.heads for row in head.report]
+    rows += [(row.head, row) for backbone in spec.backbones.values() for row in backbone.report]
+    for head, row in rows:
+        accuracy = (row.dataset, row.metric, f"{row.value:.3f}")
+        table.add_row(head, *accuracy, *map(str, (row.size, row.precision, row.images)), row.refine)
     return table

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from patchcut.cli.load_options import LoadOptions
+from patchcut.cli.options import EXIT_FAILED, EXIT_GOOD, EXIT_INTERRUPTED
 from patchcut.cli.progress import FrameBar
 from patchcut.cli.run_stats import RunStats
 from patchcut.cli.terminal import muted_native_stderr
 from patchcut.cli.window import Window
 from patchcut.errors import PatchcutError
-from patchcut.frames import Frame
 from patchcut.output.folder import DEFAULT_SAVE, OutputFolder, check_save, overlay_rate
 from patchcut.result import Result
+from patchcut.segmenter import Segmenter
+from patchcut.settings import Settings
 from patchcut.sources import Source, open_source
 
-if TYPE_CHECKING:
-    from patchcut.segmenter import Segmenter
-
 DEFAULT_OUT = "patchcut-out"
-EXIT_GOOD, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """What `patchcut run` was asked for.
 
@@ -42,7 +38,7 @@ class RunOptions:
         every: take every N-th frame.
         show: open a live window.
         json: JSON lines on stdout in place of tables.
-        load: for `patchcut.load`.
+        settings: of the segmenter.
     """
 
     sources: tuple[str, ...]
@@ -53,7 +49,7 @@ class RunOptions:
     every: int = 1
     show: bool = False
     json: bool = False
-    load: LoadOptions = field(default_factory=LoadOptions)
+    settings: Settings = field(default_factory=Settings)
 
 
 @dataclass(frozen=True)
@@ -103,46 +99,34 @@ def _open(options: RunOptions, stack: ExitStack) -> _Run:
         folder = OutputFolder(
             options.out, save, video_fps=rate, live=source.live, overwrite=options.overwrite
         )
-    segmenter = options.load.load()
+    segmenter = Segmenter.open(options.settings)
     return _Run(source, segmenter, folder, window, RunStats(), options.json)
 
 
 def _segment_all(running: _Run, limit: int | None) -> None:
     if running.json:
-        _print_json("start", source=running.source.name, segmenter=asdict(running.segmenter.describe()))
+        _print_json("start", source=running.source.name, segmenter=running.segmenter.describe().to_dict())
     total = running.source.total
     total = total if limit is None else min(limit, total or limit)
     # All of it: a live source is read, and may complain, while a frame is segmented.
     with muted_native_stderr() as stderr, FrameBar(stderr, running.source.name, total) as bar:
-        for frame, read_ms in islice(_timed_frames(running.source), limit):
-            result = running.segmenter(frame)
+        for result in islice(running.segmenter.results(running.source), limit):
             started = perf_counter()
-            stopped = _hand_out(running, frame, result)
-            running.stats.add(result, {"read": read_ms}, {"save": 1e3 * (perf_counter() - started)})
+            stopped = _hand_out(running, result)
+            running.stats.add(result, save_ms=1e3 * (perf_counter() - started))
             bar.advance(running.stats.fps)
             if stopped:
                 return
 
 
-def _timed_frames(source: Source) -> Iterator[tuple[Frame, float]]:
-    """Frames and the milliseconds that each took to read."""
-    frames = iter(source)
-    while True:
-        started = perf_counter()
-        frame = next(frames, None)
-        if frame is None:
-            return
-        yield frame, 1e3 * (perf_counter() - started)
-
-
-def _hand_out(running: _Run, frame: Frame, result: Result) -> bool:
+def _hand_out(running: _Run, result: Result) -> bool:
     """True if the person at the window wants to stop."""
     folder, window = running.folder, running.window
     overlay = None
     if window is not None or (folder is not None and "overlay" in folder.save):
-        overlay = result.overlay(frame)  # drawn once for both
+        overlay = result.overlay()  # drawn once for both
     if folder is not None:
-        folder.write(frame, result, overlay)
+        folder.write(result, overlay)
     if running.json:
         _print_json("frame", **result.to_dict())
     return window is not None and overlay is not None and not window.show(overlay)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -80,9 +79,9 @@ class RunStats:
         """From the start to the last frame counted."""
         return self._last_s - self._start_s
 
-    def add(self, result: Result, before_ms: Mapping[str, float], after_ms: Mapping[str, float]) -> None:
-        """Count one frame: stages before the segmenter, its own, and those after, in milliseconds."""
-        stages = {**before_ms, **result.timings_ms, **after_ms}
+    def add(self, result: Result, save_ms: float) -> None:
+        """Count one frame: its own stages, and the milliseconds that saving it took."""
+        stages = {**result.timings_ms, "save": save_ms}
         for stage, ms in {**stages, "frame": sum(stages.values())}.items():
             self._stages_ms.setdefault(stage, deque(maxlen=_LAST_FRAMES)).append(ms)
         self.frames += 1
@@ -103,4 +102,6 @@ class RunStats:
 def _found(result: Result) -> Found:
     boxes = tuple((float(x0), float(y0), float(x1), float(y1)) for x0, y0, x1, y1 in result.boxes)
     scores = tuple(float(score) for score in result.scores)
-    return Found(result.name, boxes, scores, sum(result.timings_ms.values()))
+    return Found(
+        result.name, boxes, scores, sum(ms for stage, ms in result.timings_ms.items() if stage != "read")
+    )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from patchcut_kernels import default_threads
+from patchcut_kernels import cuda, default_threads
 
-from patchcut.bundle import Bundle, GraphSpec, Precision
-from patchcut.engines import EngineOptions, choose_graph
+from patchcut.bundle import BackboneSpec, Bundle, FeatureSetSpec, GraphSpec, Precision
+from patchcut.engines.base import EngineFacts, choose_graph
 from patchcut.errors import BundleError, EngineError
+from patchcut.features import Array
+from patchcut.settings import Settings
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
@@ -38,46 +41,80 @@ _WIDE_PRODUCTS = ("session.x64quantprecision", "1")
 _FLOAT_ARITHMETIC = ("session.disable_quant_qdq", "1")
 
 _LOG_ERROR = 3
+_MAX_BATCH = 64
 
 
 class OnnxRuntimeEngine:
-    """A backbone in ONNX Runtime, bound once to its own input and output memory."""
+    """A backbone in ONNX Runtime, bound to its own input and output memory.
 
-    name = "onnxruntime"
+    With CUDA that memory lies on the GPU, and all is done in the order of `stream`; without one, as where the
+    kernels were built without CUDA, it lies on the host and ONNX Runtime copies.
+    """
 
     def __init__(
-        self, session: Any, graph: GraphSpec, feature_dim: int, threads: int, tensors: dict[str, Any]
+        self,
+        session: Any,
+        run_options: Any,
+        facts: EngineFacts,
+        outputs: Mapping[str, FeatureSetSpec],
+        tensors: dict[str, Any],
+        stream: cuda.Stream | None,
     ) -> None:
-        self.graph = graph
-        self.threads = threads
-        self.provider: str = session.get_providers()[0]
-        self.device = "cuda" if self.provider == CUDA_PROVIDER else "cpu"
+        self.facts = facts
         self._session = session
+        self._run_options = run_options
+        self._outputs = outputs
         self._tensors = tensors  # the session reads external initializers where they lie
-        is_int8 = any(tensor.dtype == np.int8 for tensor in tensors.values())
-        self.weights = "int8" if is_int8 else graph.precision
-        batch = np.zeros((1, 3, *graph.size_hw), np.float32)
-        features = np.zeros((1, graph.grid_hw[0] * graph.grid_hw[1], feature_dim), np.float32)
-        self.image: npt.NDArray[np.float32] = batch[0]
-        self._features: npt.NDArray[np.float32] = features[0]
-        self._binding = _bind(session, batch, features)
+        self._stream = stream
+        self._bind(1)
 
-    def run(self) -> npt.NDArray[np.float32]:
-        """[n, d] float32, features of `image`; overwritten by the next call.
+    def images(self, batch: int) -> Array:
+        """[batch, 3, Sh, Sw] float32, as in `Engine`."""
+        if batch != self._batch:
+            self._bind(batch)
+        return self._images
+
+    def run(self, batch: int) -> Mapping[str, Array]:
+        """Feature set → [batch, n, d] float32, as in `Engine`.
 
         Raises:
             EngineError: ONNX Runtime failed; its own message is kept.
         """
+        self.images(batch)
         try:
-            self._session.run_with_iobinding(self._binding)
+            self._session.run_with_iobinding(self._binding, self._run_options)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
-            what = f"onnxruntime failed to run {self.graph.file}: {error}"
+            what = f"onnxruntime failed to run {self.facts.graph.file}: {error}"
             raise EngineError("engine", what, "try another precision or device") from error
         return self._features
 
+    def _bind(self, batch: int) -> None:
+        """Makes the memory of a batch and tells the session of it."""
+        graph = self.facts.graph
+        n = graph.grid_hw[0] * graph.grid_hw[1]
+        self._batch = batch
+        self._images = self._memory((batch, 3, *graph.size_hw))
+        self._features = {name: self._memory((batch, n, one.dim)) for name, one in self._outputs.items()}
+        self._binding = self._session.io_binding()
+        self._binding.bind_input("image", *_location(self._images))
+        for name, one in self._outputs.items():
+            self._binding.bind_output(one.output, *_location(self._features[name]))
 
-def open_engine(bundle: Bundle, options: EngineOptions) -> OnnxRuntimeEngine:
-    """The bundle's backbone in ONNX Runtime.
+    def _memory(self, shape: tuple[int, ...]) -> Array:
+        if self._stream is None:
+            return np.zeros(shape, np.float32)
+        return cuda.to_device(np.zeros(shape, np.float32), stream=self._stream)
+
+
+def _location(array: Array) -> tuple[str, int, type[np.float32], tuple[int, ...], int]:
+    """Where an array lies, as ONNX Runtime's bindings are told it."""
+    if isinstance(array, cuda.DeviceArray):
+        return "cuda", array.device, np.float32, array.shape, array.pointer
+    return "cpu", 0, np.float32, array.shape, array.ctypes.data
+
+
+def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> OnnxRuntimeEngine:
+    """A backbone of the bundle in ONNX Runtime.
 
     Raises:
         EngineError: onnxruntime is missing, or cannot run on the device asked for.
@@ -85,19 +122,20 @@ def open_engine(bundle: Bundle, options: EngineOptions) -> OnnxRuntimeEngine:
         BundleError: the graph or its weights are not what `bundle.json` says.
     """
     ort = _import_onnxruntime()
-    device = _choose_device(options.device, ort.get_available_providers())
+    device = _choose_device(settings.device, ort.get_available_providers())
     try:
-        engine = _open_on(ort, bundle, options, device)
+        engine = _open_on(ort, bundle, backbone, settings, device)
     except _ProviderError as error:
         what = str(error)
     else:
-        if engine.device == device:
+        if engine.facts.device == device:
             return engine
-        what = f"onnxruntime has {CUDA_PROVIDER} but runs on {engine.provider}"
-    if options.device == "cuda":
+        what = f"onnxruntime has {CUDA_PROVIDER} but runs on {engine.facts.provider}"
+    if settings.device == "cuda":
         remedy = 'look for what CUDA libraries the log above misses, or pass device="cpu"'
         raise EngineError("device", what, remedy)
-    return _open_on(ort, bundle, options, "cpu")  # "auto": the graph that suits what really runs
+    # "auto": the graph that suits what really runs
+    return _open_on(ort, bundle, backbone, settings, "cpu")
 
 
 class _ProviderError(Exception):
@@ -122,19 +160,23 @@ def _choose_device(asked: str, available: list[str]) -> str:
     return "cuda"
 
 
-def _open_on(ort: Any, bundle: Bundle, options: EngineOptions, device: str) -> OnnxRuntimeEngine:
-    graph = choose_graph(bundle, options, PREFERRED[device])
-    threads = options.threads or default_threads()
-    tensors = _external_weights(bundle, graph)
-    providers = [CUDA_PROVIDER, CPU_PROVIDER] if device == "cuda" else [CPU_PROVIDER]
-    session_options = _session_options(ort, threads, graph.precision)
+def _open_on(
+    ort: Any, bundle: Bundle, backbone: BackboneSpec, settings: Settings, device: str
+) -> OnnxRuntimeEngine:
+    graph = choose_graph(backbone, settings, PREFERRED[device])
+    threads = settings.threads or default_threads()
+    tensors = _external_weights(bundle, backbone, graph)
+    stream = cuda.Stream() if device == "cuda" and cuda.is_available() else None
+    options = session_options(ort, threads, graph.precision)
     if tensors:
         values = [ort.OrtValue.ortvalue_from_numpy(array) for array in tensors.values()]
-        session_options.add_external_initializers(list(tensors), values)
+        options.add_external_initializers(list(tensors), values)
     proto = bundle.read(graph.file)
     try:
         # Its own fallback prints to stdout, and would choose a provider behind our back.
-        session = ort.InferenceSession(proto, session_options, providers=providers, enable_fallback=0)
+        session = ort.InferenceSession(
+            proto, options, providers=_providers(device, stream), enable_fallback=0
+        )
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         if device == "cuda":
             raise _ProviderError(
@@ -142,12 +184,49 @@ def _open_on(ort: Any, bundle: Bundle, options: EngineOptions, device: str) -> O
             ) from error
         what = f"{bundle.path} is foreign: onnxruntime cannot load {graph.file}: {error}"
         raise BundleError("bundle", what, "upgrade onnxruntime, or export the bundle again") from error
-    _check_interface(bundle, graph, session)
-    return OnnxRuntimeEngine(session, graph, bundle.spec.backbone.feature_dim, threads, tensors)
+    _check_interface(bundle, backbone, graph, session)
+    provider = session.get_providers()[0]
+    facts = EngineFacts(
+        name="onnxruntime",
+        provider=provider,
+        device="cuda" if provider == CUDA_PROVIDER else "cpu",
+        graph=graph,
+        weights="int8" if any(t.dtype == np.int8 for t in tensors.values()) else graph.precision,
+        threads=threads,
+        max_batch=_max_batch(session),
+    )
+    on_device = stream if facts.device == "cuda" else None
+    run_options = _run_options(ort, on_device)
+    return OnnxRuntimeEngine(session, run_options, facts, backbone.features, tensors, on_device)
 
 
-def _external_weights(bundle: Bundle, graph: GraphSpec) -> dict[str, npt.NDArray[Any]]:
-    weights = bundle.spec.backbone.weights
+def _providers(device: str, stream: cuda.Stream | None) -> list[Any]:
+    if device == "cpu":
+        return [CPU_PROVIDER]
+    if stream is None:
+        return [CUDA_PROVIDER, CPU_PROVIDER]
+    on_stream = {"device_id": str(stream.device), "user_compute_stream": str(stream.handle)}
+    return [(CUDA_PROVIDER, on_stream), CPU_PROVIDER]
+
+
+def _run_options(ort: Any, stream: cuda.Stream | None) -> Any:
+    """Options of a run; on a stream of ours nothing waits for its end."""
+    options = ort.RunOptions()
+    if stream is not None:
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+    return options
+
+
+def _max_batch(session: Any) -> int:
+    """What the graph says; a graph with a free first axis takes as many as memory holds."""
+    axis = session.get_inputs()[0].shape[0]
+    return axis if isinstance(axis, int) else _MAX_BATCH
+
+
+def _external_weights(
+    bundle: Bundle, backbone: BackboneSpec, graph: GraphSpec
+) -> dict[str, npt.NDArray[Any]]:
+    weights = backbone.weights
     if weights is None or not graph.initializers:
         return {}
     tensors = bundle.read_tensors(weights)
@@ -157,7 +236,14 @@ def _external_weights(bundle: Bundle, graph: GraphSpec) -> dict[str, npt.NDArray
     return {name: tensors[name] for name in graph.initializers}
 
 
-def _session_options(ort: Any, threads: int, precision: Precision) -> Any:
+def session_options(ort: Any, threads: int, precision: Precision) -> Any:
+    """Options of a session that computes here as patchcut does: what judges a graph needs them, too.
+
+    Args:
+        ort: the module `onnxruntime`.
+        threads: CPU threads.
+        precision: of the graph.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -190,9 +276,10 @@ def _cpu_flags() -> str:
     return next((line for line in lines if line.startswith("flags")), "")
 
 
-def _check_interface(bundle: Bundle, graph: GraphSpec, session: Any) -> None:
+def _check_interface(bundle: Bundle, backbone: BackboneSpec, graph: GraphSpec, session: Any) -> None:
     n = graph.grid_hw[0] * graph.grid_hw[1]
-    expected = {"image": (3, *graph.size_hw), "features": (n, bundle.spec.backbone.feature_dim)}
+    expected: dict[str, tuple[int, ...]] = {"image": (3, *graph.size_hw)}
+    expected |= {one.output: (n, one.dim) for one in backbone.features.values()}
     found = {value.name: value for value in (*session.get_inputs(), *session.get_outputs())}
     for name, shape in expected.items():
         value = found.get(name)
@@ -209,10 +296,3 @@ def _fits(found: list[int | str | None], shape: tuple[int, ...]) -> bool:
         return False
     wanted = (1, *shape)
     return all(not isinstance(axis, int) or axis == side for axis, side in zip(found, wanted, strict=True))
-
-
-def _bind(session: Any, batch: npt.NDArray[np.float32], features: npt.NDArray[np.float32]) -> Any:
-    binding = session.io_binding()
-    binding.bind_input("image", "cpu", 0, np.float32, batch.shape, batch.ctypes.data)
-    binding.bind_output("features", "cpu", 0, np.float32, features.shape, features.ctypes.data)
-    return binding

@@ -1,17 +1,17 @@
-"""Heads: what turns features into an assignment. Each is one module and one line in `HEADS`.
+"""Heads: what turns features into an assignment. Each is one module and one line in `TRAINED` or `FITTED`.
 
 A trained head has its weights in the bundle. A fitted one, such as `CcHead(alpha=5)`, needs none, runs on any
-bundle's features, and is itself the place of its settings.
+bundle's features, and is itself the place of its settings; `parse_head` reads it from words.
 """
 
 from __future__ import annotations
 
 from dataclasses import fields
 from importlib import import_module
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 from patchcut.bundle import Bundle, HeadSpec
-from patchcut.engines import check_choice
+from patchcut.checks import check_choice
 from patchcut.errors import BundleError, OptionError
 from patchcut.heads.base import Head
 from patchcut.heads.cc import CcHead
@@ -30,84 +30,137 @@ __all__ = [
     "Head",
     "KMeansHead",
     "NcutHead",
+    "check_head",
+    "choose_head",
+    "choose_parts",
     "open_head",
-    "open_parts",
-    "set_up",
+    "parse_head",
 ]
 
 TRAINED = {"gnn": "patchcut.heads.gnn"}
 FITTED: dict[str, type[FittedHead]] = {head.name: head for head in (GnnFitHead, CcHead, NcutHead, KMeansHead)}
 HEADS = (*TRAINED, *FITTED)
-# How many the foreground is divided into where nothing else is said.
-PARTS = 4
+DEFAULT_PARTS = KMeansHead(k=4)
 
 
-def set_up(name: str, **settings: object) -> str | FittedHead:
-    """The fitted head called `name` with some settings, or `name` itself where all of them are None.
+def parse_head(words: str, option: str = "head") -> FittedHead | str:
+    """The fitted head that `words` describe; a name that is no fitted head's is given back as it is.
 
+    Args:
+        words: a name, or a fitted head's name, a colon and its settings, such as "cc:alpha=5,solver=gnn".
+        option: where the words come from, for errors.
     Raises:
-        OptionError: there are settings for no such head, it has none of that name, or a value is out of its
-            range.
+        OptionError: '[head] "cc" has no setting "beta", it has alpha, solver, kind, max_clusters, seed'.
+
+    >>> parse_head("kmeans:k=6,metric=euclidean")
+    KMeansHead(k=6, metric='euclidean', restarts=4, seed=0)
     """
-    given = {key: value for key, value in settings.items() if value is not None}
-    if not given:
-        return name
+    name, colon, listed = words.partition(":")
     if name not in FITTED:
-        listed = ", ".join(FITTED)
-        raise OptionError(next(iter(given)), f'is for heads that are fitted ({listed}), the head is "{name}"')
+        if colon:
+            what = f'"{name}" has no settings; the heads that have some are {", ".join(FITTED)}'
+            raise OptionError(option, what, f"leave out {colon + listed!r}")
+        return words
+    types = get_type_hints(FITTED[name])
     known = [field.name for field in fields(cast("Any", FITTED[name]))]
-    for key in given:
+    settings: dict[str, object] = {}
+    for pair in filter(None, listed.split(",")):
+        key, equals, text = (word.strip() for word in pair.partition("="))
         if key not in known:
-            raise OptionError(key, f'is no setting of the head "{name}", which has {", ".join(known)}')
-    return FITTED[name](**given)
+            raise OptionError(option, f'"{name}" has no setting "{key}", it has {", ".join(known)}')
+        if not equals:
+            raise OptionError(option, f'must give "{key}" of "{name}" a value, got {pair!r}', f"{key}=VALUE")
+        settings[key] = _value(types[key], text)
+    try:
+        return FITTED[name](**settings)
+    except OptionError as error:
+        raise OptionError(option, f'"{name}": {error.where} {error.what}', error.remedy) from error
 
 
-def open_head(bundle: Bundle, head: str | Head = "auto") -> Head:
-    """The head asked for, ready to run.
+def _value(type_: object, text: str) -> object:
+    """What a word means for a setting; the word itself where it means nothing, for the head to refuse."""
+    if type_ is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    try:
+        return type_(text) if type_ in (int, float) else text
+    except ValueError:
+        return text
 
-    Args:
-        head: a name, "auto" for the one that the bundle was made with, or a head of your own making.
+
+def is_head(value: object) -> bool:
+    """Whether `value` is a head itself, neither its name nor its class."""
+    return not isinstance(value, str | type) and isinstance(value, Head)
+
+
+def check_head(option: str, value: object) -> None:
+    """Checks that `value` is a head, or words that may describe one; whether the bundle has it is seen later.
+
     Raises:
-        OptionError: no such head, or the bundle has no weights for it.
-        BundleError: the bundle has no head, one of a newer patchcut, or weights of wrong shapes.
+        OptionError: '[head] must be one of "auto", "gnn", "gnn-fit", ..., got None'.
     """
-    if not isinstance(head, str | type) and isinstance(head, Head):
-        return head
-    check_choice("head", head, ("auto", *HEADS))
-    if head in FITTED:
-        return FITTED[head]()
-    spec = bundle.spec.head
-    if spec is None:
-        remedy = f"use a bundle with a head, or one of the heads {', '.join(FITTED)}, which need no training"
-        raise BundleError("head", f"{bundle.path} holds a backbone and no head", remedy)
-    opened = _open_trained(bundle, spec)
-    if head not in ("auto", spec.kind):
-        raise OptionError("head", f'the bundle holds weights for "{spec.kind}", got "{head}"')
-    return opened
+    if isinstance(value, str):
+        parse_head(value, option)
+    elif not is_head(value):
+        check_choice(option, value, ("auto", *HEADS))
 
 
-def open_parts(bundle: Bundle, parts: str | FittedHead = "auto") -> Head:
-    """The head that divides what another one found.
+def choose_head(bundle: Bundle, head: str | Head) -> HeadSpec | Head:
+    """The head asked for: one of the bundle's for objects, to be opened, or one that is ready.
 
     Args:
-        parts: a fitted head or its name; "auto" is the trained one of the bundle, and "kmeans" with k=4 where
-            it has none.
+        head: "auto" for the bundle's first, the name or the kind of one of them, words that `parse_head`
+            reads, or a head of your own making.
     Raises:
         OptionError: no such head.
-        BundleError: the bundle's head for parts is of a newer patchcut, or its weights have wrong shapes.
+        BundleError: the bundle has no head.
     """
-    if isinstance(parts, FittedHead):
+    if not isinstance(head, str):
+        return head
+    parsed = parse_head(head)
+    if isinstance(parsed, FittedHead):
+        return parsed
+    specs = [spec for spec in bundle.spec.heads if spec.role == "objects"]
+    names = dict.fromkeys([*(spec.name for spec in specs), *HEADS])
+    check_choice("head", head, ("auto", *names))
+    if not specs:
+        remedy = f"use a bundle with a head, or one of the heads {', '.join(FITTED)}, which need no training"
+        raise BundleError("head", f"{bundle.path} holds a backbone and no head", remedy)
+    found = [spec for spec in specs if head in ("auto", spec.name, spec.kind)]
+    if not found:
+        held = ", ".join(f'"{spec.name}"' for spec in specs)
+        raise OptionError("head", f'the bundle holds {held}, got "{head}"')
+    return found[0]
+
+
+def choose_parts(bundle: Bundle, parts: str | Head) -> HeadSpec | Head:
+    """The head that divides what another one found; as `choose_head`, of the heads for parts.
+
+    Args:
+        parts: "auto" is the bundle's first for parts, and "kmeans:k=4" where it has none.
+    Raises:
+        OptionError: no such head.
+    """
+    if not isinstance(parts, str):
         return parts
-    check_choice("parts", parts, ("auto", *FITTED))
-    if parts == "auto":
-        return KMeansHead(k=PARTS) if bundle.spec.parts is None else _open_trained(bundle, bundle.spec.parts)
-    return FITTED[parts]()
+    parsed = parse_head(parts, "parts")
+    if isinstance(parsed, FittedHead):
+        return parsed
+    specs = {spec.name: spec for spec in bundle.spec.heads if spec.role == "parts"}
+    check_choice("parts", parts, ("auto", *specs, *FITTED))
+    return next(iter(specs.values()), DEFAULT_PARTS) if parts == "auto" else specs[parts]
 
 
-def _open_trained(bundle: Bundle, spec: HeadSpec) -> Head:
-    if spec.kind not in TRAINED:
-        what = f"its head is {spec.kind!r}, this one knows {', '.join(TRAINED)}"
+def open_head(bundle: Bundle, head: HeadSpec | Head) -> Head:
+    """A head ready to run; one that is already is given back.
+
+    Raises:
+        BundleError: the bundle's head is one of a newer patchcut, or has weights of wrong shapes.
+    """
+    if not isinstance(head, HeadSpec):
+        return head
+    if head.kind not in TRAINED:
+        what = f"its head is {head.kind!r}, this one knows {', '.join(TRAINED)}"
         remedy = "upgrade patchcut: pip install -U patchcut"
         raise BundleError("head", f"{bundle.path} was made by a newer patchcut: {what}", remedy)
-    module: Any = import_module(TRAINED[spec.kind])
-    return cast("Head", module.open_head(bundle, spec))
+    module: Any = import_module(TRAINED[head.kind])
+    return cast("Head", module.open_head(bundle, head))

@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 
 import patchcut_kernels as kernels
 
-from patchcut.engines import check_choice
-from patchcut.heads.base import MOST_COLUMNS, MOST_SEED, Array, check_number, check_whole
-from patchcut.heads.fitted import FittedHead, one_hot
+from patchcut.checks import check_choice, check_number, check_whole
+from patchcut.heads.base import MAX_COLUMNS, MAX_SEED
+from patchcut.heads.fitted import FittedHead, Float32, one_hot
 from patchcut.heads.gnn_fit import ALPHA_RANGE, GnnFitHead
 
 
@@ -22,7 +22,7 @@ class CcHead(FittedHead):
         solver: "moves" for `patchcut_kernels.correlation_cluster`, which finds the better objective and is
             faster; "gnn" for a network fitted to the loss, as DeepCut does.
         kind: of the affinity: "cosine" or "dot".
-        most: clusters found at most, 2 to 256; DeepCut's network has 10.
+        max_clusters: clusters found at the most, 2 to 256; DeepCut's network has 10.
         seed: of the orders in which patches are taken up, or of the network.
     Raises:
         OptionError: an argument is out of its range.
@@ -33,25 +33,27 @@ class CcHead(FittedHead):
     alpha: float = 3.0
     solver: Literal["moves", "gnn"] = "moves"
     kind: Literal["cosine", "dot"] = "cosine"
-    most: int = 10
+    max_clusters: int = 10
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_number("alpha", self.alpha, *ALPHA_RANGE)
         check_choice("solver", self.solver, ("moves", "gnn"))
         check_choice("kind", self.kind, ("cosine", "dot"))
-        check_whole("most", self.most, 2, MOST_COLUMNS)
-        check_whole("seed", self.seed, 0, MOST_SEED)
+        check_whole("max_clusters", self.max_clusters, 2, MAX_COLUMNS)
+        check_whole("seed", self.seed, 0, MAX_SEED)
 
     @property
     def columns(self) -> int:
-        return self.most
+        return self.max_clusters
 
-    def cluster(self, features: Array) -> Array:
+    def cluster(self, features: Float32) -> Float32:
         """As in `FittedHead`."""
         if self.solver == "gnn":
-            network = GnnFitHead(self.most, "cc", self.kind, self.alpha, seed=self.seed)
+            network = GnnFitHead(
+                k=self.max_clusters, loss="cc", kind=self.kind, alpha=self.alpha, seed=self.seed
+            )
             return network.cluster(features)
         affinity = kernels.affinity(features, kind=self.kind, mode="cc", alpha=self.alpha)
-        found = kernels.correlation_cluster(affinity, max_clusters=self.most, seed=self.seed)
+        found = kernels.correlation_cluster(affinity, max_clusters=self.max_clusters, seed=self.seed)
         return one_hot(found.labels, int(found.k))

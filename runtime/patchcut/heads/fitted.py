@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from dataclasses import fields
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from patchcut.heads.base import Array, explained
+from patchcut.features import Features, to_host
+from patchcut.heads.base import explained
+
+Float32 = npt.NDArray[np.float32]
 
 
 class FittedHead(ABC):
@@ -20,6 +24,8 @@ class FittedHead(ABC):
     """
 
     name: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ()
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
 
     @property
     @abstractmethod
@@ -33,20 +39,41 @@ class FittedHead(ABC):
         return ("background", *(f"cluster {i}" for i in range(1, self.columns)))
 
     @abstractmethod
-    def cluster(self, features: Array) -> Array:
+    def cluster(self, features: Float32) -> Float32:
         """[m, k] float32, rows on the simplex: clusters of any patches, in any order of columns.
 
         Args:
             features: [m, d] float32, m at least 1; of a whole frame or of some of its patches.
         """
 
-    def __call__(self, features: Array, grid_hw: tuple[int, int]) -> Array:
-        """As `Head`; the columns are those of `background_first`."""
-        with explained(features, "choose another head"):
-            return background_first(self.cluster(features), grid_hw)
+    def assign(self, features: Float32, grid_hw: tuple[int, int]) -> Float32:
+        """[n, k] float32, rows on the simplex, of one frame; the columns are those of `background_first`.
+
+        Args:
+            features: [n, d] float32.
+            grid_hw: rows and columns of the patch grid, n = h * w.
+        """
+        return background_first(self.cluster(features), grid_hw)
+
+    def __call__(self, features: Features) -> Float32:
+        """As `Head`; a frame with fewer columns than another of its batch has zeros in the last ones."""
+        rows = to_host(features.of(self.needs))
+        with explained(rows, "choose another head"):
+            frames = [self.assign(one, features.grid_hw) for one in rows]
+        columns = max(frame.shape[1] for frame in frames)
+        return np.stack([np.pad(frame, ((0, 0), (0, columns - frame.shape[1]))) for frame in frames])
+
+    def __str__(self) -> str:
+        """Its words on a command line: the name and the settings that are not the defaults."""
+        settings = [
+            f"{one.name}={getattr(self, one.name)}"
+            for one in fields(cast("Any", self))
+            if getattr(self, one.name) != one.default
+        ]
+        return self.name + (f":{','.join(settings)}" if settings else "")
 
 
-def background_first(assignment: Array, grid_hw: tuple[int, int]) -> Array:
+def background_first(assignment: Float32, grid_hw: tuple[int, int]) -> Float32:
     """[n, 1 + f] float32: column 0 is background, then the f clusters of the foreground, largest first.
 
     A cluster is background if it has a larger share of the patches at the frame's border than of those
@@ -79,7 +106,7 @@ def background_first(assignment: Array, grid_hw: tuple[int, int]) -> Array:
     return result
 
 
-def one_hot(labels: npt.NDArray[np.int32], columns: int) -> Array:
+def one_hot(labels: npt.NDArray[np.int32], columns: int) -> Float32:
     """[n, columns] float32, 1 in the column of each label."""
     return np.eye(columns, dtype=np.float32)[labels]
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import numpy.typing as npt
 import patchcut_kernels as kernels
+from patchcut_kernels import cuda
 
-from patchcut.bundle import AffinitySpec, Bundle, HeadSpec
+from patchcut.bundle import Bundle, HeadSpec
 from patchcut.errors import BundleError
-from patchcut.heads.base import Array, explained
+from patchcut.features import Array, Features
+from patchcut.heads.base import explained
+
+Float32 = npt.NDArray[np.float32]
 
 _NAME = re.compile(r"shift|scale|gcn\.\d{1,2}\.(theta|root|bias)|mlp\.\d{1,2}\.(weight|bias)")
 
@@ -17,63 +22,75 @@ _NAME = re.compile(r"shift|scale|gcn\.\d{1,2}\.(theta|root|bias)|mlp\.\d{1,2}\.(
 class GnnHead:
     """DeepCut's GNN made feed-forward: affinity, graph convolutions, then linear layers to k columns."""
 
-    name = "gnn"
+    devices = ("cpu", "cuda")
 
-    def __init__(self, labels: tuple[str, ...], affinity: AffinitySpec, weights: kernels.GcnWeights) -> None:
-        self.labels = labels
-        self._affinity = affinity
+    def __init__(self, spec: HeadSpec, weights: kernels.GcnWeights) -> None:
+        self.name = spec.name
+        self.labels = spec.labels
+        self.needs = spec.features
+        self._affinity = spec.affinity
         self._weights = weights
-        self._buffer = np.empty((0, 0), np.float32)
+        self._edges: Array = np.empty((0, 0, 0), np.float32)
 
-    def __call__(self, features: Array, grid_hw: tuple[int, int]) -> Array:
-        """[n, k] float32, rows on the simplex; fresh memory.
+    def __call__(self, features: Features) -> Array:
+        """[b, n, k] float32, rows on the simplex, on the features' device; fresh memory.
 
         Args:
-            features: [n, d] float32, finite.
-            grid_hw: not used; the graph holds no positions.
+            features: of b frames, finite; their grid is not used, the graph holds no positions.
         Raises:
             EngineError: the features are not finite, or the head cannot use them.
         DeepCut (2212.05853), section 3; the affinity's memory is kept from frame to frame.
         """
-        if len(self._buffer) != len(features):
-            self._buffer = np.empty((len(features), len(features)), np.float32)
+        rows = features.of(self.needs)
         spec = self._affinity
-        with explained(features, "export the bundle again: its head and its backbone do not belong together"):
+        with explained(rows, "export the bundle again: its head and its backbone do not belong together"):
             affinity, degrees = kernels.affinity(
-                features,
+                rows,
                 kind=spec.kind,
                 mode=spec.mode,
                 threshold=spec.threshold,
                 alpha=spec.alpha,
-                out=self._buffer,
+                out=self._memory(rows),
                 return_degrees=True,
             )
-            return kernels.gcn_forward(features, affinity, self._weights, degrees=degrees)
+            return kernels.gcn_forward(rows, affinity, self._weights, degrees=degrees)
+
+    def _memory(self, rows: Array) -> Array:
+        """[b, n, n] float32 for the affinity, where the features lie."""
+        shape = (*rows.shape[:2], rows.shape[1])
+        if self._edges.shape != shape or type(self._edges) is not type(rows):
+            if isinstance(rows, cuda.DeviceArray):
+                self._edges = cuda.empty(shape, device=rows.device, stream=rows.stream)
+            else:
+                self._edges = np.empty(shape, np.float32)
+        return self._edges
 
 
 def open_head(bundle: Bundle, spec: HeadSpec) -> GnnHead:
-    """The bundle's GNN.
+    """One of the bundle's GNNs.
 
     Raises:
         BundleError: a tensor is missing, unknown, not finite, or its shape does not fit its neighbours; or
             the affinity has negative edges, over which no graph convolution is defined.
     """
-    if bundle.spec.affinity.mode == "cc":
+    if spec.affinity.mode == "cc":
         what = f'{bundle.path} is foreign: a "gnn" head needs an affinity of mode "ncut", it has "cc"'
         raise BundleError("bundle", what, "export the bundle again")
-    tensors = bundle.read_tensors(spec.file)
+    file = spec.files["weights"]
+    tensors = bundle.read_tensors(file)
+    feature_dim = bundle.spec.backbones[spec.backbone].features[spec.features[0]].dim
     try:
         weights = _weights(tensors, spec)
-        if (weights.d, weights.k) != (bundle.spec.backbone.feature_dim, len(spec.labels)):
+        if (weights.d, weights.k) != (feature_dim, len(spec.labels)):
             came = f"{weights.d} features to {weights.k} columns"
-            raise ValueError(f"it maps {came}, not {bundle.spec.backbone.feature_dim} to {len(spec.labels)}")
+            raise ValueError(f"it maps {came}, not {feature_dim} to {len(spec.labels)}")
     except (TypeError, ValueError) as error:
-        what = f"{bundle.path} is foreign: {spec.file} holds no such head: {error}"
+        what = f"{bundle.path} is foreign: {file} holds no such head: {error}"
         raise BundleError("bundle", what, "export the bundle again") from error
-    return GnnHead(spec.labels, bundle.spec.affinity, weights)
+    return GnnHead(spec, weights)
 
 
-def _weights(tensors: dict[str, Array], spec: HeadSpec) -> kernels.GcnWeights:
+def _weights(tensors: dict[str, Float32], spec: HeadSpec) -> kernels.GcnWeights:
     if unknown := sorted(name for name in tensors if not _NAME.fullmatch(name)):
         raise ValueError(f"it has unknown tensors {', '.join(unknown)}")
     gcn = [
@@ -96,15 +113,15 @@ def _weights(tensors: dict[str, Array], spec: HeadSpec) -> kernels.GcnWeights:
     )
 
 
-def _take(tensors: dict[str, Array], name: str) -> Array:
+def _take(tensors: dict[str, Float32], name: str) -> Float32:
     if name not in tensors:
         raise ValueError(f"it has no tensor {name}")
     return tensors[name]
 
 
-def _count(tensors: dict[str, Array], part: str) -> int:
+def _count(tensors: dict[str, Float32], kind: str) -> int:
     """Number of layers of "gcn" or "mlp", numbered from 0 without a gap."""
-    numbers = {int(name.split(".")[1]) for name in tensors if name.startswith(f"{part}.")}
+    numbers = {int(name.split(".")[1]) for name in tensors if name.startswith(f"{kind}.")}
     if numbers != set(range(len(numbers))):
-        raise ValueError(f"it has {part} layers {sorted(numbers)}, one is missing")
+        raise ValueError(f"it has {kind} layers {sorted(numbers)}, one is missing")
     return len(numbers)

@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 
 import patchcut_kernels as kernels
 
-from patchcut.engines import check_choice
-from patchcut.heads.base import MOST_COLUMNS, MOST_SEED, Array, check_number, check_whole
-from patchcut.heads.fitted import FittedHead
+from patchcut.checks import check_choice, check_number, check_whole
+from patchcut.heads.base import MAX_COLUMNS, MAX_SEED
+from patchcut.heads.fitted import FittedHead, Float32
 
 # Of alpha; its inverse must stay well inside float32.
 ALPHA_RANGE = (1e-6, 1e6)
@@ -44,20 +44,20 @@ class GnnFitHead(FittedHead):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_whole("k", self.k, 2, MOST_COLUMNS)
+        check_whole("k", self.k, 2, MAX_COLUMNS)
         check_choice("loss", self.loss, ("ncut", "cc"))
         check_choice("kind", self.kind, ("dot", "cosine"))
         check_number("alpha", self.alpha, *ALPHA_RANGE)
         check_whole("steps", self.steps, 1, 100_000)
         check_number("learning_rate", self.learning_rate, 1e-9, 1.0)
         check_number("dropout", self.dropout, 0.0, 0.99)
-        check_whole("seed", self.seed, 0, MOST_SEED)
+        check_whole("seed", self.seed, 0, MAX_SEED)
 
     @property
     def columns(self) -> int:
         return self.k
 
-    def cluster(self, features: Array) -> Array:
+    def cluster(self, features: Float32) -> Float32:
         """As in `FittedHead`."""
         affinity = kernels.affinity(features, kind=self.kind, mode=self.loss, alpha=self.alpha)
         return kernels.gnn_fit(

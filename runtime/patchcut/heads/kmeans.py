@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 
 import patchcut_kernels as kernels
 
-from patchcut.engines import check_choice
-from patchcut.heads.base import MOST_COLUMNS, MOST_SEED, Array, check_whole
-from patchcut.heads.fitted import FittedHead, one_hot
+from patchcut.checks import check_choice, check_whole
+from patchcut.heads.base import MAX_COLUMNS, MAX_SEED
+from patchcut.heads.fitted import FittedHead, Float32, one_hot
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,16 @@ class KMeansHead(FittedHead):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_whole("k", self.k, 2, MOST_COLUMNS)
+        check_whole("k", self.k, 2, MAX_COLUMNS)
         check_choice("metric", self.metric, ("cosine", "euclidean"))
         check_whole("restarts", self.restarts, 1, 1000)
-        check_whole("seed", self.seed, 0, MOST_SEED)
+        check_whole("seed", self.seed, 0, MAX_SEED)
 
     @property
     def columns(self) -> int:
         return self.k
 
-    def cluster(self, features: Array) -> Array:
+    def cluster(self, features: Float32) -> Float32:
         """As in `FittedHead`; no more clusters than patches."""
         k = min(self.k, len(features))
         found = kernels.kmeans(features, k, metric=self.metric, restarts=self.restarts, seed=self.seed)

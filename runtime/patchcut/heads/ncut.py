@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 import numpy as np
 import patchcut_kernels as kernels
 
-from patchcut.engines import check_choice
-from patchcut.heads.base import MOST_SEED, Array, check_number, check_whole, explained
-from patchcut.heads.fitted import FittedHead, background_first, one_hot
+from patchcut.checks import check_choice, check_flag, check_number, check_whole
+from patchcut.heads.base import MAX_SEED
+from patchcut.heads.fitted import FittedHead, Float32, one_hot
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,14 @@ class NcutHead(FittedHead):
     def __post_init__(self) -> None:
         check_choice("rule", self.rule, ("border", "seed"))
         check_number("threshold", self.threshold, 0.0, 1.0)
-        check_whole("seed", self.seed, 0, MOST_SEED)
+        check_flag("binary", self.binary)
+        check_whole("seed", self.seed, 0, MAX_SEED)
 
     @property
     def columns(self) -> int:
         return 2
 
-    def cluster(self, features: Array) -> Array:
+    def cluster(self, features: Float32) -> Float32:
         """As in `FittedHead`; a patch is as sure as it is far from the cut, beside the farthest on its side.
 
         The sides are scaled apart: an object's entries are far larger than its background's, and would draw
@@ -57,12 +58,11 @@ class NcutHead(FittedHead):
         half = vector / (2 * np.maximum(farthest, 1e-30))
         return np.stack([0.5 - half, 0.5 + half], axis=1)
 
-    def __call__(self, features: Array, grid_hw: tuple[int, int]) -> Array:
-        """As `Head`."""
-        with explained(features, "choose another head"):
-            if self.rule == "border" or len(features) < 2:
-                return background_first(self.cluster(features), grid_hw)
-            found = kernels.bipartition(
-                features, grid_hw, threshold=self.threshold, binary=self.binary, seed=self.seed
-            )
-            return one_hot(found.mask.ravel().astype(np.int32), 2)
+    def assign(self, features: Float32, grid_hw: tuple[int, int]) -> Float32:
+        """As in `FittedHead`."""
+        if self.rule == "border" or len(features) < 2:
+            return super().assign(features, grid_hw)
+        found = kernels.bipartition(
+            features, grid_hw, threshold=self.threshold, binary=self.binary, seed=self.seed
+        )
+        return one_hot(found.mask.ravel().astype(np.int32), 2)

@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 
 from patchcut.errors import OptionError, OutputError
-from patchcut.frames import Frame
 from patchcut.output.overlay_video import OverlayVideo
 from patchcut.output.whole_files import check_writable, write_image, write_whole
 from patchcut.result import Result
@@ -73,18 +72,19 @@ class OutputFolder:
         if not overwrite:
             _check_new(self.path, self.save)
 
-    def write(self, frame: Frame, result: Result, overlay: npt.NDArray[np.uint8] | None = None) -> None:
+    def write(self, result: Result, overlay: npt.NDArray[np.uint8] | None = None) -> None:
         """Save what was asked for of one frame.
 
         Args:
+            result: it holds its frame where overlays are saved.
             overlay: of the result, where it has been drawn already.
-
         Raises:
+            FrameError: overlays are saved, and the result holds no frame.
             OutputError: "[output] cannot write DIR/labels/x.png: No space left on device; ...".
         """
-        name = self._photo_name(frame) if self._video_fps is None else _video_frame_name(frame)
+        name = self._photo_name(result) if self._video_fps is None else _video_frame_name(result)
         if "overlay" in self.save:
-            self._write_overlay(name, frame, result.overlay(frame) if overlay is None else overlay)
+            self._write_overlay(name, result, result.overlay() if overlay is None else overlay)
         if "masks" in self.save:
             _write_masks(self.path / "masks" / name, result)
         if "labels" in self.save:
@@ -105,7 +105,7 @@ class OutputFolder:
             video.close()
 
     def written(self) -> tuple[Saved, ...]:
-        """Which of `save` the folder really holds; a video that failed, for one, was removed."""
+        """Which of `save` the folder really holds; a video that failed was removed."""
         return tuple(word for word in self.save if any(map(Path.is_file, (self.path / word).rglob("*"))))
 
     def __enter__(self) -> Self:
@@ -118,10 +118,10 @@ class OutputFolder:
         with contextlib.suppress(OutputError):  # one error is on its way already
             self.close()
 
-    def _photo_name(self, frame: Frame) -> str:
+    def _photo_name(self, result: Result) -> str:
         """Where a photo's results go: its own path without the suffix, made unique in this run."""
-        parts = [part for part in PurePosixPath(frame.name).parts if part not in ("..", "/")]
-        path = PurePosixPath(*parts) if parts else PurePosixPath(f"{frame.index:06d}")
+        parts = [part for part in PurePosixPath(result.name).parts if part not in ("..", "/")]
+        path = PurePosixPath(*parts) if parts else PurePosixPath(f"{result.index:06d}")
         stem, suffix = path.with_suffix("").as_posix(), path.suffix.replace(".", "-")
         name, number = stem, 1
         while name.casefold() in self._taken:
@@ -130,8 +130,8 @@ class OutputFolder:
         self._taken.add(name.casefold())
         return name
 
-    def _write_overlay(self, name: str, frame: Frame, overlay: npt.NDArray[np.uint8]) -> None:
-        image = overlay[..., ::-1] if frame.color == "rgb" else overlay
+    def _write_overlay(self, name: str, result: Result, overlay: npt.NDArray[np.uint8]) -> None:
+        image = overlay[..., ::-1] if result.color == "rgb" else overlay
         path = self.path / "overlay" / name
         if self._video_fps is None:
             write_image(path.with_name(path.name + ".jpg"), image)
@@ -139,7 +139,7 @@ class OutputFolder:
         if self._video is None:
             height, width = image.shape[:2]
             self._video = OverlayVideo(path.parent, self._video_fps, (width, height))
-        self._video.write(image, frame.time_s if self._live else None)
+        self._video.write(image, result.time_s if self._live else None)
 
 
 def check_save(save: Collection[str]) -> tuple[Saved, ...]:
@@ -156,15 +156,13 @@ def check_save(save: Collection[str]) -> tuple[Saved, ...]:
 
 def overlay_rate(source: Source, every: int = 1) -> float | None:
     """Frames a second of the video that overlays of `source` make; None where they stay single photos."""
-    if source.kind in ("images", "frames"):
-        return None
-    return (source.fps or _DEFAULT_FPS) / every
+    return (source.fps or _DEFAULT_FPS) / every if source.is_video else None
 
 
-def _video_frame_name(frame: Frame) -> str:
-    video = PurePosixPath(re.sub(r"[^\w.-]+", "-", frame.name).strip("-.") or "video")
+def _video_frame_name(result: Result) -> str:
+    video = PurePosixPath(re.sub(r"[^\w.-]+", "-", result.name).strip("-.") or "video")
     stem = video.stem if video.suffix.lower() in VIDEO_SUFFIXES else video.name
-    return f"{stem}/{frame.index:06d}"
+    return f"{stem}/{result.index:06d}"
 
 
 def _check_new(path: Path, save: tuple[Saved, ...]) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from patchcut.errors import FrameError
-from patchcut.frames import ColorOrder, as_frame
+from patchcut.frames import ColorOrder, Frame
 from patchcut.opencv import load_cv2
-
-if TYPE_CHECKING:
-    from patchcut.result import Result
+from patchcut.stages.regions import Regions
 
 Image = npt.NDArray[np.uint8]
 
@@ -46,37 +45,45 @@ def color_of(column: int, order: ColorOrder = "rgb") -> tuple[int, int, int]:
     return (red, green, blue) if order == "rgb" else (blue, green, red)
 
 
-def draw_overlay(result: Result, frame: object) -> Image:
-    """[H, W, 3] uint8: a copy of `frame` with the regions of `result` drawn, best on top.
+def draw_overlay(
+    regions: Regions, labels: Sequence[str], frame: Frame, background: Sequence[int] = (0,)
+) -> Image:
+    """[H, W, 3] uint8: a copy of a frame with its regions drawn, best on top.
 
     Regions of the background are tinted a little and have no outline. A caption that would cover a better
     region's is left out.
 
     Args:
-        result: of this very frame.
-        frame: [H, W, 3] uint8 in `result.color`, a PIL image (drawn in RGB), or a Frame.
+        regions: of this very frame.
+        labels: names of the columns.
+        frame: whose order of channels the picture has.
+        background: the columns that are background.
     Raises:
-        FrameError: not a frame, or not of the result's size.
+        FrameError: the frame is not of the regions' size.
         PatchcutError: OpenCV is missing.
     """
-    checked = as_frame(frame, result.color)
-    if checked.image.shape[:2] != result.label_map.shape:
-        came = f"got {checked.image.shape[:2]}, the result is of {result.label_map.shape}"
+    if frame.image.shape[:2] != regions.label_map.shape:
+        came = f"got {frame.image.shape[:2]}, the result is of {regions.label_map.shape}"
         raise FrameError(
             "overlay", f"frame and result must have one size; {came}", "pass the frame it was made from"
         )
     cv2 = load_cv2()
-    image = np.array(checked.image, order="C")
-    for column in map(int, np.unique(result.region_labels)):
-        share = BACKGROUND_TINT if column in result.background_columns else TINT
-        _tint(cv2, image, result.label_map == column, color_of(column, checked.color), share)
-    shown = [i for i in range(len(result)) if result.region_labels[i] not in result.background_columns]
+    image = np.array(frame.image, order="C")
+    for column in map(int, np.unique(regions.region_labels)):
+        share = BACKGROUND_TINT if column in background else TINT
+        _tint(cv2, image, regions.label_map == column, color_of(column, frame.color), share)
+    shown = [i for i, column in enumerate(regions.region_labels) if column not in background]
     for i in reversed(shown):
-        _draw_region(cv2, image, result, i, checked.color)
+        _draw_region(cv2, image, regions, i, frame.color)
     free = np.ones(image.shape[:2], bool)
     for i in shown:
-        _draw_caption(cv2, image, free, result, i, checked.color)
+        text = f"{labels[regions.region_labels[i]]} {regions.scores[i]:.2f}"
+        _draw_caption(cv2, image, free, text, regions.boxes[i], _color(regions, i, frame.color))
     return image
+
+
+def _color(regions: Regions, i: int, order: ColorOrder) -> tuple[int, int, int]:
+    return color_of(int(regions.region_labels[i]), order)
 
 
 def _tint(
@@ -88,26 +95,30 @@ def _tint(
     cv2.copyTo(cv2.LUT(image, table), mask.view(np.uint8), image)
 
 
-def _draw_region(cv2: Any, image: Image, result: Result, i: int, order: ColorOrder) -> None:
-    x0, y0, x1, y1 = (int(side) for side in result.boxes[i])
-    color = color_of(int(result.region_labels[i]), order)
+def _draw_region(cv2: Any, image: Image, regions: Regions, i: int, order: ColorOrder) -> None:
+    x0, y0, x1, y1 = (int(side) for side in regions.boxes[i])
+    color = _color(regions, i, order)
     thickness = max(1, round(min(image.shape[:2]) / 300))
-    mask = (result.region_ids[y0:y1, x0:x1] == i + 1).view(np.uint8)
+    mask = (regions.region_ids[y0:y1, x0:x1] == i + 1).view(np.uint8)
     contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     cv2.drawContours(image, contours, -1, color, thickness, cv2.LINE_AA, offset=(x0, y0))
     cv2.rectangle(image, (x0, y0), (x1 - 1, y1 - 1), color, thickness)
 
 
 def _draw_caption(
-    cv2: Any, image: Image, free: npt.NDArray[np.bool_], result: Result, i: int, order: ColorOrder
+    cv2: Any,
+    image: Image,
+    free: npt.NDArray[np.bool_],
+    text: str,
+    box: npt.NDArray[np.float32],
+    color: tuple[int, int, int],
 ) -> None:
-    """Label and score on a plate above the box, moved inside the frame; none where it cannot be read.
+    """A text on a plate above the box, moved inside the frame; none where it cannot be read.
 
     Args:
         free: [H, W] bool, where no caption is yet; changed in place.
     """
     height, width = image.shape[:2]
-    text = f"{result.labels[result.region_labels[i]]} {result.scores[i]:.2f}"
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, max(0.4, min(height, width) / 1000)
     thickness = max(1, round(scale * 1.5))
     (text_width, text_height), baseline = cv2.getTextSize(text, font, scale, thickness)
@@ -115,13 +126,12 @@ def _draw_caption(
     plate_width, plate_height = text_width + 2 * pad, text_height + baseline + pad
     if plate_width > width or 3 * plate_height > height:
         return
-    x = min(int(result.boxes[i, 0]), width - plate_width)
-    y = max(int(result.boxes[i, 1]) - plate_height, 0)
+    x = min(int(box[0]), width - plate_width)
+    y = max(int(box[1]) - plate_height, 0)
     plate = np.s_[y : y + plate_height, x : x + plate_width]
     if not free[plate].all():
         return
     free[plate] = False
-    color = color_of(int(result.region_labels[i]), order)
     image[plate] = color
     ink = (0, 0, 0) if sum(color) > 330 else (255, 255, 255)
     origin = (x + pad, y + text_height + pad // 2 + 1)

@@ -38,6 +38,11 @@ class Source(ABC):
         self.problems: list[str] = []
 
     @property
+    def is_video(self) -> bool:
+        """Whether one frame follows another in time, as in a recording or from a camera."""
+        return self.kind in ("video", "camera", "stream")
+
+    @property
     def dropped(self) -> int:
         return 0
 

@@ -1,16 +1,17 @@
-"""The label map at the frame's own size, wherever in the backbone's image the frame lies."""
+"""Where a frame lies in the backbone's image, and what its patches are at the frame's own size."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import patchcut_kernels as kernels
 
-Fit = Literal["stretch", "letterbox"]
-Covered = tuple[tuple[float, float], tuple[float, float]]
+from patchcut.bundle import BackboneSpec, GraphSpec
+
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
@@ -22,14 +23,53 @@ class Canvas:
     outermost ones then stand for the middle of what they see.
 
     Attributes:
-        size_hw: of the canvas.
-        corner_yx: of the frame on it; negative where the frame begins before it.
+        size_hw: size of the canvas.
+        corner_yx: corner of the frame on it; negative where the frame begins before it.
         frame_hw: size of the frame.
+        grid_hw: rows and columns of the patch grid, n = h * w.
+
+    >>> canvas = Canvas((480, 640), (0, 0), (480, 640), (16, 16))
+    >>> canvas.patch_side, canvas.min_area(0.5)
+    (34.64101615137755, 600)
     """
 
     size_hw: tuple[int, int]
     corner_yx: tuple[int, int]
     frame_hw: tuple[int, int]
+    grid_hw: tuple[int, int]
+
+    @classmethod
+    def of(cls, frame_hw: tuple[int, int], backbone: BackboneSpec, graph: GraphSpec) -> Canvas:
+        """The canvas of a frame that `patchcut_kernels.preprocess` fitted into a graph's image."""
+        size_hw, corner_yx = _image_on_frame(frame_hw, graph.size_hw, backbone.fit)
+        covered = backbone.covered(graph.size_hw)
+        if covered is not None:
+            sides = zip(size_hw, corner_yx, graph.size_hw, covered, strict=True)
+            (height, top), (width, left) = (
+                (max(1, round(whole * length / side)), corner - round(whole * begin / side))
+                for whole, corner, side, (begin, length) in sides
+            )
+            size_hw, corner_yx = (height, width), (top, left)
+        return cls(size_hw, corner_yx, frame_hw, graph.grid_hw)
+
+    @property
+    def is_frame(self) -> bool:
+        """Whether the canvas is just the frame."""
+        return self.size_hw == self.frame_hw and self.corner_yx == (0, 0)
+
+    @property
+    def patch_area(self) -> float:
+        """Pixels of the frame that a patch stands for."""
+        return math.prod(self.size_hw) / math.prod(self.grid_hw)
+
+    @property
+    def patch_side(self) -> float:
+        """Side of a patch in pixels of the frame."""
+        return math.sqrt(self.patch_area)
+
+    def min_area(self, patches: float) -> int:
+        """Pixels of the smallest region, at least 1, that `patches` patches allow."""
+        return max(1, math.ceil(patches * self.patch_area))
 
     def on_frame(self, values: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
         """[H, W] of the frame from values [size_hw] of the canvas, whose border is repeated beyond it.
@@ -37,7 +77,7 @@ class Canvas:
         Returns:
             `values` itself where the frame is all of the canvas.
         """
-        if self.size_hw == self.frame_hw and self.corner_yx == (0, 0):
+        if self.is_frame:
             return values
         sides = list(zip(self.corner_yx, self.frame_hw, self.size_hw, strict=True))
         rows, columns = (slice(max(0, begin), begin + length) for begin, length, _ in sides)
@@ -46,30 +86,33 @@ class Canvas:
             return np.pad(values[rows, columns], beyond, "edge")
         return np.ascontiguousarray(values[rows, columns])
 
+    def upsample(
+        self, assignment: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """The label map [H, W] int32 of the frame, and the winning value [H, W] float32 at each pixel.
 
-def canvas_of(
-    frame_hw: tuple[int, int], image_hw: tuple[int, int], fit: Fit, covered: Covered | None = None
-) -> Canvas:
-    """The canvas of a frame that `patchcut_kernels.preprocess` fitted into an image by `fit`.
+        Args:
+            assignment: [n, k] float32.
+        """
+        labels, confidence = kernels.upsample_argmax(assignment, self.grid_hw, self.size_hw, confidence=True)
+        return self.on_frame(labels), self.on_frame(confidence)
 
-    Args:
-        covered: what of the image the grid covers, begin and length of each side in pixels; None is all.
-    """
-    canvas = _canvas_of_image(frame_hw, image_hw, fit)
-    if covered is None:
-        return canvas
-    sides = zip(canvas.size_hw, canvas.corner_yx, image_hw, covered, strict=True)
-    (height, top), (width, left) = (
-        (max(1, round(whole * length / side)), corner - round(whole * begin / side))
-        for whole, corner, side, (begin, length) in sides
-    )
-    return Canvas((height, width), (top, left), frame_hw)
+    def upsample_labels(self, labels: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.int32]:
+        """The label [H, W] int32 of each pixel of the frame, by the bilinear majority of its patches.
+
+        Args:
+            labels: [n] int32 in [0, count).
+        """
+        one_hot = np.eye(count, dtype=np.float32)[labels]
+        return self.on_frame(kernels.upsample_argmax(one_hot, self.grid_hw, self.size_hw))
 
 
-def _canvas_of_image(frame_hw: tuple[int, int], image_hw: tuple[int, int], fit: Fit) -> Canvas:
-    """The canvas of a grid that covers the whole image."""
+def _image_on_frame(
+    frame_hw: tuple[int, int], image_hw: tuple[int, int], fit: str
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Size of the image in pixels of the frame, and the frame's corner on it."""
     if fit == "stretch":
-        return Canvas(frame_hw, (0, 0), frame_hw)
+        return frame_hw, (0, 0)
     x0, y0, x1, y1 = kernels.letterbox_xyxy(frame_hw, image_hw)
     sides = zip(frame_hw, image_hw, (y0, x0), (y1, x1), strict=True)
     # From image to frame, to the nearest pixel; all halves go up, so that the frame stays on its canvas.
@@ -78,30 +121,4 @@ def _canvas_of_image(frame_hw: tuple[int, int], image_hw: tuple[int, int], fit: 
         for length, side, begin, end in sides
     ]
     (height, top), (width, left) = scaled
-    return Canvas((height, width), (top, left), frame_hw)
-
-
-def upsample(
-    assignment: npt.NDArray[np.float32], grid_hw: tuple[int, int], canvas: Canvas
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """The label map [H, W] int32 of the frame, and the winning value [H, W] float32 at each pixel.
-
-    Args:
-        assignment: [n, k] float32, of the whole canvas.
-        grid_hw: rows and columns of the patch grid, n = h * w.
-        canvas: where the frame lies.
-    """
-    labels, confidence = kernels.upsample_argmax(assignment, grid_hw, canvas.size_hw, confidence=True)
-    return canvas.on_frame(labels), canvas.on_frame(confidence)
-
-
-def upsample_labels(
-    labels: npt.NDArray[np.int32], count: int, grid_hw: tuple[int, int], canvas: Canvas
-) -> npt.NDArray[np.int32]:
-    """The label [H, W] int32 of each pixel of the frame, by the bilinear majority of its patches.
-
-    Args:
-        labels: [n] int32 in [0, count), of the whole canvas, n = h * w.
-    """
-    one_hot = np.eye(count, dtype=np.float32)[labels]
-    return canvas.on_frame(kernels.upsample_argmax(one_hot, grid_hw, canvas.size_hw))
+    return (height, width), (top, left)

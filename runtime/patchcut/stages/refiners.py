@@ -25,8 +25,8 @@ BILATERAL_CONFIDENCE = 0.999
 
 
 @dataclass(frozen=True, eq=False)
-class Coarse:
-    """A label map as the patches have it.
+class PatchLabels:
+    """A label map as the patches have it, before its borders are refined.
 
     Attributes:
         label_map: [H, W] int32, 0 is background.
@@ -48,30 +48,30 @@ class Coarse:
 
 
 Refined = tuple[LabelMap, Confidence]
-Refiner = Callable[[Coarse, Frame], Refined]
+Refiner = Callable[[PatchLabels, Frame], Refined]
 
 
-def keep_borders(coarse: Coarse, frame: Frame) -> Refined:
+def keep_borders(unrefined: PatchLabels, frame: Frame) -> Refined:
     """What came: borders stay where the upsampled assignment has them."""
-    return coarse.label_map, coarse.confidence
+    return unrefined.label_map, unrefined.confidence
 
 
-def guided(coarse: Coarse, frame: Frame) -> Refined:
+def guided(unrefined: PatchLabels, frame: Frame) -> Refined:
     """Borders after the guided filter (He, Sun, Tang 2013) with the frame's colours as its guide."""
-    radius = max(1, round(GUIDED_RADIUS * coarse.patch_side))
+    radius = max(1, round(GUIDED_RADIUS * unrefined.patch_side))
     subsample = max(1, radius // GUIDED_SAMPLES)
-    maps = coarse.soft if coarse.two_columns else coarse.label_map
+    maps = unrefined.soft if unrefined.two_columns else unrefined.label_map
     refined = kernels.guided_refine(frame.image, maps, radius, GUIDED_EPS, subsample=subsample)
-    return _cut(refined) if coarse.two_columns else _moved(coarse, refined)
+    return _cut(refined) if unrefined.two_columns else _moved(unrefined, refined)
 
 
-def bilateral(coarse: Coarse, frame: Frame) -> Refined:
+def bilateral(unrefined: PatchLabels, frame: Frame) -> Refined:
     """Borders after the fast bilateral solver (1511.03296), with the settings of TokenCut (2202.11539)."""
-    if coarse.two_columns:
-        return _cut(_solved(coarse.label_map > 0, frame))
-    labels = np.unique(coarse.label_map)
-    maps = [_solved(coarse.label_map == label, frame) for label in labels]
-    return _moved(coarse, labels[np.argmax(maps, axis=0)])
+    if unrefined.two_columns:
+        return _cut(_solved(unrefined.label_map > 0, frame))
+    labels = np.unique(unrefined.label_map)
+    maps = [_solved(unrefined.label_map == label, frame) for label in labels]
+    return _moved(unrefined, labels[np.argmax(maps, axis=0)])
 
 
 def _solved(mask: npt.NDArray[np.bool_], frame: Frame) -> Confidence:
@@ -80,7 +80,7 @@ def _solved(mask: npt.NDArray[np.bool_], frame: Frame) -> Confidence:
     return kernels.bilateral_solver(frame.image, mask.astype(np.float32), sure, color=frame.color, out=sure)
 
 
-# Each maps a coarse label map and the frame to a label map [H, W] int32 and its confidence [H, W] float32.
+# Each maps a unrefined label map and the frame to a label map [H, W] int32 and its confidence [H, W] float32.
 REFINERS: Mapping[str, Refiner] = {
     "none": keep_borders,
     "guided": guided,
@@ -88,32 +88,30 @@ REFINERS: Mapping[str, Refiner] = {
 }
 
 
-def refine(name: str, coarse: Coarse, frame: Frame, min_area: int) -> Refined:
+def refine(name: str, unrefined: PatchLabels, frame: Frame, min_area: int) -> Refined:
     """The label map [H, W] int32 after a refiner, and its confidence [H, W] float32.
 
     Args:
-        name: a key of `REFINERS`, or "auto": "guided" for frames that have a time, as those of videos do.
-        coarse: its `label_map` may be changed: components that are too small become background first.
+        name: a key of `REFINERS`.
+        unrefined: its `label_map` may be changed: components that are too small become background first.
         min_area: of a component, pixels.
     No refiner may move a region away: one that is left with less than half of its pixels keeps its own mask,
     and so does the background; a label whose pixels are new for the most part gives the new ones back. Where
     that does not mend it, nothing is refined.
     """
-    if name == "auto":
-        name = "none" if frame.time_s is None else "guided"
     if name == "none":
-        return keep_borders(coarse, frame)
-    before = coarse.label_map
+        return keep_borders(unrefined, frame)
+    before = unrefined.label_map
     ids, count = kernels.connected_components(before, min_area=min_area, labels_out=before)
-    labels, confidence = REFINERS[name](coarse, frame)
+    labels, confidence = REFINERS[name](unrefined, frame)
     for _ in range(2):  # what is taken back may leave specks of others
         kernels.connected_components(labels, min_area=min_area, labels_out=labels)
         moved = _moved_away(before, ids, count, labels)
         if moved is None:
             return labels, confidence
         np.copyto(labels, before, where=moved)
-        np.copyto(confidence, coarse.confidence, where=moved)
-    return keep_borders(coarse, frame)
+        np.copyto(confidence, unrefined.confidence, where=moved)
+    return keep_borders(unrefined, frame)
 
 
 def _moved_away(before: LabelMap, ids: LabelMap, count: int, after: LabelMap) -> npt.NDArray[np.bool_] | None:
@@ -149,7 +147,7 @@ def _cut(soft: Confidence) -> Refined:
     return (soft > 0.5).astype(np.int32), np.minimum(sure, 1, out=sure)
 
 
-def _moved(coarse: Coarse, labels: LabelMap) -> Refined:
+def _moved(unrefined: PatchLabels, labels: LabelMap) -> Refined:
     """Of more columns: a label that was not the first has at most what that left over."""
-    confidence = np.where(labels == coarse.label_map, coarse.confidence, 1 - coarse.confidence)
+    confidence = np.where(labels == unrefined.label_map, unrefined.confidence, 1 - unrefined.confidence)
     return labels, confidence

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import patchcut_kernels as kernels
 
 from patchcut.bundle import CalibrationSpec
+from patchcut.features import Array, to_host
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -21,17 +23,66 @@ SCORE_AREA_SHARE = 0.01
 _SUREST = 1 - 1e-6
 
 
-@dataclass(frozen=True, eq=False)
+class _OnHost:
+    """A field of a dataclass; an array on a GPU that it is given comes to the host when it is first read."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        if instance is None:
+            raise AttributeError(self._name)  # so that the dataclass sees no default
+        array = instance.__dict__[self._name] = to_host(instance.__dict__[self._name])
+        return array
+
+    def __set__(self, instance: object, array: Array) -> None:
+        instance.__dict__[self._name] = array
+
+
+def on_host() -> Any:
+    """A field [...] in host memory, which may be set to an array on a GPU."""
+    return _OnHost()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Regions:
     """m regions of one label map, best first; `Result`, which is one, says what the fields are."""
 
     label_map: Int32
     region_ids: Int32
-    confidence: Float32
+    confidence: Float32 = on_host()
     boxes: Float32
     scores: Float32
     areas: npt.NDArray[np.int64]
     region_labels: Int32
+
+
+@dataclass(frozen=True, eq=False)
+class Components:
+    """The m 8-connected components of a label map that are large enough.
+
+    Attributes:
+        label_map: [H, W] int32, 0 is background and what was too small.
+        ids: [H, W] int32, i + 1 where component i is, in scan order; 0 elsewhere.
+        confidence: [H, W] float32 in [0, 1], of the label that each pixel had; it may lie on a GPU.
+        stats: area, box, mean confidence and label of each.
+    """
+
+    label_map: Int32
+    ids: Int32
+    confidence: Array
+    stats: kernels.RegionStats
+
+    @property
+    def features(self) -> Float64:
+        """[m, 4] float64, what a calibration weighs: `region_features`."""
+        height, width = self.label_map.shape
+        return region_features(self.stats, (height, width))
+
+    @property
+    def plain_scores(self) -> Float32:
+        """[m] float32 in [0, 1], scores without a calibration."""
+        return plain_scores(self.stats, self.label_map.size)
 
 
 @dataclass(frozen=True)
@@ -39,40 +90,47 @@ class Rules:
     """Which components are regions, and how they score.
 
     Attributes:
-        min_area: pixels, at least 1.
         min_score: in [0, 1]; regions that score less are none.
         nothing_below: in [0, 1]; where no region scores at least this, there is none.
         single: whether the best one alone is.
         calibration: turns features of a region into its score; None for `plain_scores`.
     """
 
-    min_area: int = 1
     min_score: float = 0.0
     nothing_below: float = 0.0
     single: bool = False
     calibration: CalibrationSpec | None = None
 
 
-def find_regions(label_map: Int32, confidence: Float32, rules: Rules) -> Regions:
-    """The 8-connected components that are large and sure enough; all others become background.
+def find_components(label_map: Int32, confidence: Float32, min_area: int) -> Components:
+    """The components of at least `min_area` pixels; all others become background.
 
     Args:
         label_map: [H, W] int32, 0 is background; changed in place where a component is dropped.
         confidence: [H, W] float32 in [0, 1], of the label at each pixel.
+        min_area: pixels, at least 1.
     """
-    ids, count = kernels.connected_components(label_map, min_area=rules.min_area, labels_out=label_map)
+    ids, count = kernels.connected_components(label_map, min_area=min_area, labels_out=label_map)
     stats = kernels.region_stats(ids, count, label_map=label_map, confidence=confidence)
-    scores = _scores(stats, label_map.shape, rules.calibration)
+    return Components(label_map, ids, confidence, stats)
+
+
+def rank(components: Components, rules: Rules) -> Regions:
+    """The components that are sure enough, best first; all others become background, in place."""
+    if rules.calibration is None:
+        scores = components.plain_scores
+    else:
+        scores = calibrated_scores(components.features, rules.calibration)
     order = np.argsort(-scores, kind="stable")
     order = order[scores[order] >= rules.min_score]
     if scores.max(initial=0) < rules.nothing_below:
         order = order[:0]
     if rules.single:
         order = order[:1]
-    return _ranked(label_map, confidence, ids, stats, scores, order)
+    return _ranked(components, scores, order)
 
 
-def divide_regions(
+def divide(
     objects: Regions, label_map: Int32, confidence: Float32, *, min_area: int, background: Sequence[int]
 ) -> Regions:
     """The components of a label map that divides the objects of another, and its background, too.
@@ -86,14 +144,14 @@ def divide_regions(
     """
     ids, count = kernels.connected_components(label_map, min_area=min_area)
     stats = kernels.region_stats(ids, count, label_map=label_map, confidence=confidence)
+    components = Components(label_map, ids, confidence, stats)
     assert stats.label is not None
     owners = kernels.region_stats(ids, count, label_map=objects.region_ids).label
     assert owners is not None
     scores = np.append(np.float32(0), objects.scores)[owners]
-    behind = np.isin(stats.label, background)
-    scores[behind] = plain_scores(stats, label_map.size)[behind]
-    order = np.lexsort((-stats.area, -scores, behind))
-    return _ranked(label_map, confidence, ids, stats, scores, order)
+    in_background = np.isin(stats.label, background)
+    scores[in_background] = components.plain_scores[in_background]
+    return _ranked(components, scores, np.lexsort((-stats.area, -scores, in_background)))
 
 
 def plain_scores(stats: kernels.RegionStats, frame_area: int) -> Float32:
@@ -126,34 +184,20 @@ def calibrated_scores(features: Float64, calibration: CalibrationSpec) -> Float3
     return scores
 
 
-def _scores(
-    stats: kernels.RegionStats, frame_hw: tuple[int, ...], calibration: CalibrationSpec | None
-) -> Float32:
-    height, width = frame_hw
-    if calibration is None:
-        return plain_scores(stats, height * width)
-    return calibrated_scores(region_features(stats, (height, width)), calibration)
-
-
-def _ranked(
-    label_map: Int32,
-    confidence: Float32,
-    ids: Int32,
-    stats: kernels.RegionStats,
-    scores: Float32,
-    order: npt.NDArray[np.intp],
-) -> Regions:
-    """The regions of `order`, numbered so; the others become background in `label_map` and `ids`."""
+def _ranked(components: Components, scores: Float32, order: npt.NDArray[np.intp]) -> Regions:
+    """The components of `order`, numbered so; the others become background in the label map and the ids."""
+    stats = components.stats
     assert stats.label is not None
     labels, count = stats.label[order], len(stats.area)
     if len(order) < count or np.any(order != np.arange(count)):
-        _renumber(ids, order, count)
+        _renumber(components.ids, order, count)
     if len(order) < count:
-        kernels.relabel(ids, np.concatenate([np.zeros(1, np.int32), labels]), out=label_map)
+        table = np.concatenate([np.zeros(1, np.int32), labels])
+        kernels.relabel(components.ids, table, out=components.label_map)
     return Regions(
-        label_map=label_map,
-        region_ids=ids,
-        confidence=confidence,
+        label_map=components.label_map,
+        region_ids=components.ids,
+        confidence=cast("Float32", components.confidence),  # which stays where it is until it is read
         boxes=stats.boxes_xyxy[order],
         scores=scores[order],
         areas=stats.area[order],

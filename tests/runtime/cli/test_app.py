@@ -153,7 +153,8 @@ def test_nothing_processed_is_a_failure(run_cli: Patchcut, toy_bundle: Path, tmp
         (["PHOTOS", "--save", "mask"], 2, "patchcut: [save] must be among overlay, masks, labels, json"),
         (["PHOTOS", "--size", "100"], 2, "patchcut: [size] must be one of the bundle's sizes"),
         (["PHOTOS", "--device", "tpu"], 2, "patchcut: [device] must be"),
-        (["PHOTOS", "--bundle", "missing"], 1, "patchcut: [bundle] cannot open missing"),
+        (["PHOTOS", "--bundle", "missing.patchcut"], 1, "patchcut: [bundle] cannot open missing.patchcut"),
+        (["PHOTOS", "--bundle", "missing"], 1, 'patchcut: [bundle] no embedded bundle is called "missing"'),
     ],
 )
 def test_errors_are_one_line(
@@ -404,7 +405,8 @@ def test_info_as_json(run_cli: Patchcut, toy_bundle: Path, capfd: pytest.Capture
     facts = json.loads(capfd.readouterr().out)
     with patchcut.open_bundle(toy_bundle) as bundle:
         assert facts["name"] == bundle.spec.name
-        assert facts["backbone"]["licence"] == bundle.spec.backbone.licence
+        assert facts["backbones"]["toy"]["licence"] == bundle.spec.backbone.licence
+        assert "initializers" not in facts["backbones"]["toy"]["graphs"][0]
     assert facts["machine"]["engine"] == "onnxruntime"
     assert {"precision", "weights", "threads", "kernel_threads"} <= set(facts["machine"])
     assert facts["card"] == "# Toy\n"
@@ -414,8 +416,30 @@ def test_info_as_json_says_how_to_repeat_each_accuracy(
     run_cli: Patchcut, embedded_bundle: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run_cli("info", embedded_bundle, "--json") == 0
-    report = json.loads(capfd.readouterr().out)["report"]
+    report = json.loads(capfd.readouterr().out)["heads"][0]["report"]
     assert report and all(row["command"] for row in report)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_the_embedded_bundles_are_listed(
+    run_cli: Patchcut, capfd: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    assert run_cli("info", "--list", *["--json"] * as_json) == 0
+    said = capfd.readouterr().out
+    for name, path in patchcut.bundle.embedded_bundles().items():
+        assert name in said and ("bytes" in said if as_json else f"{path.stat().st_size / 1e6:.1f}" in said)
+    assert "gnn (objects)" in said and "224x224 int8" in said
+    if as_json:
+        assert [entry["name"] for entry in json.loads(said)] == list(patchcut.bundle.embedded_bundles())
+
+
+def test_info_takes_names(run_cli: Patchcut, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("info", "default", "--json") == 0
+    assert json.loads(capfd.readouterr().out)["path"].endswith("default.patchcut")
+    assert run_cli("info", "defualt") == 1
+    said = capfd.readouterr().err
+    assert said.startswith('patchcut: [bundle] no embedded bundle is called "defualt"') and "default" in said
+    assert run_cli("info", "default", "--list") == 2
 
 
 def test_info_of_a_damaged_bundle(

@@ -74,8 +74,8 @@ def test_a_float_graph_on_8_bit_weights_says_so(toy_bundle: Path, tmp_path: Path
         assert (described.precision, described.weights) == (precision, precision)
     files = toy.members()
     spec = toy.manifest(files)
-    spec["backbone"]["graphs"] = spec["backbone"]["graphs"][:1]
-    spec["backbone"]["graphs"][0]["precision"] = "fp32"  # the graph dequantizes its weights
+    spec["backbones"]["toy"]["graphs"] = spec["backbones"]["toy"]["graphs"][:1]
+    spec["backbones"]["toy"]["graphs"][0]["precision"] = "fp32"  # the graph dequantizes its weights
     described = patchcut.load(toy.write(tmp_path / "x.patchcut", files, spec)).describe()
     assert (described.precision, described.weights) == ("fp32", "int8")
     assert "int8" in str(described)
@@ -84,7 +84,8 @@ def test_a_float_graph_on_8_bit_weights_says_so(toy_bundle: Path, tmp_path: Path
 def test_auto_takes_the_best_there_is_without_int8(tmp_path: Path) -> None:
     files = toy.members()
     spec = toy.manifest(files)
-    spec["backbone"]["graphs"] = [g for g in spec["backbone"]["graphs"] if g["precision"] == "fp32"]
+    backbone = spec["backbones"]["toy"]
+    backbone["graphs"] = [graph for graph in backbone["graphs"] if graph["precision"] == "fp32"]
     path = toy.write(tmp_path / "x.patchcut", files, spec)
     assert patchcut.load(path).describe().precision == "fp32"
     with pytest.raises(OptionError, match=r"\[precision\] the bundle has fp32 at this size, got 'int8'"):

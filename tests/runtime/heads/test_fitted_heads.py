@@ -338,7 +338,7 @@ def test_names_of_columns() -> None:
 def test_a_fitted_head_runs_on_a_bundle_without_one(tmp_path: Path, photo: np.ndarray, name: str) -> None:
     files = toy.members()
     spec = toy.manifest(files)
-    path = toy.write(tmp_path / "x.patchcut", files, {**spec, "head": None})
+    path = toy.write(tmp_path / "x.patchcut", files, {**spec, "heads": []})
     segmenter = patchcut.load(path, head=name)
     result = segmenter(photo)
     assert segmenter.describe().head == name

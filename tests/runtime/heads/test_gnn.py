@@ -60,7 +60,7 @@ def test_edges_matter(toy_bundle: Path, tmp_path: Path) -> None:
     """The affinity's settings reach the kernel."""
     files = toy.members()
     spec = toy.manifest(files)
-    spec["affinity"]["threshold"] = 0.9
+    spec["heads"][0]["affinity"]["threshold"] = 0.9
     with (
         open_bundle(toy_bundle) as soft,
         open_bundle(toy.write(tmp_path / "x.patchcut", files, spec)) as hard,
@@ -95,7 +95,7 @@ def test_only_features_that_are_not_finite_blame_the_precision(head: Head) -> No
 def test_a_gnn_takes_no_signed_affinity(tmp_path: Path) -> None:
     files = toy.members()
     spec = toy.manifest(files)
-    spec["affinity"]["mode"] = "cc"
+    spec["heads"][0]["affinity"]["mode"] = "cc"
     with (
         open_bundle(toy.write(tmp_path / "x.patchcut", files, spec)) as bundle,
         pytest.raises(BundleError, match=r'a "gnn" head needs an affinity of mode "ncut", it has "cc"'),

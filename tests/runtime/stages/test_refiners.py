@@ -247,7 +247,7 @@ def test_a_letterboxed_frame_is_refined_where_it_lies(tmp_path: Path, photo: np.
     """The refiner sees the frame and its own part of the label map, not the borders around it."""
     files = toy.members()
     spec = toy.manifest(files)
-    spec["backbone"]["fit"] = "letterbox"
+    spec["backbones"]["toy"]["fit"] = "letterbox"
     path = toy.write(tmp_path / "x.patchcut", files, spec)
     frame = np.ascontiguousarray(photo[60:260, 150:550])
     coarse, refined = (patchcut.load(path, refine=option)(frame) for option in ("none", name))

@@ -114,8 +114,7 @@ def calibrated(tmp_path: Path) -> Any:
     def make(nothing_below: float) -> Path:
         files = toy.members()
         spec = toy.manifest(files)
-        spec["schema_version"] = 2
-        spec["regions"]["calibration"] = {
+        spec["heads"][0]["calibration"] = {
             **CALIBRATION.model_dump(mode="json"),
             "nothing_below": nothing_below,
         }
@@ -152,10 +151,10 @@ def test_a_calibration_is_of_the_bundles_own_head(calibrated: Any, photo: np.nda
     assert len(segmenter(photo))
 
 
-def test_an_old_bundle_has_no_calibration(embedded_bundle: Path, toy_bundle: Path) -> None:
-    with open_bundle(toy_bundle) as bundle:
-        assert bundle.spec.schema_version == 1 and bundle.spec.regions.calibration is None
-        assert bundle.spec.parts is None
+def test_an_old_bundle_has_no_calibration(tmp_path: Path) -> None:
+    files = toy.members()
+    with open_bundle(toy.write(tmp_path / "old.patchcut", files, toy.old_manifest(files, 1))) as bundle:
+        assert [(head.name, head.calibration) for head in bundle.spec.heads] == [("gnn", None)]
 
 
 def test_the_best_box_is_of_the_foreground() -> None:

@@ -1,4 +1,4 @@
-"""Where one call of an op runs: on the device of its arrays, and there on one stream."""
+"""The launch of an op: one call runs on the device of its arrays, and there on one stream."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ._streams import Stream
 _CPU, _CUDA = 0, 1
 
 
-class Place:
-    """Where one call of an op runs, and where the arrays that it makes lie.
+class Launch:
+    """Device, stream and workspace of one call of an op; the arrays that it makes lie on that device.
 
     Attributes:
-        context: what the native op is told.
-        name: "cpu" or "cuda:0".
+        context: the same for the native op.
+        device: "cpu" or "cuda:0".
         stream: None on the CPU.
     """
 
     def __init__(self, context: _C.Context, stream: Stream | None) -> None:
         self.context = context
-        self.name = "cpu" if stream is None else f"cuda:{stream.device}"
+        self.device = "cpu" if stream is None else f"cuda:{stream.device}"
         self.stream = stream
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -35,12 +35,12 @@ class Place:
         return cast("npt.NDArray[Any]", _device_array.empty(shape, dtype, self.stream))
 
     def use(self, array: DeviceArray) -> None:
-        """Lets the op wait for an array, and the array's end for the op."""
+        """Lets the op wait for an array, and keeps the array's memory until the op is done."""
         if self.stream is not None:
             array.use_on(self.stream)
 
 
-HOST = Place(_C.Context(_CPU, 0, 0, 0, 0), None)
+HOST = Launch(_C.Context(_CPU, 0, 0, 0, 0), None)
 
 
 def device_name(array: object) -> str:
@@ -48,15 +48,15 @@ def device_name(array: object) -> str:
     return f"cuda:{array.device}" if isinstance(array, DeviceArray) else "cpu"
 
 
-def place(op: str, stream: object, workspace: object, **arrays: object) -> Place:
-    """Where the arrays of one call lie; those that are None are left out.
+def prepare(op: str, stream: object, workspace: object, **arrays: object) -> Launch:
+    """The launch of one call on the device of its arrays.
 
     Args:
         op: its name, for errors.
         stream: a stream of any library or its handle; None for the stream that the arrays name, else the
             legacy default stream.
         workspace: device memory for the op, [bytes] uint8; None to take it from the stream's pool.
-        arrays: views, by their names in errors.
+        arrays: views, by their names in errors; None for those that were not given.
     Raises:
         ValueError: "[op] arrays must lie on one device, got features on cuda:0 and affinity on cpu".
         ValueError: "[op] stream must be None where the arrays lie in host memory".
@@ -78,7 +78,7 @@ def place(op: str, stream: object, workspace: object, **arrays: object) -> Place
     for array in used:
         array.use_on(queue)
     memory = (used[-1].pointer, used[-1].nbytes) if workspace is not None else (0, 0)
-    return Place(_C.Context(_CUDA, device, queue.handle, *memory), queue)
+    return Launch(_C.Context(_CUDA, device, queue.handle, *memory), queue)
 
 
 def require_one_device(op: str, **arrays: object) -> None:

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from patchcut_kernels import reference
 
-from tests.kernels.cut_graphs import GRAPHS, patches, weights_of
+from tests.kernels.cuts.cut_graphs import GRAPHS, patches, weights_of
 
 
 def scene(rng: np.random.Generator, height: int, width: int, d: int = 24) -> tuple[np.ndarray, np.ndarray]:
@@ -151,7 +151,7 @@ def test_batch_out_strides_and_read_only(ops, rng):
     zero_rows=st.booleans(),
     connected=st.booleans(),
 )
-@example(  # seven entries are the mean but for rounding
+@example(  # seven entries are the mean up to rounding
     grid_hw=(3, 3),
     d=17,
     seed=3,

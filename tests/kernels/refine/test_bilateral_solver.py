@@ -8,25 +8,11 @@ from hypothesis import strategies as st
 from patchcut_kernels import reference
 
 from bench.competitors import sparse_bilateral_solver
-
-
-def make_frame(rng: np.random.Generator, size_hw: tuple[int, int], noise: float = 5) -> np.ndarray:
-    """[H, W, 3] uint8: areas of one color, and noise."""
-    height, width = size_hw
-    coarse = rng.integers(0, 256, (height // 17 + 1, width // 17 + 1, 3))
-    areas = np.kron(coarse, np.ones((17, 17, 1)))[:height, :width]
-    return np.clip(areas + rng.normal(0, noise, areas.shape), 0, 255).astype(np.uint8)
-
-
-def make_map(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
-    """[H, W] float32 in [0, 1], blocks whose borders are not those of the frame."""
-    height, width = size_hw
-    coarse = rng.random((height // 23 + 1, width // 23 + 1))
-    return np.kron(coarse, np.ones((23, 23)))[:height, :width].astype(np.float32)
+from tests.kernels.refine.blocks import make_frame, make_map
 
 
 def make_case(rng: np.random.Generator, size_hw: tuple[int, int]) -> tuple[np.ndarray, ...]:
-    return make_frame(rng, size_hw), make_map(rng, size_hw), rng.random(size_hw, np.float32)
+    return make_frame(rng, size_hw, 17, 5), make_map(rng, size_hw, 23), rng.random(size_hw, np.float32)
 
 
 # Cells are 24 pixels, blocks of the solver 256 quads of vertices.
@@ -52,7 +38,7 @@ def test_matches_reference(ops, rng, size_hw, sigmas, color):
 
 def test_real_size(ops, rng, assert_close):
     # Without a GPU the larger one takes seconds on CUDA.
-    case = make_case(rng, (480, 640) if ops.place != "cuda" else (160, 200))
+    case = make_case(rng, (480, 640) if ops.backend != "cuda" else (160, 200))
     want = reference.bilateral_solver(*case)
     assert_close("bilateral_solver", ops.bilateral_solver(*case), want)
     assert np.abs(want - case[1]).max() > 0.2
@@ -73,13 +59,13 @@ def test_iterations_and_smoothness(ops, rng, iterations, bistochastic_iterations
     np.testing.assert_allclose(got, reference.bilateral_solver(*case, **options), rtol=0, atol=3e-4)
 
 
-COARSE = {"sigma_spatial": 16, "sigma_luma": 8, "sigma_chroma": 8, "bistochastic_iterations": 10}
+LARGE_CELLS = {"sigma_spatial": 16, "sigma_luma": 8, "sigma_chroma": 8, "bistochastic_iterations": 10}
 
 
 def test_scipy_as_an_oracle(ops, rng):
     """Its colors are not rounded to whole levels, which moves one pixel in hundreds into another bin."""
     frame, soft, confidence = make_case(rng, (150, 200))
-    options = {**COARSE, "smoothness": 128, "iterations": 25}
+    options = {**LARGE_CELLS, "smoothness": 128, "iterations": 25}
     want = sparse_bilateral_solver.solve(frame, soft, confidence + 0.01, **options)
     apart = np.abs(ops.bilateral_solver(frame, soft, confidence + np.float32(0.01), **options) - want)
     assert np.ptp(want) > 0.2
@@ -89,7 +75,7 @@ def test_scipy_as_an_oracle(ops, rng):
 
 def test_iterations_lead_to_the_minimum(ops, rng):
     case = make_case(rng, (60, 80))
-    options = {**COARSE, "smoothness": 64}
+    options = {**LARGE_CELLS, "smoothness": 64}
     want = sparse_bilateral_solver.solve(*case, **options, iterations=2000, tolerance=1e-12)
     apart = [np.abs(ops.bilateral_solver(*case, **options, iterations=i) - want).mean() for i in (1, 5, 25)]
     assert apart == sorted(apart, reverse=True)
@@ -101,7 +87,7 @@ def test_steps_after_the_end_change_nothing(ops, rng):
     frame, soft, confidence = make_case(rng, (22, 57))
     for scale in (1.0, 1e-3, 1e-12, 1e12):
         case = frame, soft * np.float32(scale), confidence
-        late = ops.bilateral_solver(*case, iterations=1000 if ops.place != "cuda" else 200)
+        late = ops.bilateral_solver(*case, iterations=1000 if ops.backend != "cuda" else 200)
         np.testing.assert_allclose(late, ops.bilateral_solver(*case, iterations=150), rtol=1e-3, atol=0)
 
 
@@ -213,10 +199,10 @@ def test_confidence_of_any_magnitude(ops, rng):
 )
 def test_any_input(ops, size_hw, sigmas, noise, unsure, seed, bad):
     rng = np.random.default_rng(seed)
-    if ops.place == "cuda":
+    if ops.backend == "cuda":
         size_hw = size_hw[0] // 3 + 1, size_hw[1] // 4 + 1
     _, soft, confidence = make_case(rng, size_hw)
-    frame = make_frame(rng, size_hw, noise)
+    frame = make_frame(rng, size_hw, 17, noise)
     confidence = np.where(rng.random(size_hw) < unsure, 0, confidence + np.float32(0.1))
     options = {**dict(zip(SIGMA_NAMES, sigmas, strict=True)), "smoothness": 16.0}
     at = rng.integers(size_hw[0]), rng.integers(size_hw[1])

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from patchcut_kernels import reference
 
-from tests.kernels.conftest import Ops
+from tests.kernels.backends import Ops
 
 GRAPHS: dict[str, dict[str, Any]] = {
     "thresholded": {"threshold": 0.1},
@@ -26,7 +26,7 @@ def patches(rng: np.random.Generator, n: int, d: int) -> npt.NDArray[np.float32]
 
 
 def weights_of(ops: Ops, features: npt.NDArray[Any], graph: dict[str, Any]) -> npt.NDArray[np.float64]:
-    """W in float64; what is an edge says `affinity`: cosines at the threshold are rounded there too."""
+    """W in float64, with the edges that `affinity` finds: it rounds cosines at the threshold too."""
     if graph.get("precomputed") or graph.get("threshold", 0.0) is None:
         return reference.cut_graph(features, **graph)
     edges = ops.affinity(np.ascontiguousarray(features), threshold=graph.get("threshold", 0.0))

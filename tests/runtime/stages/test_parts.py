@@ -210,8 +210,8 @@ def parts_bundle(tmp_path: Path) -> Path:
     tensors["mlp.1.bias"] = np.zeros(len(PARTS), np.float32)
     files = {**toy.members(), "parts.safetensors": save(tensors)}
     spec = toy.manifest(files)
-    spec["schema_version"] = 2
-    spec["parts"] = {**spec["head"], "file": "parts.safetensors", "labels": list(PARTS)}
+    parts = {"name": "parts", "role": "parts", "labels": list(PARTS)}
+    spec["heads"].append({**spec["heads"][0], **parts, "files": {"weights": "parts.safetensors"}})
     return toy.write(tmp_path / "parts.patchcut", files, spec)
 
 

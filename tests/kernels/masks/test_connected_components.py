@@ -14,8 +14,8 @@ from patchcut_kernels import reference
 
 
 def blobs(rng: np.random.Generator, height: int, width: int, labels: int, block: int = 3) -> np.ndarray:
-    coarse = rng.integers(0, labels, (height // block + 1, width // block + 1))
-    return np.kron(coarse, np.ones((block, block), int))[:height, :width].astype(np.int32)
+    blocks = rng.integers(0, labels, (height // block + 1, width // block + 1))
+    return np.kron(blocks, np.ones((block, block), int))[:height, :width].astype(np.int32)
 
 
 def check(ops, label_map: np.ndarray, connectivity: int, min_area: int) -> int:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import cv2
 import numpy as np
 import patchcut_kernels as pk
@@ -9,21 +11,10 @@ from hypothesis import strategies as st
 from patchcut_kernels import reference
 from scipy.ndimage import uniform_filter
 
+from tests.kernels.refine import blocks
 
-def make_frame(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
-    """[H, W, 3] uint8: flat areas with edges between them, and noise."""
-    height, width = size_hw
-    coarse = rng.integers(0, 256, (height // 9 + 1, width // 9 + 1, 3))
-    areas = np.kron(coarse, np.ones((9, 9, 1)))[:height, :width]
-    return np.clip(areas + rng.normal(0, 6, areas.shape), 0, 255).astype(np.uint8)
-
-
-def make_map(rng: np.random.Generator, size_hw: tuple[int, int], cell: int = 13) -> np.ndarray:
-    """[H, W] float32 in [0, 1], blocks whose borders are not those of the frame."""
-    height, width = size_hw
-    coarse = rng.random((height // cell + 1, width // cell + 1))
-    return np.kron(coarse, np.ones((cell, cell)))[:height, :width].astype(np.float32)
-
+make_frame = partial(blocks.make_frame, cell=9, noise=6)
+make_map = partial(blocks.make_map, cell=13)
 
 # Strips are 64 rows, or 32 of what subsampling leaves; vectors have up to 16 pixels.
 # Tiles on CUDA are 16 x 128.
@@ -43,7 +34,7 @@ def test_matches_reference(ops, rng, size_hw, radius, subsample):
 
 @pytest.mark.parametrize("subsample", [1, 4])
 def test_real_size(ops, rng, assert_close, subsample):
-    frame, soft = make_frame(rng, (480, 640)), make_map(rng, (480, 640), 40)
+    frame, soft = make_frame(rng, (480, 640)), make_map(rng, (480, 640), cell=40)
     want = reference.guided_refine(frame, soft, 8, 1e-3, subsample=subsample)
     assert_close("guided_refine", ops.guided_refine(frame, soft, 8, 1e-3, subsample=subsample), want)
     assert np.abs(want - soft).max() > 0.2
@@ -75,9 +66,9 @@ def check_labels(got: np.ndarray, frame: np.ndarray, labels: np.ndarray, radius:
 def test_label_maps_match_reference(ops, rng, names, radius, subsample):
     size_hw = (99, 140)
     frame = make_frame(rng, size_hw)
-    indices = (make_map(rng, size_hw, 19) * len(names)).astype(np.int32)
+    indices = (make_map(rng, size_hw, cell=19) * len(names)).astype(np.int32)
     # On CUDA labels are counted.
-    labels = indices if ops.place == "cuda" else np.array(names, np.int32)[indices]
+    labels = indices if ops.backend == "cuda" else np.array(names, np.int32)[indices]
     got = ops.guided_refine(frame, labels, radius, 1e-3, subsample=subsample, count=len(names))
     check_labels(got, frame, labels, radius, subsample)
     assert len(names) == 1 or 0.01 < (got != labels).mean() < 0.5
@@ -123,7 +114,7 @@ def test_scipy_as_an_oracle(ops, rng, radius, eps):
 def test_opencv_as_an_oracle(isa, rng, radius):
     if not hasattr(cv2, "ximgproc"):
         pytest.skip("cv2.ximgproc is in opencv-contrib-python-headless, see CONTRIBUTING.md")
-    frame, soft = make_frame(rng, (480, 640)), make_map(rng, (480, 640), 40)
+    frame, soft = make_frame(rng, (480, 640)), make_map(rng, (480, 640), cell=40)
     theirs = cv2.ximgproc.guidedFilter(frame, soft, radius, 1e-3 * 255**2)
     np.testing.assert_allclose(pk.guided_refine(frame, soft, radius, 1e-3), theirs, rtol=0, atol=1e-4)
 
@@ -163,11 +154,11 @@ def test_a_mask_follows_the_edge_of_an_object(ops, rng):
     inside = (yy - 80) ** 2 + (xx - 95) ** 2 < 50**2
     frame = np.where(inside[..., None], [40, 180, 60], [200, 90, 140]) + rng.normal(0, 5, (160, 200, 3))
     frame = np.clip(frame, 0, 255).astype(np.uint8)
-    coarse = np.kron(inside[8::16, 8::16], np.ones((16, 16))).astype(np.int32)[:160, :200]
-    coarse = np.pad(coarse, ((0, 0), (0, 200 - coarse.shape[1])), mode="edge")
-    before = (coarse == inside).mean()
+    low = np.kron(inside[8::16, 8::16], np.ones((16, 16))).astype(np.int32)[:160, :200]
+    low = np.pad(low, ((0, 0), (0, 200 - low.shape[1])), mode="edge")
+    before = (low == inside).mean()
     for subsample in (1, 4):
-        refined = ops.guided_refine(frame, coarse, 12, 1e-3, subsample=subsample, count=2)
+        refined = ops.guided_refine(frame, low, 12, 1e-3, subsample=subsample, count=2)
         assert (refined == inside).mean() > 1 - (1 - before) / 3
 
 
@@ -240,7 +231,7 @@ def test_threads_do_not_change_a_bit(isa, rng, for_thread_counts, subsample):
 )
 def test_any_input(ops, size_hw, radius, subsample, eps, seed, bad):
     rng = np.random.default_rng(seed)
-    frame, soft = make_frame(rng, size_hw), make_map(rng, size_hw, 5)
+    frame, soft = make_frame(rng, size_hw), make_map(rng, size_hw, cell=5)
     options = {"subsample": subsample}
     if bad is not None and ops.checks_values:
         soft[rng.integers(size_hw[0]), rng.integers(size_hw[1])] = bad
@@ -249,7 +240,7 @@ def test_any_input(ops, size_hw, radius, subsample, eps, seed, bad):
         return
     got = ops.guided_refine(frame, soft, radius, eps, **options)
     want = reference.guided_refine(frame, soft, radius, eps, **options)
-    # Windows of one pixel leave of its covariances nothing but what products have rounded away.
+    # Windows of one pixel leave only the rounding errors of products in its covariances.
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-4)
     scaled = ops.guided_refine(frame, 8 * soft - 2, radius, eps, **options)
     np.testing.assert_allclose(scaled, 8 * got - 2, rtol=0, atol=8e-4)

@@ -9,13 +9,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from patchcut_kernels import reference
 
-from tests.kernels.conftest import TOLERANCES, Ops, ops_on_cuda
-from tests.kernels.cut_graphs import GRAPHS, patches, weights_of
+from tests.kernels.backends import Ops, ops_on_cuda
+from tests.kernels.cuts.cut_graphs import GRAPHS, patches, weights_of
+from tests.kernels.tolerances import TOLERANCES
 
 
 def many(ops: Ops) -> int:
     """Iterations for all that float32 can tell; on CUDA, which may be a host that plays it, just enough."""
-    return 16 if ops.place == "cuda" else 40
+    return 16 if ops.backend == "cuda" else 40
 
 
 def assert_solves(weights: np.ndarray, got: pk.NCut, *, residual: float = TOLERANCES["ncut"]) -> None:
@@ -43,7 +44,7 @@ def assert_eigenpairs(weights: np.ndarray, got: pk.NCut, *, residual: float = TO
 
 
 def assert_same_vectors(got: np.ndarray, want: np.ndarray) -> None:
-    """But for signs, which a tie may turn."""
+    """Equal up to signs, which a tie may turn."""
     signed = want * np.sign((got * want).sum(0)) / np.abs(want).max(0)
     np.testing.assert_allclose(got / np.abs(want).max(0), signed, rtol=0, atol=1e-4)
 
@@ -78,7 +79,7 @@ def real_size(kind: str) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("k", [1, 3, 10])
 def test_few_iterations_suffice_at_a_real_size(ops, kind, k):
     """Three vectors tell four objects apart; the others lie in the noise, where eigenvalues are dense."""
-    if ops.place == "cuda" and (k, kind) != (3, "thresholded"):
+    if ops.backend == "cuda" and (k, kind) != (3, "thresholded"):
         pytest.skip("other sizes run the same kernels; a host that plays CUDA takes seconds for each")
     features, values = real_size(kind)
     got = ops.ncut(features, k, **GRAPHS[kind])

@@ -67,7 +67,7 @@ def assert_no_move_gains(affinity: np.ndarray, labels: np.ndarray) -> None:
 
 @cache
 def solved_graph(kind: str, n: int, most: int, seed: int) -> tuple[np.ndarray, pk.CorrelationClustering]:
-    """A graph and what the reference makes of it, once for all instruction sets."""
+    """A graph and its clustering by the reference, once for all instruction sets."""
     affinity = signed_graphs(np.random.default_rng(n), kind, 1, n)[0]
     return affinity, reference.correlation_cluster(affinity, max_clusters=most, seed=seed)
 

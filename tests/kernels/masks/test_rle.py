@@ -12,20 +12,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from patchcut_kernels import reference
 
-from .conftest import ops_on_cuda
+from tests.kernels.backends import ops_on_cuda
 
 
 def blobs(rng: np.random.Generator, count: int, size_hw: tuple[int, int]) -> np.ndarray:
     """[count, H, W] bool, blocks of about 30 pixels."""
     height, width = size_hw
-    coarse = rng.random((count, height // 30 + 1, width // 30 + 1)) > 0.6
-    return np.kron(coarse, np.ones((1, 30, 30), bool))[:, :height, :width]
+    blocks = rng.random((count, height // 30 + 1, width // 30 + 1)) > 0.6
+    return np.kron(blocks, np.ones((1, 30, 30), bool))[:, :height, :width]
 
 
 def encode(ops, masks: np.ndarray, count: int | None = None, *, compressed: bool = True) -> list:
     """Rles as `pk.rle_encode` gives them on the CPU, in one flat list."""
     stacked = masks if masks.ndim == 3 else masks[None]
-    if ops.place != "cuda":
+    if ops.backend != "cuda":
         rles = ops.rle_encode(stacked, count, compressed=compressed)
         return rles if count is None else [rle for item in rles for rle in item]
     lengths = ops.rle_encode(stacked, count)

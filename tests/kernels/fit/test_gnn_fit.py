@@ -98,7 +98,7 @@ def test_one_column_takes_all(ops, rng):
 @pytest.mark.parametrize("kind", ["dot", "cosine"])
 def test_matches_torch_geometric(ops, rng, loss, k, kind):
     deepcut = pytest.importorskip("bench.competitors.deepcut", reason="torch-geometric is the oracle")
-    n, d = (40, 96) if ops.place == "cuda" else (256, 384)
+    n, d = (40, 96) if ops.backend == "cuda" else (256, 384)
     features, affinity = graph(rng, n, d, loss, kind)
     affinity[7, 7] = affinity[3, :] = affinity[:, 3] = 0  # nodes that get an edge to themselves
     init = reference.draw_fit_weights(d, k, 5)

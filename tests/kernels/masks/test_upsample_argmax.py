@@ -47,8 +47,8 @@ def test_matches_reference(ops, rng, grid_hw, size_hw, k, sharpness):
 
 def test_real_size_matches_opencv(ops, rng):
     cv2 = pytest.importorskip("cv2", reason="OpenCV is the oracle")
-    coarse = rng.standard_normal((7, 7, 8)).astype(np.float32)
-    grid = np.exp(cv2.resize(coarse, (28, 28), interpolation=cv2.INTER_CUBIC))
+    blocks = rng.standard_normal((7, 7, 8)).astype(np.float32)
+    grid = np.exp(cv2.resize(blocks, (28, 28), interpolation=cv2.INTER_CUBIC))
     grid /= grid.sum(axis=2, keepdims=True)
     planes = np.stack([cv2.resize(np.ascontiguousarray(grid[:, :, c]), (1920, 1080)) for c in range(8)])
     top = np.sort(planes, axis=0)[-2:]

@@ -1,0 +1,226 @@
+"""Reading bundles: one `.patchcut` file with all a segmenter needs, read as if a stranger had made it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any, NoReturn
+
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from patchcut.bundle.legacy import to_schema_3
+from patchcut.bundle.library import find_bundle
+from patchcut.bundle.spec import SCHEMA_VERSION, BundleSpec
+from patchcut.errors import BundleError
+
+MANIFEST = "bundle.json"
+
+MAX_TOTAL_BYTES = 4 << 30
+MAX_MANIFEST_BYTES = 4 << 20
+# Members up to this size are all checked when a bundle is opened; larger ones (weights) when they are read,
+# so that an engine that uses one graph of many does not pay for hashing the rest.
+EAGER_BYTES = 8 << 20
+
+_DAMAGED = "copy or download it again"
+_FOREIGN = "make one with `patchcut export`"
+_NEWER = "upgrade patchcut: pip install -U patchcut"
+
+
+class Bundle:
+    """An open bundle: its manifest is checked, and so is every member before its bytes are handed out.
+
+    Attributes:
+        path: the file.
+        spec: its `bundle.json`.
+    """
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile, spec: BundleSpec) -> None:
+        self.path = path
+        self.spec = spec
+        self._archive = archive
+
+    def __enter__(self) -> Bundle:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file; `spec` stays."""
+        self._archive.close()
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one member, after its size and sha256 were found right.
+
+        Raises:
+            BundleError: the member is not there, or damaged.
+        """
+        if name not in self.spec.files:
+            _fail(self.path, f"has no member {name}", f"it has: {', '.join(sorted(self.spec.files))}")
+        data = _read_member(self.path, self._archive, name)
+        if hashlib.sha256(data).hexdigest() != self.spec.files[name].sha256:
+            _damaged(self.path, f"{name} has another sha256 than {MANIFEST} says")
+        return data
+
+    def read_tensors(self, name: str) -> dict[str, npt.NDArray[Any]]:
+        """The tensors of one safetensors member, by name.
+
+        Raises:
+            BundleError: the member is not there, damaged, or no safetensors file.
+        """
+        from safetensors.numpy import load
+
+        data = self.read(name)
+        try:
+            return load(data)
+        except Exception as error:  # the reader raises many kinds; all mean the same here
+            _foreign(self.path, f"{name} cannot be read as safetensors: {error}")
+
+    def verify(self) -> None:
+        """Reads every member; what `open_bundle` leaves until it is needed is checked too.
+
+        Raises:
+            BundleError: the first damaged member.
+        """
+        for name in self.spec.files:
+            self.read(name)
+
+
+def open_bundle(bundle: str | Path | None = None) -> Bundle:
+    """An open bundle, given its path or the name of an embedded one; None is the default.
+
+    Nothing is unpacked. The members must be exactly those that `bundle.json` lists, uncompressed, and no
+    larger than the file; those up to 8 MiB are checked against their sha256 now, larger ones when read.
+
+    Raises:
+        BundleError: the file is not there, damaged, foreign, or from a newer patchcut; it says which.
+    """
+    path = find_bundle(bundle)
+    archive = _open_archive(path)
+    try:
+        infos = _check_members(path, archive.infolist())
+        spec = _parse_manifest(path, _read_member(path, archive, MANIFEST))
+        _check_sizes(path, infos, spec)
+        opened = Bundle(path, archive, spec)
+        for name, file in spec.files.items():
+            if file.bytes <= EAGER_BYTES:
+                opened.read(name)
+    except BaseException:
+        archive.close()
+        raise
+    return opened
+
+
+def _open_archive(path: Path) -> zipfile.ZipFile:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise BundleError("bundle", f"cannot open {path}: {error.strerror}", "check the path") from error
+    try:
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        if magic == b"PK\x03\x04":
+            _damaged(
+                path, f"it starts as a bundle but its directory cannot be read, as if cut short ({error})"
+            )
+        _foreign(path, "it is no zip archive")
+
+
+def _check_members(path: Path, infos: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
+    """The members by name, all of them plain, stored, and together no larger than the file."""
+    for info in infos:
+        _check_member(path, info)
+    names = Counter(info.filename for info in infos)
+    _check_none(path, "has more than one", {name for name, times in names.items() if times > 1})
+    if MANIFEST not in names:
+        _foreign(path, f"it has no {MANIFEST}")
+    claimed, held = sum(info.file_size for info in infos), path.stat().st_size
+    if claimed > MAX_TOTAL_BYTES:
+        _foreign(path, f"its members claim {claimed:,} bytes, the limit is {MAX_TOTAL_BYTES:,}")
+    if claimed > held:
+        _damaged(path, f"its members claim {claimed:,} bytes, the file has {held:,}")
+    return {info.filename: info for info in infos}
+
+
+def _check_member(path: Path, info: zipfile.ZipInfo) -> None:
+    name = info.filename
+    # ZipInfo cuts a name at a NUL byte and keeps the whole in orig_filename
+    parts = PurePosixPath(name).parts
+    if name != info.orig_filename or "\\" in name or ":" in name or name.startswith("/") or ".." in parts:
+        _foreign(path, f"its member {name!r} has a path that leaves the bundle")
+    if info.is_dir() or info.flag_bits & 0x1:
+        _foreign(path, f"its member {name!r} is a folder or encrypted")
+    if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+        _foreign(path, f"its member {name!r} is compressed; members of a bundle are stored as they are")
+
+
+def _read_member(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
+    info = archive.getinfo(name)
+    if name == MANIFEST and info.file_size > MAX_MANIFEST_BYTES:
+        _foreign(path, f"its {MANIFEST} has {info.file_size:,} bytes, the limit is {MAX_MANIFEST_BYTES:,}")
+    try:
+        return archive.read(info)
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+        _damaged(path, f"{name} cannot be read: {error}")
+
+
+def _parse_manifest(path: Path, data: bytes) -> BundleSpec:
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        _damaged(path, f"{MANIFEST} is not JSON: {error}")
+    version = fields.get("schema_version") if isinstance(fields, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        _foreign(path, f"{MANIFEST} has no schema_version")
+    if version > SCHEMA_VERSION:
+        known = f"this one reads up to {SCHEMA_VERSION}"
+        _fail(path, f"was made by a newer patchcut: schema_version is {version}, {known}", _NEWER)
+    manifest = MANIFEST if version == SCHEMA_VERSION else f"{MANIFEST}, read as schema {SCHEMA_VERSION},"
+    try:
+        return BundleSpec.model_validate(fields if version == SCHEMA_VERSION else to_schema_3(fields))
+    except ValidationError as error:
+        _fail_schema(path, manifest, error)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        _foreign(path, f"{MANIFEST} is not valid as schema {version}: {error}")
+
+
+def _fail_schema(path: Path, manifest: str, error: ValidationError) -> NoReturn:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"])) or "bundle"
+    if first["type"] == "extra_forbidden":
+        what = f"is foreign or newer: {manifest} has a key that this patchcut does not know: {where}"
+        _fail(path, what, f"{_NEWER}, or export the bundle again")
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    _foreign(path, f"{manifest} is not valid at {where}: {first['msg']}{more}")
+
+
+def _check_sizes(path: Path, infos: dict[str, zipfile.ZipInfo], spec: BundleSpec) -> None:
+    held = set(infos) - {MANIFEST}
+    _check_none(path, "does not hold", set(spec.files) - held)
+    _check_none(path, f"holds, and {MANIFEST} does not list,", held - set(spec.files))
+    for name, file in spec.files.items():
+        if infos[name].file_size != file.bytes:
+            _damaged(path, f"{name} has {infos[name].file_size:,} bytes, {MANIFEST} says {file.bytes:,}")
+
+
+def _check_none(path: Path, what: str, names: Iterable[str]) -> None:
+    if listed := ", ".join(sorted(names)):
+        _damaged(path, f"it {what} {listed}")
+
+
+def _damaged(path: Path, what: str) -> NoReturn:
+    _fail(path, f"is damaged: {what}", _DAMAGED)
+
+
+def _foreign(path: Path, what: str) -> NoReturn:
+    _fail(path, f"is foreign, not a bundle that patchcut made: {what}", _FOREIGN)
+
+
+def _fail(path: Path, what: str, remedy: str) -> NoReturn:
+    raise BundleError("bundle", f"{path} {what}", remedy) from None

@@ -1,0 +1,41 @@
+"""Names of bundles: those that ship with the package are the files `embedded/<name>.patchcut`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from patchcut.errors import BundleError
+
+DEFAULT = "default"
+SUFFIX = ".patchcut"
+FOLDER = Path(__file__).parent / "embedded"
+EMBEDDED = FOLDER / f"{DEFAULT}{SUFFIX}"
+
+
+def embedded_bundles() -> dict[str, Path]:
+    """The paths of the bundles that ship with the package, by name."""
+    return {path.stem: path for path in sorted(FOLDER.glob(f"*{SUFFIX}"))}
+
+
+def find_bundle(bundle: str | Path | None = None) -> Path:
+    """The path of a bundle.
+
+    Args:
+        bundle: the name of an embedded one, None for "default", or a path: what has a suffix or a separator
+            is one, and so is what no embedded bundle is called but a file is.
+    Raises:
+        BundleError: it is neither.
+    """
+    given = DEFAULT if bundle is None else bundle
+    path, embedded = Path(given), embedded_bundles()
+    if path.suffix or path.name != str(given):
+        return path
+    if path.name in embedded:
+        return embedded[path.name]
+    if path.exists():
+        return path
+    remedy = f"pass the path of a {SUFFIX} file"
+    if not embedded:
+        raise BundleError("bundle", "this installation holds no embedded bundle", remedy)
+    what = f'no embedded bundle is called "{path}", and no file is'
+    raise BundleError("bundle", what, f"choose one of {', '.join(embedded)}, or {remedy}")

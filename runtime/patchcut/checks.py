@@ -1,0 +1,59 @@
+"""Checks of what a caller chose; each raises an OptionError that names the option and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from patchcut.errors import OptionError
+
+
+def check_choice(option: str, value: object, allowed: Sequence[str]) -> None:
+    """Checks that `value` is one of `allowed`.
+
+    Raises:
+        OptionError: '[device] must be one of "auto", "cpu", "cuda", got "gpu"'.
+
+    >>> check_choice("device", "cpu", ("auto", "cpu", "cuda"))
+    """
+    if not isinstance(value, str) or value not in allowed:
+        listed = ", ".join(f'"{choice}"' for choice in allowed)
+        raise OptionError(option, f"must be one of {listed}, got {value!r}")
+
+
+def check_whole(option: str, value: object, least: int, largest: int) -> None:
+    """Checks that `value` is a whole number from `least` to `largest`.
+
+    Raises:
+        OptionError: "[k] must be a whole number from 2 to 256, got 1".
+
+    >>> check_whole("k", 3, 2, 256)
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= largest:
+        raise OptionError(option, f"must be a whole number from {least} to {largest}, got {value!r}")
+
+
+def check_number(option: str, value: object, least: float, largest: float) -> None:
+    """Checks that `value` is a number from `least` to `largest`.
+
+    Raises:
+        OptionError: "[alpha] must be a number from 1e-06 to 1e+06, got 0".
+
+    >>> check_number("min_score", 0.5, 0, 1)
+    """
+    known = isinstance(value, int | float | np.floating) and not isinstance(value, bool)
+    if not known or not least <= float(value) <= largest:  # type: ignore[arg-type]
+        raise OptionError(option, f"must be a number from {least:g} to {largest:g}, got {value!r}")
+
+
+def check_flag(option: str, value: object) -> None:
+    """Checks that `value` is True or False.
+
+    Raises:
+        OptionError: "[single] must be True or False, got 'yes'".
+
+    >>> check_flag("single", True)
+    """
+    if not isinstance(value, bool):
+        raise OptionError(option, f"must be True or False, got {value!r}")

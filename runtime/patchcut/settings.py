@@ -1,0 +1,223 @@
+"""What a caller chooses: the one list from which `load`, the command lines and `describe` are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from patchcut.checks import check_choice, check_flag, check_number, check_whole
+from patchcut.errors import OptionError
+from patchcut.frames import COLOR_ORDERS, ColorOrder
+
+if TYPE_CHECKING:
+    from patchcut.heads import Head
+
+Mode = Literal["foreground", "parts", "scene"]
+Device = Literal["auto", "cpu", "cuda"]
+
+MODES: tuple[Mode, ...] = get_args(Mode)
+DEVICES: tuple[Device, ...] = get_args(Device)
+PRECISIONS = ("auto", "int8", "fp16", "fp32")
+MAX_THREADS = 256
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    type: type = str,
+    choices: Sequence[str] = (),
+    between: tuple[float, float] | None = None,
+    check: Callable[[str, Any], None] | None = None,
+    default_text: str = "",
+    on_command_line: bool = True,
+) -> Any:
+    """A field of `Settings`.
+
+    Args:
+        default: the value where none is chosen; where it is None, None is allowed.
+        help: what it does, for people who read a command's --help.
+        type: what the command line makes of the word it is given; of a flag, bool.
+        choices: the words that are allowed.
+        between: the least and the largest number that are allowed.
+        check: a check of its own, called with the field's name and the value.
+        default_text: what the command line says the default is, where the value does not say it.
+        on_command_line: whether the command lines have it.
+    """
+    metadata = {
+        "help": help,
+        "type": type,
+        "choices": choices,
+        "between": between,
+        "check": check,
+        "default_text": default_text,
+        "on_command_line": on_command_line,
+    }
+    return field(default=default, metadata=metadata)
+
+
+def _check_head(option: str, value: object) -> None:
+    from patchcut.heads import check_head
+
+    check_head(option, value)
+
+
+def _check_bundle(option: str, value: object) -> None:
+    if not isinstance(value, str | Path) or not str(value):
+        raise OptionError(option, f"must be a bundle's name or path, got {value!r}")
+
+
+def _check_refine(option: str, value: object) -> None:
+    if value != "auto":
+        from patchcut.stages.refiners import REFINERS
+
+        check_choice(option, value, ("auto", *REFINERS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a caller chooses of a segmenter. A value that is not allowed is an OptionError that names it.
+
+    Attributes:
+        bundle: the name of an embedded bundle (`patchcut info --list`), or the path of a `.patchcut` file.
+        engine: the name of an installed engine; "auto" is "onnxruntime".
+        device: "cpu", "cuda", or "auto": CUDA where the engine has it, else the CPU. `describe` tells.
+        precision: "int8", "fp16" or "fp32"; "auto" is int8 on a CPU and fp16 on CUDA where the bundle has it.
+        size: side of the backbone's input in pixels, one that the bundle has; None is its default.
+        head: "auto" is the bundle's first head for objects, and a name is one of its heads; "gnn-fit", "cc",
+            "ncut" and "kmeans" are fitted to each frame and need no training. Their settings follow a colon,
+            "cc:alpha=5,solver=gnn"; an object such as `patchcut.heads.CcHead(alpha=5)` says the same.
+        mode: "foreground": what stands out, in as many columns as the head has; "parts": the foreground
+            divided; "scene": its parts and the regions of the background.
+        parts: what divides the foreground: "auto" is the bundle's head for parts if it has one, else
+            "kmeans:k=4"; or a fitted head, as for `head`. The background of a scene is divided by the same
+            head if it is a fitted one.
+        refine: what moves borders onto the frame's edges: "none", "guided" or "bilateral"; "auto" is "guided"
+            in a stream of video and "none" for single frames.
+        min_score: regions that score less, in [0, 1], become background.
+        nothing_below: where no region scores this, in [0, 1], there is nothing; None is what the calibration
+            of the head says, and 0 without one.
+        single: True to leave all but the best region out; in a scene they are background.
+        color: order of channels of array frames, "bgr" or "rgb".
+        threads: CPU threads from 1 to 256; None is one a physical core that this process may use (see
+            `patchcut_kernels.default_threads`) and leaves the kernels' threads as they are. A number also
+            sets the kernels' threads, for the whole process.
+
+    >>> Settings(head="cc:alpha=5", single=True).words()
+    ['--head', 'cc:alpha=5', '--single']
+    """
+
+    bundle: str | Path = setting(
+        "default",
+        "Name of an embedded bundle (see `patchcut info --list`), or a .patchcut file.",
+        check=_check_bundle,
+    )
+    engine: str = setting("auto", "What executes the backbone: auto, onnxruntime, ...")
+    device: Device = setting("auto", "auto, cpu or cuda.", choices=DEVICES)
+    precision: str = setting("auto", "auto, int8, fp16 or fp32.", choices=PRECISIONS)
+    size: int | None = setting(
+        None,
+        "Side of the backbone's input in pixels, one that the bundle has.",
+        type=int,
+        default_text="the bundle's first",
+    )
+    head: str | Head = setting(
+        "auto",
+        "auto is the bundle's own head; gnn-fit, cc, ncut and kmeans need no training: they are fitted to "
+        "each frame. Settings follow a colon: cc:alpha=5,solver=gnn.",
+        check=_check_head,
+    )
+    mode: Mode = setting(
+        "foreground",
+        "foreground; parts: the foreground divided; scene: parts, and the background divided.",
+        choices=MODES,
+    )
+    parts: str | Head = setting(
+        "auto",
+        "What divides: a fitted head, such as kmeans:k=6; auto is the bundle's head for parts, or kmeans:k=4 "
+        "where it has none.",
+        check=_check_head,
+    )
+    refine: str = setting(
+        "auto",
+        "How borders are moved onto the frame's edges: none, guided, bilateral; auto is guided for videos "
+        "and none for photos.",
+        check=_check_refine,
+    )
+    min_score: float = setting(0.0, "Leave out regions that score less, 0 to 1.", type=float, between=(0, 1))
+    nothing_below: float | None = setting(
+        None,
+        "Report nothing where no region scores this, 0 to 1; 0 always reports.",
+        type=float,
+        between=(0, 1),
+        default_text="what the bundle says",
+    )
+    single: bool = setting(False, "Report the best region alone.", type=bool)
+    color: ColorOrder = setting(
+        "bgr", "Order of channels of array frames: bgr or rgb.", choices=COLOR_ORDERS, on_command_line=False
+    )
+    threads: int | None = setting(
+        None,
+        "CPU threads, 1 to 256.",
+        type=int,
+        between=(1, MAX_THREADS),
+        default_text="one a physical core",
+    )
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            _check(one.name, getattr(self, one.name), one.default, **one.metadata)
+        if self.mode == "foreground" and self.parts != "auto":
+            raise OptionError("parts", 'needs the mode "parts" or "scene", got "foreground"')
+
+    def words(self, **defaults: object) -> list[str]:
+        """The options of the command line that repeat these settings, where they are not its defaults.
+
+        Args:
+            defaults: what a command takes where nothing is said, of the settings for which that differs from
+                the field's own default.
+        """
+        words: list[str] = []
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if value == defaults.get(one.name, one.default) or not one.metadata["on_command_line"]:
+                continue
+            flag = one.metadata["type"] is bool
+            words += [option_name(one.name)] + ([] if flag else [str(value)])
+        return words
+
+
+def option_name(name: str) -> str:
+    """How the command line spells a setting.
+
+    >>> option_name("min_score")
+    '--min-score'
+    """
+    return "--" + name.replace("_", "-")
+
+
+def _check(
+    name: str,
+    value: Any,
+    default: object,
+    *,
+    type: type,
+    choices: Sequence[str],
+    between: tuple[float, float] | None,
+    check: Callable[[str, Any], None] | None,
+    **_: object,
+) -> None:
+    if value is None and default is None:
+        return
+    if choices:
+        check_choice(name, value, choices)
+    if type is bool:
+        check_flag(name, value)
+    if between is not None and type is int:
+        check_whole(name, value, int(between[0]), int(between[1]))
+    elif between is not None:
+        check_number(name, value, *between)
+    if check is not None:
+        check(name, value)

@@ -1,0 +1,88 @@
+"""The first stage: frames to features of their patches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import patchcut_kernels as kernels
+from patchcut_kernels import cuda
+
+from patchcut.bundle import BackboneSpec, Bundle, GraphSpec
+from patchcut.engines import Engine, open_engine
+from patchcut.features import Features
+from patchcut.frames import Frame
+from patchcut.settings import Settings
+
+
+class Extractor:
+    """A backbone and the engine that runs it.
+
+    Attributes:
+        backbone: what the frames are fitted to and the features are of.
+        engine: what executes it.
+    """
+
+    def __init__(self, backbone: BackboneSpec, engine: Engine) -> None:
+        self.backbone = backbone
+        self.engine = engine
+
+    @classmethod
+    def open(
+        cls, bundle: Bundle, settings: Settings, *, backbone: str | None = None, needs: Sequence[str] = ()
+    ) -> Extractor:
+        """The extractor of a bundle's backbone.
+
+        Args:
+            bundle: an open bundle; may be closed afterwards.
+            settings: its engine, device, precision, size and threads are heeded.
+            backbone: its name; None is the bundle's first.
+            needs: the feature sets that are wanted; the first of the backbone where none is named.
+        Raises:
+            OptionError, EngineError, BundleError: as `patchcut.engines.open_engine` does.
+        """
+        spec = bundle.spec.backbone if backbone is None else bundle.spec.backbones[backbone]
+        wanted = tuple(needs) or (next(iter(spec.features)),)
+        features = {name: spec.features[name] for name in wanted}
+        spec = spec.model_copy(update={"features": features})
+        return cls(spec, open_engine(bundle, spec, settings))
+
+    @property
+    def graph(self) -> GraphSpec:
+        """The graph that runs: its size, grid and precision."""
+        return self.engine.facts.graph
+
+    def __call__(self, frames: Sequence[Frame]) -> Features:
+        """Features of frames, which may differ in size.
+
+        They are the engine's own memory on the engine's device, overwritten by the next call.
+
+        Args:
+            frames: as many as the engine takes at once, at least one.
+        Raises:
+            EngineError: the backbone failed, or there are too many frames.
+        """
+        self.preprocess(frames)
+        return self.run(len(frames))
+
+    def preprocess(self, frames: Sequence[Frame]) -> None:
+        """Fits each frame into the engine's input; one on a GPU is given each frame by one copy."""
+        images = self.engine.images(len(frames))
+        for i, frame in enumerate(frames):
+            out = images[i]
+            image: Any = frame.image
+            if isinstance(out, cuda.DeviceArray):
+                image = cuda.to_device(image, device=out.device, stream=out.stream)
+            kernels.preprocess(
+                image,
+                self.graph.size_hw,
+                self.backbone.mean,
+                self.backbone.std,
+                color=frame.color,
+                fit=self.backbone.fit,
+                out=out,
+            )
+
+    def run(self, batch: int) -> Features:
+        """Features of the frames that `preprocess` was given, `batch` of them."""
+        return Features(self.engine.run(batch), self.graph.grid_hw)

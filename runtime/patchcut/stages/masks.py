@@ -1,0 +1,104 @@
+"""The last stage: a frame's assignment to label map, components, scores and boxes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import patchcut_kernels as kernels
+from patchcut_kernels import cuda
+
+from patchcut.features import Array, to_host
+from patchcut.frames import Frame
+from patchcut.stages.canvas import Canvas
+from patchcut.stages.parts import DividedPatches
+from patchcut.stages.refiners import PatchLabels, refine
+from patchcut.stages.regions import Components, Regions, Rules, divide, find_components, rank
+
+
+@dataclass(frozen=True)
+class Masks:
+    """From patches to regions at the frame's own size.
+
+    An assignment on a GPU stays there until the components are known, and comes down in one copy, where the
+    borders are not refined and nothing is divided; else it comes down itself.
+
+    Attributes:
+        min_area_patches: components smaller than this many patches are background.
+        rules: which of the others are regions, and how they score.
+        refiner: a key of `patchcut.stages.refiners.REFINERS`.
+    """
+
+    min_area_patches: float
+    rules: Rules
+    refiner: str = "none"
+
+    def __call__(self, frame: Frame, assignment: Array, canvas: Canvas) -> Regions:
+        """The regions of a frame, best first.
+
+        Args:
+            frame: whose edges a refiner looks at.
+            assignment: [n, k] float32, rows on the simplex, column 0 is background; on any device.
+            canvas: where the frame lies.
+        """
+        return rank(self.components(frame, assignment, canvas), self.rules)
+
+    def divided(self, frame: Frame, patches: DividedPatches, canvas: Canvas) -> Regions:
+        """The regions of a frame whose objects, and maybe its background, are divided; arguments as above."""
+        objects = self(frame, patches.foreground, canvas)
+        return divide(
+            objects,
+            patches.label_map(objects.label_map > 0, canvas),
+            objects.confidence,
+            min_area=canvas.min_area(self.min_area_patches),
+            background=patches.background_columns,
+        )
+
+    def components(self, frame: Frame, assignment: Array, canvas: Canvas) -> Components:
+        """The components of a frame's label map that are large enough, not scored yet; arguments as above."""
+        if isinstance(assignment, cuda.DeviceArray) and self.refiner == "none" and canvas.is_frame:
+            return self._components_on_device(assignment, canvas)
+        rows = to_host(assignment)
+        label_map, confidence = canvas.upsample(rows)
+        min_area = canvas.min_area(self.min_area_patches)
+        if self.refiner != "none":
+            unrefined = PatchLabels(label_map, confidence, rows.shape[1] == 2, canvas.patch_side)
+            label_map, confidence = refine(self.refiner, unrefined, frame, min_area)
+        return find_components(label_map, confidence, min_area)
+
+    def _components_on_device(self, assignment: cuda.DeviceArray, canvas: Canvas) -> Components:
+        """The same, found on the GPU: ids and statistics come down together, the confidence stays there."""
+        height, width = canvas.size_hw
+        min_area = canvas.min_area(self.min_area_patches)
+        largest_count = height * width // min_area
+        on_stream = {"device": assignment.device, "stream": assignment.stream}
+        packed = cuda.pack(
+            [
+                ((height, width), np.int32),
+                ((), np.int32),
+                ((largest_count,), np.int64),
+                ((largest_count, 4), np.float32),
+                ((largest_count,), np.float32),
+                ((largest_count,), np.int32),
+            ],
+            **on_stream,
+        )
+        ids, count, *statistics = packed.arrays
+        label_map, confidence = kernels.upsample_argmax(
+            assignment, canvas.grid_hw, canvas.size_hw, confidence=True
+        )
+        kernels.connected_components(
+            label_map, min_area=min_area, out=ids, labels_out=label_map, counts_out=count
+        )
+        kernels.region_stats(
+            ids,
+            largest_count,
+            label_map=label_map,
+            confidence=confidence,
+            out=kernels.RegionStats(*statistics),
+        )
+        host_ids, host_count, *rows = packed.numpy()
+        stats = kernels.RegionStats(*(row[: int(host_count)] for row in rows))
+        assert stats.label is not None
+        table = np.concatenate([np.zeros(1, np.int32), stats.label])
+        return Components(kernels.relabel(host_ids, table), host_ids, confidence, stats)

@@ -1,0 +1,161 @@
+"""What a frame is divided into: foreground alone, its parts, or parts and the regions of the background.
+
+These are DeepCut's three modes (2212.05853, section 3.5). The head says what is foreground; this stage
+clusters the patches of the foreground, and those of the background, by themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import patchcut_kernels as kernels
+
+from patchcut.features import Features, to_host
+from patchcut.heads import FittedHead, Head
+from patchcut.heads.base import explained
+from patchcut.heads.fitted import one_hot
+from patchcut.stages.canvas import Canvas
+
+Int32 = npt.NDArray[np.int32]
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class DividedPatches:
+    """What became of a frame's n patches.
+
+    Attributes:
+        foreground: [n, 2] float32, rows on the simplex: background and the strongest column of foreground of
+            the head, so that patches are on the side of their largest column.
+        assignment: [n, 1 + p + g] float32, rows on the simplex: background that is divided no further, p
+            parts of the foreground, g regions of the background.
+        labels: names of its columns.
+        parts: [n] int32 in [0, p), the part that each patch is nearest to, whether it is foreground or not.
+        part_count: p, at least 1.
+        background: [n] int32 in [0, g), the same for the background; None where that is not divided.
+        background_count: g.
+    """
+
+    foreground: Float32
+    assignment: Float32
+    labels: tuple[str, ...]
+    parts: Int32
+    part_count: int
+    background: Int32 | None
+    background_count: int
+
+    @property
+    def background_columns(self) -> tuple[int, ...]:
+        """The columns that are background."""
+        first = 1 + self.part_count
+        return (0, *range(first, first + self.background_count))
+
+    def label_map(self, foreground: npt.NDArray[np.bool_], canvas: Canvas) -> Int32:
+        """[H, W] int32, the column of each pixel.
+
+        Args:
+            foreground: [H, W] bool.
+            canvas: where the frame lies.
+        """
+        parts = 1 + canvas.upsample_labels(self.parts, self.part_count)
+        if self.background is None:
+            return np.where(foreground, parts, 0)
+        background = canvas.upsample_labels(self.background, self.background_count)
+        return np.where(foreground, parts, 1 + self.part_count + background)
+
+
+class Parts:
+    """The stage that divides a frame's foreground, and its background, where a mode asks for it.
+
+    Args:
+        head: divides the foreground: one that is fitted to its patches alone, or one that was trained, whose
+            columns then are the parts.
+        background: divides the background; None leaves that whole.
+    """
+
+    def __init__(self, head: Head, background: FittedHead | None) -> None:
+        self.head = head
+        self._background = background
+
+    def __call__(self, features: Features, assignment: Float32) -> DividedPatches:
+        """The division of one frame.
+
+        Args:
+            features: of that frame, in host memory.
+            assignment: [n, k] float32, the head's; columns from 1 on are foreground.
+        Raises:
+            EngineError: the features are not finite, or a head cannot use them.
+        """
+        foreground = np.stack([assignment[:, 0], assignment[:, 1:].max(axis=1)], axis=1)
+        foreground /= foreground.sum(axis=1, keepdims=True)
+        inside = assignment.argmax(axis=1) > 0
+        parts, part_count = self._divide(features, inside)
+        background, background_count = None, 0
+        if self._background is not None:
+            background, background_count = _clusters(self._background, features, ~inside)
+        columns = [foreground[:, :1], foreground[:, 1:] * one_hot(parts, part_count)]
+        if background is not None:
+            columns = [0 * columns[0], columns[1], columns[0] * one_hot(background, background_count)]
+        return DividedPatches(
+            foreground=foreground,
+            assignment=np.concatenate(columns, axis=1),
+            labels=self._labels(part_count, background_count),
+            parts=parts,
+            part_count=part_count,
+            background=background,
+            background_count=background_count,
+        )
+
+    def _labels(self, part_count: int, background_count: int) -> tuple[str, ...]:
+        fitted = isinstance(self.head, FittedHead)
+        parts = _numbered("part", part_count) if fitted else self.head.labels
+        return ("background", *parts, *_numbered("background", background_count))
+
+    def _divide(self, features: Features, inside: npt.NDArray[np.bool_]) -> tuple[Int32, int]:
+        if isinstance(self.head, FittedHead):
+            return _clusters(self.head, features, inside)
+        columns = to_host(self.head(features))[0]
+        return columns.argmax(axis=1).astype(np.int32), columns.shape[1]
+
+
+def _clusters(head: FittedHead, features: Features, chosen: npt.NDArray[np.bool_]) -> tuple[Int32, int]:
+    rows = to_host(features.of(head.needs))[0]
+    with explained(rows, "choose another head for the parts"):
+        return cluster_patches(head, rows, chosen)
+
+
+def cluster_patches(head: FittedHead, features: Float32, chosen: npt.NDArray[np.bool_]) -> tuple[Int32, int]:
+    """Clusters of some patches, largest first, [n] int32, and how many they are.
+
+    Patches that were not chosen are in the cluster whose mean is nearest by cosine: borders between clusters
+    are interpolated there. Equally large clusters come in reading order; without a chosen patch there is one.
+    """
+    if not chosen.any():
+        return np.zeros(len(features), np.int32), 1
+    rows = np.ascontiguousarray(features[chosen])
+    members, count = _largest_first(head.cluster(rows).argmax(axis=1))
+    labels = kernels.assign(features, _mean_directions(rows, members, count)).labels
+    labels[chosen] = members
+    return labels, count
+
+
+def _largest_first(clusters: npt.NDArray[np.int64]) -> tuple[Int32, int]:
+    """The clusters [m] int32 numbered by size, of equals the first in order first, and how many they are."""
+    found, first, members, sizes = np.unique(
+        clusters, return_index=True, return_inverse=True, return_counts=True
+    )
+    rank = np.empty(len(found), np.int32)
+    rank[np.lexsort((first, -sizes))] = np.arange(len(found), dtype=np.int32)
+    return rank[members], len(found)
+
+
+def _mean_directions(rows: Float32, members: Int32, count: int) -> Float32:
+    """[count, d] float32, the mean of each cluster's rows after these were scaled to length 1."""
+    unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return np.ascontiguousarray(one_hot(members, count).T @ unit, np.float32)
+
+
+def _numbered(word: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{word} {i}" for i in range(1, count + 1))
