@@ -17,6 +17,8 @@ from patchcut_export.backbones.vit import FeatureExtractor
 from patchcut_export.errors import ExportError
 
 OPSET = 20
+# Name of a graph's features among its outputs.
+OUTPUT = "features"
 # Initializers smaller than this stay inside their graph; the rest are shared by all graphs of a bundle.
 _SHARED_BYTES = 1024
 
@@ -49,7 +51,7 @@ def export_fp32(extractor: FeatureExtractor, image_size: int) -> onnx.ModelProto
             dynamo=True,
             opset_version=OPSET,
             input_names=["image"],
-            output_names=["features"],
+            output_names=[OUTPUT],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
         )
@@ -77,9 +79,15 @@ def share_weights(models: dict[str, onnx.ModelProto], location: str) -> SharedGr
             shared = _shared_name(tensor.name, array, weights)
             weights[shared] = array
             renamed[tensor.name] = shared
-            tensor.ClearField("raw_data")
-            tensor.name = shared
-            tensor.data_location = TensorProto.EXTERNAL
+            # made anew: the data may lie in any of several fields, such as raw_data and float_data
+            tensor.CopyFrom(
+                TensorProto(
+                    name=shared,
+                    data_type=tensor.data_type,
+                    dims=tensor.dims,
+                    data_location=TensorProto.EXTERNAL,
+                )
+            )
             tensor.external_data.add(key="location", value=location)
         for node in model.graph.node:
             for i, source in enumerate(node.input):

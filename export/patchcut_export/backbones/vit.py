@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from patchcut.engines import check_choice
+from patchcut.checks import check_choice
 from patchcut.errors import OptionError
 from torch import nn
 from torch.nn import functional

@@ -168,10 +168,10 @@ def _with_empty_scene(
 
 def _finds_something(segmenter: Segmenter, result: Result) -> bool:
     """Whether the best region of the foreground scores what the bundle, or the segmenter, calls something."""
-    ran, calibration = segmenter.describe(), segmenter.spec.regions.calibration
-    threshold = ran.nothing_below
-    if ran.calibrated and calibration is not None:
-        threshold = threshold or calibration.nothing_below
+    what, head = segmenter.describe(), segmenter.spec.head()
+    threshold = what.nothing_below
+    if what.calibrated and head is not None and head.calibration is not None:
+        threshold = threshold or head.calibration.nothing_below
     return result.best_box is not None and float(result.scores[0]) >= threshold
 
 

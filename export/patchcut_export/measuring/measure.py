@@ -15,7 +15,7 @@ from patchcut.heads import TRAINED
 from patchcut.output.whole_files import write_whole
 from patchcut.segmenter import Description, settings_text
 
-from patchcut_export.bundles.builder import rewrite_bundle
+from patchcut_export.bundles.builder import rewrite_bundle, with_report
 from patchcut_export.measuring.datasets import Choices, Dataset, open_dataset
 from patchcut_export.measuring.evaluation import METRICS, Summary, evaluate, summarize
 from patchcut_export.measuring.score_grid import check_grid, write_grid
@@ -175,9 +175,10 @@ def _record(path: Path, report: EvalReport) -> None:
         for metric, value in report.summary.metrics.items()
     ]
     with open_bundle(path) as bundle:
-        new = {_kind(row) for row in rows}
-        kept = [row for row in bundle.spec.report if _kind(row) not in new]
-        rewrite_bundle(bundle, path, report=(*kept, *rows))
+        head = bundle.spec.head("parts" if what.parts in TRAINED else "objects")
+        is_fitted = what.parts not in TRAINED and bool(_other_head(what))
+        name = None if head is None or is_fitted else head.name
+        rewrite_bundle(bundle, path, with_report(bundle.spec, tuple(rows), name))
 
 
 def _other_head(ran: Description) -> str:
@@ -186,10 +187,6 @@ def _other_head(ran: Description) -> str:
         return ""
     parts = f", {ran.mode} by {settings_text(ran.parts, ran.parts_settings)}" if ran.parts else ""
     return settings_text(ran.head, ran.head_settings) + parts
-
-
-def _kind(row: ReportRow) -> tuple[str, str, int, str, str, str]:
-    return (row.dataset, row.metric, row.size, row.precision, row.refine, row.head)
 
 
 def _command(request: EvalRequest, ran: Description) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import onnx
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 
 from patchcut_export.backbones.onnx_export import quiet_logger
 
@@ -26,7 +28,23 @@ def quantize_int8(model: onnx.ModelProto) -> onnx.ModelProto:
             weight_type=QuantType.QInt8,
             extra_options={"MatMulConstBOnly": True},
         )
-        return onnx.load(target)
+        return _unsign_shared_weights(onnx.load(target))
+
+
+def _unsign_shared_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same linears, the 8-bit weights that several of them share moved from -128..127 to 0..255.
+
+    Where products of u8 and s8 would saturate, ONNX Runtime moves weights so itself, but it fails at the
+    second linear of the same weights.
+    """
+    linears = [node for node in model.graph.node if node.op_type == "MatMulInteger"]
+    uses = Counter(node.input[1] for node in linears)
+    shared = {name for node in linears if uses[node.input[1]] > 1 for name in (node.input[1], node.input[3])}
+    for tensor in model.graph.initializer:
+        if tensor.name in shared and tensor.data_type == TensorProto.INT8:
+            moved = numpy_helper.to_array(tensor).astype(np.int16) + 128
+            tensor.CopyFrom(numpy_helper.from_array(moved.astype(np.uint8), tensor.name))
+    return model
 
 
 def dequantize_weights(model: onnx.ModelProto, quantized: onnx.ModelProto) -> onnx.ModelProto:

@@ -23,7 +23,7 @@ from patchcut.sources import open_source
 from patchcut.stages.canvas import canvas_of, upsample
 from patchcut.stages.regions import calibrated_scores, plain_scores, region_features
 
-from patchcut_export.bundles.builder import rewrite_bundle
+from patchcut_export.bundles.builder import rewrite_bundle, with_head
 from patchcut_export.errors import TrainingError
 from patchcut_export.measuring.empty_scenes import background_crop, blank_images
 from patchcut_export.outputs import check_output_file
@@ -91,14 +91,14 @@ def calibrate_bundle(path: Path, out: Path, plan: CalibrationPlan, step: Step) -
         raise OptionError("keep", f"must be between 0 and 1, got {plan.keep}")
     check_output_file(out)
     with open_bundle(path) as bundle:
-        if bundle.spec.head is None:
+        if (head := bundle.spec.head()) is None:
             raise BundleError("head", f"{path} holds a backbone and no head", "train one first")
         sizes = list(dict.fromkeys(graph.size_hw[0] for graph in bundle.spec.backbone.graphs))
         eyes = [_Eye(bundle, EngineOptions(size=size, threads=plan.threads)) for size in sizes]
         samples = _look(eyes, plan, step)
         calibration = fit_calibration(samples, plan.keep, _told(samples, plan, sizes))
-        regions = bundle.spec.regions.model_copy(update={"calibration": calibration})
-        rewrite_bundle(bundle, out, regions=regions)
+        calibrated = with_head(bundle.spec, head.model_copy(update={"calibration": calibration}))
+        rewrite_bundle(bundle, out, calibrated)
     return calibration
 
 

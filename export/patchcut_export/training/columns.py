@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import patchcut_kernels as kernels
 import torch
-from patchcut.engines import check_choice
+from patchcut.checks import check_choice
 from patchcut.errors import OptionError
 from patchcut.output.whole_files import output_error
 from torch.nn import functional

@@ -77,7 +77,7 @@ def cache_features(
     done = set(state.names)
     source = PhotoSource([path for name, path in names.items() if name not in done], images, str(images))
     try:
-        shape = (len(names), graph.grid_hw[0] * graph.grid_hw[1], bundle.spec.backbone.feature_dim)
+        shape = (len(names), graph.grid_hw[0] * graph.grid_hw[1], bundle.spec.backbone.default_features.dim)
         table = _open_table(folder, shape, fresh=not state.names)
         for frame in source:
             table[len(state.names)] = features_of(frame.image, frame.color, bundle.spec.backbone, engine)

@@ -18,7 +18,7 @@ from patchcut.sources import open_source
 from patchcut.sources.photos import read_photo
 
 from patchcut_export.bundles.archive import safetensors_bytes
-from patchcut_export.bundles.builder import HEAD, PARTS, rewrite_bundle
+from patchcut_export.bundles.builder import gnn_head, rewrite_bundle, with_head
 from patchcut_export.errors import ExportError
 from patchcut_export.measuring.datasets import Example, open_dataset
 from patchcut_export.measuring.metrics import mask_iou
@@ -149,9 +149,10 @@ def _train_foreground(
     head = train_foreground(cached, request.images, extract, request.work / "head", plan, hooks, device)
     bar.say(_trained_line(cached, started, device))
     emptiness = f"crops of background and blank pictures (weight {plan.empty_weight:g}) as empty scenes"
-    spec = HeadSpec(
-        kind="gnn",
-        file=HEAD,
+    made = gnn_head(
+        backbone.spec,
+        "objects",
+        affinity=AffinitySpec(threshold=plan.threshold),
         labels=name_columns(plan, request.labels),
         trained_on=_trained_on(request, len(cached.images)),
         method=(
@@ -160,14 +161,11 @@ def _train_foreground(
             f"{plan.epochs} passes each, seed {plan.seed}"
         ),
     )
-    rewrite_bundle(
-        backbone,
-        request.bundle,
-        head=(spec, safetensors_bytes(head.tensors())),
-        affinity=AffinitySpec(threshold=plan.threshold),
-        name=request.name,
-        description=f"Foreground: {backbone.spec.backbone.name}, a GNN trained without labels",
+    description = f"Foreground: {backbone.spec.backbone.model}, a GNN trained without labels"
+    spec = with_head(backbone.spec, made).model_copy(
+        update={"name": request.name, "description": description}
     )
+    rewrite_bundle(backbone, request.bundle, spec, {made.files["weights"]: safetensors_bytes(head.tensors())})
 
 
 def _train_columns(request: TrainRequest, backbone: Bundle, plan: ColumnPlan, bar: StepBar) -> None:
@@ -188,20 +186,14 @@ def _train_columns(request: TrainRequest, backbone: Bundle, plan: ColumnPlan, ba
     bar.say(_trained_line(cached, started, device))
     used = sum(share > 0 for share in trained.shares)
     bar.say(f"{used} of {plan.columns} columns are used; the weights are those after pass {trained.passes}")
-    made = (
-        _columns_spec(request, plan, trained, len(cached.images)),
-        safetensors_bytes(trained.head.tensors()),
-    )
-    if plan.parts:
-        rewrite_bundle(backbone, request.bundle, parts=made, name=request.name)
-        return
+    made = _columns_spec(request, backbone, plan, trained, len(cached.images))
+    update = {"name": request.name}
+    if not plan.parts:
+        model = backbone.spec.backbone.model
+        update["description"] = f"{plan.columns} columns: {model}, a GNN trained without labels"
+    spec = with_head(backbone.spec, made).model_copy(update=update)
     rewrite_bundle(
-        backbone,
-        request.bundle,
-        head=made,
-        affinity=AffinitySpec(threshold=plan.threshold),
-        name=request.name,
-        description=f"{plan.columns} columns: {backbone.spec.backbone.name}, a GNN trained without labels",
+        backbone, request.bundle, spec, {made.files["weights"]: safetensors_bytes(trained.head.tensors())}
     )
 
 
@@ -211,9 +203,10 @@ def _with_affinity(plan: ColumnPlan, bundle: Bundle) -> ColumnPlan:
     Raises:
         ExportError: there is no head, or its affinity is not one that a GNN is trained on.
     """
-    affinity = bundle.spec.affinity
-    if bundle.spec.head is None:
+    head = bundle.spec.head()
+    if head is None:
         raise ExportError("bundle", f"{bundle.path} has no head", "name one that finds a foreground")
+    affinity = head.affinity
     if (affinity.kind, affinity.mode) != ("cosine", "ncut"):
         problem = f"the affinity of {bundle.path} is {affinity.kind}, {affinity.mode}, not cosine, ncut"
         raise ExportError("bundle", problem, "train its head with `patchcut export train`")
@@ -284,13 +277,16 @@ def _trained_on(request: TrainRequest, count: int) -> str:
     return f"{count:,} images without labels or masks: {request.trained_on}"
 
 
-def _columns_spec(request: TrainRequest, plan: ColumnPlan, trained: TrainedColumns, count: int) -> HeadSpec:
+def _columns_spec(
+    request: TrainRequest, backbone: Bundle, plan: ColumnPlan, trained: TrainedColumns, count: int
+) -> HeadSpec:
     loss = {"ncut": "NCut", "cc": f"correlation clustering (alpha {plan.alpha:g})"}[plan.loss]
     held = f", held to k-means over the collection (weight {plan.anchor:g})" if plan.loss == "ncut" else ""
     patches = "the foreground's patches" if plan.parts else "all patches"
-    return HeadSpec(
-        kind="gnn",
-        file=PARTS if plan.parts else HEAD,
+    return gnn_head(
+        backbone.spec,
+        "parts" if plan.parts else "objects",
+        affinity=AffinitySpec(threshold=plan.threshold),
         labels=name_columns(plan, request.labels),
         temperature=plan.temperature,
         trained_on=_trained_on(request, count),

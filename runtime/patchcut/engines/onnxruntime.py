@@ -191,7 +191,7 @@ def _open_on(
         provider=provider,
         device="cuda" if provider == CUDA_PROVIDER else "cpu",
         graph=graph,
-        weights="int8" if any(t.dtype == np.int8 for t in tensors.values()) else graph.precision,
+        weights="int8" if any(t.dtype in (np.int8, np.uint8) for t in tensors.values()) else graph.precision,
         threads=threads,
         max_batch=_max_batch(session),
     )

@@ -20,7 +20,7 @@ pytest.importorskip("onnxscript", reason="needs patchcut[export]")
 pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
 from patchcut.bundle import open_bundle
-from patchcut_export.bundles.builder import CARD, write_bundle
+from patchcut_export.bundles.builder import rewrite_bundle
 
 Patchcut = Callable[..., int]
 PROGRESS = ("exporting ", "features (")
@@ -45,7 +45,7 @@ def test_weights_become_a_bundle(
         spec = bundle.spec
     assert (spec.name, spec.backbone.licence, spec.backbone.source) == ("mine", "MIT", "a test")
     assert [graph.precision for graph in spec.backbone.graphs] == ["int8", "fp32"]
-    assert spec.head is None
+    assert spec.heads == ()
 
 
 def test_choices_of_features_become_a_bundle(run_cli: Patchcut, weights: Path, tmp_path: Path) -> None:
@@ -66,15 +66,16 @@ def test_choices_of_features_become_a_bundle(run_cli: Patchcut, weights: Path, t
     assert run_cli("export", "bundle", "--out", out, "--weights", weights, *options, *more) == 0
     with open_bundle(out) as bundle:
         backbone = bundle.spec.backbone
-    parts = [(part.facet, part.layer, part.weight) for part in backbone.parts]
+    features = backbone.default_features
+    parts = [(part.facet, part.layer, part.weight) for part in features.components]
     assert parts == [("key", 1, 0.125), ("key", 0, 0.125), ("value", 1, 0.375), ("value", 0, 0.375)]
-    assert (backbone.stride, backbone.scales, backbone.join, backbone.log_bins) == (
+    assert (backbone.stride, features.scales, features.join, features.log_bins) == (
         8,
         (1.0, 0.5),
         "concat",
         1,
     )
-    assert backbone.feature_dim == 64 * 4 * 2 * 9
+    assert features.dim == 64 * 4 * 2 * 9
     assert backbone.graphs[0].grid_hw == (7, 7)
 
 
@@ -100,8 +101,8 @@ def test_images_become_a_head(
     assert [line["stage"] for line in lines] == ["ncut", "cut", "cut", "self-1", "self-1"]
     assert all(0 <= line["dev_iou"] <= 1 for line in lines)
     with open_bundle(outs[0]) as bundle:
-        assert bundle.spec.head is not None
-        assert bundle.spec.head.trained_on.startswith("6 ")
+        head = bundle.spec.head()
+        assert head is not None and head.trained_on.startswith("6 ")
         assert str(tmp_path) not in bundle.spec.model_dump_json()
     result = patchcut.load(outs[0], size=64)(cv2.imread(str(photos / "part0/0.png")))
     assert result.label_map.shape == (72, 96)
@@ -124,14 +125,15 @@ def test_images_become_parts(
     assert run_cli("export", "train", *places, "--bundle", outs[1], *named, *short) == 0
     assert "ncut-3 epoch" not in capfd.readouterr().err, "a finished run trains no more"
     with open_bundle(headed_bundle) as before, open_bundle(outs[0]) as first, open_bundle(outs[1]) as second:
-        assert first.spec.head == second.spec.head == before.spec.head
-        assert first.spec.affinity == before.spec.affinity
-        assert first.spec.parts is not None and second.spec.parts is not None
-        assert first.spec.parts.labels == ("part-1", "part-2", "part-3")
-        assert second.spec.parts.labels == ("bright", "dark", "else")
-        assert first.read(first.spec.parts.file) == second.read(second.spec.parts.file)
-        assert first.spec.parts.temperature < 1
-        assert first.spec.parts.trained_on.startswith("6 ")
+        assert first.spec.head() == second.spec.head() == before.spec.head()
+        parts, other = first.spec.head("parts"), second.spec.head("parts")
+        assert parts is not None and other is not None
+        assert parts.affinity == first.spec.heads[0].affinity
+        assert parts.labels == ("part-1", "part-2", "part-3")
+        assert other.labels == ("bright", "dark", "else")
+        assert first.read(parts.files["weights"]) == second.read(other.files["weights"])
+        assert parts.temperature < 1
+        assert parts.trained_on.startswith("6 ")
     assert run_cli("info", outs[1]) == 0
     assert "bright, dark, else" in capfd.readouterr().out
 
@@ -145,9 +147,9 @@ def test_images_become_columns(
     short = ["--epochs", 2, "--batch", 4, "--size", 64, "--threads", 1]
     assert run_cli("export", "train", *places, "--loss", loss, "-k", 3, *short) == 0
     with open_bundle(out) as bundle:
-        assert bundle.spec.head is not None and bundle.spec.parts is None
-        assert bundle.spec.head.labels == ("background", "part-1", "part-2")
-        assert bundle.spec.affinity.mode == "ncut", "the GNN's own edges are never negative"
+        (head,) = bundle.spec.heads
+        assert (head.role, head.labels) == ("objects", ("background", "part-1", "part-2"))
+        assert head.affinity.mode == "ncut", "the GNN's own edges are never negative"
     result = patchcut.load(out, size=64)(cv2.imread(str(photos / "part0/0.png")))
     assert result.assignment.shape == (16, 3)
 
@@ -161,11 +163,9 @@ def test_a_bundle_takes_a_head_and_is_not_left_without_one(
     assert "was trained on other features" in capfd.readouterr().err
     assert not out.exists()
     with open_bundle(headed_bundle) as bundle:
-        backbone = bundle.spec.backbone.model_copy(
-            update={"source_sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
-        )
-        fields = {"name": "donor", "description": "", "backbone": backbone, "head": bundle.spec.head}
-        write_bundle(donor, fields, {file: bundle.read(file) for file in bundle.spec.files if file != CARD})
+        update = {"source_sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+        backbones = {name: it.model_copy(update=update) for name, it in bundle.spec.backbones.items()}
+        rewrite_bundle(bundle, donor, bundle.spec.model_copy(update={"backbones": backbones}))
     assert run_cli("export", "bundle", "--out", out, *options, "--head", donor) == 0
     assert "give it a head" not in capfd.readouterr().err
     assert patchcut.load(out).describe().head == "gnn"

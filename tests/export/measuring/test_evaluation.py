@@ -18,7 +18,7 @@ pytest.importorskip("torch", reason="needs patchcut[export]")
 pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
 from patchcut.bundle import EMBEDDED, CalibrationSpec, open_bundle
-from patchcut_export.bundles.builder import rewrite_bundle
+from patchcut_export.bundles.builder import rewrite_bundle, with_head
 from patchcut_export.measuring.datasets import LAYOUTS, Dataset, Example, open_dataset
 from patchcut_export.measuring.evaluation import METRICS, Score, evaluate, score, summarize
 from patchcut_export.measuring.measure import state_protocol
@@ -211,7 +211,7 @@ def test_record_replaces_rows_of_the_same_kind(
     def rows() -> dict[tuple[str, int, str], tuple[float, int]]:
         with open_bundle(bundle) as opened:
             opened.verify()
-            report = opened.spec.report
+            report = opened.spec.heads[0].report
         assert all(METRICS[row.metric] in row.protocol and "feed-forward" in row.protocol for row in report)
         found = {(row.metric, row.size, row.precision): (row.value, row.images) for row in report}
         assert len(found) == len(report)
@@ -358,7 +358,8 @@ def test_another_head_is_measured_and_recorded_beside_the_own(
         assert run_cli(*fixed, *options) == 0
         assert run_cli(*fixed, *options) == 0, "again: rows are replaced"
     with open_bundle(bundle) as opened:
-        rows = [row for row in opened.spec.report if row.metric == "mean foreground IoU"]
+        report = opened.spec.heads[0].report + opened.spec.backbone.report
+        rows = [row for row in report if row.metric == "mean foreground IoU"]
     assert [row.head for row in rows] == [
         "",
         "kmeans (k 3, metric cosine, restarts 4, seed 5)",
@@ -395,10 +396,9 @@ def test_a_wrong_setting_is_one_line(
 def calibrate(bundle: Path, nothing_below: float) -> None:
     fields = {"weights": (1.0, 0.0, 0.0, 0.0), "bias": 0.0, "nothing_below": nothing_below}
     with open_bundle(bundle) as opened:
-        regions = opened.spec.regions.model_copy(
-            update={"calibration": CalibrationSpec.model_validate(fields)}
-        )
-        rewrite_bundle(opened, bundle, regions=regions)
+        calibration = CalibrationSpec.model_validate(fields)
+        head = opened.spec.heads[0].model_copy(update={"calibration": calibration})
+        rewrite_bundle(opened, bundle, with_head(opened.spec, head))
 
 
 @pytest.mark.parametrize(("limit", "kept", "empty"), [(0.0, 1.0, 0.0), (1.0, 0.0, 1.0)])

@@ -19,7 +19,7 @@ from patchcut.bundle import open_bundle
 from patchcut.engines import EngineOptions
 from patchcut.stages.regions import calibrated_scores
 from patchcut_export.bundles.archive import safetensors_bytes
-from patchcut_export.bundles.builder import HEAD, rewrite_bundle
+from patchcut_export.bundles.builder import gnn_head, rewrite_bundle, with_head
 from patchcut_export.errors import TrainingError
 from patchcut_export.training import calibration as module
 from patchcut_export.training.calibration import (
@@ -107,11 +107,12 @@ def test_a_bundle_is_calibrated(bundle: Path, photos: Path, tmp_path: Path, run_
     assert bundle.read_bytes() == before
     with open_bundle(out) as opened, open_bundle(bundle) as old:
         opened.verify()
-        calibration = opened.spec.regions.calibration
+        (head,) = opened.spec.heads
+        calibration = head.calibration
         assert calibration is not None and 0 <= calibration.nothing_below <= 1
         assert calibration.fitted_on.startswith("6 photographs of photos at 96 and 64, of which 95% keep")
-        assert "## Scores" in opened.read("card.md").decode()
-        assert opened.spec.report == old.spec.report and opened.spec.head == old.spec.head
+        assert "- Scores: probability" in opened.read("card.md").decode()
+        assert (head.model_copy(update={"calibration": None}),) == old.spec.heads
     assert patchcut.load(out).describe().calibrated
     probable = patchcut.load(out, nothing_below=0.0)(image)
     assert sorted(probable.areas) == sorted(plain(image).areas)
@@ -180,13 +181,13 @@ def test_a_new_head_has_no_calibration(bundle: Path, photos: Path, tmp_path: Pat
     calibrate_bundle(bundle, bundle, CalibrationPlan(images=photos, blanks=20), quiet)
     with open_bundle(bundle) as opened:
         head = GraphHead(64, (6,), 4, 2, dropout=0)
-        assert opened.spec.head is not None
-        spec = opened.spec.head.model_copy(update={"file": HEAD})
-        rewrite_bundle(opened, tmp_path / "new.patchcut", head=(spec, safetensors_bytes(head.tensors())))
-        rewrite_bundle(opened, tmp_path / "named.patchcut", name="named")
+        made = gnn_head(opened.spec, "objects", labels=opened.spec.heads[0].labels)
+        weights = {made.files["weights"]: safetensors_bytes(head.tensors())}
+        rewrite_bundle(opened, tmp_path / "new.patchcut", with_head(opened.spec, made), weights)
+        rewrite_bundle(opened, tmp_path / "named.patchcut", opened.spec.model_copy(update={"name": "named"}))
     with open_bundle(tmp_path / "new.patchcut") as new, open_bundle(tmp_path / "named.patchcut") as named:
-        assert new.spec.regions.calibration is None
-        assert named.spec.regions.calibration is not None
+        assert [head.calibration for head in new.spec.heads] == [None]
+        assert named.spec.heads[0].calibration is not None
 
 
 @pytest.mark.parametrize(
