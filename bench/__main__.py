@@ -14,7 +14,7 @@ from bench.cases import GROUPS, BenchError, Options, open_group
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
-README = machine.ROOT / "README.md"
+README, PAGE = machine.ROOT / "README.md", machine.ROOT / "docs/measured.md"
 _WIDTH = None if sys.stdout.isatty() else 120  # what is piped is not folded at 80
 _console = Console(markup=False, highlight=False, emoji=False, soft_wrap=True, width=_WIDTH)
 _errors = Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
@@ -81,18 +81,24 @@ def _run(
 
 @app.command("report")
 def _report(
-    readme: Annotated[bool, typer.Option("--readme", help="Write the tables into README.md.")] = False,
+    write: Annotated[
+        bool,
+        typer.Option(
+            "--write", help="Write all tables into docs/measured.md, and a few numbers into README.md."
+        ),
+    ] = False,
 ) -> None:
     """Show the newest recorded run of each case, a section a machine."""
     found = rows.read()
     if not found:
         _errors.print("nothing is recorded yet: python -m bench run all --record")
         raise typer.Exit(1)
-    if not readme:
+    if not write:
         report.print_sections(report.make_sections(found), _console)
         return
+    report.write_into(PAGE, report.to_page(found))
     report.write_into(README, report.to_readme(found))
-    _console.print("wrote README.md")
+    _console.print("wrote docs/measured.md and README.md")
 
 
 def _measure(name: str, options: Options) -> list[rows.Row]:

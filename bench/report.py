@@ -16,6 +16,7 @@ from bench.rows import Row
 
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 
+_FACT_HEADINGS = ("what", "measured", "target")
 _TIME_HEADINGS = ("case", "who", "inside the clock", "arithmetic", "ms (p95)", "patchcut's time ×")
 _QUALITY_HEADINGS = ("case", "who", "arithmetic", "result")
 _TARGET_HEADINGS = ("target", "measured", "")
@@ -23,6 +24,38 @@ _TARGET_HEADINGS = ("target", "measured", "")
 
 class ReportError(ValueError):
     """The report cannot be put where it was asked for."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One number that the README shows, of patchcut's row of a case.
+
+    Attributes:
+        what: the number in words.
+        group: the case's group.
+        case: name of the case.
+        metric: name of the number, see `Row.value`.
+        unit: printed after the number, such as " ms".
+    """
+
+    what: str
+    group: str
+    case: str
+    metric: str
+    unit: str = ""
+
+
+_START = "fresh process: first result 224"
+README_FACTS = (
+    Fact("a frame to masks, at 224", "frame", "frame 224", "median_ms", " ms"),
+    Fact("the same, borders refined", "frame", "frame 224 refined", "median_ms", " ms"),
+    Fact("share of a frame's time besides the backbone", "frame", "frame 224", "share_besides_backbone"),
+    Fact("the head, times as fast as DeepCut's own code", "head", "head 256", "times_as_fast", "×"),
+    Fact("import, load and first result", "start", _START, "median_ms", " ms"),
+    Fact("peak memory of that process", "start", _START, "peak_memory_mb", " MB"),
+    Fact("ECSSD: IoU at 448, guided", "quality", "ecssd-dev 448 refine guided", "mean foreground IoU"),
+    Fact("VOC 2007: CorLoc at 448, guided", "quality", "voc2007-dev 448 refine guided", "CorLoc"),
+)
 
 
 @dataclass(frozen=True)
@@ -42,11 +75,7 @@ class Section:
 
 def make_sections(rows: Sequence[Row]) -> list[Section]:
     """A section a machine and number of threads, the newest first."""
-    places: dict[tuple[Machine, int], list[Row]] = {}
-    for row in sorted(rows, key=lambda row: row.date):
-        places.setdefault((row.machine, row.threads), []).append(row)
-    newest_first = sorted(places.items(), key=lambda place: place[1][-1].date, reverse=True)
-    return [_section(machine, threads, newest_runs(found)) for (machine, threads), found in newest_first]
+    return [_section(title, found) for title, found in _by_machine(rows)]
 
 
 def newest_runs(rows: Iterable[Row]) -> list[Row]:
@@ -72,14 +101,28 @@ def to_markdown(sections: Sequence[Section]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def to_readme(rows: Sequence[Row]) -> str:
-    """What the README shows of the rows: all but the kernels in sight, these folded away."""
+def to_page(rows: Sequence[Row]) -> str:
+    """What docs/measured.md shows of the rows: all of them, the kernels last."""
     kernels = [row for row in rows if row.group == "kernels"]
-    text = to_markdown(make_sections([row for row in rows if row.group != "kernels"]))
-    if not kernels:
-        return text
-    folded = to_markdown(make_sections(kernels))
-    return f"{text}\n<details><summary>Each kernel beside its neighbours</summary>\n\n{folded}\n</details>\n"
+    others = [row for row in rows if row.group != "kernels"]
+    parts = (("Frames, heads and quality", others), ("Each kernel beside its neighbours", kernels))
+    return "\n".join(f"## {title}\n\n{to_markdown(make_sections(part))}" for title, part in parts if part)
+
+
+def to_readme(rows: Sequence[Row]) -> str:
+    """What the README shows of the rows: `README_FACTS`, a table a machine and number of threads."""
+    blocks = []
+    for title, found in _by_machine(rows):
+        ours = {(row.group, row.case): row for row in found if row.contender == "patchcut"}
+        shown = [
+            (fact, ours[fact.group, fact.case]) for fact in README_FACTS if (fact.group, fact.case) in ours
+        ]
+        shown = [(fact, row) for fact, row in shown if row.value(fact.metric) is not None]
+        if shown:
+            table = _markdown_table(_FACT_HEADINGS, tuple(_fact_cells(fact, row) for fact, row in shown))
+            runs = ", ".join(dict.fromkeys(f"{row.date:%Y-%m-%d} at commit {row.commit}" for _, row in shown))
+            blocks.append(f"**{title}**\n\n{table}\n\nMeasured {runs}.\n")
+    return "\n".join(blocks)
 
 
 def print_sections(sections: Sequence[Section], console: Console) -> None:
@@ -95,17 +138,17 @@ def print_sections(sections: Sequence[Section], console: Console) -> None:
             console.print(note)
 
 
-def write_into(readme: Path, text: str) -> None:
+def write_into(page: Path, text: str) -> None:
     """Puts `text` between the markers of a file, in the place of what is there.
 
     Raises:
         ReportError: "[bench] README.md must hold <!-- bench:start --> and <!-- bench:end -->, in this order".
     """
-    old = readme.read_text("utf-8")
+    old = page.read_text("utf-8")
     begin, end = old.find(START), old.find(END)
     if not 0 <= begin < end:
-        raise ReportError(f"[bench] {readme.name} must hold {START} and {END}, in this order")
-    readme.write_text(f"{old[: begin + len(START)]}\n{text}{old[end:]}", "utf-8")
+        raise ReportError(f"[bench] {page.name} must hold {START} and {END}, in this order")
+    page.write_text(f"{old[: begin + len(START)]}\n{text}{old[end:]}", "utf-8")
 
 
 def target_rows(rows: Sequence[Row]) -> list[tuple[Target, float]]:
@@ -121,9 +164,21 @@ def target_rows(rows: Sequence[Row]) -> list[tuple[Target, float]]:
     return found
 
 
-def _section(machine: Machine, threads: int, rows: list[Row]) -> Section:
+def _by_machine(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """Title and newest runs of each machine and number of threads, the newest first."""
+    machines: dict[tuple[Machine, int], list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row.date):
+        machines.setdefault((row.machine, row.threads), []).append(row)
+    newest_first = sorted(machines.items(), key=lambda item: item[1][-1].date, reverse=True)
+    return [
+        (f"{machine}; {threads} thread{'s' if threads != 1 else ''}", newest_runs(found))
+        for (machine, threads), found in newest_first
+    ]
+
+
+def _section(title: str, rows: list[Row]) -> Section:
     targets = tuple(
-        (str(target), _number(value) + target.unit, "met" if target.is_met(value) else "**not met**")
+        (str(target), _number(value) + target.unit, _verdict(target, value))
         for target, value in target_rows(rows)
     )
     tables = (
@@ -131,8 +186,24 @@ def _section(machine: Machine, threads: int, rows: list[Row]) -> Section:
         (_TIME_HEADINGS, tuple(_time_rows(rows))),
         (_QUALITY_HEADINGS, tuple(_quality_rows(rows))),
     )
-    title = f"{machine}; {threads} thread{'s' if threads != 1 else ''}"
     return Section(title, tuple(_notes(rows)), tuple(table for table in tables if table[1]))
+
+
+def _fact_cells(fact: Fact, row: Row) -> tuple[str, ...]:
+    value = row.value(fact.metric)
+    assert value is not None
+    measured = _number(value) + fact.unit
+    if fact.metric == "median_ms" and row.p95_ms is not None:
+        measured += f" (p95 {_number(row.p95_ms)})"
+    for target in open_group(fact.group).TARGETS:
+        if (target.case, target.metric) == (fact.case, fact.metric):
+            limit = str(target).removeprefix(f"{target.what} ")
+            return fact.what, measured, f"{limit}, {_verdict(target, value)}"
+    return fact.what, measured, ""
+
+
+def _verdict(target: Target, value: float) -> str:
+    return "met" if target.is_met(value) else "**not met**"
 
 
 def _time_rows(rows: list[Row]) -> Iterable[tuple[str, ...]]:

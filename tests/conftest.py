@@ -19,13 +19,12 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def readme_block() -> Callable[[str, str], str]:
-    """readme_block(heading, language): the code that the README shows there."""
-    text = (Path(__file__).parents[1] / "README.md").read_text()
+def docs_block() -> Callable[[str, str], str]:
+    """docs_block(page, language): the only code in that language on a page of the docs."""
 
-    def read(heading: str, language: str) -> str:
-        section = re.split(r"^## ", text.split(f"\n## {heading}\n")[1], flags=re.M)[0]
-        (block,) = re.findall(rf"^```{language}\n(.*?)^```$", section, re.M | re.S)
+    def read(page: str, language: str) -> str:
+        text = (Path(__file__).parents[1] / "docs" / page).read_text("utf-8")
+        (block,) = re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
         return str(block)
 
     return read

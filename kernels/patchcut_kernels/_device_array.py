@@ -182,6 +182,25 @@ class DeviceArray:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def __getitem__(self, index: int) -> DeviceArray:
+        """The same memory without its first dimension, at one index of it.
+
+        Raises:
+            IndexError: "[DeviceArray] index must be in [0, 2), got 2".
+        """
+        if not 0 <= index < self.shape[0]:
+            raise IndexError(f"[DeviceArray] index must be in [0, {self.shape[0]}), got {index}")
+        return DeviceArray(
+            self.pointer + index * self.strides[0],
+            self.shape[1:],
+            self.dtype,
+            device=self.device,
+            stream=self.stream,
+            owner=self._owner,
+            strides=self.strides[1:],
+            writable=self.writable,
+        )
+
     def __repr__(self) -> str:
         return f"DeviceArray(shape={self.shape}, dtype={self.dtype}, device='cuda:{self.device}')"
 

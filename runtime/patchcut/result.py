@@ -150,7 +150,7 @@ class Result(Regions):
         if masks is not None:
             check_choice("masks", masks, ("rle",))
             for region, rle in zip(regions, kernels.rle_encode(self.region_ids, len(self)), strict=True):
-                region["mask"] = rle
+                region["mask"] = {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
         return {
             "name": self.name,
             "index": self.index,

@@ -74,12 +74,47 @@ def test_both_renderings_hold_every_number(make_row: MakeRow) -> None:
     assert "| --- | --- |" in markdown
 
 
-def test_the_readme_folds_the_kernels_away(make_row: MakeRow) -> None:
-    text = report.to_readme([make_row(), make_row(group="kernels", case="affinity 256x384")])
-    seen, folded = text.split("<details>")
-    assert "frame 224" in seen and "affinity" not in seen
-    assert "affinity 256x384" in folded and "frame 224" not in folded
-    assert "<details>" not in report.to_readme([make_row()])
+def test_the_page_has_the_kernels_last(make_row: MakeRow) -> None:
+    text = report.to_page([make_row(), make_row(group="kernels", case="affinity 256x384")])
+    first, last = text.split("## Each kernel beside its neighbours\n")
+    assert first.startswith("## Frames, heads and quality\n")
+    assert "frame 224" in first and "affinity" not in first
+    assert "affinity 256x384" in last and "frame 224" not in last
+    assert "## Each kernel" not in report.to_page([make_row()])
+
+
+def test_the_readme_shows_a_few_numbers_and_their_targets(make_row: MakeRow) -> None:
+    metrics = {"share_besides_backbone": 0.3, "ratio_to_fp32": 0.5}
+    rows = [
+        make_row(metrics=metrics),
+        make_row(contender="onnxruntime", median_ms=1.0),
+        make_row(group="kernels", case="affinity 256x384"),
+        make_row(
+            1, group="quality", case="voc2007-dev 448 refine guided", commit="def", quality={"CorLoc": 0.7}
+        ),
+    ]
+    lines = report.to_readme(rows).splitlines()
+    assert lines[0] == "**A, 2 cores, avx2, 8 GB, Linux x86_64; 2 threads**"
+    assert lines[4:] == [
+        "| a frame to masks, at 224 | 30 ms (p95 33) |  |",
+        "| share of a frame's time besides the backbone | 0.3 | ≤ 0.2, **not met** |",
+        "| VOC 2007: CorLoc at 448, guided | 0.7 | ≥ 0.69, met |",
+        "",
+        "Measured 2026-01-02 at commit abc, 2026-01-03 at commit def.",
+    ]
+
+
+def test_the_readme_keeps_machines_apart(make_row: MakeRow) -> None:
+    other = MACHINE.model_copy(update={"cpu": "B"})
+    metrics = {"share_besides_backbone": 0.1}
+    rows = [make_row(metrics=metrics), make_row(1, machine=other, run="r2", median_ms=5.0, metrics=metrics)]
+    newest, older = report.to_readme(rows).split("**A,")
+    assert newest.startswith("**B,") and "5 ms" in newest and "5 ms" not in older
+
+
+def test_every_number_of_the_readme_has_a_case() -> None:
+    for fact in report.README_FACTS:
+        assert fact.case in report.open_group(fact.group).CASES
 
 
 @pytest.mark.parametrize(
@@ -90,7 +125,7 @@ def test_numbers_have_three_digits(value: float, text: str) -> None:
     assert report._number(value) == text
 
 
-def test_the_readme_is_changed_between_the_markers_only(tmp_path: Path) -> None:
+def test_a_page_is_changed_between_the_markers_only(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{START}\nold\n{END}\nafter\n")
     for _ in range(2):
@@ -99,7 +134,7 @@ def test_the_readme_is_changed_between_the_markers_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["nothing", START, f"{END} {START}"])
-def test_a_readme_without_markers_is_left_alone(tmp_path: Path, text: str) -> None:
+def test_a_page_without_markers_is_left_alone(tmp_path: Path, text: str) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(text)
     with pytest.raises(ReportError, match=r"README.md must hold"):

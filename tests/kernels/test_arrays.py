@@ -347,10 +347,10 @@ def test_torch_strides_and_batches():
         pk.affinity(square, out=square)
 
 
-def test_the_readme_example(readme_block):
+def test_the_example_of_the_docs(docs_block):
     pytest.importorskip("torch")
     names: dict[str, Any] = {}
-    exec(readme_block("Embedding", "python"), names)
+    exec(docs_block("embedding.md", "python"), names)
     np.testing.assert_array_equal(names["affinity"], pk.affinity(names["features"].numpy()))
     assert sorted(np.unique(names["labels"])) == list(range(8))
 

@@ -120,16 +120,16 @@ def test_a_program_is_told_what_is_wrong(programs: Path, picture: Path) -> None:
     assert errors[2].startswith(("status 3: [upsample_argmax] ", "status 4: [upsample_argmax] "))
 
 
-def test_the_readme_example(
+def test_the_example_of_the_docs(
     cmake: str,
     package: dict[str, Path],
     picture: Path,
     tmp_path: Path,
-    readme_block: Callable[[str, str], str],
+    docs_block: Callable[[str, str], str],
 ) -> None:
-    (tmp_path / "cut.cpp").write_text(readme_block("Embedding", "cpp"))
-    head = "cmake_minimum_required(VERSION 3.22)\nproject(readme LANGUAGES CXX)\n"
-    (tmp_path / "CMakeLists.txt").write_text(head + readme_block("Embedding", "cmake"))
+    (tmp_path / "cut.cpp").write_text(docs_block("embedding.md", "cpp"))
+    head = "cmake_minimum_required(VERSION 3.22)\nproject(docs LANGUAGES CXX)\n"
+    (tmp_path / "CMakeLists.txt").write_text(head + docs_block("embedding.md", "cmake"))
     folder = build(cmake, tmp_path, tmp_path / "build", patchcut_DIR=package["cmakedir"])
     features = np.load(picture / "features.npy").tobytes()
     mask = subprocess.run([folder / "cut"], input=features, capture_output=True, check=True).stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import patchcut_kernels as kernels
@@ -95,7 +96,7 @@ class Masks:
             largest_count,
             label_map=label_map,
             confidence=confidence,
-            out=kernels.RegionStats(*statistics),
+            out=kernels.RegionStats(*cast("Any", statistics)),
         )
         host_ids, host_count, *rows = packed.numpy()
         stats = kernels.RegionStats(*(row[: int(host_count)] for row in rows))
