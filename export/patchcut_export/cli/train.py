@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
-from patchcut.cli.app import exit_with
 
 from patchcut_export.cli.options import PrecisionOption, SizeOption, ThreadsOption
 
@@ -18,9 +17,8 @@ def train(
         Path, typer.Option(help="The .patchcut file to write: the backbone with the trained head.")
     ],
     backbone: Annotated[
-        Path | None,
-        typer.Option(help="Bundle whose backbone makes the features.", show_default="embedded"),
-    ] = None,
+        str, typer.Option(help="Bundle whose backbone makes the features: an embedded one's name, or a file.")
+    ] = "default",
     loss: Annotated[
         str | None,
         typer.Option(help="Train columns on DeepCut's loss: ncut or cc.", show_default="in stages"),
@@ -87,7 +85,7 @@ def train(
         str | None,
         typer.Option(help="What the images are, and their terms.", show_default="the folder's name"),
     ] = None,
-) -> None:
+) -> int:
     """Train the `gnn` head on a folder of images, without labels.
 
     By itself it finds the foreground, in stages: DeepCut's NCut loss, cuts of single images, its own refined
@@ -98,40 +96,37 @@ def train(
     that --labels may still change. --work holds a log.jsonl: a line an epoch with the loss, the loss on
     held-out images and, with --dev, the mean foreground IoU.
     """
+    from patchcut.settings import Settings
 
-    def work() -> int:
-        from patchcut.engines import EngineOptions
+    from patchcut_export.cli.plans import choose_plan
+    from patchcut_export.progress import StepBar
+    from patchcut_export.training.recipe import TrainRequest, train_bundle
 
-        from patchcut_export.cli.plans import choose_plan
-        from patchcut_export.progress import StepBar
-        from patchcut_export.training.recipe import TrainRequest, train_bundle
-
-        plan = choose_plan(
-            loss=loss,
-            k=k,
-            parts=parts,
-            alpha=alpha,
-            context=context,
-            threshold=threshold,
-            rounds=rounds,
-            seed=seed,
-            epochs=epochs,
-            batch=batch,
-            learning_rate=learning_rate,
-        )
-        request = TrainRequest(
-            images=images,
-            backbone=backbone,
-            engine=EngineOptions(cast("Any", device), cast("Any", precision), size, threads),
-            bundle=bundle,
-            work=work_dir,
-            dev=dev,
-            name=name or bundle.stem,
-            trained_on=trained_on or images.name,
-            labels=None if labels is None else tuple(name.strip() for name in labels.split(",")),
-        )
-        with StepBar() as bar:
-            train_bundle(request, plan, bar)
-        return 0
-
-    exit_with(work)
+    plan = choose_plan(
+        loss=loss,
+        k=k,
+        parts=parts,
+        alpha=alpha,
+        context=context,
+        threshold=threshold,
+        rounds=rounds,
+        seed=seed,
+        epochs=epochs,
+        batch=batch,
+        learning_rate=learning_rate,
+    )
+    request = TrainRequest(
+        images=images,
+        settings=Settings(
+            bundle=backbone, size=size, precision=precision, device=cast("Any", device), threads=threads
+        ),
+        bundle=bundle,
+        work=work_dir,
+        dev=dev,
+        name=name or bundle.stem,
+        trained_on=trained_on or images.name,
+        labels=None if labels is None else tuple(name.strip() for name in labels.split(",")),
+    )
+    with StepBar() as bar:
+        train_bundle(request, plan, bar)
+    return 0

@@ -18,6 +18,9 @@ pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
 from patchcut.bundle import AffinitySpec, Bundle, HeadSpec, ReportRow, open_bundle
 from patchcut.errors import OptionError, OutputError
+from patchcut.frames import Frame
+from patchcut.settings import Settings
+from patchcut.stages import Extractor
 from patchcut_export.backbones.vit import Component, FeatureSpec
 from patchcut_export.bundles import builder
 from patchcut_export.bundles.archive import safetensors_bytes, safetensors_extents, write_archive
@@ -232,12 +235,9 @@ def test_a_head_is_of_its_choices_of_features(
 
 
 def features_of_frame(path: Path, frame: np.ndarray) -> torch.Tensor:
-    from patchcut.engines import EngineOptions, open_engine
-    from patchcut_export.training.feature_cache import features_of
-
     with open_bundle(path) as bundle:
-        engine = open_engine(bundle, EngineOptions(size=96, precision="fp32"))
-        return torch.from_numpy(features_of(frame, "bgr", bundle.spec.backbone, engine).copy())[None]
+        extractor = Extractor.open(bundle, Settings(size=96, precision="fp32"))
+    return torch.from_numpy(np.array(extractor([Frame(frame)]).default))
 
 
 def test_a_head_can_be_taken_from_a_bundle_with_the_same_backbone(

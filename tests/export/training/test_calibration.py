@@ -16,7 +16,6 @@ pytest.importorskip("torch", reason="needs patchcut[export]")
 pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
 from patchcut.bundle import open_bundle
-from patchcut.engines import EngineOptions
 from patchcut.stages.regions import calibrated_scores
 from patchcut_export.bundles.archive import safetensors_bytes
 from patchcut_export.bundles.builder import gnn_head, rewrite_bundle, with_head
@@ -126,32 +125,30 @@ def test_the_same_seed_gives_the_same_bytes(bundle: Path, photos: Path, tmp_path
 
 
 def test_what_is_looked_at_is_what_the_segmenter_sees(bundle: Path, photos: Path) -> None:
-    with open_bundle(bundle) as opened:
-        see = module._Eye(opened, EngineOptions(size=96))
-    segmenter = patchcut.load(bundle, refine="none")
+    segmenter = patchcut.load(bundle, size=96, refine="none")
     for path in photos.rglob("*.png"):
         image = cv2.imread(str(path))
-        features, best, foreground = see(image)
-        result = segmenter(image)
+        found = module.find_regions(segmenter, image)
+        features, result = found.features, segmenter(image)
         assert len(features) == len(result) and features.shape[1] == 4
         shares = np.exp(features[:, 1]) * image.shape[0] * image.shape[1]
         np.testing.assert_allclose(sorted(shares), sorted(result.areas), rtol=1e-6)
         if len(result):
-            np.testing.assert_allclose(shares[best], result.areas[:1], rtol=1e-6)
-        assert foreground.shape == result.grid_hw
+            np.testing.assert_allclose(shares[found.best], result.areas[:1], rtol=1e-6)
+        assert found.foreground.shape == result.grid_hw
 
 
 def test_photographs_give_their_best_regions_and_backgrounds_give_all(photos: Path) -> None:
     shapes = []
 
-    def see(image: np.ndarray) -> tuple[np.ndarray, slice, np.ndarray]:
+    def find(image: np.ndarray) -> module.Found:
         shapes.append(image.shape)
         foreground = np.zeros((8, 8), np.float32)
         foreground[:, :4] = 1
-        return np.array([[1.0] * 4, [2.0] * 4]), slice(1, 2), foreground
+        return module.Found(np.array([[1.0] * 4, [2.0] * 4]), slice(1, 2), foreground)
 
     plan = CalibrationPlan(images=photos, blanks=3)
-    (sample,) = module._look([see], plan, quiet)  # type: ignore[list-item]
+    (sample,) = module._collect([find], plan, quiet)
     assert sample.photographs == 6
     np.testing.assert_array_equal(sample.objects, np.full((6, 4), 2.0))
     np.testing.assert_array_equal(sample.others[:, 0], [1, 2] * (6 + 3))
