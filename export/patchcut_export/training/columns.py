@@ -34,7 +34,6 @@ from patchcut_export.training.loop import (
     Rows,
     Stage,
     as_floats,
-    check_gnn_plan,
     even_batches,
     not_finite,
 )
@@ -85,6 +84,17 @@ class ColumnPlan(GnnPlan):
     epochs: int = 12
     patience: int = 2
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("loss", self.loss, LOSSES)
+        if not 2 <= self.columns <= MAX_COLUMNS:
+            limit = f"must be from 2 to {MAX_COLUMNS}, the limit of a head, got {self.columns}"
+            raise OptionError("k", limit)
+        if not 1 < self.alpha < math.inf:
+            raise OptionError("alpha", f"must be above 1, got {self.alpha:g}")
+        if not 0 <= self.context <= MAX_CONTEXT:
+            raise OptionError("context", f"must be from 0 to {MAX_CONTEXT}, got {self.context}")
+
 
 @dataclass(frozen=True)
 class TrainedColumns:
@@ -120,12 +130,15 @@ def train_columns(
         hooks: progress and log.
         device: where the head learns.
     Raises:
-        OptionError: as `check_columns` does.
+        OptionError: there are more columns than patches.
         TrainingError: fewer than two images with patches, features or a loss that are not finite, a damaged
             folder, or one of another plan.
         OutputError: the folder cannot be written.
     """
-    check_columns(plan, chosen.shape[1])
+    patches = chosen.shape[1]
+    if plan.columns > patches:
+        why = f"must be from 2 to {patches}, an image has {patches} patches, got {plan.columns}"
+        raise OptionError("k", why)
     usable = int(chosen.any(1).sum())
     if usable < 2:
         problem = f"needs at least 2 images{' with foreground' if plan.parts else ''}, got {usable}"
@@ -135,26 +148,6 @@ def train_columns(
         return _Columns(loop, plan, chosen).run()
     except OSError as error:
         raise output_error(folder, error) from error
-
-
-def check_columns(plan: ColumnPlan, patches: int | None = None) -> None:
-    """Checks that the plan can be carried out.
-
-    Args:
-        patches: of each image, where that is known.
-    Raises:
-        OptionError: naming the option that is out of its range.
-    """
-    check_choice("loss", plan.loss, LOSSES)
-    limit = MAX_COLUMNS if patches is None else min(MAX_COLUMNS, patches)
-    if not 2 <= plan.columns <= limit:
-        why = f"an image has {patches} patches" if limit == patches else "it is the most a head has"
-        raise OptionError("k", f"must be from 2 to {limit}, {why}, got {plan.columns}")
-    if not 1 < plan.alpha < math.inf:
-        raise OptionError("alpha", f"must be above 1, got {plan.alpha:g}")
-    if not 0 <= plan.context <= MAX_CONTEXT:
-        raise OptionError("context", f"must be from 0 to {MAX_CONTEXT}, got {plan.context}")
-    check_gnn_plan(plan)
 
 
 class _Columns:

@@ -38,7 +38,6 @@ from patchcut_export.training.loop import (
     Rows,
     Stage,
     as_floats,
-    check_gnn_plan,
     even_batches,
     full_batches,
     not_finite,
@@ -78,6 +77,11 @@ class ForegroundPlan(GnnPlan):
     empty_weight: float = 0.5
     blanks: int = 120
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.empty_weight < math.inf:
+            raise OptionError("empty-weight", f"must be 0 or more, got {self.empty_weight}")
+
     @property
     def stages(self) -> tuple[str, ...]:
         """Names of the stages in order."""
@@ -105,12 +109,10 @@ def train_foreground(
         hooks: progress, log and development images.
         device: where the head learns.
     Raises:
-        OptionError: as `check_foreground` does.
         TrainingError: fewer than two images, features or a loss that are not finite, a damaged folder, or one
             of another plan.
         OutputError: the folder cannot be written.
     """
-    check_foreground(plan)
     count = len(cached.images)
     if count < 2:
         raise TrainingError("train", f"needs at least 2 images, got {count}", "name a larger folder")
@@ -120,17 +122,6 @@ def train_foreground(
         return _Foreground(loop, plan, images, extract).run()
     except OSError as error:
         raise output_error(folder, error) from error
-
-
-def check_foreground(plan: ForegroundPlan) -> None:
-    """Checks that the plan can be carried out.
-
-    Raises:
-        OptionError: naming the option that is out of its range.
-    """
-    check_gnn_plan(plan)
-    if not 0 <= plan.empty_weight < math.inf:
-        raise OptionError("empty-weight", f"must be 0 or more, got {plan.empty_weight}")
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ _CHECKED = 64  # images whose features are read at a time
 
 @dataclass(frozen=True, kw_only=True)
 class GnnPlan:
-    """How a GNN is trained, for whatever task.
+    """How a GNN is trained, for whatever task. A value that is not allowed is an OptionError that names it.
 
     Attributes:
         seed: of initial weights, order and dropout.
@@ -45,6 +45,14 @@ class GnnPlan:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     held_out: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise OptionError("seed", f"must be from 0 to {2**32 - 1}, got {self.seed}")
+        if not 0 <= self.threshold < 1:
+            raise OptionError("threshold", f"must be from 0 to less than 1, got {self.threshold}")
+        if not 0 < self.learning_rate < 1:
+            raise OptionError("learning-rate", f"must be between 0 and 1, got {self.learning_rate}")
 
 
 @dataclass(frozen=True)
@@ -155,7 +163,7 @@ class Loop:
         Raises:
             TrainingError: features are not finite, or the folder holds another run or is damaged.
         """
-        check_finite_features(self.cached)
+        self._check_features()
         self.folder.mkdir(parents=True, exist_ok=True)
         claim_folder(self.folder, {**asdict(self.plan), **more}, self.cached.images)
 
@@ -197,6 +205,14 @@ class Loop:
             best.put_into(head)
             epoch = best.epoch
         return head.eval(), epoch
+
+    def _check_features(self) -> None:
+        for begin in range(0, len(self.cached.images), _CHECKED):
+            finite = np.isfinite(self.cached.take(slice(begin, begin + _CHECKED))).all((1, 2))
+            if not finite.all():
+                name = self.cached.images[begin + int(finite.argmin())]
+                remedy = "remove that image, or use another --precision"
+                raise TrainingError("train", f"the features of {name} are not finite", remedy)
 
     def _fresh_head(self, stage: Stage) -> GraphHead:
         plan, dim = self.plan, self.cached.features.shape[2]
@@ -240,34 +256,6 @@ class Loop:
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(line)) + "\n")
         self.hooks.epoch(line)
-
-
-def check_gnn_plan(plan: GnnPlan) -> None:
-    """Checks that a GNN can be trained so.
-
-    Raises:
-        OptionError: naming the option that is out of its range.
-    """
-    if not 0 <= plan.seed < 2**32:
-        raise OptionError("seed", f"must be from 0 to {2**32 - 1}, got {plan.seed}")
-    if not 0 <= plan.threshold < 1:
-        raise OptionError("threshold", f"must be from 0 to less than 1, got {plan.threshold}")
-    if not 0 < plan.learning_rate < 1:
-        raise OptionError("learning-rate", f"must be between 0 and 1, got {plan.learning_rate}")
-
-
-def check_finite_features(cached: CachedFeatures) -> None:
-    """Checks that all features are finite.
-
-    Raises:
-        TrainingError: naming the first image whose features are not.
-    """
-    for begin in range(0, len(cached.images), _CHECKED):
-        finite = np.isfinite(cached.take(slice(begin, begin + _CHECKED))).all((1, 2))
-        if not finite.all():
-            name = cached.images[begin + int(finite.argmin())]
-            remedy = "remove that image, or use another --precision"
-            raise TrainingError("train", f"the features of {name} are not finite", remedy)
 
 
 def not_finite(name: str) -> TrainingError:

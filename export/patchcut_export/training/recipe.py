@@ -31,12 +31,11 @@ from patchcut_export.measuring.metrics import mask_iou
 from patchcut_export.measuring.truth import read_truth
 from patchcut_export.outputs import check_output_file
 from patchcut_export.progress import StepBar
-from patchcut_export.training.columns import ColumnPlan, check_columns, train_columns
+from patchcut_export.training.columns import ColumnPlan, train_columns
 from patchcut_export.training.feature_cache import CachedFeatures, cache_features
 from patchcut_export.training.foreground import (
     Extract,
     ForegroundPlan,
-    check_foreground,
     predict,
     train_foreground,
 )
@@ -94,13 +93,9 @@ def train_bundle(request: TrainRequest, plan: ForegroundPlan | ColumnPlan, bar: 
 
 
 def _check_request(request: TrainRequest, plan: ForegroundPlan | ColumnPlan) -> None:
-    if isinstance(plan, ForegroundPlan):
-        check_foreground(plan)
-    else:
-        check_columns(plan)
-        if request.dev is not None:
-            remedy = "measure the bundle with `patchcut export eval`"
-            raise OptionError("dev", "watches a foreground, columns have none while they are trained", remedy)
+    if isinstance(plan, ColumnPlan) and request.dev is not None:
+        remedy = "measure the bundle with `patchcut export eval`"
+        raise OptionError("dev", "watches a foreground, columns have none while they are trained", remedy)
     name_columns(plan, request.labels)
     open_device(request.settings.device)
     check_output_file(request.bundle)
@@ -165,7 +160,6 @@ class _Recipe:
         if plan.parts:
             plan = replace(plan, threshold=self.own_head().affinity.threshold)
         cached = self.cache()
-        check_columns(plan, cached.features.shape[1])
         chosen = np.ones(cached.features.shape[:2], bool)
         if plan.parts:
             chosen = self.foreground_patches(cached)

@@ -247,7 +247,7 @@ def train_here(
         (["--threshold", 2], 2, "[threshold]"),
         (["--learning-rate", -1], 2, "[learning-rate]"),
         (["--k", 1], 2, "[k] must be from 2 to 256"),
-        (["-k", 300], 2, "[k] must be from 2 to 256, it is the most a head has, got 300"),
+        (["-k", 300], 2, "[k] must be from 2 to 256, the limit of a head, got 300"),
         (["--loss", "mincut"], 2, '[loss] must be one of "ncut", "cc", got \'mincut\''),
         (["--alpha", 4], 2, "[alpha] is for --loss cc, got 4 without it"),
         (["--loss", "ncut", "--alpha", 4], 2, "[alpha] is for --loss cc"),

@@ -18,7 +18,7 @@ from patchcut.errors import OptionError, OutputError
 from patchcut_export.errors import TrainingError
 from patchcut_export.measuring.metrics import adjusted_rand_index, contingency
 from patchcut_export.training import columns
-from patchcut_export.training.columns import ColumnPlan, TrainedColumns, check_columns, train_columns
+from patchcut_export.training.columns import ColumnPlan, TrainedColumns, train_columns
 from patchcut_export.training.feature_cache import CachedFeatures
 from patchcut_export.training.gnn import GraphHead, cosine_affinity
 from patchcut_export.training.loop import EpochLog, Hooks
@@ -229,8 +229,8 @@ def test_two_images_of_two_patches_each_are_enough(fit: Callable[..., TrainedCol
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"columns": 1}, "[k] must be from 2 to 36, an image has 36 patches, got 1"),
-        ({"columns": 37}, "[k] must be from 2 to 36, an image has 36 patches, got 37"),
+        ({"columns": 1}, "[k] must be from 2 to 256, the limit of a head, got 1"),
+        ({"columns": 300}, "[k] must be from 2 to 256, the limit of a head, got 300"),
         ({"loss": "mincut"}, '[loss] must be one of "ncut", "cc", got \'mincut\''),
         ({"context": -1}, "[context] must be from 0 to 8, got -1"),
         ({"context": 9}, "[context]"),
@@ -243,14 +243,13 @@ def test_two_images_of_two_patches_each_are_enough(fit: Callable[..., TrainedCol
 )
 def test_a_plan_that_cannot_be_is_refused(change: dict[str, Any], expected: str) -> None:
     with pytest.raises(OptionError) as raised:
-        check_columns(replace(PARTS, **change), SIDE * SIDE)
+        replace(PARTS, **change)
     assert expected in str(raised.value)
 
 
-def test_a_head_has_at_most_256_columns() -> None:
-    for patches in (None, 1024):
-        with pytest.raises(OptionError, match="from 2 to 256, it is the most a head has, got 300"):
-            check_columns(replace(PARTS, columns=300), patches)
+def test_an_image_has_a_patch_for_each_column(fit: Callable[..., TrainedColumns]) -> None:
+    with pytest.raises(OptionError, match=r"\[k\] must be from 2 to 36, an image has 36 patches, got 37"):
+        fit(replace(ALL, columns=37))
 
 
 def test_features_that_are_not_finite_name_the_image(fit: Callable[..., TrainedColumns]) -> None:

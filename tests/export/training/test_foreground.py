@@ -22,7 +22,6 @@ from patchcut_export.training.feature_cache import CachedFeatures
 from patchcut_export.training.foreground import (
     Extract,
     ForegroundPlan,
-    check_foreground,
     predict,
     train_foreground,
 )
@@ -314,5 +313,5 @@ def test_a_full_disk_is_one_line(fit: Callable[..., GraphHead], monkeypatch: pyt
 )
 def test_a_plan_that_cannot_be_is_refused(change: dict[str, Any], expected: str) -> None:
     with pytest.raises(OptionError) as raised:
-        check_foreground(replace(PLAN, **change))
+        replace(PLAN, **change)
     assert expected in str(raised.value)
