@@ -57,7 +57,7 @@ def _owner(row: Fields, heads: list[Fields]) -> Fields | None:
     """The head that a row was measured of, None for one that is not in the bundle."""
     words = row.get("head", "")
     by_role = {head["role"]: head for head in heads}
-    if (parts := by_role.get("parts")) is not None:
-        if words.endswith(f" by {parts['kind']}") or (not words and row["metric"] in _OF_PARTS):
-            return parts
+    parts = by_role.get("parts")
+    if parts and (words.endswith(f" by {parts['kind']}") or (not words and row["metric"] in _OF_PARTS)):
+        return parts
     return None if words else by_role.get("objects")

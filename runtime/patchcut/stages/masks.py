@@ -72,7 +72,6 @@ class Masks:
         height, width = canvas.size_hw
         min_area = canvas.min_area(self.min_area_patches)
         largest_count = height * width // min_area
-        on_stream = {"device": assignment.device, "stream": assignment.stream}
         packed = cuda.pack(
             [
                 ((height, width), np.int32),
@@ -82,7 +81,8 @@ class Masks:
                 ((largest_count,), np.float32),
                 ((largest_count,), np.int32),
             ],
-            **on_stream,
+            device=assignment.device,
+            stream=assignment.stream,
         )
         ids, count, *statistics = packed.arrays
         label_map, confidence = kernels.upsample_argmax(

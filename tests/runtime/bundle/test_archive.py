@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from patchcut import BundleError, open_bundle
-from patchcut.bundle import spec as bundle_module
+from patchcut.bundle import SCHEMA_VERSION, archive
 from safetensors.numpy import save
 
 from tests.runtime import toy_bundle as toy
@@ -52,7 +52,7 @@ def test_a_bundle_reads_back(toy_bundle: Path) -> None:
 
 def test_an_unpacked_bundle_is_plain_onnx(toy_bundle: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(toy_bundle).extractall(tmp_path)
-    for graph in toy.manifest({})["backbone"]["graphs"]:
+    for graph in toy.manifest({})["backbones"]["toy"]["graphs"]:
         toy.check_plain_onnx(tmp_path, graph["file"])
 
 
@@ -66,12 +66,6 @@ def test_no_file(tmp_path: Path) -> None:
 
 def test_a_folder(tmp_path: Path) -> None:
     refused(tmp_path, "cannot open", "check the path")
-
-
-def test_no_embedded_bundle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(bundle_module, "EMBEDDED", tmp_path / "none.patchcut")
-    with pytest.raises(BundleError, match="no embedded bundle; pass the path"):
-        patchcut.load()
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"\x89PNG\r\n" + bytes(100), b"{}"])
@@ -127,7 +121,7 @@ def test_a_changed_byte_with_a_mended_crc_is_damage(tmp_path: Path) -> None:
 
 
 def test_big_members_are_checked_when_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundle_module, "EAGER_BYTES", 1000)
+    monkeypatch.setattr(archive, "EAGER_BYTES", 1000)
     files = toy.members()
     spec = toy.manifest(files)
     weights = bytearray(files["backbone.safetensors"])
@@ -140,7 +134,7 @@ def test_big_members_are_checked_when_they_are_read(tmp_path: Path, monkeypatch:
 
 
 def test_a_newer_schema_asks_for_an_upgrade(tmp_path: Path) -> None:
-    newer = bundle_module.SCHEMA_VERSION + 1
+    newer = SCHEMA_VERSION + 1
     path = write_with(tmp_path / "x.patchcut", lambda spec: spec.update(schema_version=newer, tracks={}))
     refused(path, "newer patchcut", f"schema_version is {newer}", "pip install -U patchcut")
 
@@ -150,10 +144,16 @@ def test_a_schema_version_that_is_none_is_foreign(tmp_path: Path, version: objec
     refused(write_with(tmp_path / "x.patchcut", lambda spec: spec.update(schema_version=version)), "foreign")
 
 
-@pytest.mark.parametrize("where", ["", "backbone", "affinity", "head", "regions"])
+@pytest.mark.parametrize(
+    "where",
+    ["", "backbones.toy", "backbones.toy.features.key", "heads.0", "heads.0.affinity", "regions"],
+)
 def test_an_unknown_key_is_named(tmp_path: Path, where: str) -> None:
     def add(spec: Spec) -> None:
-        (spec[where] if where else spec)["extra"] = 1
+        found: Any = spec
+        for key in filter(None, where.split(".")):
+            found = found[int(key) if key.isdecimal() else key]
+        found["extra"] = 1
 
     name = f"{where}.extra" if where else "extra"
     refused(
@@ -161,24 +161,32 @@ def test_an_unknown_key_is_named(tmp_path: Path, where: str) -> None:
     )
 
 
+def toys(spec: Spec) -> Spec:
+    """The one backbone of a manifest."""
+    backbone: Spec = spec["backbones"]["toy"]
+    return backbone
+
+
 CHANGES: dict[str, Callable[[Spec], object]] = {
     "no name": lambda s: s.pop("name"),
-    "no graphs": lambda s: s["backbone"].update(graphs=[]),
-    "std of zero": lambda s: s["backbone"].update(std=[0.2, 0.0, 0.2]),
-    "mean not finite": lambda s: s["backbone"].update(mean=[float("nan"), 0.0, 0.2]),
-    "grid that is not size over patch": lambda s: s["backbone"]["graphs"][0].update(grid_hw=[9, 8]),
-    "a giant size": lambda s: s["backbone"]["graphs"][0].update(size_hw=[14 << 30, 14], grid_hw=[1 << 30, 1]),
-    "two graphs alike": lambda s: s["backbone"]["graphs"].append(s["backbone"]["graphs"][0]),
-    "initializers without weights": lambda s: s["backbone"].update(weights=None),
-    "a graph file that is not listed": lambda s: s["backbone"]["graphs"][0].update(file="other.onnx"),
-    "a head file that is not listed": lambda s: s["head"].update(file="../head.safetensors"),
-    "labels alike": lambda s: s["head"].update(labels=["a", "a", "b"]),
-    "one label": lambda s: s["head"].update(labels=["a"]),
-    "temperature of zero": lambda s: s["head"].update(temperature=0),
+    "no graphs": lambda s: toys(s).update(graphs=[]),
+    "std of zero": lambda s: toys(s).update(std=[0.2, 0.0, 0.2]),
+    "mean not finite": lambda s: toys(s).update(mean=[float("nan"), 0.0, 0.2]),
+    "grid that is not size over patch": lambda s: toys(s)["graphs"][0].update(grid_hw=[9, 8]),
+    "a giant size": lambda s: toys(s)["graphs"][0].update(size_hw=[14 << 30, 14], grid_hw=[1 << 30, 1]),
+    "two graphs alike": lambda s: toys(s)["graphs"].append(toys(s)["graphs"][0]),
+    "initializers without weights": lambda s: toys(s).update(weights=None),
+    "a graph file that is not listed": lambda s: toys(s)["graphs"][0].update(file="other.onnx"),
+    "a head file that is not listed": lambda s: s["heads"][0].update(
+        files={"weights": "../head.safetensors"}
+    ),
+    "labels alike": lambda s: s["heads"][0].update(labels=["a", "a", "b"]),
+    "one label": lambda s: s["heads"][0].update(labels=["a"]),
+    "temperature of zero": lambda s: s["heads"][0].update(temperature=0),
     "negative minimum area": lambda s: s["regions"].update(min_area_patches=-1),
     "a sha256 that is none": lambda s: s["files"]["card.md"].update(sha256="abc"),
-    "an unknown precision": lambda s: s["backbone"]["graphs"][0].update(precision="int4"),
-    "an unknown affinity": lambda s: s["affinity"].update(kind="euclid"),
+    "an unknown precision": lambda s: toys(s)["graphs"][0].update(precision="int4"),
+    "an unknown affinity": lambda s: s["heads"][0]["affinity"].update(kind="euclid"),
 }
 
 
@@ -320,17 +328,32 @@ def test_a_graph_that_is_no_onnx_is_foreign(tmp_path: Path) -> None:
 def test_an_initializer_that_the_weights_lack_is_damage(tmp_path: Path) -> None:
     path = write_with(
         tmp_path / "x.patchcut",
-        lambda s: s["backbone"]["graphs"][0].update(initializers=["embed.int8", "more"]),
+        lambda s: toys(s)["graphs"][0].update(initializers=["embed.int8", "more"]),
     )
     refused(path, "damaged", "lacks more")
 
 
 @pytest.mark.parametrize("names", [[], ["embed.fp32"]])
 def test_initializers_that_the_graph_does_not_declare_are_foreign(tmp_path: Path, names: list[str]) -> None:
-    path = write_with(
-        tmp_path / "x.patchcut", lambda s: s["backbone"]["graphs"][0].update(initializers=names)
-    )
+    path = write_with(tmp_path / "x.patchcut", lambda s: toys(s)["graphs"][0].update(initializers=names))
     refused(path, "foreign", "onnxruntime cannot load")
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_nothing_beside_the_bundle_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    """Weights that the manifest does not declare are not looked for in the working directory."""
+
+    def hide(spec: Spec) -> None:
+        for graph in toys(spec)["graphs"]:
+            graph["initializers"] = []
+
+    (tmp_path / "backbone.safetensors").write_bytes(toy.members()["backbone.safetensors"])
+    monkeypatch.chdir(tmp_path)
+    path = write_with(tmp_path / "x.patchcut", hide)
+    with pytest.raises(BundleError, match="is foreign: onnxruntime cannot load"):
+        patchcut.load(path, precision=precision)
 
 
 def test_weights_of_another_shape_are_foreign(tmp_path: Path) -> None:
@@ -339,30 +362,32 @@ def test_weights_of_another_shape_are_foreign(tmp_path: Path) -> None:
     refused(path, "foreign", "onnxruntime cannot load")
 
 
-@pytest.mark.parametrize("change", [{"feature_dim": 9}, {"patch_size": 28}])
+@pytest.mark.parametrize("change", [{"dim": 9}, {"output": "tokens"}, {"patch_size": 28}])
 def test_a_graph_of_another_shape_than_the_manifest_says_is_foreign(tmp_path: Path, change: Spec) -> None:
     def apply(spec: Spec) -> None:
-        backbone = spec["backbone"]
-        backbone.update(change)
+        backbone = toys(spec)
+        (backbone if "patch_size" in change else backbone["features"]["key"]).update(change)
         for graph in backbone["graphs"]:
             graph["grid_hw"] = [side // backbone["patch_size"] for side in graph["size_hw"]]
 
     refused(write_with(tmp_path / "x.patchcut", apply), "foreign")
 
 
-PARTS = [{"facet": "key", "layer": 0, "weight": 0.25}, {"facet": "token", "layer": 2, "weight": 0.75}]
+COMPONENTS = [{"facet": "key", "layer": 0, "weight": 0.25}, {"facet": "token", "layer": 2, "weight": 0.75}]
 
 
 def test_choices_of_features_are_told_in_a_line(toy_bundle: Path, tmp_path: Path) -> None:
     def choose(spec: Spec) -> None:
-        spec["backbone"].update(parts=PARTS, stride=7, scales=[1, 0.5], join="concat", log_bins=2)
-        for graph in spec["backbone"]["graphs"]:
+        chosen = {"components": COMPONENTS, "scales": [1, 0.5], "join": "concat", "log_bins": 2}
+        toys(spec)["features"]["key"].update(chosen)
+        toys(spec)["stride"] = 7
+        for graph in toys(spec)["graphs"]:
             graph["grid_hw"] = [(side - 14) // 7 + 1 for side in graph["size_hw"]]
 
     with open_bundle(toy_bundle) as bundle:
-        assert bundle.spec.backbone.features_text == "key of layer 0, 8 a patch"
+        assert bundle.spec.backbone.features_text("key") == "key of layer 0, 8 a patch"
     with open_bundle(write_with(tmp_path / "x.patchcut", choose)) as bundle:
-        said = bundle.spec.backbone.features_text
+        said = bundle.spec.backbone.features_text("key")
         assert bundle.spec.backbone.graphs[0].grid_hw == (15, 15)
         assert bundle.spec.backbone.covered((112, 112)) == ((3.5, 105), (3.5, 105))
     assert said == (
@@ -376,45 +401,52 @@ def test_choices_of_features_are_told_in_a_line(toy_bundle: Path, tmp_path: Path
     [
         ({"stride": 7}, "does not give grid (8, 8)"),
         ({"stride": 15}, "patches of 14 pixels every 15 leave gaps"),
-        ({"stride": 0}, "not valid at backbone.stride"),
-        ({"scales": []}, "not valid at backbone.scales"),
-        ({"scales": [0]}, "not valid at backbone.scales.0"),
-        ({"join": "sum"}, "not valid at backbone.join"),
-        ({"log_bins": -1}, "not valid at backbone.log_bins"),
-        ({"parts": PARTS[::-1]}, "parts must differ and begin with key of layer 0"),
-        ({"parts": [PARTS[0], PARTS[0]]}, "parts must differ"),
-        ({"parts": [PARTS[0], {**PARTS[1], "weight": 0.5}]}, "weights of the parts must sum to 1"),
-        ({"parts": [PARTS[0], {**PARTS[1], "facet": "nose"}]}, "not valid at backbone.parts.1.facet"),
+        ({"stride": 0}, "not valid at backbones.toy.stride"),
+        ({"scales": []}, "not valid at backbones.toy.features.key.scales"),
+        ({"scales": [0]}, "not valid at backbones.toy.features.key.scales.0"),
+        ({"join": "sum"}, "not valid at backbones.toy.features.key.join"),
+        ({"log_bins": -1}, "not valid at backbones.toy.features.key.log_bins"),
+        ({"components": []}, "not valid at backbones.toy.features.key.components"),
+        ({"components": [COMPONENTS[0], COMPONENTS[0]]}, "components must differ, got ('key', 0) twice"),
+        ({"components": [COMPONENTS[0], {**COMPONENTS[1], "weight": 0.5}]}, "components must sum to 1"),
+        ({"components": [{**COMPONENTS[0], "facet": "nose"}]}, "key.components.0.facet"),
     ],
 )
 def test_choices_that_contradict_each_other_are_foreign(tmp_path: Path, change: Spec, said: str) -> None:
-    refused(write_with(tmp_path / "x.patchcut", lambda spec: spec["backbone"].update(change)), said)
+    def apply(spec: Spec) -> None:
+        (toys(spec) if "stride" in change else toys(spec)["features"]["key"]).update(change)
+
+    refused(write_with(tmp_path / "x.patchcut", apply), "foreign", said)
 
 
 def test_a_choice_that_is_not_known_is_newer(tmp_path: Path) -> None:
-    path = write_with(tmp_path / "x.patchcut", lambda spec: spec["backbone"].update(registers=True))
-    refused(path, "foreign or newer", "backbone.registers", "pip install -U patchcut")
+    path = write_with(tmp_path / "x.patchcut", lambda spec: toys(spec).update(registers=True))
+    refused(path, "foreign or newer", "backbones.toy.registers", "pip install -U patchcut")
 
 
 def test_a_head_of_an_unknown_kind_is_newer(tmp_path: Path) -> None:
-    path = write_with(tmp_path / "x.patchcut", lambda spec: spec["head"].update(kind="mask-transformer"))
+    path = write_with(tmp_path / "x.patchcut", lambda spec: spec["heads"][0].update(kind="mask-transformer"))
     refused(path, "newer", "mask-transformer", "upgrade")
 
 
 def test_a_bundle_without_a_head_says_so(tmp_path: Path) -> None:
-    path = write_with(tmp_path / "x.patchcut", lambda spec: spec.update(head=None))
+    path = write_with(tmp_path / "x.patchcut", lambda spec: spec.update(heads=[]))
     refused(path, "holds a backbone and no head")
 
 
 @pytest.mark.parametrize(
     ("part", "key", "value"),
-    [("affinity", "threshold", -0.1), ("head", "temperature", 1e-39), ("head", "temperature", 0.0)],
+    [("affinity", "threshold", -0.1), ("", "temperature", 1e-39), ("", "temperature", 0.0)],
 )
 def test_a_value_that_no_frame_could_be_segmented_with_is_refused(
     tmp_path: Path, part: str, key: str, value: float
 ) -> None:
-    path = write_with(tmp_path / "x.patchcut", lambda spec: spec[part].update({key: value}))
-    refused(path, f"not valid at {part}.{key}")
+    def change(spec: Spec) -> None:
+        head = spec["heads"][0]
+        (head[part] if part else head)[key] = value
+
+    where = ".".join(filter(None, ("heads", "0", part, key)))
+    refused(write_with(tmp_path / "x.patchcut", change), f"not valid at {where}")
 
 
 def test_graphs_that_hold_their_own_weights_run(tmp_path: Path, photo: np.ndarray, toy_bundle: Path) -> None:
@@ -422,12 +454,12 @@ def test_graphs_that_hold_their_own_weights_run(tmp_path: Path, photo: np.ndarra
 
     zipfile.ZipFile(toy_bundle).extractall(tmp_path)
     files = toy.members()
-    for graph in toy.manifest(files)["backbone"]["graphs"]:
+    for graph in toys(toy.manifest(files))["graphs"]:
         files[graph["file"]] = onnx.load(tmp_path / graph["file"]).SerializeToString()
     del files["backbone.safetensors"]
     spec = toy.manifest(files)
-    spec["backbone"]["weights"] = None
-    for graph in spec["backbone"]["graphs"]:
+    toys(spec)["weights"] = None
+    for graph in toys(spec)["graphs"]:
         graph["initializers"] = []
     path = toy.write(tmp_path / "whole.patchcut", files, spec)
     whole, split = patchcut.load(path)(photo), patchcut.load(toy_bundle)(photo)
@@ -437,7 +469,8 @@ def test_graphs_that_hold_their_own_weights_run(tmp_path: Path, photo: np.ndarra
 def test_the_embedded_bundle_is_whole(embedded_bundle: Path) -> None:
     with open_bundle() as bundle:
         bundle.verify()
-        assert bundle.spec.head is not None and bundle.spec.card is not None
-        assert bundle.spec.report, "an embedded bundle says how good it is"
+        head = bundle.spec.head()
+        assert head is not None and bundle.spec.card is not None
+        assert head.report, "an embedded bundle says how good it is"
         assert bundle.spec.backbone.licence and bundle.spec.backbone.trained_on
         json.dumps(bundle.spec.model_dump())
