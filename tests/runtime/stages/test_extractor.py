@@ -103,9 +103,7 @@ def test_two_heads_may_need_two_sets_of_one_backbone(rich_bundle: Path, photo: n
     assert segmenter.describe().parts == "token-parts"
     assert list(segmenter.extractor.backbone.features) == ["key", "token"]
     assert segmenter(photo).labels == ("background", "a", "b", "c")
-    with pytest.raises(
-        patchcut.OptionError, match=r'\[parts\] must be one of "auto", "token-parts", "gnn-fit"'
-    ):
+    with pytest.raises(OptionError, match=r'\[parts\] must be one of "auto", "token-parts", "gnn-fit"'):
         patchcut.load(rich_bundle, mode="parts", parts="token-gnn")
 
 
