@@ -16,8 +16,8 @@ import patchcut_kernels as kernels
 from patchcut.bundle import BackboneSpec, Bundle
 from patchcut.engines import Engine, EngineOptions, open_engine
 from patchcut.errors import OutputError, SourceError
-from patchcut.settings import ColorOrder
 from patchcut.output.whole_files import check_writable, output_error, write_whole
+from patchcut.settings import ColorOrder
 from patchcut.sources import open_source
 from patchcut.sources.photos import PHOTO_SUFFIXES, PhotoSource
 
