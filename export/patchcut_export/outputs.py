@@ -1,4 +1,4 @@
-"""Places to write to, tried before long work is done for them."""
+"""Files to write, checked before long work is done for them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from patchcut.errors import OutputError
 from patchcut.output.whole_files import check_writable, output_error
 
 
-def check_place(path: Path) -> None:
-    """Nothing, if a file can be written at `path`; an empty file beside it is made and removed to find out.
+def check_output_file(path: Path) -> None:
+    """Checks that a file can be written at `path`, by making and removing an empty one beside it.
 
     Raises:
-        OutputError: its folder is not there or cannot be written, or a folder is in its place.
+        OutputError: its folder does not exist or cannot be written, or `path` is a folder.
     """
     try:
         if not path.parent.is_dir():

@@ -79,5 +79,5 @@ def _graded(random: np.random.Generator) -> npt.NDArray[np.float64]:
 
 def _cloudy(random: np.random.Generator) -> npt.NDArray[np.float64]:
     side = int(random.integers(3, 60))
-    coarse = random.normal(0, 60, (side, side, 3))
-    return _flat(random) + cv2.resize(coarse, (_BLANK_SIZE, _BLANK_SIZE), interpolation=cv2.INTER_CUBIC)
+    cloud = random.normal(0, 60, (side, side, 3))
+    return _flat(random) + cv2.resize(cloud, (_BLANK_SIZE, _BLANK_SIZE), interpolation=cv2.INTER_CUBIC)

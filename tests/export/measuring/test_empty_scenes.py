@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 pytest.importorskip("torch", reason="needs patchcut[export]")
 
-from patchcut_export.training.empty_scenes import background_crop, blank_images, largest_rectangle
+from patchcut_export.measuring.empty_scenes import background_crop, blank_images, largest_rectangle
 
 
 @given(arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=7), elements=st.booleans()))

@@ -22,16 +22,16 @@ class Checkpoint:
     Args:
         path: the file.
         device: whose random numbers are drawn beside the CPU's.
-        parts: the objects.
+        objects: by their names in the file.
     """
 
-    def __init__(self, path: Path, device: torch.device, **parts: Any) -> None:
+    def __init__(self, path: Path, device: torch.device, objects: Mapping[str, Any]) -> None:
         self.path = path
         self.device = device
-        self.parts = parts
+        self.objects = objects
 
     def restore(self) -> int:
-        """The number of epochs that are done; the parts are as they were after them.
+        """The number of epochs that are done; the objects are as they were after them.
 
         Raises:
             TrainingError: the file is damaged.
@@ -40,8 +40,8 @@ class Checkpoint:
             return 0
         try:
             saved = torch.load(self.path, map_location="cpu", weights_only=True)
-            for name, part in self.parts.items():
-                part.load_state_dict(saved[name])
+            for name, one in self.objects.items():
+                one.load_state_dict(saved[name])
             torch.set_rng_state(saved["random"])
             if self.device.type == "cuda" and saved["cuda_random"] is not None:
                 torch.cuda.set_rng_state(saved["cuda_random"], self.device)
@@ -50,18 +50,18 @@ class Checkpoint:
             raise damaged(self.path, error) from error
 
     def save(self, epochs: int) -> None:
-        """Writes the state after so many epochs, whole or not at all.
+        """Writes the state after a number of epochs, whole or not at all.
 
         Raises:
             OutputError: it cannot be written.
         """
-        states = {name: part.state_dict() for name, part in self.parts.items()}
+        states = {name: one.state_dict() for name, one in self.objects.items()}
         on_cuda = self.device.type == "cuda"
         random = {
             "random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state(self.device) if on_cuda else None,
         }
-        data = io.BytesIO()  # of a full disk torch's own writer says a RuntimeError
+        data = io.BytesIO()  # torch's own writer calls a full disk a RuntimeError
         torch.save({**states, **random, "epochs": epochs}, data)
         write_whole(self.path, data.getvalue())
 
@@ -70,8 +70,8 @@ class Best:
     """The weights after the epoch with the lowest loss on held-out images, the first of equals.
 
     Attributes:
-        epoch: which, from 1; 0 before the first.
-        loss: its loss.
+        epoch: the epoch's number, from 1; 0 before the first.
+        loss: its held-out loss.
     """
 
     def __init__(self, head: GraphHead) -> None:
@@ -111,8 +111,8 @@ def claim_folder(folder: Path, plan: Mapping[str, Any], images: Sequence[str]) -
     except ValueError as error:
         raise damaged(path, error) from error
     if theirs != json.loads(mine):
-        what = f"{folder} holds a run with another plan or other images"
-        raise TrainingError("train", what, "name another --work folder, or delete it")
+        problem = f"{folder} holds a run with another plan or other images"
+        raise TrainingError("train", problem, "name another --work folder, or delete it")
 
 
 def damaged(path: Path, error: Exception) -> TrainingError:

@@ -8,20 +8,20 @@ import pytest
 
 pytest.importorskip("torch", reason="needs patchcut[export]")
 
+from patchcut_export.cli.plans import choose_plan
 from patchcut_export.training.columns import ColumnPlan
-from patchcut_export.training.foreground import TrainPlan
-from patchcut_export.training.train_options import TrainOptions
+from patchcut_export.training.foreground import ForegroundPlan
 
 
 @pytest.mark.parametrize(
     ("options", "plan"),
     [
-        ({}, TrainPlan()),
-        ({"k": 2}, TrainPlan()),
-        ({"rounds": 2, "epochs": 3, "seed": 4}, TrainPlan(rounds=2, epochs=3, seed=4)),
+        ({}, ForegroundPlan()),
+        ({"k": 2}, ForegroundPlan()),
+        ({"rounds": 2, "epochs": 3, "seed": 4}, ForegroundPlan(rounds=2, epochs=3, seed=4)),
         (
             {"batch": 8, "learning_rate": 0.01, "threshold": 0.1},
-            TrainPlan(threshold=0.1, batch=8, learning_rate=0.01),
+            ForegroundPlan(threshold=0.1, batch=8, learning_rate=0.01),
         ),
         ({"k": 3}, ColumnPlan(columns=3)),
         ({"loss": "ncut"}, ColumnPlan(loss="ncut", columns=2)),
@@ -30,5 +30,5 @@ from patchcut_export.training.train_options import TrainOptions
         ({"parts": True, "k": 2, "context": 0}, ColumnPlan(parts=True, columns=2, context=0)),
     ],
 )
-def test_options_become_a_plan(options: dict[str, Any], plan: TrainPlan | ColumnPlan) -> None:
-    assert TrainOptions(**options).plan() == plan
+def test_options_become_a_plan(options: dict[str, Any], plan: ForegroundPlan | ColumnPlan) -> None:
+    assert choose_plan(**options) == plan

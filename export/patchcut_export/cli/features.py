@@ -6,11 +6,11 @@ import math
 
 from patchcut.errors import OptionError
 
-from patchcut_export.backbones.vit import Part
+from patchcut_export.backbones.vit import Component
 
 
-def parse_parts(facet: str, layer: str) -> tuple[Part, ...]:
-    """Every facet of every layer; a part's weight is its facet's times its layer's.
+def parse_components(facet: str, layer: str) -> tuple[Component, ...]:
+    """Every facet of every layer; a component's weight is its facet's times its layer's.
 
     Args:
         facet: such as "key" or "key:2,value".
@@ -20,7 +20,7 @@ def parse_parts(facet: str, layer: str) -> tuple[Part, ...]:
     """
     facets = _weighted("facet", facet)
     layers = [(_whole("layer", text), weight) for text, weight in _weighted("layer", layer)]
-    return tuple(Part(name, index, a * b) for name, a in facets for index, b in layers)
+    return tuple(Component(name, index, a * b) for name, a in facets for index, b in layers)
 
 
 def parse_scales(scales: str) -> tuple[float, ...]:
