@@ -32,7 +32,7 @@ const char* patchcut_available_isa(int32_t index) {
 patchcut_status patchcut_get_isa(const char** name) {
   return guard([&] {
     require(name != nullptr, "get_isa", "name must not be null");
-    *name = get_isa();
+    *name = name_of(isa_in_use());
   });
 }
 

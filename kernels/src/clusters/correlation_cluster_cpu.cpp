@@ -5,9 +5,9 @@
 #include <stdexcept>
 
 #include "clusters/correlation_cluster.h"
+#include "clusters/simd.h"
 #include "cpu/random.h"
 #include "cpu/scratch.h"
-#include "cpu/simd.h"
 #include "cpu/thread_pool.h"
 
 namespace patchcut {
@@ -20,6 +20,7 @@ constexpr int64_t kPatience = 32;
 // additions can change a decision.
 struct Graph {
   const SimdTable& simd;
+  const ClusterTable& loops;
   int64_t n;
   int64_t padded;    // n, to a multiple of kNodePadding
   int32_t* weights;  // [n, padded], symmetric, zeros on the diagonal and in the padding
@@ -51,8 +52,8 @@ bool average_block(const Graph& graph, const float* affinity, int64_t first, flo
     const int64_t cols = std::min(panel, n - j);
     graph.simd.pack_transposed(cols, rows, affinity + j * n + first, n, tile);
     for (int64_t i = 0; i < rows; ++i) {
-      graph.simd.average_rows(cols, affinity + (first + i) * n + j, tile + i * panel,
-                              averages + (first + i) * graph.padded + j);
+      graph.loops.average_rows(cols, affinity + (first + i) * n + j, tile + i * panel,
+                               averages + (first + i) * graph.padded + j);
     }
   }
   for (int64_t i = 0; i < rows; ++i) {
@@ -60,7 +61,7 @@ bool average_block(const Graph& graph, const float* affinity, int64_t first, flo
     row[first + i] = 0.0f;
     std::fill(row + n, row + graph.padded, 0.0f);
     if (!graph.simd.all_finite(n, row)) return false;
-    row_sums[first + i] = graph.simd.sum_absolute(n, row);
+    row_sums[first + i] = graph.loops.sum_absolute(n, row);
   }
   return true;
 }
@@ -84,7 +85,7 @@ void make_weights(const float* affinity, Graph* graph) {
   parallel_for(graph->n, graph->padded / 8, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       int32_t* row = graph->weights + i * graph->padded;
-      graph->simd.round_row(graph->padded, reinterpret_cast<const float*>(row), graph->scale, row);
+      graph->loops.round_row(graph->padded, reinterpret_cast<const float*>(row), graph->scale, row);
     }
   });
 }
@@ -118,8 +119,8 @@ void move_node(const Graph& graph, Partition* partition, int64_t node, int32_t t
   }
   ++partition->sizes[target];
   partition->labels[node] = target;
-  graph.simd.move_weights(graph.padded, graph.weights + node * graph.padded, from,
-                          partition->sums + target * graph.padded);
+  graph.loops.move_weights(graph.padded, graph.weights + node * graph.padded, from,
+                           partition->sums + target * graph.padded);
 }
 
 // For a node that has no cluster yet: the one that it has most in common with.
@@ -166,8 +167,8 @@ void make_start(const Graph& graph, uint64_t seed, int64_t start, Partition* par
 }
 
 NodeMove best_move(const Graph& graph, const Partition& partition) {
-  return graph.simd.best_move({graph.padded, list_numbers(partition), partition.numbers, partition.sizes,
-                               partition.sums, partition.labels, partition.free, vacant_number(partition)});
+  return graph.loops.best_move({graph.padded, list_numbers(partition), partition.numbers, partition.sizes,
+                                partition.sums, partition.labels, partition.free, vacant_number(partition)});
 }
 
 // Moves the node that gains most or loses least, each node once, and takes back what comes after the best.
@@ -267,7 +268,8 @@ void correlation_cluster_cpu(const float* affinity, int64_t n, const Correlation
                              int32_t* labels, int32_t* count, float* objective) {
   Scratch scratch;
   const int64_t padded = (n + kNodePadding - 1) / kNodePadding * kNodePadding;
-  Graph graph{simd(), n, padded, scratch.take<int32_t>(n * padded), 1.0};
+  const SimdTable& table = simd();
+  Graph graph{table, table.get<ClusterTable>(), n, padded, scratch.take<int32_t>(n * padded), 1.0};
   make_weights(affinity, &graph);
   const int64_t starts = start_count(n);
   int32_t* found = scratch.take<int32_t>(starts * n);

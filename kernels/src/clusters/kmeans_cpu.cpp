@@ -5,10 +5,10 @@
 #include <stdexcept>
 
 #include "clusters/kmeans.h"
+#include "clusters/simd.h"
 #include "cpu/feature_rows.h"
 #include "cpu/random.h"
 #include "cpu/scratch.h"
-#include "cpu/simd.h"
 #include "cpu/thread_pool.h"
 
 namespace patchcut {
@@ -23,6 +23,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 struct Job {
   const SimdTable& simd;
+  const ClusterTable& loops;
   const KMeansParams& params;
   int64_t n;
   int64_t d;
@@ -91,10 +92,10 @@ int64_t take_best(const Job& job, const Seeding& seeding, int64_t count) {
   const int64_t panel = job.simd.panel;
   for_blocks(job, count, [&](int64_t block) {
     float* distances = seeding.distances + block * seeding.candidates * panel;
-    job.simd.squared_distances(count, job.d, seeding.rows, job.panel_of(block), distances);
+    job.loops.squared_distances(count, job.d, seeding.rows, job.panel_of(block), distances);
     for (int64_t i = 0; i < count; ++i) {
       seeding.block_sums[block * seeding.candidates + i] =
-          job.simd.lower_row(job.rows_of(block), seeding.closest + block * panel, distances + i * panel);
+          job.loops.lower_row(job.rows_of(block), seeding.closest + block * panel, distances + i * panel);
     }
   });
   double totals[kMostCandidates] = {};
@@ -167,8 +168,8 @@ void label_points(const Job& job, const Run& run) {
     std::fill_n(labels, panel, 0);
     for (int64_t c = 0; c < k; c += kCentroidBlock) {
       const int64_t count = std::min(kCentroidBlock, k - c);
-      job.simd.squared_distances(count, job.d, run.centroids + c * job.d, job.panel_of(block), distances);
-      job.simd.lower_minima(count, static_cast<int32_t>(c), distances, nearest, labels);
+      job.loops.squared_distances(count, job.d, run.centroids + c * job.d, job.panel_of(block), distances);
+      job.loops.lower_minima(count, static_cast<int32_t>(c), distances, nearest, labels);
     }
   });
 }
@@ -214,8 +215,8 @@ void move_points(const Job& job, const Run& run) {
     for (int64_t t = 0; t < count; ++t) {
       const int64_t i = run.moved[t];
       double* from = run.summed[i] < 0 ? nullptr : run.sums + run.summed[i] * job.d + first;
-      job.simd.move_row(columns, job.rows + i * job.d + first, from,
-                        run.sums + run.labels[i] * job.d + first);
+      job.loops.move_row(columns, job.rows + i * job.d + first, from,
+                         run.sums + run.labels[i] * job.d + first);
     }
   });
   std::copy_n(run.labels, job.n, run.summed);
@@ -280,6 +281,7 @@ void kmeans_cpu(const float* points, int64_t n, int64_t d, const KMeansParams& p
   Scratch scratch;
   float* unit = params.cosine ? scratch.take<float>(n * d) : nullptr;
   const Job job{table,
+                table.get<ClusterTable>(),
                 params,
                 n,
                 d,

@@ -3,73 +3,56 @@
 #include <atomic>
 #include <cstdlib>
 #include <stdexcept>
-#include <vector>
-
-#include "cpu/simd.h"
+#include <string>
 
 namespace patchcut {
-
-namespace baseline {
-extern const SimdTable table;
-}
-#if defined(__x86_64__)
-namespace avx2 {
-extern const SimdTable table;
-}
-namespace avx512 {
-extern const SimdTable table;
-}
-#endif
-
 namespace {
 
-std::vector<const SimdTable*> available_tables() {
-  std::vector<const SimdTable*> tables{&baseline::table};
+constexpr const char* kNames[] = {"baseline", "avx2", "avx512"};
+
+// How many of them, from the first, this build holds and this machine can run.
+int32_t count_available() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    tables.push_back(&avx2::table);
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-      tables.push_back(&avx512::table);
-    }
-  }
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 1;
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  return avx512 ? 3 : 2;
+#else
+  return 1;
 #endif
-  return tables;
 }
 
-const SimdTable* find_table(const std::string& name, const char* what) {
+Isa find_isa(const std::string& name, const char* what) {
   std::string known;
-  for (const SimdTable* table : available_tables()) {
-    if (name == table->name) return table;
-    known += (known.empty() ? "" : ", ") + std::string(table->name);
+  for (int32_t i = 0; available_isa(i) != nullptr; ++i) {
+    if (name == kNames[i]) return static_cast<Isa>(i);
+    known += (i == 0 ? "" : ", ") + std::string(kNames[i]);
   }
   throw std::invalid_argument("[isa] " + std::string(what) + " must be one of " + known + ", got " + name);
 }
 
-std::atomic<const SimdTable*> current_table{nullptr};
+constexpr Isa kNotChosen = static_cast<Isa>(-1);
+std::atomic<Isa> current{kNotChosen};
 
 }  // namespace
 
-const SimdTable& simd() {
-  const SimdTable* table = current_table.load(std::memory_order_acquire);
-  if (table != nullptr) return *table;
+const char* name_of(Isa isa) { return kNames[static_cast<int32_t>(isa)]; }
+
+Isa isa_in_use() {
+  Isa isa = current.load(std::memory_order_relaxed);
+  if (isa != kNotChosen) return isa;
   const char* name = std::getenv("PATCHCUT_ISA");
-  table = name != nullptr && *name != '\0' ? find_table(name, "PATCHCUT_ISA") : available_tables().back();
-  current_table.store(table, std::memory_order_release);
-  return *table;
+  isa = name != nullptr && *name != '\0' ? find_isa(name, "PATCHCUT_ISA")
+                                         : static_cast<Isa>(count_available() - 1);
+  current.store(isa, std::memory_order_relaxed);
+  return isa;
 }
 
 const char* available_isa(int32_t index) {
-  const std::vector<const SimdTable*> tables = available_tables();
-  const bool known = index >= 0 && static_cast<size_t>(index) < tables.size();
-  return known ? tables[static_cast<size_t>(index)]->name : nullptr;
+  return index >= 0 && index < count_available() ? kNames[index] : nullptr;
 }
 
-const char* get_isa() { return simd().name; }
-
-void set_isa(const std::string& name) {
-  current_table.store(find_table(name, "isa"), std::memory_order_release);
-}
+void set_isa(const char* name) { current.store(find_isa(name, "isa"), std::memory_order_relaxed); }
 
 }  // namespace patchcut

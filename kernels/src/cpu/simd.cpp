@@ -1,8 +1,59 @@
-#include "cpu/simd_functions.h"
+#include "cpu/simd.h"
+
 #include "cpu/simd_vector.h"
 
 namespace patchcut::PATCHCUT_ISA {
 namespace {
+
+// Depth of one pass: a panel of this depth stays in the L1 cache.
+constexpr int64_t kDepth = 256;
+
+// c[kTileRows, kPanel] (+)= rows of a times a packed panel; the accumulators stay in registers.
+template <bool accumulate>
+void multiply_tile(int64_t k, const float* const* a, int64_t step, const float* packed, float* c,
+                   int64_t ldc) {
+  Vec acc[kTileRows][kPanelVectors] = {};
+  if (accumulate) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kTileRows; ++i) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kPanelVectors; ++v) acc[i][v] = load(c + i * ldc + v * kLanes);
+    }
+  }
+  for (int64_t p = 0; p < k * step; p += step, packed += kPanel) {
+    Vec b[kPanelVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kPanelVectors; ++v) b[v] = load(packed + v * kLanes);
+#pragma GCC unroll 8
+    for (int i = 0; i < kTileRows; ++i) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kPanelVectors; ++v) acc[i][v] += a[i][p] * b[v];
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kTileRows; ++i) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kPanelVectors; ++v) store(c + i * ldc + v * kLanes, acc[i][v]);
+  }
+}
+
+void copy_tile(int64_t rows, int64_t cols, const float* from, int64_t ldf, float* to, int64_t ldt) {
+  for (int64_t i = 0; i < rows; ++i) {
+    __builtin_memcpy(to + i * ldt, from + i * ldf, static_cast<uint64_t>(cols) * sizeof(float));
+  }
+}
+
+void multiply_rows(int64_t rows, int64_t k, const float* a, int64_t lda, int64_t step, const float* packed,
+                   float* c, int64_t ldc, int64_t cols, bool accumulate) {
+  const float* a_rows[kTileRows];
+  for (int i = 0; i < kTileRows; ++i) a_rows[i] = a + (i < rows ? i : rows - 1) * lda;
+  const auto multiply = accumulate ? multiply_tile<true> : multiply_tile<false>;
+  if (rows == kTileRows && cols == kPanel) return multiply(k, a_rows, step, packed, c, ldc);
+  float edge[kTileRows * kPanel] = {};
+  if (accumulate) copy_tile(rows, cols, c, ldc, edge, kPanel);
+  multiply(k, a_rows, step, packed, edge, kPanel);
+  copy_tile(rows, cols, edge, kPanel, c, ldc);
+}
 
 // Four accumulators hide the latency of an addition.
 template <class Term>
@@ -45,85 +96,96 @@ inline HalfVec narrow(Vec x) {
   return __builtin_convertvector(half | ((reinterpret_cast<IntVec>(x) >> 16) & 0x8000), HalfVec);
 }
 
+struct Table final : SimdTable {
+  constexpr Table() : SimdTable(Isa::PATCHCUT_ISA, kPanel) {}
+
+  void gemm_panel(int64_t m, int64_t k, const float* a, int64_t lda, int64_t step, const float* packed,
+                  float* c, int64_t ldc, int64_t cols) const override {
+    for (int64_t p = 0; p < k; p += kDepth) {
+      const int64_t depth = k - p < kDepth ? k - p : kDepth;
+      for (int64_t i = 0; i < m; i += kTileRows) {
+        const int64_t rows = m - i < kTileRows ? m - i : kTileRows;
+        multiply_rows(rows, depth, a + i * lda + p * step, lda, step, packed + p * kPanel, c + i * ldc, ldc,
+                      cols, p > 0);
+      }
+    }
+  }
+
+  void pack_transposed(int64_t rows, int64_t k, const float* a, int64_t lda, float* packed) const override {
+    for (int64_t p = 0; p < k; p += kLanes) {
+      const int64_t depth = k - p < kLanes ? k - p : kLanes;
+      for (int64_t r = 0; r < kPanel; r += kLanes) {
+        Vec block[kLanes];
+        for (int64_t i = 0; i < kLanes; ++i) {
+          const float* row = a + (r + i) * lda + p;
+          block[i] = r + i >= rows ? Vec{} : depth == kLanes ? load(row) : load_first(row, depth);
+        }
+        transpose(block);
+        for (int64_t i = 0; i < depth; ++i) store(packed + (p + i) * kPanel + r, block[i]);
+      }
+    }
+  }
+
+  bool all_finite(int64_t count, const float* x) const override {
+    // 0 * x is 0 for finite x and NaN otherwise.
+    return accumulate(count, x, [](Vec v) { return v * 0.0f; }) == 0.0f;
+  }
+
+  void half_to_float(int64_t count, const uint16_t* halves, float* out) const override {
+    for_each_vector(count, [&](int64_t i, auto get, auto put) { put(out + i, widen(get(halves + i))); });
+  }
+
+  bool float_to_half(int64_t count, const float* x, uint16_t* halves) const override {
+    IntVec largest{};
+    for_each_vector(count, [&](int64_t i, auto get, auto put) {
+      const Vec v = get(x + i);
+      const IntVec magnitude = magnitude_bits(v);
+      largest = magnitude > largest ? magnitude : largest;
+      put(halves + i, narrow(v));
+    });
+    for (int lane = 0; lane < kLanes; ++lane) {
+      if (largest[lane] >= kHalfInfinity) return false;
+    }
+    return true;
+  }
+
+  float sum(int64_t count, const float* x) const override {
+    return accumulate(count, x, [](Vec v) { return v; });
+  }
+
+  float sum_squares(int64_t count, const float* x) const override {
+    return accumulate(count, x, [](Vec v) { return v * v; });
+  }
+
+  void scale_row(int64_t count, const float* x, float scale, float* out) const override {
+    for_each_vector(count, [&](int64_t i, auto get, auto put) { put(out + i, get(x + i) * scale); });
+  }
+
+  void multiply_row(int64_t count, const float* x, const float* y, float* out) const override {
+    for_each_vector(count, [&](int64_t i, auto get, auto put) { put(out + i, get(x + i) * get(y + i)); });
+  }
+
+  void softmax_rows(int64_t rows, int64_t k, float sharpness, float* x) const override {
+    for (int64_t i = 0; i < rows; ++i) {
+      float* row = x + i * k;
+      float largest = row[0];
+      for (int64_t c = 1; c < k; ++c) largest = row[c] > largest ? row[c] : largest;
+      for (int64_t c = 0; c < k; ++c) row[c] = (row[c] - largest) * sharpness;
+    }
+    // k is small, so the exponentials run over all rows at once.
+    for_each_vector(rows * k, [&](int64_t i, auto get, auto put) { put(x + i, exp_vector(get(x + i))); });
+    for (int64_t i = 0; i < rows; ++i) {
+      float* row = x + i * k;
+      float total = 0.0f;
+      for (int64_t c = 0; c < k; ++c) total += row[c];
+      const float scale = 1.0f / total;
+      for (int64_t c = 0; c < k; ++c) row[c] *= scale;
+    }
+  }
+};
+constexpr Table table{};
+
 }  // namespace
-
-bool all_finite(int64_t count, const float* x) {
-  // 0 * x is 0 for finite x and NaN otherwise.
-  return accumulate(count, x, [](Vec v) { return v * 0.0f; }) == 0.0f;
-}
-
-void half_to_float(int64_t count, const uint16_t* halves, float* out) {
-  for_each_vector(count, [&](int64_t i, auto get, auto put) { put(out + i, widen(get(halves + i))); });
-}
-
-bool float_to_half(int64_t count, const float* x, uint16_t* halves) {
-  IntVec largest{};
-  for_each_vector(count, [&](int64_t i, auto get, auto put) {
-    const Vec v = get(x + i);
-    const IntVec magnitude = magnitude_bits(v);
-    largest = magnitude > largest ? magnitude : largest;
-    put(halves + i, narrow(v));
-  });
-  for (int lane = 0; lane < kLanes; ++lane) {
-    if (largest[lane] >= kHalfInfinity) return false;
-  }
-  return true;
-}
-
-float sum(int64_t count, const float* x) {
-  return accumulate(count, x, [](Vec v) { return v; });
-}
-
-float sum_squares(int64_t count, const float* x) {
-  return accumulate(count, x, [](Vec v) { return v * v; });
-}
-
-void scale_row(int64_t count, const float* x, float scale, float* out) {
-  for_each_vector(count, [&](int64_t i, auto get, auto put) { put(out + i, get(x + i) * scale); });
-}
-
-void offset_row(int64_t count, const float* x, float offset, float* out) {
-  for_each_vector(count, [&](int64_t i, auto get, auto put) { put(out + i, get(x + i) + offset); });
-}
-
-void standardize_row(int64_t count, const float* x, const float* shift, const float* scale, float* out) {
-  for_each_vector(count, [&](int64_t i, auto get, auto put) {
-    put(out + i, (get(x + i) - get(shift + i)) * get(scale + i));
-  });
-}
-
-void gcn_row(int64_t count, const float* x, const float* self, float scale, const float* root,
-             const float* bias, float* out) {
-  for_each_vector(count, [&](int64_t i, auto get, auto put) {
-    Vec h = (get(x + i) + get(self + i)) * scale + get(bias + i);
-    if (root != nullptr) h += get(root + i);
-    put(out + i, elu(h));
-  });
-}
-
-void bias_row(int64_t count, const float* bias, bool with_elu, float* x) {
-  for_each_vector(count, [&](int64_t i, auto get, auto put) {
-    const Vec h = get(x + i) + get(bias + i);
-    put(x + i, with_elu ? elu(h) : h);
-  });
-}
-
-void softmax_rows(int64_t rows, int64_t k, float sharpness, float* x) {
-  for (int64_t i = 0; i < rows; ++i) {
-    float* row = x + i * k;
-    float largest = row[0];
-    for (int64_t c = 1; c < k; ++c) largest = row[c] > largest ? row[c] : largest;
-    for (int64_t c = 0; c < k; ++c) row[c] = (row[c] - largest) * sharpness;
-  }
-  // k is small, so the exponentials run over all rows at once.
-  for_each_vector(rows * k, [&](int64_t i, auto get, auto put) { put(x + i, exp_vector(get(x + i))); });
-  for (int64_t i = 0; i < rows; ++i) {
-    float* row = x + i * k;
-    float total = 0.0f;
-    for (int64_t c = 0; c < k; ++c) total += row[c];
-    const float scale = 1.0f / total;
-    for (int64_t c = 0; c < k; ++c) row[c] *= scale;
-  }
-}
-
 }  // namespace patchcut::PATCHCUT_ISA
+
+const patchcut::SimdTable& patchcut::SimdTable::PATCHCUT_ISA() { return PATCHCUT_ISA::table; }

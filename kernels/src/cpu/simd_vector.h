@@ -6,8 +6,6 @@
 
 #include <cstdint>
 
-#include "cpu/simd.h"
-
 namespace patchcut::PATCHCUT_ISA {
 namespace {
 

@@ -34,6 +34,7 @@ void require_degree(const char* op, float degree, int64_t node) {
 DenseGraph::DenseGraph(const char* op, const float* weights, const float* row_sums, int64_t n, float floor,
                        Scratch& scratch)
     : simd_(simd()),
+      loops_(simd_.get<CutTable>()),
       weights_(weights),
       n_(n),
       floor_(floor),
@@ -63,7 +64,7 @@ int64_t DenseGraph::strip_begin(int64_t strip) const {
   if (strip == strips_) return n_;
   const double below = 1.0 - static_cast<double>(strip) / static_cast<double>(strips_);
   const int64_t row = static_cast<int64_t>(static_cast<double>(n_) * (1.0 - std::sqrt(below)));
-  return row / simd_.row_group * simd_.row_group;
+  return row / loops_.row_group * loops_.row_group;
 }
 
 // Adds what the rows of one strip of the upper triangle, and their mirror image, give to the products.
@@ -73,14 +74,14 @@ void DenseGraph::multiply_strip(int64_t strip, int64_t count, const float* x, fl
   float* before = scratch.take<float>(count * kMostRows);
   const int64_t step = count == 1 ? n_ : kColumns;
   const int64_t end = strip_begin(strip + 1);
-  for (int64_t i = strip_begin(strip); i < end; i += simd_.row_group) {
-    const int64_t rows = std::min(simd_.row_group, n_ - i);
+  for (int64_t i = strip_begin(strip); i < end; i += loops_.row_group) {
+    const int64_t rows = std::min(loops_.row_group, n_ - i);
     std::fill_n(dots, count * kMostRows, 0.0f);
     // The square on the diagonal holds its own mirror image: what is added to these entries is dropped.
     for (int64_t c = 0; c < count; ++c) std::copy_n(sums + c * n_ + i, rows, before + c * kMostRows);
     for (int64_t j = i; j < n_; j += step) {
-      simd_.dot_add_rows(rows, std::min(step, n_ - j), weights_ + i * n_ + j, n_, count, n_, x + j, x + i,
-                         dots, sums + j);
+      loops_.dot_add_rows(rows, std::min(step, n_ - j), weights_ + i * n_ + j, n_, count, n_, x + j, x + i,
+                          dots, sums + j);
     }
     for (int64_t c = 0; c < count; ++c) {
       for (int64_t r = 0; r < rows; ++r) {
@@ -100,9 +101,9 @@ void DenseGraph::add_strips(int64_t count, const float* sums, const float* floor
       for (int64_t c = 0; c < count; ++c) {
         float* out = products + c * n_ + j;
         std::fill_n(out, columns, floors[c]);
-        for (int64_t s = 0; s < strips_; s += simd_.row_group) {
-          simd_.add_rows(std::min(simd_.row_group, strips_ - s), columns, sums + (s * count + c) * n_ + j,
-                         count * n_, ones, out);
+        for (int64_t s = 0; s < strips_; s += loops_.row_group) {
+          loops_.add_rows(std::min(loops_.row_group, strips_ - s), columns, sums + (s * count + c) * n_ + j,
+                          count * n_, ones, out);
         }
       }
     }
@@ -137,6 +138,7 @@ void DenseGraph::multiply(int64_t count, const float* x, float* products) const 
 CosineGraph::CosineGraph(const char* op, const float* features, int64_t n, int64_t d, float offset,
                          Scratch& scratch)
     : simd_(simd()),
+      loops_(simd_.get<CutTable>()),
       n_(n),
       d_(d),
       root_offset_(std::sqrt(offset)),
@@ -163,14 +165,14 @@ CosineGraph::CosineGraph(const char* op, const float* features, int64_t n, int64
 void CosineGraph::gather_strip(int64_t strip, int64_t count, const float* x, float* sums) const {
   std::fill_n(sums, count * size(), 0.0f);
   const int64_t end = std::min((strip + 1) * kStripRows, n_);
-  for (int64_t i = strip * kStripRows; i < end; i += simd_.row_group) {
-    const int64_t rows = std::min(simd_.row_group, end - i);
+  for (int64_t i = strip * kStripRows; i < end; i += loops_.row_group) {
+    const int64_t rows = std::min(loops_.row_group, end - i);
     for (int64_t c = 0; c < count; ++c) {
       float weights[kMostRows];
       std::fill_n(weights, rows, 1.0f);
       if (x != nullptr) weigh(i, rows, x + c * size(), weights);
       float* out = sums + c * size();
-      simd_.add_rows(rows, d_, rows_ + i * d_, d_, weights, out);
+      loops_.add_rows(rows, d_, rows_ + i * d_, d_, weights, out);
       if (size() == d_) continue;
       for (int64_t r = 0; r < rows; ++r) out[d_] += root_offset_ * weights[r];
     }
@@ -179,7 +181,7 @@ void CosineGraph::gather_strip(int64_t strip, int64_t count, const float* x, flo
 
 void CosineGraph::weigh(int64_t first, int64_t rows, const float* x, float* weights) const {
   std::fill_n(weights, rows, size() > d_ ? root_offset_ * x[d_] : 0.0f);
-  simd_.dot_rows(rows, d_, rows_ + first * d_, d_, x, weights);
+  loops_.dot_rows(rows, d_, rows_ + first * d_, d_, x, weights);
   for (int64_t r = 0; r < rows; ++r) weights[r] *= inverse_degrees_[first + r];
 }
 
@@ -194,8 +196,8 @@ void CosineGraph::gather(int64_t count, const float* x, float* products) const {
   float ones[kMostRows];
   std::fill_n(ones, kMostRows, 1.0f);
   std::fill_n(products, width, 0.0f);
-  for (int64_t s = 0; s < strips; s += simd_.row_group) {
-    simd_.add_rows(std::min(simd_.row_group, strips - s), width, sums + s * width, width, ones, products);
+  for (int64_t s = 0; s < strips; s += loops_.row_group) {
+    loops_.add_rows(std::min(loops_.row_group, strips - s), width, sums + s * width, width, ones, products);
   }
 }
 
@@ -204,11 +206,12 @@ void CosineGraph::multiply(int64_t count, const float* x, float* products) const
 }
 
 void CosineGraph::to_nodes(int64_t count, const float* x, float* out) const {
-  const int64_t groups = (n_ + simd_.row_group - 1) / simd_.row_group;
-  parallel_for(groups, count * simd_.row_group * d_ / 8, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin * simd_.row_group; i < std::min(end * simd_.row_group, n_); i += simd_.row_group) {
+  const int64_t groups = (n_ + loops_.row_group - 1) / loops_.row_group;
+  parallel_for(groups, count * loops_.row_group * d_ / 8, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin * loops_.row_group; i < std::min(end * loops_.row_group, n_);
+         i += loops_.row_group) {
       for (int64_t c = 0; c < count; ++c) {
-        weigh(i, std::min(simd_.row_group, n_ - i), x + c * size(), out + c * n_ + i);
+        weigh(i, std::min(loops_.row_group, n_ - i), x + c * size(), out + c * n_ + i);
       }
     }
   });

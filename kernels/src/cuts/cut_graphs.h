@@ -3,8 +3,8 @@
 #include <cstdint>
 
 #include "cpu/scratch.h"
-#include "cpu/simd.h"
 #include "cuts/krylov.h"
+#include "cuts/simd.h"
 
 namespace patchcut {
 
@@ -30,6 +30,7 @@ class DenseGraph : public SymmetricMatrix {
   void add_strips(int64_t count, const float* sums, const float* floors, float* products) const;
 
   const SimdTable& simd_;
+  const CutTable& loops_;
   const float* weights_;
   int64_t n_;
   float floor_;
@@ -60,6 +61,7 @@ class CosineGraph : public SymmetricMatrix {
   void weigh(int64_t first, int64_t rows, const float* x, float* weights) const;
 
   const SimdTable& simd_;
+  const CutTable& loops_;
   int64_t n_;
   int64_t d_;
   float root_offset_;

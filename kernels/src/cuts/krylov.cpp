@@ -6,8 +6,8 @@
 
 #include "cpu/random.h"
 #include "cpu/scratch.h"
-#include "cpu/simd.h"
 #include "cpu/thread_pool.h"
+#include "cuts/simd.h"
 #include "cuts/symmetric_eigen.h"
 
 namespace patchcut {
@@ -19,6 +19,7 @@ constexpr int64_t kColumns = 512;  // of a task, so that a vector's part stays i
 // Row 0 is the known vector, then come the blocks.
 struct Basis {
   const SimdTable& simd;
+  const CutTable& loops;
   int64_t size;
   int64_t block_rows;
   float* rows;          // [1 + (blocks + 1) * block_rows, size]
@@ -29,7 +30,7 @@ struct Basis {
 
 // coefficients[c, r] = rows[r] . block[c], of the first `count` rows
 void project(const Basis& basis, int64_t count, const float* block) {
-  const int64_t group = basis.simd.row_group;
+  const int64_t group = basis.loops.row_group;
   parallel_for((count + group - 1) / group, basis.block_rows * basis.size * group / 8,
                [&](int64_t begin, int64_t end) {
                  for (int64_t r = begin * group; r < std::min(end * group, count); r += group) {
@@ -37,8 +38,8 @@ void project(const Basis& basis, int64_t count, const float* block) {
                    for (int64_t c = 0; c < basis.block_rows; ++c) {
                      float* sums = basis.coefficients + c * count + r;
                      std::fill_n(sums, rows, 0.0f);
-                     basis.simd.dot_rows(rows, basis.size, basis.rows + r * basis.size, basis.size,
-                                         block + c * basis.size, sums);
+                     basis.loops.dot_rows(rows, basis.size, basis.rows + r * basis.size, basis.size,
+                                          block + c * basis.size, sums);
                    }
                  }
                });
@@ -52,9 +53,9 @@ void combine(const Basis& basis, const float* rows, int64_t count, int64_t outs,
     for (int64_t j = begin * kColumns; j < std::min(end * kColumns, basis.size); j += kColumns) {
       const int64_t columns = std::min(kColumns, basis.size - j);
       for (int64_t c = 0; c < outs; ++c) {
-        for (int64_t r = 0; r < count; r += basis.simd.row_group) {
-          basis.simd.add_rows(std::min(basis.simd.row_group, count - r), columns, rows + r * basis.size + j,
-                              basis.size, scales + c * count + r, out + c * basis.size + j);
+        for (int64_t r = 0; r < count; r += basis.loops.row_group) {
+          basis.loops.add_rows(std::min(basis.loops.row_group, count - r), columns, rows + r * basis.size + j,
+                               basis.size, scales + c * count + r, out + c * basis.size + j);
         }
       }
     }
@@ -70,12 +71,12 @@ void subtract_projection(const Basis& basis, int64_t count, float* block) {
 void orthonormalize_block(const Basis& basis, float least, float* block) {
   for (int64_t c = 0; c < basis.block_rows; ++c) {
     float* vector = block + c * basis.size;
-    for (int64_t r = 0; r < c; r += basis.simd.row_group) {
+    for (int64_t r = 0; r < c; r += basis.loops.row_group) {
       float sums[kMostRows] = {};
-      const int64_t rows = std::min(basis.simd.row_group, c - r);
-      basis.simd.dot_rows(rows, basis.size, block + r * basis.size, basis.size, vector, sums);
+      const int64_t rows = std::min(basis.loops.row_group, c - r);
+      basis.loops.dot_rows(rows, basis.size, block + r * basis.size, basis.size, vector, sums);
       for (float& sum : sums) sum = -sum;
-      basis.simd.add_rows(rows, basis.size, block + r * basis.size, basis.size, sums, vector);
+      basis.loops.add_rows(rows, basis.size, block + r * basis.size, basis.size, sums, vector);
     }
     const float squares = basis.simd.sum_squares(basis.size, vector);
     const float scale = squares > least * least ? 1.0f / std::sqrt(squares) : 0.0f;
@@ -152,7 +153,12 @@ void largest_eigenpairs(const SymmetricMatrix& matrix, const float* known, const
   const int64_t blocks = std::min(params.iterations, room);
   const int64_t width = blocks * params.block;
   Scratch scratch;
-  const Basis basis{simd(), size, params.block, scratch.take<float>((1 + width + params.block) * size),
+  const SimdTable& table = simd();
+  const Basis basis{table,
+                    table.get<CutTable>(),
+                    size,
+                    params.block,
+                    scratch.take<float>((1 + width + params.block) * size),
                     scratch.take<float>(params.block * (1 + width))};
   double* projection = scratch.take<double>(width * width);
   double* all_values = scratch.take<double>(width);

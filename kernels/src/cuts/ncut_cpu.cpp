@@ -5,12 +5,12 @@
 #include <string>
 
 #include "cpu/scratch.h"
-#include "cpu/simd.h"
 #include "cpu/thread_pool.h"
 #include "cuts/cut_graphs.h"
 #include "cuts/find_cuts.h"
 #include "cuts/krylov.h"
 #include "cuts/ncut.h"
+#include "cuts/simd.h"
 #include "nodes/affinity.h"
 
 namespace patchcut {
@@ -60,11 +60,12 @@ Weights store_weights(const float* features, int64_t n, int64_t d, const NCutPar
 // products -> the parts orthogonal to `known`, less value * vector; returns its length.
 double residual_length(const SimdTable& simd, int64_t size, const float* known, double value,
                        const float* vector, float* product) {
+  const CutTable& loops = simd.get<CutTable>();
   float along = 0.0f;
-  simd.dot_rows(1, size, product, size, known, &along);
+  loops.dot_rows(1, size, product, size, known, &along);
   const float scales[2] = {-along, static_cast<float>(-value)};
-  simd.add_rows(1, size, known, size, scales, product);
-  simd.add_rows(1, size, vector, size, scales + 1, product);
+  loops.add_rows(1, size, known, size, scales, product);
+  loops.add_rows(1, size, vector, size, scales + 1, product);
   return std::sqrt(static_cast<double>(simd.sum_squares(size, product)));
 }
 
@@ -109,7 +110,7 @@ void solve_cosine(const CosineGraph& graph, const KrylovParams& params, const Re
   for (int64_t c = 0; c < k; ++c) {
     const bool distinct = values[c] > least;
     float squares = 0.0f;
-    table.dot_rows(1, size, products + c * size, size, again + c * size, &squares);
+    table.get<CutTable>().dot_rows(1, size, products + c * size, size, again + c * size, &squares);
     const double scale = distinct ? 1.0 / std::sqrt(values[c]) : 0.0;
     const double length = std::sqrt(std::max(0.0, static_cast<double>(squares)));
     results.store(c, distinct ? 1.0 - values[c] : 1.0, length * scale, nodes + c * results.n,

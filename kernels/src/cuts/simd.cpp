@@ -1,4 +1,5 @@
-#include "cpu/simd_functions.h"
+#include "cuts/simd.h"
+
 #include "cpu/simd_vector.h"
 
 namespace patchcut::PATCHCUT_ISA {
@@ -81,73 +82,82 @@ void dot_add_group(int64_t rows, int64_t count, const float* a, int64_t lda, int
   }
 }
 
-void dot_add_one(int64_t rows, int64_t count, const float* a, int64_t lda, const float* x,
-                 const float* scales, float* sums, float* y) {
-  if (count < kLanes) {
-    dot_rows(rows, count, a, lda, x, sums);
-    return add_rows(rows, count, a, lda, scales, y);
-  }
-  dot_add_group<kRowGroup, 1>(rows, count, a, lda, 0, x, scales, sums, y);
-}
+struct Table final : CutTable {
+  constexpr Table() : CutTable(kRowGroup) {}
 
-}  // namespace
-
-void dot_rows(int64_t rows, int64_t count, const float* a, int64_t lda, const float* x, float* sums) {
-  if (count < kLanes) {
-    for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t i = 0; i < count; ++i) sums[r] += a[r * lda + i] * x[i];
+  void dot_rows(int64_t rows, int64_t count, const float* a, int64_t lda, const float* x,
+                float* sums) const override {
+    if (count < kLanes) {
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t i = 0; i < count; ++i) sums[r] += a[r * lda + i] * x[i];
+      }
+      return;
     }
-    return;
-  }
-  const RowPointers<kRowGroup> at(rows, a, lda);
-  Vec total[kRowGroup] = {};
-  for_each_overlapping(count, [&](int64_t i, auto keep) {
-    const Vec other = keep(load(x + i));
+    const RowPointers<kRowGroup> at(rows, a, lda);
+    Vec total[kRowGroup] = {};
+    for_each_overlapping(count, [&](int64_t i, auto keep) {
+      const Vec other = keep(load(x + i));
 #pragma GCC unroll 16
-    for (int r = 0; r < kRowGroup; ++r) total[r] += load(at.rows[r] + i) * other;
-  });
-  for (int64_t r = 0; r < rows; ++r) sums[r] += sum_lanes(total[r]);
-}
-
-void add_rows(int64_t rows, int64_t count, const float* a, int64_t lda, const float* scales, float* y) {
-  if (count < kLanes) {
-    for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t i = 0; i < count; ++i) y[i] += scales[r] * a[r * lda + i];
-    }
-    return;
+      for (int r = 0; r < kRowGroup; ++r) total[r] += load(at.rows[r] + i) * other;
+    });
+    for (int64_t r = 0; r < rows; ++r) sums[r] += sum_lanes(total[r]);
   }
-  const RowPointers<kRowGroup> at(rows, a, lda);
-  float scale[kRowGroup] = {};
-  for (int r = 0; r < rows; ++r) scale[r] = scales[r];
-  for_each_overlapping(count, [&](int64_t i, auto keep) {
-    Vec even{};
-    Vec odd{};
-#pragma GCC unroll 16
-    for (int r = 0; r < kRowGroup; r += 2) {
-      even += load(at.rows[r] + i) * scale[r];
-      odd += load(at.rows[r + 1] + i) * scale[r + 1];
-    }
-    store(y + i, load(y + i) + keep(even + odd));
-  });
-}
 
-void dot_add_rows(int64_t rows, int64_t count, const float* a, int64_t lda, int64_t vectors, int64_t stride,
-                  const float* x, const float* scales, float* sums, float* y) {
-  constexpr int kHalf = kRowGroup / 2;
-  int64_t v = 0;
-  if (count >= kLanes) {
-    for (; v + 2 <= vectors; v += 2) {
-      for (int64_t r = 0; r < rows; r += kHalf) {
-        dot_add_group<kHalf, 2>(rows - r < kHalf ? rows - r : kHalf, count, a + r * lda, lda, stride,
-                                x + v * stride, scales + v * stride + r, sums + v * kMostRows + r,
-                                y + v * stride);
+  void add_rows(int64_t rows, int64_t count, const float* a, int64_t lda, const float* scales,
+                float* y) const override {
+    if (count < kLanes) {
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t i = 0; i < count; ++i) y[i] += scales[r] * a[r * lda + i];
+      }
+      return;
+    }
+    const RowPointers<kRowGroup> at(rows, a, lda);
+    float scale[kRowGroup] = {};
+    for (int r = 0; r < rows; ++r) scale[r] = scales[r];
+    for_each_overlapping(count, [&](int64_t i, auto keep) {
+      Vec even{};
+      Vec odd{};
+#pragma GCC unroll 16
+      for (int r = 0; r < kRowGroup; r += 2) {
+        even += load(at.rows[r] + i) * scale[r];
+        odd += load(at.rows[r + 1] + i) * scale[r + 1];
+      }
+      store(y + i, load(y + i) + keep(even + odd));
+    });
+  }
+
+  void dot_add_rows(int64_t rows, int64_t count, const float* a, int64_t lda, int64_t vectors, int64_t stride,
+                    const float* x, const float* scales, float* sums, float* y) const override {
+    constexpr int kHalf = kRowGroup / 2;
+    int64_t v = 0;
+    if (count >= kLanes) {
+      for (; v + 2 <= vectors; v += 2) {
+        for (int64_t r = 0; r < rows; r += kHalf) {
+          dot_add_group<kHalf, 2>(rows - r < kHalf ? rows - r : kHalf, count, a + r * lda, lda, stride,
+                                  x + v * stride, scales + v * stride + r, sums + v * kMostRows + r,
+                                  y + v * stride);
+        }
       }
     }
+    for (; v < vectors; ++v) {
+      dot_add_one(rows, count, a, lda, x + v * stride, scales + v * stride, sums + v * kMostRows,
+                  y + v * stride);
+    }
   }
-  for (; v < vectors; ++v) {
-    dot_add_one(rows, count, a, lda, x + v * stride, scales + v * stride, sums + v * kMostRows,
-                y + v * stride);
-  }
-}
 
+ private:
+  void dot_add_one(int64_t rows, int64_t count, const float* a, int64_t lda, const float* x,
+                   const float* scales, float* sums, float* y) const {
+    if (count < kLanes) {
+      dot_rows(rows, count, a, lda, x, sums);
+      return add_rows(rows, count, a, lda, scales, y);
+    }
+    dot_add_group<kRowGroup, 1>(rows, count, a, lda, 0, x, scales, sums, y);
+  }
+};
+constexpr Table table{};
+
+}  // namespace
 }  // namespace patchcut::PATCHCUT_ISA
+
+const patchcut::CutTable& patchcut::CutTable::PATCHCUT_ISA() { return PATCHCUT_ISA::table; }

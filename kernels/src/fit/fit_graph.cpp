@@ -7,14 +7,15 @@
 
 #include "cpu/gemm.h"
 #include "cpu/scratch.h"
-#include "cpu/simd.h"
 #include "cpu/thread_pool.h"
+#include "fit/simd.h"
 
 namespace patchcut {
 namespace {
 
 struct Graph {
   const SimdTable& simd;
+  const FitTable& loops;
   const float* affinity;  // [n, n]
   int64_t n;
   float* degrees;  // [n]
@@ -25,7 +26,7 @@ struct Graph {
 // finite.
 float measure_row(const Graph& graph, int64_t i, float* edges) {
   const float* row = graph.affinity + i * graph.n;
-  const float least = graph.simd.keep_positive(graph.n, row, edges);
+  const float least = graph.loops.keep_positive(graph.n, row, edges);
   graph.degrees[i] = graph.simd.sum(graph.n, edges);
   graph.scales[i] = 1.0f / std::sqrt(graph.degrees[i] + (row[i] > 0.0f ? 0.0f : 1.0f));
   const bool finite = graph.simd.all_finite(graph.n, row) && std::isfinite(graph.degrees[i]);
@@ -73,7 +74,7 @@ float propagate_features(const float* features, const float* affinity, int64_t n
                          int64_t ldo, float* degrees) {
   const SimdTable& table = simd();
   Scratch scratch;
-  const Graph graph{table, affinity, n, degrees, scratch.take<float>(n)};
+  const Graph graph{table, table.get<FitTable>(), affinity, n, degrees, scratch.take<float>(n)};
   float* packed = scratch.take<float>(packed_size(table, n, d));
   const float least = measure_edges(graph);
   pack_scaled_features(graph, features, d, packed);
@@ -82,7 +83,7 @@ float propagate_features(const float* features, const float* affinity, int64_t n
     float* edges = block_scratch.take<float>(rows * n);
     for (int64_t i = 0; i < rows; ++i) {
       float* row = edges + i * n;
-      table.keep_positive(n, affinity + (first + i) * n, row);
+      graph.loops.keep_positive(n, affinity + (first + i) * n, row);
       if (row[first + i] == 0.0f) row[first + i] = 1.0f;
     }
     gemm_rows(table, rows, d, n, edges, n, packed, out + first * ldo, ldo);

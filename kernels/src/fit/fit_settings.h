@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "cpu/simd.h"
+#include "fit/simd.h"
 
 namespace patchcut {
 

@@ -6,12 +6,12 @@
 #include "cpu/gemm.h"
 #include "cpu/random.h"
 #include "cpu/scratch.h"
-#include "cpu/simd.h"
 #include "cpu/thread_pool.h"
 #include "fit/fit_graph.h"
 #include "fit/fit_loss.h"
 #include "fit/fit_settings.h"
 #include "fit/gnn_fit.h"
+#include "fit/simd.h"
 
 namespace patchcut {
 namespace {
@@ -35,6 +35,7 @@ struct Layer {
 
 struct Fit {
   const SimdTable& simd;
+  const FitTable& loops;
   const GnnFitParams& params;
   const float* affinity;  // [n, n]
   int64_t n;
@@ -118,15 +119,16 @@ void assign_rows(const Fit& fit, int64_t step, int64_t first, int64_t rows) {
   const int64_t width = fit.hidden.outputs;
   float* nodes = fit.hidden.in;
   apply_layer(fit, fit.graph, first, rows, nodes + first * nodes_stride, nodes_stride);
-  for (int64_t i = first; i < first + rows; ++i) simd.elu_row(fit.graph.outputs, nodes + i * nodes_stride);
+  for (int64_t i = first; i < first + rows; ++i)
+    fit.loops.elu_row(fit.graph.outputs, nodes + i * nodes_stride);
 
   float* units = fit.units + first * width;
   float* kept = fit.kept + first * width;
   apply_layer(fit, fit.hidden, first, rows, units, width);
-  simd.elu_row(rows * width, units);
+  fit.loops.elu_row(rows * width, units);
   if (fit.params.dropout > 0.0f) {
-    simd.dropout_row(rows * width, fit.params.seed, kFitDropoutStream + static_cast<uint64_t>(step),
-                     static_cast<uint64_t>(first * width), fit.params.dropout, kept);
+    fit.loops.dropout_row(rows * width, fit.params.seed, kFitDropoutStream + static_cast<uint64_t>(step),
+                          static_cast<uint64_t>(first * width), fit.params.dropout, kept);
   }
   for (int64_t i = 0; i < rows; ++i) {
     simd.multiply_row(width, units + i * width, kept + i * width,
@@ -146,7 +148,8 @@ void gather_rows(const Fit& fit, int64_t first, int64_t rows) {
   const int64_t k = fit.k;
   const float* s = fit.assignment + first * k;
   float* near = fit.near + first * k;
-  fit.simd.multiply_by_rows(rows, k, fit.n, fit.affinity + first * fit.n, fit.n, fit.columns, fit.n, near, k);
+  fit.loops.multiply_by_rows(rows, k, fit.n, fit.affinity + first * fit.n, fit.n, fit.columns, fit.n, near,
+                             k);
   double inside = 0.0;
   for (int64_t i = 0; i < rows * k; ++i) inside += static_cast<double>(s[i]) * near[i];
   fit.sums.inside[first / kRowBlock] = static_cast<float>(inside);
@@ -192,10 +195,10 @@ void return_rows(const Fit& fit, const LossSlope& slope, int64_t first, int64_t 
   for (int64_t i = 0; i < rows; ++i) slope_logits(fit, slope, first + i, to_logits + i * k);
   gemm_rows(simd, rows, width, k, to_logits, k, fit.logits.transposed, to_units, width);
   simd.multiply_row(rows * width, to_units, fit.kept + first * width, to_units);
-  simd.elu_slope_row(rows * width, fit.units + first * width, to_units);
+  fit.loops.elu_slope_row(rows * width, fit.units + first * width, to_units);
   gemm_rows(simd, rows, nodes, width, to_units, width, fit.hidden.transposed, to_nodes, nodes);
   for (int64_t i = 0; i < rows; ++i) {
-    simd.elu_slope_row(nodes, fit.hidden.in + (first + i) * fit.hidden.inputs, to_nodes + i * nodes);
+    fit.loops.elu_slope_row(nodes, fit.hidden.in + (first + i) * fit.hidden.inputs, to_nodes + i * nodes);
   }
   keep_delta(fit, fit.logits, first, rows, to_logits);
   keep_delta(fit, fit.hidden, first, rows, to_units);
@@ -212,7 +215,7 @@ void update_rows(const Fit& fit, const Layer& layer, const AdamWStep& step, int6
     const int64_t at = j * layer.inputs + first * panel;
     fit.simd.gemm_panel(rows, fit.n, layer.in + first, 1, layer.inputs, layer.delta + j * fit.n, gradient,
                         panel, panel);
-    fit.simd.adamw_row(rows * panel, step, gradient, layer.mean + at, layer.square + at, layer.weights + at);
+    fit.loops.adamw_row(rows * panel, step, gradient, layer.mean + at, layer.square + at, layer.weights + at);
   }
 }
 
@@ -256,6 +259,7 @@ Fit take_fit(Scratch& scratch, const float* affinity, int64_t n, int64_t d, int6
   const int64_t units = n * params.hidden_width;
   const Fit fit{
       table,
+      table.get<FitTable>(),
       params,
       affinity,
       n,

@@ -2,10 +2,10 @@
 #include <utility>
 
 #include "cpu/scratch.h"
-#include "cpu/simd.h"
 #include "cpu/thread_pool.h"
 #include "images/nv12.h"
 #include "images/preprocess.h"
+#include "images/simd.h"
 
 namespace patchcut {
 namespace {
@@ -106,7 +106,7 @@ const uint8_t* packed_row(const Layout& layout, int64_t y, uint8_t* copy) {
 }
 
 struct Job {
-  const SimdTable& simd;
+  const ImageTable& loops;
   const PreprocessParams& params;
   Layout layout;
   Taps rows;
@@ -127,7 +127,7 @@ void resize_image_row(const Job& job, int64_t y, float* const* planes) {
   }
   float* blended = scratch.take<float>(values + 1);
   blended[values] = 0.0f;
-  job.simd.blend_bytes(values, taps, sources, job.rows.weights + y * job.rows.stride, blended);
+  job.loops.blend_bytes(values, taps, sources, job.rows.weights + y * job.rows.stride, blended);
   const int order[3] = {job.layout.swap_channels ? 2 : 0, 1, job.layout.swap_channels ? 0 : 2};
   float scale[3];
   float offset[3];
@@ -137,8 +137,8 @@ void resize_image_row(const Job& job, int64_t y, float* const* planes) {
     offset[c] = params.offset[order[c]];
     targets[c] = planes[order[c]] + params.left;
   }
-  job.simd.resize_row(params.content_width, blended, job.columns.starts, job.columns.counts,
-                      job.columns.weights, job.columns.stride, scale, offset, targets);
+  job.loops.resize_row(params.content_width, blended, job.columns.starts, job.columns.counts,
+                       job.columns.weights, job.columns.stride, scale, offset, targets);
 }
 
 void fill_image_row(const Job& job, int64_t y) {
@@ -157,7 +157,7 @@ void fill_image_row(const Job& job, int64_t y) {
 
 void preprocess_cpu(const FrameView& frame, const PreprocessParams& params, float* image) {
   Scratch scratch;
-  const Job job{simd(),
+  const Job job{simd().get<ImageTable>(),
                 params,
                 make_layout(frame, params.swap_channels),
                 make_taps(frame.height, params.content_height, &scratch),

@@ -1,4 +1,5 @@
-#include "cpu/simd_functions.h"
+#include "images/simd.h"
+
 #include "cpu/simd_vector.h"
 
 namespace patchcut::PATCHCUT_ISA {
@@ -26,49 +27,37 @@ inline Pixel load_pixel(const float* x) {
   return v;
 }
 
-}  // namespace
-
-void blend_bytes(int64_t count, int64_t taps, const uint8_t* const* rows, const float* weights, float* out) {
-  int64_t i = 0;
-  for (; i + kBlendBlock <= count; i += kBlendBlock) blend_block(taps, rows, weights, i, out);
-  for (; i < count; ++i) {
-    float total = 0.0f;
-    for (int64_t t = 0; t < taps; ++t) total += weights[t] * static_cast<float>(rows[t][i]);
-    out[i] = total;
-  }
-}
-
-void resize_row(int64_t width, const float* row, const int32_t* starts, const int32_t* counts,
-                const float* weights, int64_t weight_stride, const float* scale, const float* offset,
-                float* const* planes) {
-  // The three channels of a pixel and one lane to spare share a vector.
-  const Pixel scales = {scale[0], scale[1], scale[2], 0.0f};
-  const Pixel offsets = {offset[0], offset[1], offset[2], 0.0f};
-  for (int64_t x = 0; x < width; ++x) {
-    const float* pixel = row + 3 * starts[x];
-    const float* weight = weights + x * weight_stride;
-    Pixel total{};
-    for (int32_t t = 0; t < counts[x]; ++t) total += weight[t] * load_pixel(pixel + 3 * t);
-    total = total * scales + offsets;
-    for (int c = 0; c < 3; ++c) planes[c][x] = total[c];
-  }
-}
-
-void argmax_span(int64_t count, const float* fraction, int64_t classes, const float* base, const float* slope,
-                 const int32_t* names, int32_t* labels, float* confidence) {
-  for (int64_t x = 0; x < count; x += kLanes) {
-    const Vec f = load(fraction + x);
-    Vec best = f * slope[0] + base[0];
-    IntVec label = IntVec{} + names[0];
-    for (int64_t c = 1; c < classes; ++c) {
-      const Vec value = f * slope[c] + base[c];
-      const auto wins = value > best;
-      best = wins ? value : best;
-      label = wins ? IntVec{} + names[c] : label;
+struct Table final : ImageTable {
+  void blend_bytes(int64_t count, int64_t taps, const uint8_t* const* rows, const float* weights,
+                   float* out) const override {
+    int64_t i = 0;
+    for (; i + kBlendBlock <= count; i += kBlendBlock) blend_block(taps, rows, weights, i, out);
+    for (; i < count; ++i) {
+      float total = 0.0f;
+      for (int64_t t = 0; t < taps; ++t) total += weights[t] * static_cast<float>(rows[t][i]);
+      out[i] = total;
     }
-    __builtin_memcpy(labels + x, &label, sizeof(label));
-    if (confidence != nullptr) store(confidence + x, best);
   }
-}
 
+  void resize_row(int64_t width, const float* row, const int32_t* starts, const int32_t* counts,
+                  const float* weights, int64_t weight_stride, const float* scale, const float* offset,
+                  float* const* planes) const override {
+    // The three channels of a pixel and one lane to spare share a vector.
+    const Pixel scales = {scale[0], scale[1], scale[2], 0.0f};
+    const Pixel offsets = {offset[0], offset[1], offset[2], 0.0f};
+    for (int64_t x = 0; x < width; ++x) {
+      const float* pixel = row + 3 * starts[x];
+      const float* weight = weights + x * weight_stride;
+      Pixel total{};
+      for (int32_t t = 0; t < counts[x]; ++t) total += weight[t] * load_pixel(pixel + 3 * t);
+      total = total * scales + offsets;
+      for (int c = 0; c < 3; ++c) planes[c][x] = total[c];
+    }
+  }
+};
+constexpr Table table{};
+
+}  // namespace
 }  // namespace patchcut::PATCHCUT_ISA
+
+const patchcut::ImageTable& patchcut::ImageTable::PATCHCUT_ISA() { return PATCHCUT_ISA::table; }

@@ -2,8 +2,8 @@
 #include <stdexcept>
 
 #include "cpu/scratch.h"
-#include "cpu/simd.h"
 #include "cpu/thread_pool.h"
+#include "masks/simd.h"
 #include "masks/upsample_argmax.h"
 
 namespace patchcut {
@@ -47,7 +47,7 @@ Axis make_axis(int64_t grid, int64_t size, Scratch* scratch) {
 }
 
 struct Job {
-  const SimdTable& simd;
+  const MaskTable& loops;
   const float* assignment;
   int64_t grid_width;
   int64_t k;
@@ -127,9 +127,9 @@ void fill_span(const Job& job, const Span& span, const Candidates& candidates, c
     work.base[c] = low[name];
     work.slope[c] = high[name] - low[name];
   }
-  job.simd.argmax_span(span.end - span.begin, job.columns.fractions + span.begin, candidates.count, work.base,
-                       work.slope, candidates.names, work.labels + span.begin,
-                       job.confidence == nullptr ? nullptr : work.confidence + span.begin);
+  job.loops.argmax_span(span.end - span.begin, job.columns.fractions + span.begin, candidates.count,
+                        work.base, work.slope, candidates.names, work.labels + span.begin,
+                        job.confidence == nullptr ? nullptr : work.confidence + span.begin);
 }
 
 void fill_rows(const Job& job, int64_t begin, int64_t end) {
@@ -158,7 +158,7 @@ void upsample_argmax_cpu(const float* assignment, int64_t grid_height, int64_t g
     throw std::invalid_argument("[upsample_argmax] assignment must be finite, got NaN or infinity");
   }
   Scratch scratch;
-  const Job job{table,
+  const Job job{table.get<MaskTable>(),
                 assignment,
                 grid_width,
                 k,

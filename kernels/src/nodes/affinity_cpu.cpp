@@ -14,6 +14,7 @@
 #include "cpu/simd.h"
 #include "cpu/thread_pool.h"
 #include "nodes/affinity.h"
+#include "nodes/simd.h"
 
 namespace patchcut {
 namespace {
@@ -22,6 +23,7 @@ constexpr float kLargest = std::numeric_limits<float>::max();
 
 struct Job {
   const SimdTable& simd;
+  const NodeTable& loops;
   const AffinityParams& params;
   const float* features;
   int64_t n;
@@ -82,7 +84,7 @@ bool fill_tile(const Job& job, int64_t block_i, int64_t block_j, float* tile) {
   if (!job.params.cosine && !job.simd.all_finite(panel * panel, tile)) return false;
   const bool diagonal = block_i == block_j;
   float* unused = tile + panel * panel;
-  job.block_maxima[block_i * job.blocks + block_j] = job.simd.finish_affinity_tile(
+  job.block_maxima[block_i * job.blocks + block_j] = job.loops.finish_affinity_tile(
       {tile, job.rows_of(block_i), job.rows_of(block_j), job.params.cosine ? 1.0f : kLargest,
        job.params.threshold, job.params.mode == AffinityMode::kNCut, job.affinity + i0 * job.n + j0,
        diagonal ? nullptr : job.affinity + j0 * job.n + i0, job.n, job.sums(block_i, block_j),
@@ -120,7 +122,7 @@ float subtract_share_of_maximum(const Job& job) {
   parallel_for(job.n, job.n / 4, [&](int64_t begin, int64_t end) {
     float* rows = job.affinity + begin * job.n;
     const int64_t count = (end - begin) * job.n;
-    job.simd.offset_row(count, rows, -share, rows);
+    job.loops.offset_row(count, rows, -share, rows);
     // A cosine less a share below 1e38 cannot overflow.
     if ((!job.params.cosine || !(share < 1e38f)) && !job.simd.all_finite(count, rows)) {
       finite.store(false, std::memory_order_relaxed);
@@ -151,6 +153,7 @@ void affinity_cpu(const float* features, int64_t n, int64_t d, const AffinityPar
   const int64_t blocks = (n + table.panel - 1) / table.panel;
   Scratch scratch;
   const Job job{table,
+                table.get<NodeTable>(),
                 params,
                 features,
                 n,

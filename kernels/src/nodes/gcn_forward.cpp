@@ -99,7 +99,7 @@ void patchcut_gcn_destroy(patchcut_gcn* gcn) { delete gcn; }
 
 const char* patchcut_gcn_isa(const patchcut_gcn* gcn) {
   if (gcn == nullptr) return nullptr;
-  return gcn->cpu == nullptr ? "cuda" : gcn->cpu->simd.name;
+  return gcn->cpu == nullptr ? "cuda" : name_of(gcn->cpu->simd.isa);
 }
 
 patchcut_status patchcut_gcn_forward(const void* features, int32_t dtype, const void* affinity,

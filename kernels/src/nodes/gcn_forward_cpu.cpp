@@ -12,6 +12,7 @@
 #include "cpu/thread_pool.h"
 #include "nodes/gcn_forward.h"
 #include "nodes/packed_gcn.h"
+#include "nodes/simd.h"
 
 namespace patchcut {
 namespace {
@@ -26,6 +27,7 @@ void require_finite(bool finite, const char* what) {
 // h[n, d] = (features, normalised where asked, - shift) * scale
 void standardize(const PackedGcn& weights, const float* features, int64_t n, int64_t d, float* h) {
   const SimdTable& simd = weights.simd;
+  const NodeTable& loops = simd.get<NodeTable>();
   for_row_blocks(n, d, [&](int64_t first, int64_t rows) {
     for (int64_t i = first; i < first + rows; ++i) {
       const float* row = features + i * d;
@@ -33,7 +35,7 @@ void standardize(const PackedGcn& weights, const float* features, int64_t n, int
         normalize_row(simd, d, row, h + i * d);
         row = h + i * d;
       }
-      simd.standardize_row(d, row, weights.shift.get(), weights.scale.get(), h + i * d);
+      loops.standardize_row(d, row, weights.shift.get(), weights.scale.get(), h + i * d);
     }
   });
 }
@@ -61,6 +63,7 @@ void inverse_root_degrees(const SimdTable& simd, const float* affinity, const fl
 // narrow.
 void gcn_layer(const SimdTable& simd, const PackedLayer& layer, const float* affinity, const float* scales,
                int64_t n, const float* h, float* out) {
+  const NodeTable& loops = simd.get<NodeTable>();
   const int64_t inputs = layer.inputs;
   const int64_t outputs = layer.outputs;
   Scratch scratch;
@@ -84,8 +87,8 @@ void gcn_layer(const SimdTable& simd, const PackedLayer& layer, const float* aff
     gemm_rows(simd, rows, outputs, n, affinity + first * n, n, packed_messages, gathered, outputs);
     for (int64_t i = 0; i < rows; ++i) {
       const int64_t at = (first + i) * outputs;
-      simd.gcn_row(outputs, gathered + i * outputs, messages + at, scales[first + i],
-                   from_root == nullptr ? nullptr : from_root + at, layer.bias.get(), out + at);
+      loops.gcn_row(outputs, gathered + i * outputs, messages + at, scales[first + i],
+                    from_root == nullptr ? nullptr : from_root + at, layer.bias.get(), out + at);
     }
   });
 }
@@ -93,6 +96,7 @@ void gcn_layer(const SimdTable& simd, const PackedLayer& layer, const float* aff
 // One block of rows goes through all linear layers while it is in cache.
 void classify_rows(const PackedGcn& weights, int64_t rows, const float* h, float* logits) {
   const SimdTable& simd = weights.simd;
+  const NodeTable& loops = simd.get<NodeTable>();
   Scratch scratch;
   float* spare[2] = {scratch.take<float>(rows * weights.width), scratch.take<float>(rows * weights.width)};
   for (size_t l = 0; l < weights.mlp.size(); ++l) {
@@ -102,7 +106,7 @@ void classify_rows(const PackedGcn& weights, int64_t rows, const float* h, float
     gemm_rows(simd, rows, layer.outputs, layer.inputs, h, layer.inputs, layer.weight.get(), out,
               layer.outputs);
     for (int64_t i = 0; i < rows; ++i) {
-      simd.bias_row(layer.outputs, layer.bias.get(), !last, out + i * layer.outputs);
+      loops.bias_row(layer.outputs, layer.bias.get(), !last, out + i * layer.outputs);
     }
     h = out;
   }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "cpu/simd.h"
 #include "cpu/thread_pool.h"
 #include "refine/bilateral_bins.h"
 #include "refine/guided_simd.h"
@@ -124,8 +123,9 @@ void find_keys(const Job& job, int64_t row) {
   Scratch scratch;
   int8_t* planes = scratch.take<int8_t>(3 * job.width);
   for (int64_t y = job.rows.starts[row]; y < job.rows.starts[row + 1]; ++y) {
-    job.simd.refine->split_channels(job.width, job.frame + y * job.width * 3, planes, job.width);
-    job.simd.solver->color_keys(job.width, planes, job.width, job.bins, job.vertices + y * job.width);
+    job.simd.get<GuidedTable>().split_channels(job.width, job.frame + y * job.width * 3, planes, job.width);
+    job.simd.get<SolverTable>().color_keys(job.width, planes, job.width, job.bins,
+                                           job.vertices + y * job.width);
   }
 }
 

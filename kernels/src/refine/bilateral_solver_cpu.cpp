@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "cpu/scratch.h"
-#include "cpu/simd.h"
 #include "cpu/thread_pool.h"
 #include "refine/bilateral_grid.h"
 #include "refine/bilateral_solver.h"
@@ -139,7 +138,7 @@ void bilateral_solver_cpu(const uint8_t* frame, const float* soft_map, const flo
     std::fill_n(vector + vertices, kQuad, 0.0f);
     return vector;
   };
-  Job job{*simd().solver,
+  Job job{simd().get<SolverTable>(),
           grid,
           width,
           {take(), take(), take(), take(), take(), take(), take(), take(), take(), take()},

@@ -6,7 +6,6 @@
 
 #include "cpu/runs.h"
 #include "cpu/scratch.h"
-#include "cpu/simd.h"
 #include "cpu/thread_pool.h"
 #include "refine/guided_refine.h"
 #include "refine/guided_simd.h"
@@ -15,7 +14,7 @@
 namespace patchcut {
 namespace {
 
-constexpr int64_t kPadding = 16;     // elements that rows are longer than what they hold, see simd_refine.h
+constexpr int64_t kPadding = 16;     // elements that rows are longer than what they hold, see guided_simd.h
 constexpr int64_t kChannels = 4;     // maps that share the work on the frame
 constexpr int64_t kPlanes = 4;       // of coefficients: a of each color, b
 constexpr int64_t kGuidePlanes = 9;  // of moments of the frame, and of what is made of them
@@ -36,6 +35,7 @@ Range widen(const Range& range, int64_t by, int64_t size) {
 // "Rows" and "columns" are of the image that the filter sees: one of step x step pixels.
 struct Job {
   const SimdTable& simd;
+  const GuidedTable& loops;
   const uint8_t* frame;  // [height, width, 3]
   int64_t height;
   int64_t width;
@@ -51,7 +51,6 @@ struct Job {
   const int32_t* labels;   // [height, width], or null
   int32_t* out_labels;     // [height, width], or null
 
-  const RefineTable& refine() const { return *simd.refine; }
   int64_t stride() const { return padded(columns + 2 * window.reach); }
   int64_t pixel_stride() const { return padded(width); }
   Range pixels_of(const Range& range, int64_t size) const {
@@ -155,7 +154,7 @@ void load_guide_row(const Job& job, int64_t row, int8_t* planes) {
   const int64_t reach = job.window.reach;
   const uint8_t* pixels = job.frame + std::min(row * job.step + job.step / 2, job.height - 1) * job.width * 3;
   if (job.step == 1) {
-    job.refine().split_channels(job.columns, pixels, planes + reach, stride);
+    job.loops.split_channels(job.columns, pixels, planes + reach, stride);
   } else {
     for (int64_t i = 0; i < job.columns; ++i) {
       const uint8_t* pixel = pixels + 3 * std::min(i * job.step + job.step / 2, job.width - 1);
@@ -169,7 +168,7 @@ void load_guide_row(const Job& job, int64_t row, int8_t* planes) {
 void load_map_pixels(const Job& job, const Channel& channel, int64_t y, const Range& x, float* out) {
   const int64_t first = y * job.width + x.begin;
   if (job.labels != nullptr) {
-    job.refine().indicator_row(x.size(), job.labels + first, channel.label, out);
+    job.loops.indicator_row(x.size(), job.labels + first, channel.label, out);
   } else {
     std::copy_n(job.maps + channel.plane * job.height * job.width + first, x.size(), out);
   }
@@ -253,24 +252,24 @@ void slide_moments(const Job& job, const Strip& strip, int64_t row, bool start) 
     }
   }
   move_window(job, row, start, [&](int64_t enter, int64_t leave, float weight) {
-    job.refine().widen_planes(stride, guide_row(job, strip, enter), stride, strip.enter);
-    job.refine().widen_planes(stride, guide_row(job, strip, leave), stride, strip.leave);
-    job.refine().slide_guide_sums(job.columns + 2 * job.window.reach, weight, strip.enter, strip.leave,
-                                  strip.guide_sums, stride);
+    job.loops.widen_planes(stride, guide_row(job, strip, enter), stride, strip.enter);
+    job.loops.widen_planes(stride, guide_row(job, strip, leave), stride, strip.leave);
+    job.loops.slide_guide_sums(job.columns + 2 * job.window.reach, weight, strip.enter, strip.leave,
+                               strip.guide_sums, stride);
     for (int64_t c = 0; c < strip.channel_count; ++c) {
       const Channel& channel = strip.channels[c];
       const int64_t first = channel.columns.begin;
-      job.refine().slide_map_sums(channel.columns.size() + 2 * job.window.reach, weight, strip.enter + first,
-                                  strip.leave + first, stride, map_row(job, strip, channel, enter),
-                                  map_row(job, strip, channel, leave), channel.map_sums, stride);
+      job.loops.slide_map_sums(channel.columns.size() + 2 * job.window.reach, weight, strip.enter + first,
+                               strip.leave + first, stride, map_row(job, strip, channel, enter),
+                               map_row(job, strip, channel, leave), channel.map_sums, stride);
     }
   });
 }
 
 void box_planes(const Job& job, const Strip& strip, int64_t count, int64_t planes, const float* sums) {
   for (int64_t i = 0; i < planes; ++i) {
-    job.refine().box_row(count, job.window.inner, job.window.edge, sums + i * job.stride(), strip.work,
-                         strip.boxed + i * job.stride());
+    job.loops.box_row(count, job.window.inner, job.window.edge, sums + i * job.stride(), strip.work,
+                      strip.boxed + i * job.stride());
   }
 }
 
@@ -279,8 +278,8 @@ void coefficient_row(const Job& job, const Strip& strip, const Channel& channel,
   const int64_t count = channel.columns.size();
   box_planes(job, strip, count, kPlanes, channel.map_sums);
   float* planes = ring_row(job, strip, channel, row);
-  job.refine().solve_row(count, job.window.scale, strip.factors + channel.columns.begin, stride, strip.boxed,
-                         stride, planes + job.window.reach, stride);
+  job.loops.solve_row(count, job.window.scale, strip.factors + channel.columns.begin, stride, strip.boxed,
+                      stride, planes + job.window.reach, stride);
   for (int64_t i = 0; i < kPlanes; ++i) reflect_ends(count, job.window.reach, stride, planes + i * stride);
 }
 
@@ -288,8 +287,8 @@ void coefficient_row(const Job& job, const Strip& strip, const Channel& channel,
 void solve_row(const Job& job, const Strip& strip, int64_t row, bool start) {
   slide_moments(job, strip, row, start);
   box_planes(job, strip, job.columns, kGuidePlanes, strip.guide_sums);
-  job.refine().factor_guide_row(job.columns, job.window.scale, job.eps, strip.boxed, strip.factors,
-                                job.stride());
+  job.loops.factor_guide_row(job.columns, job.window.scale, job.eps, strip.boxed, strip.factors,
+                             job.stride());
   for (int64_t c = 0; c < strip.channel_count; ++c) coefficient_row(job, strip, strip.channels[c], row);
 }
 
@@ -298,9 +297,9 @@ void average_row(const Job& job, const Strip& strip, const Channel& channel, int
   const int64_t elements = kPlanes * job.stride();
   if (start) std::fill_n(channel.ring_sums, elements, 0.0f);
   move_window(job, row, start, [&](int64_t enter, int64_t leave, float weight) {
-    job.refine().slide_sums(elements, weight, ring_row(job, strip, channel, enter),
-                            leave == kNone ? strip.zeros : ring_row(job, strip, channel, leave),
-                            channel.ring_sums);
+    job.loops.slide_sums(elements, weight, ring_row(job, strip, channel, enter),
+                         leave == kNone ? strip.zeros : ring_row(job, strip, channel, leave),
+                         channel.ring_sums);
   });
   box_planes(job, strip, channel.columns.size(), kPlanes, channel.ring_sums);
 }
@@ -316,16 +315,16 @@ void write_pixels(const Job& job, const Strip& strip, const Channel& channel, in
   }
   write(strip.line);
   const int64_t at = (y - strip.out.begin * job.step) * job.width + x.begin;
-  job.refine().argmax_row(x.size(), strip.line, channel.label, strip.best + at, strip.rest + at,
-                          job.out_labels + y * job.width + x.begin);
+  job.loops.argmax_row(x.size(), strip.line, channel.label, strip.best + at, strip.rest + at,
+                       job.out_labels + y * job.width + x.begin);
 }
 
 // With the colors of the row in strip.enter.
 void apply_row(const Job& job, const Strip& strip, const Channel& channel, int64_t row) {
   const float* guide = strip.enter + job.window.reach + channel.columns.begin;
   write_pixels(job, strip, channel, row, [&](float* target) {
-    job.refine().apply_row(channel.columns.size(), job.window.scale, guide, job.stride(), strip.boxed,
-                           job.stride(), target);
+    job.loops.apply_row(channel.columns.size(), job.window.scale, guide, job.stride(), strip.boxed,
+                        job.stride(), target);
   });
 }
 
@@ -347,7 +346,7 @@ void filter(const Job& job, const Strip& strip) {
   int64_t next = first;
   for (int64_t row = strip.means.begin; row < strip.means.end; ++row) {
     for (; next < std::min(job.rows, row + reach + 1); ++next) solve_row(job, strip, next, next == first);
-    job.refine().widen_planes(job.stride(), guide_row(job, strip, row), job.stride(), strip.enter);
+    job.loops.widen_planes(job.stride(), guide_row(job, strip, row), job.stride(), strip.enter);
     for (int64_t c = 0; c < strip.channel_count; ++c) {
       average_row(job, strip, strip.channels[c], row, row == strip.means.begin);
       if (job.step == 1) {
@@ -375,8 +374,8 @@ void apply_upsampled(const Job& job, const Strip& strip) {
   const int64_t stride = job.stride();
   float* blended = strip.boxed;
   for (int64_t y = y_range.begin; y < y_range.end; ++y) {
-    job.refine().split_channels(job.width, job.frame + y * job.width * 3, strip.pixels, job.pixel_stride());
-    job.refine().widen_planes(job.width, strip.pixels, job.pixel_stride(), strip.colors);
+    job.loops.split_channels(job.width, job.frame + y * job.width * 3, strip.pixels, job.pixel_stride());
+    job.loops.widen_planes(job.width, strip.pixels, job.pixel_stride(), strip.colors);
     const double at = static_cast<double>(2 * y - (job.step - 1)) / static_cast<double>(2 * job.step);
     const int64_t low = static_cast<int64_t>(std::floor(at));
     const float fraction = static_cast<float>(at - static_cast<double>(low));
@@ -386,13 +385,12 @@ void apply_upsampled(const Job& job, const Strip& strip) {
         row = std::min(std::max<int64_t>(row, 0), job.rows - 1);
         return channel.means + (row - strip.means.begin) * kPlanes * stride;
       };
-      job.refine().blend_rows(kPlanes * stride, means(low), means(low + 1), 1.0f - fraction, fraction,
-                              blended);
+      job.loops.blend_rows(kPlanes * stride, means(low), means(low + 1), 1.0f - fraction, fraction, blended);
       const Range x = job.pixels_of(channel.columns, job.width);
       write_pixels(job, strip, channel, y, [&](float* target) {
-        job.refine().upsample_apply_row(x.size(), job.cells + x.begin, job.fractions + x.begin,
-                                        strip.colors + x.begin, job.pixel_stride(), channel.columns.begin,
-                                        blended, stride, target);
+        job.loops.upsample_apply_row(x.size(), job.cells + x.begin, job.fractions + x.begin,
+                                     strip.colors + x.begin, job.pixel_stride(), channel.columns.begin,
+                                     blended, stride, target);
       });
     }
   }
@@ -485,13 +483,15 @@ void refine_labels(const Job& job, const Range& out) {
     }
     run_strip(job, strip);
   }
-  job.refine().argmax_rest_row(pixels, strip.best, strip.rest, largest->label, job.out_labels + first);
+  job.loops.argmax_rest_row(pixels, strip.best, strip.rest, largest->label, job.out_labels + first);
 }
 
 Job make_job(const uint8_t* frame, int64_t height, int64_t width, const GuidedRefineParams& params,
              Scratch* scratch) {
   const int64_t step = params.subsample;
-  Job job{simd(),
+  const SimdTable& table = simd();
+  Job job{table,
+          table.get<GuidedTable>(),
           frame,
           height,
           width,

@@ -101,142 +101,146 @@ inline int32_t bin_of_level(float parts, float per_bin) {
   return static_cast<int32_t>((static_cast<float>(level) + 0.5f) * per_bin);
 }
 
-// Weights are BT.601's in 65536ths: those of luma sum to 1 and those of chroma to 0, so that grey is grey,
-// and float32 holds all sums exactly.
-void color_keys(int64_t count, const int8_t* planes, int64_t stride, const ColorBins& bins, int32_t* keys) {
-  const int8_t* red = planes + (bins.swap_channels ? 2 * stride : 0);
-  const int8_t* green = planes + stride;
-  const int8_t* blue = planes + (bins.swap_channels ? 0 : 2 * stride);
-  const ColorBins to = bins;
-  // 128 of each is subtracted, and U and V are given as much.
-  constexpr float kMiddle = 128.0f * 65536.0f;
-  // A plain loop: compilers turn bytes into floats well there, and not in vector types.
-  for (int64_t x = 0; x < count; ++x) {
-    const float r = static_cast<float>(red[x]);
-    const float g = static_cast<float>(green[x]);
-    const float b = static_cast<float>(blue[x]);
-    const int32_t luma = bin_of_level(kMiddle + r * 19595.0f + g * 38470.0f + b * 7471.0f, to.per_luma);
-    const int32_t u = bin_of_level(kMiddle + b * 32768.0f - r * 11059.0f - g * 21709.0f, to.per_chroma);
-    const int32_t v = bin_of_level(kMiddle + r * 32768.0f - g * 27439.0f - b * 5329.0f, to.per_chroma);
-    keys[x] = luma + ((u + to.chroma_bins * v) << to.luma_bits);
-  }
-}
-
 inline void add_pixel(float* sums, int32_t vertex, Quad pixel) {
   float* sum = sums + vertex * kSums;
   store_quad(sum, load_quad(sum) + pixel);
 }
 
-float splat(int64_t count, const int32_t* vertices, const float* confidence, const float* soft_map,
-            float* sums) {
-  Quad least{};
-  int64_t i = 0;
-  for (; i + kQuad <= count; i += kQuad) {
-    const Quad weight = load_quad(confidence + i);
-    least = weight < least ? weight : least;
-    Quad pixels[4] = {Quad{} + 1.0f, weight, weight * load_quad(soft_map + i), Quad{}};
-    transpose_quads(pixels);
-    for (int j = 0; j < kQuad; ++j) add_pixel(sums, vertices[i + j], pixels[j]);
+struct Table final : SolverTable {
+  // Weights are BT.601's in 65536ths: those of luma sum to 1 and those of chroma to 0, so that grey is grey,
+  // and float32 holds all sums exactly.
+  void color_keys(int64_t count, const int8_t* planes, int64_t stride, const ColorBins& bins,
+                  int32_t* keys) const override {
+    const int8_t* red = planes + (bins.swap_channels ? 2 * stride : 0);
+    const int8_t* green = planes + stride;
+    const int8_t* blue = planes + (bins.swap_channels ? 0 : 2 * stride);
+    const ColorBins to = bins;
+    // 128 of each is subtracted, and U and V are given as much.
+    constexpr float kMiddle = 128.0f * 65536.0f;
+    // A plain loop: compilers turn bytes into floats well there, and not in vector types.
+    for (int64_t x = 0; x < count; ++x) {
+      const float r = static_cast<float>(red[x]);
+      const float g = static_cast<float>(green[x]);
+      const float b = static_cast<float>(blue[x]);
+      const int32_t luma = bin_of_level(kMiddle + r * 19595.0f + g * 38470.0f + b * 7471.0f, to.per_luma);
+      const int32_t u = bin_of_level(kMiddle + b * 32768.0f - r * 11059.0f - g * 21709.0f, to.per_chroma);
+      const int32_t v = bin_of_level(kMiddle + r * 32768.0f - g * 27439.0f - b * 5329.0f, to.per_chroma);
+      keys[x] = luma + ((u + to.chroma_bins * v) << to.luma_bits);
+    }
   }
-  for (; i < count; ++i) {
-    least[0] = confidence[i] < least[0] ? confidence[i] : least[0];
-    add_pixel(sums, vertices[i], Quad{1.0f, confidence[i], confidence[i] * soft_map[i], 0.0f});
+
+  float splat(int64_t count, const int32_t* vertices, const float* confidence, const float* soft_map,
+              float* sums) const override {
+    Quad least{};
+    int64_t i = 0;
+    for (; i + kQuad <= count; i += kQuad) {
+      const Quad weight = load_quad(confidence + i);
+      least = weight < least ? weight : least;
+      Quad pixels[4] = {Quad{} + 1.0f, weight, weight * load_quad(soft_map + i), Quad{}};
+      transpose_quads(pixels);
+      for (int j = 0; j < kQuad; ++j) add_pixel(sums, vertices[i + j], pixels[j]);
+    }
+    for (; i < count; ++i) {
+      least[0] = confidence[i] < least[0] ? confidence[i] : least[0];
+      add_pixel(sums, vertices[i], Quad{1.0f, confidence[i], confidence[i] * soft_map[i], 0.0f});
+    }
+    for (int j = 1; j < kQuad; ++j) least[0] = least[j] < least[0] ? least[j] : least[0];
+    return least[0];
   }
-  for (int j = 1; j < kQuad; ++j) least[0] = least[j] < least[0] ? least[j] : least[0];
-  return least[0];
-}
 
-bool take_sums(int64_t first, int64_t vertices, const float* sums, const SolverVectors& v) {
-  Quad zeros{};
-  for (int64_t i = 0; i < vertices; i += kQuad) {
-    Quad rows[4];
-    for (int j = 0; j < 4; ++j) rows[j] = load_quad(sums + (i + j) * kSums);
-    transpose_quads(rows);
-    store_quad(v.mass + first + i, rows[0]);
-    store_quad(v.weight + first + i, rows[1]);
-    store_quad(v.right + first + i, rows[2]);
-    store_quad(v.scale + first + i, rows[0] > 0.0f ? Quad{} + 1.0f : Quad{});
-    // NaN of what is not finite.
-    zeros += rows[1] * 0.0f + rows[2] * 0.0f;
+  bool take_sums(int64_t first, int64_t vertices, const float* sums, const SolverVectors& v) const override {
+    Quad zeros{};
+    for (int64_t i = 0; i < vertices; i += kQuad) {
+      Quad rows[4];
+      for (int j = 0; j < 4; ++j) rows[j] = load_quad(sums + (i + j) * kSums);
+      transpose_quads(rows);
+      store_quad(v.mass + first + i, rows[0]);
+      store_quad(v.weight + first + i, rows[1]);
+      store_quad(v.right + first + i, rows[2]);
+      store_quad(v.scale + first + i, rows[0] > 0.0f ? Quad{} + 1.0f : Quad{});
+      // NaN of what is not finite.
+      zeros += rows[1] * 0.0f + rows[2] * 0.0f;
+    }
+    return add_quad(zeros) == 0.0;
   }
-  return add_quad(zeros) == 0.0;
-}
 
-void balance(int64_t block, const QuadGraph& graph, const SolverVectors& v) {
-  const float* __restrict scale = v.scale;
-  float* __restrict next = v.next_scale;
-  visit_block(graph, block, [&](auto sides, const int32_t* row) {
-    store_quad(next + row[0], 10.0f * load_quad(scale + row[0]) + sum_neighbours(sides, row, scale));
-  });
-  visit_vectors(graph, block, [&](int64_t i, auto get, auto put) {
-    const Vec wanted = get(scale + i) * get(v.mass + i);
-    const Vec blurred = get(next + i);
-    const Vec square = wanted > 0.0f ? wanted / (blurred > 0.0f ? blurred : Vec{} + 1.0f) : Vec{};
-    put(next + i, square_root(square));
-  });
-}
+  void balance(int64_t block, const QuadGraph& graph, const SolverVectors& v) const override {
+    const float* __restrict scale = v.scale;
+    float* __restrict next = v.next_scale;
+    visit_block(graph, block, [&](auto sides, const int32_t* row) {
+      store_quad(next + row[0], 10.0f * load_quad(scale + row[0]) + sum_neighbours(sides, row, scale));
+    });
+    visit_vectors(graph, block, [&](int64_t i, auto get, auto put) {
+      const Vec wanted = get(scale + i) * get(v.mass + i);
+      const Vec blurred = get(next + i);
+      const Vec square = wanted > 0.0f ? wanted / (blurred > 0.0f ? blurred : Vec{} + 1.0f) : Vec{};
+      put(next + i, square_root(square));
+    });
+  }
 
-void set_up(int64_t block, const QuadGraph& graph, float smoothness, const SolverVectors& v) {
-  const float root = __builtin_sqrtf(smoothness);
-  visit_block(graph, block, [&](auto sides, const int32_t* row) {
-    const int32_t at = row[0];
-    const Quad scale = load_quad(v.scale + at);
-    const Quad weight = load_quad(v.weight + at);
-    const Quad diagonal = smoothness * scale * sum_neighbours(sides, row, v.scale) + weight;
-    store_quad(v.next_scale + at, scale * root);
-    store_quad(v.inverse + at, diagonal > 0.0f ? 1.0f / diagonal : Quad{});
-    store_quad(v.x + at, weight > 0.0f ? load_quad(v.right + at) / weight : Quad{});
-  });
-}
+  void set_up(int64_t block, const QuadGraph& graph, float smoothness,
+              const SolverVectors& v) const override {
+    const float root = __builtin_sqrtf(smoothness);
+    visit_block(graph, block, [&](auto sides, const int32_t* row) {
+      const int32_t at = row[0];
+      const Quad scale = load_quad(v.scale + at);
+      const Quad weight = load_quad(v.weight + at);
+      const Quad diagonal = smoothness * scale * sum_neighbours(sides, row, v.scale) + weight;
+      store_quad(v.next_scale + at, scale * root);
+      store_quad(v.inverse + at, diagonal > 0.0f ? 1.0f / diagonal : Quad{});
+      store_quad(v.x + at, weight > 0.0f ? load_quad(v.right + at) / weight : Quad{});
+    });
+  }
 
-double residual(int64_t block, const QuadGraph& graph, const SolverVectors& v) {
-  Quad total{};
-  visit_block(graph, block, [&](auto sides, const int32_t* row) {
-    const int32_t at = row[0];
-    const Quad r = load_quad(v.right + at) - apply_quad(sides, row, v.next_scale, v.weight, v.x);
-    const Quad p = r * load_quad(v.inverse + at);
-    store_quad(v.r + at, r);
-    store_quad(v.p + at, p);
-    total += r * p;
-  });
-  return add_quad(total);
-}
+  double residual(int64_t block, const QuadGraph& graph, const SolverVectors& v) const override {
+    Quad total{};
+    visit_block(graph, block, [&](auto sides, const int32_t* row) {
+      const int32_t at = row[0];
+      const Quad r = load_quad(v.right + at) - apply_quad(sides, row, v.next_scale, v.weight, v.x);
+      const Quad p = r * load_quad(v.inverse + at);
+      store_quad(v.r + at, r);
+      store_quad(v.p + at, p);
+      total += r * p;
+    });
+    return add_quad(total);
+  }
 
-double apply(int64_t block, const QuadGraph& graph, const SolverVectors& v) {
-  const float* __restrict scale = v.next_scale;
-  const float* __restrict weight = v.weight;
-  const float* __restrict p = v.p;
-  float* __restrict q = v.q;
-  Quad total{};
-  visit_block(graph, block, [&](auto sides, const int32_t* row) {
-    const Quad applied = apply_quad(sides, row, scale, weight, p);
-    total += load_quad(p + row[0]) * applied;
-    store_quad(q + row[0], applied);
-  });
-  return add_quad(total);
-}
+  double apply(int64_t block, const QuadGraph& graph, const SolverVectors& v) const override {
+    const float* __restrict scale = v.next_scale;
+    const float* __restrict weight = v.weight;
+    const float* __restrict p = v.p;
+    float* __restrict q = v.q;
+    Quad total{};
+    visit_block(graph, block, [&](auto sides, const int32_t* row) {
+      const Quad applied = apply_quad(sides, row, scale, weight, p);
+      total += load_quad(p + row[0]) * applied;
+      store_quad(q + row[0], applied);
+    });
+    return add_quad(total);
+  }
 
-double step(int64_t block, const QuadGraph& graph, float alpha, const SolverVectors& v) {
-  Vec total{};
-  visit_vectors(graph, block, [&](int64_t i, auto get, auto put) {
-    const Vec r = get(v.r + i) - get(v.q + i) * alpha;
-    put(v.r + i, r);
-    total += r * r * get(v.inverse + i);
-  });
-  return static_cast<double>(add_lanes(total));
-}
+  double step(int64_t block, const QuadGraph& graph, float alpha, const SolverVectors& v) const override {
+    Vec total{};
+    visit_vectors(graph, block, [&](int64_t i, auto get, auto put) {
+      const Vec r = get(v.r + i) - get(v.q + i) * alpha;
+      put(v.r + i, r);
+      total += r * r * get(v.inverse + i);
+    });
+    return static_cast<double>(add_lanes(total));
+  }
 
-void turn(int64_t block, const QuadGraph& graph, float alpha, float beta, const SolverVectors& v) {
-  visit_vectors(graph, block, [&](int64_t i, auto get, auto put) {
-    const Vec p = get(v.p + i);
-    put(v.x + i, get(v.x + i) + p * alpha);
-    put(v.p + i, get(v.r + i) * get(v.inverse + i) + p * beta);
-  });
-}
+  void turn(int64_t block, const QuadGraph& graph, float alpha, float beta,
+            const SolverVectors& v) const override {
+    visit_vectors(graph, block, [&](int64_t i, auto get, auto put) {
+      const Vec p = get(v.p + i);
+      put(v.x + i, get(v.x + i) + p * alpha);
+      put(v.p + i, get(v.r + i) * get(v.inverse + i) + p * beta);
+    });
+  }
+};
+constexpr Table table{};
 
 }  // namespace
-
-extern const SolverTable solver_table;
-const SolverTable solver_table = {color_keys, splat, take_sums, balance, set_up, residual, apply, step, turn};
-
 }  // namespace patchcut::PATCHCUT_ISA
+
+const patchcut::SolverTable& patchcut::SolverTable::PATCHCUT_ISA() { return PATCHCUT_ISA::table; }

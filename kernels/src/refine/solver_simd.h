@@ -1,6 +1,6 @@
 #pragma once
 
-#include <cstdint>
+#include "cpu/simd.h"
 
 namespace patchcut {
 
@@ -49,28 +49,33 @@ struct SolverVectors {
 // the operator is A x = s_i * (sum over neighbours j of s_j (x_i - x_j)) + weight_i x_i, with s = next_scale.
 // It takes differences: where the data are few, a sum of both sides would leave nothing of them in float32.
 struct SolverTable {
+  PATCHCUT_PER_ISA(SolverTable);
+
   // keys[x] = bin of luma + 2^luma_bits * (bin of U + chroma_bins * bin of V) of planes of B, G and R
   // less 128.
-  void (*color_keys)(int64_t count, const int8_t* planes, int64_t stride, const ColorBins& bins,
-                     int32_t* keys);
+  virtual void color_keys(int64_t count, const int8_t* planes, int64_t stride, const ColorBins& bins,
+                          int32_t* keys) const = 0;
   // Adds pixels to sums[vertex, kSums]; gives the least of their confidence and 0.
-  float (*splat)(int64_t count, const int32_t* vertices, const float* confidence, const float* soft_map,
-                 float* sums);
+  virtual float splat(int64_t count, const int32_t* vertices, const float* confidence, const float* soft_map,
+                      float* sums) const = 0;
   // mass, weight and right of vertices from `first` on, and 1 as the scale of those that are there; gives
   // whether all are finite.
-  bool (*take_sums)(int64_t first, int64_t vertices, const float* sums, const SolverVectors& v);
+  virtual bool take_sums(int64_t first, int64_t vertices, const float* sums,
+                         const SolverVectors& v) const = 0;
   // next_scale = sqrt(scale * mass / (10 scale + the sum of its neighbours))
-  void (*balance)(int64_t block, const QuadGraph& graph, const SolverVectors& v);
+  virtual void balance(int64_t block, const QuadGraph& graph, const SolverVectors& v) const = 0;
   // next_scale, inverse, and x = right / weight
-  void (*set_up)(int64_t block, const QuadGraph& graph, float smoothness, const SolverVectors& v);
+  virtual void set_up(int64_t block, const QuadGraph& graph, float smoothness,
+                      const SolverVectors& v) const = 0;
   // r = right - A x, p = inverse r; gives r . p
-  double (*residual)(int64_t block, const QuadGraph& graph, const SolverVectors& v);
+  virtual double residual(int64_t block, const QuadGraph& graph, const SolverVectors& v) const = 0;
   // q = A p; gives p . q
-  double (*apply)(int64_t block, const QuadGraph& graph, const SolverVectors& v);
+  virtual double apply(int64_t block, const QuadGraph& graph, const SolverVectors& v) const = 0;
   // r -= alpha q; gives r . inverse r
-  double (*step)(int64_t block, const QuadGraph& graph, float alpha, const SolverVectors& v);
+  virtual double step(int64_t block, const QuadGraph& graph, float alpha, const SolverVectors& v) const = 0;
   // x += alpha p, which is here because p is, then p = inverse r + beta p
-  void (*turn)(int64_t block, const QuadGraph& graph, float alpha, float beta, const SolverVectors& v);
+  virtual void turn(int64_t block, const QuadGraph& graph, float alpha, float beta,
+                    const SolverVectors& v) const = 0;
 };
 
 }  // namespace patchcut
