@@ -4,21 +4,12 @@
 #include <exception>
 #include <new>
 #include <stdexcept>
-#include <string>
 
+#include "cpu/errors.h"
+#include "cuda/queue.h"
 #include "patchcut/patchcut.h"
 
 namespace patchcut {
-
-// CUDA is not in this build, or there is no device.
-struct Unavailable : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
-
-// A call of the CUDA runtime failed.
-struct CudaError : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
 
 // Keeps the text for patchcut_last_error().
 patchcut_status fail(patchcut_status status, const char* text) noexcept;
@@ -44,11 +35,6 @@ patchcut_status guard(const Body& body) noexcept {
   }
 }
 
-// Throws std::invalid_argument "[op] what" unless ok.
-inline void require(bool ok, const char* op, const std::string& what) {
-  if (!ok) throw std::invalid_argument("[" + std::string(op) + "] " + what);
-}
-
 // Whether the context names a CUDA device; throws where it names anything but that or the CPU.
 bool on_cuda(const char* op, const patchcut_context* context);
 
@@ -63,5 +49,17 @@ void require_dtype(const char* op, const char* name, int32_t dtype);
 
 // Throws where the caller asks for CUDA that this build does not hold.
 [[noreturn]] void throw_without_cuda(const char* op);
+
+// Runs an op's twin on CUDA: a build without CUDA never refers to it.
+template <class Work>
+void run_on_cuda(const char* op, const patchcut_context& context, const Work& work) {
+#if PATCHCUT_WITH_CUDA
+  run_queued(op, context, work);
+#else
+  static_cast<void>(context);
+  static_cast<void>(work);
+  throw_without_cuda(op);
+#endif
+}
 
 }  // namespace patchcut

@@ -4,7 +4,6 @@
 
 #include "c_api/c_face.h"
 #include "c_api/half_rows.h"
-#include "cuda/queue.h"
 
 namespace patchcut {
 namespace {

@@ -1,9 +1,8 @@
 #include <algorithm>
 #include <atomic>
-#include <stdexcept>
-#include <string>
 
 #include "clusters/assign.h"
+#include "cpu/errors.h"
 #include "cpu/feature_rows.h"
 #include "cpu/gemm.h"
 #include "cpu/scratch.h"
@@ -12,17 +11,11 @@
 namespace patchcut {
 namespace {
 
-void require_finite(bool finite, const char* what) {
-  if (!finite) {
-    throw std::invalid_argument("[assign] " + std::string(what) + " must be finite, got NaN or infinity");
-  }
-}
-
 // Unit rows as panels of columns of their transpose.
 void pack_prototypes(const SimdTable& simd, int64_t c, int64_t d, const float* prototypes, float* packed) {
   Scratch scratch;
   float* rows = scratch.take<float>(simd.panel * d);
-  require_finite(simd.all_finite(c * d, prototypes), "prototypes");
+  require_finite(simd.all_finite(c * d, prototypes), "assign", "prototypes");
   for (int64_t first = 0; first < c; first += simd.panel) {
     const int64_t count = std::min(simd.panel, c - first);
     for (int64_t j = 0; j < count; ++j) {
@@ -59,7 +52,7 @@ void assign_cpu(const float* features, int64_t n, int64_t d, const float* protot
     for (int64_t i = 0; i < rows; ++i) choose(c, out + i * c, labels + first + i, similarity + first + i);
     if (assignment != nullptr) table.softmax_rows(rows, c, 1.0f / temperature, out);
   });
-  require_finite(finite, "features");
+  require_finite(finite, "assign", "features");
 }
 
 }  // namespace patchcut

@@ -2,18 +2,16 @@
 
 #include "c_api/c_face.h"
 #include "c_api/half_rows.h"
-#include "cuda/queue.h"
 
 namespace patchcut {
 namespace {
 
 constexpr const char* kOp = "correlation_cluster";
 
-CorrelationClusterParams checked(const patchcut_correlation_cluster_params* params) {
+void check(const patchcut_correlation_cluster_params* params) {
   require(params != nullptr, kOp, "params must not be null");
   require(params->max_clusters >= 1, kOp,
           "max_clusters must be at least 1, got " + std::to_string(params->max_clusters));
-  return {params->max_clusters, params->seed};
 }
 
 }  // namespace
@@ -33,15 +31,15 @@ patchcut_status patchcut_correlation_cluster(const void* affinity, int32_t dtype
     require_array(kOp, "labels", labels, batch * n);
     require_array(kOp, "counts", counts, batch);
     require_array(kOp, "objectives", objectives, batch);
-    const CorrelationClusterParams settings = checked(params);
+    check(params);
     if (on_cuda(kOp, context)) {
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
-        correlation_cluster_cuda(affinity, dtype, batch, n, settings, labels, counts, objectives, queue);
+        correlation_cluster_cuda(affinity, dtype, batch, n, *params, labels, counts, objectives, queue);
       });
     }
     for (int64_t b = 0; b < batch; ++b) {
       const FloatRows item(affinity, dtype, b * n * n, n * n);
-      correlation_cluster_cpu(item.data(), n, settings, labels + b * n, counts + b, objectives + b);
+      correlation_cluster_cpu(item.data(), n, *params, labels + b * n, counts + b, objectives + b);
     }
   });
 }

@@ -2,10 +2,10 @@
 #include <atomic>
 #include <cmath>
 #include <numeric>
-#include <stdexcept>
 
 #include "clusters/correlation_cluster.h"
 #include "clusters/simd.h"
+#include "cpu/errors.h"
 #include "cpu/random.h"
 #include "cpu/scratch.h"
 #include "cpu/thread_pool.h"
@@ -78,8 +78,7 @@ void make_weights(const float* affinity, Graph* graph) {
       if (!average_block(*graph, affinity, block * panel, tile, row_sums)) finite.store(false);
     }
   });
-  if (!finite)
-    throw std::invalid_argument("[correlation_cluster] affinity must be finite, got NaN or infinity");
+  require_finite(finite, "correlation_cluster", "affinity");
   const double largest = *std::max_element(row_sums, row_sums + graph->n);
   graph->scale = largest > 0.0 ? std::ldexp(1.0, 28 - std::ilogb(largest)) : 1.0;
   parallel_for(graph->n, graph->padded / 8, [&](int64_t begin, int64_t end) {
@@ -230,7 +229,8 @@ int64_t objective_of(const Graph& graph, const Partition& partition) {
 }
 
 // Labels of the local optimum that a start leads to; returns its objective.
-int64_t solve(const Graph& graph, const CorrelationClusterParams& params, int64_t start, int32_t* labels) {
+int64_t solve(const Graph& graph, const patchcut_correlation_cluster_params& params, int64_t start,
+              int32_t* labels) {
   Scratch scratch;
   const int64_t slots = std::min(params.max_clusters, graph.n);
   Partition partition{scratch.take<int32_t>(graph.padded),
@@ -264,8 +264,9 @@ int32_t number_labels(int64_t n, const int32_t* slots, int32_t* labels) {
 
 }  // namespace
 
-void correlation_cluster_cpu(const float* affinity, int64_t n, const CorrelationClusterParams& params,
-                             int32_t* labels, int32_t* count, float* objective) {
+void correlation_cluster_cpu(const float* affinity, int64_t n,
+                             const patchcut_correlation_cluster_params& params, int32_t* labels,
+                             int32_t* count, float* objective) {
   Scratch scratch;
   const int64_t padded = (n + kNodePadding - 1) / kNodePadding * kNodePadding;
   const SimdTable& table = simd();

@@ -476,8 +476,8 @@ SearchMemory take_search(int64_t starts, int64_t n, int64_t slots, CudaQueue& qu
 }  // namespace
 
 void correlation_cluster_cuda(const void* affinity, int32_t dtype, int64_t batch, int64_t n,
-                              const CorrelationClusterParams& params, int32_t* labels, int32_t* counts,
-                              float* objectives, CudaQueue& queue) {
+                              const patchcut_correlation_cluster_params& params, int32_t* labels,
+                              int32_t* counts, float* objectives, CudaQueue& queue) {
   if (batch == 0) return;
   const int64_t starts = start_count(n);
   const int64_t slots = std::min(params.max_clusters, n);

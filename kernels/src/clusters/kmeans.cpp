@@ -2,14 +2,13 @@
 
 #include "c_api/c_face.h"
 #include "c_api/half_rows.h"
-#include "cuda/queue.h"
 
 namespace patchcut {
 namespace {
 
 constexpr const char* kOp = "kmeans";
 
-KMeansParams checked(const patchcut_kmeans_params* params, int64_t k, const float* init) {
+void check(const patchcut_kmeans_params* params, const float* init) {
   require(params != nullptr, kOp, "params must not be null");
   require(
       params->metric == PATCHCUT_EUCLIDEAN || params->metric == PATCHCUT_COSINE_DISTANCE, kOp,
@@ -18,7 +17,6 @@ KMeansParams checked(const patchcut_kmeans_params* params, int64_t k, const floa
           "iterations must be at least 1, got " + std::to_string(params->iterations));
   require(params->restarts >= 1, kOp, "restarts must be at least 1, got " + std::to_string(params->restarts));
   require(params->restarts == 1 || init == nullptr, kOp, "restarts must be 1 where init is given");
-  return {k, params->metric == PATCHCUT_COSINE_DISTANCE, params->iterations, params->restarts, params->seed};
 }
 
 }  // namespace
@@ -36,19 +34,19 @@ patchcut_status patchcut_kmeans(const void* points, int32_t dtype, int64_t batch
     require(k >= 1 && k <= n, kOp,
             "k must be 1 to the number of points, " + std::to_string(n) + ", got " + std::to_string(k));
     require_dtype(kOp, "dtype", dtype);
-    const KMeansParams settings = checked(params, k, init);
+    check(params, init);
     require_array(kOp, "points", points, batch * n * d);
     require_array(kOp, "labels", labels, batch * n);
     require_array(kOp, "centroids", centroids, batch * k * d);
     require_array(kOp, "inertia", inertia, batch);
     if (on_cuda(kOp, context)) {
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
-        kmeans_cuda(points, dtype, batch, n, d, settings, init, labels, centroids, inertia, queue);
+        kmeans_cuda(points, dtype, batch, n, d, k, *params, init, labels, centroids, inertia, queue);
       });
     }
     for (int64_t b = 0; b < batch; ++b) {
       const FloatRows item(points, dtype, b * n * d, n * d);
-      kmeans_cpu(item.data(), n, d, settings, init == nullptr ? nullptr : init + b * k * d, labels + b * n,
+      kmeans_cpu(item.data(), n, d, k, *params, init == nullptr ? nullptr : init + b * k * d, labels + b * n,
                  centroids + b * k * d, inertia + b);
     }
   });

@@ -2,21 +2,15 @@
 
 #include <cstdint>
 
+#include "patchcut/patchcut.h"
+
 namespace patchcut {
 
 class CudaQueue;
 
-struct KMeansParams {
-  int64_t k = 8;
-  bool cosine = false;       // unit rows and centroids; distances are half squared, 1 - cosine
-  int64_t iterations = 100;  // at most; ends where no label changes
-  int64_t restarts = 1;      // the run of the least inertia is kept
-  uint64_t seed = 0;
-};
-
 // Throws std::invalid_argument where arrays are not finite, or squared distances overflow.
 void kmeans_cpu(const float* points,  // [n, d]
-                int64_t n, int64_t d, const KMeansParams& params,
+                int64_t n, int64_t d, int64_t k, const patchcut_kmeans_params& params,
                 const float* init,  // [k, d], or null: greedy k-means++
                 int32_t* labels,    // [n]
                 float* centroids,   // [k, d]
@@ -24,7 +18,8 @@ void kmeans_cpu(const float* points,  // [n, d]
 
 // Of a batch; arrays lie on the queue's device. `dtype` is a patchcut_dtype.
 void kmeans_cuda(const void* points,  // [batch, n, d]
-                 int32_t dtype, int64_t batch, int64_t n, int64_t d, const KMeansParams& params,
+                 int32_t dtype, int64_t batch, int64_t n, int64_t d, int64_t k,
+                 const patchcut_kmeans_params& params,
                  const float* init,  // [batch, k, d], or null
                  int32_t* labels,    // [batch, n]
                  float* centroids,   // [batch, k, d]

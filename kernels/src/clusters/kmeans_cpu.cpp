@@ -2,10 +2,10 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
-#include <stdexcept>
 
 #include "clusters/kmeans.h"
 #include "clusters/simd.h"
+#include "cpu/errors.h"
 #include "cpu/feature_rows.h"
 #include "cpu/random.h"
 #include "cpu/scratch.h"
@@ -24,13 +24,15 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 struct Job {
   const SimdTable& simd;
   const ClusterTable& loops;
-  const KMeansParams& params;
+  const patchcut_kmeans_params& params;
   int64_t n;
   int64_t d;
+  int64_t k;
   int64_t blocks;     // of simd.panel points
   const float* rows;  // [n, d], unit rows where the metric is cosine
   float* packed;      // [blocks, d, panel], the same, transposed
 
+  bool cosine() const { return params.metric == PATCHCUT_COSINE_DISTANCE; }
   int64_t padded() const { return blocks * simd.panel; }
   int64_t rows_of(int64_t block) const { return std::min(simd.panel, n - block * simd.panel); }
   const float* panel_of(int64_t block) const { return packed + block * simd.panel * d; }
@@ -65,7 +67,7 @@ void pack_points(const Job& job, const float* points, float* unit) {
     }
     job.simd.pack_transposed(rows, job.d, job.rows + first, job.d, job.packed + first);
   });
-  if (!finite) throw std::invalid_argument("[kmeans] points must be finite, got NaN or infinity");
+  require_finite(finite, "kmeans", "points");
 }
 
 // ---- the first centroids
@@ -130,8 +132,7 @@ int64_t draw_point(const Job& job, const Seeding& seeding, double share) {
 }
 
 void plus_plus(const Job& job, int64_t restart, float* centroids) {
-  const int64_t k = job.params.k;
-  const int64_t candidates = 2 + static_cast<int64_t>(std::log(static_cast<double>(k)));
+  const int64_t candidates = 2 + static_cast<int64_t>(std::log(static_cast<double>(job.k)));
   Scratch scratch;
   const Seeding seeding{candidates,
                         scratch.take<float>(candidates * job.d),
@@ -141,7 +142,7 @@ void plus_plus(const Job& job, int64_t restart, float* centroids) {
                         scratch.take<double>(job.blocks)};
   std::fill_n(seeding.closest, job.padded(), kInfinity);
   const RandomStream random(job.params.seed, static_cast<uint64_t>(restart));
-  for (int64_t c = 0; c < k; ++c) {
+  for (int64_t c = 0; c < job.k; ++c) {
     const int64_t count = c == 0 ? 1 : candidates;
     for (int64_t i = 0; i < count; ++i) {
       const double share = random.uniform(static_cast<uint64_t>(c == 0 ? 0 : 1 + (c - 1) * candidates + i));
@@ -158,7 +159,7 @@ void plus_plus(const Job& job, int64_t restart, float* centroids) {
 
 void label_points(const Job& job, const Run& run) {
   const int64_t panel = job.simd.panel;
-  const int64_t k = job.params.k;
+  const int64_t k = job.k;
   for_blocks(job, k, [&](int64_t block) {
     Scratch scratch;
     float* distances = scratch.take<float>(kCentroidBlock * panel);
@@ -178,7 +179,7 @@ void label_points(const Job& job, const Run& run) {
 // their means are rounded.
 int64_t farthest_point(const Job& job, const Run& run) {
   int64_t farthest = -1;
-  float distance = job.params.cosine ? 1e-12f : 0.0f;
+  float distance = job.cosine() ? 1e-12f : 0.0f;
   for (int64_t i = 0; i < job.n; ++i) {
     if (run.distances[i] <= distance || run.counts[run.labels[i]] < 2) continue;
     farthest = i;
@@ -188,9 +189,9 @@ int64_t farthest_point(const Job& job, const Run& run) {
 }
 
 void reseed_empty_clusters(const Job& job, const Run& run) {
-  std::fill_n(run.counts, job.params.k, 0);
+  std::fill_n(run.counts, job.k, 0);
   for (int64_t i = 0; i < job.n; ++i) ++run.counts[run.labels[i]];
-  for (int64_t c = 0; c < job.params.k; ++c) {
+  for (int64_t c = 0; c < job.k; ++c) {
     if (run.counts[c] > 0) continue;
     const int64_t point = farthest_point(job, run);
     if (point < 0) return;
@@ -226,20 +227,20 @@ void update_centroid(const Job& job, const Run& run, int64_t c) {
   if (run.counts[c] == 0) return;
   const double* sum = run.sums + c * job.d;
   float* centroid = run.centroids + c * job.d;
-  if (job.params.cosine && std::all_of(sum, sum + job.d, [](double x) { return x == 0.0; })) return;
+  if (job.cosine() && std::all_of(sum, sum + job.d, [](double x) { return x == 0.0; })) return;
   const double share = 1.0 / static_cast<double>(run.counts[c]);
   for (int64_t j = 0; j < job.d; ++j) centroid[j] = static_cast<float>(sum[j] * share);
-  if (job.params.cosine) normalize_row(job.simd, job.d, centroid, centroid);
+  if (job.cosine()) normalize_row(job.simd, job.d, centroid, centroid);
 }
 
 void lloyd(const Job& job, const Run& run) {
-  std::fill_n(run.sums, job.params.k * job.d, 0.0);
+  std::fill_n(run.sums, job.k * job.d, 0.0);
   std::fill_n(run.summed, job.n, -1);
   label_points(job, run);
   reseed_empty_clusters(job, run);
   for (int64_t iteration = 0; iteration < job.params.iterations; ++iteration) {
     move_points(job, run);
-    parallel_for(job.params.k, job.d, [&](int64_t begin, int64_t end) {
+    parallel_for(job.k, job.d, [&](int64_t begin, int64_t end) {
       for (int64_t c = begin; c < end; ++c) update_centroid(job, run, c);
     });
     label_points(job, run);
@@ -251,19 +252,17 @@ void lloyd(const Job& job, const Run& run) {
 float inertia_of(const Job& job, const Run& run) {
   double total = 0.0;
   for (int64_t i = 0; i < job.n; ++i) total += run.distances[i];
-  const float inertia = static_cast<float>(job.params.cosine ? 0.5 * total : total);
-  if (std::isfinite(inertia)) return inertia;
-  throw std::invalid_argument(
-      "[kmeans] points overflow: squared distances and their sum must fit float32, got NaN or infinity");
+  const float inertia = static_cast<float>(job.cosine() ? 0.5 * total : total);
+  require(std::isfinite(inertia), "kmeans",
+          "points overflow: squared distances and their sum must fit float32, got NaN or infinity");
+  return inertia;
 }
 
 // init, or its unit rows.
 void copy_centroids(const Job& job, const float* init, float* centroids) {
-  if (!job.simd.all_finite(job.params.k * job.d, init)) {
-    throw std::invalid_argument("[kmeans] init must be finite, got NaN or infinity");
-  }
-  for (int64_t c = 0; c < job.params.k; ++c) {
-    if (job.params.cosine) {
+  require_finite(job.simd.all_finite(job.k * job.d, init), "kmeans", "init");
+  for (int64_t c = 0; c < job.k; ++c) {
+    if (job.cosine()) {
       normalize_row(job.simd, job.d, init + c * job.d, centroids + c * job.d);
     } else {
       std::copy_n(init + c * job.d, job.d, centroids + c * job.d);
@@ -273,18 +272,18 @@ void copy_centroids(const Job& job, const float* init, float* centroids) {
 
 }  // namespace
 
-void kmeans_cpu(const float* points, int64_t n, int64_t d, const KMeansParams& params, const float* init,
-                int32_t* labels, float* centroids, float* inertia) {
+void kmeans_cpu(const float* points, int64_t n, int64_t d, int64_t k, const patchcut_kmeans_params& params,
+                const float* init, int32_t* labels, float* centroids, float* inertia) {
   const SimdTable& table = simd();
-  const int64_t k = params.k;
   const int64_t blocks = (n + table.panel - 1) / table.panel;
   Scratch scratch;
-  float* unit = params.cosine ? scratch.take<float>(n * d) : nullptr;
+  float* unit = params.metric == PATCHCUT_COSINE_DISTANCE ? scratch.take<float>(n * d) : nullptr;
   const Job job{table,
                 table.get<ClusterTable>(),
                 params,
                 n,
                 d,
+                k,
                 blocks,
                 unit == nullptr ? points : unit,
                 scratch.take<float>(blocks * table.panel * d)};

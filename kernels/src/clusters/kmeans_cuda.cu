@@ -449,11 +449,12 @@ __global__ void __launch_bounds__(kThreads)
 // ---- what is queued
 
 struct Job {
-  const KMeansParams& params;
+  const patchcut_kmeans_params& params;
+  int k;
   int64_t batch;
   Points points;
 
-  int k() const { return static_cast<int>(params.k); }
+  bool cosine() const { return params.metric == PATCHCUT_COSINE_DISTANCE; }
   dim3 point_blocks() const {
     return {static_cast<unsigned>(ceil_div(points.n, kPointsOfBlock)), static_cast<unsigned>(batch)};
   }
@@ -461,29 +462,28 @@ struct Job {
 
 void queue_seeding(const Job& job, const Seeding& seeding, int64_t restart, const Run& run,
                    CudaQueue& queue) {
-  for (int c = 0; c < job.k(); ++c) {
+  for (int c = 0; c < job.k; ++c) {
     const Round round{c, c == 0 ? 1 : seeding.candidates, job.params.seed, static_cast<uint64_t>(restart)};
-    launch(queue, seed_kernel, job.point_blocks(), kThreads, job.points, seeding, round, job.k(),
+    launch(queue, seed_kernel, job.point_blocks(), kThreads, job.points, seeding, round, job.k,
            run.centroids);
   }
 }
 
 void queue_lloyd(const Job& job, const Run& run, CudaQueue& queue) {
   const int column_blocks = ceil_div(job.points.stride, kColumns);
-  const dim3 updates(static_cast<unsigned>(job.k() * column_blocks), static_cast<unsigned>(job.batch));
-  queue.clear(run.counts, job.batch * job.k());
+  const dim3 updates(static_cast<unsigned>(job.k * column_blocks), static_cast<unsigned>(job.batch));
+  queue.clear(run.counts, job.batch * job.k);
   queue.clear(run.done, job.batch);
   for (int64_t iteration = 0; iteration <= job.params.iterations; ++iteration) {
-    if (iteration > 0)
-      launch(queue, update_kernel, updates, kThreads, job.points, run, job.k(), column_blocks);
-    const Step step{iteration == 0, iteration == job.params.iterations, job.params.cosine};
-    launch(queue, label_kernel, job.point_blocks(), kThreads, job.points, run, job.k(), step);
+    if (iteration > 0) launch(queue, update_kernel, updates, kThreads, job.points, run, job.k, column_blocks);
+    const Step step{iteration == 0, iteration == job.params.iterations, job.cosine()};
+    launch(queue, label_kernel, job.point_blocks(), kThreads, job.points, run, job.k, step);
     if (queue.only_counts()) return;
   }
 }
 
 Seeding take_seeding(const Job& job, CudaQueue& queue) {
-  const int candidates = 2 + static_cast<int>(std::log(static_cast<double>(job.k())));
+  const int candidates = 2 + static_cast<int>(std::log(static_cast<double>(job.k)));
   const int64_t each = job.batch * candidates;
   return {candidates,
           queue.take<int>(each),
@@ -495,9 +495,9 @@ Seeding take_seeding(const Job& job, CudaQueue& queue) {
 
 Run take_run(const Job& job, CudaQueue& queue) {
   const int64_t nodes = job.batch * job.points.n;
-  const int64_t clusters = job.batch * job.k();
+  const int64_t clusters = job.batch * job.k;
   return {queue.take<float>(clusters * job.points.stride),
-          job.params.cosine ? queue.take<float>(clusters * job.points.stride) : nullptr,
+          job.cosine() ? queue.take<float>(clusters * job.points.stride) : nullptr,
           queue.take<int32_t>(nodes),
           queue.take<int32_t>(nodes),
           queue.take<float>(nodes),
@@ -511,31 +511,33 @@ Run take_run(const Job& job, CudaQueue& queue) {
 
 }  // namespace
 
-void kmeans_cuda(const void* points, int32_t dtype, int64_t batch, int64_t n, int64_t d,
-                 const KMeansParams& params, const float* init, int32_t* labels, float* centroids,
+void kmeans_cuda(const void* points, int32_t dtype, int64_t batch, int64_t n, int64_t d, int64_t k,
+                 const patchcut_kmeans_params& params, const float* init, int32_t* labels, float* centroids,
                  float* inertia, CudaQueue& queue) {
   if (batch == 0) return;
-  const UnitRows rows = unit_rows(points, dtype, batch * n, d, params.cosine, queue);
-  const Job job{
-      params, batch, {rows.data, static_cast<int>(n), static_cast<int>(d), static_cast<int>(rows.stride)}};
+  const bool cosine = params.metric == PATCHCUT_COSINE_DISTANCE;
+  const UnitRows rows = unit_rows(points, dtype, batch * n, d, cosine, queue);
+  const Job job{params,
+                static_cast<int>(k),
+                batch,
+                {rows.data, static_cast<int>(n), static_cast<int>(d), static_cast<int>(rows.stride)}};
   const Run run = take_run(job, queue);
   queue.clear(run.moved, batch);
   queue.clear(run.arrived, batch);
-  queue.clear(run.cluster_arrived, batch * job.k());
+  queue.clear(run.cluster_arrived, batch * job.k);
   Seeding seeding{};
   if (init == nullptr) {
     seeding = take_seeding(job, queue);
     queue.clear(seeding.arrived, batch);
   } else {
-    queue_unit_rows(init, PATCHCUT_FLOAT32, batch * params.k, d, params.cosine, rows.stride, run.centroids,
-                    queue);
+    queue_unit_rows(init, PATCHCUT_FLOAT32, batch * k, d, cosine, rows.stride, run.centroids, queue);
   }
-  const dim3 copies(static_cast<unsigned>(ceil_div<int64_t>(n + params.k * d, 8 * kThreads)),
+  const dim3 copies(static_cast<unsigned>(ceil_div<int64_t>(n + k * d, 8 * kThreads)),
                     static_cast<unsigned>(batch));
   for (int64_t restart = 0; restart < params.restarts; ++restart) {
     if (init == nullptr) queue_seeding(job, seeding, restart, run, queue);
     queue_lloyd(job, run, queue);
-    launch(queue, keep_kernel, copies, kThreads, job.points, run, job.k(), restart == 0,
+    launch(queue, keep_kernel, copies, kThreads, job.points, run, job.k, restart == 0,
            Results{labels, centroids, inertia});
     if (queue.only_counts()) return;
   }

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <functional>
 
-#include "c_api/c_face.h"
+#include "patchcut/patchcut.h"
 
 struct CUstream_st;  // cudaStream_t points to it
 
@@ -61,17 +61,5 @@ void run_queued(const char* op, const patchcut_context& context, const std::func
 
 // Bytes that this thread's last run_queued needed.
 int64_t last_workspace();
-
-// How an op of the C face calls its twin on CUDA: a build without CUDA never refers to that.
-template <class Work>
-void run_on_cuda(const char* op, const patchcut_context& context, const Work& work) {
-#if PATCHCUT_WITH_CUDA
-  run_queued(op, context, work);
-#else
-  static_cast<void>(context);
-  static_cast<void>(work);
-  throw_without_cuda(op);
-#endif
-}
 
 }  // namespace patchcut

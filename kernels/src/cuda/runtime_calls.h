@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "c_api/c_face.h"
+#include "cpu/errors.h"
 
 namespace patchcut {
 

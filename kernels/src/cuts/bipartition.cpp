@@ -2,7 +2,6 @@
 
 #include "c_api/c_face.h"
 #include "c_api/half_rows.h"
-#include "cuda/queue.h"
 #include "cuts/find_cuts.h"
 
 namespace patchcut {
@@ -22,19 +21,21 @@ patchcut_status patchcut_bipartition(const void* features, int32_t dtype, int64_
     require_sizes(kOp, {grid_height, grid_width});
     const int64_t n = grid_height * grid_width;
     require(n < INT32_MAX, kOp, "a grid must have fewer than 2^31 - 1 patches");
-    const BipartitionParams settings{checked_cut(kOp, params, batch, n, d, 1), connected != 0};
+    check_cut(kOp, params, batch, n, d, 1);
     require_dtype(kOp, "dtype", dtype);
     require_array(kOp, "features", features, batch * n * d);
     require_array(kOp, "masks", masks, batch * n);
     require_array(kOp, "seeds", seeds, batch);
     if (on_cuda(kOp, context)) {
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
-        bipartition_cuda(features, dtype, batch, grid_height, grid_width, d, settings, masks, seeds, queue);
+        bipartition_cuda(features, dtype, batch, grid_height, grid_width, d, *params, connected != 0, masks,
+                         seeds, queue);
       });
     }
     for (int64_t b = 0; b < batch; ++b) {
       const FloatRows item(features, dtype, b * n * d, n * d);
-      bipartition_cpu(item.data(), grid_height, grid_width, d, settings, masks + b * n, seeds + b);
+      bipartition_cpu(item.data(), grid_height, grid_width, d, *params, connected != 0, masks + b * n,
+                      seeds + b);
     }
   });
 }

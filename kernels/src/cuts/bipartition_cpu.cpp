@@ -21,19 +21,19 @@ void keep_component(int64_t height, int64_t width, int64_t seed, uint8_t* mask) 
 }  // namespace
 
 void bipartition_cpu(const float* features, int64_t height, int64_t width, int64_t d,
-                     const BipartitionParams& params, uint8_t* mask, int32_t* seed) {
+                     const patchcut_ncut_params& params, bool connected, uint8_t* mask, int32_t* seed) {
   const int64_t n = height * width;
   float eigenvalue = 0.0f;
   float residual = 0.0f;
   Scratch scratch;
   float* vector = scratch.take<float>(n);
-  find_cuts("bipartition", features, n, d, params.cut, &eigenvalue, vector, &residual);
+  find_cuts("bipartition", features, n, d, 1, params, &eigenvalue, vector, &residual);
   // The entry of largest magnitude is positive, so that the largest is it.
   *seed = static_cast<int32_t>(std::max_element(vector, vector + n) - vector);
   const double mean = std::accumulate(vector, vector + n, 0.0) / static_cast<double>(n);
   const bool above = vector[*seed] > mean;  // unless the vector is constant
   for (int64_t i = 0; i < n; ++i) mask[i] = (vector[i] > mean) == above;
-  if (params.connected) keep_component(height, width, *seed, mask);
+  if (connected) keep_component(height, width, *seed, mask);
 }
 
 }  // namespace patchcut

@@ -3,6 +3,7 @@
 #include "cuda/arg_largest.cuh"
 #include "cuda/launch.cuh"
 #include "cuts/bipartition.h"
+#include "cuts/ncut.h"
 #include "masks/connected_components.h"
 
 namespace patchcut {
@@ -42,18 +43,18 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 void bipartition_cuda(const void* features, int32_t dtype, int64_t batch, int64_t height, int64_t width,
-                      int64_t d, const BipartitionParams& params, uint8_t* masks, int32_t* seeds,
-                      CudaQueue& queue) {
+                      int64_t d, const patchcut_ncut_params& params, bool connected, uint8_t* masks,
+                      int32_t* seeds, CudaQueue& queue) {
   if (batch == 0) return;
   const int64_t n = height * width;
   float* vectors = queue.take<float>(batch * n);
   float* eigenvalues = queue.take<float>(batch);
   float* residuals = queue.take<float>(batch);
   int32_t* sides = queue.take<int32_t>(batch * n);
-  ncut_cuda(features, dtype, batch, n, d, params.cut, eigenvalues, vectors, residuals, queue);
+  ncut_cuda(features, dtype, batch, n, d, 1, params, eigenvalues, vectors, residuals, queue);
   const unsigned items = static_cast<unsigned>(batch);
   launch(queue, split_kernel, dim3(1, items), kThreads, vectors, static_cast<int>(n), seeds, sides);
-  if (params.connected) {
+  if (connected) {
     int32_t* counts = queue.take<int32_t>(batch);
     connected_components_cuda(sides, batch, height, width, false, 1, sides, nullptr, counts, queue);
   }

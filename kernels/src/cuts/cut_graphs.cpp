@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <stdexcept>
 #include <string>
 
+#include "cpu/errors.h"
 #include "cpu/feature_rows.h"
 #include "cpu/thread_pool.h"
 
@@ -19,14 +19,11 @@ constexpr int64_t kStripRows = 128;  // of a strip of features
 int64_t count_strips(int64_t n) { return std::clamp<int64_t>(n * n / 2 / kEntries, 1, kMostStrips); }
 
 void require_degree(const char* op, float degree, int64_t node) {
-  if (degree >= 0.0f && std::isfinite(degree)) return;
-  const std::string prefix = "[" + std::string(op) + "] ";
-  if (!std::isfinite(degree)) {
-    throw std::invalid_argument(prefix + "weights and their sums must be finite, got NaN or infinity");
-  }
-  throw std::invalid_argument(prefix + "the sum of a node's weights must be at least 0, got " +
-                              std::to_string(degree) + " at node " + std::to_string(node) +
-                              "; use a threshold, or an offset of 1");
+  require_finite(std::isfinite(degree), op, "weights and their sums");
+  if (degree >= 0.0f) return;
+  require(false, op,
+          "the sum of a node's weights must be at least 0, got " + std::to_string(degree) + " at node " +
+              std::to_string(node) + "; use a threshold, or an offset of 1");
 }
 
 }  // namespace

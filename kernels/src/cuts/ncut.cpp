@@ -4,7 +4,6 @@
 
 #include "c_api/c_face.h"
 #include "c_api/half_rows.h"
-#include "cuda/queue.h"
 #include "cuts/find_cuts.h"
 
 namespace patchcut {
@@ -14,8 +13,8 @@ constexpr const char* kOp = "ncut";
 
 }  // namespace
 
-NCutParams checked_cut(const char* op, const patchcut_ncut_params* params, int64_t batch, int64_t n,
-                       int64_t d, int64_t k) {
+void check_cut(const char* op, const patchcut_ncut_params* params, int64_t batch, int64_t n, int64_t d,
+               int64_t k) {
   require_sizes(op, {batch, n, d});
   require_sizes(op, {batch, n, n});
   require(params != nullptr, op, "params must not be null");
@@ -30,13 +29,6 @@ NCutParams checked_cut(const char* op, const patchcut_ncut_params* params, int64
   require(std::isfinite(params->offset) && params->offset >= 0, op, "offset must be at least 0");
   require(params->iterations >= 1, op,
           "iterations must be at least 1, got " + std::to_string(params->iterations));
-  return {static_cast<CutGraph>(params->graph),
-          k,
-          params->threshold,
-          params->floor,
-          params->offset,
-          params->iterations,
-          params->seed};
 }
 
 }  // namespace patchcut
@@ -46,7 +38,7 @@ patchcut_status patchcut_ncut(const void* features, int32_t dtype, int64_t batch
                               float* vectors, float* residuals, const patchcut_context* context) {
   using namespace patchcut;
   return guard([&] {
-    const NCutParams settings = checked_cut(kOp, params, batch, n, d, k);
+    check_cut(kOp, params, batch, n, d, k);
     require_dtype(kOp, "dtype", dtype);
     require_array(kOp, "features", features, batch * n * d);
     require_array(kOp, "eigenvalues", eigenvalues, batch * k);
@@ -54,12 +46,12 @@ patchcut_status patchcut_ncut(const void* features, int32_t dtype, int64_t batch
     require_array(kOp, "residuals", residuals, batch * k);
     if (on_cuda(kOp, context)) {
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
-        ncut_cuda(features, dtype, batch, n, d, settings, eigenvalues, vectors, residuals, queue);
+        ncut_cuda(features, dtype, batch, n, d, k, *params, eigenvalues, vectors, residuals, queue);
       });
     }
     for (int64_t b = 0; b < batch; ++b) {
       const FloatRows item(features, dtype, b * n * d, n * d);
-      ncut_cpu(item.data(), n, d, settings, eigenvalues + b * k, vectors + b * n * k, residuals + b * k);
+      ncut_cpu(item.data(), n, d, k, *params, eigenvalues + b * k, vectors + b * n * k, residuals + b * k);
     }
   });
 }

@@ -1,9 +1,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <stdexcept>
-#include <string>
 
+#include "cpu/errors.h"
 #include "cpu/scratch.h"
 #include "cpu/thread_pool.h"
 #include "cuts/cut_graphs.h"
@@ -39,14 +38,14 @@ struct Weights {
 };
 
 // Weights of a graph of features, but for the floor.
-Weights store_weights(const float* features, int64_t n, int64_t d, const NCutParams& params,
+Weights store_weights(const float* features, int64_t n, int64_t d, const patchcut_ncut_params& params,
                       Scratch& scratch) {
-  AffinityParams settings;
+  patchcut_affinity_params settings = PATCHCUT_AFFINITY_DEFAULTS;
   settings.threshold = params.threshold;
   float* weights = scratch.take<float>(n * n);
   float* row_sums = scratch.take<float>(n);
   affinity_cpu(features, n, d, settings, weights, row_sums);
-  if (params.graph == CutGraph::kThresholded) return {weights, row_sums};
+  if (params.graph == PATCHCUT_GRAPH_THRESHOLDED) return {weights, row_sums};
   parallel_for(n, n / 6, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       float* row = weights + i * n;
@@ -118,37 +117,36 @@ void solve_cosine(const CosineGraph& graph, const KrylovParams& params, const Re
   }
 }
 
-void require_finite(const char* op, const float* features, int64_t n, int64_t d) {
+void check_finite(const char* op, const float* features, int64_t n, int64_t d) {
   const SimdTable& table = simd();
   std::atomic<bool> finite{true};
   parallel_for(n, d / 8, [&](int64_t begin, int64_t end) {
     if (!table.all_finite((end - begin) * d, features + begin * d)) finite.store(false);
   });
-  if (finite) return;
-  throw std::invalid_argument("[" + std::string(op) + "] features must be finite, got NaN or infinity");
+  require_finite(finite, op, "features");
 }
 
 }  // namespace
 
-void find_cuts(const char* op, const float* features, int64_t n, int64_t d, const NCutParams& params,
-               float* eigenvalues, float* vectors, float* residuals) {
+void find_cuts(const char* op, const float* features, int64_t n, int64_t d, int64_t k,
+               const patchcut_ncut_params& params, float* eigenvalues, float* vectors, float* residuals) {
   Scratch scratch;
-  const Results results{n, params.k, eigenvalues, vectors, residuals};
-  KrylovParams krylov{params.k, params.k, params.iterations, params.seed};
-  const bool given = params.graph == CutGraph::kAffinity;
-  if (!given) require_finite(op, features, n, d);
-  if (params.graph == CutGraph::kCosine) {
+  const Results results{n, k, eigenvalues, vectors, residuals};
+  KrylovParams krylov{k, k, params.iterations, params.seed};
+  const bool given = params.graph == PATCHCUT_GRAPH_AFFINITY;
+  if (!given) check_finite(op, features, n, d);
+  if (params.graph == PATCHCUT_GRAPH_COSINE) {
     return solve_cosine(CosineGraph(op, features, n, d, params.offset, scratch), krylov, results);
   }
-  krylov.block += params.k % 2;  // where W is read from memory, two vectors take as long as one
+  krylov.block += k % 2;  // where W is read from memory, two vectors take as long as one
   const Weights weights = given ? Weights{features, nullptr} : store_weights(features, n, d, params, scratch);
   const float floor = given ? 0.0f : params.floor;
   solve_dense(DenseGraph(op, weights.entries, weights.row_sums, n, floor, scratch), krylov, results);
 }
 
-void ncut_cpu(const float* features, int64_t n, int64_t d, const NCutParams& params, float* eigenvalues,
-              float* vectors, float* residuals) {
-  find_cuts("ncut", features, n, d, params, eigenvalues, vectors, residuals);
+void ncut_cpu(const float* features, int64_t n, int64_t d, int64_t k, const patchcut_ncut_params& params,
+              float* eigenvalues, float* vectors, float* residuals) {
+  find_cuts("ncut", features, n, d, k, params, eigenvalues, vectors, residuals);
 }
 
 }  // namespace patchcut

@@ -19,7 +19,8 @@ struct Job {
   int64_t batch;
   int64_t n;
   int64_t d;
-  const NCutParams& params;
+  int64_t k;
+  const patchcut_ncut_params& params;
   float* eigenvalues;  // [batch, k]
   float* vectors;      // [batch, n, k]
   float* residuals;    // [batch, k]
@@ -168,9 +169,9 @@ template <class T>
 void cut_stored(const Job& job, const T* weights, float floor, CudaQueue& queue) {
   const int n = static_cast<int>(job.n);
   float* degrees = queue.take<float>(job.batch * job.n);
-  const bool binary = job.params.graph == CutGraph::kBinary;
+  const bool binary = job.params.graph == PATCHCUT_GRAPH_BINARY;
   const StoredWeights<T> graph{weights, degrees, n, n, floor, binary};
-  const int64_t k = job.params.k;
+  const int64_t k = job.k;
   const KrylovSpace space = take_space(job.batch, job.n, k, job.params.iterations, queue);
   const Vectors found{queue.take<float>(job.batch * k * job.n), k * job.n};
   const Vectors products{queue.take<float>(job.batch * k * job.n), k * job.n};
@@ -332,7 +333,7 @@ class FeatureGraph {
 };
 
 void cut_cosine(const Job& job, const UnitRows& unit, CudaQueue& queue) {
-  const int64_t k = job.params.k;
+  const int64_t k = job.k;
   FeatureGraph graph(job, unit, vectors_of_block(k), queue);
   const KrylovSpace space = take_space(job.batch, graph.size(), k, job.params.iterations, queue);
   const auto take_vectors = [&](int64_t length) {
@@ -359,20 +360,20 @@ void cut_cosine(const Job& job, const UnitRows& unit, CudaQueue& queue) {
 
 }  // namespace
 
-void ncut_cuda(const void* features, int32_t dtype, int64_t batch, int64_t n, int64_t d,
-               const NCutParams& params, float* eigenvalues, float* vectors, float* residuals,
+void ncut_cuda(const void* features, int32_t dtype, int64_t batch, int64_t n, int64_t d, int64_t k,
+               const patchcut_ncut_params& params, float* eigenvalues, float* vectors, float* residuals,
                CudaQueue& queue) {
   if (batch == 0) return;
-  const Job job{batch, n, d, params, eigenvalues, vectors, residuals};
-  if (params.graph == CutGraph::kAffinity) {
+  const Job job{batch, n, d, k, params, eigenvalues, vectors, residuals};
+  if (params.graph == PATCHCUT_GRAPH_AFFINITY) {
     return with_float_type(queue.op(), dtype, [&](auto zero) {
       cut_stored(job, static_cast<const decltype(zero)*>(features), 0.0f, queue);
     });
   }
-  if (params.graph == CutGraph::kCosine) {
+  if (params.graph == PATCHCUT_GRAPH_COSINE) {
     return cut_cosine(job, unit_rows(features, dtype, batch * n, d, true, queue), queue);
   }
-  AffinityParams settings;
+  patchcut_affinity_params settings = PATCHCUT_AFFINITY_DEFAULTS;
   settings.threshold = params.threshold;
   float* weights = queue.take<float>(batch * n * n);
   affinity_cuda(features, dtype, batch, n, d, settings, weights, PATCHCUT_FLOAT32, nullptr, queue);

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <stdexcept>
 
+#include "cpu/errors.h"
 #include "cpu/gemm.h"
 #include "cpu/scratch.h"
 #include "cpu/thread_pool.h"
@@ -41,10 +41,8 @@ float measure_edges(const Graph& graph) {
     float* edges = block_scratch.take<float>(graph.n);
     for (int64_t i = first; i < first + rows; ++i) least[i] = measure_row(graph, i, edges);
   });
-  if (!graph.simd.all_finite(graph.n, least)) {
-    throw std::invalid_argument(
-        "[gnn_fit] affinity must be finite, with finite row sums, got NaN or infinity");
-  }
+  require(graph.simd.all_finite(graph.n, least), "gnn_fit",
+          "affinity must be finite, with finite row sums, got NaN or infinity");
   return *std::min_element(least, least + graph.n);
 }
 
@@ -65,7 +63,7 @@ void pack_scaled_features(const Graph& graph, const float* features, int64_t d, 
       }
     }
   });
-  if (!finite) throw std::invalid_argument("[gnn_fit] features must be finite, got NaN or infinity");
+  require_finite(finite, "gnn_fit", "features");
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "cpu/scratch.h"
+#include "patchcut/patchcut.h"
 
 namespace patchcut {
 namespace {
@@ -43,9 +44,9 @@ double measure_balance(const LossSums& sums, int64_t k, float* mix) {
 
 }  // namespace
 
-double measure_loss(FitLoss loss, const LossSums& sums, int64_t k, LossSlope& slope) {
+double measure_loss(int32_t loss, const LossSums& sums, int64_t k, LossSlope& slope) {
   const double inside = add_blocks(sums.inside, sums.blocks, 1);
-  if (loss == FitLoss::kCorrelationClustering) {
+  if (loss == PATCHCUT_CC) {
     slope.near_weight = -2.0f;
     return -inside;
   }

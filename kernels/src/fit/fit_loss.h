@@ -2,8 +2,6 @@
 
 #include <cstdint>
 
-#include "fit/gnn_fit.h"
-
 namespace patchcut {
 
 // What each block of rows adds to the terms of a loss. They are added up in order, whoever made them.
@@ -21,7 +19,7 @@ struct LossSlope {
   float* mix;  // [k, k]; NCut only
 };
 
-// The loss, and its slope; slope.mix is the caller's.
-double measure_loss(FitLoss loss, const LossSums& sums, int64_t k, LossSlope& slope);
+// The loss, a patchcut_affinity_mode, and its slope; slope.mix is the caller's.
+double measure_loss(int32_t loss, const LossSums& sums, int64_t k, LossSlope& slope);
 
 }  // namespace patchcut

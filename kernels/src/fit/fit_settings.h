@@ -28,13 +28,13 @@ inline WeightBounds weight_bounds(int layer, int64_t inputs, int64_t outputs) {
 }
 
 // torch's settings, with the epsilon that the kernels have.
-inline AdamWStep adamw_step(float lr, int64_t step) {
+inline AdamWStep adamw_step(float learning_rate, int64_t step) {
   constexpr double kBeta1 = 0.9;
   constexpr double kBeta2 = 0.999;
   constexpr double kWeightDecay = 0.01;
   const double count = static_cast<double>(step) + 1.0;
-  return {static_cast<float>(1.0 - lr * kWeightDecay),
-          static_cast<float>(lr / (1.0 - std::pow(kBeta1, count))),
+  return {static_cast<float>(1.0 - learning_rate * kWeightDecay),
+          static_cast<float>(learning_rate / (1.0 - std::pow(kBeta1, count))),
           static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(kBeta2, count)))};
 }
 

@@ -36,7 +36,7 @@ struct Layer {
 struct Fit {
   const SimdTable& simd;
   const FitTable& loops;
-  const GnnFitParams& params;
+  const patchcut_gnn_fit_params& params;
   const float* affinity;  // [n, n]
   int64_t n;
   int64_t k;
@@ -140,7 +140,7 @@ void assign_rows(const Fit& fit, int64_t step, int64_t first, int64_t rows) {
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t c = 0; c < fit.k; ++c) fit.columns[c * fit.n + first + i] = assignment[i * fit.k + c];
   }
-  if (fit.params.loss == FitLoss::kNCut) add_balance(fit, first, rows);
+  if (fit.params.loss == PATCHCUT_NCUT) add_balance(fit, first, rows);
 }
 
 // W S, and what the rows add to tr(S^T W S). S is narrow: this is one reading of W.
@@ -163,7 +163,7 @@ void slope_logits(const Fit& fit, const LossSlope& slope, int64_t i, float* out)
   float mean = 0.0f;
   for (int64_t c = 0; c < k; ++c) {
     out[c] = slope.near_weight * fit.near[i * k + c];
-    if (fit.params.loss == FitLoss::kNCut) {
+    if (fit.params.loss == PATCHCUT_NCUT) {
       out[c] += own * s[c];
       for (int64_t e = 0; e < k; ++e) out[c] += s[e] * slope.mix[e * k + c];
     }
@@ -220,7 +220,7 @@ void update_rows(const Fit& fit, const Layer& layer, const AdamWStep& step, int6
 }
 
 void update_weights(const Fit& fit, int64_t step) {
-  const AdamWStep adamw = adamw_step(fit.params.lr, step);
+  const AdamWStep adamw = adamw_step(fit.params.learning_rate, step);
   const Layer* layers[kFitLayers] = {&fit.graph, &fit.hidden, &fit.logits};
   int64_t starts[kFitLayers + 1] = {};  // of each layer's tasks
   for (int l = 0; l < kFitLayers; ++l) {
@@ -253,7 +253,7 @@ Layer take_layer(Scratch& scratch, const SimdTable& simd, int64_t n, int64_t inp
 }
 
 Fit take_fit(Scratch& scratch, const float* affinity, int64_t n, int64_t d, int64_t k,
-             const GnnFitParams& params, float* assignment) {
+             const patchcut_gnn_fit_params& params, float* assignment) {
   const SimdTable& table = simd();
   const int64_t blocks = (n + kRowBlock - 1) / kRowBlock;
   const int64_t units = n * params.hidden_width;
@@ -278,7 +278,7 @@ Fit take_fit(Scratch& scratch, const float* affinity, int64_t n, int64_t d, int6
   return fit;
 }
 
-void start(const Fit& fit, const float* features, const GnnFitWeights& weights) {
+void start(const Fit& fit, const float* features, const patchcut_gnn_fit_weights& weights) {
   start_layer(fit, 0, fit.graph, weights.theta, weights.theta_bias);
   start_layer(fit, 1, fit.hidden, weights.hidden, weights.hidden_bias);
   start_layer(fit, 2, fit.logits, weights.logits, weights.logits_bias);
@@ -287,7 +287,7 @@ void start(const Fit& fit, const float* features, const GnnFitWeights& weights) 
   // Ahat (X theta) = (Ahat X) theta: all passes share this one product with the affinity.
   const float least = propagate_features(features, fit.affinity, fit.n, fit.graph.inputs - 1, fit.graph.in,
                                          fit.graph.inputs, fit.degrees);
-  if (least < 0.0f && fit.params.loss == FitLoss::kNCut) {
+  if (least < 0.0f && fit.params.loss == PATCHCUT_NCUT) {
     throw std::invalid_argument("[gnn_fit] affinity must be at least 0 for NCut, got " +
                                 std::to_string(least));
   }
@@ -304,12 +304,13 @@ int64_t pass_cycles(const Fit& fit) {
 }  // namespace
 
 void gnn_fit_cpu(const float* features, const float* affinity, int64_t n, int64_t d, int64_t k,
-                 const GnnFitParams& params, const GnnFitWeights* weights, float* assignment, float* losses) {
+                 const patchcut_gnn_fit_params& params, const patchcut_gnn_fit_weights* weights,
+                 float* assignment, float* losses) {
   if (n == 0) return;
   Scratch scratch;
   const Fit fit = take_fit(scratch, affinity, n, d, k, params, assignment);
   LossSlope slope{0.0f, 0.0f, scratch.take<float>(k * k)};
-  start(fit, features, weights == nullptr ? GnnFitWeights{} : *weights);
+  start(fit, features, weights == nullptr ? patchcut_gnn_fit_weights{} : *weights);
   for (int64_t step = 0; step < params.steps; ++step) {
     for_row_blocks(n, pass_cycles(fit),
                    [&](int64_t first, int64_t rows) { assign_rows(fit, step, first, rows); });

@@ -137,11 +137,11 @@ struct Job {
   int64_t n;
   int64_t d;
   int64_t k;
-  const GnnFitParams& params;
+  const patchcut_gnn_fit_params& params;
 };
 
 Fit take_fit(const Job& job, float* assignment, CudaQueue& queue) {
-  const GnnFitParams& params = job.params;
+  const patchcut_gnn_fit_params& params = job.params;
   const int64_t nodes = job.batch * job.n;
   const int64_t hidden_first = (job.d + 1) * params.graph_width;
   const int64_t logits_first = hidden_first + (params.graph_width + 1) * params.hidden_width;
@@ -160,7 +160,7 @@ Fit take_fit(const Job& job, float* assignment, CudaQueue& queue) {
   fit.parameters = static_cast<int>(parameters);
   fit.chunks = static_cast<int>(chunks);
   fit.gram_blocks = static_cast<int>(gram_blocks);
-  fit.ncut = params.loss == FitLoss::kNCut;
+  fit.ncut = params.loss == PATCHCUT_NCUT;
   fit.dropout = params.dropout;
   fit.seed = params.seed;
   fit.graph = take_layer(queue, nodes, job.d, params.graph_width, 0);
@@ -185,7 +185,8 @@ Fit take_fit(const Job& job, float* assignment, CudaQueue& queue) {
   return fit;
 }
 
-void start_weights(const Job& job, const Fit& fit, const GnnFitWeights& weights, CudaQueue& queue) {
+void start_weights(const Job& job, const Fit& fit, const patchcut_gnn_fit_weights& weights,
+                   CudaQueue& queue) {
   const auto layer = [](int index, const Layer& of, const float* weight, const float* bias) {
     return StartLayer{of.first, of.inputs - 1, of.outputs,
                       weight,   bias,          weight_bounds(index, of.inputs - 1, of.outputs)};
@@ -236,20 +237,21 @@ void update(const Job& job, const Fit& fit, int step, CudaQueue& queue) {
       dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(fit.chunks), static_cast<unsigned>(job.batch)),
       kThreads, fit);
   const int64_t count = job.batch * fit.parameters;
-  launch(queue, adamw_kernel, blocks_of(count, kThreads), kThreads, fit, adamw_step(job.params.lr, step),
-         count);
+  launch(queue, adamw_kernel, blocks_of(count, kThreads), kThreads, fit,
+         adamw_step(job.params.learning_rate, step), count);
 }
 
 }  // namespace
 
 void gnn_fit_cuda(const void* features, int32_t dtype, const void* affinity, int32_t affinity_dtype,
-                  int64_t batch, int64_t n, int64_t d, int64_t k, const GnnFitParams& params,
-                  const GnnFitWeights* weights, float* assignment, float* losses, CudaQueue& queue) {
+                  int64_t batch, int64_t n, int64_t d, int64_t k, const patchcut_gnn_fit_params& params,
+                  const patchcut_gnn_fit_weights* weights, float* assignment, float* losses,
+                  CudaQueue& queue) {
   if (batch == 0) return;
   const Job job{batch, n, d, k, params};
   const Fit fit = take_fit(job, assignment, queue);
   const UnitRows rows = unit_rows(features, dtype, batch * n, d, false, queue);
-  start_weights(job, fit, weights == nullptr ? GnnFitWeights{} : *weights, queue);
+  start_weights(job, fit, weights == nullptr ? patchcut_gnn_fit_weights{} : *weights, queue);
   with_float_type(queue.op(), affinity_dtype, [&](auto zero) {
     const auto* edges = static_cast<const decltype(zero)*>(affinity);
     propagate(job, fit, edges, rows, queue);

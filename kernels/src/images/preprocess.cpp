@@ -1,18 +1,16 @@
 #include "images/preprocess.h"
 
-#include <algorithm>
 #include <cmath>
 
 #include "c_api/c_face.h"
 #include "c_api/half_rows.h"
-#include "cuda/queue.h"
 
 namespace patchcut {
 namespace {
 
 constexpr const char* kOp = "preprocess";
 
-PreprocessParams checked(const patchcut_preprocess_params* params) {
+void check(const patchcut_preprocess_params* params) {
   require(params != nullptr, kOp, "params must not be null");
   require_sizes(kOp, {params->height, params->width, 3});
   const bool inside = params->top >= 0 && params->left >= 0 && params->content_height >= 1 &&
@@ -25,19 +23,6 @@ PreprocessParams checked(const patchcut_preprocess_params* params) {
     require(std::isfinite(params->scale[channel]) && std::isfinite(params->offset[channel]), kOp,
             "scale and offset must be finite");
   }
-  PreprocessParams settings{params->height,
-                            params->width,
-                            params->top,
-                            params->left,
-                            params->content_height,
-                            params->content_width,
-                            false,
-                            {},
-                            {}};
-  settings.swap_channels = params->color == PATCHCUT_BGR;
-  std::copy_n(params->scale, 3, settings.scale);
-  std::copy_n(params->offset, 3, settings.offset);
-  return settings;
 }
 
 }  // namespace
@@ -48,8 +33,8 @@ patchcut_status patchcut_preprocess(const uint8_t* frames, int64_t batch, int64_
                                     void* images, int32_t dtype, const patchcut_context* context) {
   using namespace patchcut;
   return guard([&] {
-    const PreprocessParams settings = checked(params);
-    const int64_t size = 3 * settings.height * settings.width;
+    check(params);
+    const int64_t size = 3 * params->height * params->width;
     require_sizes(kOp, {batch, height, width, 3});
     require_sizes(kOp, {batch, size});
     require_dtype(kOp, "dtype", dtype);
@@ -64,12 +49,12 @@ patchcut_status patchcut_preprocess(const uint8_t* frames, int64_t batch, int64_
         frames, height, width, strides[1], strides[2], strides[3], nv12 ? frames + strides[3] : nullptr};
     if (on_cuda(kOp, context)) {
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
-        preprocess_cuda(frame, batch, strides[0], settings, images, dtype, queue);
+        preprocess_cuda(frame, batch, strides[0], *params, images, dtype, queue);
       });
     }
     for (int64_t b = 0; b < batch; ++b) {
       FloatResult image(images, dtype, b * size, size);
-      preprocess_cpu(frame, settings, image.data());
+      preprocess_cpu(frame, *params, image.data());
       image.store();
       frame.data += strides[0];
       if (nv12) frame.chroma += strides[0];

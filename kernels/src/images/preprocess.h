@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "patchcut/patchcut.h"
+
 namespace patchcut {
 
 class CudaQueue;
@@ -17,26 +19,13 @@ struct FrameView {
       nullptr;  // NV12: [height / 2, width / 2, 2], with the row_stride of the luma; else null
 };
 
-// The frame fills the rectangle [top, top + content_height) x [left, left + content_width) of the image.
-struct PreprocessParams {
-  int64_t height;  // of the image
-  int64_t width;
-  int64_t top;
-  int64_t left;
-  int64_t content_height;
-  int64_t content_width;
-  bool swap_channels;  // the frame is BGR; not of NV12
-  float scale[3];      // RGB; image = value * scale + offset
-  float offset[3];
-};
-
-void preprocess_cpu(const FrameView& frame, const PreprocessParams& params,
+void preprocess_cpu(const FrameView& frame, const patchcut_preprocess_params& params,
                     float* image);  // [3, height, width], 0 outside the rectangle
 
 // Of a batch of frames, `frame_stride` bytes apart; arrays lie on the queue's device. `dtype` is
 // patchcut_dtype.
 void preprocess_cuda(const FrameView& frame, int64_t batch, int64_t frame_stride,
-                     const PreprocessParams& params,
+                     const patchcut_preprocess_params& params,
                      void* images,  // [batch, 3, height, width], 0 outside the rectangle
                      int32_t dtype, CudaQueue& queue);
 

@@ -107,7 +107,7 @@ const uint8_t* packed_row(const Layout& layout, int64_t y, uint8_t* copy) {
 
 struct Job {
   const ImageTable& loops;
-  const PreprocessParams& params;
+  const patchcut_preprocess_params& params;
   Layout layout;
   Taps rows;
   Taps columns;
@@ -116,7 +116,7 @@ struct Job {
 
 void resize_image_row(const Job& job, int64_t y, float* const* planes) {
   const FrameView& frame = job.layout.frame;
-  const PreprocessParams& params = job.params;
+  const patchcut_preprocess_params& params = job.params;
   const int64_t values = 3 * frame.width;
   const int64_t taps = job.rows.counts[y];
   Scratch scratch;
@@ -142,7 +142,7 @@ void resize_image_row(const Job& job, int64_t y, float* const* planes) {
 }
 
 void fill_image_row(const Job& job, int64_t y) {
-  const PreprocessParams& params = job.params;
+  const patchcut_preprocess_params& params = job.params;
   float* planes[3];
   for (int64_t c = 0; c < 3; ++c) planes[c] = job.image + (c * params.height + y) * params.width;
   const bool inside = y >= params.top && y < params.top + params.content_height;
@@ -155,11 +155,11 @@ void fill_image_row(const Job& job, int64_t y) {
 
 }  // namespace
 
-void preprocess_cpu(const FrameView& frame, const PreprocessParams& params, float* image) {
+void preprocess_cpu(const FrameView& frame, const patchcut_preprocess_params& params, float* image) {
   Scratch scratch;
   const Job job{simd().get<ImageTable>(),
                 params,
-                make_layout(frame, params.swap_channels),
+                make_layout(frame, params.color == PATCHCUT_BGR),
                 make_taps(frame.height, params.content_height, &scratch),
                 make_taps(frame.width, params.content_width, &scratch),
                 image};

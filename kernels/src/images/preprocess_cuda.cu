@@ -56,7 +56,7 @@ struct Shared {
 struct Job {
   FrameView frame;
   int64_t frame_stride;  // bytes from one item to the next
-  PreprocessParams params;
+  patchcut_preprocess_params params;
 };
 
 // Three values from 0 to 255, R, G, B.
@@ -85,7 +85,7 @@ __device__ Pixel resize_pixel(const Job& job, int64_t item, const Taps& rows, co
       const int y = rows.first + t;
       const int x = columns.first + s;
       const Rgb rgb = nv12 ? read_nv12(job.frame, offset, y, x)
-                           : read_packed(job.frame, offset, y, x, job.params.swap_channels);
+                           : read_packed(job.frame, offset, y, x, job.params.color == PATCHCUT_BGR);
       const float weight = columns.weight(s);
       for (int c = 0; c < 3; ++c) of_row.values[c] += weight * static_cast<float>(rgb.values[c]);
     }
@@ -97,7 +97,7 @@ __device__ Pixel resize_pixel(const Job& job, int64_t item, const Taps& rows, co
 template <bool nv12, class Result>
 __global__ void __launch_bounds__(kThreads) preprocess_kernel(Job job, Result* images) {
   auto& shared = shared_memory<Shared>();
-  const PreprocessParams& params = job.params;
+  const patchcut_preprocess_params& params = job.params;
   const int thread = static_cast<int>(threadIdx.x);
   const int first_x = static_cast<int>(blockIdx.x) * kBlockWidth;
   const int first_y = static_cast<int>(blockIdx.y) * kBlockHeight;
@@ -134,7 +134,8 @@ __global__ void __launch_bounds__(kThreads) preprocess_kernel(Job job, Result* i
 }  // namespace
 
 void preprocess_cuda(const FrameView& frame, int64_t batch, int64_t frame_stride,
-                     const PreprocessParams& params, void* images, int32_t dtype, CudaQueue& queue) {
+                     const patchcut_preprocess_params& params, void* images, int32_t dtype,
+                     CudaQueue& queue) {
   const Job job{frame, frame_stride, params};
   const dim3 grid(static_cast<unsigned>(ceil_div<int64_t>(params.width, kBlockWidth)),
                   static_cast<unsigned>(ceil_div<int64_t>(params.height, kBlockHeight)),

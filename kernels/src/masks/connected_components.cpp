@@ -1,7 +1,6 @@
 #include "masks/connected_components.h"
 
 #include "c_api/c_face.h"
-#include "cuda/queue.h"
 
 namespace patchcut {
 namespace {

@@ -1,7 +1,6 @@
 #include "masks/relabel.h"
 
 #include "c_api/c_face.h"
-#include "cuda/queue.h"
 
 namespace patchcut {
 namespace {

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "c_api/c_face.h"
-#include "cuda/queue.h"
 
 namespace patchcut {
 namespace {

@@ -1,6 +1,6 @@
 #include <algorithm>
-#include <stdexcept>
 
+#include "cpu/errors.h"
 #include "cpu/scratch.h"
 #include "cpu/thread_pool.h"
 #include "masks/simd.h"
@@ -154,9 +154,7 @@ void fill_rows(const Job& job, int64_t begin, int64_t end) {
 void upsample_argmax_cpu(const float* assignment, int64_t grid_height, int64_t grid_width, int64_t k,
                          int64_t height, int64_t width, int32_t* labels, float* confidence) {
   const SimdTable& table = simd();
-  if (!table.all_finite(grid_height * grid_width * k, assignment)) {
-    throw std::invalid_argument("[upsample_argmax] assignment must be finite, got NaN or infinity");
-  }
+  require_finite(table.all_finite(grid_height * grid_width * k, assignment), "upsample_argmax", "assignment");
   Scratch scratch;
   const Job job{table.get<MaskTable>(),
                 assignment,

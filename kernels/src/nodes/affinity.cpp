@@ -4,14 +4,13 @@
 
 #include "c_api/c_face.h"
 #include "c_api/half_rows.h"
-#include "cuda/queue.h"
 
 namespace patchcut {
 namespace {
 
 constexpr const char* kOp = "affinity";
 
-AffinityParams checked(const patchcut_affinity_params* params) {
+void check(const patchcut_affinity_params* params) {
   require(params != nullptr, kOp, "params must not be null");
   require(params->kind == PATCHCUT_COSINE || params->kind == PATCHCUT_DOT, kOp,
           "kind must be PATCHCUT_COSINE or PATCHCUT_DOT, got " + std::to_string(params->kind));
@@ -20,9 +19,6 @@ AffinityParams checked(const patchcut_affinity_params* params) {
   require(std::isfinite(params->threshold) && params->threshold >= 0, kOp, "threshold must be at least 0");
   require(params->alpha > 0 && std::isfinite(1 / params->alpha) && 1 / params->alpha > 0, kOp,
           "alpha must be above 0, with a finite inverse");
-  return {params->kind == PATCHCUT_COSINE,
-          params->mode == PATCHCUT_CC ? AffinityMode::kCorrelationClustering : AffinityMode::kNCut,
-          params->threshold, params->alpha};
 }
 
 }  // namespace
@@ -40,17 +36,16 @@ patchcut_status patchcut_affinity(const void* features, int32_t dtype, int64_t b
     require_dtype(kOp, "affinity_dtype", affinity_dtype);
     require_array(kOp, "features", features, batch * n * d);
     require_array(kOp, "affinity", affinity, batch * n * n);
-    const AffinityParams settings = checked(params);
+    check(params);
     if (on_cuda(kOp, context)) {
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
-        affinity_cuda(features, dtype, batch, n, d, settings, affinity, affinity_dtype, degrees, queue);
+        affinity_cuda(features, dtype, batch, n, d, *params, affinity, affinity_dtype, degrees, queue);
       });
     }
     for (int64_t b = 0; b < batch; ++b) {
       const FloatRows item(features, dtype, b * n * d, n * d);
       FloatResult result(affinity, affinity_dtype, b * n * n, n * n);
-      affinity_cpu(item.data(), n, d, settings, result.data(),
-                   degrees == nullptr ? nullptr : degrees + b * n);
+      affinity_cpu(item.data(), n, d, *params, result.data(), degrees == nullptr ? nullptr : degrees + b * n);
       require(result.store(), kOp, "features overflow: affinities must fit float16, got 65520 or more");
     }
   });

@@ -7,8 +7,8 @@
 #include <algorithm>
 #include <atomic>
 #include <limits>
-#include <stdexcept>
 
+#include "cpu/errors.h"
 #include "cpu/feature_rows.h"
 #include "cpu/scratch.h"
 #include "cpu/simd.h"
@@ -24,7 +24,7 @@ constexpr float kLargest = std::numeric_limits<float>::max();
 struct Job {
   const SimdTable& simd;
   const NodeTable& loops;
-  const AffinityParams& params;
+  const patchcut_affinity_params& params;
   const float* features;
   int64_t n;
   int64_t d;
@@ -34,6 +34,7 @@ struct Job {
   float* block_maxima;  // [blocks, blocks], upper triangle
   float* affinity;      // [n, n]
 
+  bool cosine() const { return params.kind == PATCHCUT_COSINE; }
   int64_t first_row(int64_t block) const { return block * simd.panel; }
   int64_t rows_of(int64_t block) const { return std::min(simd.panel, n - first_row(block)); }
   float* sums(int64_t of_rows, int64_t from_columns) const {
@@ -47,7 +48,7 @@ bool pack_block(const Job& job, int64_t block) {
   const float* source = job.features + first * job.d;
   if (!job.simd.all_finite(rows * job.d, source)) return false;
   Scratch scratch;
-  if (job.params.cosine) {
+  if (job.cosine()) {
     float* unit = scratch.take<float>(rows * job.d);
     for (int64_t i = 0; i < rows; ++i) normalize_row(job.simd, job.d, source + i * job.d, unit + i * job.d);
     source = unit;
@@ -57,10 +58,8 @@ bool pack_block(const Job& job, int64_t block) {
 }
 
 void require_no_overflow(bool finite) {
-  if (!finite) {
-    throw std::invalid_argument(
-        "[affinity] features overflow: products and sums of theirs must fit float32, got NaN or infinity");
-  }
+  require(finite, "affinity",
+          "features overflow: products and sums of theirs must fit float32, got NaN or infinity");
 }
 
 void pack_features(const Job& job) {
@@ -70,7 +69,7 @@ void pack_features(const Job& job) {
       if (!pack_block(job, block)) finite.store(false, std::memory_order_relaxed);
     }
   });
-  if (!finite) throw std::invalid_argument("[affinity] features must be finite, got NaN or infinity");
+  require_finite(finite, "affinity", "features");
 }
 
 // One tile of the upper triangle, and its mirror image below. Returns whether it is finite. Rows and columns
@@ -81,12 +80,12 @@ bool fill_tile(const Job& job, int64_t block_i, int64_t block_j, float* tile) {
   const int64_t j0 = job.first_row(block_j);
   job.simd.gemm_panel(panel, job.d, job.packed + i0 * job.d, 1, panel, job.packed + j0 * job.d, tile, panel,
                       panel);
-  if (!job.params.cosine && !job.simd.all_finite(panel * panel, tile)) return false;
+  if (!job.cosine() && !job.simd.all_finite(panel * panel, tile)) return false;
   const bool diagonal = block_i == block_j;
   float* unused = tile + panel * panel;
   job.block_maxima[block_i * job.blocks + block_j] = job.loops.finish_affinity_tile(
-      {tile, job.rows_of(block_i), job.rows_of(block_j), job.params.cosine ? 1.0f : kLargest,
-       job.params.threshold, job.params.mode == AffinityMode::kNCut, job.affinity + i0 * job.n + j0,
+      {tile, job.rows_of(block_i), job.rows_of(block_j), job.cosine() ? 1.0f : kLargest, job.params.threshold,
+       job.params.mode == PATCHCUT_NCUT, job.affinity + i0 * job.n + j0,
        diagonal ? nullptr : job.affinity + j0 * job.n + i0, job.n, job.sums(block_i, block_j),
        diagonal ? unused : job.sums(block_j, block_i)});
   return true;
@@ -124,7 +123,7 @@ float subtract_share_of_maximum(const Job& job) {
     const int64_t count = (end - begin) * job.n;
     job.loops.offset_row(count, rows, -share, rows);
     // A cosine less a share below 1e38 cannot overflow.
-    if ((!job.params.cosine || !(share < 1e38f)) && !job.simd.all_finite(count, rows)) {
+    if ((!job.cosine() || !(share < 1e38f)) && !job.simd.all_finite(count, rows)) {
       finite.store(false, std::memory_order_relaxed);
     }
   });
@@ -146,8 +145,8 @@ void add_degrees(const Job& job, double share, float* degrees) {
 
 }  // namespace
 
-void affinity_cpu(const float* features, int64_t n, int64_t d, const AffinityParams& params, float* affinity,
-                  float* degrees) {
+void affinity_cpu(const float* features, int64_t n, int64_t d, const patchcut_affinity_params& params,
+                  float* affinity, float* degrees) {
   if (n == 0) return;
   const SimdTable& table = simd();
   const int64_t blocks = (n + table.panel - 1) / table.panel;
@@ -165,7 +164,7 @@ void affinity_cpu(const float* features, int64_t n, int64_t d, const AffinityPar
                 affinity};
   pack_features(job);
   fill_tiles(job);
-  const bool signed_mode = params.mode == AffinityMode::kCorrelationClustering;
+  const bool signed_mode = params.mode == PATCHCUT_CC;
   const float share = signed_mode ? subtract_share_of_maximum(job) : 0.0f;
   if (degrees != nullptr) add_degrees(job, share, degrees);
 }

@@ -45,11 +45,11 @@ struct FinishedTile {
 };
 
 template <class Tile>
-__device__ float place_tile(const AffinityParams& params, int rows, int cols,
+__device__ float place_tile(const patchcut_affinity_params& params, int rows, int cols,
                             const float (&total)[Tile::kThreadRows][Tile::kThreadCols]) {
   auto& tile = shared_memory<FinishedTile<Tile>>().values;
-  const float limit = params.cosine ? 1.0f : FLT_MAX;
-  const bool sparse = params.mode == AffinityMode::kNCut;
+  const float limit = params.kind == PATCHCUT_COSINE ? 1.0f : FLT_MAX;
+  const bool sparse = params.mode == PATCHCUT_NCUT;
   float largest = -FLT_MAX;
 #pragma unroll
   for (int i = 0; i < Tile::kThreadRows; ++i) {
@@ -71,7 +71,7 @@ __device__ float place_tile(const AffinityParams& params, int rows, int cols,
 // the tile.
 template <class Tile, class Result>
 __global__ void __launch_bounds__(kThreads)
-    tile_kernel(const float* rows, int n, int d, int stride, AffinityParams params, int side,
+    tile_kernel(const float* rows, int n, int d, int stride, patchcut_affinity_params params, int side,
                 Result* affinity, TileSums sums) {
   static_assert(Tile::kRows == Tile::kCols && Tile::kThreads == kThreads);
   const int64_t item = blockIdx.y;
@@ -121,10 +121,10 @@ __device__ float share_of_maximum(const float* maxima, int tiles, float alpha) {
 }
 
 // One thread: the degree of one node.
-__global__ void __launch_bounds__(kThreads)
-    degrees_kernel(TileSums sums, int tiles, int n, int side, AffinityParams params, float* degrees) {
+__global__ void __launch_bounds__(kThreads) degrees_kernel(TileSums sums, int tiles, int n, int side,
+                                                           patchcut_affinity_params params, float* degrees) {
   const int64_t item = blockIdx.y;
-  const bool signed_mode = params.mode == AffinityMode::kCorrelationClustering;
+  const bool signed_mode = params.mode == PATCHCUT_CC;
   const float share = signed_mode ? share_of_maximum(sums.maxima + item * tiles, tiles, params.alpha) : 0.0f;
   const int i = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x);
   if (i >= n) return;
@@ -154,7 +154,7 @@ struct Job {
   int64_t batch;
   int64_t n;
   int64_t d;
-  const AffinityParams& params;
+  const patchcut_affinity_params& params;
 };
 
 template <class Tile, class Result>
@@ -169,7 +169,7 @@ void fill(const Job& job, const UnitRows& rows, Result* affinity, float* degrees
            static_cast<int>(job.d), static_cast<int>(rows.stride), job.params, static_cast<int>(side),
            similarity, sums);
   };
-  if (job.params.mode == AffinityMode::kNCut) {
+  if (job.params.mode == PATCHCUT_NCUT) {
     fill_tiles(affinity);
   } else {
     // Half would round before the share is subtracted and once more after it.
@@ -190,10 +190,10 @@ void fill(const Job& job, const UnitRows& rows, Result* affinity, float* degrees
 }  // namespace
 
 void affinity_cuda(const void* features, int32_t dtype, int64_t batch, int64_t n, int64_t d,
-                   const AffinityParams& params, void* affinity, int32_t affinity_dtype, float* degrees,
-                   CudaQueue& queue) {
+                   const patchcut_affinity_params& params, void* affinity, int32_t affinity_dtype,
+                   float* degrees, CudaQueue& queue) {
   if (batch == 0 || n == 0) return;
-  const UnitRows rows = unit_rows(features, dtype, batch * n, d, params.cosine, queue);
+  const UnitRows rows = unit_rows(features, dtype, batch * n, d, params.kind == PATCHCUT_COSINE, queue);
   const Job job{batch, n, d, params};
   with_float_type(queue.op(), affinity_dtype, [&](auto zero) {
     auto* result = static_cast<decltype(zero)*>(affinity);

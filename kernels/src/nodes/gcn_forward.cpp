@@ -4,7 +4,6 @@
 
 #include "c_api/c_face.h"
 #include "c_api/half_rows.h"
-#include "cuda/queue.h"
 #include "nodes/packed_gcn.h"
 
 struct patchcut_gcn {
@@ -28,7 +27,7 @@ void require_width(int64_t expected, int64_t inputs, int64_t outputs) {
               std::to_string(inputs) + " and " + std::to_string(outputs));
 }
 
-GcnWeights checked(const patchcut_gcn_weights* weights) {
+void check(const patchcut_gcn_weights* weights) {
   require(weights != nullptr, kCreate, "weights must not be null");
   require(weights->d > 0 && weights->layer_count >= 0 && weights->mlp_count > 0, kCreate,
           "weights must have d above 0 and at least one linear layer");
@@ -38,15 +37,12 @@ GcnWeights checked(const patchcut_gcn_weights* weights) {
   require_array(kCreate, "scale", weights->scale, weights->d);
   require_array(kCreate, "layers", weights->layers, weights->layer_count);
   require_array(kCreate, "mlp", weights->mlp, weights->mlp_count);
-  GcnWeights result{weights->normalize != 0, weights->d, weights->shift, weights->scale, {}, {},
-                    weights->temperature};
   int64_t width = weights->d;
   for (int64_t i = 0; i < weights->layer_count; ++i) {
     const patchcut_gcn_layer& layer = weights->layers[i];
     require_width(width, layer.inputs, layer.outputs);
     require_array(kCreate, "theta", layer.theta, layer.inputs);
     require_array(kCreate, "bias", layer.bias, layer.outputs);
-    result.layers.push_back({layer.theta, layer.root, layer.bias, layer.inputs, layer.outputs});
     width = layer.outputs;
   }
   for (int64_t i = 0; i < weights->mlp_count; ++i) {
@@ -54,10 +50,8 @@ GcnWeights checked(const patchcut_gcn_weights* weights) {
     require_width(width, layer.inputs, layer.outputs);
     require_array(kCreate, "weight", layer.weight, layer.inputs);
     require_array(kCreate, "bias", layer.bias, layer.outputs);
-    result.mlp.push_back({layer.weight, layer.bias, layer.inputs, layer.outputs});
     width = layer.outputs;
   }
-  return result;
 }
 
 void forward_on_cpu(const void* features, int32_t dtype, const void* affinity, int32_t affinity_dtype,
@@ -81,15 +75,15 @@ patchcut_status patchcut_gcn_create(const patchcut_gcn_weights* weights, patchcu
   using namespace patchcut;
   return guard([&] {
     require(gcn != nullptr, kCreate, "gcn must not be null");
-    const GcnWeights settings = checked(weights);
-    patchcut_gcn made{nullptr, nullptr, static_cast<int64_t>(settings.layers.size()), settings.d,
-                      settings.mlp.back().outputs};
+    check(weights);
+    patchcut_gcn made{nullptr, nullptr, weights->layer_count, weights->d,
+                      weights->mlp[weights->mlp_count - 1].outputs};
     if (on_cuda(kCreate, context)) {
       run_on_cuda(kCreate, *context, [&](CudaQueue& queue) {
-        if (!queue.only_counts()) made.cuda = upload_gcn(settings, queue);
+        if (!queue.only_counts()) made.cuda = upload_gcn(*weights, queue);
       });
     } else {
-      made.cpu = pack_gcn(settings);
+      made.cpu = pack_gcn(*weights);
     }
     *gcn = new patchcut_gcn(made);
   });

@@ -2,43 +2,18 @@
 
 #include <cstdint>
 #include <memory>
-#include <vector>
+
+#include "patchcut/patchcut.h"
 
 namespace patchcut {
 
 class CudaQueue;
 
-struct GcnLayer {
-  const float* theta;  // [inputs, outputs]
-  const float* root;   // [inputs, outputs], or null
-  const float* bias;   // [outputs]
-  int64_t inputs;
-  int64_t outputs;
-};
-
-struct LinearLayer {
-  const float* weight;  // [inputs, outputs]
-  const float* bias;    // [outputs]
-  int64_t inputs;
-  int64_t outputs;
-};
-
-// Widths chain: d -> layers -> mlp; mlp is not empty.
-struct GcnWeights {
-  bool normalize;
-  int64_t d;
-  const float* shift;  // [d]
-  const float* scale;  // [d]
-  std::vector<GcnLayer> layers;
-  std::vector<LinearLayer> mlp;
-  float temperature;
-};
-
 // A copy of weights laid out for one instruction set; may be used by several threads at once.
 struct PackedGcn;
 
 // For the instruction set in use.
-std::shared_ptr<const PackedGcn> pack_gcn(const GcnWeights& weights);
+std::shared_ptr<const PackedGcn> pack_gcn(const patchcut_gcn_weights& weights);
 
 // On the instruction set that the weights are packed for.
 // Throws std::invalid_argument where features are not finite or a row sum of the affinity is not above -1.
@@ -52,7 +27,7 @@ void gcn_forward_cpu(const float* features,  // [n, d]
 struct CudaGcn;
 
 // On the queue's device; waits until it is there.
-std::shared_ptr<const CudaGcn> upload_gcn(const GcnWeights& weights, CudaQueue& queue);
+std::shared_ptr<const CudaGcn> upload_gcn(const patchcut_gcn_weights& weights, CudaQueue& queue);
 
 // Of a batch; arrays lie on the queue's device. `dtype`, `affinity_dtype` are patchcut_dtype. Where a row sum
 // of the affinity is not above -1, rows of the assignment are NaN.

@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "cpu/errors.h"
 #include "cpu/feature_rows.h"
 #include "cpu/gemm.h"
 #include "cpu/scratch.h"
@@ -16,13 +17,6 @@
 
 namespace patchcut {
 namespace {
-
-void require_finite(bool finite, const char* what) {
-  if (!finite) {
-    throw std::invalid_argument("[gcn_forward] " + std::string(what) +
-                                " must be finite, got NaN or infinity");
-  }
-}
 
 // h[n, d] = (features, normalised where asked, - shift) * scale
 void standardize(const PackedGcn& weights, const float* features, int64_t n, int64_t d, float* h) {
@@ -50,7 +44,7 @@ void inverse_root_degrees(const SimdTable& simd, const float* affinity, const fl
       for (int64_t i = first; i < first + rows; ++i) scales[i] = simd.sum(n, affinity + i * n);
     });
   }
-  require_finite(simd.all_finite(n, scales), "affinity");
+  require_finite(simd.all_finite(n, scales), "gcn_forward", "affinity");
   const float* smallest = std::min_element(scales, scales + n);
   if (*smallest <= -1.0f) {
     throw std::invalid_argument("[gcn_forward] affinity must have row sums above -1, got " +
@@ -150,8 +144,8 @@ void gcn_forward_cpu(const float* features, const float* affinity, const float* 
   }
   if (classify(weights, n, h, assignment)) return;
   // Every layer lets NaN and infinities through, so that the features are searched only now.
-  require_finite(table.all_finite(n * d, features), "features");
-  require_finite(false, "affinity and the logits it leads to");
+  require_finite(table.all_finite(n * d, features), "gcn_forward", "features");
+  require_finite(false, "gcn_forward", "affinity and the logits it leads to");
 }
 
 }  // namespace patchcut

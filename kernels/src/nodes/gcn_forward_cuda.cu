@@ -313,16 +313,18 @@ void forward(const Job& job, const Graph<Edge>& graph, float* h, int64_t stride,
 
 }  // namespace
 
-std::shared_ptr<const CudaGcn> upload_gcn(const GcnWeights& weights, CudaQueue& queue) {
+std::shared_ptr<const CudaGcn> upload_gcn(const patchcut_gcn_weights& weights, CudaQueue& queue) {
   Packer packer;
   const size_t shift = packer.add_floats(weights.shift, weights.d);
   const size_t scale = packer.add_floats(weights.scale, weights.d);
   std::vector<Layer> layers;
   std::vector<Layer> mlp;
-  for (const GcnLayer& layer : weights.layers) {
+  for (int64_t l = 0; l < weights.layer_count; ++l) {
+    const patchcut_gcn_layer& layer = weights.layers[l];
     layers.push_back(pack_layer(packer, layer.theta, layer.root, layer.bias, layer.inputs, layer.outputs));
   }
-  for (const LinearLayer& layer : weights.mlp) {
+  for (int64_t l = 0; l < weights.mlp_count; ++l) {
+    const patchcut_linear_layer& layer = weights.mlp[l];
     mlp.push_back(pack_layer(packer, layer.weight, nullptr, layer.bias, layer.inputs, layer.outputs));
   }
   const size_t descriptors = mlp.size() * sizeof(Layer);
@@ -336,7 +338,7 @@ std::shared_ptr<const CudaGcn> upload_gcn(const GcnWeights& weights, CudaQueue& 
       queue.op(), "cudaMemcpyAsync",
       cudaMemcpyAsync(base, packer.bytes().data(), at + descriptors, cudaMemcpyDefault, queue.stream()));
   check_cuda(queue.op(), "cudaStreamSynchronize", cudaStreamSynchronize(queue.stream()));
-  gcn->normalize = weights.normalize;
+  gcn->normalize = weights.normalize != 0;
   gcn->temperature = weights.temperature;
   gcn->shift = reinterpret_cast<const float*>(base + shift);
   gcn->scale = reinterpret_cast<const float*>(base + scale);

@@ -31,10 +31,10 @@ Floats pack(const SimdTable& simd, int64_t inputs, int64_t outputs, const float*
 
 }  // namespace
 
-std::shared_ptr<const PackedGcn> pack_gcn(const GcnWeights& weights) {
+std::shared_ptr<const PackedGcn> pack_gcn(const patchcut_gcn_weights& weights) {
   const SimdTable& table = simd();
   const auto packed = std::make_shared<PackedGcn>(PackedGcn{table,
-                                                            weights.normalize,
+                                                            weights.normalize != 0,
                                                             copy(weights.shift, weights.d),
                                                             copy(weights.scale, weights.d),
                                                             {},
@@ -47,10 +47,12 @@ std::shared_ptr<const PackedGcn> pack_gcn(const GcnWeights& weights) {
     return PackedLayer{pack(table, inputs, outputs, weight), pack(table, inputs, outputs, root),
                        copy(bias, outputs), inputs, outputs};
   };
-  for (const GcnLayer& graph : weights.layers) {
+  for (int64_t l = 0; l < weights.layer_count; ++l) {
+    const patchcut_gcn_layer& graph = weights.layers[l];
     packed->layers.push_back(layer(graph.theta, graph.root, graph.bias, graph.inputs, graph.outputs));
   }
-  for (const LinearLayer& linear : weights.mlp) {
+  for (int64_t l = 0; l < weights.mlp_count; ++l) {
+    const patchcut_linear_layer& linear = weights.mlp[l];
     packed->mlp.push_back(layer(linear.weight, nullptr, linear.bias, linear.inputs, linear.outputs));
   }
   return packed;

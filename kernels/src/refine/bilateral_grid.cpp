@@ -30,8 +30,8 @@ Cells make_cells(int64_t size, float sigma, Scratch* scratch) {
   return cells;
 }
 
-ColorBins make_color_bins(const BilateralSolverParams& params) {
-  ColorBins bins{1.0f / params.sigma_luma, 1.0f / params.sigma_chroma, 0, 0, params.swap_channels};
+ColorBins make_color_bins(const patchcut_bilateral_solver_params& params) {
+  ColorBins bins{1.0f / params.sigma_luma, 1.0f / params.sigma_chroma, 0, 0, params.color == PATCHCUT_BGR};
   // One quad and one bin more stay empty: the neighbour of the last is no bin of the next row.
   while (bin_of(255, bins.per_luma) + kQuad >= int64_t{1} << bins.luma_bits) ++bins.luma_bits;
   bins.chroma_bins = static_cast<int32_t>(bin_of(255, bins.per_chroma) + 2);
@@ -264,7 +264,7 @@ QuadGraph join_quads(Job* job, int64_t quads, Scratch* scratch) {
 }  // namespace
 
 BilateralGrid make_bilateral_grid(const uint8_t* frame, int64_t height, int64_t width,
-                                  const BilateralSolverParams& params, Scratch* scratch) {
+                                  const patchcut_bilateral_solver_params& params, Scratch* scratch) {
   const Cells columns = make_cells(width, params.sigma_spatial, scratch);
   const Cells rows = make_cells(height, params.sigma_spatial, scratch);
   int64_t widest = 0;

@@ -20,6 +20,6 @@ struct BilateralGrid {
 };
 
 BilateralGrid make_bilateral_grid(const uint8_t* frame, int64_t height, int64_t width,
-                                  const BilateralSolverParams& params, Scratch* scratch);
+                                  const patchcut_bilateral_solver_params& params, Scratch* scratch);
 
 }  // namespace patchcut

@@ -3,7 +3,6 @@
 #include <cmath>
 
 #include "c_api/c_face.h"
-#include "cuda/queue.h"
 
 namespace patchcut {
 namespace {
@@ -14,7 +13,7 @@ void require_sigma(const char* name, float sigma) {
   require(sigma >= 1 && std::isfinite(sigma), kOp, std::string(name) + " must be at least 1");
 }
 
-BilateralSolverParams checked(const patchcut_bilateral_solver_params* params) {
+void check(const patchcut_bilateral_solver_params* params) {
   require(params != nullptr, kOp, "params must not be null");
   require_sigma("sigma_spatial", params->sigma_spatial);
   require_sigma("sigma_luma", params->sigma_luma);
@@ -24,9 +23,6 @@ BilateralSolverParams checked(const patchcut_bilateral_solver_params* params) {
   require(params->bistochastic_iterations >= 0, kOp, "bistochastic_iterations must be at least 0");
   require(params->color == PATCHCUT_RGB || params->color == PATCHCUT_BGR, kOp,
           "color must be PATCHCUT_RGB or PATCHCUT_BGR, got " + std::to_string(params->color));
-  return {params->sigma_spatial,        params->sigma_luma, params->sigma_chroma,
-          params->smoothness,           params->iterations, params->bistochastic_iterations,
-          params->color == PATCHCUT_BGR};
 }
 
 }  // namespace
@@ -45,15 +41,15 @@ patchcut_status patchcut_bilateral_solver(const uint8_t* frames, const float* ma
     require_array(kOp, "maps", maps, batch * pixels);
     require_array(kOp, "confidence", confidence, batch * pixels);
     require_array(kOp, "out", out, batch * pixels);
-    const BilateralSolverParams settings = checked(params);
+    check(params);
     if (on_cuda(kOp, context)) {
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
-        bilateral_solver_cuda(frames, maps, confidence, batch, height, width, settings, out, queue);
+        bilateral_solver_cuda(frames, maps, confidence, batch, height, width, *params, out, queue);
       });
     }
     for (int64_t b = 0; b < batch; ++b) {
       bilateral_solver_cpu(frames + b * pixels * 3, maps + b * pixels, confidence + b * pixels, height, width,
-                           settings, out + b * pixels);
+                           *params, out + b * pixels);
     }
   });
 }

@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <atomic>
-#include <stdexcept>
 #include <utility>
 
+#include "cpu/errors.h"
 #include "cpu/scratch.h"
 #include "cpu/thread_pool.h"
 #include "refine/bilateral_grid.h"
@@ -73,11 +73,9 @@ void splat(const Job& job, const float* soft_map, const float* confidence) {
       if (!values.finite) finite.store(false, std::memory_order_relaxed);
     }
   });
-  if (!positive) throw std::invalid_argument("[bilateral_solver] confidence must be at least 0");
-  if (!finite) {
-    throw std::invalid_argument(
-        "[bilateral_solver] map and confidence must be finite, and their sums, got NaN or infinity");
-  }
+  require(positive, "bilateral_solver", "confidence must be at least 0");
+  require(finite, "bilateral_solver",
+          "map and confidence must be finite, and their sums, got NaN or infinity");
 }
 
 // D_n of the paper's algorithm 1, for which D_n B D_n has the sums that the mass has.
@@ -94,7 +92,7 @@ constexpr double kNegligible = 1e-20;
 constexpr double kVanishing = 1e-30;
 
 // Conjugate gradients with the Jacobi preconditioner.
-void solve(const Job& job, const BilateralSolverParams& params) {
+void solve(const Job& job, const patchcut_bilateral_solver_params& params) {
   const SolverTable& loops = job.loops;
   const SolverVectors& v = job.v;
   const QuadGraph& graph = job.grid.graph;
@@ -128,7 +126,8 @@ void slice(const Job& job, float* out) {
 }  // namespace
 
 void bilateral_solver_cpu(const uint8_t* frame, const float* soft_map, const float* confidence,
-                          int64_t height, int64_t width, const BilateralSolverParams& params, float* out) {
+                          int64_t height, int64_t width, const patchcut_bilateral_solver_params& params,
+                          float* out) {
   if (height == 0 || width == 0) return;
   Scratch scratch;
   const BilateralGrid grid = make_bilateral_grid(frame, height, width, params, &scratch);

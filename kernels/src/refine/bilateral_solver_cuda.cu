@@ -36,12 +36,12 @@ struct Bins {
   bool swap_channels;
 };
 
-Bins make_bins(int64_t width, const BilateralSolverParams& params) {
+Bins make_bins(int64_t width, const patchcut_bilateral_solver_params& params) {
   Bins bins{1.0f / params.sigma_spatial,
             1.0f / params.sigma_luma,
             1.0f / params.sigma_chroma,
             {},
-            params.swap_channels};
+            params.color == PATCHCUT_BGR};
   const auto size = [](int64_t values, float per_bin) {
     return static_cast<Key>(bin_of(values - 1, per_bin) + 2);
   };
@@ -434,7 +434,8 @@ Solver take_solver(int64_t room, const int* count, CudaQueue& queue) {
   return s;
 }
 
-Job make_job(int64_t height, int64_t width, const BilateralSolverParams& params, CudaQueue& queue) {
+Job make_job(int64_t height, int64_t width, const patchcut_bilateral_solver_params& params,
+             CudaQueue& queue) {
   const int64_t pixels = height * width;
   const unsigned blocks = blocks_for(pixels);
   Job job{};
@@ -468,7 +469,7 @@ void splat(const Job& job, const Values& values, CudaQueue& queue) {
   launch(queue, start_kernel, job.vertex_blocks(), kThreads, job.solver, job.sums);
 }
 
-void solve(Job job, const BilateralSolverParams& params, CudaQueue& queue) {
+void solve(Job job, const patchcut_bilateral_solver_params& params, CudaQueue& queue) {
   Solver& solver = job.solver;
   const unsigned blocks = job.vertex_blocks();
   for (int64_t i = 0; i < params.bistochastic_iterations; ++i) {
@@ -487,8 +488,8 @@ void solve(Job job, const BilateralSolverParams& params, CudaQueue& queue) {
 }  // namespace
 
 void bilateral_solver_cuda(const uint8_t* frames, const float* soft_maps, const float* confidence,
-                           int64_t batch, int64_t height, int64_t width, const BilateralSolverParams& params,
-                           float* out, CudaQueue& queue) {
+                           int64_t batch, int64_t height, int64_t width,
+                           const patchcut_bilateral_solver_params& params, float* out, CudaQueue& queue) {
   const int64_t pixels = height * width;
   if (batch * pixels == 0) return;
   Job job = make_job(height, width, params, queue);

@@ -3,14 +3,13 @@
 #include <cmath>
 
 #include "c_api/c_face.h"
-#include "cuda/queue.h"
 
 namespace patchcut {
 namespace {
 
 constexpr const char* kOp = "guided_refine";
 
-GuidedRefineParams checked(const patchcut_guided_refine_params* params) {
+void check(const patchcut_guided_refine_params* params) {
   require(params != nullptr, kOp, "params must not be null");
   require(params->radius >= 1 && params->radius <= kMaxGuidedRadius, kOp,
           "radius must be 1 to 1024, got " + std::to_string(params->radius));
@@ -18,7 +17,6 @@ GuidedRefineParams checked(const patchcut_guided_refine_params* params) {
           "eps must be above 0, with a finite inverse");
   require(params->subsample >= 1 && params->subsample <= kMaxGuidedRadius, kOp,
           "subsample must be 1 to 1024, got " + std::to_string(params->subsample));
-  return {params->radius, params->eps, params->subsample};
 }
 
 void check_sizes(int64_t batch, int64_t planes, int64_t height, int64_t width) {
@@ -41,14 +39,14 @@ patchcut_status patchcut_guided_refine(const uint8_t* frames, const float* maps,
     require_array(kOp, "frames", frames, batch * pixels);
     require_array(kOp, "maps", maps, batch * k * pixels);
     require_array(kOp, "out", out, batch * k * pixels);
-    const GuidedRefineParams settings = checked(params);
+    check(params);
     if (on_cuda(kOp, context)) {
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
-        guided_refine_cuda(frames, maps, batch, k, height, width, settings, out, queue);
+        guided_refine_cuda(frames, maps, batch, k, height, width, *params, out, queue);
       });
     }
     for (int64_t b = 0; b < batch; ++b) {
-      guided_refine_cpu(frames + b * pixels * 3, maps + b * k * pixels, k, height, width, settings,
+      guided_refine_cpu(frames + b * pixels * 3, maps + b * k * pixels, k, height, width, *params,
                         out + b * k * pixels);
     }
   });
@@ -65,17 +63,17 @@ patchcut_status patchcut_guided_refine_labels(const uint8_t* frames, const int32
     require_array(kOp, "frames", frames, batch * pixels);
     require_array(kOp, "label_maps", label_maps, batch * pixels);
     require_array(kOp, "out", out, batch * pixels);
-    const GuidedRefineParams settings = checked(params);
+    check(params);
     require(count >= 0 && count <= INT32_MAX, kOp,
             "count must be 0 to 2^31 - 1, got " + std::to_string(count));
     if (on_cuda(kOp, context)) {
       require(count >= 1, kOp, "count must be at least 1 on CUDA, got 0");
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
-        guided_refine_labels_cuda(frames, label_maps, batch, height, width, count, settings, out, queue);
+        guided_refine_labels_cuda(frames, label_maps, batch, height, width, count, *params, out, queue);
       });
     }
     for (int64_t b = 0; b < batch; ++b) {
-      guided_refine_labels_cpu(frames + b * pixels * 3, label_maps + b * pixels, height, width, settings,
+      guided_refine_labels_cpu(frames + b * pixels * 3, label_maps + b * pixels, height, width, *params,
                                out + b * pixels);
     }
   });

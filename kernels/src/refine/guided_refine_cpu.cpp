@@ -2,8 +2,8 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
-#include <stdexcept>
 
+#include "cpu/errors.h"
 #include "cpu/runs.h"
 #include "cpu/scratch.h"
 #include "cpu/thread_pool.h"
@@ -486,7 +486,7 @@ void refine_labels(const Job& job, const Range& out) {
   job.loops.argmax_rest_row(pixels, strip.best, strip.rest, largest->label, job.out_labels + first);
 }
 
-Job make_job(const uint8_t* frame, int64_t height, int64_t width, const GuidedRefineParams& params,
+Job make_job(const uint8_t* frame, int64_t height, int64_t width, const patchcut_guided_refine_params& params,
              Scratch* scratch) {
   const int64_t step = params.subsample;
   const SimdTable& table = simd();
@@ -528,22 +528,22 @@ void for_each_strip(const Job& job, const RefineStrip& refine_strip) {
   });
 }
 
-void require_finite(const SimdTable& simd, int64_t rows, int64_t width, const float* maps) {
+void check_finite(const SimdTable& simd, int64_t rows, int64_t width, const float* maps) {
   std::atomic<bool> finite{true};
   parallel_for(rows, width / 4, [&](int64_t begin, int64_t end) {
     if (!simd.all_finite((end - begin) * width, maps + begin * width)) {
       finite.store(false, std::memory_order_relaxed);
     }
   });
-  if (!finite) throw std::invalid_argument("[guided_refine] maps must be finite, got NaN or infinity");
+  require_finite(finite, "guided_refine", "maps");
 }
 
 }  // namespace
 
 void guided_refine_cpu(const uint8_t* frame, const float* maps, int64_t k, int64_t height, int64_t width,
-                       const GuidedRefineParams& params, float* out) {
+                       const patchcut_guided_refine_params& params, float* out) {
   if (height == 0 || width == 0) return;
-  require_finite(simd(), k * height, width, maps);
+  check_finite(simd(), k * height, width, maps);
   Scratch scratch;
   Job job = make_job(frame, height, width, params, &scratch);
   job.maps = maps;
@@ -552,7 +552,7 @@ void guided_refine_cpu(const uint8_t* frame, const float* maps, int64_t k, int64
 }
 
 void guided_refine_labels_cpu(const uint8_t* frame, const int32_t* label_map, int64_t height, int64_t width,
-                              const GuidedRefineParams& params, int32_t* out) {
+                              const patchcut_guided_refine_params& params, int32_t* out) {
   if (height == 0 || width == 0) return;
   Scratch scratch;
   Job job = make_job(frame, height, width, params, &scratch);

@@ -375,7 +375,7 @@ struct Job {
   bool wide() const { return view.window.reach > kSharedReach; }
 };
 
-View make_view(int64_t height, int64_t width, const GuidedRefineParams& params) {
+View make_view(int64_t height, int64_t width, const patchcut_guided_refine_params& params) {
   const int64_t step = params.subsample;
   return {static_cast<int>(height),
           static_cast<int>(width),
@@ -386,7 +386,7 @@ View make_view(int64_t height, int64_t width, const GuidedRefineParams& params) 
 }
 
 Job make_job(const uint8_t* frames, int64_t batch, int64_t height, int64_t width,
-             const GuidedRefineParams& params, CudaQueue& queue) {
+             const patchcut_guided_refine_params& params, CudaQueue& queue) {
   const View view = make_view(height, width, params);
   const int64_t cells = batch * view.cells();
   Job job{view,
@@ -419,7 +419,8 @@ void refine(const Job& job, const Map& map, const Keep& keep, CudaQueue& queue) 
 }  // namespace
 
 void guided_refine_cuda(const uint8_t* frames, const float* maps, int64_t batch, int64_t k, int64_t height,
-                        int64_t width, const GuidedRefineParams& params, float* out, CudaQueue& queue) {
+                        int64_t width, const patchcut_guided_refine_params& params, float* out,
+                        CudaQueue& queue) {
   const int64_t pixels = height * width;
   if (batch * k * pixels == 0) return;
   const Job job = make_job(frames, batch, height, width, params, queue);
@@ -430,8 +431,8 @@ void guided_refine_cuda(const uint8_t* frames, const float* maps, int64_t batch,
 }
 
 void guided_refine_labels_cuda(const uint8_t* frames, const int32_t* label_maps, int64_t batch,
-                               int64_t height, int64_t width, int64_t count, const GuidedRefineParams& params,
-                               int32_t* out, CudaQueue& queue) {
+                               int64_t height, int64_t width, int64_t count,
+                               const patchcut_guided_refine_params& params, int32_t* out, CudaQueue& queue) {
   const int64_t pixels = height * width;
   if (batch * pixels == 0) return;
   if (count == 1) return queue.clear(out, batch * pixels);
