@@ -4,25 +4,6 @@
 #   ON    with a driver or without, nvcc also looked for in /usr/local/cuda, and an error where there is none
 #   OFF   without
 #   HOST  for tests: the kernels compiled for the host, threads of a block as fibers (tests/host_cuda)
-set(patchcut_cuda_sources
-  src/nodes/affinity_cuda.cu
-  src/clusters/assign_cuda.cu
-  src/refine/bilateral_solver_cuda.cu
-  src/cuts/bipartition_cuda.cu
-  src/masks/connected_components_cuda.cu
-  src/clusters/correlation_cluster_cuda.cu
-  src/cuda/queue.cpp
-  src/nodes/gcn_forward_cuda.cu
-  src/fit/gnn_fit_cuda.cu
-  src/refine/guided_refine_cuda.cu
-  src/clusters/kmeans_cuda.cu
-  src/cuts/ncut_cuda.cu
-  src/images/preprocess_cuda.cu
-  src/masks/region_stats_cuda.cu
-  src/masks/relabel_cuda.cu
-  src/masks/rle_decode_cuda.cu
-  src/masks/rle_encode_cuda.cu
-  src/masks/upsample_argmax_cuda.cu)
 
 function(patchcut_find_driver result)
   execute_process(
