@@ -5,18 +5,17 @@
 #include "c_api/c_face.h"
 #include "c_api/half_rows.h"
 
-namespace patchcut {
+using namespace patchcut;
+
 namespace {
 
 constexpr const char* kOp = "assign";
 
 }  // namespace
-}  // namespace patchcut
 
 patchcut_status patchcut_assign(const void* features, int32_t dtype, int64_t batch, int64_t n, int64_t d,
                                 const float* prototypes, int64_t c, float temperature, int32_t* labels,
                                 float* similarity, float* assignment, const patchcut_context* context) {
-  using namespace patchcut;
   return guard([&] {
     require_sizes(kOp, {batch, n, d});
     require_sizes(kOp, {batch, n, c});

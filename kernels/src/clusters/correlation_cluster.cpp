@@ -3,7 +3,8 @@
 #include "c_api/c_face.h"
 #include "c_api/half_rows.h"
 
-namespace patchcut {
+using namespace patchcut;
+
 namespace {
 
 constexpr const char* kOp = "correlation_cluster";
@@ -15,13 +16,11 @@ void check(const patchcut_correlation_cluster_params* params) {
 }
 
 }  // namespace
-}  // namespace patchcut
 
 patchcut_status patchcut_correlation_cluster(const void* affinity, int32_t dtype, int64_t batch, int64_t n,
                                              const patchcut_correlation_cluster_params* params,
                                              int32_t* labels, int32_t* counts, float* objectives,
                                              const patchcut_context* context) {
-  using namespace patchcut;
   return guard([&] {
     require_sizes(kOp, {batch, n, n});
     require(n > 0, kOp, "affinity must have at least one node");

@@ -448,7 +448,7 @@ int32_t* queue_weights(const void* affinity, int32_t dtype, int64_t batch, int64
   const int nodes = static_cast<int>(n);
   const auto side = static_cast<unsigned>(ceil_div<int64_t>(n, kSide));
   const auto items = static_cast<unsigned>(batch);
-  with_float_type(queue.op(), dtype, [&](auto zero) {
+  with_float_type(dtype, [&](auto zero) {
     using T = decltype(zero);
     launch(queue, average_kernel<T>, dim3(side, side, items), kThreads, static_cast<const T*>(affinity),
            nodes, averages);

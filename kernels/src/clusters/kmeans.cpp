@@ -3,7 +3,8 @@
 #include "c_api/c_face.h"
 #include "c_api/half_rows.h"
 
-namespace patchcut {
+using namespace patchcut;
+
 namespace {
 
 constexpr const char* kOp = "kmeans";
@@ -20,13 +21,11 @@ void check(const patchcut_kmeans_params* params, const float* init) {
 }
 
 }  // namespace
-}  // namespace patchcut
 
 patchcut_status patchcut_kmeans(const void* points, int32_t dtype, int64_t batch, int64_t n, int64_t d,
                                 int64_t k, const float* init, const patchcut_kmeans_params* params,
                                 int32_t* labels, float* centroids, float* inertia,
                                 const patchcut_context* context) {
-  using namespace patchcut;
   return guard([&] {
     require_sizes(kOp, {batch, n, d});
     require(n > 0, kOp, "points must have at least one row");

@@ -93,11 +93,10 @@ struct Table final : ClusterTable {
 
   void round_row(int64_t count, const float* x, double scale, int32_t* out) const override {
     constexpr double kRound = 6755399441055744.0;  // 1.5 * 2^52: adding it rounds to an integer
-    for_each_vector(count, [&](int64_t i, auto get, auto) {
+    for_each_vector(count, [&](int64_t i, auto get, auto put) {
       const DoubleVec scaled = __builtin_convertvector(get(x + i), DoubleVec) * scale;
       const IntVec rounded = __builtin_convertvector(scaled + kRound - kRound, IntVec);
-      const int64_t rest = count - i < kLanes ? count - i : kLanes;
-      __builtin_memcpy(out + i, &rounded, static_cast<uint64_t>(rest) * sizeof(int32_t));
+      put(out + i, rounded);
     });
   }
 

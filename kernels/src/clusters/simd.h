@@ -4,7 +4,7 @@
 
 namespace patchcut {
 
-constexpr int64_t kNodePadding = 16;
+constexpr int64_t kNodePadding = 16;  // a multiple of the lanes of a vector
 
 // Nodes in clusters, for best_move.
 struct PartitionView {

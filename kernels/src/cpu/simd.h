@@ -4,14 +4,23 @@
 
 #include "cpu/isa.h"
 
-// A table of hot loops is an abstract class. The simd.cpp beside it implements it; that is compiled once for
-// each instruction set, and defines the one of these functions that is called as PATCHCUT_ISA says.
+// A table of hot loops is an abstract class. The simd.cpp beside it, compiled once for each instruction set,
+// implements it and defines one of these functions: the one that PATCHCUT_ISA names.
 #define PATCHCUT_PER_ISA(Table)   \
   static const Table& baseline(); \
   static const Table& avx2();     \
   static const Table& avx512()
 
 namespace patchcut {
+
+template <class Table>
+const Table& table_of(Isa isa) {
+#if defined(__x86_64__)
+  if (isa == Isa::avx512) return Table::avx512();
+  if (isa == Isa::avx2) return Table::avx2();
+#endif
+  return Table::baseline();
+}
 
 // The hot loops that ops of several groups share.
 struct SimdTable {
@@ -24,7 +33,9 @@ struct SimdTable {
 
   // The table of a group, for the same instruction set.
   template <class Table>
-  const Table& get() const;
+  const Table& get() const {
+    return table_of<Table>(isa);
+  }
 
   // c[m, cols] = a[m, k] @ panel[k, panel], of which the first `cols` columns are kept; a[i, p] lies at
   // a[i * lda + p * step].
@@ -46,20 +57,6 @@ struct SimdTable {
   // x[rows, k] = softmax(x * sharpness) by row.
   virtual void softmax_rows(int64_t rows, int64_t k, float sharpness, float* x) const = 0;
 };
-
-template <class Table>
-const Table& table_of(Isa isa) {
-#if defined(__x86_64__)
-  if (isa == Isa::avx512) return Table::avx512();
-  if (isa == Isa::avx2) return Table::avx2();
-#endif
-  return Table::baseline();
-}
-
-template <class Table>
-const Table& SimdTable::get() const {
-  return table_of<Table>(isa);
-}
 
 // Of the instruction set in use.
 inline const SimdTable& simd() { return table_of<SimdTable>(isa_in_use()); }

@@ -35,29 +35,21 @@ typedef int32_t IntVec __attribute__((vector_size(kLanes * sizeof(int32_t))));
 typedef uint16_t HalfVec __attribute__((vector_size(kLanes * sizeof(uint16_t))));
 typedef double DoubleVec __attribute__((vector_size(kLanes * sizeof(double))));
 
-inline Vec load(const float* x) {
-  Vec v;
+template <class AnyVec>
+inline AnyVec load_as(const void* x) {
+  AnyVec v;
   __builtin_memcpy(&v, x, sizeof(v));
   return v;
 }
 
-inline HalfVec load(const uint16_t* x) {
-  HalfVec v;
-  __builtin_memcpy(&v, x, sizeof(v));
-  return v;
+inline Vec load(const float* x) { return load_as<Vec>(x); }
+inline HalfVec load(const uint16_t* x) { return load_as<HalfVec>(x); }
+inline IntVec load(const int32_t* x) { return load_as<IntVec>(x); }
+
+template <class Scalar, class AnyVec>
+inline void store(Scalar* x, AnyVec v) {
+  __builtin_memcpy(x, &v, sizeof(v));
 }
-
-inline void store(float* x, Vec v) { __builtin_memcpy(x, &v, sizeof(v)); }
-
-inline void store(uint16_t* x, HalfVec v) { __builtin_memcpy(x, &v, sizeof(v)); }
-
-inline IntVec load(const int32_t* x) {
-  IntVec v;
-  __builtin_memcpy(&v, x, sizeof(v));
-  return v;
-}
-
-inline void store(int32_t* x, IntVec v) { __builtin_memcpy(x, &v, sizeof(v)); }
 
 inline Vec load_first(const float* x, int64_t count) {
   Vec v{};

@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kUnitRowsThreads)
 inline void queue_unit_rows(const void* features, int32_t dtype, int64_t rows, int64_t d, bool normalize,
                             int64_t stride, float* out, CudaQueue& queue) {
   constexpr int64_t kRowsOfBlock = kUnitRowsThreads / kWarp;
-  with_float_type(queue.op(), dtype, [&](auto zero) {
+  with_float_type(dtype, [&](auto zero) {
     using T = decltype(zero);
     launch(queue, unit_rows_kernel<T>, static_cast<unsigned>(ceil_div(rows, kRowsOfBlock)), kUnitRowsThreads,
            static_cast<const T*>(features), rows, static_cast<int>(d), normalize, static_cast<int>(stride),

@@ -2,21 +2,20 @@
 
 #include "c_api/c_face.h"
 #include "c_api/half_rows.h"
-#include "cuts/find_cuts.h"
+#include "cuts/ncut.h"
 
-namespace patchcut {
+using namespace patchcut;
+
 namespace {
 
 constexpr const char* kOp = "bipartition";
 
 }  // namespace
-}  // namespace patchcut
 
 patchcut_status patchcut_bipartition(const void* features, int32_t dtype, int64_t batch, int64_t grid_height,
                                      int64_t grid_width, int64_t d, int32_t connected,
                                      const patchcut_ncut_params* params, uint8_t* masks, int32_t* seeds,
                                      const patchcut_context* context) {
-  using namespace patchcut;
   return guard([&] {
     require_sizes(kOp, {grid_height, grid_width});
     const int64_t n = grid_height * grid_width;

@@ -3,7 +3,7 @@
 
 #include "cpu/scratch.h"
 #include "cuts/bipartition.h"
-#include "cuts/find_cuts.h"
+#include "cuts/ncut.h"
 #include "masks/connected_components.h"
 
 namespace patchcut {
@@ -27,7 +27,7 @@ void bipartition_cpu(const float* features, int64_t height, int64_t width, int64
   float residual = 0.0f;
   Scratch scratch;
   float* vector = scratch.take<float>(n);
-  find_cuts("bipartition", features, n, d, 1, params, &eigenvalue, vector, &residual);
+  ncut_cpu("bipartition", features, n, d, 1, params, &eigenvalue, vector, &residual);
   // The entry of largest magnitude is positive, so that the largest is it.
   *seed = static_cast<int32_t>(std::max_element(vector, vector + n) - vector);
   const double mean = std::accumulate(vector, vector + n, 0.0) / static_cast<double>(n);

@@ -4,17 +4,17 @@
 
 #include "c_api/c_face.h"
 #include "c_api/half_rows.h"
-#include "cuts/find_cuts.h"
 
-namespace patchcut {
+using namespace patchcut;
+
 namespace {
 
 constexpr const char* kOp = "ncut";
 
 }  // namespace
 
-void check_cut(const char* op, const patchcut_ncut_params* params, int64_t batch, int64_t n, int64_t d,
-               int64_t k) {
+void patchcut::check_cut(const char* op, const patchcut_ncut_params* params, int64_t batch, int64_t n,
+                         int64_t d, int64_t k) {
   require_sizes(op, {batch, n, d});
   require_sizes(op, {batch, n, n});
   require(params != nullptr, op, "params must not be null");
@@ -31,12 +31,9 @@ void check_cut(const char* op, const patchcut_ncut_params* params, int64_t batch
           "iterations must be at least 1, got " + std::to_string(params->iterations));
 }
 
-}  // namespace patchcut
-
 patchcut_status patchcut_ncut(const void* features, int32_t dtype, int64_t batch, int64_t n, int64_t d,
                               int64_t k, const patchcut_ncut_params* params, float* eigenvalues,
                               float* vectors, float* residuals, const patchcut_context* context) {
-  using namespace patchcut;
   return guard([&] {
     check_cut(kOp, params, batch, n, d, k);
     require_dtype(kOp, "dtype", dtype);
@@ -51,7 +48,8 @@ patchcut_status patchcut_ncut(const void* features, int32_t dtype, int64_t batch
     }
     for (int64_t b = 0; b < batch; ++b) {
       const FloatRows item(features, dtype, b * n * d, n * d);
-      ncut_cpu(item.data(), n, d, k, *params, eigenvalues + b * k, vectors + b * n * k, residuals + b * k);
+      ncut_cpu(kOp, item.data(), n, d, k, *params, eigenvalues + b * k, vectors + b * n * k,
+               residuals + b * k);
     }
   });
 }

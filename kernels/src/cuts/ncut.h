@@ -8,9 +8,14 @@ namespace patchcut {
 
 class CudaQueue;
 
+// Throws std::invalid_argument "[op] ..." where graphs of data [batch, n, d] cannot be cut so.
+void check_cut(const char* op, const patchcut_ncut_params* params, int64_t batch, int64_t n, int64_t d,
+               int64_t k);
+
 // The k smallest eigenvalues of (D - W) x = lambda D x, D the row sums of W, without the constant vector's 0.
 // Throws std::invalid_argument where the data are not finite or a row sum is negative.
 void ncut_cpu(
+    const char* op,         // that errors name
     const float* features,  // [n, d]; of PATCHCUT_GRAPH_AFFINITY [n, n], symmetric: half of it is read
     int64_t n, int64_t d, int64_t k, const patchcut_ncut_params& params,
     float* eigenvalues,  // [k], ascending

@@ -6,7 +6,6 @@
 #include "cpu/scratch.h"
 #include "cpu/thread_pool.h"
 #include "cuts/cut_graphs.h"
-#include "cuts/find_cuts.h"
 #include "cuts/krylov.h"
 #include "cuts/ncut.h"
 #include "cuts/simd.h"
@@ -128,8 +127,8 @@ void check_finite(const char* op, const float* features, int64_t n, int64_t d) {
 
 }  // namespace
 
-void find_cuts(const char* op, const float* features, int64_t n, int64_t d, int64_t k,
-               const patchcut_ncut_params& params, float* eigenvalues, float* vectors, float* residuals) {
+void ncut_cpu(const char* op, const float* features, int64_t n, int64_t d, int64_t k,
+              const patchcut_ncut_params& params, float* eigenvalues, float* vectors, float* residuals) {
   Scratch scratch;
   const Results results{n, k, eigenvalues, vectors, residuals};
   KrylovParams krylov{k, k, params.iterations, params.seed};
@@ -142,11 +141,6 @@ void find_cuts(const char* op, const float* features, int64_t n, int64_t d, int6
   const Weights weights = given ? Weights{features, nullptr} : store_weights(features, n, d, params, scratch);
   const float floor = given ? 0.0f : params.floor;
   solve_dense(DenseGraph(op, weights.entries, weights.row_sums, n, floor, scratch), krylov, results);
-}
-
-void ncut_cpu(const float* features, int64_t n, int64_t d, int64_t k, const patchcut_ncut_params& params,
-              float* eigenvalues, float* vectors, float* residuals) {
-  find_cuts("ncut", features, n, d, k, params, eigenvalues, vectors, residuals);
 }
 
 }  // namespace patchcut

@@ -366,7 +366,7 @@ void ncut_cuda(const void* features, int32_t dtype, int64_t batch, int64_t n, in
   if (batch == 0) return;
   const Job job{batch, n, d, k, params, eigenvalues, vectors, residuals};
   if (params.graph == PATCHCUT_GRAPH_AFFINITY) {
-    return with_float_type(queue.op(), dtype, [&](auto zero) {
+    return with_float_type(dtype, [&](auto zero) {
       cut_stored(job, static_cast<const decltype(zero)*>(features), 0.0f, queue);
     });
   }

@@ -5,7 +5,8 @@
 #include "c_api/c_face.h"
 #include "c_api/half_rows.h"
 
-namespace patchcut {
+using namespace patchcut;
+
 namespace {
 
 constexpr const char* kOp = "gnn_fit";
@@ -31,14 +32,12 @@ void check(const patchcut_gnn_fit_weights& weights) {
 }
 
 }  // namespace
-}  // namespace patchcut
 
 patchcut_status patchcut_gnn_fit(const void* features, int32_t dtype, const void* affinity,
                                  int32_t affinity_dtype, int64_t batch, int64_t n, int64_t d, int64_t k,
                                  const patchcut_gnn_fit_weights* weights,
                                  const patchcut_gnn_fit_params* params, float* assignment, float* losses,
                                  const patchcut_context* context) {
-  using namespace patchcut;
   return guard([&] {
     check(params);
     require_sizes(kOp, {batch, n, d});

@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <cmath>
-#include <stdexcept>
 #include <string>
 
+#include "cpu/errors.h"
 #include "cpu/gemm.h"
 #include "cpu/random.h"
 #include "cpu/scratch.h"
@@ -287,10 +287,8 @@ void start(const Fit& fit, const float* features, const patchcut_gnn_fit_weights
   // Ahat (X theta) = (Ahat X) theta: all passes share this one product with the affinity.
   const float least = propagate_features(features, fit.affinity, fit.n, fit.graph.inputs - 1, fit.graph.in,
                                          fit.graph.inputs, fit.degrees);
-  if (least < 0.0f && fit.params.loss == PATCHCUT_NCUT) {
-    throw std::invalid_argument("[gnn_fit] affinity must be at least 0 for NCut, got " +
-                                std::to_string(least));
-  }
+  require(least >= 0.0f || fit.params.loss != PATCHCUT_NCUT, "gnn_fit",
+          "affinity must be at least 0 for NCut, got " + std::to_string(least));
 }
 
 int64_t pass_cycles(const Fit& fit) {
@@ -317,10 +315,8 @@ void gnn_fit_cpu(const float* features, const float* affinity, int64_t n, int64_
     for_row_blocks(n, n * k / 8, [&](int64_t first, int64_t rows) { gather_rows(fit, first, rows); });
     const double loss = measure_loss(params.loss, fit.sums, k, slope);
     losses[step] = static_cast<float>(loss);
-    if (!std::isfinite(losses[step])) {
-      throw std::invalid_argument("[gnn_fit] features and affinity must lead to finite losses, got " +
-                                  std::to_string(losses[step]));
-    }
+    require(std::isfinite(losses[step]), "gnn_fit",
+            "features and affinity must lead to finite losses, got " + std::to_string(losses[step]));
     if (step + 1 == params.steps) return;  // what the caller gets is this pass's
     for_row_blocks(n, pass_cycles(fit) / 8,
                    [&](int64_t first, int64_t rows) { return_rows(fit, slope, first, rows); });

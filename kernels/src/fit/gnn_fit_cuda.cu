@@ -252,7 +252,7 @@ void gnn_fit_cuda(const void* features, int32_t dtype, const void* affinity, int
   const Fit fit = take_fit(job, assignment, queue);
   const UnitRows rows = unit_rows(features, dtype, batch * n, d, false, queue);
   start_weights(job, fit, weights == nullptr ? patchcut_gnn_fit_weights{} : *weights, queue);
-  with_float_type(queue.op(), affinity_dtype, [&](auto zero) {
+  with_float_type(affinity_dtype, [&](auto zero) {
     const auto* edges = static_cast<const decltype(zero)*>(affinity);
     propagate(job, fit, edges, rows, queue);
     for (int step = 0; step < params.steps; ++step) {

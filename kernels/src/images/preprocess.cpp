@@ -5,7 +5,8 @@
 #include "c_api/c_face.h"
 #include "c_api/half_rows.h"
 
-namespace patchcut {
+using namespace patchcut;
+
 namespace {
 
 constexpr const char* kOp = "preprocess";
@@ -26,12 +27,10 @@ void check(const patchcut_preprocess_params* params) {
 }
 
 }  // namespace
-}  // namespace patchcut
 
 patchcut_status patchcut_preprocess(const uint8_t* frames, int64_t batch, int64_t height, int64_t width,
                                     const int64_t strides[4], const patchcut_preprocess_params* params,
                                     void* images, int32_t dtype, const patchcut_context* context) {
-  using namespace patchcut;
   return guard([&] {
     check(params);
     const int64_t size = 3 * params->height * params->width;

@@ -140,7 +140,7 @@ void preprocess_cuda(const FrameView& frame, int64_t batch, int64_t frame_stride
   const dim3 grid(static_cast<unsigned>(ceil_div<int64_t>(params.width, kBlockWidth)),
                   static_cast<unsigned>(ceil_div<int64_t>(params.height, kBlockHeight)),
                   static_cast<unsigned>(batch));
-  with_float_type(queue.op(), dtype, [&](auto zero) {
+  with_float_type(dtype, [&](auto zero) {
     using Result = decltype(zero);
     const auto kernel =
         frame.chroma == nullptr ? preprocess_kernel<false, Result> : preprocess_kernel<true, Result>;

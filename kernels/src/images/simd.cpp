@@ -21,12 +21,6 @@ inline void blend_block(int64_t taps, const uint8_t* const* rows, const float* w
   __builtin_memcpy(out + at, total, sizeof(total));
 }
 
-inline Pixel load_pixel(const float* x) {
-  Pixel v;
-  __builtin_memcpy(&v, x, sizeof(v));
-  return v;
-}
-
 struct Table final : ImageTable {
   void blend_bytes(int64_t count, int64_t taps, const uint8_t* const* rows, const float* weights,
                    float* out) const override {
@@ -49,7 +43,7 @@ struct Table final : ImageTable {
       const float* pixel = row + 3 * starts[x];
       const float* weight = weights + x * weight_stride;
       Pixel total{};
-      for (int32_t t = 0; t < counts[x]; ++t) total += weight[t] * load_pixel(pixel + 3 * t);
+      for (int32_t t = 0; t < counts[x]; ++t) total += weight[t] * load_as<Pixel>(pixel + 3 * t);
       total = total * scales + offsets;
       for (int c = 0; c < 3; ++c) planes[c][x] = total[c];
     }

@@ -2,19 +2,18 @@
 
 #include "c_api/c_face.h"
 
-namespace patchcut {
+using namespace patchcut;
+
 namespace {
 
 constexpr const char* kOp = "connected_components";
 
 }  // namespace
-}  // namespace patchcut
 
 patchcut_status patchcut_connected_components(const int32_t* label_map, int64_t batch, int64_t height,
                                               int64_t width, int32_t connectivity, int64_t min_area,
                                               int32_t* ids, int32_t* kept_labels, int32_t* counts,
                                               const patchcut_context* context) {
-  using namespace patchcut;
   return guard([&] {
     require_sizes(kOp, {batch, height, width});
     const int64_t pixels = height * width;

@@ -2,19 +2,18 @@
 
 #include "c_api/c_face.h"
 
-namespace patchcut {
+using namespace patchcut;
+
 namespace {
 
 constexpr const char* kOp = "region_stats";
 
 }  // namespace
-}  // namespace patchcut
 
 patchcut_status patchcut_region_stats(const int32_t* ids, const int32_t* label_map, const float* confidence,
                                       int64_t batch, int64_t height, int64_t width, int64_t count,
                                       int64_t* area, float* boxes_xyxy, float* mean_confidence,
                                       int32_t* label, const patchcut_context* context) {
-  using namespace patchcut;
   return guard([&] {
     require_sizes(kOp, {batch, height, width});
     require_sizes(kOp, {batch, count, 4});

@@ -2,18 +2,17 @@
 
 #include "c_api/c_face.h"
 
-namespace patchcut {
+using namespace patchcut;
+
 namespace {
 
 constexpr const char* kOp = "relabel";
 
 }  // namespace
-}  // namespace patchcut
 
 patchcut_status patchcut_relabel(const int32_t* labels, int64_t batch, int64_t height, int64_t width,
                                  const int32_t* table, int64_t count, int32_t* out,
                                  const patchcut_context* context) {
-  using namespace patchcut;
   return guard([&] {
     require_sizes(kOp, {batch, height, width});
     require_sizes(kOp, {count});

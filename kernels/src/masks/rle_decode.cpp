@@ -4,18 +4,17 @@
 
 #include "c_api/c_face.h"
 
-namespace patchcut {
+using namespace patchcut;
+
 namespace {
 
 constexpr const char* kOp = "rle_decode";
 
 }  // namespace
-}  // namespace patchcut
 
 patchcut_status patchcut_rle_decode(const uint32_t* runs, const int64_t* offsets, int64_t batch,
                                     int64_t height, int64_t width, int64_t capacity, uint8_t* masks,
                                     const patchcut_context* context) {
-  using namespace patchcut;
   return guard([&] {
     require_sizes(kOp, {batch, height, width});
     require_sizes(kOp, {capacity});
@@ -35,7 +34,6 @@ patchcut_status patchcut_rle_decode(const uint32_t* runs, const int64_t* offsets
 }
 
 patchcut_status patchcut_rle_read_text(const char* text, int64_t length, uint32_t* runs, int64_t* count) {
-  using namespace patchcut;
   return guard([&] {
     require_sizes(kOp, {length});
     require_array(kOp, "text", text, length);

@@ -2,7 +2,8 @@
 
 #include "c_api/c_face.h"
 
-namespace patchcut {
+using namespace patchcut;
+
 namespace {
 
 constexpr const char* kOp = "rle_encode";
@@ -19,12 +20,10 @@ void check(const void* image, const char* name, int64_t batch, int64_t height, i
 }
 
 }  // namespace
-}  // namespace patchcut
 
 patchcut_status patchcut_rle_encode(const uint8_t* masks, int64_t batch, int64_t height, int64_t width,
                                     int64_t capacity, uint32_t* runs, int64_t* offsets,
                                     const patchcut_context* context) {
-  using namespace patchcut;
   return guard([&] {
     check(masks, "masks", batch, height, width, batch, capacity, runs, offsets);
     if (on_cuda(kOp, context)) {
@@ -40,7 +39,6 @@ patchcut_status patchcut_rle_encode(const uint8_t* masks, int64_t batch, int64_t
 patchcut_status patchcut_rle_encode_ids(const int32_t* ids, int64_t batch, int64_t height, int64_t width,
                                         int64_t count, int64_t capacity, uint32_t* runs, int64_t* offsets,
                                         const patchcut_context* context) {
-  using namespace patchcut;
   return guard([&] {
     require_sizes(kOp, {batch, count});
     check(ids, "ids", batch, height, width, batch * count, capacity, runs, offsets);
@@ -58,7 +56,6 @@ patchcut_status patchcut_rle_encode_ids(const int32_t* ids, int64_t batch, int64
 }
 
 patchcut_status patchcut_rle_write_text(const uint32_t* runs, int64_t count, char* text, int64_t* length) {
-  using namespace patchcut;
   return guard([&] {
     require_sizes(kOp, {count});
     require_array(kOp, "runs", runs, count);

@@ -19,7 +19,7 @@ struct Table final : MaskTable {
         best = wins ? value : best;
         label = wins ? IntVec{} + names[c] : label;
       }
-      __builtin_memcpy(labels + x, &label, sizeof(label));
+      store(labels + x, label);
       if (confidence != nullptr) store(confidence + x, best);
     }
   }

@@ -4,7 +4,7 @@
 
 namespace patchcut {
 
-constexpr int64_t kSpanPadding = 16;
+constexpr int64_t kSpanPadding = 16;  // at least the lanes of a vector
 
 // The hot loops of upsample_argmax.
 struct MaskTable {

@@ -2,19 +2,18 @@
 
 #include "c_api/c_face.h"
 
-namespace patchcut {
+using namespace patchcut;
+
 namespace {
 
 constexpr const char* kOp = "upsample_argmax";
 
 }  // namespace
-}  // namespace patchcut
 
 patchcut_status patchcut_upsample_argmax(const float* assignment, int64_t batch, int64_t grid_height,
                                          int64_t grid_width, int64_t k, int64_t height, int64_t width,
                                          int32_t* labels, float* confidence,
                                          const patchcut_context* context) {
-  using namespace patchcut;
   return guard([&] {
     require_sizes(kOp, {batch, grid_height, grid_width, k});
     require_sizes(kOp, {batch, height, width});

@@ -5,7 +5,8 @@
 #include "c_api/c_face.h"
 #include "c_api/half_rows.h"
 
-namespace patchcut {
+using namespace patchcut;
+
 namespace {
 
 constexpr const char* kOp = "affinity";
@@ -22,12 +23,10 @@ void check(const patchcut_affinity_params* params) {
 }
 
 }  // namespace
-}  // namespace patchcut
 
 patchcut_status patchcut_affinity(const void* features, int32_t dtype, int64_t batch, int64_t n, int64_t d,
                                   const patchcut_affinity_params* params, void* affinity,
                                   int32_t affinity_dtype, float* degrees, const patchcut_context* context) {
-  using namespace patchcut;
   return guard([&] {
     require_sizes(kOp, {batch, n, d});
     require_sizes(kOp, {batch, n, n});

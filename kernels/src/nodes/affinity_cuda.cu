@@ -195,7 +195,7 @@ void affinity_cuda(const void* features, int32_t dtype, int64_t batch, int64_t n
   if (batch == 0 || n == 0) return;
   const UnitRows rows = unit_rows(features, dtype, batch * n, d, params.kind == PATCHCUT_COSINE, queue);
   const Job job{batch, n, d, params};
-  with_float_type(queue.op(), affinity_dtype, [&](auto zero) {
+  with_float_type(affinity_dtype, [&](auto zero) {
     auto* result = static_cast<decltype(zero)*>(affinity);
     if (n >= kLargeSide) {
       fill<GemmTile<4, 4>>(job, rows, result, degrees, queue);

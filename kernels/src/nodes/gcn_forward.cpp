@@ -6,15 +6,16 @@
 #include "c_api/half_rows.h"
 #include "nodes/packed_gcn.h"
 
+using namespace patchcut;
+
 struct patchcut_gcn {
-  std::shared_ptr<const patchcut::PackedGcn> cpu;  // null for one on CUDA
-  std::shared_ptr<const patchcut::CudaGcn> cuda;   // null for one on the CPU
+  std::shared_ptr<const PackedGcn> cpu;  // null for one on CUDA
+  std::shared_ptr<const CudaGcn> cuda;   // null for one on the CPU
   int64_t layers;
   int64_t d;
   int64_t k;
 };
 
-namespace patchcut {
 namespace {
 
 constexpr const char* kOp = "gcn_forward";
@@ -68,11 +69,9 @@ void forward_on_cpu(const void* features, int32_t dtype, const void* affinity, i
 }
 
 }  // namespace
-}  // namespace patchcut
 
 patchcut_status patchcut_gcn_create(const patchcut_gcn_weights* weights, patchcut_gcn** gcn,
                                     const patchcut_context* context) {
-  using namespace patchcut;
   return guard([&] {
     require(gcn != nullptr, kCreate, "gcn must not be null");
     check(weights);
@@ -100,7 +99,6 @@ patchcut_status patchcut_gcn_forward(const void* features, int32_t dtype, const 
                                      int32_t affinity_dtype, const float* degrees, int64_t batch, int64_t n,
                                      const patchcut_gcn* gcn, float* assignment,
                                      const patchcut_context* context) {
-  using namespace patchcut;
   return guard([&] {
     require(gcn != nullptr, kOp, "gcn must not be null");
     require_sizes(kOp, {batch, n, gcn->d});

@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <stdexcept>
 #include <string>
 #include <utility>
 
@@ -46,10 +45,8 @@ void inverse_root_degrees(const SimdTable& simd, const float* affinity, const fl
   }
   require_finite(simd.all_finite(n, scales), "gcn_forward", "affinity");
   const float* smallest = std::min_element(scales, scales + n);
-  if (*smallest <= -1.0f) {
-    throw std::invalid_argument("[gcn_forward] affinity must have row sums above -1, got " +
-                                std::to_string(*smallest));
-  }
+  require(*smallest > -1.0f, "gcn_forward",
+          "affinity must have row sums above -1, got " + std::to_string(*smallest));
   for (int64_t i = 0; i < n; ++i) scales[i] = 1.0f / std::sqrt(scales[i] + 1.0f);
 }
 

@@ -357,10 +357,10 @@ void gcn_forward_cuda(const void* features, int32_t dtype, const void* affinity,
   float* h = queue.take<float>(job.rows() * stride);
   float* scales = queue.take<float>(job.rows());
   const bool with_graph = !weights.layers.empty();
-  with_float_type(queue.op(), affinity == nullptr ? PATCHCUT_FLOAT32 : affinity_dtype, [&](auto edge) {
+  with_float_type(affinity == nullptr ? PATCHCUT_FLOAT32 : affinity_dtype, [&](auto edge) {
     using Edge = decltype(edge);
     const Graph<Edge> graph{static_cast<const Edge*>(affinity), scales};
-    with_float_type(queue.op(), dtype, [&](auto feature) {
+    with_float_type(dtype, [&](auto feature) {
       using T = decltype(feature);
       launch(queue, prepare_kernel<T, Edge>, static_cast<unsigned>(ceil_div<int64_t>(job.rows(), kWarps)),
              kThreads, static_cast<const T*>(features), graph.affinity, degrees, job.rows(),

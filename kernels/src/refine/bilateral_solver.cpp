@@ -4,7 +4,8 @@
 
 #include "c_api/c_face.h"
 
-namespace patchcut {
+using namespace patchcut;
+
 namespace {
 
 constexpr const char* kOp = "bilateral_solver";
@@ -26,13 +27,11 @@ void check(const patchcut_bilateral_solver_params* params) {
 }
 
 }  // namespace
-}  // namespace patchcut
 
 patchcut_status patchcut_bilateral_solver(const uint8_t* frames, const float* maps, const float* confidence,
                                           int64_t batch, int64_t height, int64_t width,
                                           const patchcut_bilateral_solver_params* params, float* out,
                                           const patchcut_context* context) {
-  using namespace patchcut;
   return guard([&] {
     require_sizes(kOp, {batch, height, width, 3});
     const int64_t pixels = height * width;

@@ -4,7 +4,8 @@
 
 #include "c_api/c_face.h"
 
-namespace patchcut {
+using namespace patchcut;
+
 namespace {
 
 constexpr const char* kOp = "guided_refine";
@@ -26,13 +27,11 @@ void check_sizes(int64_t batch, int64_t planes, int64_t height, int64_t width) {
 }
 
 }  // namespace
-}  // namespace patchcut
 
 patchcut_status patchcut_guided_refine(const uint8_t* frames, const float* maps, int64_t batch, int64_t k,
                                        int64_t height, int64_t width,
                                        const patchcut_guided_refine_params* params, float* out,
                                        const patchcut_context* context) {
-  using namespace patchcut;
   return guard([&] {
     check_sizes(batch, k, height, width);
     const int64_t pixels = height * width;
@@ -56,7 +55,6 @@ patchcut_status patchcut_guided_refine_labels(const uint8_t* frames, const int32
                                               int64_t height, int64_t width, int64_t count,
                                               const patchcut_guided_refine_params* params, int32_t* out,
                                               const patchcut_context* context) {
-  using namespace patchcut;
   return guard([&] {
     check_sizes(batch, 1, height, width);
     const int64_t pixels = height * width;

@@ -171,8 +171,7 @@ struct Table final : GuidedTable {
                           int64_t guide_stride, int64_t first_cell, const float* mean, int64_t stride,
                           float* out) const override {
     for_each_vector(count, [&](int64_t x, auto, auto put) {
-      IntVec cell;
-      __builtin_memcpy(&cell, cells + x, sizeof(cell));
+      IntVec cell = load(cells + x);
       // A vector of pixels spans fewer cells than it has lanes: cells are two pixels wide at least.
       const float* first = mean + (cells[x] - first_cell);
       cell -= cells[x];

@@ -8,13 +8,7 @@ namespace {
 typedef float Quad __attribute__((vector_size(kQuad * sizeof(float))));
 typedef int32_t QuadIndex __attribute__((vector_size(kQuad * sizeof(int32_t))));
 
-inline Quad load_quad(const float* x) {
-  Quad v;
-  __builtin_memcpy(&v, x, sizeof(v));
-  return v;
-}
-
-inline void store_quad(float* x, Quad v) { __builtin_memcpy(x, &v, sizeof(v)); }
+inline Quad load_quad(const float* x) { return load_as<Quad>(x); }
 
 inline double add_quad(Quad v) {
   return (static_cast<double>(v[0]) + static_cast<double>(v[1])) +
@@ -103,7 +97,7 @@ inline int32_t bin_of_level(float parts, float per_bin) {
 
 inline void add_pixel(float* sums, int32_t vertex, Quad pixel) {
   float* sum = sums + vertex * kSums;
-  store_quad(sum, load_quad(sum) + pixel);
+  store(sum, load_quad(sum) + pixel);
 }
 
 struct Table final : SolverTable {
@@ -154,10 +148,10 @@ struct Table final : SolverTable {
       Quad rows[4];
       for (int j = 0; j < 4; ++j) rows[j] = load_quad(sums + (i + j) * kSums);
       transpose_quads(rows);
-      store_quad(v.mass + first + i, rows[0]);
-      store_quad(v.weight + first + i, rows[1]);
-      store_quad(v.right + first + i, rows[2]);
-      store_quad(v.scale + first + i, rows[0] > 0.0f ? Quad{} + 1.0f : Quad{});
+      store(v.mass + first + i, rows[0]);
+      store(v.weight + first + i, rows[1]);
+      store(v.right + first + i, rows[2]);
+      store(v.scale + first + i, rows[0] > 0.0f ? Quad{} + 1.0f : Quad{});
       // NaN of what is not finite.
       zeros += rows[1] * 0.0f + rows[2] * 0.0f;
     }
@@ -168,7 +162,7 @@ struct Table final : SolverTable {
     const float* __restrict scale = v.scale;
     float* __restrict next = v.next_scale;
     visit_block(graph, block, [&](auto sides, const int32_t* row) {
-      store_quad(next + row[0], 10.0f * load_quad(scale + row[0]) + sum_neighbours(sides, row, scale));
+      store(next + row[0], 10.0f * load_quad(scale + row[0]) + sum_neighbours(sides, row, scale));
     });
     visit_vectors(graph, block, [&](int64_t i, auto get, auto put) {
       const Vec wanted = get(scale + i) * get(v.mass + i);
@@ -186,9 +180,9 @@ struct Table final : SolverTable {
       const Quad scale = load_quad(v.scale + at);
       const Quad weight = load_quad(v.weight + at);
       const Quad diagonal = smoothness * scale * sum_neighbours(sides, row, v.scale) + weight;
-      store_quad(v.next_scale + at, scale * root);
-      store_quad(v.inverse + at, diagonal > 0.0f ? 1.0f / diagonal : Quad{});
-      store_quad(v.x + at, weight > 0.0f ? load_quad(v.right + at) / weight : Quad{});
+      store(v.next_scale + at, scale * root);
+      store(v.inverse + at, diagonal > 0.0f ? 1.0f / diagonal : Quad{});
+      store(v.x + at, weight > 0.0f ? load_quad(v.right + at) / weight : Quad{});
     });
   }
 
@@ -198,8 +192,8 @@ struct Table final : SolverTable {
       const int32_t at = row[0];
       const Quad r = load_quad(v.right + at) - apply_quad(sides, row, v.next_scale, v.weight, v.x);
       const Quad p = r * load_quad(v.inverse + at);
-      store_quad(v.r + at, r);
-      store_quad(v.p + at, p);
+      store(v.r + at, r);
+      store(v.p + at, p);
       total += r * p;
     });
     return add_quad(total);
@@ -214,7 +208,7 @@ struct Table final : SolverTable {
     visit_block(graph, block, [&](auto sides, const int32_t* row) {
       const Quad applied = apply_quad(sides, row, scale, weight, p);
       total += load_quad(p + row[0]) * applied;
-      store_quad(q + row[0], applied);
+      store(q + row[0], applied);
     });
     return add_quad(total);
   }
