@@ -4,7 +4,7 @@
 
 namespace patchcut {
 
-// What the hot loops are compiled for, slowest first.
+// What the hot loops are compiled for, slowest first; PATCHCUT_ISA is one of these names.
 enum class Isa : int32_t { baseline, avx2, avx512 };
 
 const char* name_of(Isa isa);
