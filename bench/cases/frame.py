@@ -94,11 +94,11 @@ class _Segmenter:
         )
 
     def _recorded_quality(self) -> dict[str, float]:
-        """What the head's report says of just this size, precision and refiner; it is not measured here."""
-        wanted = (self.ran.size_hw[0], self.ran.precision, self.ran.refine)
+        """What the report says of the head alone at just this size, precision and refiner; it is not measured here."""
+        wanted = ("", self.ran.size_hw[0], self.ran.precision, self.ran.refine)
         head = self.segmenter.spec.head()
         report = head.report if head else ()
-        rows = [row for row in report if (row.size, row.precision, row.refine) == wanted]
+        rows = [row for row in report if (row.head, row.size, row.precision, row.refine) == wanted]
         return {f"{row.dataset} {row.metric} (from the bundle's report)": row.value for row in rows}
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import numpy as np
+from numbers import Real
 
 from patchcut.errors import OptionError
 
@@ -42,8 +41,7 @@ def check_number(option: str, value: object, least: float, largest: float) -> No
 
     >>> check_number("min_score", 0.5, 0, 1)
     """
-    known = isinstance(value, int | float | np.floating) and not isinstance(value, bool)
-    if not known or not least <= float(value) <= largest:  # type: ignore[arg-type]
+    if not isinstance(value, Real) or isinstance(value, bool) or not least <= float(value) <= largest:
         raise OptionError(option, f"must be a number from {least:g} to {largest:g}, got {value!r}")
 
 

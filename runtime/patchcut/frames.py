@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from patchcut.errors import FrameError, OptionError
-
-ColorOrder = Literal["bgr", "rgb"]
-
-COLOR_ORDERS: tuple[ColorOrder, ...] = ("bgr", "rgb")
+from patchcut.checks import check_choice
+from patchcut.errors import FrameError
+from patchcut.settings import COLOR_ORDERS, ColorOrder
 
 _CAST_REMEDY = {
     "uint16": "scale 16-bit values to 8 bits first: (frame // 257).astype(np.uint8)",
@@ -46,9 +44,8 @@ def check_color(color: object) -> ColorOrder:
     Raises:
         OptionError: '[color] must be one of "bgr", "rgb", got "hsv"'.
     """
-    if color not in COLOR_ORDERS:
-        raise OptionError("color", f'must be one of "bgr", "rgb", got {color!r}')
-    return color
+    check_choice("color", color, COLOR_ORDERS)
+    return cast("ColorOrder", color)
 
 
 def as_frame(obj: object, color: ColorOrder = "bgr") -> Frame:

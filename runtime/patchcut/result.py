@@ -12,7 +12,8 @@ import patchcut_kernels as kernels
 
 from patchcut.checks import check_choice
 from patchcut.errors import FrameError
-from patchcut.frames import ColorOrder, Frame, as_frame
+from patchcut.frames import Frame, as_frame
+from patchcut.settings import ColorOrder
 from patchcut.stages.regions import Regions, on_host
 
 

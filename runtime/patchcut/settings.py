@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from patchcut.checks import check_choice, check_flag, check_number, check_whole
 from patchcut.errors import OptionError
-from patchcut.frames import COLOR_ORDERS, ColorOrder
 
 if TYPE_CHECKING:
     from patchcut.heads import Head
 
+ColorOrder = Literal["bgr", "rgb"]
 Mode = Literal["foreground", "parts", "scene"]
 Device = Literal["auto", "cpu", "cuda"]
 
+COLOR_ORDERS: tuple[ColorOrder, ...] = get_args(ColorOrder)
 MODES: tuple[Mode, ...] = get_args(Mode)
 DEVICES: tuple[Device, ...] = get_args(Device)
 PRECISIONS = ("auto", "int8", "fp16", "fp32")

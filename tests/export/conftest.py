@@ -50,7 +50,7 @@ def build(random_state: Callable[..., dict[str, Any]]) -> Callable[..., Path]:
     pytest.importorskip("onnxscript", reason=NEEDS)
     pytest.importorskip("onnxslim", reason=NEEDS)
     from patchcut.bundle import Bundle
-    from patchcut_export.backbones.vit import FeatureSpec, Part
+    from patchcut_export.backbones.vit import Component, FeatureSpec
     from patchcut_export.backbones.weights import Provenance
     from patchcut_export.bundles.builder import BackbonePlan, build_bundle
 
@@ -64,7 +64,7 @@ def build(random_state: Callable[..., dict[str, Any]]) -> Callable[..., Path]:
         sha256: str = "0" * 64,
         donor: Bundle | None = None,
     ) -> Path:
-        feature = FeatureSpec(TINY, **{"parts": (Part(facet, 1),), **(choices or {})})
+        feature = FeatureSpec(TINY, **{"components": (Component(facet, 1),), **(choices or {})})
         plan = BackbonePlan(feature, sizes, precision)
         origin = Provenance("tests", sha256, "Apache-2.0", "nothing")
         build_bundle(path, plan, random_state(), origin, name="tiny", say=lambda line: None, donor=donor)
@@ -95,17 +95,17 @@ def parts_bundle(backbone_bundle: Path, tmp_path_factory: pytest.TempPathFactory
 
 def add_head(backbone: Path, path: Path, labels: tuple[str, ...]) -> Path:
     import torch
-    from patchcut.bundle import AffinitySpec, HeadSpec, open_bundle
+    from patchcut.bundle import AffinitySpec, open_bundle
     from patchcut_export.bundles.archive import safetensors_bytes
-    from patchcut_export.bundles.builder import HEAD, rewrite_bundle
+    from patchcut_export.bundles.builder import gnn_head, rewrite_bundle, with_head
     from patchcut_export.training.gnn import GraphHead
 
     torch.manual_seed(5)
     head = GraphHead(64, (12,), 8, len(labels), dropout=0.25)
     with open_bundle(backbone) as bundle:
-        spec = HeadSpec(kind="gnn", file=HEAD, labels=labels)
-        tensors = safetensors_bytes(head.tensors())
-        rewrite_bundle(bundle, path, head=(spec, tensors), affinity=AffinitySpec(threshold=0.2))
+        made = gnn_head(bundle.spec, "objects", labels=labels, affinity=AffinitySpec(threshold=0.2))
+        weights = {made.files["weights"]: safetensors_bytes(head.tensors())}
+        rewrite_bundle(bundle, path, with_head(bundle.spec, made), weights)
     return path
 
 

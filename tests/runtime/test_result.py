@@ -6,28 +6,10 @@ from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
-from patchcut import Frame, Result, Segmenter
+from patchcut import Frame, OptionError, Segmenter
+from pycocotools import mask as coco
 
-
-def made_result(m: int = 2) -> Result:
-    ids = np.zeros((4, 6), np.int32)
-    ids[:2, :3] = 1
-    ids[3, 4:] = 2
-    ids[ids > m] = 0
-    labels = np.array([2, 1], np.int32)[:m]
-    return Result(
-        label_map=np.concatenate([[0], labels]).astype(np.int32)[ids],
-        region_ids=ids,
-        confidence=np.where(ids > 0, 0.75, 1.0).astype(np.float32),
-        boxes=np.array([[0, 0, 3, 2], [4, 3, 6, 4]], np.float32)[:m],
-        scores=np.array([0.75, 0.25], np.float32)[:m],
-        areas=np.array([6, 2])[:m],
-        region_labels=labels,
-        labels=("background", "cat", "dog"),
-        assignment=np.full((6, 3), 1 / 3, np.float32),
-        grid_hw=(2, 3),
-        timings_ms={"backbone": 1.23456},
-    )
+from tests.runtime.results import made_result
 
 
 def test_masks_are_the_regions_best_first() -> None:
@@ -70,6 +52,17 @@ def test_to_dict_is_ready_for_json() -> None:
         ],
         "timings_ms": {"backbone": 1.235},
     }
+
+
+def test_to_dict_has_masks_that_pycocotools_reads() -> None:
+    result = made_result()
+    described = json.loads(json.dumps(result.to_dict(masks="rle")))
+    for region, mask in zip(described["regions"], result.masks, strict=True):
+        np.testing.assert_array_equal(coco.decode(region["mask"]), mask)
+    assert "mask" not in result.to_dict()["regions"][0]
+    assert made_result(0).to_dict(masks="rle")["regions"] == []
+    with pytest.raises(OptionError, match=r"\[masks\] must be one of \"rle\", got 'png'"):
+        result.to_dict(masks="png")  # type: ignore[arg-type]
 
 
 def test_a_real_result_is_ready_for_json(toy_segmenter: Segmenter, photo: np.ndarray) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,16 +12,16 @@ import patchcut_kernels as kernels
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from patchcut import EngineError, Frame, FrameError, Result, Segmenter, SourceError
-from patchcut.stages.canvas import Fit, canvas_of
+from patchcut import EngineError, Frame, FrameError, Segmenter, SourceError
+from patchcut.bundle import BackboneSpec, GraphSpec
+from patchcut.stages import Canvas
 from patchcut_kernels import reference
 from PIL import Image
 
 from tests.runtime import toy_bundle as toy
-from tests.runtime.engines.test_onnxruntime import reference_features
-from tests.runtime.heads.test_gnn import toy_weights
+from tests.runtime.results import ARRAYS, check_consistent, same
+from tests.runtime.toy_bundle import reference_features, toy_weights
 
-ARRAYS = ("label_map", "region_ids", "confidence", "boxes", "scores", "areas", "region_labels", "assignment")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -27,37 +29,6 @@ def reference_assignment(frame: np.ndarray, size: int) -> np.ndarray:
     image = reference.preprocess(frame, (size, size), MEAN, STD)
     rows = reference_features(image, "fp32")
     return reference.gcn_forward(rows, reference.affinity(rows), toy_weights())
-
-
-def same(a: Result, b: Result) -> None:
-    for name in ARRAYS:
-        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
-
-
-def check_consistent(result: Result, size_hw: tuple[int, int]) -> None:
-    """All that must hold between the fields of a result."""
-    m, (height, width) = len(result), size_hw
-    assert result.label_map.shape == result.region_ids.shape == size_hw
-    assert result.label_map.dtype == result.region_ids.dtype == np.int32
-    assert (result.boxes.shape, result.boxes.dtype) == ((m, 4), np.float32)
-    assert (result.scores.shape, result.scores.dtype) == ((m,), np.float32)
-    assert (result.areas.dtype, result.region_labels.dtype) == (np.int64, np.int32)
-    assert (result.masks.shape, result.masks.dtype) == ((m, height, width), np.bool_)
-    assert np.all(np.diff(result.scores) <= 0) and np.all((result.scores >= 0) & (result.scores <= 1))
-    np.testing.assert_array_equal(result.region_ids > 0, result.label_map > 0)
-    np.testing.assert_array_equal(result.foreground, result.masks.any(axis=0))
-    assert (result.soft_mask.shape, result.soft_mask.dtype) == (size_hw, np.float32)
-    assert result.soft_mask.min() >= 0 and result.soft_mask.max() <= 1
-    assert np.all(result.soft_mask[result.foreground] >= 0.5)
-    assert np.all(result.soft_mask[~result.foreground] <= 0.5)
-    for mask, box, area, label in zip(
-        result.masks, result.boxes, result.areas, result.region_labels, strict=True
-    ):
-        ys, xs = np.nonzero(mask)
-        assert box.tolist() == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
-        assert mask.sum() == area and 0 < label < len(result.labels)
-        assert np.all(result.label_map[mask] == label)
-    assert result.assignment.shape == (result.grid_hw[0] * result.grid_hw[1], len(result.labels))
 
 
 @pytest.mark.parametrize("size", toy.SIZES)
@@ -237,21 +208,32 @@ def test_every_stage_is_timed(toy_segmenter: Segmenter, photo: np.ndarray) -> No
     assert all(0 < ms < 10_000 for ms in timings.values())
 
 
+def test_a_stream_times_its_source_first(toy_segmenter: Segmenter, photo: np.ndarray) -> None:
+    def slow() -> Iterator[np.ndarray]:
+        time.sleep(0.05)
+        yield photo
+
+    (result,) = toy_segmenter.stream(slow())
+    assert list(result.timings_ms) == ["read", "preprocess", "backbone", "head", "masks"]
+    assert result.timings_ms["read"] >= 50
+
+
 def test_a_frame_hands_its_origin_on(toy_segmenter: Segmenter, photo: np.ndarray) -> None:
     result = toy_segmenter(Frame(photo, "bgr", "walk/0001.jpg", 7, 0.25))
     assert (result.name, result.index, result.time_s) == ("walk/0001.jpg", 7, 0.25)
 
 
-def test_an_error_leaves_the_segmenter_usable(toy_bundle: Path, photo: np.ndarray) -> None:
+def test_an_error_leaves_the_segmenter_usable(
+    toy_bundle: Path, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     segmenter = patchcut.load(toy_bundle)
     expected = segmenter(photo)
     with pytest.raises(FrameError):
         segmenter(photo[..., 0])
-    run, features = segmenter._engine.run, np.full((64, toy.DIM), np.nan, np.float32)
-    segmenter._engine.run = lambda: features  # type: ignore[method-assign]
-    with pytest.raises(EngineError):
+    engine, features = segmenter.extractor.engine, np.full((1, 64, toy.DIM), np.nan, np.float32)
+    with monkeypatch.context() as broken, pytest.raises(EngineError):
+        broken.setattr(engine, "run", lambda batch: {"key": features})
         segmenter(photo)
-    segmenter._engine.run = run  # type: ignore[method-assign]
     same(segmenter(photo), expected)
 
 
@@ -322,10 +304,19 @@ def test_a_letterboxed_result_lies_where_the_frame_does(
     assert np.mean(result.label_map == np.where(ids > 0, square[window], 0)) > 0.999
 
 
+def canvas_of(frame_hw: tuple[int, int], size: int, fit: str, stride: int = toy.PATCH) -> Canvas:
+    """The canvas of a frame in a square image of patches that may overlap."""
+    count = (size - toy.PATCH) // stride + 1
+    graph = GraphSpec(file="x", size_hw=(size, size), grid_hw=(count, count), precision="fp32")
+    spec = toy.manifest(toy.members())["backbones"]["toy"]
+    backbone = BackboneSpec.model_validate({**spec, "fit": fit, "stride": stride, "graphs": [graph]})
+    return Canvas.of(frame_hw, backbone, graph)
+
+
 @example(height=537, width=2111, size=112)  # the corner is exactly half a pixel off
 @given(height=st.integers(1, 5000), width=st.integers(1, 5000), size=st.sampled_from([112, 224, 448]))
 def test_a_canvas_holds_its_frame_where_the_image_does(height: int, width: int, size: int) -> None:
-    canvas = canvas_of((height, width), (size, size), "letterbox")
+    canvas = canvas_of((height, width), size, "letterbox")
     x0, y0, x1, y1 = kernels.letterbox_xyxy((height, width), (size, size))
     for side, corner, length, begin, end in zip(
         canvas.size_hw, canvas.corner_yx, (height, width), (y0, x0), (y1, x1), strict=True
@@ -345,13 +336,12 @@ def test_a_canvas_holds_its_frame_where_the_image_does(height: int, width: int, 
     fit=st.sampled_from(["stretch", "letterbox"]),
 )
 def test_overlapping_patches_lie_where_they_look(
-    height: int, width: int, size: int, stride: int, fit: Fit
+    height: int, width: int, size: int, stride: int, fit: str
 ) -> None:
     """What each patch sees the middle of, upsampled, is where each pixel is; beyond the outermost, theirs."""
     patch = 14
     count = (size - patch) // stride + 1
-    covered = ((patch - stride) / 2, float(count * stride))
-    canvas = canvas_of((height, width), (size, size), fit, (covered, covered))
+    canvas = canvas_of((height, width), size, fit, stride)
     x0, y0, x1, y1 = kernels.letterbox_xyxy((height, width), (size, size))
     spans = [(y0, y1), (x0, x1)] if fit == "letterbox" else [(0, size)] * 2
     centres = patch / 2 + stride * np.arange(count)
@@ -414,6 +404,7 @@ def test_a_stream_closes_its_source(
 
     class Source(list[Frame]):
         problems: tuple[str, ...] = ()
+        is_video = True
 
         def __enter__(self) -> Source:
             events.append("open")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import patchcut_kernels as kernels
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save
 
@@ -228,3 +229,26 @@ def external(name: str, weights: bytes) -> TensorProto:
 def check_plain_onnx(folder: Path, name: str) -> None:
     """Raises unless the unpacked graph is valid ONNX on its own."""
     onnx.checker.check_model(str(folder / name))
+
+
+def reference_features(image: np.ndarray, precision: str) -> np.ndarray:
+    """[n, d] features of a [3, S, S] image, by patches and one matrix product."""
+    h, w = (side // PATCH for side in image.shape[1:])
+    patches = image.reshape(3, h, PATCH, w, PATCH).transpose(1, 3, 0, 2, 4).reshape(h * w, -1)
+    assert precision in ("int8", "fp32")  # both hold the same numbers
+    return patches @ (embedding().astype(np.float64) * INT8_SCALE).reshape(DIM, -1).T
+
+
+def toy_weights() -> kernels.GcnWeights:
+    t = head_tensors()
+    return kernels.GcnWeights(
+        normalize=True,
+        shift=t["shift"],
+        scale=t["scale"],
+        layers=(
+            kernels.GcnLayer(t["gcn.0.theta"], t["gcn.0.root"], t["gcn.0.bias"]),
+            kernels.GcnLayer(t["gcn.1.theta"], None, t["gcn.1.bias"]),
+        ),
+        mlp=tuple(kernels.LinearLayer(t[f"mlp.{i}.weight"], t[f"mlp.{i}.bias"]) for i in range(2)),
+        temperature=TEMPERATURE,
+    )

@@ -1,23 +1,24 @@
-"""Backbone graphs in ONNX: float, with dynamic 8-bit linears, and with 8-bit weights but float arithmetic."""
+"""Backbone graphs in ONNX, and the weights that several of them share."""
 
 from __future__ import annotations
 
 import logging
-import tempfile
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from patchcut_export.backbones.vit import FeatureExtractor
 from patchcut_export.errors import ExportError
 
 OPSET = 20
+# Name of a graph's features among its outputs.
+OUTPUT = "features"
 # Initializers smaller than this stay inside their graph; the rest are shared by all graphs of a bundle.
 _SHARED_BYTES = 1024
 
@@ -42,7 +43,7 @@ def export_fp32(extractor: FeatureExtractor, image_size: int) -> onnx.ModelProto
     import onnxslim
 
     example = torch.zeros(2, 3, image_size, image_size)
-    with warnings.catch_warnings(), _quiet("torch.onnx"):
+    with warnings.catch_warnings(), quiet_logger("torch.onnx"):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             extractor,
@@ -50,7 +51,7 @@ def export_fp32(extractor: FeatureExtractor, image_size: int) -> onnx.ModelProto
             dynamo=True,
             opset_version=OPSET,
             input_names=["image"],
-            output_names=["features"],
+            output_names=[OUTPUT],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
         )
@@ -58,46 +59,6 @@ def export_fp32(extractor: FeatureExtractor, image_size: int) -> onnx.ModelProto
         raise ExportError("export", "torch.onnx.export gave no program", "try another version of torch")
     model: onnx.ModelProto = onnxslim.slim(program.model_proto)
     return _name_linear_weights(model)
-
-
-def quantize_int8(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with 8-bit linears: weights per output channel, activations per tensor at run time."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    with tempfile.TemporaryDirectory() as folder, _quiet("root"):
-        source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
-        onnx.save(model, source)
-        quantize_dynamic(
-            source,
-            target,
-            op_types_to_quantize=["MatMul"],
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            extra_options={"MatMulConstBOnly": True},
-        )
-        return onnx.load(target)
-
-
-def dequantize_weights(model: onnx.ModelProto, quantized: onnx.ModelProto) -> onnx.ModelProto:
-    """The float graph `model` on the 8-bit weights of `quantized`, turned into floats when it is loaded."""
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    eight_bit = {t.name: t for t in quantized.graph.initializer}
-    kept, nodes = [], []
-    for tensor in result.graph.initializer:
-        parts = [f"{tensor.name}_{suffix}" for suffix in ("quantized", "scale", "zero_point")]
-        if not all(part in eight_bit for part in parts):
-            kept.append(tensor)
-            continue
-        kept.extend(eight_bit[part] for part in parts)
-        nodes.append(helper.make_node("DequantizeLinear", parts, [tensor.name], axis=1))
-    nodes.extend(result.graph.node)
-    for field, items in ((result.graph.initializer, kept), (result.graph.node, nodes)):
-        fresh = [type(item).FromString(item.SerializeToString()) for item in items]
-        del field[:]
-        field.extend(fresh)
-    onnx.checker.check_model(result)
-    return result
 
 
 def share_weights(models: dict[str, onnx.ModelProto], location: str) -> SharedGraphs:
@@ -118,9 +79,15 @@ def share_weights(models: dict[str, onnx.ModelProto], location: str) -> SharedGr
             shared = _shared_name(tensor.name, array, weights)
             weights[shared] = array
             renamed[tensor.name] = shared
-            tensor.ClearField("raw_data")
-            tensor.name = shared
-            tensor.data_location = TensorProto.EXTERNAL
+            # made anew: the data may lie in any of several fields, such as raw_data and float_data
+            tensor.CopyFrom(
+                TensorProto(
+                    name=shared,
+                    data_type=tensor.data_type,
+                    dims=tensor.dims,
+                    data_location=TensorProto.EXTERNAL,
+                )
+            )
             tensor.external_data.add(key="location", value=location)
         for node in model.graph.node:
             for i, source in enumerate(node.input):
@@ -165,27 +132,25 @@ def _name_linear_weights(model: onnx.ModelProto) -> onnx.ModelProto:
             array = numpy_helper.to_array(anonymous[node.input[1]])
             content = repr((array.dtype, array.shape)).encode() + array.tobytes()
             renamed[node.input[1]] = names.setdefault(content, f"linear.{len(names)}")
-    told: set[str] = set()
+    kept: set[str] = set()
     for old, new in renamed.items():
-        if new in told:
+        if new in kept:
             model.graph.initializer.remove(anonymous[old])
         anonymous[old].name = new
-        told.add(new)
+        kept.add(new)
     for node in model.graph.node:
         for i, source in enumerate(node.input):
             node.input[i] = renamed.get(source, source)
     return model
 
 
-class _quiet:
+@contextmanager
+def quiet_logger(name: str) -> Iterator[None]:
     """Raises a logger's level to ERROR for the length of a block: exporters report every node they skip."""
-
-    def __init__(self, logger: str) -> None:
-        self.logger = logging.getLogger(logger)
-
-    def __enter__(self) -> None:
-        self.level = self.logger.level
-        self.logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        self.logger.setLevel(self.level)
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

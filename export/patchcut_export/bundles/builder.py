@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,28 +11,25 @@ from typing import Any
 import onnx
 import torch
 from patchcut.bundle import (
-    SCHEMA_VERSION,
-    AffinitySpec,
     BackboneSpec,
     Bundle,
     BundleSpec,
-    FeaturePart,
+    FeatureComponent,
+    FeatureSetSpec,
     FileSpec,
     GraphSpec,
     HeadSpec,
+    Precision,
     RegionsSpec,
     ReportRow,
+    Role,
 )
-from patchcut.engines import check_choice
+from patchcut.checks import check_choice
+from patchcut.engines.onnxruntime import session_options
 from patchcut.errors import OptionError
+from patchcut_kernels import default_threads
 
-from patchcut_export.backbones.onnx_export import (
-    dequantize_weights,
-    export_fp32,
-    quantize_int8,
-    set_offsets,
-    share_weights,
-)
+from patchcut_export.backbones.onnx_export import OUTPUT, export_fp32, set_offsets, share_weights
 from patchcut_export.backbones.vit import (
     MAX_SIZE,
     FeatureExtractor,
@@ -44,13 +41,16 @@ from patchcut_export.backbones.weights import Provenance, StateDict
 from patchcut_export.bundles.archive import graph_bytes, safetensors_bytes, safetensors_extents, write_archive
 from patchcut_export.bundles.card import render_card
 from patchcut_export.errors import ExportError
-from patchcut_export.places import check_place
+from patchcut_export.outputs import check_output_file
+from patchcut_export.precision.int8 import dequantize_weights, quantize_int8
 
 WEIGHTS = "backbone.safetensors"
-HEAD = "head.safetensors"
-PARTS = "parts.safetensors"
 CARD = "card.md"
-_PARTS_METRICS = ("NMI", "ARI")
+# Name and weights of the head that training makes, by what it finds; one of the same name is replaced.
+_TRAINED: dict[Role, tuple[str, str]] = {
+    "objects": ("gnn", "head.safetensors"),
+    "parts": ("parts", "parts.safetensors"),
+}
 # Least mean cosine of a graph's features to torch's with which it is shipped, by precision of the weights.
 MIN_COSINE = {"fp32": 0.99999, "int8": 0.998}
 
@@ -96,7 +96,7 @@ def build_bundle(
         origin: what to tell of them.
         name: of the bundle.
         say: called with a line of progress before each step.
-        donor: the bundle whose head, and parts if it has any, are taken, or None.
+        donor: the bundle whose heads are taken, as far as they are of the backbone of its first one, or None.
     Raises:
         OptionError: as `check_plan` does.
         ExportError: when the weights do not fit the plan, the donor has no head or one that was trained on
@@ -104,9 +104,8 @@ def build_bundle(
         OutputError: when the bundle cannot be written.
     """
     check_plan(plan)
-    check_place(path)
-    if donor is not None:
-        _check_donor(donor, plan, origin)
+    check_output_file(path)
+    heads = [] if donor is None else _heads_of(donor, plan, origin)
     models: dict[str, onnx.ModelProto] = {}
     graphs: list[GraphSpec] = []
     for size in plan.sizes:
@@ -121,22 +120,24 @@ def build_bundle(
     set_offsets(models.values(), safetensors_extents(weights))
     shipped = [g.model_copy(update={"initializers": tuple(shared.initializers[g.file])}) for g in graphs]
     members = {WEIGHTS: weights, **{file: graph_bytes(model) for file, model in models.items()}}
-    fields: dict[str, Any] = {"name": name, "backbone": _backbone_spec(plan, origin, extractor, shipped)}
-    fields["description"] = f"{plan.feature.name} without a head"
-    if donor is not None and donor.spec.head is not None:
-        members[HEAD] = donor.read(donor.spec.head.file)
-        head = donor.spec.head.model_copy(update={"file": HEAD})
-        fields.update(head=head, affinity=donor.spec.affinity, regions=donor.spec.regions)
-        if donor.spec.parts is not None:
-            members[PARTS] = donor.read(donor.spec.parts.file)
-            fields["parts"] = donor.spec.parts.model_copy(update={"file": PARTS})
-        fields["description"] = f"{plan.feature.name} with the head of {donor.spec.name}"
+    about, regions = "without a head", RegionsSpec()
+    if donor is not None:
+        about, regions = f"with the head of {donor.spec.name}", donor.spec.regions
+        members |= {file: donor.read(file) for head in heads for file in head.files.values()}
     say(f"writing {path}")
-    write_bundle(path, fields, members)
+    spec = BundleSpec(
+        name=name,
+        description=f"{plan.feature.name} {about}",
+        backbones={plan.feature.name: _backbone_spec(plan, origin, extractor, shipped)},
+        heads=tuple(heads),
+        regions=regions,
+        files=_file_specs(members),
+    )
+    write_bundle(path, spec, members)
 
 
 def check_plan(plan: BackbonePlan) -> None:
-    """Nothing, if the plan can be carried out given weights that fit; takes no time.
+    """Checks that a plan can be carried out, given weights that fit; takes no time.
 
     Raises:
         OptionError: naming the option that cannot be.
@@ -151,86 +152,111 @@ def check_plan(plan: BackbonePlan) -> None:
         check_feature(plan.feature, size)
 
 
+def gnn_head(spec: BundleSpec, role: Role, **fields: Any) -> HeadSpec:
+    """A GNN on the default features of a bundle.
+
+    Args:
+        spec: the bundle's manifest.
+        role: "objects" or "parts"; decides the name of the head and of its file.
+        fields: all others of HeadSpec; `labels` must be among them.
+    """
+    name, file = _TRAINED[role]
+    backbone, features = next(iter(spec.backbones)), next(iter(spec.backbone.features))
+    made = {"name": name, "kind": "gnn", "role": role, "backbone": backbone, "features": (features,)}
+    return HeadSpec.model_validate({**made, "files": {"weights": file}, **fields})
+
+
+def with_head(spec: BundleSpec, head: HeadSpec) -> BundleSpec:
+    """A copy with this head in the place of the one of its name, or after all others.
+
+    Calibration and report are the head's own: those of the old one are gone with it.
+    """
+    heads = {old.name: old for old in spec.heads} | {head.name: head}
+    return spec.model_copy(update={"heads": tuple(heads.values())})
+
+
+def with_report(spec: BundleSpec, rows: tuple[ReportRow, ...], head: str | None = None) -> BundleSpec:
+    """A copy with rows in a report, in the place of older ones of the same kind.
+
+    Args:
+        rows: what was measured.
+        head: name of the trained head that was measured, None for one that is fitted to the features of the
+            first backbone; then each row's `head` says which.
+    """
+    if head is not None:
+        owner = next(old for old in spec.heads if old.name == head)
+        return with_head(spec, owner.model_copy(update={"report": _merge(owner.report, rows)}))
+    name, backbone = next(iter(spec.backbones.items()))
+    changed = backbone.model_copy(update={"report": _merge(backbone.report, rows)})
+    return spec.model_copy(update={"backbones": {**spec.backbones, name: changed}})
+
+
+def _merge(old: tuple[ReportRow, ...], new: tuple[ReportRow, ...]) -> tuple[ReportRow, ...]:
+    kinds = {_kind(row) for row in new}
+    return (*(row for row in old if _kind(row) not in kinds), *new)
+
+
+def _kind(row: ReportRow) -> tuple[str, str, int, str, str, str]:
+    return (row.dataset, row.metric, row.size, row.precision, row.refine, row.head)
+
+
 def rewrite_bundle(
-    bundle: Bundle,
-    path: Path,
-    *,
-    head: tuple[HeadSpec, bytes] | None = None,
-    parts: tuple[HeadSpec, bytes] | None = None,
-    affinity: AffinitySpec | None = None,
-    regions: RegionsSpec | None = None,
-    report: tuple[ReportRow, ...] | None = None,
-    name: str | None = None,
-    description: str | None = None,
+    bundle: Bundle, path: Path, spec: BundleSpec, members: Mapping[str, bytes] | None = None
 ) -> None:
-    """Writes a copy of a bundle with other heads, report, name or description; what is None stays.
+    """Writes a changed copy of a bundle.
 
     Args:
         bundle: the bundle to copy; `path` may be its own.
         path: the .patchcut file to write; it is replaced once the new one is whole.
-        head: the head and its safetensors file, for the label names' order see `HeadSpec`.
-        parts: the same for parts of the foreground.
-        affinity: how the head's features are compared.
-        regions: which components are regions, and how they score; a new head has no calibration yet.
-        report: rows of the accuracy report.
+        spec: the manifest of the copy, such as `with_head` makes from `bundle.spec`.
+        members: those that the bundle has not, or has otherwise; what `spec` does not name is left out.
     """
-    spec = bundle.spec
-    fields = {
-        field: getattr(spec, field)
-        for field in ("name", "description", "backbone", "affinity", "head", "parts", "regions")
-    }
-    fields["report"] = spec.report
-    members = {file: bundle.read(file) for file in spec.files if file not in (CARD, spec.card)}
-    if head is not None:
-        if spec.head is not None:
-            del members[spec.head.file]
-        fields["head"], members[HEAD] = head
-        # a report and a calibration of another head say nothing of this one
-        fields["report"] = ()
-        fields["regions"] = spec.regions.model_copy(update={"calibration": None})
-    if parts is not None:
-        if spec.parts is not None:
-            del members[spec.parts.file]
-        fields["parts"], members[PARTS] = parts
-        fields["report"] = tuple(row for row in fields["report"] if row.metric not in _PARTS_METRICS)
-    changed = {
-        "affinity": affinity,
-        "regions": regions,
-        "report": report,
-        "name": name,
-        "description": description,
-    }
-    fields.update({field: value for field, value in changed.items() if value is not None})
-    write_bundle(path, fields, members)
+    changed, named = members or {}, spec.members() - {spec.card}
+    names = [name for name in dict.fromkeys([*bundle.spec.files, *changed]) if name in named]
+    write_bundle(
+        path, spec, {name: changed[name] if name in changed else bundle.read(name) for name in names}
+    )
 
 
-def write_bundle(path: Path, fields: dict[str, Any], members: dict[str, bytes]) -> None:
-    """Writes a bundle from the fields of its `bundle.json` and its members; the card is made here."""
-    files = {name: _file_spec(data) for name, data in members.items()}
-    draft = BundleSpec(schema_version=SCHEMA_VERSION, **fields, files=files)
-    members = {**members, CARD: render_card(draft).encode()}
-    files = {name: _file_spec(data) for name, data in members.items()}
-    spec = BundleSpec(schema_version=SCHEMA_VERSION, **fields, card=CARD, files=files)
-    write_archive(path, spec.model_dump_json(indent=1), members)
+def write_bundle(path: Path, spec: BundleSpec, members: dict[str, bytes]) -> None:
+    """Writes a bundle from its manifest and its members; the card, checksums and sizes are made here."""
+    members = {**members, CARD: render_card(spec).encode()}
+    fields = {**spec.model_dump(), "card": CARD, "files": _file_specs(members)}
+    write_archive(path, BundleSpec.model_validate(fields).model_dump_json(indent=1), members)
 
 
-def _check_donor(donor: Bundle, plan: BackbonePlan, origin: Provenance) -> None:
-    """Nothing, if the donor has a head that was trained on the features that will be exported."""
-    if donor.spec.head is None:
+def _heads_of(donor: Bundle, plan: BackbonePlan, origin: Provenance) -> list[HeadSpec]:
+    """The donor's heads, for the backbone that will be exported; nothing was measured of them there yet.
+
+    Raises:
+        ExportError: it has none, or they were trained on other features.
+    """
+    first = donor.spec.head() or next(iter(donor.spec.heads), None)
+    if first is None:
         raise ExportError("bundle", f"{donor.path} has no head", "name a bundle that has one")
-    theirs = donor.spec.backbone
-    wanted = {"name": plan.feature.name, "source_sha256": origin.sha256}
-    wanted |= _feature_fields(check_feature(plan.feature, plan.sizes[0]))
-    different = [name for name, value in wanted.items() if getattr(theirs, name) != value]
+    ours, theirs = check_feature(plan.feature, plan.sizes[0]), donor.spec.backbones[first.backbone]
+    wanted = {"model": ours.name, "source_sha256": origin.sha256, "stride": ours.stride}
+    wanted |= _feature_fields(ours)
+    came = {**dict(theirs), **dict(theirs.features[first.features[0]])}
+    different = [name for name, value in wanted.items() if came[name] != value]
     if different:
-        came = ", ".join(f"{name} {getattr(theirs, name)}, not {wanted[name]}" for name in different)
-        what = f"the head of {donor.path} was trained on other features: {came}"
+        listed = ", ".join(f"{name} {came[name]}, not {wanted[name]}" for name in different)
+        what = f"the head of {donor.path} was trained on other features: {listed}"
         raise ExportError("bundle", what, "train one with `patchcut export train`")
+    moved = {"backbone": ours.name, "features": (_set_name(ours),), "report": ()}
+    return [
+        head.model_copy(update=moved)
+        for head in donor.spec.heads
+        if (head.backbone, head.features) == (first.backbone, first.features)
+    ]
 
 
-def _graphs(extractor: FeatureExtractor, size: int, precision: str, say: Say) -> dict[str, onnx.ModelProto]:
+def _graphs(
+    extractor: FeatureExtractor, size: int, precision: str, say: Say
+) -> dict[Precision, onnx.ModelProto]:
     """The graphs to ship for one size, each checked against torch."""
     exact = export_fp32(extractor, size)
+    graphs: dict[Precision, onnx.ModelProto]
     if precision == "fp32":
         graphs = {"fp32": exact}
     else:
@@ -238,7 +264,7 @@ def _graphs(extractor: FeatureExtractor, size: int, precision: str, say: Say) ->
         quantized = quantize_int8(exact)
         graphs = {"int8": quantized, "fp32": dequantize_weights(exact, quantized)}
     for name, model in graphs.items():
-        cosine = _agreement(extractor, model, size)
+        cosine = _agreement(extractor, model, size, name)
         say(f"{size}x{size} {name}: mean cosine to torch {cosine:.6f}")
         least = MIN_COSINE[precision]
         if cosine < least:
@@ -247,17 +273,17 @@ def _graphs(extractor: FeatureExtractor, size: int, precision: str, say: Say) ->
     return graphs
 
 
-def _agreement(extractor: FeatureExtractor, model: onnx.ModelProto, size: int) -> float:
-    """Mean cosine of the graph's features to torch's on smooth random images, in [-1, 1]."""
+def _agreement(extractor: FeatureExtractor, model: onnx.ModelProto, size: int, precision: Precision) -> float:
+    """Mean cosine in [-1, 1] of features to torch's on smooth random images, run as the runtime does."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
     session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        model.SerializeToString(),
+        session_options(onnxruntime, default_threads(), precision),
+        providers=["CPUExecutionProvider"],
     )
-    coarse = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 1.5
-    image = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic")
+    smooth = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 1.5
+    image = torch.nn.functional.interpolate(smooth, size=(size, size), mode="bicubic")
     with torch.inference_mode():
         expected = extractor(image)
     got = torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
@@ -267,21 +293,22 @@ def _agreement(extractor: FeatureExtractor, model: onnx.ModelProto, size: int) -
 def _backbone_spec(
     plan: BackbonePlan, origin: Provenance, extractor: FeatureExtractor, graphs: list[GraphSpec]
 ) -> BackboneSpec:
+    features = {"output": OUTPUT, "dim": extractor.feature_dim, **_feature_fields(extractor.spec)}
     return BackboneSpec.model_validate(
         {
-            "name": plan.feature.name,
+            "model": plan.feature.name,
             "source": origin.source,
             "source_sha256": origin.sha256,
             "licence": origin.licence,
             "trained_on": origin.trained_on,
-            **_feature_fields(extractor.spec),
             "patch_size": extractor.patch_size,
-            "feature_dim": extractor.feature_dim,
+            "stride": extractor.spec.stride,
             "mean": plan.mean,
             "std": plan.std,
             "fit": plan.fit,
             "weights": WEIGHTS,
             "graphs": graphs,
+            "features": {_set_name(extractor.spec): FeatureSetSpec.model_validate(features)},
         }
     )
 
@@ -292,19 +319,22 @@ def _graph_spec(file: str, extractor: FeatureExtractor, size: int, precision: st
     )
 
 
+def _set_name(spec: FeatureSpec) -> str:
+    return spec.components[0].facet
+
+
 def _feature_fields(spec: FeatureSpec) -> dict[str, Any]:
-    """What `bundle.json` says of features, but for their number; `spec` is as `check_feature` returns it."""
-    parts = tuple(FeaturePart.model_validate(asdict(part)) for part in spec.parts)
+    """What `bundle.json` says of features, all but their number; `spec` is as `check_feature` returns it."""
     return {
-        "facet": spec.parts[0].facet,
-        "layer": spec.parts[0].layer,
-        "parts": parts if len(parts) > 1 else (),
-        "stride": spec.stride,
+        "components": tuple(FeatureComponent.model_validate(asdict(one)) for one in spec.components),
         "scales": spec.scales,
         "join": spec.join,
         "log_bins": spec.log_bins,
     }
 
 
-def _file_spec(data: bytes) -> FileSpec:
-    return FileSpec(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+def _file_specs(members: Mapping[str, bytes]) -> dict[str, FileSpec]:
+    return {
+        name: FileSpec(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+        for name, data in members.items()
+    }

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from patchcut.bundle import BundleSpec
+from patchcut.bundle import BackboneSpec, BundleSpec, HeadSpec
 
 
 def render_card(spec: BundleSpec) -> str:
     """The bundle's model card in Markdown."""
-    sections = [_backbone(spec), _head(spec), _parts(spec), _scores(spec), _report(spec)]
-    parts = [f"# {spec.name}", spec.description, *sections]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    sections = [f"# {spec.name}", spec.description]
+    sections += [_backbone(name, backbone) for name, backbone in spec.backbones.items()]
+    sections += [_head(head) for head in spec.heads]
+    if not spec.heads:
+        sections.append("## Head\n\nNone. `patchcut export train` makes one.")
+    return "\n\n".join([*sections, *_report(spec)]) + "\n"
 
 
-def _backbone(spec: BundleSpec) -> str:
-    backbone = spec.backbone
+def _backbone(name: str, backbone: BackboneSpec) -> str:
     sizes = ", ".join(dict.fromkeys(f"{g.size_hw[0]}x{g.size_hw[1]}" for g in backbone.graphs))
     precisions = ", ".join(dict.fromkeys(g.precision for g in backbone.graphs))
     lines = [
-        "## Backbone",
+        f"## Backbone {name}",
         "",
-        f"- Architecture: {backbone.name}, patches of {backbone.patch_size} pixels",
-        f"- Features: {backbone.features_text}",
+        f"- Architecture: {backbone.model}, patches of {backbone.patch_size} pixels",
+        *(f"- Features {features}: {backbone.features_text(features)}" for features in backbone.features),
         f"- Weights: {backbone.source} (sha256 {backbone.source_sha256})",
         f"- Licence: {backbone.licence}",
         f"- Trained on: {backbone.trained_on}",
@@ -33,55 +35,35 @@ def _backbone(spec: BundleSpec) -> str:
     return "\n".join(lines)
 
 
-def _head(spec: BundleSpec) -> str:
-    head = spec.head
-    if head is None:
-        return "## Head\n\nNone. `patchcut export train` makes one."
+def _head(head: HeadSpec) -> str:
+    affinity = head.affinity
     lines = [
-        "## Head",
+        f"## Head {head.name}",
         "",
-        f"- Kind: {head.kind}, columns: {', '.join(head.labels)}",
-        f"- Affinity: {spec.affinity.kind}, {spec.affinity.mode}, threshold {spec.affinity.threshold:g}",
+        f"- Kind: {head.kind}, finds {head.role}, columns: {', '.join(head.labels)}",
+        f"- Features: {', '.join(head.features)} of {head.backbone}",
+        f"- Affinity: {affinity.kind}, {affinity.mode}, threshold {affinity.threshold:g}",
         f"- Trained on: {head.trained_on}",
         f"- Method: {head.method}",
     ]
+    if (calibration := head.calibration) is not None:
+        lines += [
+            f"- Scores: probability that a region is an object, fitted on {calibration.fitted_on}",
+            f"- There is nothing where no region scores {calibration.nothing_below:.3f}",
+        ]
     return "\n".join(lines)
 
 
-def _parts(spec: BundleSpec) -> str:
-    parts = spec.parts
-    if parts is None:
-        return ""
+def _report(spec: BundleSpec) -> list[str]:
+    rows = [(row.head or head.name, row) for head in spec.heads for row in head.report]
+    rows += [(row.head, row) for backbone in spec.backbones.values() for row in backbone.report]
+    if not rows:
+        return []
     lines = [
-        "## Parts",
-        "",
-        f"- Kind: {parts.kind}, columns: {', '.join(parts.labels)}",
-        f"- Trained on: {parts.trained_on}",
-        f"- Method: {parts.method}",
+        "| head | data | metric | value | size | precision | refine | images |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    return "\n".join(lines)
-
-
-def _scores(spec: BundleSpec) -> str:
-    calibration = spec.regions.calibration
-    if calibration is None:
-        return ""
-    lines = [
-        "## Scores",
-        "",
-        f"- Probability that a region is an object, fitted on {calibration.fitted_on}",
-        f"- There is nothing where no region scores {calibration.nothing_below:.3f}",
-    ]
-    return "\n".join(lines)
-
-
-def _report(spec: BundleSpec) -> str:
-    if not spec.report:
-        return ""
-    header = "| data | metric | value | size | precision | refine | images |"
-    rule = "| --- | --- | --- | --- | --- | --- | --- |"
-    rows = [
-        f"| {r.dataset} | {r.metric} | {r.value:.3f} | {r.size} | {r.precision} | {r.refine} | {r.images} |"
-        for r in spec.report
-    ]
-    return "\n".join(["## Accuracy", "", header, rule, *rows])
+    for head, row in rows:
+        cells = (row.dataset, row.metric, f"{row.value:.3f}", row.size, row.precision, row.refine, row.images)
+        lines.append(f"| {head} | {' | '.join(map(str, cells))} |")
+    return ["## Accuracy", "\n".join(lines)]

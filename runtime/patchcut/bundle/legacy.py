@@ -54,12 +54,13 @@ def _head(old: Fields, **new: Any) -> Fields:
 
 
 def _owner(row: Fields, heads: list[Fields]) -> Fields | None:
-    """The head that a row was measured of, None for one that is not in the bundle."""
+    """The head whose columns a row was measured of, None for one that was fitted.
+
+    `row["head"]` was empty for the objects' own, or such as "cc" or "gnn, parts by gnn".
+    """
     words = row.get("head", "")
-    for head in reversed(heads):
-        if head["role"] == "parts" and row["metric"] in _OF_PARTS:
-            if not words or words.endswith(f" by {head['kind']}"):
-                return head
-        elif head["role"] == "objects" and not words:
-            return head
-    return None
+    by_role = {head["role"]: head for head in heads}
+    parts = by_role.get("parts")
+    if parts and (words.endswith(f" by {parts['kind']}") or (not words and row["metric"] in _OF_PARTS)):
+        return parts
+    return None if words else by_role.get("objects")

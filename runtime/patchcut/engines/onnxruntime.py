@@ -40,6 +40,9 @@ _WIDE_PRODUCTS = ("session.x64quantprecision", "1")
 # them in 8 bits and rounds the activations too: features 0.9999 like the float ones, not equal to them.
 _FLOAT_ARITHMETIC = ("session.disable_quant_qdq", "1")
 
+# Where external data lies that is not given: in no folder, or files of the working directory would be read.
+_EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+
 _LOG_ERROR = 3
 _MAX_BATCH = 64
 
@@ -168,6 +171,7 @@ def _open_on(
     tensors = _external_weights(bundle, backbone, graph)
     stream = cuda.Stream() if device == "cuda" and cuda.is_available() else None
     options = session_options(ort, threads, graph.precision)
+    options.add_session_config_entry(_EXTERNAL_FOLDER, str(bundle.path))
     if tensors:
         values = [ort.OrtValue.ortvalue_from_numpy(array) for array in tensors.values()]
         options.add_external_initializers(list(tensors), values)
@@ -191,7 +195,7 @@ def _open_on(
         provider=provider,
         device="cuda" if provider == CUDA_PROVIDER else "cpu",
         graph=graph,
-        weights="int8" if any(t.dtype == np.int8 for t in tensors.values()) else graph.precision,
+        weights="int8" if any(t.dtype in (np.int8, np.uint8) for t in tensors.values()) else graph.precision,
         threads=threads,
         max_batch=_max_batch(session),
     )

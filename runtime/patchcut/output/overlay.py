@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from patchcut.errors import FrameError
-from patchcut.frames import ColorOrder, Frame
+from patchcut.frames import Frame
 from patchcut.opencv import load_cv2
+from patchcut.settings import ColorOrder
 from patchcut.stages.regions import Regions
 
 Image = npt.NDArray[np.uint8]

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from patchcut.errors import OptionError, SourceError
-from patchcut.frames import ColorOrder, Frame, check_color
+from patchcut.frames import Frame, check_color
+from patchcut.settings import ColorOrder
 from patchcut.sources.arrays import FrameSource
 from patchcut.sources.base import Source, SourceKind
 from patchcut.sources.photos import PHOTO_SUFFIXES, PhotoSource, read_photo

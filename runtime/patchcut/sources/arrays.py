@@ -9,7 +9,8 @@ from itertools import islice
 from pathlib import Path
 
 from patchcut.errors import FrameError, SourceError
-from patchcut.frames import ColorOrder, Frame, as_frame
+from patchcut.frames import Frame, as_frame
+from patchcut.settings import ColorOrder
 from patchcut.sources.base import Source, SourceKind
 from patchcut.sources.photos import read_photo
 

@@ -16,21 +16,20 @@ pytest.importorskip("onnxscript", reason="needs patchcut[export]")
 ort = pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
 from onnx import numpy_helper
-from patchcut.bundle import open_bundle
-from patchcut_export.backbones.onnx_export import (
-    dequantize_weights,
-    export_fp32,
-    quantize_int8,
-    share_weights,
-)
-from patchcut_export.backbones.vit import FeatureExtractor, FeatureSpec, Part, build_extractor
+from patchcut.bundle import Precision, open_bundle
+from patchcut.engines.onnxruntime import session_options
+from patchcut_export.backbones.onnx_export import export_fp32, share_weights
+from patchcut_export.backbones.vit import Component, FeatureExtractor, FeatureSpec, build_extractor
+from patchcut_export.precision.int8 import dequantize_weights, quantize_int8
 
 SIZES = (64, 96)
 
 
 @pytest.fixture(scope="module")
 def extractors(random_state: Callable[..., dict[str, Any]]) -> dict[int, FeatureExtractor]:
-    return {s: build_extractor(FeatureSpec("test_vit", (Part("key", 1),)), random_state(), s) for s in SIZES}
+    return {
+        s: build_extractor(FeatureSpec("test_vit", (Component("key", 1),)), random_state(), s) for s in SIZES
+    }
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +42,11 @@ def quantized(graphs: dict[int, Any]) -> Any:
     return quantize_int8(graphs[96])
 
 
-def run(model: Any, image: np.ndarray) -> np.ndarray:
+def run(model: Any, image: np.ndarray, precision: Precision = "fp32") -> np.ndarray:
+    """The features of a graph, given itself or its file, with the options that the runtime has for it."""
     data = model if isinstance(model, str) else model.SerializeToString()
-    session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
+    options = session_options(ort, 2, precision)
+    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     return session.run(None, {"image": image})[0]
 
 
@@ -90,7 +91,7 @@ def test_eight_bits_agree(
 ) -> None:
     image = images(2, 96)
     expected = reference(extractors[96], image)
-    assert mean_cosine(run(quantized, image), expected) > 0.998
+    assert mean_cosine(run(quantized, image, "int8"), expected) > 0.998
     assert mean_cosine(run(dequantize_weights(graphs[96], quantized), image), expected) > 0.999
     assert {"MatMulInteger"} <= {node.op_type for node in quantized.graph.node}
 
@@ -110,7 +111,7 @@ def test_the_float_graph_holds_the_same_eight_bits(graphs: dict[int, Any], quant
 # One that has everything at once: each alone is checked against its oracle in torch.
 CHOICES = FeatureSpec(
     "test_vit",
-    (Part("key", 1, 3.0), Part("token", 0)),
+    (Component("key", 1, 3.0), Component("token", 0)),
     stride=12,
     scales=(1.0, 0.5),
     join="concat",
@@ -129,7 +130,7 @@ def test_choices_of_features_are_in_the_graph(random_state: Callable[..., dict[s
         assert expected.shape == (batch, 25, extractor.feature_dim)
         np.testing.assert_allclose(run(exact, image), expected, atol=1e-4)
     quantized = quantize_int8(exact)
-    assert mean_cosine(run(quantized, image), expected) > 0.998
+    assert mean_cosine(run(quantized, image, "int8"), expected) > 0.998
     assert mean_cosine(run(dequantize_weights(exact, quantized), image), expected) > 0.999
     big = [array.tobytes() for array in initializers(exact).values() if array.nbytes >= 1024]
     assert len(set(big)) == len(big), "the scales do not share their weights"
@@ -191,6 +192,7 @@ def test_an_unzipped_bundle_is_plain_onnx(
     ]
     for graph in graphs:
         image = images(2, graph.size_hw[0])
-        got = run(str(tmp_path / graph.file), image)
+        onnx.checker.check_model(str(tmp_path / graph.file), full_check=True)
+        got = run(str(tmp_path / graph.file), image, graph.precision)
         assert mean_cosine(got, reference(extractors[graph.size_hw[0]], image)) > 0.998
         assert graph.initializers, "no weights are shared"

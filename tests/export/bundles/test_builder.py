@@ -16,12 +16,22 @@ torch = pytest.importorskip("torch", reason="needs patchcut[export]")
 pytest.importorskip("onnxscript", reason="needs patchcut[export]")
 pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
-from patchcut.bundle import AffinitySpec, HeadSpec, ReportRow, open_bundle
+from patchcut.bundle import AffinitySpec, Bundle, HeadSpec, ReportRow, open_bundle
 from patchcut.errors import OptionError, OutputError
-from patchcut_export.backbones.vit import FeatureSpec, Part
+from patchcut.frames import Frame
+from patchcut.settings import Settings
+from patchcut.stages import Extractor
+from patchcut_export.backbones.vit import Component, FeatureSpec
 from patchcut_export.bundles import builder
 from patchcut_export.bundles.archive import safetensors_bytes, safetensors_extents, write_archive
-from patchcut_export.bundles.builder import HEAD, PARTS, BackbonePlan, check_plan, rewrite_bundle
+from patchcut_export.bundles.builder import (
+    BackbonePlan,
+    check_plan,
+    gnn_head,
+    rewrite_bundle,
+    with_head,
+    with_report,
+)
 from patchcut_export.errors import ExportError
 from patchcut_export.training.gnn import GraphHead, cosine_affinity
 from safetensors.numpy import load
@@ -36,6 +46,11 @@ def members(path: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
+def add_head(bundle: Bundle, path: Path, made: HeadSpec, head: GraphHead) -> None:
+    weights = {made.files["weights"]: safetensors_bytes(head.tensors())}
+    rewrite_bundle(bundle, path, with_head(bundle.spec, made), weights)
+
+
 def test_the_same_input_gives_the_same_bytes(build: Callable[..., Path], tmp_path: Path) -> None:
     first, second = (build(tmp_path / name, sizes=(64,)) for name in ("a.patchcut", "b.patchcut"))
     assert first.read_bytes() == second.read_bytes()
@@ -45,58 +60,90 @@ def test_the_same_input_gives_the_same_bytes(build: Callable[..., Path], tmp_pat
 
 def test_a_new_head_keeps_the_backbone_and_drops_the_report(headed_bundle: Path, tmp_path: Path) -> None:
     reported, renewed = tmp_path / "reported.patchcut", tmp_path / "renewed.patchcut"
+    of_cc = ROW.model_copy(update={"head": "cc", "value": 0.25})
     with open_bundle(headed_bundle) as bundle:
-        rewrite_bundle(bundle, reported, report=(ROW,), name="reported", description="of a test")
+        spec = with_report(with_report(bundle.spec, (ROW,), "gnn"), (of_cc,))
+        named = spec.model_copy(update={"name": "reported", "description": "of a test"})
+        rewrite_bundle(bundle, reported, named)
     before = members(reported)
-    assert b"CorLoc" in before["card.md"]
-    head = GraphHead(64, (6,), 4, 2, dropout=0)
-    spec = HeadSpec(kind="gnn", file=HEAD, labels=("background", "thing"))
+    assert "| gnn | toy | CorLoc | 0.500 |" in before["card.md"].decode()
     with open_bundle(reported) as bundle:
-        assert bundle.spec.report == (ROW,)
+        assert (bundle.spec.heads[0].report, bundle.spec.backbone.report) == ((ROW,), (of_cc,))
         assert (bundle.spec.name, bundle.spec.description) == ("reported", "of a test")
-        rewrite_bundle(bundle, renewed, head=(spec, safetensors_bytes(head.tensors())))
+        affinity = AffinitySpec(threshold=0.3)
+        made = gnn_head(bundle.spec, "objects", labels=("background", "thing"), affinity=affinity)
+        add_head(bundle, renewed, made, GraphHead(64, (6,), 4, 2, dropout=0))
     after = members(renewed)
     assert before.keys() == after.keys()
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"bundle.json", "card.md", HEAD}
+    assert changed == {"bundle.json", "card.md", "head.safetensors"}
     with open_bundle(renewed) as bundle:
         bundle.verify()
-        assert bundle.spec.report == ()
-        assert bundle.spec.head == spec
-        assert bundle.spec.affinity == AffinitySpec(threshold=0.2)
-    assert b"CorLoc" not in after["card.md"]
+        assert bundle.spec.heads == (made,) and made.report == ()
+        assert bundle.spec.backbone.report == (of_cc,), "cc is not touched by another head"
+    assert "| cc | toy | CorLoc | 0.250 |" in after["card.md"].decode()
+    assert "| gnn | toy" not in after["card.md"].decode()
+
+
+def test_rows_of_the_same_kind_are_replaced(headed_bundle: Path) -> None:
+    with open_bundle(headed_bundle) as bundle:
+        spec = bundle.spec
+    newer, other = ROW.model_copy(update={"value": 0.75}), ROW.model_copy(update={"size": 64})
+    for rows in ((ROW,), (other,), (newer,)):
+        spec = with_report(spec, rows, "gnn")
+    assert spec.heads[0].report == (other, newer) and spec.backbone.report == ()
+
+
+def test_a_head_is_replaced_by_name(headed_bundle: Path, tmp_path: Path) -> None:
+    path, labels = tmp_path / "two.patchcut", ("background", "thing")
+    with open_bundle(headed_bundle) as bundle:
+        first = bundle.spec.heads[0]
+        own = {"name": "other", "files": {"weights": "other.safetensors"}}
+        other = gnn_head(bundle.spec, "objects", labels=labels, **own)
+        add_head(bundle, path, other, GraphHead(64, (6,), 4, 2, dropout=0))
+    with open_bundle(path) as bundle:
+        assert bundle.spec.heads == (first, other) and bundle.spec.head() == first
+        made = gnn_head(bundle.spec, "objects", labels=labels)
+        add_head(bundle, path, made, GraphHead(64, (6,), 4, 2, dropout=0))
+    with open_bundle(path) as bundle:
+        bundle.verify()
+        assert bundle.spec.heads == (made, other)
 
 
 def test_parts_come_beside_the_head(headed_bundle: Path, build: Callable[..., Path], tmp_path: Path) -> None:
     path, taken = tmp_path / "parts.patchcut", tmp_path / "taken.patchcut"
+    nmi = ROW.model_copy(update={"metric": "NMI", "head": "gnn, parts by gnn"})
     head = GraphHead(64, (6,), 4, 3, dropout=0)
-    made = HeadSpec(kind="gnn", file=PARTS, labels=("nose", "tail", "leg"), method="a test's")
-    nmi = ROW.model_copy(update={"metric": "NMI"})
     with open_bundle(headed_bundle) as bundle:
-        rewrite_bundle(bundle, path, report=(ROW, nmi))
+        made = gnn_head(bundle.spec, "parts", labels=("nose", "tail", "leg"), method="a test's")
+        add_head(bundle, path, made, head)
     with open_bundle(path) as bundle:
-        rewrite_bundle(bundle, path, parts=(made, safetensors_bytes(head.tensors())))
+        spec = with_report(with_report(bundle.spec, (ROW,), "gnn"), (nmi,), "parts")
+        rewrite_bundle(bundle, path, spec)
+    with open_bundle(path) as bundle:
+        assert [row for head in bundle.spec.heads for row in head.report] == [ROW, nmi]
+        add_head(bundle, path, made, head)
     with open_bundle(path) as bundle, open_bundle(headed_bundle) as donor:
         bundle.verify()
-        assert bundle.spec.parts == made
-        assert bundle.spec.head == donor.spec.head
-        assert bundle.spec.report == (ROW,)  # what was measured of other parts is gone
+        (before,) = donor.spec.heads
+        assert bundle.spec.head("parts") == made, "what was measured of other parts is gone"
+        assert bundle.spec.head() == before.model_copy(update={"report": (ROW,)})
         build(taken, sizes=(32,), precision="fp32", donor=bundle)
     assert "nose, tail, leg" in members(path)["card.md"].decode()
     with open_bundle(taken) as bundle:
         bundle.verify()
-        assert bundle.spec.parts == made
-        assert bundle.read(PARTS) == members(path)[PARTS]
+        assert bundle.spec.heads == (before, made), "what was measured was so with another backbone"
+        assert bundle.read("parts.safetensors") == members(path)["parts.safetensors"]
 
 
 def test_a_bundle_can_be_rewritten_in_its_own_place(headed_bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "own.patchcut"
     path.write_bytes(headed_bundle.read_bytes())
     with open_bundle(path) as bundle:
-        rewrite_bundle(bundle, path, report=(ROW,))
+        rewrite_bundle(bundle, path, with_report(bundle.spec, (ROW,), "gnn"))
     with open_bundle(path) as bundle:
         bundle.verify()
-        assert bundle.spec.report == (ROW,)
+        assert bundle.spec.heads[0].report == (ROW,)
     assert [p.name for p in tmp_path.iterdir()] == ["own.patchcut"]
 
 
@@ -108,10 +155,10 @@ def test_the_head_in_a_bundle_is_the_one_in_torch(backbone_bundle: Path, tmp_pat
         for parameter in head.parameters():
             parameter.mul_(2)
     path = tmp_path / "headed.patchcut"
-    spec = HeadSpec(kind="gnn", file=HEAD, labels=("background", "a", "b"))
+    affinity = AffinitySpec(threshold=0.15)
     with open_bundle(backbone_bundle) as bundle:
-        tensors = safetensors_bytes(head.tensors())
-        rewrite_bundle(bundle, path, head=(spec, tensors), affinity=AffinitySpec(threshold=0.15))
+        made = gnn_head(bundle.spec, "objects", labels=("background", "a", "b"), affinity=affinity)
+        add_head(bundle, path, made, head)
     segmenter = patchcut.load(path, size=96, precision="fp32")
     frame = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
     result = segmenter(frame)
@@ -124,7 +171,7 @@ def test_the_head_in_a_bundle_is_the_one_in_torch(backbone_bundle: Path, tmp_pat
 
 
 CHOICES = {
-    "parts": (Part("key", 1, 3.0), Part("value", -6)),
+    "components": (Component("key", 1, 3.0), Component("value", -6)),
     "stride": 10,
     "scales": (1.0, 0.5),
     "join": "concat",
@@ -139,9 +186,9 @@ def choices_bundle(build: Callable[..., Path], tmp_path_factory: pytest.TempPath
     backbone = build(folder / "backbone.patchcut", sizes=(96, 64), choices=CHOICES)
     torch.manual_seed(4)
     head = GraphHead(2304, (8,), 6, 2, dropout=0)
-    spec = HeadSpec(kind="gnn", file=HEAD, labels=("background", "foreground"))
     with open_bundle(backbone) as bundle:
-        rewrite_bundle(bundle, folder / "choices.patchcut", head=(spec, safetensors_bytes(head.tensors())))
+        made = gnn_head(bundle.spec, "objects", labels=("background", "foreground"))
+        add_head(bundle, folder / "choices.patchcut", made, head)
     return folder / "choices.patchcut"
 
 
@@ -172,13 +219,14 @@ def test_a_head_is_of_its_choices_of_features(
 ) -> None:
     with open_bundle(choices_bundle) as donor:
         for change in (
-            {"parts": (Part("key", 1), Part("value", 0))},
+            {"components": (Component("key", 1), Component("value", 0))},
             {"stride": 11},
             {"scales": (1.0,)},
             {"join": "mean"},
             {"log_bins": 0},
         ):
-            with pytest.raises(ExportError, match=f"other features: {next(iter(change))}"):
+            named = {"parts": "components"}.get(field := next(iter(change)), field)
+            with pytest.raises(ExportError, match=f"other features: {named}"):
                 build(tmp_path / "other.patchcut", choices={**CHOICES, **change}, donor=donor)
         again = build(
             tmp_path / "again.patchcut", sizes=(32,), precision="fp32", choices=CHOICES, donor=donor
@@ -187,12 +235,9 @@ def test_a_head_is_of_its_choices_of_features(
 
 
 def features_of_frame(path: Path, frame: np.ndarray) -> torch.Tensor:
-    from patchcut.engines import EngineOptions, open_engine
-    from patchcut_export.training.feature_cache import features_of
-
     with open_bundle(path) as bundle:
-        engine = open_engine(bundle, EngineOptions(size=96, precision="fp32"))
-        return torch.from_numpy(features_of(frame, "bgr", bundle.spec.backbone, engine).copy())[None]
+        extractor = Extractor.open(bundle, Settings(size=96, precision="fp32"))
+    return torch.from_numpy(np.array(extractor([Frame(frame)]).default))
 
 
 def test_a_head_can_be_taken_from_a_bundle_with_the_same_backbone(
@@ -203,10 +248,8 @@ def test_a_head_can_be_taken_from_a_bundle_with_the_same_backbone(
         build(path, sizes=(32,), precision="fp32", donor=donor)
         with open_bundle(path) as bundle:
             bundle.verify()
-            assert bundle.spec.head == donor.spec.head
-            assert bundle.read(HEAD) == donor.read(HEAD)
-            assert bundle.spec.affinity == donor.spec.affinity
-            assert bundle.spec.report == ()
+            assert bundle.spec.heads == donor.spec.heads
+            assert bundle.read("head.safetensors") == donor.read("head.safetensors")
     assert patchcut.load(path)(np.zeros((20, 30, 3), np.uint8)).grid_hw == (2, 2)
 
 

@@ -19,6 +19,7 @@ from patchcut.cli import app as cli
 from patchcut.cli import run as run_module
 from patchcut.output.folder import OutputFolder
 from patchcut.sources.arrays import FrameSource
+from patchcut.stages import Extractor
 
 Patchcut = Callable[..., int]
 
@@ -281,14 +282,14 @@ def test_what_native_code_says_of_a_frame_is_muted(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    real_call = patchcut.Segmenter.__call__
+    real_run = Extractor.run
 
-    def call(segmenter: patchcut.Segmenter, frame: object) -> patchcut.Result:
+    def run(extractor: Extractor, batch: int) -> patchcut.Features:
         os.write(2, b"Corrupt JPEG data\n")
         print("a word of Python", file=sys.stderr)
-        return real_call(segmenter, frame)
+        return real_run(extractor, batch)
 
-    monkeypatch.setattr(patchcut.Segmenter, "__call__", call)
+    monkeypatch.setattr(Extractor, "run", run)
     assert run_cli("run", photos, "--bundle", toy_bundle, "--limit", 1) == 0
     assert capfd.readouterr().err == "a word of Python\n"
 

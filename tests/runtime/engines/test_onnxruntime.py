@@ -2,51 +2,53 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import patchcut
 import patchcut_kernels as kernels
 import pytest
-from patchcut import BundleError, EngineError, OptionError, open_bundle
-from patchcut.engines import EngineOptions, engine_names, open_engine
+from patchcut import Bundle, BundleError, EngineError, OptionError, Settings, open_bundle
+from patchcut.engines import Engine, engine_names, open_engine
 from patchcut.engines import onnxruntime as adapter
-from patchcut.heads import KMeansHead
+from patchcut.heads import CcHead, KMeansHead
 
 from tests.runtime import toy_bundle as toy
+from tests.runtime.engines.fake_onnxruntime import fake_runtime
+from tests.runtime.toy_bundle import reference_features
 
 
-def reference_features(image: np.ndarray, precision: str) -> np.ndarray:
-    """[n, d] features of a [3, S, S] image, by patches and one matrix product."""
-    h, w = (side // toy.PATCH for side in image.shape[1:])
-    patches = image.reshape(3, h, toy.PATCH, w, toy.PATCH).transpose(1, 3, 0, 2, 4).reshape(h * w, -1)
-    assert precision in ("int8", "fp32")  # both hold the same numbers
-    return patches @ (toy.embedding().astype(np.float64) * toy.INT8_SCALE).reshape(toy.DIM, -1).T
+def opened(bundle: Bundle, **settings: Any) -> Engine:
+    return open_engine(bundle, bundle.spec.backbone, Settings(**settings))
 
 
 @pytest.mark.parametrize("size", toy.SIZES)
 @pytest.mark.parametrize("precision", ["int8", "fp32"])
 def test_features_are_those_of_the_graph(toy_bundle: Path, size: int, precision: Any) -> None:
     with open_bundle(toy_bundle) as bundle:
-        engine = open_engine(bundle, EngineOptions(precision=precision, size=size))
-    image = np.random.default_rng(0).standard_normal((3, size, size)).astype(np.float32)
-    engine.image[:] = image
-    expected = reference_features(image, precision)
-    assert expected.std() > 1
-    np.testing.assert_allclose(engine.run(), expected, rtol=1e-4, atol=1e-3)
-    assert (engine.graph.precision, engine.graph.size_hw) == (precision, (size, size))
+        engine = opened(bundle, precision=precision, size=size)
+    graph = engine.facts.graph
+    assert (graph.precision, graph.size_hw) == (precision, (size, size))
+    for batch in (1, 3, 2):
+        images = np.random.default_rng(batch).standard_normal((batch, 3, size, size)).astype(np.float32)
+        np.copyto(engine.images(batch), images)
+        features = engine.run(batch)["key"]
+        assert features.shape == (batch, (size // toy.PATCH) ** 2, toy.DIM)
+        for image, rows in zip(images, features, strict=True):
+            expected = reference_features(image, precision)
+            assert expected.std() > 1
+            np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-3)
 
 
 def test_memory_is_kept_from_run_to_run(toy_bundle: Path) -> None:
     with open_bundle(toy_bundle) as bundle:
-        engine = open_engine(bundle, EngineOptions())
-    image = engine.image
-    first = engine.run()
-    engine.image[:] = 1
-    second = engine.run()
-    assert second is first and engine.image is image
-    np.testing.assert_allclose(second, reference_features(image, "int8"), rtol=1e-4, atol=1e-3)
+        engine = opened(bundle)
+    images = engine.images(1)
+    first = engine.run(1)["key"]
+    images[:] = 1
+    second = engine.run(1)["key"]
+    assert second is first and engine.images(1) is images
+    np.testing.assert_allclose(second[0], reference_features(images[0], "int8"), rtol=1e-4, atol=1e-3)
 
 
 def test_auto_is_onnxruntime_with_int8_on_a_cpu(toy_bundle: Path) -> None:
@@ -151,33 +153,9 @@ def test_every_option_has_a_right_value(toy_bundle: Path) -> None:
     described = segmenter.describe()
     assert (described.precision, described.size_hw, described.threads) == ("fp32", (168, 168), 1)
     assert (described.head, described.refine, described.color) == ("gnn", "guided", "rgb")
-    assert (described.mode, described.parts, described.head_settings) == ("parts", "cc", {})
+    assert (described.mode, described.parts) == ("parts", CcHead())
     assert (described.min_score, described.nothing_below, described.single) == (0.25, 0.5, True)
     assert f"toy ({toy_bundle})" in str(described) and "168x168" in str(described)
-
-
-def fake_runtime(available: list[str], running: list[str], fails: bool = False) -> SimpleNamespace:
-    """onnxruntime as on a machine with these providers; sessions run on `running`, whatever was asked for.
-
-    With `fails`, CUDA raises when a session is made.
-    """
-    import onnxruntime
-
-    def session(*args: Any, providers: list[str], **_: Any) -> Any:
-        if fails and CUDA in providers:
-            raise RuntimeError("CUDA failure 100: no CUDA-capable device is detected")
-        real = onnxruntime.InferenceSession(*args, providers=["CPUExecutionProvider"])
-        names = ("get_inputs", "get_outputs", "io_binding", "run_with_iobinding")
-        return SimpleNamespace(get_providers=lambda: running, **{name: getattr(real, name) for name in names})
-
-    return SimpleNamespace(
-        InferenceSession=session,
-        __version__=onnxruntime.__version__,
-        get_available_providers=lambda: available,
-        SessionOptions=onnxruntime.SessionOptions,
-        ExecutionMode=onnxruntime.ExecutionMode,
-        OrtValue=onnxruntime.OrtValue,
-    )
 
 
 CPU, CUDA = adapter.CPU_PROVIDER, adapter.CUDA_PROVIDER
@@ -243,15 +221,15 @@ def test_a_missing_onnxruntime_names_the_extra(toy_bundle: Path, monkeypatch: py
 
 def test_a_failing_run_keeps_the_cause(toy_bundle: Path) -> None:
     with open_bundle(toy_bundle) as bundle:
-        engine = open_engine(bundle, EngineOptions())
+        engine = opened(bundle)
 
     class Broken:
-        def run_with_iobinding(self, _: object) -> None:
+        def run_with_iobinding(self, *_: object) -> None:
             raise RuntimeError("out of\nmemory")
 
     engine._session = Broken()  # type: ignore[attr-defined]
     with pytest.raises(EngineError, match=r"failed to run backbone-112-int8\.onnx: out of memory; try"):
-        engine.run()
+        engine.run(1)
 
 
 def test_onnxruntime_is_a_registered_engine() -> None:

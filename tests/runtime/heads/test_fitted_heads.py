@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import patchcut
@@ -12,15 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from patchcut import EngineError, OptionError, open_bundle
-from patchcut.heads import FITTED, CcHead, FittedHead, GnnFitHead, KMeansHead, NcutHead, open_head, set_up
+from patchcut import EngineError, Features, OptionError
+from patchcut.heads import FITTED, CcHead, FittedHead, GnnFitHead, KMeansHead, NcutHead, parse_head
 from patchcut.heads.fitted import background_first
 from patchcut_kernels import reference
 
 from tests.runtime import toy_bundle as toy
-
-GRID = (8, 10)
-DIM = 16
+from tests.runtime.patches import GRID, features_of, planted
 
 SURE_HEADS = [
     GnnFitHead(steps=40, dropout=0.0),
@@ -34,14 +34,6 @@ SURE_HEADS = [
 ]
 # DeepCut's ten steps are few for features of so few dimensions.
 EVERY_HEAD = [*SURE_HEADS, CcHead(solver="gnn")]
-
-
-def planted(regions: np.ndarray, seed: int = 0, noise: float = 0.25) -> np.ndarray:
-    """[n, DIM] float32, a direction for each number in `regions` [h, w], and noise."""
-    random = np.random.default_rng(seed)
-    directions = np.linalg.qr(random.standard_normal((DIM, DIM)))[0] * 3
-    rows = directions[regions.ravel()] + noise * random.standard_normal((regions.size, DIM))
-    return rows.astype(np.float32)
 
 
 def one_object() -> np.ndarray:
@@ -59,7 +51,7 @@ def noise_rows(n: int = 64, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(3))
 def test_a_planted_object_is_the_foreground(head: FittedHead, seed: int) -> None:
     regions = one_object()
-    assignment = head(planted(regions, seed), GRID)
+    assignment = head(features_of(planted(regions, seed), GRID))[0]
     assert assignment.dtype == np.float32 and 2 <= assignment.shape[1] <= len(head.labels)
     np.testing.assert_allclose(assignment.sum(axis=1), 1, atol=1e-5)
     np.testing.assert_array_equal(assignment.argmax(axis=1) > 0, regions.ravel() == 1)
@@ -70,7 +62,7 @@ def test_each_object_is_a_column_and_larger_ones_come_first(head: FittedHead) ->
     regions = np.zeros(GRID, np.int64)
     regions[1:3, 1:4] = 1
     regions[4:7, 3:9] = 2
-    labels = head(planted(regions), GRID).argmax(axis=1)
+    labels = head(features_of(planted(regions), GRID))[0].argmax(axis=1)
     np.testing.assert_array_equal(labels, np.array([0, 2, 1])[regions.ravel()])
 
 
@@ -102,7 +94,7 @@ def test_moves_find_the_better_objective() -> None:
 def test_the_network_of_cc_has_its_settings() -> None:
     rows = noise_rows()
     ours = CcHead(alpha=2.0, solver="gnn", max_clusters=5, seed=3).cluster(rows)
-    expected = GnnFitHead(5, "cc", "cosine", 2.0, seed=3).cluster(rows)
+    expected = GnnFitHead(k=5, loss="cc", kind="cosine", alpha=2.0, seed=3).cluster(rows)
     np.testing.assert_array_equal(ours, expected)
 
 
@@ -121,7 +113,7 @@ def test_the_rule_of_the_seed_is_tokencuts(binary: bool) -> None:
     for threshold in (0.0, 0.3):
         settings = {"threshold": threshold, "binary": binary, "seed": 5}
         masks.append(kernels.bipartition(rows, GRID, **settings).mask.ravel())
-        found = NcutHead(rule="seed", **settings)(rows, GRID)
+        found = NcutHead(rule="seed", **settings).assign(rows, GRID)
         np.testing.assert_array_equal(found.argmax(axis=1), masks[-1])
     assert np.any(masks[0] != masks[1])
 
@@ -147,8 +139,10 @@ def _hard(assignment: np.ndarray) -> np.ndarray:
 def test_a_fitted_gnn_is_the_reference(head: GnnFitHead) -> None:
     rows = noise_rows()
     affinity = reference.affinity(rows, kind=head.kind, mode=head.loss, alpha=head.alpha)
-    settings: dict[str, Any] = {"steps": head.steps, "lr": head.learning_rate, "dropout": head.dropout}
-    expected, _ = reference.gnn_fit(rows, affinity, head.k, loss=head.loss, seed=head.seed, **settings)
+    rates = {"learning_rate": head.learning_rate, "dropout": head.dropout}
+    expected, _ = reference.gnn_fit(
+        rows, affinity, head.k, loss=head.loss, steps=head.steps, seed=head.seed, **rates
+    )
     assert expected.std(axis=0).max() > 0.01
     np.testing.assert_allclose(head.cluster(rows), expected, atol=1e-3)
 
@@ -167,7 +161,7 @@ def test_the_settings_of_a_cut_reach_the_kernel() -> None:
 def test_tokencuts_rule_is_the_kernels() -> None:
     rows = planted(one_object(), noise=2.0)
     expected = kernels.bipartition(rows, GRID, threshold=0.2)
-    found = NcutHead(rule="seed")(rows, GRID)
+    found = NcutHead(rule="seed").assign(rows, GRID)
     np.testing.assert_array_equal(found[:, 1], expected.mask.ravel())
     assert 0 < expected.mask.mean() < 1
 
@@ -175,10 +169,10 @@ def test_tokencuts_rule_is_the_kernels() -> None:
 @pytest.mark.parametrize("head", EVERY_HEAD, ids=str)
 def test_a_seed_gives_the_same_bits(head: FittedHead) -> None:
     rows = noise_rows()
-    first = head(rows, (8, 8))
+    first = head(features_of(rows, (8, 8)))[0]
     kept = first.copy()
-    np.testing.assert_array_equal(head(noise_rows(seed=1), (8, 8)).shape[0], 64)
-    np.testing.assert_array_equal(head(rows, (8, 8)), kept)
+    np.testing.assert_array_equal(head(features_of(noise_rows(seed=1), (8, 8)))[0].shape[0], 64)
+    np.testing.assert_array_equal(head(features_of(rows, (8, 8)))[0], kept)
     np.testing.assert_array_equal(first, kept)
 
 
@@ -199,14 +193,14 @@ DEGENERATE = {
 @pytest.mark.parametrize("head", EVERY_HEAD, ids=str)
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_degenerate_features_give_a_valid_assignment(head: FittedHead, name: str) -> None:
-    check_valid(head(DEGENERATE[name], (8, 8)), 64)
+    check_valid(head(features_of(DEGENERATE[name], (8, 8)))[0], 64)
 
 
 @pytest.mark.parametrize("head", [*EVERY_HEAD, KMeansHead(k=20), CcHead(max_clusters=200)], ids=str)
 @pytest.mark.parametrize("grid_hw", [(1, 1), (1, 2), (1, 7), (2, 2), (3, 3)])
 def test_tiny_grids_give_a_valid_assignment(head: FittedHead, grid_hw: tuple[int, int]) -> None:
     n = grid_hw[0] * grid_hw[1]
-    check_valid(head(noise_rows(n), grid_hw), n)
+    check_valid(head(features_of(noise_rows(n), grid_hw))[0], n)
 
 
 def check_valid(assignment: np.ndarray, n: int) -> None:
@@ -220,7 +214,7 @@ def test_features_that_are_not_finite_blame_the_precision(head: FittedHead) -> N
     rows = noise_rows()
     rows[3, 1] = np.nan
     with pytest.raises(EngineError, match=r"\[head\] cannot use the features: .*; .*precision"):
-        head(rows, (8, 8))
+        head(features_of(rows, (8, 8)))[0]
 
 
 def from_labels(labels: list[list[int]], columns: int) -> tuple[np.ndarray, tuple[int, int]]:
@@ -299,7 +293,7 @@ BAD_SETTINGS: list[tuple[type[FittedHead], dict[str, Any], str]] = [
     (CcHead, {"alpha": float("nan")}, r"\[alpha\]"),
     (CcHead, {"alpha": "3"}, r"\[alpha\]"),
     (CcHead, {"solver": "exact"}, r"\[solver\] must be one of \"moves\", \"gnn\""),
-    (CcHead, {"most": 257}, r"\[most\]"),
+    (CcHead, {"max_clusters": 257}, r"\[max_clusters\]"),
     (NcutHead, {"rule": "largest"}, r"\[rule\] must be one of \"border\", \"seed\""),
     (NcutHead, {"threshold": -0.1}, r"\[threshold\] must be a number from 0 to 1"),
     (GnnFitHead, {"loss": "mse"}, r"\[loss\] must be one of \"ncut\", \"cc\""),
@@ -316,17 +310,50 @@ def test_a_setting_out_of_range_is_told(kind: type[FittedHead], settings: dict[s
         kind(**settings)
 
 
-def test_a_head_is_set_up_by_name() -> None:
-    assert set_up("cc", alpha=5.0, seed=None) == CcHead(alpha=5.0)
-    assert set_up("kmeans", k=None) == "kmeans"
-    with pytest.raises(
-        OptionError, match=r'\[k\] is no setting of the head "ncut", which has rule, threshold'
-    ):
-        set_up("ncut", k=3)
-    with pytest.raises(
-        OptionError, match=r'\[k\] is for heads that are fitted \(gnn-fit, .*\), the head is "gnn"'
-    ):
-        set_up("gnn", k=3)
+WORDS: list[tuple[str, FittedHead]] = [
+    ("cc", CcHead()),
+    ("cc:", CcHead()),
+    ("cc:alpha=5", CcHead(alpha=5.0)),
+    ("cc:alpha=5,solver=gnn,kind=dot,max_clusters=7,seed=3", CcHead(5.0, "gnn", "dot", 7, 3)),
+    ("kmeans: k = 6 , metric = euclidean", KMeansHead(k=6, metric="euclidean")),
+    ("ncut:binary=false,rule=seed,threshold=0.1", NcutHead("seed", 0.1, False)),
+    (
+        "gnn-fit:k=3,loss=cc,kind=cosine,alpha=2,steps=4,learning_rate=1e-2,dropout=0,seed=9",
+        GnnFitHead(3, "cc", "cosine", 2.0, 4, 0.01, 0.0, 9),
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "head"), WORDS)
+def test_words_reach_every_setting_of_a_head(words: str, head: FittedHead) -> None:
+    assert parse_head(words) == head
+    assert parse_head(str(head)) == head, "a head's text is its words"
+
+
+def test_every_setting_of_every_head_is_in_those_words() -> None:
+    told = {(type(head), key) for words, head in WORDS for key in re.findall(r"(\w+) ?=", words)}
+    there = {(kind, field.name) for kind in FITTED.values() for field in fields(cast("Any", kind))}
+    assert there - told == {(KMeansHead, "restarts"), (KMeansHead, "seed"), (NcutHead, "seed")}
+
+
+BAD_WORDS = [
+    ("cc:beta=3", r'\[head\] "cc" has no setting "beta", it has alpha, solver, kind, max_clusters, seed'),
+    ("cc:alpha", r'\[head\] must give "alpha" of "cc" a value, got \'alpha\'; alpha=VALUE'),
+    ("cc:alpha=", r'\[head\] "cc": alpha must be a number from 1e-06 to 1e\+06, got \'\''),
+    ("cc:alpha=many", r'\[head\] "cc": alpha must be a number from .*, got \'many\''),
+    ("kmeans:k=1", r'\[head\] "kmeans": k must be a whole number from 2 to 256, got 1'),
+    ("kmeans:k=2.5", r'\[head\] "kmeans": k must be a whole number from 2 to 256, got \'2.5\''),
+    ("ncut:binary=maybe", r'\[head\] "ncut": binary must be True or False, got \'maybe\''),
+    ("gnn:k=3", r'\[head\] "gnn" has no settings; the heads that have some are gnn-fit, cc, ncut, kmeans'),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), BAD_WORDS)
+def test_words_that_are_wrong_are_told(words: str, said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        parse_head(words)
+    with pytest.raises(OptionError, match=said.replace("head", "parts", 1)):
+        parse_head(words, "parts")
 
 
 def test_names_of_columns() -> None:
@@ -341,17 +368,15 @@ def test_a_fitted_head_runs_on_a_bundle_without_one(tmp_path: Path, photo: np.nd
     path = toy.write(tmp_path / "x.patchcut", files, {**spec, "heads": []})
     segmenter = patchcut.load(path, head=name)
     result = segmenter(photo)
-    assert segmenter.describe().head == name
+    assert segmenter.describe().head == segmenter.head == FITTED[name]()
     assert len(result.labels) == result.assignment.shape[1]
-    with open_bundle(path) as bundle:
-        assert open_head(bundle, name) == FITTED[name]()
 
 
 def test_a_head_with_settings_is_described(toy_bundle: Path, photo: np.ndarray) -> None:
     segmenter = patchcut.load(toy_bundle, head=CcHead(alpha=2.5))
     described = segmenter.describe()
-    assert described.head == "cc" and described.head_settings["alpha"] == 2.5
-    assert "cc (alpha 2.5, solver moves" in str(described)
+    assert described.head == CcHead(alpha=2.5) and described.to_dict()["head"] == "cc:alpha=2.5"
+    assert re.search(r"^head +cc:alpha=2.5$", str(described), re.M)
     result = segmenter(photo)
     assert result.labels == ("background", *(f"cluster {i}" for i in range(1, result.assignment.shape[1])))
 
@@ -360,10 +385,13 @@ def test_a_head_of_ones_own(toy_bundle: Path, photo: np.ndarray) -> None:
     class LeftHalf:
         name = "left half"
         labels = ("background", "left")
+        needs = ()
+        devices = ("cpu",)
 
-        def __call__(self, features: np.ndarray, grid_hw: tuple[int, int]) -> np.ndarray:
-            left = np.repeat([1, 0], grid_hw[1] // 2)[None].repeat(grid_hw[0], 0).ravel()
-            return np.stack([1 - left, left], axis=1).astype(np.float32)
+        def __call__(self, features: Features) -> np.ndarray:
+            rows, columns = features.grid_hw
+            left = np.repeat([1, 0], columns // 2)[None].repeat(rows, 0).ravel()
+            return np.stack([1 - left, left], axis=1).astype(np.float32)[None]
 
     segmenter = patchcut.load(toy_bundle, head=LeftHalf())
     np.testing.assert_array_equal(segmenter(photo).boxes, [[0, 0, 320, 427]])

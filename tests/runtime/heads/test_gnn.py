@@ -3,34 +3,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import patchcut_kernels as kernels
 import pytest
 from patchcut import BundleError, EngineError, open_bundle
-from patchcut.heads import HEADS, Head, open_head
+from patchcut.heads import HEADS, Head, choose_head, open_head
 from patchcut_kernels import reference
 
 from tests.runtime import toy_bundle as toy
-
-
-def toy_weights() -> kernels.GcnWeights:
-    t = toy.head_tensors()
-    return kernels.GcnWeights(
-        normalize=True,
-        shift=t["shift"],
-        scale=t["scale"],
-        layers=(
-            kernels.GcnLayer(t["gcn.0.theta"], t["gcn.0.root"], t["gcn.0.bias"]),
-            kernels.GcnLayer(t["gcn.1.theta"], None, t["gcn.1.bias"]),
-        ),
-        mlp=tuple(kernels.LinearLayer(t[f"mlp.{i}.weight"], t[f"mlp.{i}.bias"]) for i in range(2)),
-        temperature=toy.TEMPERATURE,
-    )
+from tests.runtime.patches import features_of
+from tests.runtime.toy_bundle import toy_weights
 
 
 @pytest.fixture
 def head(toy_bundle: Path) -> Head:
     with open_bundle(toy_bundle) as bundle:
-        return open_head(bundle)
+        return open_head(bundle, choose_head(bundle, "auto"))
 
 
 def features(n: int, seed: int = 0) -> np.ndarray:
@@ -42,18 +28,20 @@ def test_the_gnn_is_the_reference_with_the_bundles_weights(head: Head, grid_hw: 
     rows = features(grid_hw[0] * grid_hw[1])
     expected = reference.gcn_forward(rows, reference.affinity(rows), toy_weights())
     assert len(rows) == 1 or expected.std(axis=0).max() > 0.05
-    np.testing.assert_allclose(head(rows, grid_hw), expected, atol=2e-5)
+    np.testing.assert_allclose(head(features_of(rows, grid_hw))[0], expected, atol=2e-5)
 
 
 def test_rows_lie_on_the_simplex(head: Head) -> None:
-    assignment = head(features(64), (8, 8))
+    assignment = head(features_of(features(64), (8, 8)))[0]
     assert assignment.shape == (64, 3) and assignment.min() >= 0
     np.testing.assert_allclose(assignment.sum(axis=1), 1, atol=1e-5)
 
 
 def test_permuted_patches_give_permuted_rows(head: Head) -> None:
     rows, order = features(64), np.random.default_rng(1).permutation(64)
-    np.testing.assert_allclose(head(rows[order], (8, 8)), head(rows, (8, 8))[order], atol=1e-5)
+    np.testing.assert_allclose(
+        head(features_of(rows[order], (8, 8)))[0], head(features_of(rows, (8, 8)))[0][order], atol=1e-5
+    )
 
 
 def test_edges_matter(toy_bundle: Path, tmp_path: Path) -> None:
@@ -66,16 +54,19 @@ def test_edges_matter(toy_bundle: Path, tmp_path: Path) -> None:
         open_bundle(toy.write(tmp_path / "x.patchcut", files, spec)) as hard,
     ):
         rows = features(64)
-        soft_rows, hard_rows = open_head(soft)(rows, (8, 8)), open_head(hard)(rows, (8, 8))
+        soft_rows, hard_rows = (
+            open_head(bundle, choose_head(bundle, "auto"))(features_of(rows, (8, 8)))[0]
+            for bundle in (soft, hard)
+        )
     expected = reference.gcn_forward(rows, reference.affinity(rows, threshold=0.9), toy_weights())
     np.testing.assert_allclose(hard_rows, expected, atol=2e-5)
     assert np.abs(hard_rows - soft_rows).max() > 0.05
 
 
 def test_an_assignment_outlives_the_next_frame(head: Head) -> None:
-    first = head(features(64), (8, 8))
+    first = head(features_of(features(64), (8, 8)))[0]
     kept = first.copy()
-    head(features(64, seed=1), (8, 8))
+    head(features_of(features(64, seed=1), (8, 8)))[0]
     np.testing.assert_array_equal(first, kept)
 
 
@@ -84,12 +75,12 @@ def test_features_that_are_not_finite_are_told(head: Head, value: float) -> None
     rows = features(64)
     rows[3, 1] = value
     with pytest.raises(EngineError, match=r"\[head\] cannot use the features: .*; .*precision"):
-        head(rows, (8, 8))
+        head(features_of(rows, (8, 8)))[0]
 
 
 def test_only_features_that_are_not_finite_blame_the_precision(head: Head) -> None:
     with pytest.raises(EngineError, match=r"\[head\] cannot use the features: .*; export the bundle again"):
-        head(features(64)[:, :-1], (8, 8))
+        head(features_of(features(64)[:, :-1], (8, 8)))[0]
 
 
 def test_a_gnn_takes_no_signed_affinity(tmp_path: Path) -> None:
@@ -100,7 +91,7 @@ def test_a_gnn_takes_no_signed_affinity(tmp_path: Path) -> None:
         open_bundle(toy.write(tmp_path / "x.patchcut", files, spec)) as bundle,
         pytest.raises(BundleError, match=r'a "gnn" head needs an affinity of mode "ncut", it has "cc"'),
     ):
-        open_head(bundle)
+        open_head(bundle, choose_head(bundle, "auto"))
 
 
 def test_labels_are_the_bundles(head: Head) -> None:

@@ -47,8 +47,11 @@ def result(of: Frame, regions: int = 2, labels: int = 3) -> Result:
         assignment=np.full((4, labels), 1 / labels, np.float32),
         grid_hw=(2, 2),
         timings_ms={"backbone": 1.0},
+        frame=of.image,
+        color=of.color,
         name=of.name,
         index=of.index,
+        time_s=of.time_s,
     )
 
 
@@ -70,7 +73,7 @@ def test_everything_of_a_photo(tmp_path: Path) -> None:
     photo = frame("a/ü.jpg")
     found = result(photo)
     with OutputFolder(tmp_path / "deep" / "out", SAVED) as folder:
-        folder.write(photo, found)
+        folder.write(found)
     out = tmp_path / "deep" / "out"
     assert files(out) == [
         "json/a/ü.json",
@@ -91,14 +94,14 @@ def test_everything_of_a_photo(tmp_path: Path) -> None:
 
 def test_only_what_was_asked_for(tmp_path: Path) -> None:
     with OutputFolder(tmp_path, ["json"]) as folder:
-        folder.write(frame(), result(frame()))
+        folder.write(result(frame()))
     assert files(tmp_path) == ["json/x.json"]
 
 
 def test_rgb_frames_are_saved_in_their_colours(tmp_path: Path) -> None:
     rgb = Frame(np.ascontiguousarray(frame().image[..., ::-1]), "rgb", "x")
     with OutputFolder(tmp_path, ["overlay"]) as folder:
-        folder.write(rgb, result(rgb, regions=0))
+        folder.write(result(rgb, regions=0))
     assert np.abs(cv2.imread(str(tmp_path / "overlay/x.jpg")).astype(int) - frame().image).mean() < 5
 
 
@@ -106,7 +109,7 @@ def test_many_labels_take_16_bits(tmp_path: Path) -> None:
     found = result(frame(), regions=3, labels=400)
     found.label_map[found.label_map == 3] = 399
     with OutputFolder(tmp_path, ["labels"]) as folder:
-        folder.write(frame(), found)
+        folder.write(found)
     read = cv2.imread(str(tmp_path / "labels/x.png"), cv2.IMREAD_UNCHANGED)
     assert read.dtype == np.uint16
     assert np.array_equal(read, found.label_map)
@@ -126,7 +129,7 @@ def test_same_names_in_one_tree_stay_apart(tmp_path: Path) -> None:
     ]
     with OutputFolder(tmp_path / "out", ["json"]) as folder:
         for index, name in enumerate(names):
-            folder.write(frame(name, index), result(frame(name, index)))
+            folder.write(result(frame(name, index)))
     wanted = ["a/x", "b/x", "a/x-png", "a/X-jpg", "a/x-png-jpg", "x", "etc/x", "000007", "a.b"]
     assert files(tmp_path) == sorted(f"out/json/{name}.json" for name in wanted)
     for index, name in enumerate(wanted):
@@ -137,7 +140,7 @@ def test_overlay_video_keeps_its_size_when_a_stream_changes_it(tmp_path: Path) -
     with OutputFolder(tmp_path, ["overlay", "labels"], video_fps=10.0) as folder:
         for index in range(5):
             image = frame("cars 1.mp4", index, (48, 64) if index < 4 else (96, 128))
-            folder.write(image, result(image))
+            folder.write(result(image))
         assert not (tmp_path / "overlay/cars-1.mp4").exists()
     assert files(tmp_path) == [f"labels/cars-1/00000{i}.png" for i in range(5)] + ["overlay/cars-1.mp4"]
     assert frames_in(tmp_path / "overlay/cars-1.mp4") == 5
@@ -146,7 +149,7 @@ def test_overlay_video_keeps_its_size_when_a_stream_changes_it(tmp_path: Path) -
 def test_overlay_video_without_mpeg4_is_motion_jpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overlay_video, "_FORMATS", (("none", ".mp4"), ("MJPG", ".avi")))
     with OutputFolder(tmp_path, ["overlay"], video_fps=10.0) as folder:
-        folder.write(frame("x.mp4"), result(frame()))
+        folder.write(result(frame("x.mp4")))
     assert files(tmp_path) == ["overlay/x.avi"]
     assert frames_in(tmp_path / "overlay/x.avi") == 1
 
@@ -157,7 +160,7 @@ def test_overlay_video_without_any_encoder_says_so(tmp_path: Path, monkeypatch: 
         pytest.raises(OutputError, match=r"no encoder that writes .* at 64x48"),
         OutputFolder(tmp_path, ["overlay"], video_fps=10.0) as folder,
     ):
-        folder.write(frame("x.mp4"), result(frame()))
+        folder.write(result(frame("x.mp4")))
     assert files(tmp_path) == []
 
 
@@ -167,7 +170,7 @@ def test_overlay_video_that_lost_frames_is_removed(tmp_path: Path, monkeypatch: 
     )  # as where the disk filled up unnoticed
     folder = OutputFolder(tmp_path, ["overlay"], video_fps=10.0)
     for index in range(3):
-        folder.write(frame("x.mp4", index), result(frame()))
+        folder.write(result(frame("x.mp4", index)))
     with pytest.raises(
         OutputError, match="would hold 1 of 3 frames and was removed; check that the disk has space"
     ):
@@ -181,7 +184,7 @@ def test_overlay_video_of_a_live_source_keeps_its_pace(tmp_path: Path) -> None:
     with OutputFolder(tmp_path, ["overlay"], video_fps=10.0, live=True) as folder:
         for index, time_s in enumerate(times_s):
             live = replace(frame("camera 0", index), time_s=time_s)
-            folder.write(live, result(live))
+            folder.write(result(live))
     assert frames_in(tmp_path / "overlay/camera-0.mp4") == 11
 
 
@@ -191,7 +194,7 @@ def test_overlay_video_is_finished_when_a_run_is_stopped(tmp_path: Path) -> None
         OutputFolder(tmp_path, ["overlay"], video_fps=10.0) as folder,
     ):
         for index in range(3):
-            folder.write(frame("x.mp4", index), result(frame()))
+            folder.write(result(frame("x.mp4", index)))
         raise KeyboardInterrupt
     assert files(tmp_path) == ["overlay/x.mp4"]
     assert frames_in(tmp_path / "overlay/x.mp4") == 3
@@ -200,7 +203,7 @@ def test_overlay_video_is_finished_when_a_run_is_stopped(tmp_path: Path) -> None
 def test_names_of_live_sources_become_files(tmp_path: Path) -> None:
     with OutputFolder(tmp_path, ["json"], video_fps=10.0) as folder:
         for name in ("camera 0", "rtsp://me@host:554/a?b", "..."):
-            folder.write(frame(name), result(frame(name)))
+            folder.write(result(frame(name)))
     stems = ["camera-0", "rtsp-me-host-554-a-b", "video"]
     assert files(tmp_path) == [f"json/{stem}/000000.json" for stem in stems]
 
@@ -210,7 +213,7 @@ def test_full_disk_leaves_nothing_half_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     folder = OutputFolder(tmp_path, ["labels", "json"])
-    folder.write(frame("good.jpg"), result(frame()))
+    folder.write(result(frame("good.jpg")))
     real_write = Path.write_bytes
 
     def fill_up(path: Path, data: object) -> NoReturn:
@@ -222,7 +225,7 @@ def test_full_disk_leaves_nothing_half_written(
     with pytest.raises(
         OutputError, match=r"cannot write .*bad.png: No space left on device; free some space"
     ):
-        folder.write(frame("bad.jpg"), result(frame()))
+        folder.write(result(frame("bad.jpg")))
     assert files(tmp_path) == ["json/good.json", "labels/good.png"]
 
 
@@ -235,7 +238,7 @@ def test_ctrl_c_inside_a_write_leaves_no_partial_file(
     folder = OutputFolder(tmp_path, ["json"])
     monkeypatch.setattr(Path, "replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        folder.write(frame(), result(frame()))
+        folder.write(result(frame()))
     assert files(tmp_path) == []
 
 
@@ -264,7 +267,7 @@ def test_error_on_the_way_is_not_hidden_by_the_video(tmp_path: Path, monkeypatch
         pytest.raises(OutputError, match="first"),
         OutputFolder(tmp_path, ["overlay"], video_fps=10.0) as folder,
     ):
-        folder.write(frame("x.mp4"), result(frame()))
+        folder.write(result(frame("x.mp4")))
         raise OutputError("output", "first")
 
 
@@ -294,14 +297,14 @@ def test_folder_that_cannot_be_written(
 def test_results_of_an_earlier_run_are_kept(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with OutputFolder(tmp_path, ["masks"]) as folder:
-        folder.write(frame(), result(frame(), regions=3))
+        folder.write(result(frame(), regions=3))
     with pytest.raises(
         OutputError, match=r"masks holds results already; choose another folder, or add --overwrite"
     ):
         OutputFolder(tmp_path, ["masks"])
     OutputFolder(tmp_path, ["labels"])
     with OutputFolder(tmp_path, ["masks"], overwrite=True) as folder:
-        folder.write(frame(), result(frame(), regions=1))
+        folder.write(result(frame(), regions=1))
     assert files(tmp_path) == ["masks/x/01.png", "notes.txt"]
 
 

@@ -9,7 +9,7 @@ from patchcut import Frame, FrameError, PatchcutError, Segmenter
 from patchcut.output.overlay import BACKGROUND_TINT, PALETTE_RGB, TINT, color_of
 from PIL import Image
 
-from tests.runtime.test_result import made_result
+from tests.runtime.results import made_result
 
 
 def test_an_overlay_is_a_drawn_copy(toy_segmenter: Segmenter, photo: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Two stages: foreground, its parts, and the regions behind them."""
+"""Two stages: foreground, its parts, and the regions of the background."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import patchcut
 import pytest
-from patchcut import EngineError, OptionError, Result
+from patchcut import EngineError, Features, OptionError, Result
 from patchcut.heads import FITTED, CcHead, FittedHead, GnnFitHead, KMeansHead, NcutHead
 from patchcut.stages.canvas import Canvas
 from patchcut.stages.parts import DividedPatches, Parts, cluster_patches
 from safetensors.numpy import save
 
 from tests.runtime import toy_bundle as toy
-from tests.runtime.heads.test_fitted_heads import GRID, planted
+from tests.runtime.patches import GRID, features_of, planted
 
 PARTS = ("beak", "wing", "tail")
 
@@ -41,9 +41,9 @@ HEADS = [KMeansHead(k=2), CcHead(), NcutHead(), GnnFitHead(steps=60, dropout=0.0
 def test_parts_of_the_foreground_are_found(head: FittedHead) -> None:
     regions = scene()
     foreground = surely(regions >= 2)
-    division = Divider(head, None)(planted(regions), foreground, GRID)
+    division = Parts(head, None)(features_of(planted(regions), GRID), foreground)
     assert division.labels == ("background", "part 1", "part 2")
-    assert (division.part_count, division.ground_count, division.background_columns) == (2, 0, (0,))
+    assert (division.part_count, division.background_count, division.background_columns) == (2, 0, (0,))
     np.testing.assert_array_equal(division.parts[regions.ravel() == 2], 0)
     np.testing.assert_array_equal(division.parts[regions.ravel() == 3], 1)
     np.testing.assert_array_equal(division.foreground, foreground)
@@ -52,9 +52,9 @@ def test_parts_of_the_foreground_are_found(head: FittedHead) -> None:
 
 
 @pytest.mark.parametrize("head", HEADS, ids=str)
-def test_a_scene_has_regions_behind_the_parts(head: FittedHead) -> None:
+def test_a_scene_divides_the_background_too(head: FittedHead) -> None:
     regions = scene()
-    division = Divider(head, head)(planted(regions), surely(regions >= 2), GRID)
+    division = Parts(head, head)(features_of(planted(regions), GRID), surely(regions >= 2))
     assert division.labels == ("background", "part 1", "part 2", "background 1", "background 2")
     assert division.background_columns == (0, 3, 4)
     columns = division.assignment.argmax(axis=1).reshape(GRID)
@@ -65,10 +65,10 @@ def test_a_scene_has_regions_behind_the_parts(head: FittedHead) -> None:
 
 def test_every_pixel_of_a_scene_is_in_the_column_of_its_mask() -> None:
     regions = scene()
-    division = Divider(KMeansHead(), KMeansHead())(planted(regions), surely(regions >= 2), GRID)
+    division = Parts(KMeansHead(), KMeansHead())(features_of(planted(regions), GRID), surely(regions >= 2))
     mask = np.zeros((80, 100), bool)
     mask[25:66, 28:83] = True  # not the patches' own border
-    label_map = division.label_map(mask, GRID, Canvas((80, 100), (0, 0), (80, 100)))
+    label_map = division.label_map(mask, Canvas((80, 100), (0, 0), (80, 100), GRID))
     np.testing.assert_array_equal(np.isin(label_map, (1, 2)), mask)
     np.testing.assert_array_equal(np.isin(label_map, (3, 4)), ~mask)
     assert label_map.dtype == np.int32 and set(np.unique(label_map)) == {1, 2, 3, 4}
@@ -123,17 +123,17 @@ def test_few_patches_can_be_clustered(head: FittedHead, chosen: int) -> None:
 
 
 def test_a_foreground_of_nothing_has_one_empty_part() -> None:
-    division = Divider(KMeansHead(k=3), None)(planted(scene()), surely(np.zeros(80, bool)), GRID)
+    division = Parts(KMeansHead(k=3), None)(features_of(planted(scene()), GRID), surely(np.zeros(80, bool)))
     assert (division.part_count, division.assignment.shape) == (1, (80, 2))
     nothing = np.zeros((16, 20), bool)
-    assert not division.label_map(nothing, GRID, Canvas((16, 20), (0, 0), (16, 20))).any()
+    assert not division.label_map(nothing, Canvas((16, 20), (0, 0), (16, 20), GRID)).any()
 
 
 def test_features_that_are_not_finite_are_told() -> None:
     rows = planted(scene())
     rows[33] = np.nan
     with pytest.raises(EngineError, match=r"\[head\] cannot use the features"):
-        Divider(KMeansHead(), None)(rows, surely(scene() >= 2), GRID)
+        Parts(KMeansHead(), None)(features_of(rows, GRID), surely(scene() >= 2))
 
 
 def check_divided(result: Result, whole: Result) -> None:
@@ -141,8 +141,8 @@ def check_divided(result: Result, whole: Result) -> None:
     np.testing.assert_array_equal(result.foreground, whole.foreground)
     columns = [label in result.background_columns for label in result.region_labels]
     assert columns == sorted(columns), "regions of the background come last"
-    for behind in (False, True):
-        assert np.all(np.diff(result.scores[np.array(columns, bool) == behind]) <= 0)
+    for in_background in (False, True):
+        assert np.all(np.diff(result.scores[np.array(columns, bool) == in_background]) <= 0)
     for i, mask in enumerate(result.masks):
         assert mask.sum() == result.areas[i]
         assert np.all(result.label_map[mask] == result.region_labels[i])
@@ -175,25 +175,25 @@ def test_every_head_takes_every_mode(toy_bundle: Path, photo: np.ndarray, head: 
 
 def _merged(segmenter: patchcut.Segmenter, frame: np.ndarray) -> Result:
     """The result with all columns of the foreground as one."""
-    head = segmenter._head
+    head = segmenter.head
 
     class Merged:
-        name = head.name
+        name, needs, devices = head.name, head.needs, head.devices
         labels = ("background", "foreground")
 
-        def __call__(self, features: np.ndarray, grid_hw: tuple[int, int]) -> np.ndarray:
-            assignment = head(features, grid_hw)
-            merged = np.stack([assignment[:, 0], assignment[:, 1:].max(axis=1)], axis=1)
-            return merged / merged.sum(axis=1, keepdims=True)
+        def __call__(self, features: Features) -> np.ndarray:
+            assignment = np.asarray(head(features))
+            merged = np.stack([assignment[..., 0], assignment[..., 1:].max(axis=-1)], axis=-1)
+            return merged / merged.sum(axis=-1, keepdims=True)
 
-    segmenter._head = Merged()
+    segmenter.head = Merged()
     return segmenter(frame)
 
 
 def test_patches_are_on_the_side_of_their_largest_column() -> None:
     head_gave = np.array([[0.4, 0.3, 0.3], [0.3, 0.1, 0.6], [0.2, 0.4, 0.4]], np.float32)
     rows = np.repeat(head_gave, [40, 20, 20], axis=0)
-    division = Divider(KMeansHead(k=2), KMeansHead(k=2))(planted(scene()), rows, GRID)
+    division = Parts(KMeansHead(k=2), KMeansHead(k=2))(features_of(planted(scene()), GRID), rows)
     inside = rows.argmax(axis=1) > 0
     np.testing.assert_array_equal(division.foreground.argmax(axis=1) > 0, inside)
     columns = division.assignment.argmax(axis=1)
@@ -219,12 +219,12 @@ def test_trained_parts_keep_their_names(
     parts_bundle: Path, photo: np.ndarray, second_photo: np.ndarray
 ) -> None:
     segmenter = patchcut.load(parts_bundle, mode="parts")
-    assert segmenter.describe().parts == "gnn"
+    assert segmenter.describe().parts == "parts"
     for frame in (photo, second_photo, np.ascontiguousarray(second_photo[::3, ::2])):
         result = segmenter(frame)
         assert result.labels == ("background", *PARTS)
-        features = segmenter._engine.run()
-        expected = segmenter._divider.parts(features, result.grid_hw)  # type: ignore[union-attr]
+        assert segmenter.parts is not None
+        expected = np.asarray(segmenter.parts.head(segmenter.extractor.run(1)))[0]
         assert expected.std(axis=0).max() > 0.05
         inside = result.assignment[:, 0] < 0.5
         np.testing.assert_array_equal(
@@ -240,7 +240,7 @@ def test_the_background_of_a_scene_is_not_cut_by_trained_parts(parts_bundle: Pat
 def test_parts_may_be_fitted_where_there_are_trained_ones(parts_bundle: Path, photo: np.ndarray) -> None:
     segmenter = patchcut.load(parts_bundle, mode="parts", parts=KMeansHead(k=2))
     assert segmenter(photo).labels == ("background", "part 1", "part 2")
-    assert segmenter.describe().parts_settings["k"] == 2
+    assert segmenter.describe().parts == KMeansHead(k=2)
 
 
 def test_parts_need_a_mode(toy_bundle: Path) -> None:
@@ -249,5 +249,5 @@ def test_parts_need_a_mode(toy_bundle: Path) -> None:
 
 
 def test_a_division_of_two_columns_is_small() -> None:
-    division = Divider(NcutHead(), NcutHead())(planted(scene()), surely(scene() >= 2), GRID)
-    assert isinstance(division, Division) and division.assignment.dtype == np.float32
+    division = Parts(NcutHead(), NcutHead())(features_of(planted(scene()), GRID), surely(scene() >= 2))
+    assert isinstance(division, DividedPatches) and division.assignment.dtype == np.float32

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from patchcut import Frame, OptionError, Segmenter
 from patchcut.stages import refiners
-from patchcut.stages.refiners import REFINERS, Coarse, Refined, refine
+from patchcut.stages.refiners import REFINERS, PatchLabels, Refined, refine
 
 from tests.runtime import toy_bundle as toy
-from tests.runtime.test_segmenter import check_consistent, same
+from tests.runtime.results import check_consistent, same
 
 REAL = tuple(name for name in REFINERS if name != "none")
 SIDE = 24  # pixels of a patch
@@ -35,13 +35,13 @@ def scene(seed: int = 0, noise: float = 8.0) -> tuple[Frame, np.ndarray]:
     return Frame(image.clip(0, 255).astype(np.uint8)), disc
 
 
-def as_patches(mask: np.ndarray) -> Coarse:
+def as_patches(mask: np.ndarray) -> PatchLabels:
     """What patches make of a mask [H, W]: the share of each that it covers, upsampled."""
     share = cv2.resize(mask.astype(np.float32), GRID[::-1], interpolation=cv2.INTER_AREA).reshape(-1, 1)
     assignment = np.concatenate([1 - share, share], axis=1)
     room = np.empty(mask.shape, np.float32)
     labels, confidence = kernels.upsample_argmax(assignment, GRID, mask.shape, confidence=room)
-    return Coarse(labels, confidence, True, SIDE)
+    return PatchLabels(labels, confidence, True, SIDE)
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -52,9 +52,9 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 @pytest.mark.parametrize("color", ["bgr", "rgb"])
 def test_borders_move_onto_edges(name: str, color: str) -> None:
     frame, disc = scene()
-    coarse = as_patches(disc)
-    before = iou(coarse.label_map > 0, disc)
-    labels, confidence = refine(name, coarse, replace(frame, color=color), 1)
+    unrefined = as_patches(disc)
+    before = iou(unrefined.label_map > 0, disc)
+    labels, confidence = refine(name, unrefined, replace(frame, color=color), 1)
     assert before < 0.96
     assert iou(labels > 0, disc) > before + 0.5 * (1 - before)
     assert labels.dtype == np.int32 and confidence.dtype == np.float32
@@ -69,8 +69,8 @@ def test_borders_between_many_labels_move_onto_edges(name: str) -> None:
     image = frame.image.copy()
     image[truth == 2] = image[truth == 2][:, ::-1]
     blocks = truth[SIDE // 2 :: SIDE, SIDE // 2 :: SIDE].repeat(SIDE, 0).repeat(SIDE, 1)
-    coarse = Coarse(blocks.copy(), np.full(truth.shape, 0.8, np.float32), False, SIDE)
-    labels, confidence = refine(name, coarse, Frame(image), 1)
+    unrefined = PatchLabels(blocks.copy(), np.full(truth.shape, 0.8, np.float32), False, SIDE)
+    labels, confidence = refine(name, unrefined, Frame(image), 1)
     before, after = (np.mean(found == truth) for found in (blocks, labels))
     assert before < 0.97 and after > before + 0.4 * (1 - before)
     assert set(np.unique(labels)) == {0, 1, 2}
@@ -96,43 +96,45 @@ def test_the_bilateral_solver_knows_the_order_of_channels() -> None:
 def test_a_flat_frame_moves_little(name: str) -> None:
     frame, disc = scene(noise=0)
     flat = Frame(np.full_like(frame.image, 128))
-    coarse = as_patches(disc)
-    labels, _ = refine(name, coarse, flat, 1)
-    assert iou(labels > 0, coarse.label_map > 0) > 0.8
+    unrefined = as_patches(disc)
+    labels, _ = refine(name, unrefined, flat, 1)
+    assert iou(labels > 0, unrefined.label_map > 0) > 0.8
 
 
-def shifted(coarse: Coarse, frame: Frame) -> Refined:
-    return np.roll(coarse.label_map, coarse.label_map.shape[1] // 2, axis=1), coarse.confidence.copy()
+def shifted(unrefined: PatchLabels, frame: Frame) -> Refined:
+    return np.roll(
+        unrefined.label_map, unrefined.label_map.shape[1] // 2, axis=1
+    ), unrefined.confidence.copy()
 
 
-def emptied(coarse: Coarse, frame: Frame) -> Refined:
-    return np.zeros_like(coarse.label_map), np.ones_like(coarse.confidence)
+def emptied(unrefined: PatchLabels, frame: Frame) -> Refined:
+    return np.zeros_like(unrefined.label_map), np.ones_like(unrefined.confidence)
 
 
-def filled(coarse: Coarse, frame: Frame) -> Refined:
-    return np.ones_like(coarse.label_map), np.ones_like(coarse.confidence)
+def filled(unrefined: PatchLabels, frame: Frame) -> Refined:
+    return np.ones_like(unrefined.label_map), np.ones_like(unrefined.confidence)
 
 
-def swapped(coarse: Coarse, frame: Frame) -> Refined:
-    return coarse.label_map.max() - coarse.label_map, coarse.confidence.copy()
+def swapped(unrefined: PatchLabels, frame: Frame) -> Refined:
+    return unrefined.label_map.max() - unrefined.label_map, unrefined.confidence.copy()
 
 
-def swollen(coarse: Coarse, frame: Frame) -> Refined:
-    labels = cv2.dilate(coarse.label_map.astype(np.uint8), np.ones((61, 61), np.uint8))
-    return labels.astype(np.int32), coarse.confidence.copy()
+def swollen(unrefined: PatchLabels, frame: Frame) -> Refined:
+    labels = cv2.dilate(unrefined.label_map.astype(np.uint8), np.ones((61, 61), np.uint8))
+    return labels.astype(np.int32), unrefined.confidence.copy()
 
 
-def in_specks(coarse: Coarse, frame: Frame) -> Refined:
+def in_specks(unrefined: PatchLabels, frame: Frame) -> Refined:
     """Each region keeps nine tenths of itself, none of it in one piece of more than nine pixels."""
-    labels = coarse.label_map.copy()
+    labels = unrefined.label_map.copy()
     labels[::4] = 0
     labels[:, ::4] = 0
-    return labels, coarse.confidence.copy()
+    return labels, unrefined.confidence.copy()
 
 
-def noisy(coarse: Coarse, frame: Frame) -> Refined:
-    random = np.random.default_rng(int(coarse.label_map.sum()) % 1000)
-    return random.integers(0, 3, coarse.label_map.shape, np.int32), coarse.confidence.copy()
+def noisy(unrefined: PatchLabels, frame: Frame) -> Refined:
+    random = np.random.default_rng(int(unrefined.label_map.sum()) % 1000)
+    return random.integers(0, 3, unrefined.label_map.shape, np.int32), unrefined.confidence.copy()
 
 
 BAD_REFINERS = [shifted, emptied, filled, swapped, swollen, in_specks, noisy]
@@ -143,18 +145,18 @@ BAD_REFINERS = [shifted, emptied, filled, swapped, swollen, in_specks, noisy]
 @given(seed=st.integers(0, 10_000), labels=st.integers(2, 4), min_area=st.sampled_from([1, 30]))
 def test_no_refiner_moves_a_majority_away(
     monkeypatch: pytest.MonkeyPatch,
-    bad: Callable[[Coarse, Frame], Refined],
+    bad: Callable[[PatchLabels, Frame], Refined],
     seed: int,
     labels: int,
     min_area: int,
 ) -> None:
-    coarse = cv2.resize(
+    unrefined = cv2.resize(
         np.random.default_rng(seed).integers(0, labels, (5, 6)).astype(np.uint8), (66, 50), interpolation=0
     ).astype(np.int32)
-    before, frame = coarse.copy(), Frame(np.zeros((50, 66, 3), np.uint8))
+    before, frame = unrefined.copy(), Frame(np.zeros((50, 66, 3), np.uint8))
     monkeypatch.setattr(refiners, "REFINERS", {**REFINERS, "bad": bad})
     after, confidence = refine(
-        "bad", Coarse(coarse, np.full((50, 66), 0.7, np.float32), False, 11), frame, min_area
+        "bad", PatchLabels(unrefined, np.full((50, 66), 0.7, np.float32), False, 11), frame, min_area
     )
     ids, count = kernels.connected_components(before, min_area=min_area)
     kept, _ = kernels.connected_components(after, min_area=min_area)
@@ -164,66 +166,67 @@ def test_no_refiner_moves_a_majority_away(
         assert 2 * stays.sum() >= own.sum(), "what is left of a region is large enough to be one"
     for label in range(1, labels):
         assert 2 * ((after == label) & (before == label)).sum() >= (after == label).sum()
-    behind = ids == 0
-    assert 2 * ((after == 0) & behind).sum() >= behind.sum()
+    background = ids == 0
+    assert 2 * ((after == 0) & background).sum() >= background.sum()
     assert confidence.shape == after.shape
 
 
 def test_what_is_given_back_has_the_confidence_that_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refiners, "REFINERS", {**REFINERS, "emptied": emptied})
     frame, disc = scene()
-    coarse = as_patches(disc)
-    before = replace(coarse, label_map=coarse.label_map.copy())
-    labels, confidence = refine("emptied", coarse, frame, 1)
+    unrefined = as_patches(disc)
+    before = replace(unrefined, label_map=unrefined.label_map.copy())
+    labels, confidence = refine("emptied", unrefined, frame, 1)
     np.testing.assert_array_equal(labels, before.label_map)
     np.testing.assert_array_equal(confidence, np.where(labels > 0, before.confidence, 1))
 
 
 def test_a_background_may_become_larger_than_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    def eroded(coarse: Coarse, frame: Frame) -> Refined:
-        labels = np.zeros_like(coarse.label_map)
+    def eroded(unrefined: PatchLabels, frame: Frame) -> Refined:
+        labels = np.zeros_like(unrefined.label_map)
         labels[8:42, 8:42] = 1
-        return labels, coarse.confidence.copy()
+        return labels, unrefined.confidence.copy()
 
     monkeypatch.setattr(refiners, "REFINERS", {**REFINERS, "eroded": eroded})
     label_map = np.pad(np.ones((46, 46), np.int32), 2)
-    coarse = Coarse(label_map, np.full((50, 50), 0.7, np.float32), True, 10)
-    labels, _ = refine("eroded", coarse, Frame(np.zeros((50, 50, 3), np.uint8)), 1)
+    unrefined = PatchLabels(label_map, np.full((50, 50), 0.7, np.float32), True, 10)
+    labels, _ = refine("eroded", unrefined, Frame(np.zeros((50, 50, 3), np.uint8)), 1)
     assert (labels > 0).sum() == 34**2
 
 
 def test_what_a_refiner_may_do_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    def nudged(coarse: Coarse, frame: Frame) -> Refined:
-        return np.roll(coarse.label_map, 5, axis=1), coarse.confidence.copy()
+    def nudged(unrefined: PatchLabels, frame: Frame) -> Refined:
+        return np.roll(unrefined.label_map, 5, axis=1), unrefined.confidence.copy()
 
     monkeypatch.setattr(refiners, "REFINERS", {**REFINERS, "nudged": nudged})
     frame, disc = scene()
-    coarse = as_patches(disc)
-    labels, _ = refine("nudged", replace(coarse, label_map=coarse.label_map.copy()), frame, 1)
-    np.testing.assert_array_equal(labels, np.roll(coarse.label_map, 5, axis=1))
+    unrefined = as_patches(disc)
+    labels, _ = refine("nudged", replace(unrefined, label_map=unrefined.label_map.copy()), frame, 1)
+    np.testing.assert_array_equal(labels, np.roll(unrefined.label_map, 5, axis=1))
 
 
 def test_specks_are_gone_before_the_refiner_sees_them(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def watching(coarse: Coarse, frame: Frame) -> Refined:
-        seen.append(coarse.label_map.copy())
-        return coarse.label_map.copy(), coarse.confidence.copy()
+    def watching(unrefined: PatchLabels, frame: Frame) -> Refined:
+        seen.append(unrefined.label_map.copy())
+        return unrefined.label_map.copy(), unrefined.confidence.copy()
 
     monkeypatch.setattr(refiners, "REFINERS", {**REFINERS, "watching": watching})
     label_map = np.zeros((20, 20), np.int32)
     label_map[2:4, 2:4] = label_map[8:18, 8:18] = 1
-    coarse = Coarse(label_map, np.ones((20, 20), np.float32), True, 4)
-    refine("watching", coarse, Frame(np.zeros((20, 20, 3), np.uint8)), 10)
+    unrefined = PatchLabels(label_map, np.ones((20, 20), np.float32), True, 4)
+    refine("watching", unrefined, Frame(np.zeros((20, 20, 3), np.uint8)), 10)
     assert seen[0].sum() == 100
 
 
-def test_auto_refines_frames_that_have_a_time(toy_bundle: Path, photo: np.ndarray) -> None:
+def test_auto_is_decided_by_the_stream(toy_bundle: Path, photo: np.ndarray) -> None:
     auto, guided, none = (patchcut.load(toy_bundle, refine=name) for name in ("auto", "guided", "none"))
     assert patchcut.load(toy_bundle).describe().refine == "auto"
     same(auto(photo), none(photo))
-    of_video = Frame(photo, time_s=0.0)
-    same(auto(of_video), guided(photo))
+    same(auto(Frame(photo, time_s=0.0)), none(photo))  # one frame, whatever its time
+    (of_frames,) = auto.stream([Frame(photo, time_s=0.0)])
+    same(of_frames, none(photo))
     assert np.any(guided(photo).label_map != none(photo).label_map)
 
 
@@ -250,14 +253,14 @@ def test_a_letterboxed_frame_is_refined_where_it_lies(tmp_path: Path, photo: np.
     spec["backbones"]["toy"]["fit"] = "letterbox"
     path = toy.write(tmp_path / "x.patchcut", files, spec)
     frame = np.ascontiguousarray(photo[60:260, 150:550])
-    coarse, refined = (patchcut.load(path, refine=option)(frame) for option in ("none", name))
+    unrefined, refined = (patchcut.load(path, refine=option)(frame) for option in ("none", name))
     check_consistent(refined, (200, 400))
-    assert 0.5 < np.mean(refined.label_map == coarse.label_map) < 1
+    assert 0.5 < np.mean(refined.label_map == unrefined.label_map) < 1
     raw, confidence = kernels.upsample_argmax(
-        coarse.assignment, coarse.grid_hw, (400, 400), confidence=np.empty((400, 400), np.float32)
+        unrefined.assignment, unrefined.grid_hw, (400, 400), confidence=np.empty((400, 400), np.float32)
     )
     window = np.s_[100:300]
-    given = Coarse(raw[window].copy(), confidence[window].copy(), False, 50.0)
+    given = PatchLabels(raw[window].copy(), confidence[window].copy(), False, 50.0)
     expected, _ = refine(name, given, Frame(frame), 1250)
     kernels.connected_components(expected, min_area=1250, labels_out=expected)
     np.testing.assert_array_equal(refined.label_map, expected)

@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from patchcut import open_bundle
 from patchcut.bundle import CalibrationSpec
 from patchcut.heads import FITTED
-from patchcut.stages.regions import Rules, divide_regions, find_regions
+from patchcut.stages.regions import Regions, Rules, divide, find_components, rank
 
 from tests.runtime import toy_bundle as toy
-from tests.runtime.test_result import made_result
-from tests.runtime.test_segmenter import check_consistent
+from tests.runtime.results import check_consistent, made_result
 
 CALIBRATION = CalibrationSpec(weights=(1.5, 0.4, -1.0, 2.0), bias=0.5, nothing_below=0.3)
 SHAPE = (40, 60)
@@ -31,6 +30,10 @@ def blobs() -> tuple[np.ndarray, np.ndarray]:
     label_map[30:40, 50:60] = np.tri(10, dtype=np.int32)  # a triangle in another corner
     confidence = np.where(label_map == 1, 0.6, 0.9).astype(np.float32)
     return label_map, confidence
+
+
+def find_regions(label_map: np.ndarray, confidence: np.ndarray, rules: Rules) -> Regions:
+    return rank(find_components(label_map, confidence, 1), rules)
 
 
 def expected_score(confidence: float, area: int, sides: int, extent: float) -> float:
@@ -97,7 +100,7 @@ def test_parts_have_the_score_of_their_object() -> None:
     divided[15:35, 25:30] = 2
     divided[20, 40] = 2  # a speck
     divided[:, :2] = np.where(divided[:, :2] == 3, 4, divided[:, :2])
-    regions = divide_regions(objects, divided, confidence, min_area=4, background=(0, 3, 4))
+    regions = divide(objects, divided, confidence, min_area=4, background=(0, 3, 4))
     parts = regions.region_labels <= 2
     assert parts.tolist() == [True] * 4 + [False] * 2
     for i in range(4):
@@ -162,6 +165,6 @@ def test_the_best_box_is_of_the_foreground() -> None:
     np.testing.assert_array_equal(result.best_box, [0, 0, 3, 2])
     assert made_result(0).best_box is None
     fields = {name: getattr(result, name) for name in result.__dataclass_fields__}
-    behind = type(result)(**{**fields, "background_columns": (0, 2)})
-    assert behind.best_box is None  # the first region is of label 2
-    assert behind.foreground.sum() == 2
+    in_background = type(result)(**{**fields, "background_columns": (0, 2)})
+    assert in_background.best_box is None  # the first region is of label 2
+    assert in_background.foreground.sum() == 2
