@@ -94,7 +94,7 @@ class _Segmenter:
         )
 
     def _recorded_quality(self) -> dict[str, float]:
-        """What the report says of the head alone at just this size, precision and refiner; it is not measured here."""
+        """What the bundle says of its head at just this size, precision and refiner; not measured here."""
         wanted = ("", self.ran.size_hw[0], self.ran.precision, self.ran.refine)
         head = self.segmenter.spec.head()
         report = head.report if head else ()
