@@ -353,7 +353,7 @@ def test_another_head_is_measured_and_recorded_beside_the_own(
     root = masks_root.rename(masks_root.with_name("my masks"))
     fixed = ("export", "eval", "masks", "--root", root, "--bundle", bundle, "--record")
     assert run_cli(*fixed) == 0
-    for options in (("--head", "kmeans:k=3,seed=5"), ("--mode", "parts", "--parts", "kmeans:k=2")):
+    for options in (("--head", "kmeans:k=3,seed=5"), ("--mode", "parts", "--parts", "kmeans:k=4")):
         assert run_cli(*fixed, *options) == 0
         assert run_cli(*fixed, *options) == 0, "again: rows are replaced"
     with open_bundle(bundle) as opened:
@@ -362,12 +362,12 @@ def test_another_head_is_measured_and_recorded_beside_the_own(
     assert [row.head for row in rows] == [
         "",
         "kmeans:k=3,seed=5",
-        "gnn, parts by kmeans:k=2",
+        "gnn, parts by kmeans:k=4",
     ]
     own = "patchcut export eval masks --root 'my masks' --precision int8 --size 96"
     assert rows[0].command == own
     assert rows[1].command == f"{own} --head kmeans:k=3,seed=5"
-    assert rows[2].command == f"{own} --mode parts --parts kmeans:k=2"
+    assert rows[2].command == f"{own} --mode parts --parts kmeans:k=4"
     assert rows[0].value == rows[2].value, "parts divide the foreground and do not change it"
     assert run_cli("info", bundle) == 0
     assert "kmeans:k=3,seed=5" in capfd.readouterr().out
