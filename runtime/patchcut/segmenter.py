@@ -227,6 +227,8 @@ class Segmenter:
             height, width = frame.image.shape[:2]
             canvas = Canvas.of((height, width), self.extractor.backbone, graph)
             if patches is None:
+                if not masks.stays_on_device(canvas):
+                    assignment = to_host(assignment)  # once, for the masks and the result
                 regions = masks(frame, assignment, canvas)
                 columns = {"assignment": assignment, "labels": self.head.labels[: assignment.shape[1]]}
             else:

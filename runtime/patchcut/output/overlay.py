@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from patchcut.errors import FrameError
 from patchcut.frames import Frame
-from patchcut.settings import ColorOrder
 from patchcut.opencv import load_cv2
+from patchcut.settings import ColorOrder
 from patchcut.stages.regions import Regions
 
 Image = npt.NDArray[np.uint8]

@@ -55,9 +55,13 @@ class Masks:
             background=patches.background_columns,
         )
 
+    def stays_on_device(self, canvas: Canvas) -> bool:
+        """Whether components of an assignment on a GPU are found there, without bringing it down."""
+        return self.refiner == "none" and canvas.is_frame
+
     def components(self, frame: Frame, assignment: Array, canvas: Canvas) -> Components:
         """The components of a frame's label map that are large enough, not scored yet; arguments as above."""
-        if isinstance(assignment, cuda.DeviceArray) and self.refiner == "none" and canvas.is_frame:
+        if isinstance(assignment, cuda.DeviceArray) and self.stays_on_device(canvas):
             return self._components_on_device(assignment, canvas)
         rows = to_host(assignment)
         label_map, confidence = canvas.upsample(rows)

@@ -17,9 +17,9 @@ import patchcut
 import pytest
 from patchcut.cli import app as cli
 from patchcut.cli import run as run_module
-from patchcut.stages import Extractor
 from patchcut.output.folder import OutputFolder
 from patchcut.sources.arrays import FrameSource
+from patchcut.stages import Extractor
 
 Patchcut = Callable[..., int]
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+from patchcut import Settings
 from patchcut.cli.demo import SAMPLES, demo
 
 NAMES = ["astronaut", "chelsea", "coffee", "rocket"]
@@ -11,7 +12,7 @@ NAMES = ["astronaut", "chelsea", "coffee", "rocket"]
 
 def test_demo_may_be_run_twice(toy_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
-        assert demo(tmp_path / "out", toy_bundle) == 0
+        assert demo(tmp_path / "out", Settings(bundle=toy_bundle)) == 0
     said = capfd.readouterr().out
     for name in NAMES:
         assert f"{name}.jpg" in said

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from patchcut.engines import onnxruntime as adapter
 from patchcut.heads import CcHead, KMeansHead
 
 from tests.runtime import toy_bundle as toy
+from tests.runtime.engines.fake_onnxruntime import fake_runtime
 from tests.runtime.toy_bundle import reference_features
 
 
@@ -156,31 +156,6 @@ def test_every_option_has_a_right_value(toy_bundle: Path) -> None:
     assert (described.mode, described.parts) == ("parts", CcHead())
     assert (described.min_score, described.nothing_below, described.single) == (0.25, 0.5, True)
     assert f"toy ({toy_bundle})" in str(described) and "168x168" in str(described)
-
-
-def fake_runtime(available: list[str], running: list[str], fails: bool = False) -> SimpleNamespace:
-    """onnxruntime as on a machine with these providers; sessions run on `running`, whatever was asked for.
-
-    With `fails`, CUDA raises when a session is made.
-    """
-    import onnxruntime
-
-    def session(*args: Any, providers: list[str], **_: Any) -> Any:
-        if fails and CUDA in providers:
-            raise RuntimeError("CUDA failure 100: no CUDA-capable device is detected")
-        real = onnxruntime.InferenceSession(*args, providers=["CPUExecutionProvider"])
-        names = ("get_inputs", "get_outputs", "io_binding", "run_with_iobinding")
-        return SimpleNamespace(get_providers=lambda: running, **{name: getattr(real, name) for name in names})
-
-    return SimpleNamespace(
-        InferenceSession=session,
-        __version__=onnxruntime.__version__,
-        get_available_providers=lambda: available,
-        SessionOptions=onnxruntime.SessionOptions,
-        RunOptions=onnxruntime.RunOptions,
-        ExecutionMode=onnxruntime.ExecutionMode,
-        OrtValue=onnxruntime.OrtValue,
-    )
 
 
 CPU, CUDA = adapter.CPU_PROVIDER, adapter.CUDA_PROVIDER

@@ -1,0 +1,72 @@
+"""ONNX Runtime as it would be on a machine with CUDA, on one without."""
+
+from __future__ import annotations
+
+import ctypes
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+class Binding:
+    """Inputs and outputs by their addresses: the host's own memory, or that of CUDA run by the host."""
+
+    def __init__(self) -> None:
+        self.inputs: dict[str, np.ndarray] = {}
+        self.outputs: dict[str, np.ndarray] = {}
+        self.devices: set[str] = set()
+
+    def bind_input(self, name: str, *location: Any) -> None:
+        self.inputs[name] = self._memory(*location)
+
+    def bind_output(self, name: str, *location: Any) -> None:
+        self.outputs[name] = self._memory(*location)
+
+    def _memory(
+        self, device: str, index: int, dtype: Any, shape: tuple[int, ...], pointer: int
+    ) -> np.ndarray:
+        assert (index, dtype) == (0, np.float32)
+        self.devices.add(device)
+        return np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float)), shape)
+
+
+def fake_runtime(available: list[str], running: list[str], fails: bool = False) -> SimpleNamespace:
+    """onnxruntime as on a machine with these providers; sessions run on `running`, whatever was asked for.
+
+    Its sessions really run on the CPU. With `fails`, CUDA raises when a session is made.
+    """
+    import onnxruntime
+
+    def session(*args: Any, providers: list[Any], **_: Any) -> Any:
+        names = [provider if isinstance(provider, str) else provider[0] for provider in providers]
+        if fails and CUDA in names:
+            raise RuntimeError("CUDA failure 100: no CUDA-capable device is detected")
+        real = onnxruntime.InferenceSession(*args, providers=[CPU])
+
+        def run(binding: Binding, options: object) -> None:
+            for name, made in zip(
+                binding.outputs, real.run(list(binding.outputs), binding.inputs), strict=True
+            ):
+                np.copyto(binding.outputs[name], made)
+
+        return SimpleNamespace(
+            get_providers=lambda: running,
+            get_inputs=real.get_inputs,
+            get_outputs=real.get_outputs,
+            io_binding=Binding,
+            run_with_iobinding=run,
+            providers=providers,
+        )
+
+    return SimpleNamespace(
+        InferenceSession=session,
+        __version__=onnxruntime.__version__,
+        get_available_providers=lambda: available,
+        SessionOptions=onnxruntime.SessionOptions,
+        RunOptions=onnxruntime.RunOptions,
+        ExecutionMode=onnxruntime.ExecutionMode,
+        OrtValue=onnxruntime.OrtValue,
+    )

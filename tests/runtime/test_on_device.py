@@ -1,0 +1,136 @@
+"""A frame that stays on the GPU gives what the CPU gives: one copy up, one copy down.
+
+The kernels are those of CUDA, run by the host; the backbone is a fake ONNX Runtime that reads and writes the
+same memory.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import patchcut
+import pytest
+from patchcut import Result, Segmenter
+from patchcut.engines import onnxruntime as adapter
+from patchcut_kernels import cuda
+from patchcut_kernels.cuda import DeviceArray
+
+from tests.runtime import toy_bundle as toy
+from tests.runtime.engines.fake_onnxruntime import CPU, CUDA, fake_runtime
+from tests.runtime.results import check_consistent
+
+pytestmark = pytest.mark.skipif(
+    not cuda.is_available() or cuda.device_name() != "host",
+    reason="needs kernels that were built with PATCHCUT_CUDA=HOST",
+)
+
+
+@pytest.fixture
+def on_device(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """on_device(bundle, **settings): a segmenter whose engine has its memory on the device."""
+
+    def load(bundle: Path, **settings: Any) -> Segmenter:
+        with monkeypatch.context() as fake:
+            fake.setattr(adapter, "_import_onnxruntime", lambda: fake_runtime([CUDA, CPU], [CUDA, CPU]))
+            return patchcut.load(bundle, device="cuda", precision="fp32", **settings)
+
+    return load
+
+
+def alike(got: Result, expected: Result) -> None:
+    """Equal up to the rounding of the kernels' sums, which may turn single pixels of a border."""
+    check_consistent(got, expected.label_map.shape)
+    assert len(got) == len(expected) >= 1
+    np.testing.assert_allclose(got.assignment, expected.assignment, atol=2e-4)
+    assert np.mean(got.label_map == expected.label_map) > 0.999
+    assert np.mean(got.region_ids == expected.region_ids) > 0.999
+    np.testing.assert_allclose(got.scores, expected.scores, atol=1e-3)
+    np.testing.assert_allclose(got.boxes, expected.boxes, atol=2)
+    np.testing.assert_allclose(got.confidence, expected.confidence, atol=1e-3)
+    np.testing.assert_array_equal(got.region_labels, expected.region_labels)
+
+
+@pytest.mark.parametrize("size", toy.SIZES)
+def test_a_frame_goes_up_once_and_comes_down_once(
+    on_device: Any, toy_bundle: Path, photo: np.ndarray, transfers: list[tuple[str, int]], size: int
+) -> None:
+    segmenter = on_device(toy_bundle, size=size)
+    expected = patchcut.load(toy_bundle, precision="fp32", size=size)(photo)
+    segmenter(photo)  # the head's weights are packed
+    transfers.clear()
+    result = segmenter(photo)
+    assert [direction for direction, _ in transfers] == ["up", "down"]
+    assert transfers[0] == ("up", photo.nbytes)
+    pixels = photo.shape[0] * photo.shape[1]
+    assert 4 * pixels <= transfers[1][1] < 5 * pixels, "ids and what is known of the regions"
+    alike(result, expected)
+    assert [direction for direction, _ in transfers[2:]] == ["down", "down"], "on first use"
+
+
+def test_what_runs_where_is_told(on_device: Any, toy_bundle: Path) -> None:
+    described = on_device(toy_bundle).describe()
+    assert (described.device, described.provider, described.head_device) == ("cuda", CUDA, "cuda")
+    assert on_device(toy_bundle, head="kmeans").describe().head_device == "cpu"
+
+
+def test_features_are_on_the_device_and_come_down_when_asked(
+    on_device: Any, toy_bundle: Path, photo: np.ndarray, transfers: list[tuple[str, int]]
+) -> None:
+    segmenter = on_device(toy_bundle)
+    transfers.clear()
+    features = segmenter.extractor([patchcut.Frame(photo), patchcut.Frame(photo[::2])])
+    assert isinstance(features["key"], DeviceArray) and (features.device, features.batch) == ("cuda", 2)
+    assert [direction for direction, _ in transfers][-2:] == ["up", "up"]
+    host = features.to("cpu")
+    assert host.device == "cpu" and host.to("cpu") is host and features.to("cuda") is features
+    cpu = patchcut.load(toy_bundle, precision="fp32").extractor
+    expected = cpu([patchcut.Frame(photo), patchcut.Frame(photo[::2])])
+    np.testing.assert_allclose(host["key"], expected["key"], atol=2e-3)
+    assignment = segmenter.head(features)
+    assert isinstance(assignment, DeviceArray) and assignment.shape == (2, 64, 3)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"head": "kmeans:k=3"},
+        {"refine": "guided"},
+        {"mode": "parts"},
+        {"mode": "scene", "parts": "kmeans:k=2"},
+        {"single": True},
+    ],
+    ids=str,
+)
+def test_what_does_not_run_on_the_device_comes_down(
+    on_device: Any, toy_bundle: Path, photo: np.ndarray, settings: dict[str, Any]
+) -> None:
+    result = on_device(toy_bundle, **settings)(photo)
+    expected = patchcut.load(toy_bundle, precision="fp32", **settings)(photo)
+    assert result.labels == expected.labels
+    np.testing.assert_allclose(result.assignment, expected.assignment, atol=2e-4)
+    assert np.mean(result.label_map == expected.label_map) > 0.99
+
+
+def test_a_letterboxed_frame_is_cut_out_on_the_host(
+    on_device: Any, tmp_path: Path, photo: np.ndarray, transfers: list[tuple[str, int]]
+) -> None:
+    files = toy.members()
+    spec = toy.manifest(files)
+    spec["backbones"]["toy"]["fit"] = "letterbox"
+    path = toy.write(tmp_path / "letterbox.patchcut", files, spec)
+    segmenter = on_device(path)
+    segmenter(photo)
+    transfers.clear()
+    result = segmenter(photo)
+    assert [direction for direction, _ in transfers] == ["up", "down"]
+    alike(result, patchcut.load(path, precision="fp32")(photo))
+    assert len(transfers) == 2
+
+
+def test_frames_of_all_sizes_stay_consistent(on_device: Any, toy_bundle: Path, photo: np.ndarray) -> None:
+    segmenter = on_device(toy_bundle)
+    for size_hw in ((1, 1), (3, 2), (97, 131), (1, 900)):
+        result = segmenter(np.ascontiguousarray(photo[: size_hw[0], : size_hw[1]]))
+        check_consistent(result, result.label_map.shape)
