@@ -38,7 +38,7 @@ def read_truth(example: Example, size_hw: tuple[int, ...]) -> Truth:
 
     Args:
         example: with a mask.
-        size_hw: of its image.
+        size_hw: size of its image.
     Raises:
         DatasetError: the mask cannot be read, has another size than `size_hw`, or does not hold what its kind
             says.

@@ -10,20 +10,10 @@ from patchcut.errors import OptionError
 
 from patchcut_export.errors import DatasetError
 from patchcut_export.measuring.datasets import coco, cub, davis, plain, saliency, voc
-from patchcut_export.measuring.datasets.examples import Boxes, Choices, Dataset, Example, Keypoints, MaskKind
+from patchcut_export.measuring.datasets.examples import Choices, Dataset, Example, MaskKind
 from patchcut_export.measuring.datasets.sizes import check_sizes
 
-__all__ = [
-    "LAYOUTS",
-    "Boxes",
-    "Choices",
-    "Dataset",
-    "Example",
-    "Keypoints",
-    "Layout",
-    "MaskKind",
-    "open_dataset",
-]
+__all__ = ["LAYOUTS", "Choices", "Dataset", "Example", "Layout", "MaskKind", "open_dataset"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +57,7 @@ def open_dataset(layout: str, root: Path, choices: Choices = _DEFAULTS) -> Datas
     Args:
         layout: a key of `LAYOUTS`.
         root: its folder.
-        choices: of it.
+        choices: what is chosen of it.
     Raises:
         OptionError: a choice that the layout does not have.
         DatasetError: an unknown layout, a folder that does not have it, an image without its truth, masks of
