@@ -48,9 +48,9 @@ class EvalRequest:
     choices: Choices = field(default_factory=Choices)
 
     def command(self, ran: Description) -> str:
-        """The command line that repeats this with whatever bundle; `ran` says the size and precision."""
-        size, precision = ran.size_hw[0], ran.precision
-        settings = replace(self.settings, bundle=Settings.bundle, size=size, precision=precision)
+        """The command line that repeats this on another bundle, with the size and so on that `ran` had."""
+        resolved = {name: getattr(ran, name) for name in ("precision", "nothing_below")}
+        settings = replace(self.settings, bundle=Settings.bundle, size=ran.size_hw[0], **resolved)
         words = ["patchcut", "export", "eval", self.layout, "--root", self.root.resolve().name]
         words += settings.words(**DEFAULTS) + ["--empty-scenes"] * self.empty_scenes + self.choices.words()
         return shlex.join(words)
