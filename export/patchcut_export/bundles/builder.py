@@ -156,9 +156,9 @@ def gnn_head(spec: BundleSpec, role: Role, **fields: Any) -> HeadSpec:
     """A GNN on the default features of a bundle.
 
     Args:
-        spec: of the bundle.
-        role: "objects" or "parts"; decides the head's name and that of its file.
-        fields: the others of HeadSpec, of which `labels` has to be there.
+        spec: the bundle's manifest.
+        role: "objects" or "parts"; decides the name of the head and of its file.
+        fields: all others of HeadSpec; `labels` must be among them.
     """
     name, file = _TRAINED[role]
     backbone, features = next(iter(spec.backbones)), next(iter(spec.backbone.features))
@@ -180,8 +180,8 @@ def with_report(spec: BundleSpec, rows: tuple[ReportRow, ...], head: str | None 
 
     Args:
         rows: what was measured.
-        head: name of the bundle's head that it was measured of, None for one that is fitted to the features
-            of the first backbone, whose words are each row's `head`.
+        head: name of the trained head that was measured, None for one that is fitted to the features of the
+            first backbone; then each row's `head` says which.
     """
     if head is not None:
         owner = next(old for old in spec.heads if old.name == head)

@@ -103,19 +103,5 @@ def test_two_heads_may_need_two_sets_of_one_backbone(rich_bundle: Path, photo: n
     assert segmenter.describe().parts == "token-parts"
     assert list(segmenter.extractor.backbone.features) == ["key", "token"]
     assert segmenter(photo).labels == ("background", "a", "b", "c")
-    with pytest.raises(
-        patchcut.OptionError, match=r'\[parts\] must be one of "auto", "token-parts", "gnn-fit"'
-    ):
+    with pytest.raises(OptionError, match=r'\[parts\] must be one of "auto", "token-parts", "gnn-fit"'):
         patchcut.load(rich_bundle, mode="parts", parts="token-gnn")
-
-
-def test_a_calibration_is_of_the_very_head(rich_bundle: Path, tmp_path: Path, photo: np.ndarray) -> None:
-    with open_bundle(rich_bundle) as bundle:
-        spec = bundle.spec.model_dump(mode="json")
-        files = {name: bundle.read(name) for name in spec["files"]}
-    calibration = {"weights": [1, 0, 0, 0], "bias": 0, "nothing_below": 0.25}
-    spec["heads"][2]["calibration"] = calibration
-    path = toy.write(tmp_path / "calibrated.patchcut", files, spec)
-    told = {name: patchcut.load(path, head=name).describe() for name in ("gnn", "bright-gnn", "token-gnn")}
-    assert [one.calibrated for one in told.values()] == [False, False, True]
-    assert [one.nothing_below for one in told.values()] == [0.0, 0.0, 0.25]
