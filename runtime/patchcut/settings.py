@@ -21,6 +21,7 @@ COLOR_ORDERS: tuple[ColorOrder, ...] = get_args(ColorOrder)
 MODES: tuple[Mode, ...] = get_args(Mode)
 DEVICES: tuple[Device, ...] = get_args(Device)
 PRECISIONS = ("auto", "int8", "fp16", "fp32")
+REFINES = ("auto", "none", "guided", "bilateral")
 MAX_THREADS = 256
 
 
@@ -68,13 +69,6 @@ def _check_head(option: str, value: object) -> None:
 def _check_bundle(option: str, value: object) -> None:
     if not isinstance(value, str | Path) or not str(value):
         raise OptionError(option, f"must be a bundle's name or path, got {value!r}")
-
-
-def _check_refine(option: str, value: object) -> None:
-    if value != "auto":
-        from patchcut.stages.refiners import REFINERS
-
-        check_choice(option, value, ("auto", *REFINERS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +139,7 @@ class Settings:
         "auto",
         "How borders are moved onto the frame's edges: none, guided, bilateral; auto is guided for videos "
         "and none for photos.",
-        check=_check_refine,
+        choices=REFINES,
     )
     min_score: float = setting(0.0, "Leave out regions that score less, 0 to 1.", type=float, between=(0, 1))
     nothing_below: float | None = setting(
