@@ -29,6 +29,9 @@ class Frame:
         name: what the source calls it, such as a path relative to the source; "" where it has no name.
         index: position in its source, from 0.
         time_s: presentation time in seconds; None where the source has no clock.
+    Examples:
+        >>> patchcut.Frame(np.zeros((480, 640, 3), np.uint8), name="black.png").color
+        'bgr'
     """
 
     image: npt.NDArray[np.uint8]
@@ -43,6 +46,9 @@ def check_color(color: object) -> ColorOrder:
 
     Raises:
         OptionError: '[color] must be one of "bgr", "rgb", got "hsv"'.
+    Examples:
+        >>> patchcut.frames.check_color("rgb")
+        'rgb'
     """
     check_choice("color", color, COLOR_ORDERS)
     return cast("ColorOrder", color)
@@ -57,6 +63,9 @@ def as_frame(obj: object, color: ColorOrder = "bgr") -> Frame:
         color: order of an array's last axis.
     Raises:
         FrameError: "[frame] must be [H, W, 3] uint8, got [480, 640] uint8 (grey); use cv2.cvtColor(...)".
+    Examples:
+        >>> patchcut.frames.as_frame(np.zeros((480, 640, 3), np.uint8), "rgb").color
+        'rgb'
     """
     check_color(color)
     if isinstance(obj, Frame):

@@ -47,6 +47,9 @@ class Result(Regions):
             long as the result does, and what the caller writes into it shows here; None if made by hand.
         color: order of channels of `frame`.
         name, index, time_s: as in Frame.
+    Examples:
+        >>> result.labels, result.masks.shape == (len(result), 512, 512)
+        (('background', 'foreground'), True)
     """
 
     labels: tuple[str, ...]
@@ -67,6 +70,10 @@ class Result(Regions):
         Args:
             regions: of the frame.
             made: the fields that neither the regions nor the frame have.
+        Examples:
+            >>> made = {"labels": result.labels, "assignment": result.assignment, "grid_hw": result.grid_hw}
+            >>> len(patchcut.Result.of(regions, patchcut.Frame(frame), **made)) == len(regions.scores)
+            True
         """
         return cls(
             **vars(regions),
@@ -128,6 +135,9 @@ class Result(Regions):
         Raises:
             FrameError: the frame is none, or its size is not the result's.
         The order of channels is the frame's own (RGB for a PIL image).
+        Examples:
+            >>> result.overlay().shape
+            (512, 512, 3)
         """
         from patchcut.output.overlay import draw_overlay
 
@@ -145,6 +155,9 @@ class Result(Regions):
                 which pycocotools reads; None for none.
         Raises:
             OptionError: '[masks] must be one of "rle", got "png"'.
+        Examples:
+            >>> result.to_dict(masks="rle")["regions"][0]["mask"]["size"]
+            [512, 512]
         """
         height, width = self.label_map.shape
         regions = [self._region(i) for i in range(len(self))]

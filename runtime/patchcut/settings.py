@@ -47,6 +47,9 @@ def setting(
         check: a check of its own, called with the field's name and the value.
         default_text: what the command line says the default is, where the value does not say it.
         on_command_line: whether the command lines have it.
+    Examples:
+        >>> patchcut.settings.setting(1, "Times to repeat.", type=int, between=(1, 9)).default
+        1
     """
     metadata = {
         "help": help,
@@ -99,9 +102,9 @@ class Settings:
         threads: CPU threads from 1 to 256; None is one a physical core that this process may use (see
             `patchcut_kernels.default_threads`) and leaves the kernels' threads as they are. A number also
             sets the kernels' threads, for the whole process.
-
-    >>> Settings(head="cc:alpha=5", single=True).words()
-    ['--head', 'cc:alpha=5', '--single']
+    Examples:
+        >>> patchcut.Settings(head="cc:alpha=5").mode
+        'foreground'
     """
 
     bundle: str | Path = setting(
@@ -173,6 +176,9 @@ class Settings:
         Args:
             defaults: what a command takes where nothing is said, of the settings for which that differs from
                 the field's own default.
+        Examples:
+            >>> patchcut.Settings(head="cc:alpha=5", single=True).words()
+            ['--head', 'cc:alpha=5', '--single']
         """
         words: list[str] = []
         for one in fields(self):
@@ -187,8 +193,9 @@ class Settings:
 def option_name(name: str) -> str:
     """How the command line spells a setting.
 
-    >>> option_name("min_score")
-    '--min-score'
+    Examples:
+        >>> patchcut.settings.option_name("min_score")
+        '--min-score'
     """
     return "--" + name.replace("_", "-")
 

@@ -158,7 +158,12 @@ class BackboneSpec(_Model):
         return next(iter(self.features.values()))
 
     def grid_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of patches that lie wholly in an image of `size_hw` pixels."""
+        """Rows and columns of patches that lie wholly in an image of `size_hw` pixels.
+
+        Examples:
+            >>> bundle.spec.backbone.grid_hw((224, 280))
+            (16, 20)
+        """
         patch, stride = self.patch_size, self.stride or self.patch_size
         height, width = ((side - patch) // stride + 1 for side in size_hw)
         return height, width
@@ -167,6 +172,9 @@ class BackboneSpec(_Model):
         """(begin, length) of each side of an image that its grid covers, in pixels; None for all of it.
 
         A patch stands for the `stride` pixels around its centre.
+        Examples:
+            >>> bundle.spec.backbone.model_copy(update={"stride": 7}).covered((224, 224))
+            ((3.5, 217.0), (3.5, 217.0))
         """
         patch, stride = self.patch_size, self.stride or self.patch_size
         if patch == stride:
@@ -176,7 +184,12 @@ class BackboneSpec(_Model):
         return (begin, float(rows * stride)), (begin, float(columns * stride))
 
     def features_text(self, name: str) -> str:
-        """A line for people about one of the feature sets."""
+        """A line for people about one of the feature sets.
+
+        Examples:
+            >>> bundle.spec.backbone.features_text("key")
+            'key of layer 11, 384 a patch'
+        """
         features = self.features[name]
         several = len(features.components) > 1
         parts = [
@@ -302,11 +315,21 @@ class BundleSpec(_Model):
         return next(iter(self.backbones.values()))
 
     def head(self, role: Role = "objects") -> HeadSpec | None:
-        """The first head of a role."""
+        """The first head of a role.
+
+        Examples:
+            >>> bundle.spec.head("objects").labels
+            ('background', 'foreground')
+        """
         return next((head for head in self.heads if head.role == role), None)
 
     def members(self) -> set[str]:
-        """The members that backbones, heads and card name."""
+        """The members that backbones, heads and card name.
+
+        Examples:
+            >>> "head.safetensors" in bundle.spec.members()
+            True
+        """
         named = {graph.file for backbone in self.backbones.values() for graph in backbone.graphs}
         named.update(file for head in self.heads for file in head.files.values())
         named.update(backbone.weights for backbone in self.backbones.values() if backbone.weights)

@@ -68,6 +68,10 @@ def choose_graph(backbone: BackboneSpec, settings: Settings, preferred: Sequence
 
     Raises:
         OptionError: the backbone has no such size or precision; lists those it has.
+    Examples:
+        >>> settings = patchcut.Settings(size=448)
+        >>> patchcut.engines.choose_graph(bundle.spec.backbone, settings, ("fp32", "int8")).precision
+        'fp32'
     """
     graphs, size = backbone.graphs, settings.size
     size_hw = graphs[0].size_hw if size is None else (size, size)

@@ -37,6 +37,10 @@ def open_source(source: object, *, color: ColorOrder = "bgr", every: int = 1) ->
     Raises:
         SourceError: nothing in `source` can be read; what is skipped is told in `.problems`.
         OptionError: `color` or `every` is not allowed; `every` was given for a source that is open already.
+    Examples:
+        >>> with patchcut.open_source([frame, frame, frame], every=2) as source:
+        ...     [item.index for item in source]
+        [0, 2]
     """
     check_color(color)
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:

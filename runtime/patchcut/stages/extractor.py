@@ -40,6 +40,10 @@ class Extractor:
             needs: the feature sets that are wanted; the first of the backbone where none is named.
         Raises:
             OptionError, EngineError, BundleError: as `patchcut.engines.open_engine` does.
+        Examples:
+            >>> extractor = patchcut.stages.Extractor.open(bundle, patchcut.Settings(size=448))
+            >>> extractor.graph.size_hw
+            (448, 448)
         """
         spec = bundle.spec.backbone if backbone is None else bundle.spec.backbones[backbone]
         wanted = tuple(needs) or (next(iter(spec.features)),)
@@ -61,12 +65,21 @@ class Extractor:
             frames: as many as the engine takes at once, at least one.
         Raises:
             EngineError: the backbone failed, or there are too many frames.
+        Examples:
+            >>> extractor([patchcut.Frame(frame)])["key"].shape
+            (1, 256, 384)
         """
         self.preprocess(frames)
         return self.run(len(frames))
 
     def preprocess(self, frames: Sequence[Frame]) -> None:
-        """Fits each frame into the engine's input; one on a GPU is given each frame by one copy."""
+        """Fits each frame into the engine's input; one on a GPU is given each frame by one copy.
+
+        Examples:
+            >>> extractor.preprocess([patchcut.Frame(frame)])
+            >>> extractor.engine.images(1).shape
+            (1, 3, 224, 224)
+        """
         images = self.engine.images(len(frames))
         for i, frame in enumerate(frames):
             out = images[i]
@@ -84,5 +97,10 @@ class Extractor:
             )
 
     def run(self, batch: int) -> Features:
-        """Features of the frames that `preprocess` was given, `batch` of them."""
+        """Features of the frames that `preprocess` was given, `batch` of them.
+
+        Examples:
+            >>> extractor.run(1).grid_hw
+            (16, 16)
+        """
         return Features(self.engine.run(batch), self.graph.grid_hw)

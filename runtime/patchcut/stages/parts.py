@@ -58,6 +58,9 @@ class DividedPatches:
         Args:
             foreground: [H, W] bool.
             canvas: where the frame lies.
+        Examples:
+            >>> patches.label_map(np.zeros((512, 512), bool), canvas).max().item()
+            0
         """
         parts = 1 + canvas.upsample_labels(self.parts, self.part_count)
         if self.background is None:
@@ -87,6 +90,10 @@ class Parts:
             assignment: [n, k] float32, the head's; columns from 1 on are foreground.
         Raises:
             EngineError: the features are not finite, or a head cannot use them.
+        Examples:
+            >>> parts = patchcut.stages.Parts(patchcut.heads.KMeansHead(k=3), background=None)
+            >>> parts(features, seg.head(features)[0]).labels
+            ('background', 'part 1', 'part 2', 'part 3')
         """
         foreground = np.stack([assignment[:, 0], assignment[:, 1:].max(axis=1)], axis=1)
         foreground /= foreground.sum(axis=1, keepdims=True)
