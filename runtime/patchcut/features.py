@@ -1,4 +1,4 @@
-"""Features: what a backbone says of the patches of frames, on the device where it said it."""
+"""Features: a row for each patch of each frame, on the device that made them."""
 
 from __future__ import annotations
 

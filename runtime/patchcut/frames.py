@@ -1,4 +1,4 @@
-"""Frames: what goes into a segmenter, checked once at the border."""
+"""Frames: the images that go into a segmenter, checked once at the border."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The segmenter: three stages and what was chosen of them, ready to turn frames into results."""
+"""The segmenter: stages and settings, ready to turn frames into results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("patchcut")
 
-# What "auto" refines with: single frames as the papers' tables have them, video so that borders hold still.
+# The refiners of "auto": single frames stay as the papers' tables have them; in video borders hold still.
 _REFINER_OF_FRAMES, _REFINER_OF_STREAMS = "none", "guided"
 
 
@@ -37,8 +37,8 @@ class Description:
     Attributes:
         settings: what was chosen, with what stands for "auto" and None, except for `refine`.
         bundle: name and path.
-        provider: what of the engine executes, such as "CPUExecutionProvider".
-        weights: precision that the graph's weights are stored in, such as "int8" under a graph in fp32.
+        provider: the engine's provider that executes, such as "CPUExecutionProvider".
+        weights: precision that the graph's weights are stored in; an fp32 graph may stand on int8 weights.
         size_hw: size of the backbone's input, in pixels.
         head_device: where the head runs: "cpu" or "cuda".
         kernel_threads: CPU threads of the kernels at this moment; they are the whole process's.

@@ -41,11 +41,11 @@ def setting(
     Args:
         default: the value where none is chosen; where it is None, None is allowed.
         help: what it does, for people who read a command's --help.
-        type: what the command line makes of the word it is given; of a flag, bool.
+        type: the type that the command line turns a word into; bool makes it a flag.
         choices: the words that are allowed.
         between: the least and the largest number that are allowed.
-        check: a check of its own, called with the field's name and the value.
-        default_text: what the command line says the default is, where the value does not say it.
+        check: the field's own check, called with the field's name and the value.
+        default_text: the default as the command line shows it, where the value alone does not say it.
         on_command_line: whether the command lines have it.
     Examples:
         >>> patchcut.settings.setting(1, "Times to repeat.", type=int, between=(1, 9)).default

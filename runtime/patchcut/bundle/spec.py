@@ -98,8 +98,8 @@ class FeatureSetSpec(_Model):
 
     @model_validator(mode="after")
     def _check_components(self) -> FeatureSetSpec:
-        _check_unique("components", ((part.facet, part.layer) for part in self.components))
-        if abs(sum(part.weight for part in self.components) - 1) > _WEIGHTS_TOLERANCE:
+        _check_unique("components", ((one.facet, one.layer) for one in self.components))
+        if abs(sum(one.weight for one in self.components) - 1) > _WEIGHTS_TOLERANCE:
             raise ValueError("weights of the components must sum to 1")
         return self
 
@@ -192,11 +192,11 @@ class BackboneSpec(_Model):
         """
         features = self.features[name]
         several = len(features.components) > 1
-        parts = [
-            f"{part.weight:.3g} " * several + f"{part.facet} of layer {part.layer}"
-            for part in features.components
+        components = [
+            f"{one.weight:.3g} " * several + f"{one.facet} of layer {one.layer}"
+            for one in features.components
         ]
-        said = [" + ".join(parts)]
+        said = [" + ".join(components)]
         if self.stride not in (None, self.patch_size):
             said.append(f"patches every {self.stride} pixels")
         if features.scales != (1.0,):
@@ -218,7 +218,7 @@ class AffinitySpec(_Model):
 
 
 class CalibrationSpec(_Model):
-    """Logistic regression that turns what a region looks like into the probability that it is an object.
+    """Logistic regression that turns features of a region into the probability that it is an object.
 
     `weights` are those of `patchcut.stages.regions.region_features`. A frame none of whose regions is at
     least `nothing_below` has no regions.
@@ -238,7 +238,7 @@ class HeadSpec(_Model):
             patches that are known as foreground. "names": every column is a name.
         backbone: name of the backbone whose features it was trained on.
         features: names of the feature sets that it needs.
-        calibration: of the regions that this head finds; without one scores rank and are no probabilities.
+        calibration: makes probabilities of the scores of its regions; without one they only rank.
         report: accuracy of this head.
         files: its members by what they hold, such as {"weights": "head.safetensors"}.
     """

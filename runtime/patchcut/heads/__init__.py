@@ -1,7 +1,7 @@
-"""Heads: what turns features into an assignment. Each is one module and one line in `TRAINED` or `FITTED`.
+"""Heads turn features into an assignment. Each is one module and one line in `TRAINED` or `FITTED`.
 
 A trained head has its weights in the bundle. A fitted one, such as `CcHead(alpha=5)`, needs none, runs on any
-bundle's features, and is itself the place of its settings; `parse_head` reads it from words.
+bundle's features, and holds its own settings; `parse_head` reads it from words.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ class FittedHead(ABC):
 
     Attributes:
         name: a key of `patchcut.heads.HEADS`.
-        columns: how many columns it gives at most.
+        columns: the largest number of columns it gives.
     """
 
     name: ClassVar[str]

@@ -78,11 +78,11 @@ class OutputFolder:
             _check_new(self.path, self.save)
 
     def write(self, result: Result, overlay: npt.NDArray[np.uint8] | None = None) -> None:
-        """Save what was asked for of one frame.
+        """Saves one frame's result, as asked for.
 
         Args:
             result: it holds its frame where overlays are saved.
-            overlay: of the result, where it has been drawn already.
+            overlay: the result's, where it has been drawn already.
         Raises:
             FrameError: overlays are saved, and the result holds no frame.
             OutputError: "[output] cannot write DIR/labels/x.png: No space left on device; ...".
@@ -104,7 +104,7 @@ class OutputFolder:
             write_whole(self.path / "json" / f"{name}.json", text.encode())
 
     def close(self) -> None:
-        """Finish the overlay video, if there is one; it plays to the last frame written.
+        """Finishes the overlay video, if there is one; it plays to the last frame written.
 
         Raises:
             OutputError: it could not be finished.
@@ -140,8 +140,8 @@ class OutputFolder:
 
     def _photo_name(self, result: Result) -> str:
         """Where a photo's results go: its own path without the suffix, made unique in this run."""
-        parts = [part for part in PurePosixPath(result.name).parts if part not in ("..", "/")]
-        path = PurePosixPath(*parts) if parts else PurePosixPath(f"{result.index:06d}")
+        names = [name for name in PurePosixPath(result.name).parts if name not in ("..", "/")]
+        path = PurePosixPath(*names) if names else PurePosixPath(f"{result.index:06d}")
         stem, suffix = path.with_suffix("").as_posix(), path.suffix.replace(".", "-")
         name, number = stem, 1
         while name.casefold() in self._taken:

@@ -60,7 +60,7 @@ def draw_overlay(
     region's is left out.
 
     Args:
-        regions: of this very frame.
+        regions: those of this very frame.
         labels: names of the columns.
         frame: whose order of channels the picture has.
         background: the columns that are background.

@@ -57,10 +57,11 @@ def read_photo(path: Path, name: str | None = None, *, upright: bool = True) -> 
     """[H, W, 3] uint8 BGR; grey, alpha and 16 bits are converted.
 
     Args:
-        name: what errors call the file; its path by default.
+        path: the file.
+        name: its name in errors; its path by default.
         upright: turned as its EXIF orientation says; False: as it is stored.
     Raises:
-        SourceError: "[name] is cut short: ...; copy or download it again", or whatever else ails it.
+        SourceError: "[name] is cut short: ...; copy or download it again", or what else is wrong with it.
     Examples:
         >>> patchcut.output.whole_files.write_image(folder / "x.png", frame)
         >>> patchcut.sources.photos.read_photo(folder / "x.png").shape

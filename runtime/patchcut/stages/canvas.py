@@ -1,4 +1,4 @@
-"""Where a frame lies in the backbone's image, and what its patches are at the frame's own size."""
+"""The canvas: where a frame lies in the backbone's image, and its patches at the frame's own size."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 @dataclass(frozen=True)
 class Canvas:
-    """What the patch grid covers, in pixels of the frame.
+    """The area that the patch grid covers, in pixels of the frame.
 
     It is larger than the frame where that was letterboxed, and may be smaller where patches overlap: the
-    outermost ones then stand for the middle of what they see.
+    outermost ones then stand for their middle.
 
     Attributes:
         size_hw: size of the canvas.

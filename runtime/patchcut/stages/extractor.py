@@ -19,7 +19,7 @@ class Extractor:
     """A backbone and the engine that runs it.
 
     Attributes:
-        backbone: what the frames are fitted to and the features are of.
+        backbone: its spec: how frames are fitted into its image, and which feature sets it gives.
         engine: what executes it.
     """
 

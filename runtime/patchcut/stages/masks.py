@@ -38,7 +38,7 @@ class Masks:
         """The regions of a frame, best first.
 
         Args:
-            frame: whose edges a refiner looks at.
+            frame: a refiner looks at its edges.
             assignment: [n, k] float32, rows on the simplex, column 0 is background; on any device.
             canvas: where the frame lies.
         Examples:

@@ -1,4 +1,4 @@
-"""What a frame is divided into: foreground alone, its parts, or parts and the regions of the background.
+"""Parts: the stage that divides a frame's foreground, and in a scene its background, too.
 
 These are DeepCut's three modes (2212.05853, section 3.5). The head says what is foreground; this stage
 clusters the patches of the foreground, and those of the background, by themselves.
@@ -24,11 +24,11 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class DividedPatches:
-    """What became of a frame's n patches.
+    """The n patches of a frame whose foreground, and maybe background, is divided.
 
     Attributes:
-        foreground: [n, 2] float32, rows on the simplex: background and the strongest column of foreground of
-            the head, so that patches are on the side of their largest column.
+        foreground: [n, 2] float32, rows on the simplex: the head's background and its strongest column of
+            foreground, so that patches are on the side of their largest column.
         assignment: [n, 1 + p + g] float32, rows on the simplex: background that is divided no further, p
             parts of the foreground, g regions of the background.
         labels: names of its columns.
