@@ -41,19 +41,6 @@ class Frame:
     time_s: float | None = None
 
 
-def check_color(color: object) -> ColorOrder:
-    """`color` itself, if it names an order of channels.
-
-    Raises:
-        OptionError: '[color] must be one of "bgr", "rgb", got "hsv"'.
-    Examples:
-        >>> patchcut.frames.check_color("rgb")
-        'rgb'
-    """
-    check_choice("color", color, COLOR_ORDERS)
-    return cast("ColorOrder", color)
-
-
 def as_frame(obj: object, color: ColorOrder = "bgr") -> Frame:
     """The frame that `obj` is, without a copy where it is an array.
 
@@ -67,10 +54,10 @@ def as_frame(obj: object, color: ColorOrder = "bgr") -> Frame:
         >>> patchcut.frames.as_frame(np.zeros((480, 640, 3), np.uint8), "rgb").color
         'rgb'
     """
-    check_color(color)
+    check_choice("color", color, COLOR_ORDERS)
     if isinstance(obj, Frame):
         _check_image(obj.image)
-        check_color(obj.color)
+        check_choice("color", obj.color, COLOR_ORDERS)
         return obj
     if _is_pil(obj):
         return Frame(_from_pil(obj), "rgb")

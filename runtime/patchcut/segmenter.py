@@ -252,17 +252,26 @@ class Segmenter:
             graph = self.extractor.graph
             height, width = frame.image.shape[:2]
             canvas = Canvas.of((height, width), self.extractor.backbone, graph)
+            background: tuple[int, ...] = (0,)
             if patches is None:
                 if not masks.stays_on_device(canvas):
                     assignment = to_host(assignment)  # once, for the masks and the result
                 regions = masks(frame, assignment, canvas)
-                columns = {"assignment": assignment, "labels": self.head.labels[: assignment.shape[1]]}
+                labels = self.head.labels[: assignment.shape[1]]
             else:
                 regions = masks.divided(frame, patches, canvas)
-                names = ("assignment", "labels", "background_columns")
-                columns = {name: getattr(patches, name) for name in names}
+                assignment, labels = patches.assignment, patches.labels
+                background = patches.background_columns
             clock.stop("masks")
-            return Result.of(regions, frame, **columns, grid_hw=graph.grid_hw, timings_ms=clock.ms)
+            return Result.of(
+                regions,
+                frame,
+                assignment=assignment,
+                labels=labels,
+                background_columns=background,
+                grid_hw=graph.grid_hw,
+                timings_ms=clock.ms,
+            )
 
     def _assign(self, features: Features) -> tuple[Array, DividedPatches | None]:
         """One frame's assignment [n, k] and, in modes that divide it, what its patches became."""

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from patchcut.checks import check_choice
 from patchcut.errors import OptionError, SourceError
-from patchcut.frames import Frame, check_color
-from patchcut.settings import ColorOrder
+from patchcut.frames import Frame
+from patchcut.settings import COLOR_ORDERS, ColorOrder
 from patchcut.sources.arrays import FrameSource
 from patchcut.sources.base import Source
 from patchcut.sources.cameras import LiveVideo
@@ -42,7 +43,7 @@ def open_source(source: object, *, color: ColorOrder = "bgr", every: int = 1) ->
         ...     [item.index for item in source]
         [0, 2]
     """
-    check_color(color)
+    check_choice("color", color, COLOR_ORDERS)
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         raise OptionError("every", f"must be a whole number from 1, got {every!r}")
     if isinstance(source, Source):

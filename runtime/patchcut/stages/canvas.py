@@ -137,11 +137,16 @@ def _image_on_frame(
     if fit == "stretch":
         return frame_hw, (0, 0)
     x0, y0, x1, y1 = kernels.letterbox_xyxy(frame_hw, image_hw)
-    sides = zip(frame_hw, image_hw, (y0, x0), (y1, x1), strict=True)
-    # From image to frame, to the nearest pixel; all halves go up, so that the frame stays on its canvas.
-    scaled = [
-        [(2 * value * length + end - begin) // (2 * (end - begin)) for value in (side, begin)]
-        for length, side, begin, end in sides
-    ]
-    (height, top), (width, left) = scaled
+    height, top = _side_on_frame(frame_hw[0], image_hw[0], y0, y1)
+    width, left = _side_on_frame(frame_hw[1], image_hw[1], x0, x1)
     return (height, width), (top, left)
+
+
+def _side_on_frame(frame_side: int, image_side: int, begin: int, end: int) -> tuple[int, int]:
+    """A side of the image in pixels of the frame, which fills [begin, end) of it, and the frame's corner.
+
+    To the nearest pixel; all halves go up, so that the frame stays on its canvas.
+    """
+    fitted = end - begin
+    side, corner = ((2 * pixels * frame_side + fitted) // (2 * fitted) for pixels in (image_side, begin))
+    return side, corner

@@ -10,6 +10,7 @@ from patchcut_kernels import cuda
 
 from patchcut.bundle import BackboneSpec, Bundle, GraphSpec
 from patchcut.engines import Engine, open_engine
+from patchcut.errors import EngineError
 from patchcut.features import Features
 from patchcut.frames import Frame
 from patchcut.settings import Settings
@@ -64,7 +65,7 @@ class Extractor:
         Args:
             frames: as many as the engine takes at once, at least one.
         Raises:
-            EngineError: the backbone failed, or there are too many frames.
+            EngineError: the backbone failed, or there are no frames or too many.
         Examples:
             >>> extractor([patchcut.Frame(frame)])["key"].shape
             (1, 256, 384)
@@ -73,13 +74,19 @@ class Extractor:
         return self.run(len(frames))
 
     def preprocess(self, frames: Sequence[Frame]) -> None:
-        """Fits each frame into the engine's input; one on a GPU is given each frame by one copy.
+        """Fits each frame into the engine's input; to one on a GPU each frame goes in one copy.
 
+        Raises:
+            EngineError: "[extractor] takes 1 to 1 frames at once, got 2; ...".
         Examples:
             >>> extractor.preprocess([patchcut.Frame(frame)])
             >>> extractor.engine.images(1).shape
             (1, 3, 224, 224)
         """
+        max_batch = self.engine.facts.max_batch
+        if not 1 <= len(frames) <= max_batch:
+            came = f"takes 1 to {max_batch} frames at once, got {len(frames)}"
+            raise EngineError("extractor", came, "pass them in several calls")
         images = self.engine.images(len(frames))
         for i, frame in enumerate(frames):
             out = images[i]
