@@ -98,8 +98,8 @@ class FeatureSetSpec(_Model):
 
     @model_validator(mode="after")
     def _check_components(self) -> FeatureSetSpec:
-        _check_unique("components", ((one.facet, one.layer) for one in self.components))
-        if abs(sum(one.weight for one in self.components) - 1) > _WEIGHTS_TOLERANCE:
+        _check_unique("components", ((component.facet, component.layer) for component in self.components))
+        if abs(sum(component.weight for component in self.components) - 1) > _WEIGHTS_TOLERANCE:
             raise ValueError("weights of the components must sum to 1")
         return self
 
@@ -193,8 +193,8 @@ class BackboneSpec(_Model):
         features = self.features[name]
         several = len(features.components) > 1
         components = [
-            f"{one.weight:.3g} " * several + f"{one.facet} of layer {one.layer}"
-            for one in features.components
+            f"{component.weight:.3g} " * several + f"{component.facet} of layer {component.layer}"
+            for component in features.components
         ]
         said = [" + ".join(components)]
         if self.stride not in (None, self.patch_size):

@@ -24,9 +24,9 @@ _REMEDIES = {
     errno.EACCES: "choose a folder that you may write",
     errno.EPERM: "choose a folder that you may write",
     errno.EROFS: "choose a folder on a disk that can be written",
-    errno.ENOTDIR: "a part of that path is a file: choose another folder",
-    errno.EEXIST: "a part of that path is a file: choose another folder",
-    errno.EISDIR: "a folder is in its place: choose another folder",
+    errno.ENOTDIR: "that path leads through a file: choose another folder",
+    errno.EEXIST: "that path leads through a file: choose another folder",
+    errno.EISDIR: "a folder has that name: choose another folder",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 

@@ -86,7 +86,7 @@ class Parts:
         """The division of one frame.
 
         Args:
-            features: of that frame, in host memory.
+            features: the frame's, in host memory.
             assignment: [n, k] float32, the head's; columns from 1 on are foreground.
         Raises:
             EngineError: the features are not finite, or a head cannot use them.
@@ -121,6 +121,7 @@ class Parts:
         return ("background", *parts, *_numbered("background", background_count))
 
     def _divide(self, features: Features, inside: npt.NDArray[np.bool_]) -> tuple[Int32, int]:
+        """The part [n] int32 of each patch, and how many parts there are; `inside` [n] bool is foreground."""
         if isinstance(self.head, FittedHead):
             return _clusters(self.head, features, inside)
         columns = to_host(self.head(features))[0]
@@ -128,6 +129,7 @@ class Parts:
 
 
 def _clusters(head: FittedHead, features: Features, chosen: npt.NDArray[np.bool_]) -> tuple[Int32, int]:
+    """`cluster_patches` of one frame's features, whose errors say what to do."""
     rows = to_host(features.of(head.needs))[0]
     with explained(rows, "choose another head for the parts"):
         return cluster_patches(head, rows, chosen)
