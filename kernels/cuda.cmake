@@ -4,25 +4,6 @@
 #   ON    with a driver or without, nvcc also looked for in /usr/local/cuda, and an error where there is none
 #   OFF   without
 #   HOST  for tests: the kernels compiled for the host, threads of a block as fibers (tests/host_cuda)
-set(patchcut_cuda_sources
-  src/affinity_cuda.cu
-  src/assign_cuda.cu
-  src/bilateral_solver_cuda.cu
-  src/bipartition_cuda.cu
-  src/connected_components_cuda.cu
-  src/correlation_cluster_cuda.cu
-  src/cuda_queue.cpp
-  src/gcn_forward_cuda.cu
-  src/gnn_fit_cuda.cu
-  src/guided_refine_cuda.cu
-  src/kmeans_cuda.cu
-  src/ncut_cuda.cu
-  src/preprocess_cuda.cu
-  src/region_stats_cuda.cu
-  src/relabel_cuda.cu
-  src/rle_decode_cuda.cu
-  src/rle_encode_cuda.cu
-  src/upsample_argmax_cuda.cu)
 
 function(patchcut_find_driver result)
   execute_process(

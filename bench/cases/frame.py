@@ -158,5 +158,6 @@ def _recorded_quality(segmenter: Segmenter) -> dict[str, float]:
     what = segmenter.describe()
     wanted = (what.size_hw[0], what.precision, what.refine)
     head = segmenter.spec.head()
-    rows = [row for row in (head.report if head else ()) if (row.size, row.precision, row.refine) == wanted]
+    own = [row for row in (head.report if head else ()) if not row.head]
+    rows = [row for row in own if (row.size, row.precision, row.refine) == wanted]
     return {f"{row.dataset} {row.metric} (from the bundle's report)": row.value for row in rows}

@@ -1,6 +1,6 @@
 """What making, training and measuring bundles raises, besides the runtime's own errors.
 
-An option with a value that is not allowed is `patchcut.errors.OptionError`, a place that cannot be written
+An option with a value that is not allowed is `patchcut.errors.OptionError`, a file that cannot be written
 `OutputError`; these are the rest.
 """
 

@@ -16,7 +16,7 @@ class StepBar:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
         self._task: TaskID | None = None
-        self._what = ""
+        self._title = ""
 
     def __enter__(self) -> StepBar:
         self._bar.start()
@@ -31,17 +31,17 @@ class StepBar:
         """Prints a line above the bar."""
         self.console.print(line, soft_wrap=True)
 
-    def step(self, what: str, done: int, total: int) -> None:
-        """Shows that `done` of `total` of `what` is done."""
-        if what != self._what:
-            self._start(what, total)
+    def step(self, title: str, done: int, total: int) -> None:
+        """Shows that `done` of `total` of `title` is done."""
+        if title != self._title:
+            self._start(title, total)
         if self._task is not None:
             self._bar.update(self._task, completed=done)
 
-    def _start(self, what: str, total: int) -> None:
+    def _start(self, title: str, total: int) -> None:
         if self._task is not None:
             self._bar.remove_task(self._task)
-        self._what = what
-        self._task = self._bar.add_task(what, total=total)
+        self._title = title
+        self._task = self._bar.add_task(title, total=total)
         if not self.console.is_terminal:
-            self.say(f"{what} ({total})")
+            self.say(f"{title} ({total})")

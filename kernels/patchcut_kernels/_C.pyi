@@ -79,7 +79,7 @@ def gnn_fit(
     out: _Float,
     losses: _Float,
     correlation_clustering: bool,
-    lr: float,
+    learning_rate: float,
     dropout: float,
     seed: int,
     init: tuple[_Float, ...] | None,

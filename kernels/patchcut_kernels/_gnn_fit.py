@@ -37,7 +37,7 @@ def gnn_fit(
     *,
     loss: Literal["ncut", "cc"] = "ncut",
     steps: int = 10,
-    lr: float = 1e-3,
+    learning_rate: float = 1e-3,
     dropout: float = 0.25,
     init: GnnFitWeights | None = None,
     seed: int = 0,
@@ -55,7 +55,7 @@ def gnn_fit(
         k: columns of the assignment, at least 1; for "cc" the largest number of clusters.
         loss: "ncut" or "cc", see below.
         steps: passes, at least 1; AdamW moves the weights between two of them.
-        lr: AdamW's learning rate, above 0; its other settings are torch's defaults.
+        learning_rate: AdamW's, above 0; its other settings are torch's defaults.
         dropout: share of the hidden units that a pass drops, in [0, 1).
         init: where each image starts; None: GCN d-64 and MLP 64-32-k, drawn as torch-geometric and torch do.
         seed: 0 to 2^64 - 1, for the drawn weights and the units that drop. The images of a batch share it:
@@ -92,7 +92,7 @@ def gnn_fit(
     k = _checks.integer(_OP, "k", k, 1)
     _checks.choice(_OP, "loss", loss, ("ncut", "cc"))
     steps = _checks.integer(_OP, "steps", steps, 1)
-    lr, dropout = _rates(lr, dropout)
+    learning_rate, dropout = _rates(learning_rate, dropout)
     _check_init(init, d, k)
     seed = _checks.integer(_OP, "seed", seed, 0, 2**64 - 1)
     launch = _launch.prepare(_OP, stream, workspace, features=features, affinity=affinity)
@@ -106,7 +106,7 @@ def gnn_fit(
             _checks.native(_OP, "out.assignment", result.assignment, -1, n, k),
             _checks.native(_OP, "out.losses", result.losses, -1, steps),
             loss == "cc",
-            lr,
+            learning_rate,
             dropout,
             seed,
             None if init is None else init.lend(launch),
@@ -115,13 +115,14 @@ def gnn_fit(
     return result if out is None else out
 
 
-def _rates(lr: float, dropout: float) -> tuple[float, float]:
-    lr, dropout = _checks.number(_OP, "lr", lr), _checks.number(_OP, "dropout", dropout)
-    if not (math.isfinite(lr) and lr > 0):
-        raise ValueError(f"[{_OP}] lr must be above 0, got {lr}")
+def _rates(learning_rate: float, dropout: float) -> tuple[float, float]:
+    learning_rate = _checks.number(_OP, "learning_rate", learning_rate)
+    dropout = _checks.number(_OP, "dropout", dropout)
+    if not (math.isfinite(learning_rate) and learning_rate > 0):
+        raise ValueError(f"[{_OP}] learning_rate must be above 0, got {learning_rate}")
     if not 0 <= dropout < 1:
         raise ValueError(f"[{_OP}] dropout must be in [0, 1), got {dropout}")
-    return lr, dropout
+    return learning_rate, dropout
 
 
 def _check_init(init: object, d: int, k: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from time import perf_counter
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import patchcut_kernels as kernels
 
-from patchcut.bundle import BundleSpec, HeadSpec, open_bundle
+from patchcut.bundle import BackboneSpec, BundleSpec, HeadSpec, open_bundle
 from patchcut.errors import OptionError
 from patchcut.features import Array, Features, to_host
 from patchcut.frames import Frame, as_frame
@@ -124,25 +124,26 @@ class Segmenter:
             3
         """
         with open_bundle(settings.bundle) as bundle:
-            chosen = choose_head(bundle, settings.head)
-            head = open_head(bundle, chosen)
-            parts = None
+            chosen = [choose_head(bundle, settings.head)]
             if settings.mode != "foreground":
-                divider = open_head(bundle, choose_parts(bundle, settings.parts))
-                fitted = divider if isinstance(divider, FittedHead) else DEFAULT_PARTS
-                parts = Parts(divider, fitted if settings.mode == "scene" else None)
-            needs = dict.fromkeys([*head.needs, *(parts.head.needs if parts else ())])
-            backbone = chosen.backbone if isinstance(chosen, HeadSpec) else None
-            extractor = Extractor.open(bundle, settings, backbone=backbone, needs=tuple(needs))
+                chosen.append(choose_parts(bundle, settings.parts))
+            heads = [open_head(bundle, it) for it in chosen]
+            background = None
+            if settings.mode == "scene":
+                background = heads[1] if isinstance(heads[1], FittedHead) else DEFAULT_PARTS
+            backbone = _backbone(bundle.spec, chosen)
+            needs = _needs(bundle.spec.backbones[backbone], [*heads, background] if background else heads)
+            extractor = Extractor.open(bundle, settings, backbone=backbone, needs=needs)
             spec, path = bundle.spec, bundle.path
         if settings.threads is not None:
             kernels.set_threads(settings.threads)
         masks = Masks(
             spec.regions.min_area_patches,
-            _rules(chosen, settings),
+            _rules(chosen[0], settings),
             _REFINER_OF_FRAMES if settings.refine == "auto" else settings.refine,
         )
-        return cls(spec, path, settings, extractor, head, parts, masks)
+        parts = Parts(heads[1], background) if heads[1:] else None
+        return cls(spec, path, settings, extractor, heads[0], parts, masks)
 
     def __call__(self, frame: object) -> Result:
         """The regions of one frame, best first.
@@ -318,6 +319,25 @@ def load(bundle: str | Path | None = None, *, settings: Settings | None = None, 
     if bundle is not None:
         changes["bundle"] = bundle
     return Segmenter.open(replace(chosen, **changes))
+
+
+def _backbone(spec: BundleSpec, chosen: Sequence[HeadSpec | Head]) -> str:
+    """The name of the backbone that the trained ones of the heads share; the first where none is trained."""
+    trained = [head for head in chosen if isinstance(head, HeadSpec)]
+    names = list(dict.fromkeys(head.backbone for head in trained)) or list(spec.backbones)[:1]
+    if len(names) > 1:
+        what = f'must be of the backbone of "{trained[0].name}", {names[0]}, not of {names[1]}'
+        raise OptionError("parts", what, "choose another head, or parts that are fitted, such as kmeans")
+    return names[0]
+
+
+def _needs(backbone: BackboneSpec, heads: Sequence[Head]) -> list[str]:
+    """The feature sets that the heads need, in the backbone's order; one that names none needs the first."""
+    named = {name for head in heads for name in head.needs or list(backbone.features)[:1]}
+    if unknown := sorted(named - set(backbone.features)):
+        held = ", ".join(backbone.features)
+        raise OptionError("head", f"needs the features {', '.join(unknown)}, the backbone has {held}")
+    return [name for name in backbone.features if name in named]
 
 
 def _rules(chosen: HeadSpec | Head, settings: Settings) -> Rules:

@@ -50,7 +50,7 @@ def build(random_state: Callable[..., dict[str, Any]]) -> Callable[..., Path]:
     pytest.importorskip("onnxscript", reason=NEEDS)
     pytest.importorskip("onnxslim", reason=NEEDS)
     from patchcut.bundle import Bundle
-    from patchcut_export.backbones.vit import FeatureSpec, Part
+    from patchcut_export.backbones.vit import Component, FeatureSpec
     from patchcut_export.backbones.weights import Provenance
     from patchcut_export.bundles.builder import BackbonePlan, build_bundle
 
@@ -64,7 +64,7 @@ def build(random_state: Callable[..., dict[str, Any]]) -> Callable[..., Path]:
         sha256: str = "0" * 64,
         donor: Bundle | None = None,
     ) -> Path:
-        feature = FeatureSpec(TINY, **{"parts": (Part(facet, 1),), **(choices or {})})
+        feature = FeatureSpec(TINY, **{"components": (Component(facet, 1),), **(choices or {})})
         plan = BackbonePlan(feature, sizes, precision)
         origin = Provenance("tests", sha256, "Apache-2.0", "nothing")
         build_bundle(path, plan, random_state(), origin, name="tiny", say=lambda line: None, donor=donor)

@@ -181,7 +181,7 @@ def gnn_fit() -> Call:
             **{key: [0] for key in ("n", "d", "k")},
             **{key: [0, -1, TOO_LARGE] for key in ("steps", "graph_width", "hidden_width")},
             "loss": [-1, 2],
-            "lr": [0, -1, NAN],
+            "learning_rate": [0, -1, NAN],
             "dropout": [-0.1, 1, NAN],
         },
         kept=ones,

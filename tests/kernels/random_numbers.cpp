@@ -4,7 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "random.h"
+#include "cpu/random.h"
 
 int main(int count, char** arguments) {
   const auto number = [&](int i) { return std::strtoull(arguments[i], nullptr, 10); };

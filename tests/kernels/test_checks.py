@@ -20,7 +20,7 @@ FLOATS: dict[tuple[str, str], Callable[[Any], object]] = {
     ("ncut", "threshold"): lambda value: pk.ncut(NODES, 1, threshold=value),
     ("ncut", "floor"): lambda value: pk.ncut(NODES, 1, floor=value),
     ("ncut", "offset"): lambda value: pk.ncut(NODES, 1, threshold=None, offset=value),
-    ("gnn_fit", "lr"): lambda value: pk.gnn_fit(NODES, GRAPH, 2, lr=value),
+    ("gnn_fit", "learning_rate"): lambda value: pk.gnn_fit(NODES, GRAPH, 2, learning_rate=value),
     ("gnn_fit", "dropout"): lambda value: pk.gnn_fit(NODES, GRAPH, 2, dropout=value),
     ("assign", "temperature"): lambda value: pk.assign(NODES, NODES, temperature=value),
     ("guided_refine", "eps"): lambda value: pk.guided_refine(FRAME, MAP, 2, value),

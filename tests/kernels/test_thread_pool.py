@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = [
     "tests/kernels/thread_pool_stress.cpp",
-    "kernels/src/thread_pool.cpp",
-    "kernels/src/default_threads.cpp",
+    "kernels/src/cpu/thread_pool.cpp",
+    "kernels/src/cpu/default_threads.cpp",
 ]
 SECONDS = 3
 

@@ -8,8 +8,8 @@
 #include <thread>
 #include <vector>
 
-#include "patchcut/threads.h"
-#include "thread_pool.h"
+#include "cpu/thread_pool.h"
+#include "cpu/threads.h"
 
 namespace {
 

@@ -6,7 +6,8 @@ from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
-from patchcut import Frame, Segmenter
+from patchcut import Frame, OptionError, Segmenter
+from pycocotools import mask as coco
 
 from tests.runtime.results import made_result
 
@@ -51,6 +52,17 @@ def test_to_dict_is_ready_for_json() -> None:
         ],
         "timings_ms": {"backbone": 1.235},
     }
+
+
+def test_to_dict_has_masks_that_pycocotools_reads() -> None:
+    result = made_result()
+    described = json.loads(json.dumps(result.to_dict(masks="rle")))
+    for region, mask in zip(described["regions"], result.masks, strict=True):
+        np.testing.assert_array_equal(coco.decode(region["mask"]), mask)
+    assert "mask" not in result.to_dict()["regions"][0]
+    assert made_result(0).to_dict(masks="rle")["regions"] == []
+    with pytest.raises(OptionError, match=r"\[masks\] must be one of \"rle\", got 'png'"):
+        result.to_dict(masks="png")  # type: ignore[arg-type]
 
 
 def test_a_real_result_is_ready_for_json(toy_segmenter: Segmenter, photo: np.ndarray) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -204,6 +206,16 @@ def test_every_stage_is_timed(toy_segmenter: Segmenter, photo: np.ndarray) -> No
     timings = toy_segmenter(photo).timings_ms
     assert list(timings) == ["preprocess", "backbone", "head", "masks"]
     assert all(0 < ms < 10_000 for ms in timings.values())
+
+
+def test_a_stream_times_its_source_first(toy_segmenter: Segmenter, photo: np.ndarray) -> None:
+    def slow() -> Iterator[np.ndarray]:
+        time.sleep(0.05)
+        yield photo
+
+    (result,) = toy_segmenter.stream(slow())
+    assert list(result.timings_ms) == ["read", "preprocess", "backbone", "head", "masks"]
+    assert result.timings_ms["read"] >= 50
 
 
 def test_a_frame_hands_its_origin_on(toy_segmenter: Segmenter, photo: np.ndarray) -> None:

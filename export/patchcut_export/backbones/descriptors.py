@@ -80,19 +80,19 @@ def to_rows(maps: torch.Tensor) -> torch.Tensor:
     return maps.flatten(2).transpose(1, 2)
 
 
-def join_parts(parts: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
-    """[..., sum of d_i] of parts [..., d_i]: each made unit length, times the root of its weight.
+def join_components(components: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+    """[..., sum of d_i] of components [..., d_i]: each made unit length, times the root of its weight.
 
-    The product of two rows is the weighted sum of the parts' cosines.
+    The product of two rows is the weighted sum of the components' cosines.
     """
-    units = [functional.normalize(part, dim=-1) for part in parts]
+    units = [functional.normalize(one, dim=-1) for one in components]
     return torch.cat([unit * weight**0.5 for unit, weight in zip(units, weights, strict=True)], dim=-1)
 
 
 def join_scales(scales: Sequence[torch.Tensor], how: str) -> torch.Tensor:
     """Features [b, n, d] of one grid at several scales as one: their "mean" [b, n, d], or "concat"."""
     if how == "concat":
-        return join_parts(scales, [1 / len(scales)] * len(scales))
+        return join_components(scales, [1 / len(scales)] * len(scales))
     return torch.stack([functional.normalize(scale, dim=-1) for scale in scales]).mean(0)
 
 

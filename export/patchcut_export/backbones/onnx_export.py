@@ -1,19 +1,17 @@
-"""Backbone graphs in ONNX: float, with dynamic 8-bit linears, and with 8-bit weights but float arithmetic."""
+"""Backbone graphs in ONNX, and the weights that several of them share."""
 
 from __future__ import annotations
 
 import logging
-import tempfile
 import warnings
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from patchcut_export.backbones.vit import FeatureExtractor
 from patchcut_export.errors import ExportError
@@ -45,7 +43,7 @@ def export_fp32(extractor: FeatureExtractor, image_size: int) -> onnx.ModelProto
     import onnxslim
 
     example = torch.zeros(2, 3, image_size, image_size)
-    with warnings.catch_warnings(), _quiet("torch.onnx"):
+    with warnings.catch_warnings(), quiet_logger("torch.onnx"):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             extractor,
@@ -61,62 +59,6 @@ def export_fp32(extractor: FeatureExtractor, image_size: int) -> onnx.ModelProto
         raise ExportError("export", "torch.onnx.export gave no program", "try another version of torch")
     model: onnx.ModelProto = onnxslim.slim(program.model_proto)
     return _name_linear_weights(model)
-
-
-def quantize_int8(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with 8-bit linears: weights per output channel, activations per tensor at run time."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    with tempfile.TemporaryDirectory() as folder, _quiet("root"):
-        source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
-        onnx.save(model, source)
-        quantize_dynamic(
-            source,
-            target,
-            op_types_to_quantize=["MatMul"],
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            extra_options={"MatMulConstBOnly": True},
-        )
-        return _unsign_shared_weights(onnx.load(target))
-
-
-def _unsign_shared_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same linears, the 8-bit weights that several of them share moved from -128..127 to 0..255.
-
-    Where products of u8 and s8 would saturate, ONNX Runtime moves weights so itself, but it fails at the
-    second linear of the same weights.
-    """
-    linears = [node for node in model.graph.node if node.op_type == "MatMulInteger"]
-    uses = Counter(node.input[1] for node in linears)
-    shared = {name for node in linears if uses[node.input[1]] > 1 for name in (node.input[1], node.input[3])}
-    for tensor in model.graph.initializer:
-        if tensor.name in shared and tensor.data_type == TensorProto.INT8:
-            moved = numpy_helper.to_array(tensor).astype(np.int16) + 128
-            tensor.CopyFrom(numpy_helper.from_array(moved.astype(np.uint8), tensor.name))
-    return model
-
-
-def dequantize_weights(model: onnx.ModelProto, quantized: onnx.ModelProto) -> onnx.ModelProto:
-    """The float graph `model` on the 8-bit weights of `quantized`, turned into floats when it is loaded."""
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    eight_bit = {t.name: t for t in quantized.graph.initializer}
-    kept, nodes = [], []
-    for tensor in result.graph.initializer:
-        parts = [f"{tensor.name}_{suffix}" for suffix in ("quantized", "scale", "zero_point")]
-        if not all(part in eight_bit for part in parts):
-            kept.append(tensor)
-            continue
-        kept.extend(eight_bit[part] for part in parts)
-        nodes.append(helper.make_node("DequantizeLinear", parts, [tensor.name], axis=1))
-    nodes.extend(result.graph.node)
-    for field, items in ((result.graph.initializer, kept), (result.graph.node, nodes)):
-        fresh = [type(item).FromString(item.SerializeToString()) for item in items]
-        del field[:]
-        field.extend(fresh)
-    onnx.checker.check_model(result)
-    return result
 
 
 def share_weights(models: dict[str, onnx.ModelProto], location: str) -> SharedGraphs:
@@ -190,27 +132,25 @@ def _name_linear_weights(model: onnx.ModelProto) -> onnx.ModelProto:
             array = numpy_helper.to_array(anonymous[node.input[1]])
             content = repr((array.dtype, array.shape)).encode() + array.tobytes()
             renamed[node.input[1]] = names.setdefault(content, f"linear.{len(names)}")
-    told: set[str] = set()
+    kept: set[str] = set()
     for old, new in renamed.items():
-        if new in told:
+        if new in kept:
             model.graph.initializer.remove(anonymous[old])
         anonymous[old].name = new
-        told.add(new)
+        kept.add(new)
     for node in model.graph.node:
         for i, source in enumerate(node.input):
             node.input[i] = renamed.get(source, source)
     return model
 
 
-class _quiet:
+@contextmanager
+def quiet_logger(name: str) -> Iterator[None]:
     """Raises a logger's level to ERROR for the length of a block: exporters report every node they skip."""
-
-    def __init__(self, logger: str) -> None:
-        self.logger = logging.getLogger(logger)
-
-    def __enter__(self) -> None:
-        self.level = self.logger.level
-        self.logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        self.logger.setLevel(self.level)
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

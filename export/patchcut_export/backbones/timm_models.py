@@ -43,8 +43,8 @@ def create_vit(name: str, *, image_size: int) -> torch.nn.Module:
     patch: int = model.patch_embed.patch_size[0]
     if image_size % patch:
         near_size = max(patch, round(image_size / patch) * patch)
-        what = f"must be a multiple of {name}'s patches of {patch} pixels, got {image_size}"
-        raise OptionError("size", what, f"try {near_size}")
+        problem = f"must be a multiple of {name}'s patches of {patch} pixels, got {image_size}"
+        raise OptionError("size", problem, f"try {near_size}")
     vit: torch.nn.Module = model.eval()
     return vit
 
@@ -89,8 +89,8 @@ def _is_plain(model: Any) -> bool:
 
 
 def _not_plain(name: str) -> OptionError:
-    what = f"{name} is no plain ViT (absolute position embedding, fused qkv)"
-    return OptionError("model", what, "pick another vit_* model")
+    problem = f"{name} is no plain ViT (absolute position embedding, fused qkv)"
+    return OptionError("model", problem, "pick another vit_* model")
 
 
 _DECLARED: list[Any] = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from patchcut.engines import check_choice
+from patchcut.checks import check_choice
 from patchcut.errors import OptionError
 from torch import nn
 from torch.nn import functional
@@ -15,7 +15,7 @@ from torch.nn import functional
 from patchcut_export.backbones.descriptors import (
     Axis,
     Resample,
-    join_parts,
+    join_components,
     join_scales,
     log_bins,
     to_map,
@@ -33,14 +33,14 @@ MAX_LOG_BINS = 3
 
 
 @dataclass(frozen=True)
-class Part:
+class Component:
     """One activation of a ViT.
 
     Attributes:
         facet: "query", "key" or "value" of a block's attention without their bias, or "token", the block's
             output after the final norm.
         layer: index of the block, negative from the end.
-        weight: of its cosine among those of several parts.
+        weight: its cosine's share of the features' cosine, beside those of other components.
     """
 
     facet: str = "key"
@@ -50,11 +50,11 @@ class Part:
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """Which ViT, and what of it the features are; `patchcut.bundle.BackboneSpec` says how parts are joined.
+    """Which ViT, and what of it the features are; `patchcut.bundle.BackboneSpec` says how they are joined.
 
     Attributes:
         name: timm model name.
-        parts: the activations.
+        components: the activations.
         stride: pixels from one patch to the next, None for the patch size.
         scales: sides of the images that are looked at, each times the input's.
         join: "mean" or "concat" of the scales.
@@ -62,7 +62,7 @@ class FeatureSpec:
     """
 
     name: str = "vit_small_patch14_dinov2"
-    parts: tuple[Part, ...] = (Part(),)
+    components: tuple[Component, ...] = (Component(),)
     stride: int | None = None
     scales: tuple[float, ...] = (1.0,)
     join: str = "mean"
@@ -90,9 +90,9 @@ class FeatureExtractor(nn.Module):
         patch: int = self.vit.patch_embed.patch_size[0]
         stride = spec.stride or patch
         self.patch_size = patch
-        self._depths = [part.layer + (part.facet == "token") for part in spec.parts]
-        for i, part in enumerate(spec.parts):
-            norm, projection = _reading(self.vit, part)
+        self._depths = [one.layer + (one.facet == "token") for one in spec.components]
+        for i, component in enumerate(spec.components):
+            norm, projection = _reading(self.vit, component)
             self.add_module(_numbered("norm", i), norm)
             self.add_module(_numbered("projection", i), projection)
         grid = Axis.of_patches(image_size, patch, stride)
@@ -111,7 +111,7 @@ class FeatureExtractor(nn.Module):
         """d."""
         scales = len(self.spec.scales) if self.spec.join == "concat" else 1
         bins = 1 + 8 * self.spec.log_bins
-        return int(self.vit.embed_dim) * len(self.spec.parts) * scales * bins
+        return int(self.vit.embed_dim) * len(self.spec.components) * scales * bins
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         vits = [self.vit, *self.others]
@@ -130,11 +130,13 @@ class FeatureExtractor(nn.Module):
             if depth > 0:
                 tokens = vit.blocks[depth - 1](tokens)
             read |= {i: self._read(i, tokens) for i, at in enumerate(self._depths) if at == depth}
-        parts = [read[i] for i in range(len(read))]
-        return parts[0] if len(parts) == 1 else join_parts(parts, [part.weight for part in self.spec.parts])
+        components = [read[i] for i in range(len(read))]
+        if len(components) == 1:
+            return components[0]
+        return join_components(components, [one.weight for one in self.spec.components])
 
     def _read(self, i: int, tokens: torch.Tensor) -> torch.Tensor:
-        """Part i [b, n, width] of the tokens at its depth."""
+        """Component i [b, n, width] of the tokens at its depth."""
         norm, projection = (self.get_submodule(_numbered(name, i)) for name in ("norm", "projection"))
         features: torch.Tensor = projection(norm(tokens[:, self.vit.num_prefix_tokens :]))
         return features
@@ -168,19 +170,19 @@ def check_feature(spec: FeatureSpec, image_size: int) -> FeatureSpec:
     """
     vit = check_vit(spec.name, image_size=image_size)
     patch: int = vit.patch_embed.patch_size[0]
-    parts = _check_parts(spec, len(vit.blocks))
-    spec = replace(spec, parts=parts, stride=None if spec.stride == patch else spec.stride)
+    components = _check_components(spec, len(vit.blocks))
+    spec = replace(spec, components=components, stride=None if spec.stride == patch else spec.stride)
     if spec.stride is not None and not 1 <= spec.stride <= patch:
-        what = f"must be 1 to {patch}, the side of {spec.name}'s patches, got {spec.stride}"
-        raise OptionError("stride", what)
+        problem = f"must be 1 to {patch}, the side of {spec.name}'s patches, got {spec.stride}"
+        raise OptionError("stride", problem)
     if not 0 <= spec.log_bins <= MAX_LOG_BINS:
         raise OptionError("log-bins", f"must be 0 to {MAX_LOG_BINS} rings, got {spec.log_bins}")
     check_choice("join", spec.join, JOINS)
     for side in _check_scales(spec, image_size, patch):
         count = Axis.of_patches(side, patch, spec.stride or patch).count ** 2
         if count > MAX_PATCHES:
-            what = f"an image of {side} pixels has {count:,} patches, the limit is {MAX_PATCHES:,}"
-            raise OptionError("size", what, "choose a smaller size or a larger stride")
+            problem = f"an image of {side} pixels has {count:,} patches, the limit is {MAX_PATCHES:,}"
+            raise OptionError("size", problem, "choose a smaller size or a larger stride")
     return spec
 
 
@@ -189,23 +191,23 @@ def scaled_side(image_size: int, scale: float, patch: int) -> int:
     return max(1, round(image_size * scale / patch)) * patch
 
 
-def _check_parts(spec: FeatureSpec, depth: int) -> tuple[Part, ...]:
-    """Parts with layers from the front and weights that sum to 1."""
-    for part in spec.parts:
-        if part.facet not in FACETS:
-            raise OptionError("facet", f"must be one of {', '.join(FACETS)}, got {part.facet!r}")
-        if not -depth <= part.layer < depth:
-            raise OptionError("layer", f"{spec.name} has layers 0 to {depth - 1}, got {part.layer}")
-        if not 0 < part.weight < math.inf:
-            raise OptionError("facet", f"weights must be above 0, got {part.weight:g} for {part.facet}")
-    kinds = [(part.facet, range(depth)[part.layer]) for part in spec.parts]
+def _check_components(spec: FeatureSpec, depth: int) -> tuple[Component, ...]:
+    """The spec's components with layers from the front and weights that sum to 1."""
+    for one in spec.components:
+        if one.facet not in FACETS:
+            raise OptionError("facet", f"must be one of {', '.join(FACETS)}, got {one.facet!r}")
+        if not -depth <= one.layer < depth:
+            raise OptionError("layer", f"{spec.name} has layers 0 to {depth - 1}, got {one.layer}")
+        if not 0 < one.weight < math.inf:
+            raise OptionError("facet", f"weights must be above 0, got {one.weight:g} for {one.facet}")
+    kinds = [(one.facet, range(depth)[one.layer]) for one in spec.components]
     if not kinds or len(set(kinds)) != len(kinds):
         given = ", ".join(f"{facet} of layer {layer}" for facet, layer in kinds) or "none"
         raise OptionError("facet", f"must be given at least once, and each only once a layer, got {given}")
-    total = sum(part.weight for part in spec.parts)
+    total = sum(one.weight for one in spec.components)
     return tuple(
-        Part(facet, layer, part.weight / total)
-        for (facet, layer), part in zip(kinds, spec.parts, strict=True)
+        Component(facet, layer, one.weight / total)
+        for (facet, layer), one in zip(kinds, spec.components, strict=True)
     )
 
 
@@ -216,8 +218,8 @@ def _check_scales(spec: FeatureSpec, image_size: int, patch: int) -> list[int]:
         raise OptionError("scales", f"must be above 0, got {given}")
     sides = [scaled_side(image_size, scale, patch) for scale in spec.scales]
     if len(set(sides)) != len(sides):
-        what = f"{given} of {image_size} pixels are images of {', '.join(map(str, sides))} pixels"
-        raise OptionError("scales", f"must give images of different sizes, {what}")
+        came = f"{given} of {image_size} pixels are images of {', '.join(map(str, sides))} pixels"
+        raise OptionError("scales", f"must give images of different sizes, {came}")
     if max(sides) > MAX_SIZE:
         raise OptionError("scales", f"must give images of at most {MAX_SIZE} pixels, got {max(sides)}")
     return sides
@@ -258,16 +260,16 @@ def _share_weights(first: Any, other: Any) -> None:
             setattr(other, name, parameter)
 
 
-def _reading(vit: Any, part: Part) -> tuple[nn.Module, nn.Module]:
-    """The norm and the projection that read a part off the patches' tokens."""
-    if part.facet == "token":
+def _reading(vit: Any, component: Component) -> tuple[nn.Module, nn.Module]:
+    """The norm and the projection that read a component off the patches' tokens."""
+    if component.facet == "token":
         return vit.norm, nn.Identity()
-    block = vit.blocks[part.layer]
-    return block.norm1, _bias_free_part(block.attn, part.facet)
+    block = vit.blocks[component.layer]
+    return block.norm1, _bias_free_projection(block.attn, component.facet)
 
 
 def _numbered(name: str, i: int) -> str:
-    """`name` for the first, so that graphs of one part have the names and bytes that they always had."""
+    """`name` for the first, so that graphs of one component have the names and bytes that they always had."""
     return f"{name}_{i}" if i else name
 
 
@@ -341,12 +343,16 @@ class _PlainAttention(nn.Module):
 def _is_plain(attention: Any) -> bool:
     """Whether the attention is softmax(q k' scale) v and a projection, with nothing between them."""
     between = [getattr(attention, name, None) for name in ("q_norm", "k_norm", "norm", "gate")]
-    bare = all(part is None or isinstance(part, nn.Identity) for part in between)
+    bare = all(layer is None or isinstance(layer, nn.Identity) for layer in between)
     return bare and type(attention).__name__ == "Attention"
 
 
 def _check_position_embedding(embedding: torch.Tensor, prefix: int, name: str) -> None:
-    """Nothing, if it is [1, prefix + side * side, d]."""
+    """Checks that it is [1, prefix + side * side, d].
+
+    Raises:
+        ExportError: it is not.
+    """
     patches = embedding.shape[1] - prefix if embedding.ndim == 3 and embedding.shape[0] == 1 else 0
     if patches < 1 or math.isqrt(patches) ** 2 != patches:
         shape = tuple(embedding.shape)
@@ -354,18 +360,18 @@ def _check_position_embedding(embedding: torch.Tensor, prefix: int, name: str) -
 
 
 def _misfit(name: str, why: str) -> ExportError:
-    what = f"the weights do not fit {name}: {why}"
-    return ExportError("weights", what, "name the --model that they belong to")
+    problem = f"the weights do not fit {name}: {why}"
+    return ExportError("weights", problem, "name the --model that they belong to")
 
 
 def _is_head(name: str) -> bool:
     return name.startswith(("head.", "fc_norm.", "mask_token"))
 
 
-def _bias_free_part(attention: Any, facet: str) -> nn.Linear:
+def _bias_free_projection(attention: Any, facet: str) -> nn.Linear:
     index = FACETS.index(facet)
     qkv: nn.Linear = attention.qkv
     width = qkv.out_features // 3
-    part = nn.Linear(qkv.in_features, width, bias=False)
-    part.weight.data = qkv.weight.data[index * width : (index + 1) * width].clone()
-    return part
+    projection = nn.Linear(qkv.in_features, width, bias=False)
+    projection.weight.data = qkv.weight.data[index * width : (index + 1) * width].clone()
+    return projection

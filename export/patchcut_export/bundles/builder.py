@@ -24,19 +24,12 @@ from patchcut.bundle import (
     ReportRow,
     Role,
 )
-from patchcut.engines import check_choice
+from patchcut.checks import check_choice
 from patchcut.engines.onnxruntime import session_options
 from patchcut.errors import OptionError
 from patchcut_kernels import default_threads
 
-from patchcut_export.backbones.onnx_export import (
-    OUTPUT,
-    dequantize_weights,
-    export_fp32,
-    quantize_int8,
-    set_offsets,
-    share_weights,
-)
+from patchcut_export.backbones.onnx_export import OUTPUT, export_fp32, set_offsets, share_weights
 from patchcut_export.backbones.vit import (
     MAX_SIZE,
     FeatureExtractor,
@@ -48,7 +41,8 @@ from patchcut_export.backbones.weights import Provenance, StateDict
 from patchcut_export.bundles.archive import graph_bytes, safetensors_bytes, safetensors_extents, write_archive
 from patchcut_export.bundles.card import render_card
 from patchcut_export.errors import ExportError
-from patchcut_export.places import check_place
+from patchcut_export.outputs import check_output_file
+from patchcut_export.precision.int8 import dequantize_weights, quantize_int8
 
 WEIGHTS = "backbone.safetensors"
 CARD = "card.md"
@@ -110,7 +104,7 @@ def build_bundle(
         OutputError: when the bundle cannot be written.
     """
     check_plan(plan)
-    check_place(path)
+    check_output_file(path)
     heads = [] if donor is None else _heads_of(donor, plan, origin)
     models: dict[str, onnx.ModelProto] = {}
     graphs: list[GraphSpec] = []
@@ -162,9 +156,9 @@ def gnn_head(spec: BundleSpec, role: Role, **fields: Any) -> HeadSpec:
     """A GNN on the default features of a bundle.
 
     Args:
-        spec: of the bundle.
-        role: "objects" or "parts"; decides the head's name and that of its file.
-        fields: the others of HeadSpec, of which `labels` has to be there.
+        spec: the bundle's manifest.
+        role: "objects" or "parts"; decides the name of the head and of its file.
+        fields: all others of HeadSpec; `labels` must be among them.
     """
     name, file = _TRAINED[role]
     backbone, features = next(iter(spec.backbones)), next(iter(spec.backbone.features))
@@ -186,8 +180,8 @@ def with_report(spec: BundleSpec, rows: tuple[ReportRow, ...], head: str | None 
 
     Args:
         rows: what was measured.
-        head: name of the bundle's head that it was measured of, None for one that is fitted to the features
-            of the first backbone, whose words are each row's `head`.
+        head: name of the trained head that was measured, None for one that is fitted to the features of the
+            first backbone; then each row's `head` says which.
     """
     if head is not None:
         owner = next(old for old in spec.heads if old.name == head)
@@ -326,13 +320,13 @@ def _graph_spec(file: str, extractor: FeatureExtractor, size: int, precision: st
 
 
 def _set_name(spec: FeatureSpec) -> str:
-    return spec.parts[0].facet
+    return spec.components[0].facet
 
 
 def _feature_fields(spec: FeatureSpec) -> dict[str, Any]:
     """What `bundle.json` says of features, all but their number; `spec` is as `check_feature` returns it."""
     return {
-        "components": tuple(FeatureComponent.model_validate(asdict(part)) for part in spec.parts),
+        "components": tuple(FeatureComponent.model_validate(asdict(one)) for one in spec.components),
         "scales": spec.scales,
         "join": spec.join,
         "log_bins": spec.log_bins,

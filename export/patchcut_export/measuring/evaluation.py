@@ -12,6 +12,7 @@ from patchcut import Result, Segmenter
 from patchcut.sources.photos import read_photo
 
 from patchcut_export.measuring.datasets import Example
+from patchcut_export.measuring.empty_scenes import background_crop
 from patchcut_export.measuring.metrics import (
     Contingency,
     Curve,
@@ -25,7 +26,6 @@ from patchcut_export.measuring.metrics import (
     precision_recall,
 )
 from patchcut_export.measuring.truth import Truth, read_truth
-from patchcut_export.training.empty_scenes import background_crop
 
 CORLOC_IOU = 0.5
 # Rows and columns on which the part of an image without foreground is looked for.
@@ -167,11 +167,11 @@ def _with_empty_scene(
 
 
 def _finds_something(segmenter: Segmenter, result: Result) -> bool:
-    """Whether the best region of the foreground scores what the bundle, or the segmenter, calls something."""
-    what, head = segmenter.describe(), segmenter.spec.head()
-    threshold = what.nothing_below
-    if what.calibrated and head is not None and head.calibration is not None:
-        threshold = threshold or head.calibration.nothing_below
+    """Whether the best region of the foreground scores what the settings, or the calibration, ask for."""
+    rules = segmenter.masks.rules
+    threshold = rules.nothing_below
+    if rules.calibration is not None:
+        threshold = threshold or rules.calibration.nothing_below
     return result.best_box is not None and float(result.scores[0]) >= threshold
 
 

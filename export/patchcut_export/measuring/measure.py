@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from patchcut import Segmenter
-from patchcut.bundle import ReportRow, open_bundle
-from patchcut.cli.load_options import LoadOptions
+from patchcut.bundle import ReportRow, embedded_bundles, open_bundle
 from patchcut.errors import OptionError
-from patchcut.heads import TRAINED
+from patchcut.heads import FittedHead
 from patchcut.output.whole_files import write_whole
-from patchcut.segmenter import Description, settings_text
+from patchcut.segmenter import Description
+from patchcut.settings import Settings
 
 from patchcut_export.bundles.builder import rewrite_bundle, with_report
+from patchcut_export.measuring import DEFAULTS
 from patchcut_export.measuring.datasets import Choices, Dataset, open_dataset
 from patchcut_export.measuring.evaluation import METRICS, Summary, evaluate, summarize
 from patchcut_export.measuring.score_grid import check_grid, write_grid
-from patchcut_export.places import check_place
+from patchcut_export.outputs import check_output_file
 from patchcut_export.progress import StepBar
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvalRequest:
     """What `patchcut export eval` was asked for.
 
     Attributes:
-        layout, root, choices: of the dataset.
-        load: the segmenter to measure.
+        layout, root, choices: the dataset, its folder, and what is chosen of it.
+        settings: the segmenter to measure.
         scores: JSON lines file to write, or None.
         grid: picture file to write, or None.
         record: whether the report of the bundle is rewritten.
@@ -38,12 +39,20 @@ class EvalRequest:
 
     layout: str
     root: Path
-    load: LoadOptions
+    settings: Settings
     scores: Path | None = None
     grid: Path | None = None
     record: bool = False
     empty_scenes: bool = False
     choices: Choices = field(default_factory=Choices)
+
+    def command(self, ran: Description) -> str:
+        """The command line that repeats this with whatever bundle; `ran` says the size and precision."""
+        size, precision = ran.size_hw[0], ran.precision
+        settings = replace(self.settings, bundle=Settings.bundle, size=size, precision=precision)
+        words = ["patchcut", "export", "eval", self.layout, "--root", self.root.resolve().name]
+        words += settings.words(**DEFAULTS) + ["--empty-scenes"] * self.empty_scenes + self.choices.words()
+        return shlex.join(words)
 
 
 @dataclass(frozen=True)
@@ -71,16 +80,16 @@ class EvalReport:
                 "dataset": self.dataset,
                 **asdict(self.summary),
                 "protocol": self.protocol | {title: METRICS[title] for title in self.summary.metrics},
-                "segmenter": asdict(self.segmenter),
+                "segmenter": self.segmenter.to_dict(),
                 "command": self.command,
             }
         )
 
     def to_text(self) -> str:
         """A few lines for people."""
-        what = self.segmenter
+        ran = self.segmenter
         lines = [
-            f"{self.dataset}: {self.summary.images} images, {what.bundle}, {what.precision}, {what.provider}"
+            f"{self.dataset}: {self.summary.images} images, {ran.bundle}, {ran.precision}, {ran.provider}"
         ]
         lines += [f"{name:<12} {text}" for name, text in self.protocol.items()]
         lines += [
@@ -96,116 +105,88 @@ def measure(request: EvalRequest, bar: StepBar) -> EvalReport:
         OptionError: an option has a value that is not allowed, or `record` comes without a bundle.
         PatchcutError: the dataset or the bundle cannot be read, or a file cannot be written.
     """
-    if request.record and request.load.bundle is None:
+    if request.record and str(request.settings.bundle) in embedded_bundles():
         raise OptionError("record", "must say which bundle it changes, got none", "add --bundle FILE")
     dataset = open_dataset(request.layout, request.root, request.choices)
     _check_outputs(request)
-    segmenter = request.load.load()
+    segmenter = Segmenter.open(request.settings)
     name, examples = dataset.name, dataset.examples
     scores = list(
         evaluate(segmenter, examples, lambda done, total: bar.step(name, done, total), request.empty_scenes)
     )
-    what = segmenter.describe()
-    report = EvalReport(
-        name, summarize(scores), state_protocol(dataset, segmenter), what, _command(request, what)
-    )
+    ran = segmenter.describe()
+    protocol = state_protocol(dataset, segmenter)
+    report = EvalReport(name, summarize(scores), protocol, ran, request.command(ran))
     if request.scores is not None:
         write_whole(request.scores, "".join(json.dumps(s.to_dict()) + "\n" for s in scores).encode())
     if request.grid is not None:
         write_grid(request.grid, segmenter, examples, scores)
-    if request.record and request.load.bundle is not None:
-        _record(request.load.bundle, report)
+    if request.record:
+        _record(Path(request.settings.bundle), report)
     return report
 
 
 def state_protocol(dataset: Dataset, segmenter: Segmenter) -> dict[str, str]:
     """What decides the numbers beside the bundle, each in a few words."""
-    what = segmenter.describe()
-    how = "feed-forward, trained beforehand" if what.head in TRAINED else "fitted to each image by itself"
-    fit = {"stretch": "stretched", "letterbox": "letterboxed"}[segmenter.spec.backbone.fit]
-    regions = "the best region" if what.single else "all regions"
-    score = f" with a score of at least {what.min_score:g}" if what.min_score else ""
-    nothing = f", none where the best scores less than {what.nothing_below:g}" if what.nothing_below else ""
+    ran = segmenter.describe()
+    fitted = isinstance(ran.head, FittedHead)
+    how = "fitted to each image by itself" if fitted else "feed-forward, trained beforehand"
+    fit = {"stretch": "stretched", "letterbox": "letterboxed"}[segmenter.extractor.backbone.fit]
+    regions = "the best region" if ran.single else "all regions"
+    score = f" with a score of at least {ran.min_score:g}" if ran.min_score else ""
+    nothing = f", none where the best scores less than {ran.nothing_below:g}" if ran.nothing_below else ""
     protocol = {
-        "head": f"{settings_text(what.head, what.head_settings)}, {how}",
-        "input": f"{'x'.join(map(str, what.size_hw))}, {fit}",
-        "refinement": what.refine,
+        "head": f"{ran.head}, {how}",
+        "input": f"{'x'.join(map(str, ran.size_hw))}, {fit}",
+        "refinement": segmenter.masks.refiner,
         "foreground": regions + score + nothing,
         "truth": dataset.truth,
     }
-    if what.parts:
-        protocol["mode"] = f"{what.mode}, by {settings_text(what.parts, what.parts_settings)}"
+    if segmenter.parts is not None:
+        protocol["mode"] = f"{ran.mode}, by {ran.parts}"
     if dataset.published not in (None, len(dataset.examples)):
         protocol["images"] = f"{len(dataset.examples)} of the {dataset.published} that were published"
     return protocol
 
 
 def _check_outputs(request: EvalRequest) -> None:
-    """Nothing, if all that the request asks for can be written."""
-    record = request.load.bundle if request.record else None
+    """Checks that all files that the request asks for can be written.
+
+    Raises:
+        OutputError: naming the first that cannot.
+    """
+    record = Path(request.settings.bundle) if request.record else None
     for path in (request.scores, request.grid, record):
         if path is not None:
-            check_place(path)
+            check_output_file(path)
     if request.grid is not None:
         check_grid(request.grid)
 
 
 def _record(path: Path, report: EvalReport) -> None:
-    """Puts the numbers into a bundle's report, in the place of older ones of the same kind."""
-    what = report.segmenter
+    """Puts the numbers into the report of what was measured, in the place of older ones of the same kind.
+
+    That is the bundle's head whose columns they are of, or the backbone where these were fitted.
+    """
+    ran = report.segmenter
+    divided = ran.mode != "foreground"
+    last = ran.parts if divided else ran.head
+    owner = None if isinstance(last, FittedHead) else str(last)
+    words = f"{ran.head}, {ran.mode} by {ran.parts}" if divided else str(ran.head)
     rows = [
-        ReportRow.model_validate(
-            {
-                "dataset": report.dataset,
-                "metric": metric,
-                "value": round(value, 4),
-                "size": what.size_hw[0],
-                "precision": what.precision,
-                "images": report.summary.images,
-                "refine": what.refine,
-                "command": report.command,
-                "protocol": "; ".join([*report.protocol.values(), METRICS[metric]]),
-                "head": _other_head(what),
-            }
+        ReportRow(
+            dataset=report.dataset,
+            metric=metric,
+            value=round(value, 4),
+            size=ran.size_hw[0],
+            precision=ran.precision,
+            images=report.summary.images,
+            refine=report.protocol["refinement"],
+            command=report.command,
+            protocol="; ".join([*report.protocol.values(), METRICS[metric]]),
+            head="" if words == owner else words,
         )
         for metric, value in report.summary.metrics.items()
     ]
     with open_bundle(path) as bundle:
-        head = bundle.spec.head("parts" if what.parts in TRAINED else "objects")
-        is_fitted = what.parts not in TRAINED and bool(_other_head(what))
-        name = None if head is None or is_fitted else head.name
-        rewrite_bundle(bundle, path, with_report(bundle.spec, tuple(rows), name))
-
-
-def _other_head(what: Description) -> str:
-    """What ran in the place of the bundle's own head, or after it; "" where that ran alone."""
-    if what.head in TRAINED and not what.parts:
-        return ""
-    parts = f", {what.mode} by {settings_text(what.parts, what.parts_settings)}" if what.parts else ""
-    return settings_text(what.head, what.head_settings) + parts
-
-
-def _command(request: EvalRequest, what: Description) -> str:
-    choices, load = request.choices, request.load
-    words = [f"patchcut export eval {request.layout} --root {shlex.quote(request.root.resolve().name)}"]
-    words.append(
-        f"--size {what.size_hw[0]} --precision {what.precision} --head {what.head} --refine {what.refine}"
-    )
-    words += [f"--{key} {value}" for key, value in load.head_settings.items() if value is not None]
-    if what.parts:
-        words.append(f"--mode {what.mode} --parts {load.parts}")
-    if load.parts_k is not None:
-        words.append(f"--parts-k {load.parts_k}")
-    if what.single:
-        words.append("--single")
-    if what.nothing_below:
-        words.append(f"--nothing-below {what.nothing_below:g}")
-    if request.empty_scenes:
-        words.append("--empty-scenes")
-    if choices.split is not None:
-        words.append(f"--split {choices.split}")
-    if choices.names is not None:
-        words.append(f"--list {shlex.quote(choices.names.name)}")
-    if choices.difficult is not None:
-        words.append("--difficult" if choices.difficult else "--no-difficult")
-    return " ".join(words)
+        rewrite_bundle(bundle, path, with_report(bundle.spec, tuple(rows), owner))

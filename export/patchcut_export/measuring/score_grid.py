@@ -26,7 +26,7 @@ Picture = npt.NDArray[np.uint8]
 
 
 def check_grid(path: Path) -> None:
-    """Nothing, if a grid can be written in the format that the name of `path` says.
+    """Checks that the name of `path` says a format in which a grid can be written.
 
     Raises:
         OutputError: it is none of JPEG and PNG.

@@ -56,8 +56,8 @@ def read_truth(example: Example, size_hw: tuple[int, ...]) -> Truth:
     grey = _decode(example.mask, cv2.IMREAD_GRAYSCALE)
     _check_size(example.mask, grey.shape, size_hw)
     if grey.max(initial=0) == 1:
-        what = f"{example.mask} has no value but 0 and 1, which are both dark"
-        raise DatasetError("eval", what, "foreground must be above 127: multiply by 255")
+        problem = f"{example.mask} has no value but 0 and 1, which are both dark"
+        raise DatasetError("eval", problem, "foreground must be above 127: multiply by 255")
     return Truth(np.asarray(grey > 127))
 
 
@@ -81,12 +81,12 @@ def _read_indices(path: Path) -> npt.NDArray[np.uint8]:
     except (OSError, SyntaxError, ValueError) as error:
         raise DatasetError("eval", f"{path} cannot be read as an image", "copy it again") from error
     if mode not in ("P", "L"):
-        what = f"{path} holds colours ({mode}), expected a class index of 8 bits for each pixel"
-        raise DatasetError("eval", what, "convert it to a palette or grey image")
+        problem = f"{path} holds colours ({mode}), expected a class index of 8 bits for each pixel"
+        raise DatasetError("eval", problem, "convert it to a palette or grey image")
     return values
 
 
 def _check_size(path: Path, shape: tuple[int, ...], size_hw: tuple[int, ...]) -> None:
     if shape != size_hw:
-        what = f"{path} is {shape[1]}x{shape[0]}, its image {size_hw[1]}x{size_hw[0]}"
-        raise DatasetError("eval", what, "masks must have their images' size")
+        problem = f"{path} is {shape[1]}x{shape[0]}, its image {size_hw[1]}x{size_hw[0]}"
+        raise DatasetError("eval", problem, "masks must have their images' size")

@@ -9,25 +9,26 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import patchcut_kernels as kernels
-from patchcut.bundle import Bundle, CalibrationSpec, open_bundle
-from patchcut.engines import EngineOptions, open_engine
+from patchcut.bundle import CalibrationSpec, open_bundle
 from patchcut.errors import BundleError, OptionError
-from patchcut.heads import open_head
+from patchcut.features import to_host
+from patchcut.frames import Frame
+from patchcut.segmenter import Segmenter
+from patchcut.settings import Settings
 from patchcut.sources import open_source
-from patchcut.stages.canvas import canvas_of, upsample
-from patchcut.stages.regions import calibrated_scores, plain_scores, region_features
+from patchcut.stages import Canvas
+from patchcut.stages.regions import calibrated_scores
 
 from patchcut_export.bundles.builder import rewrite_bundle, with_head
 from patchcut_export.errors import TrainingError
-from patchcut_export.places import check_place
-from patchcut_export.training.empty_scenes import background_crop, blank_images
-from patchcut_export.training.feature_cache import features_of
+from patchcut_export.measuring.empty_scenes import background_crop, blank_images
+from patchcut_export.outputs import check_output_file
 
 _logger = logging.getLogger("patchcut")
 
@@ -40,7 +41,7 @@ _RIDGE = 1e-2
 _NEWTON_STEPS = 50
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CalibrationPlan:
     """How a bundle is calibrated.
 
@@ -81,7 +82,7 @@ def calibrate_bundle(path: Path, out: Path, plan: CalibrationPlan, step: Step) -
 
     Args:
         path: of the bundle; may be `out`.
-        step: called with (what, done, total).
+        step: called with (title, done, total).
     Raises:
         OptionError: `keep` is not between 0 and 1.
         TrainingError: the photographs have no regions, or none were found where nothing is shown.
@@ -89,14 +90,15 @@ def calibrate_bundle(path: Path, out: Path, plan: CalibrationPlan, step: Step) -
     """
     if not 0 < plan.keep < 1:
         raise OptionError("keep", f"must be between 0 and 1, got {plan.keep}")
-    check_place(out)
+    check_output_file(out)
+    settings = Settings(bundle=path, threads=plan.threads)
     with open_bundle(path) as bundle:
         if (head := bundle.spec.head()) is None:
             raise BundleError("head", f"{path} holds a backbone and no head", "train one first")
-        sizes = list(dict.fromkeys(graph.size_hw[0] for graph in bundle.spec.backbone.graphs))
-        eyes = [_Eye(bundle, EngineOptions(size=size, threads=plan.threads)) for size in sizes]
-        samples = _look(eyes, plan, step)
-        calibration = fit_calibration(samples, plan.keep, _told(samples, plan, sizes))
+        sizes = list(dict.fromkeys(graph.size_hw[0] for graph in bundle.spec.backbones[head.backbone].graphs))
+        segmenters = [Segmenter.open(replace(settings, size=size)) for size in sizes]
+        samples = _collect([partial(find_regions, segmenter) for segmenter in segmenters], plan, step)
+        calibration = fit_calibration(samples, plan.keep, _fitted_on(samples, plan, sizes))
         calibrated = with_head(bundle.spec, head.model_copy(update={"calibration": calibration}))
         rewrite_bundle(bundle, out, calibrated)
     return calibration
@@ -116,8 +118,8 @@ def fit_calibration(samples: list[Sample], keep: float, fitted_on: str = "") -> 
     objects = np.concatenate([sample.objects for sample in samples])
     others = np.concatenate([sample.others for sample in samples])
     if not len(objects) or not len(others):
-        what = f"needs regions of both kinds, got {len(objects)} and {len(others)}"
-        raise TrainingError("calibrate", what, "name a folder with more images")
+        problem = f"needs regions of both kinds, got {len(objects)} and {len(others)}"
+        raise TrainingError("calibrate", problem, "name a folder with more images")
     rows = np.concatenate([objects, others])
     truth = np.repeat([1.0, 0.0], [len(objects), len(others)])
     counts = np.where(truth > 0, 0.5 / len(objects), 0.5 / len(others)) * len(rows)
@@ -154,47 +156,51 @@ def fit_logistic(rows: Float64, truth: Float64, counts: Float64) -> Float64:
     return solution
 
 
-def _look(eyes: list[_Eye], plan: CalibrationPlan, step: Step) -> list[Sample]:
-    """What each eye finds in photographs, in their background and in blank pictures."""
-    objects: list[list[Float64]] = [[] for _ in eyes]
-    others: list[list[Float64]] = [[] for _ in eyes]
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a segmenter finds in an image.
+
+    Attributes:
+        features: [m, 4] float64, of all regions.
+        best: selects the row of the best region, if there is one.
+        foreground: [h, w] float32 in [0, 1], on the patch grid.
+    """
+
+    features: Float64
+    best: slice
+    foreground: npt.NDArray[np.float32]
+
+
+def find_regions(segmenter: Segmenter, image: Image) -> Found:
+    """The regions that a segmenter scores in an image [H, W, 3] uint8 BGR."""
+    frame, extractor = Frame(image), segmenter.extractor
+    assignment = to_host(segmenter.head(extractor([frame])))[0]
+    height, width = image.shape[:2]
+    canvas = Canvas.of((height, width), extractor.backbone, extractor.graph)
+    components = segmenter.masks.components(frame, assignment, canvas)
+    scores = components.plain_scores
+    first = int(scores.argmax()) if len(scores) else 0
+    foreground = 1 - assignment[:, 0].reshape(canvas.grid_hw)
+    return Found(components.features, slice(first, first + 1), foreground)
+
+
+def _collect(finders: list[Callable[[Image], Found]], plan: CalibrationPlan, step: Step) -> list[Sample]:
+    """What each finds in photographs, in their background and in blank pictures."""
+    objects: list[list[Float64]] = [[] for _ in finders]
+    others: list[list[Float64]] = [[] for _ in finders]
     photographs = 0
     for image in _photographs(plan, lambda done, total: step("photographs", done, total)):
         photographs += 1
-        for i, see in enumerate(eyes):
-            features, best, foreground = see(image)
-            objects[i].append(features[best])
-            crop = background_crop(image, foreground)
+        for i, find in enumerate(finders):
+            found = find(image)
+            objects[i].append(found.features[found.best])
+            crop = background_crop(image, found.foreground)
             if crop is not None:
-                others[i].append(see(crop)[0])
+                others[i].append(find(crop).features)
     for blank in blank_images(plan.blanks, plan.seed):
-        for i, see in enumerate(eyes):
-            others[i].append(see(blank)[0])
-    return [Sample(_rows(objects[i]), _rows(others[i]), photographs) for i in range(len(eyes))]
-
-
-class _Eye:
-    """A bundle's backbone at one size, and its head: what they find in an image."""
-
-    def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
-        self.spec = bundle.spec
-        self.engine = open_engine(bundle, options)
-        self.head = open_head(bundle)
-
-    def __call__(self, image: Image) -> tuple[Float64, slice, npt.NDArray[np.float32]]:
-        """Features of all regions [m, 4], which of them is the best, and the foreground [h, w] in [0, 1]."""
-        graph, backbone = self.engine.graph, self.spec.backbone
-        height, width = image.shape[:2]
-        canvas = canvas_of((height, width), graph.size_hw, backbone.fit, backbone.covered(graph.size_hw))
-        assignment = self.head(features_of(image, "bgr", backbone, self.engine), graph.grid_hw)
-        label_map, confidence = upsample(assignment, graph.grid_hw, canvas)
-        patch_area = math.prod(canvas.size_hw) / math.prod(graph.grid_hw)
-        min_area = max(1, math.ceil(self.spec.regions.min_area_patches * patch_area))
-        ids, count = kernels.connected_components(label_map, min_area=min_area)
-        stats = kernels.region_stats(ids, count, confidence=confidence)
-        first = int(plain_scores(stats, height * width).argmax()) if count else 0
-        foreground = 1 - assignment[:, 0].reshape(graph.grid_hw)
-        return region_features(stats, (height, width)), slice(first, first + 1), foreground
+        for i, find in enumerate(finders):
+            others[i].append(find(blank).features)
+    return [Sample(_rows(objects[i]), _rows(others[i]), photographs) for i in range(len(finders))]
 
 
 def _photographs(plan: CalibrationPlan, advance: Callable[[int, int], None]) -> Iterator[Image]:
@@ -214,7 +220,7 @@ def _rows(features: list[Float64]) -> Float64:
     return np.concatenate(features) if features else np.zeros((0, 4))
 
 
-def _told(samples: list[Sample], plan: CalibrationPlan, sizes: list[int]) -> str:
+def _fitted_on(samples: list[Sample], plan: CalibrationPlan, sizes: list[int]) -> str:
     at, others = " and ".join(map(str, sizes)), sum(len(sample.others) for sample in samples)
     return (
         f"{samples[0].photographs} photographs of {plan.images.name} at {at}, of which {plan.keep:.0%} keep "

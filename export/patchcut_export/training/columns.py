@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -19,47 +19,42 @@ import numpy as np
 import numpy.typing as npt
 import patchcut_kernels as kernels
 import torch
-from patchcut.engines import check_choice
+from patchcut.checks import check_choice
 from patchcut.errors import OptionError
 from patchcut.output.whole_files import output_error
 from torch.nn import functional
 
-from patchcut_export.backbones.checkpoints import Best, Checkpoint, claim_folder
 from patchcut_export.errors import TrainingError
 from patchcut_export.training.feature_cache import CachedFeatures
-from patchcut_export.training.foreground import (
-    EpochLog,
+from patchcut_export.training.gnn import GraphHead, cc_loss, cosine_affinity, ncut_loss, signed_affinity
+from patchcut_export.training.loop import (
     GnnPlan,
     Hooks,
+    Loop,
+    Rows,
+    Stage,
     as_floats,
-    check_finite_features,
-    check_gnn_plan,
-    make_optimizer,
+    even_batches,
     not_finite,
-    split,
-    write_log,
 )
-from patchcut_export.training.gnn import GraphHead, cc_loss, cosine_affinity, ncut_loss, signed_affinity
 from patchcut_export.training.pseudo_masks import border_prior
 from patchcut_export.training.torch_device import CPU
-
-Rows = npt.NDArray[np.int64]
 
 LOSSES = ("ncut", "cc")
 MAX_COLUMNS = 256
 MAX_CONTEXT = 8
 _SAMPLE = 200  # images whose features say where their middle is, and how large the columns are
-_PART = 32  # of these at a time
-_CLUSTERED = 20_000  # of their patches, by k-means
+_SAMPLE_BATCH = 32  # how many of these at a time
+_CLUSTERED = 20_000  # how many of their patches k-means clusters
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ColumnPlan(GnnPlan):
     """What columns are trained on and how long.
 
     Attributes:
         loss: "ncut", or "cc" for correlation clustering.
-        columns: k; with "cc" at most so many are used.
+        columns: k; with "cc" it is a limit.
         parts: whether the columns are parts of the foreground; else they are of all patches, and column 0 is
             the background.
         context: how often a patch becomes the mean of those of its image that look like it, before the loss
@@ -89,6 +84,17 @@ class ColumnPlan(GnnPlan):
     epochs: int = 12
     patience: int = 2
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("loss", self.loss, LOSSES)
+        if not 2 <= self.columns <= MAX_COLUMNS:
+            limit = f"must be from 2 to {MAX_COLUMNS}, the limit of a head, got {self.columns}"
+            raise OptionError("k", limit)
+        if not 1 < self.alpha < math.inf:
+            raise OptionError("alpha", f"must be above 1, got {self.alpha:g}")
+        if not 0 <= self.context <= MAX_CONTEXT:
+            raise OptionError("context", f"must be from 0 to {MAX_CONTEXT}, got {self.context}")
+
 
 @dataclass(frozen=True)
 class TrainedColumns:
@@ -113,7 +119,7 @@ def train_columns(
     hooks: Hooks,
     device: torch.device = CPU,
 ) -> TrainedColumns:
-    """k columns, each the same thing on every image, the largest first, but for the background before it.
+    """k columns, each the same thing on every image, the largest first, or the background before it.
 
     Args:
         cached: features of the training images.
@@ -124,134 +130,72 @@ def train_columns(
         hooks: progress and log.
         device: where the head learns.
     Raises:
-        OptionError: as `check_columns` does.
+        OptionError: there are more columns than patches.
         TrainingError: fewer than two images with patches, features or a loss that are not finite, a damaged
             folder, or one of another plan.
         OutputError: the folder cannot be written.
     """
-    check_columns(plan, chosen.shape[1])
+    patches = chosen.shape[1]
+    if plan.columns > patches:
+        why = f"must be from 2 to {patches}, an image has {patches} patches, got {plan.columns}"
+        raise OptionError("k", why)
     usable = int(chosen.any(1).sum())
     if usable < 2:
-        what = f"needs at least 2 images{' with foreground' if plan.parts else ''}, got {usable}"
-        raise TrainingError("train", what, "name a larger folder")
+        problem = f"needs at least 2 images{' with foreground' if plan.parts else ''}, got {usable}"
+        raise TrainingError("train", problem, "name a larger folder")
     try:
-        return _Training(cached, chosen, folder, plan, hooks, device).run()
+        loop = Loop(cached, np.flatnonzero(chosen.any(1)), folder, plan, hooks, device)
+        return _Columns(loop, plan, chosen).run()
     except OSError as error:
         raise output_error(folder, error) from error
 
 
-def check_columns(plan: ColumnPlan, patches: int | None = None) -> None:
-    """Nothing, if the plan can be carried out, on images of so many patches where that is known.
+class _Columns:
+    """The one stage, its loss, and the order of the columns."""
 
-    Raises:
-        OptionError: naming the option that cannot be.
-    """
-    check_choice("loss", plan.loss, LOSSES)
-    most = MAX_COLUMNS if patches is None else min(MAX_COLUMNS, patches)
-    if not 2 <= plan.columns <= most:
-        limit = f"an image has {patches} patches" if most == patches else "it is the most a head has"
-        raise OptionError("k", f"must be from 2 to {most}, {limit}, got {plan.columns}")
-    if not 1 < plan.alpha < math.inf:
-        raise OptionError("alpha", f"must be above 1, got {plan.alpha:g}")
-    if not 0 <= plan.context <= MAX_CONTEXT:
-        raise OptionError("context", f"must be from 0 to {MAX_CONTEXT}, got {plan.context}")
-    check_gnn_plan(plan)
-
-
-class _Training:
-    """One run."""
-
-    def __init__(
-        self,
-        cached: CachedFeatures,
-        chosen: npt.NDArray[np.bool_],
-        folder: Path,
-        plan: ColumnPlan,
-        hooks: Hooks,
-        device: torch.device,
-    ) -> None:
-        self.cached = cached
-        self.chosen = chosen
-        self.folder = folder
+    def __init__(self, loop: Loop, plan: ColumnPlan, chosen: npt.NDArray[np.bool_]) -> None:
+        self.loop = loop
         self.plan = plan
-        self.hooks = hooks
-        self.device = device
-        self.held_out, self.train = split(np.flatnonzero(chosen.any(1)), plan.held_out, plan.seed)
-        sample = self.train[:: max(1, len(self.train) // _SAMPLE)]
+        self.chosen = chosen
+        self.cached = loop.cached
+        sample = loop.sample(_SAMPLE)
         count = int(chosen[sample].sum())
         if plan.columns > count:
             raise OptionError("k", f"must be at most the {count} patches to learn from, got {plan.columns}")
-        check_finite_features(cached)
-        folder.mkdir(parents=True, exist_ok=True)
-        patches = hashlib.sha256(np.packbits(chosen).tobytes()).hexdigest()
-        claim_folder(folder, {**asdict(plan), "patches_sha256": patches}, cached.images)
-        self.sample = as_floats(cached.take(sample)), torch.from_numpy(chosen[sample])
+        loop.claim(patches_sha256=hashlib.sha256(np.packbits(chosen).tobytes()).hexdigest())
+        self.sample = as_floats(self.cached.take(sample)), torch.from_numpy(chosen[sample])
         self.middle = functional.normalize(self.sample[0], dim=-1)[self.sample[1]].mean(0)
 
     def run(self) -> TrainedColumns:
         plan = self.plan
-        torch.manual_seed(plan.seed)
-        head = GraphHead(len(self.middle), plan.hidden, plan.mlp_hidden, plan.columns, plan.dropout)
-        head.standardize(self.sample[0].flatten(0, 1))
-        head.to(self.device)
-        optimizer, schedule = make_optimizer(head, plan, len(self.train), plan.epochs)
-        best = Best(head)
-        checkpoint = Checkpoint(
-            self.folder / "columns.pt",
-            self.device,
-            head=head,
-            optimizer=optimizer,
-            schedule=schedule,
-            best=best,
+        stage = Stage(
+            name=f"{plan.loss}-{plan.columns}",
+            file="columns.pt",
+            seed=plan.seed,
+            columns=plan.columns,
+            sample=self.loop.sample(_SAMPLE),
+            rows=self.loop.train,
+            batches=even_batches,
+            epochs=plan.epochs,
+            patience=plan.patience,
+            loss=self._loss,
+            held_out_loss=self._held_out_loss,
         )
-        epoch = checkpoint.restore()
-        while epoch < plan.epochs and epoch - best.epoch < plan.patience:
-            epoch += 1
-            loss = self._pass(head, optimizer, schedule, epoch)
-            held_out = self._held_out_loss(head)
-            best.offer(epoch, held_out, head)
-            checkpoint.save(epoch)
-            line = EpochLog(f"{plan.loss}-{plan.columns}", epoch, loss, held_out, None)
-            write_log(self.folder, line)
-            self.hooks.epoch(line)
-        best.put_into(head)
-        return TrainedColumns(head, self._arrange(head), best.epoch)
-
-    def _pass(
-        self,
-        head: GraphHead,
-        optimizer: torch.optim.Optimizer,
-        schedule: torch.optim.lr_scheduler.LRScheduler,
-        epoch: int,
-    ) -> float:
-        """The mean loss of one pass over the images, in which the head learns."""
-        head.train()
-        order = self.train[torch.randperm(len(self.train)).numpy()]
-        done, total = 0, 0.0
-        for rows in _batches(order, self.plan.batch):
-            loss = self._loss(head, rows)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            done, total = done + len(rows), total + loss.item() * len(rows)
-            self.hooks.step(f"columns, pass {epoch}", done, len(order))
-        return total / len(order)
+        head, passes = self.loop.run(stage)
+        return TrainedColumns(head, self._arrange(head), passes)
 
     def _held_out_loss(self, head: GraphHead) -> float:
-        """Mean loss of the held-out images, of the same patches each time."""
-        head.eval()
-        total = 0.0
-        with torch.no_grad():
-            for rows in _batches(self.held_out, self.plan.batch):
-                generator = torch.Generator().manual_seed(int(rows[0]))
-                total += self._loss(head, rows, generator).item() * len(rows)
-        return total / len(self.held_out)
+        """Mean loss of the held-out images, over the same patches each time."""
+        total, images = 0.0, self.loop.held_out
+        for rows in even_batches(images, self.plan.batch):
+            generator = torch.Generator().manual_seed(int(rows[0]))
+            total += self._loss(head, rows, generator).item() * len(rows)
+        return total / len(images)
 
     def _loss(self, head: GraphHead, rows: Rows, generator: torch.Generator | None = None) -> torch.Tensor:
         """[] loss of the graph of some images' patches."""
-        features = as_floats(self.cached.take(rows)).to(self.device)
-        chosen = torch.from_numpy(self.chosen[rows]).to(self.device)
+        features = as_floats(self.cached.take(rows)).to(self.loop.device)
+        chosen = torch.from_numpy(self.chosen[rows]).to(self.loop.device)
         logits = self._logits(head, features)
         nodes, mine = self._nodes(features, chosen), logits[chosen]
         if len(nodes) > self.plan.nodes:
@@ -278,7 +222,7 @@ class _Training:
         Each is what differs from the mean patch, for what all have in common joins everything; then,
         `context` times, the mean of the chosen patches of its image weighted by their cosines.
         """
-        nodes = functional.normalize(features, dim=-1) - self.middle.to(self.device)
+        nodes = functional.normalize(features, dim=-1) - self.middle.to(self.loop.device)
         if self.plan.context:
             weights = cosine_affinity(nodes, self.plan.edge_threshold) * chosen[:, None]
             weights = functional.normalize(weights, p=1, dim=-1)
@@ -291,27 +235,29 @@ class _Training:
         logits: torch.Tensor = head(features, cosine_affinity(features, self.plan.threshold))
         return logits / self.plan.temperature
 
-    def _sample_parts(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _sample_batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Features [b, n, d] and chosen patches [b, n] of the sample, a few images at a time."""
         features, chosen = self.sample
-        for begin in range(0, len(features), _PART):
-            part = slice(begin, begin + _PART)
-            yield features[part].to(self.device), chosen[part].to(self.device)
+        for begin in range(0, len(features), _SAMPLE_BATCH):
+            batch = slice(begin, begin + _SAMPLE_BATCH)
+            yield features[batch].to(self.loop.device), chosen[batch].to(self.loop.device)
 
     @cached_property
     def _centres(self) -> torch.Tensor:
         """[k, d] centroids of k-means over the sample's nodes, by cosine; no draw of torch's is used."""
-        nodes = torch.cat([self._nodes(features, chosen).cpu() for features, chosen in self._sample_parts()])
+        nodes = torch.cat(
+            [self._nodes(features, chosen).cpu() for features, chosen in self._sample_batches()]
+        )
         picked = np.random.default_rng(self.plan.seed).permutation(len(nodes))[:_CLUSTERED]
         points = np.ascontiguousarray(nodes.numpy()[np.sort(picked)])
         found = kernels.kmeans(points, self.plan.columns, metric="cosine", restarts=4, seed=self.plan.seed)
-        return torch.from_numpy(found.centroids).to(self.device)
+        return torch.from_numpy(found.centroids).to(self.loop.device)
 
     def _arrange(self, head: GraphHead) -> tuple[float, ...]:
         """The columns' shares, once the largest is first, and before it the background if there is one."""
         head.eval()
         with torch.no_grad():
-            logits = torch.cat([self._logits(head, features).cpu() for features, _ in self._sample_parts()])
+            logits = torch.cat([self._logits(head, features).cpu() for features, _ in self._sample_batches()])
         sizes = torch.bincount(logits.argmax(-1)[self.sample[1]], minlength=self.plan.columns)
         order = sizes.argsort(descending=True, stable=True).tolist()
         if not self.plan.parts:
@@ -319,9 +265,3 @@ class _Training:
             order = [background, *(column for column in order if column != background)]
         head.arrange_columns(order)
         return tuple((sizes[order] / sizes.sum()).tolist())
-
-
-def _batches(rows: Rows, size: int) -> Iterator[Rows]:
-    """Parts of `rows` of at most `size`, as equal as can be, each in rising order."""
-    for batch in np.array_split(rows, math.ceil(len(rows) / size)):
-        yield np.sort(batch)

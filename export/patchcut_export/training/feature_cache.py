@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import patchcut_kernels as kernels
-from patchcut.bundle import BackboneSpec, Bundle
-from patchcut.engines import Engine, EngineOptions, open_engine
+from patchcut.bundle import Bundle
 from patchcut.errors import OutputError, SourceError
+from patchcut.features import to_host
 from patchcut.output.whole_files import check_writable, output_error, write_whole
-from patchcut.settings import ColorOrder
 from patchcut.sources import open_source
 from patchcut.sources.photos import PHOTO_SUFFIXES, PhotoSource
+from patchcut.stages import Extractor
 
 _FEATURES = "features.npy"
 _STATE = "state.json"
@@ -52,35 +51,34 @@ class CachedFeatures:
 
 
 def cache_features(
-    images: Path, bundle: Bundle, options: EngineOptions, folder: Path, advance: Advance
+    images: Path, bundle: Bundle, extractor: Extractor, folder: Path, advance: Advance
 ) -> CachedFeatures:
     """The features of every image in a folder, from `folder` as far as they are there already.
 
     Args:
         images: a folder of images, searched with its subfolders.
-        bundle: whose backbone makes the features.
-        options: size, precision, device and threads to run it with.
+        bundle: the one that the extractor is from.
+        extractor: makes the features; those of its first set are kept.
         folder: where the cache is kept; made if missing.
         advance: called after each image with (done, total).
     Raises:
         SourceError: the folder holds no images, or none of them can be read.
         OutputError: the cache cannot be written, or holds the features of something else.
     """
-    engine = open_engine(bundle, options)
-    graph = engine.graph
+    graph, kept = extractor.graph, extractor.backbone.default_features
     paths, problems = _list_photos(images)
     names = {path.relative_to(images).as_posix(): path for path in paths}
-    state = _read_state(folder, _Key.of(images, len(names), bundle, graph.file))
+    state = _read_state(folder, _Key.of(images, len(names), bundle, extractor))
     if not names.keys() >= set(state.names):
         raise _foreign(folder)
     check_writable(folder)
     done = set(state.names)
     source = PhotoSource([path for name, path in names.items() if name not in done], images, str(images))
     try:
-        shape = (len(names), graph.grid_hw[0] * graph.grid_hw[1], bundle.spec.backbone.default_features.dim)
+        shape = (len(names), graph.grid_hw[0] * graph.grid_hw[1], kept.dim)
         table = _open_table(folder, shape, fresh=not state.names)
         for frame in source:
-            table[len(state.names)] = features_of(frame.image, frame.color, bundle.spec.backbone, engine)
+            table[len(state.names)] = to_host(extractor([frame]).default)[0]
             state.names.append(frame.name)
             if len(state.names) % _FLUSH_EVERY == 0:
                 table.flush()
@@ -105,22 +103,6 @@ def _give_back(features: npt.NDArray[np.float16]) -> None:
         owner = owner.base
     if isinstance(owner, mmap.mmap):
         owner.madvise(mmap.MADV_DONTNEED)
-
-
-def features_of(
-    image: npt.NDArray[np.uint8], color: ColorOrder, backbone: BackboneSpec, engine: Engine
-) -> npt.NDArray[np.float32]:
-    """[n, d] float32, features of one image [H, W, 3] uint8; overwritten by the next call."""
-    kernels.preprocess(
-        image,
-        engine.graph.size_hw,
-        backbone.mean,
-        backbone.std,
-        color=color,
-        fit=backbone.fit,
-        out=engine.image,
-    )
-    return engine.run()
 
 
 def _list_photos(folder: Path) -> tuple[list[Path], list[str]]:
@@ -152,19 +134,20 @@ class _Key:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     fit: str = "stretch"
+    output: str = "features"
 
     @staticmethod
-    def of(images: Path, total: int, bundle: Bundle, graph_file: str) -> _Key:
-        files, backbone = bundle.spec.files, bundle.spec.backbone
-        weights_sha256 = files[backbone.weights].sha256 if backbone.weights else ""
+    def of(images: Path, total: int, bundle: Bundle, extractor: Extractor) -> _Key:
+        files, backbone = bundle.spec.files, extractor.backbone
         return _Key(
-            str(images.resolve()),
-            total,
-            files[graph_file].sha256,
-            weights_sha256,
-            backbone.mean,
-            backbone.std,
-            backbone.fit,
+            images=str(images.resolve()),
+            total=total,
+            graph_sha256=files[extractor.graph.file].sha256,
+            weights_sha256=files[backbone.weights].sha256 if backbone.weights else "",
+            mean=backbone.mean,
+            std=backbone.std,
+            fit=backbone.fit,
+            output=backbone.default_features.output,
         )
 
     @staticmethod
@@ -210,8 +193,8 @@ def _damaged(path: Path, why: object) -> OutputError:
 
 
 def _foreign(folder: Path) -> OutputError:
-    what = f"{folder} holds features of other images or another backbone"
-    return OutputError("features", what, "name another --work folder, or delete it")
+    problem = f"{folder} holds features of other images or another backbone"
+    return OutputError("features", problem, "name another --work folder, or delete it")
 
 
 def _read_state(folder: Path, key: _Key) -> _State:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from patchcut.engines.base import DEVICES, check_choice
+from patchcut.checks import check_choice
+from patchcut.settings import DEVICES
 
 from patchcut_export.errors import ExportError
 

@@ -180,7 +180,7 @@ PATCHCUT_API patchcut_status patchcut_gcn_forward(const void* features, int32_t 
 typedef struct patchcut_gnn_fit_params {
   int32_t loss;         /* patchcut_affinity_mode: what the affinity is for */
   int64_t steps;        /* passes, at least 1; between two of them AdamW moves the weights */
-  float lr;             /* AdamW's, above 0 */
+  float learning_rate;  /* AdamW's, above 0; its other settings are torch's defaults */
   float dropout;        /* of the units, in [0, 1) */
   uint64_t seed;        /* of what drops, and of the weights where none are given */
   int64_t graph_width;  /* of the graph layer */

@@ -128,7 +128,7 @@ def gnn_fit(
     *,
     loss: str = "ncut",
     steps: int = 10,
-    lr: float = 1e-3,
+    learning_rate: float = 1e-3,
     dropout: float = 0.25,
     init: GnnFitWeights | None = None,
     seed: int = 0,
@@ -157,6 +157,6 @@ def gnn_fit(
             squares[at] = BETAS[1] * squares[at] + (1 - BETAS[1]) * gradient**2
             mean = means[at] / (1 - BETAS[0] ** (step + 1))
             square = squares[at] / (1 - BETAS[1] ** (step + 1))
-            parameters[at] *= 1 - lr * WEIGHT_DECAY
-            parameters[at] -= lr * mean / (np.sqrt(square) + EPSILON)
+            parameters[at] *= 1 - learning_rate * WEIGHT_DECAY
+            parameters[at] -= learning_rate * mean / (np.sqrt(square) + EPSILON)
     return assignment, losses

@@ -54,7 +54,10 @@ def _head(old: Fields, **new: Any) -> Fields:
 
 
 def _owner(row: Fields, heads: list[Fields]) -> Fields | None:
-    """The head that a row measures, None for one that is not in the bundle."""
+    """The head whose columns a row was measured of, None for one that was fitted.
+
+    `row["head"]` was empty for the objects' own, or such as "cc" or "gnn, parts by gnn".
+    """
     words = row.get("head", "")
     by_role = {head["role"]: head for head in heads}
     parts = by_role.get("parts")

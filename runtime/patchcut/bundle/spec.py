@@ -38,7 +38,8 @@ class _Model(BaseModel):
 class ReportRow(_Model):
     """One measured accuracy of this very bundle, how it was measured, and the command that repeats it.
 
-    `head` is empty for the head whose report this is; a backbone's report names a fitted head, such as "cc".
+    `head` is empty where the head whose report this is ran alone. Otherwise it says what ran, such as "cc" in
+    a backbone's report, or "gnn, parts by parts".
     """
 
     dataset: str
@@ -238,8 +239,8 @@ class HeadSpec(_Model):
             patches that are known as foreground. "names": every column is a name.
         backbone: name of the backbone whose features it was trained on.
         features: names of the feature sets that it needs.
-        calibration: makes probabilities of the scores of its regions; without one they only rank.
-        report: accuracy of this head.
+        calibration: makes probabilities of its regions' scores; without one they only rank.
+        report: accuracy of its columns.
         files: its members by what they hold, such as {"weights": "head.safetensors"}.
     """
 
@@ -337,7 +338,7 @@ class BundleSpec(_Model):
 
 
 def _check_unique(what: str, names: Iterable[object]) -> None:
-    """Raises ValueError where one of them comes twice."""
+    """Checks that none comes twice; raises ValueError."""
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
         raise ValueError(f"{what} must differ, got {twice[0]} twice")

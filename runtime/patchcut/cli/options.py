@@ -87,7 +87,7 @@ def _option(one: Any, defaults: dict[str, object]) -> inspect.Parameter:
 
 def _look_like(run: Any, function: Command, parameters: Any) -> None:
     """Gives `run` the documentation of `function` and these parameters, as typer reads them."""
-    run.__doc__, run.__name__ = function.__doc__, function.__name__
+    run.__doc__, run.__name__, run.__wrapped__ = function.__doc__, function.__name__, function
     hints = inspect.get_annotations(function, eval_str=True)
     resolved = [p.replace(annotation=hints.get(p.name, p.annotation)) for p in parameters]
     run.__signature__ = inspect.Signature(resolved)

@@ -66,7 +66,7 @@ class GnnFitHead(FittedHead):
             self.k,
             loss=self.loss,
             steps=self.steps,
-            lr=self.learning_rate,
+            learning_rate=self.learning_rate,
             dropout=self.dropout,
             seed=self.seed,
         ).assignment

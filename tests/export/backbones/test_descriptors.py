@@ -11,7 +11,7 @@ from patchcut_export.backbones.descriptors import (
     Axis,
     Resample,
     interpolation,
-    join_parts,
+    join_components,
     join_scales,
     log_bins,
 )
@@ -89,10 +89,10 @@ def test_what_lies_beyond_all_sources_is_the_nearest() -> None:
 
 
 def test_joined_cosines_are_the_weighted_mean() -> None:
-    parts = [random(2, 9, 4), 100 * random(2, 9, 6)]
-    joined = join_parts(parts, [0.25, 0.75])
+    components = [random(2, 9, 4), 100 * random(2, 9, 6)]
+    joined = join_components(components, [0.25, 0.75])
     torch.testing.assert_close(joined.norm(dim=-1), torch.ones(2, 9))
-    cosines = [functional.cosine_similarity(p[:, :, None], p[:, None], dim=-1) for p in parts]
+    cosines = [functional.cosine_similarity(p[:, :, None], p[:, None], dim=-1) for p in components]
     torch.testing.assert_close(joined @ joined.mT, 0.25 * cosines[0] + 0.75 * cosines[1])
 
 

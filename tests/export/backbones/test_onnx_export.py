@@ -18,20 +18,18 @@ ort = pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 from onnx import numpy_helper
 from patchcut.bundle import Precision, open_bundle
 from patchcut.engines.onnxruntime import session_options
-from patchcut_export.backbones.onnx_export import (
-    dequantize_weights,
-    export_fp32,
-    quantize_int8,
-    share_weights,
-)
-from patchcut_export.backbones.vit import FeatureExtractor, FeatureSpec, Part, build_extractor
+from patchcut_export.backbones.onnx_export import export_fp32, share_weights
+from patchcut_export.backbones.vit import Component, FeatureExtractor, FeatureSpec, build_extractor
+from patchcut_export.precision.int8 import dequantize_weights, quantize_int8
 
 SIZES = (64, 96)
 
 
 @pytest.fixture(scope="module")
 def extractors(random_state: Callable[..., dict[str, Any]]) -> dict[int, FeatureExtractor]:
-    return {s: build_extractor(FeatureSpec("test_vit", (Part("key", 1),)), random_state(), s) for s in SIZES}
+    return {
+        s: build_extractor(FeatureSpec("test_vit", (Component("key", 1),)), random_state(), s) for s in SIZES
+    }
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +111,7 @@ def test_the_float_graph_holds_the_same_eight_bits(graphs: dict[int, Any], quant
 # One that has everything at once: each alone is checked against its oracle in torch.
 CHOICES = FeatureSpec(
     "test_vit",
-    (Part("key", 1, 3.0), Part("token", 0)),
+    (Component("key", 1, 3.0), Component("token", 0)),
     stride=12,
     scales=(1.0, 0.5),
     join="concat",

@@ -12,8 +12,8 @@ torch = pytest.importorskip("torch", reason="needs patchcut[export]")
 from patchcut.errors import OptionError
 from patchcut_export.backbones.vit import (
     FACETS,
+    Component,
     FeatureSpec,
-    Part,
     build_extractor,
     check_feature,
     resample_position_embedding,
@@ -54,13 +54,13 @@ def oracle(vit: Any, image: torch.Tensor, facet: str, layer: int) -> torch.Tenso
     patches = seen[0][:, vit.num_prefix_tokens :]
     if facet == "token":
         return vit.norm(patches)
-    part = FACETS.index(facet)
-    bias = 0 if block.attn.qkv.bias is None else block.attn.qkv.bias.chunk(3)[part]
-    return patches.chunk(3, dim=-1)[part] - bias
+    index = FACETS.index(facet)
+    bias = 0 if block.attn.qkv.bias is None else block.attn.qkv.bias.chunk(3)[index]
+    return patches.chunk(3, dim=-1)[index] - bias
 
 
 def spec(facet: str = "key", layer: int = -1, weight: float = 1.0) -> FeatureSpec:
-    return FeatureSpec(TINY, (Part(facet, layer, weight),))
+    return FeatureSpec(TINY, (Component(facet, layer, weight),))
 
 
 def photo_batch(size: int) -> torch.Tensor:
@@ -74,7 +74,7 @@ def test_features_are_what_hooks_see(timm: Any, random_state: State, name: str) 
     vit, image = plain_vit(timm, name, size, state), photo_batch(size)
     for layer in layers:
         for facet in facets:
-            extractor = build_extractor(FeatureSpec(name, (Part(facet, layer),)), dict(state), size)
+            extractor = build_extractor(FeatureSpec(name, (Component(facet, layer),)), dict(state), size)
             with torch.inference_mode():
                 got, expected = extractor(image), oracle(vit, image, facet, layer)
             assert expected.std() > 1e-2, "the reference is near-constant"
@@ -85,7 +85,7 @@ def test_features_are_what_hooks_see(timm: Any, random_state: State, name: str) 
 
 def test_the_layer_is_told_from_the_front(random_state: State) -> None:
     extractor = build_extractor(FeatureSpec(TINY), random_state(), 96)
-    assert extractor.spec.parts == (Part("key", len(extractor.vit.blocks) - 1),)
+    assert extractor.spec.components == (Component("key", len(extractor.vit.blocks) - 1),)
 
 
 def features_of(feature: FeatureSpec, state: dict[str, Any], image: torch.Tensor) -> torch.Tensor:
@@ -100,16 +100,25 @@ def unit(features: torch.Tensor) -> torch.Tensor:
     return features / features.norm(dim=-1, keepdim=True)
 
 
-def test_several_parts_are_weighted_units_side_by_side(timm: Any, random_state: State) -> None:
+def test_several_components_are_weighted_units_side_by_side(timm: Any, random_state: State) -> None:
     state, image = random_state(TINY, 96), photo_batch(96)
-    parts = (Part("value", -2, 3.0), Part("token", 0, 1.0), Part("key", -1, 4.0), Part("key", 4, 8.0))
-    got = features_of(FeatureSpec(TINY, parts), state, image)
+    components = (
+        Component("value", -2, 3.0),
+        Component("token", 0, 1.0),
+        Component("key", -1, 4.0),
+        Component("key", 4, 8.0),
+    )
+    got = features_of(FeatureSpec(TINY, components), state, image)
     vit = plain_vit(timm, TINY, 96, state)
     with torch.inference_mode():
-        alone = [unit(oracle(vit, image, part.facet, part.layer)) for part in parts]
-    weighted = [one * (part.weight / 16) ** 0.5 for one, part in zip(alone, parts, strict=True)]
+        alone = [unit(oracle(vit, image, component.facet, component.layer)) for component in components]
+    weighted = [
+        one * (component.weight / 16) ** 0.5 for one, component in zip(alone, components, strict=True)
+    ]
     torch.testing.assert_close(got, torch.cat(weighted, -1), atol=1e-4, rtol=1e-4)
-    cosines = sum(one @ one.mT * part.weight / 16 for one, part in zip(alone, parts, strict=True))
+    cosines = sum(
+        one @ one.mT * component.weight / 16 for one, component in zip(alone, components, strict=True)
+    )
     torch.testing.assert_close(unit(got) @ unit(got).mT, cosines, atol=1e-4, rtol=1e-4)
 
 
@@ -213,7 +222,7 @@ def test_resampling_to_the_same_grid_changes_nothing() -> None:
 
 def test_an_embedding_of_another_size_is_resampled_when_built(random_state: State) -> None:
     state = random_state(TINY, 96)
-    small = build_extractor(FeatureSpec(TINY, (Part("key", 0),)), dict(state), 64)
+    small = build_extractor(FeatureSpec(TINY, (Component("key", 0),)), dict(state), 64)
     expected = resample_position_embedding(state["pos_embed"], 1, (4, 4))
     assert torch.equal(small.vit.pos_embed, expected)
     assert state["pos_embed"].shape[1] == 1 + 36, "the caller's state dict was changed"
@@ -233,7 +242,7 @@ def test_an_embedding_of_another_size_is_resampled_when_built(random_state: Stat
         (spec(weight=0.0), 64, "[facet] weights must be above 0, got 0 for key"),
         (spec(weight=float("nan")), 64, "weights must be above 0, got nan"),
         (FeatureSpec(TINY, ()), 64, "must be given at least once, and each only once a layer, got none"),
-        (FeatureSpec(TINY, (Part("key", 5), Part())), 64, "got key of layer 5, key of layer 5"),
+        (FeatureSpec(TINY, (Component("key", 5), Component())), 64, "got key of layer 5, key of layer 5"),
         (FeatureSpec(TINY, stride=0), 64, "[stride] must be 1 to 16, the side of test_vit's patches, got 0"),
         (FeatureSpec(TINY, stride=17), 64, "[stride] must be 1 to 16"),
         (FeatureSpec(TINY, stride=1), 160, "an image of 160 pixels has 21,025 patches, the limit is 16,384"),

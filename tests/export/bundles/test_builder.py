@@ -18,7 +18,10 @@ pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
 from patchcut.bundle import AffinitySpec, Bundle, HeadSpec, ReportRow, open_bundle
 from patchcut.errors import OptionError, OutputError
-from patchcut_export.backbones.vit import FeatureSpec, Part
+from patchcut.frames import Frame
+from patchcut.settings import Settings
+from patchcut.stages import Extractor
+from patchcut_export.backbones.vit import Component, FeatureSpec
 from patchcut_export.bundles import builder
 from patchcut_export.bundles.archive import safetensors_bytes, safetensors_extents, write_archive
 from patchcut_export.bundles.builder import (
@@ -168,7 +171,7 @@ def test_the_head_in_a_bundle_is_the_one_in_torch(backbone_bundle: Path, tmp_pat
 
 
 CHOICES = {
-    "parts": (Part("key", 1, 3.0), Part("value", -6)),
+    "components": (Component("key", 1, 3.0), Component("value", -6)),
     "stride": 10,
     "scales": (1.0, 0.5),
     "join": "concat",
@@ -216,7 +219,7 @@ def test_a_head_is_of_its_choices_of_features(
 ) -> None:
     with open_bundle(choices_bundle) as donor:
         for change in (
-            {"parts": (Part("key", 1), Part("value", 0))},
+            {"components": (Component("key", 1), Component("value", 0))},
             {"stride": 11},
             {"scales": (1.0,)},
             {"join": "mean"},
@@ -232,12 +235,9 @@ def test_a_head_is_of_its_choices_of_features(
 
 
 def features_of_frame(path: Path, frame: np.ndarray) -> torch.Tensor:
-    from patchcut.engines import EngineOptions, open_engine
-    from patchcut_export.training.feature_cache import features_of
-
     with open_bundle(path) as bundle:
-        engine = open_engine(bundle, EngineOptions(size=96, precision="fp32"))
-        return torch.from_numpy(features_of(frame, "bgr", bundle.spec.backbone, engine).copy())[None]
+        extractor = Extractor.open(bundle, Settings(size=96, precision="fp32"))
+    return torch.from_numpy(np.array(extractor([Frame(frame)]).default))
 
 
 def test_a_head_can_be_taken_from_a_bundle_with_the_same_backbone(

@@ -341,11 +341,10 @@ def test_a_part_of_a_published_set_is_called_so(
 
 
 def test_heads_that_are_fitted_are_called_so(bundle: Path) -> None:
-    segmenter = patchcut.load(bundle, head="ncut", mode="parts", parts="cc")
+    segmenter = patchcut.load(bundle, head="ncut:rule=seed", mode="parts", parts="cc:alpha=5")
     protocol = state_protocol(Dataset("x", [], "masks"), segmenter)
-    said = "ncut (rule border, threshold 0.2, binary True, seed 0), fitted to each image by itself"
-    assert protocol["head"] == said
-    assert protocol["mode"].startswith("parts, by cc (alpha 3.0, ")
+    assert protocol["head"] == "ncut:rule=seed, fitted to each image by itself"
+    assert protocol["mode"] == "parts, by cc:alpha=5.0"
 
 
 def test_another_head_is_measured_and_recorded_beside_the_own(
@@ -354,7 +353,7 @@ def test_another_head_is_measured_and_recorded_beside_the_own(
     root = masks_root.rename(masks_root.with_name("my masks"))
     fixed = ("export", "eval", "masks", "--root", root, "--bundle", bundle, "--record")
     assert run_cli(*fixed) == 0
-    for options in (("--head", "kmeans", "-k", 3, "--seed", 5), ("--mode", "parts", "--parts-k", 2)):
+    for options in (("--head", "kmeans:k=3,seed=5"), ("--mode", "parts", "--parts", "kmeans:k=2")):
         assert run_cli(*fixed, *options) == 0
         assert run_cli(*fixed, *options) == 0, "again: rows are replaced"
     with open_bundle(bundle) as opened:
@@ -362,27 +361,28 @@ def test_another_head_is_measured_and_recorded_beside_the_own(
         rows = [row for row in report if row.metric == "mean foreground IoU"]
     assert [row.head for row in rows] == [
         "",
-        "kmeans (k 3, metric cosine, restarts 4, seed 5)",
-        "gnn, parts by kmeans (k 2, metric cosine, restarts 4, seed 0)",
+        "kmeans:k=3,seed=5",
+        "gnn, parts by kmeans:k=2",
     ]
-    assert rows[0].command.startswith("patchcut export eval masks --root 'my masks' --size ")
-    assert "--head kmeans --refine none --k 3 --seed 5" in rows[1].command
-    assert "--mode parts --parts auto --parts-k 2" in rows[2].command
+    own = "patchcut export eval masks --root 'my masks' --precision int8 --size 96"
+    assert rows[0].command == own
+    assert rows[1].command == f"{own} --head kmeans:k=3,seed=5"
+    assert rows[2].command == f"{own} --mode parts --parts kmeans:k=2"
     assert rows[0].value == rows[2].value, "parts divide the foreground and do not change it"
     assert run_cli("info", bundle) == 0
-    assert "kmeans (k 3" in capfd.readouterr().out
+    assert "kmeans:k=3,seed=5" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--k", 3), '[k] is for heads that are fitted (gnn-fit, cc, ncut, kmeans), the head is "auto"'),
-        (("--head", "cc", "--k", 3), '[k] is no setting of the head "cc"'),
-        (("--head", "gnn-fit", "--loss", "mse"), "[loss] must be one of"),
+        (("--head", "gnn:k=3"), "[head] "),
+        (("--head", "cc:k=3"), '[head] "cc" has no setting "k", it has alpha'),
+        (("--head", "gnn-fit:loss=mse"), '[head] "gnn-fit": loss must be one of'),
         (("--mode", "all"), "[mode] must be one of"),
         (("--parts", "cc"), "[parts] needs the mode"),
-        (("--mode", "parts", "--parts-k", 0), "[parts_k] must be a whole number from 2 to 256, got 0"),
-        (("--mode", "parts", "--parts", "cc", "--parts-k", 3), '[parts_k] is no setting of the head "cc"'),
+        (("--mode", "parts", "--parts", "kmeans:k=0"), '[parts] "kmeans": k must be a whole number from 2'),
+        (("--mode", "parts", "--parts", "cc:k=3"), '[parts] "cc" has no setting "k"'),
         (("--nothing-below", 2), "[nothing_below] must be a number from 0 to 1"),
     ],
 )
@@ -432,11 +432,8 @@ def test_an_empty_scene_holds_no_foreground(masks_root: Path, bundle: Path, thin
     seen = []
 
     class Watching:
-        spec = patchcut.load(bundle).spec
-
-        def __init__(self) -> None:
-            self.describe = patchcut.load(bundle).describe
-            self.run = patchcut.load(bundle)
+        run = patchcut.load(bundle)
+        masks = run.masks
 
         def __call__(self, image: np.ndarray) -> Any:
             seen.append(image)

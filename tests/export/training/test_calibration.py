@@ -16,7 +16,6 @@ pytest.importorskip("torch", reason="needs patchcut[export]")
 pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
 from patchcut.bundle import open_bundle
-from patchcut.engines import EngineOptions
 from patchcut.stages.regions import calibrated_scores
 from patchcut_export.bundles.archive import safetensors_bytes
 from patchcut_export.bundles.builder import gnn_head, rewrite_bundle, with_head
@@ -32,6 +31,10 @@ from patchcut_export.training.calibration import (
 from patchcut_export.training.gnn import GraphHead
 
 Patchcut = Callable[..., int]
+
+
+def quiet(title: str, done: int, total: int) -> None:
+    pass
 
 
 def two_kinds(seed: int, count: int = 400) -> tuple[np.ndarray, np.ndarray]:
@@ -117,37 +120,35 @@ def test_a_bundle_is_calibrated(bundle: Path, photos: Path, tmp_path: Path, run_
 def test_the_same_seed_gives_the_same_bytes(bundle: Path, photos: Path, tmp_path: Path) -> None:
     outs = [tmp_path / "a.patchcut", tmp_path / "b.patchcut"]
     for out in outs:
-        calibrate_bundle(bundle, out, CalibrationPlan(photos, blanks=20), lambda what, done, total: None)
+        calibrate_bundle(bundle, out, CalibrationPlan(images=photos, blanks=20), quiet)
     assert outs[0].read_bytes() == outs[1].read_bytes()
 
 
 def test_what_is_looked_at_is_what_the_segmenter_sees(bundle: Path, photos: Path) -> None:
-    with open_bundle(bundle) as opened:
-        see = module._Eye(opened, EngineOptions(size=96))
-    segmenter = patchcut.load(bundle, refine="none")
+    segmenter = patchcut.load(bundle, size=96, refine="none")
     for path in photos.rglob("*.png"):
         image = cv2.imread(str(path))
-        features, best, foreground = see(image)
-        result = segmenter(image)
+        found = module.find_regions(segmenter, image)
+        features, result = found.features, segmenter(image)
         assert len(features) == len(result) and features.shape[1] == 4
         shares = np.exp(features[:, 1]) * image.shape[0] * image.shape[1]
         np.testing.assert_allclose(sorted(shares), sorted(result.areas), rtol=1e-6)
         if len(result):
-            np.testing.assert_allclose(shares[best], result.areas[:1], rtol=1e-6)
-        assert foreground.shape == result.grid_hw
+            np.testing.assert_allclose(shares[found.best], result.areas[:1], rtol=1e-6)
+        assert found.foreground.shape == result.grid_hw
 
 
 def test_photographs_give_their_best_regions_and_backgrounds_give_all(photos: Path) -> None:
     shapes = []
 
-    def see(image: np.ndarray) -> tuple[np.ndarray, slice, np.ndarray]:
+    def find(image: np.ndarray) -> module.Found:
         shapes.append(image.shape)
         foreground = np.zeros((8, 8), np.float32)
         foreground[:, :4] = 1
-        return np.array([[1.0] * 4, [2.0] * 4]), slice(1, 2), foreground
+        return module.Found(np.array([[1.0] * 4, [2.0] * 4]), slice(1, 2), foreground)
 
-    plan = CalibrationPlan(photos, blanks=3)
-    (sample,) = module._look([see], plan, lambda what, done, total: None)  # type: ignore[list-item]
+    plan = CalibrationPlan(images=photos, blanks=3)
+    (sample,) = module._collect([find], plan, quiet)
     assert sample.photographs == 6
     np.testing.assert_array_equal(sample.objects, np.full((6, 4), 2.0))
     np.testing.assert_array_equal(sample.others[:, 0], [1, 2] * (6 + 3))
@@ -157,7 +158,7 @@ def test_photographs_give_their_best_regions_and_backgrounds_give_all(photos: Pa
 
 def test_few_photographs_are_spread_over_the_folder(photos: Path) -> None:
     seen: list[Any] = []
-    plan = CalibrationPlan(photos, limit=3)
+    plan = CalibrationPlan(images=photos, limit=3)
     images = list(module._photographs(plan, lambda done, total: seen.append((done, total))))
     assert len(images) == 3 and seen == [(1, 3), (2, 3), (3, 3)]
 
@@ -167,14 +168,14 @@ def test_what_cannot_be_read_is_named_once(
 ) -> None:
     folder = Path(shutil.copytree(photos, tmp_path / "some"))
     (folder / "broken.jpg").write_bytes(b"no picture")
-    plan = CalibrationPlan(folder, blanks=20)
-    made = calibrate_bundle(bundle, bundle, plan, lambda what, done, total: None)
+    plan = CalibrationPlan(images=folder, blanks=20)
+    made = calibrate_bundle(bundle, bundle, plan, quiet)
     assert made.fitted_on.startswith("6 photographs")
     assert sum("broken.jpg" in message for message in caplog.messages) == 1
 
 
 def test_a_new_head_has_no_calibration(bundle: Path, photos: Path, tmp_path: Path) -> None:
-    calibrate_bundle(bundle, bundle, CalibrationPlan(photos, blanks=20), lambda what, done, total: None)
+    calibrate_bundle(bundle, bundle, CalibrationPlan(images=photos, blanks=20), quiet)
     with open_bundle(bundle) as opened:
         head = GraphHead(64, (6,), 4, 2, dropout=0)
         made = gnn_head(opened.spec, "objects", labels=opened.spec.heads[0].labels)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,11 @@ from patchcut.errors import OptionError, OutputError
 from patchcut_export.errors import TrainingError
 from patchcut_export.measuring.metrics import adjusted_rand_index, contingency
 from patchcut_export.training import columns
-from patchcut_export.training.columns import ColumnPlan, TrainedColumns, check_columns, train_columns
+from patchcut_export.training.columns import ColumnPlan, TrainedColumns, train_columns
 from patchcut_export.training.feature_cache import CachedFeatures
-from patchcut_export.training.foreground import EpochLog, Hooks
 from patchcut_export.training.gnn import GraphHead, cosine_affinity
+from patchcut_export.training.loop import EpochLog, Hooks
+from tests.export.training.runs import Interruption, log_lines, same_bits
 
 IMAGES, SIDE, DIM = 24, 6, 16
 # What lies where on the 6x6 grid: background around an object whose left and right halves differ.
@@ -47,15 +47,6 @@ def planted(images: int = IMAGES) -> CachedFeatures:
     features = centres[KINDS] + 0.25 * rng.standard_normal((images, SIDE * SIDE, DIM))
     names = tuple(f"{i:02}.png" for i in range(images))
     return CachedFeatures(features.astype(np.float16), names, (SIDE, SIDE), ())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """So small a network is no faster on more, and waits for them on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -85,15 +76,6 @@ def winners(trained: TrainedColumns, plan: ColumnPlan) -> np.ndarray:
     with torch.no_grad():
         columns = trained.head(features, cosine_affinity(features, plan.threshold)).argmax(-1).numpy()
     return np.asarray(columns)
-
-
-def same_bits(a: GraphHead, b: GraphHead) -> bool:
-    ours, theirs = a.state_dict(), b.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-def log_lines(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("loss", ["ncut", "cc"])
@@ -153,7 +135,7 @@ def test_training_ends_when_held_out_images_get_no_better(
     fit: Callable[..., TrainedColumns], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = iter([3.0, 1.0, 2.0, 1.0, 0.5])
-    monkeypatch.setattr(columns._Training, "_held_out_loss", lambda self, head: next(losses))
+    monkeypatch.setattr(columns._Columns, "_held_out_loss", lambda self, head: next(losses))
     weights: list[dict[str, Any]] = []
 
     def epoch(log: EpochLog) -> None:
@@ -167,10 +149,6 @@ def test_training_ends_when_held_out_images_get_no_better(
         if not name.startswith("mlp.1."):  # the last layer's columns are put in order
             assert torch.equal(tensor, weights[1][name])
             assert name in ("shift", "scale") or not torch.equal(tensor, weights[3][name])
-
-
-class Interruption(Exception):
-    pass
 
 
 @pytest.mark.parametrize("loss", ["ncut", "cc"])
@@ -187,7 +165,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
             raise Interruption
 
     def step(what: str, done: int, total: int) -> None:
-        if where == "step" and what == f"columns, pass {stop}" and done > 8:
+        if where == "step" and what.startswith(f"{loss}-2 {stop}/") and done > 8:
             raise Interruption
 
     with pytest.raises(Interruption):
@@ -251,8 +229,8 @@ def test_two_images_of_two_patches_each_are_enough(fit: Callable[..., TrainedCol
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"columns": 1}, "[k] must be from 2 to 36, an image has 36 patches, got 1"),
-        ({"columns": 37}, "[k] must be from 2 to 36, an image has 36 patches, got 37"),
+        ({"columns": 1}, "[k] must be from 2 to 256, the limit of a head, got 1"),
+        ({"columns": 300}, "[k] must be from 2 to 256, the limit of a head, got 300"),
         ({"loss": "mincut"}, '[loss] must be one of "ncut", "cc", got \'mincut\''),
         ({"context": -1}, "[context] must be from 0 to 8, got -1"),
         ({"context": 9}, "[context]"),
@@ -265,14 +243,13 @@ def test_two_images_of_two_patches_each_are_enough(fit: Callable[..., TrainedCol
 )
 def test_a_plan_that_cannot_be_is_refused(change: dict[str, Any], expected: str) -> None:
     with pytest.raises(OptionError) as raised:
-        check_columns(replace(PARTS, **change), SIDE * SIDE)
+        replace(PARTS, **change)
     assert expected in str(raised.value)
 
 
-def test_a_head_has_at_most_256_columns() -> None:
-    for patches in (None, 1024):
-        with pytest.raises(OptionError, match="from 2 to 256, it is the most a head has, got 300"):
-            check_columns(replace(PARTS, columns=300), patches)
+def test_an_image_has_a_patch_for_each_column(fit: Callable[..., TrainedColumns]) -> None:
+    with pytest.raises(OptionError, match=r"\[k\] must be from 2 to 36, an image has 36 patches, got 37"):
+        fit(replace(ALL, columns=37))
 
 
 def test_features_that_are_not_finite_name_the_image(fit: Callable[..., TrainedColumns]) -> None:

@@ -17,9 +17,10 @@ pytest.importorskip("torch", reason="needs patchcut[export]")
 pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
 from patchcut.bundle import open_bundle
-from patchcut.engines import EngineOptions
 from patchcut.errors import OutputError, PatchcutError, SourceError
+from patchcut.settings import Settings
 from patchcut.sources.photos import read_photo
+from patchcut.stages import Extractor
 from patchcut_export.training import feature_cache
 from patchcut_export.training.feature_cache import CachedFeatures, cache_features
 
@@ -42,7 +43,8 @@ def cache(backbone_bundle: Path, photos: Path, tmp_path: Path) -> Cache:
         advance: Callable[[int, int], None] = quiet,
     ) -> CachedFeatures:
         with open_bundle(backbone_bundle) as bundle:
-            return cache_features(images, bundle, EngineOptions(size=size), folder, advance)
+            extractor = Extractor.open(bundle, Settings(size=size))
+            return cache_features(images, bundle, extractor, folder, advance)
 
     return make
 
@@ -215,7 +217,8 @@ def test_a_state_that_names_an_image_twice_is_damaged(cache: Cache, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("mean", (0.5, 0.5, 0.5)), ("std", (0.5, 0.5, 0.5)), ("fit", "letterbox")]
+    ("name", "value"),
+    [("mean", (0.5, 0.5, 0.5)), ("std", (0.5, 0.5, 0.5)), ("fit", "letterbox"), ("output", "tokens")],
 )
 def test_another_preprocessing_is_refused(cache: Cache, tmp_path: Path, name: str, value: object) -> None:
     cache()
@@ -229,7 +232,7 @@ def test_a_cache_that_does_not_tell_its_preprocessing_is_read(cache: Cache, tmp_
 
     def forget(fields: dict[str, Any]) -> None:
         fields["seen"] = len(fields["names"])
-        for name in ("mean", "std", "fit"):
+        for name in ("mean", "std", "fit", "output"):
             del fields["key"][name]
 
     edit_state(tmp_path / "features", forget)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,20 @@ from patchcut_export.errors import TrainingError
 from patchcut_export.training import foreground as training
 from patchcut_export.training.feature_cache import CachedFeatures
 from patchcut_export.training.foreground import (
-    EpochLog,
     Extract,
-    Hooks,
-    TrainPlan,
-    check_plan,
+    ForegroundPlan,
     predict,
-    train,
+    train_foreground,
 )
 from patchcut_export.training.gnn import GraphHead
+from patchcut_export.training.loop import EpochLog, Hooks
+from tests.export.training.runs import Interruption, log_lines, same_bits
 
 IMAGES, SIDE, DIM = 12, 4, 16
 OBJECT = np.pad(np.ones((2, 2), bool), 1).ravel()  # the centre of the 4x4 grid
-PLAN = TrainPlan(seed=1, hidden=(16,), mlp_hidden=8, batch=4, ncut_epochs=3, epochs=4, learning_rate=1e-2)
+PLAN = ForegroundPlan(
+    seed=1, hidden=(16,), mlp_hidden=8, batch=4, ncut_epochs=3, epochs=4, learning_rate=1e-2
+)
 
 
 def planted(images: int = IMAGES) -> CachedFeatures:
@@ -64,20 +65,13 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """So small a network is no faster on more, and waits for them on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[GraphHead, Path]:
     """A head that was trained without interruption, and its folder."""
     folder = tmp_path_factory.mktemp("whole")
-    return train(planted(), pictures, empty_scene, folder, PLAN, Hooks(dev_iou=lambda head: 0.0)), folder
+    return train_foreground(
+        planted(), pictures, empty_scene, folder, PLAN, Hooks(dev_iou=lambda head: 0.0)
+    ), folder
 
 
 @pytest.fixture
@@ -87,26 +81,19 @@ def fit(pictures: Path, tmp_path: Path) -> Callable[..., GraphHead]:
     def run(
         cached: CachedFeatures | None = None,
         *,
-        plan: TrainPlan = PLAN,
+        plan: ForegroundPlan = PLAN,
         hooks: Hooks = Hooks(),  # noqa: B008 - frozen
         folder: Path = tmp_path / "head",
         extract: Extract = empty_scene,
     ) -> GraphHead:
-        return train(planted() if cached is None else cached, pictures, extract, folder, plan, hooks)
+        return train_foreground(
+            planted() if cached is None else cached, pictures, extract, folder, plan, hooks
+        )
 
     return run
 
 
-def same_bits(a: GraphHead, b: GraphHead) -> bool:
-    ours, theirs = a.state_dict(), b.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-def log_lines(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-
-
-def epochs_of(plan: TrainPlan) -> list[tuple[str, int]]:
+def epochs_of(plan: ForegroundPlan) -> list[tuple[str, int]]:
     lengths = [plan.ncut_epochs, *[plan.epochs] * (len(plan.stages) - 1)]
     return [(s, e + 1) for s, n in zip(plan.stages, lengths, strict=True) for e in range(n)]
 
@@ -157,10 +144,6 @@ def test_one_seed_gives_the_same_bits_and_another_does_not(
     assert same_bits(whole[0], fit(hooks=Hooks(dev_iou=lambda head: 0.0)))
     assert log_lines(whole[1]) == log_lines(tmp_path / "head")
     assert not same_bits(whole[0], fit(folder=tmp_path / "other", plan=replace(PLAN, seed=2)))
-
-
-class Interruption(Exception):
-    pass
 
 
 @pytest.mark.parametrize(
@@ -258,6 +241,19 @@ def test_a_loss_that_diverges_keeps_the_last_epoch(
     assert same_bits(fit(), whole[0])
 
 
+def test_masks_that_stay_empty_agree(
+    fit: Callable[..., GraphHead], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(head: GraphHead, features: torch.Tensor, threshold: float) -> torch.Tensor:
+        return torch.tensor([1.0, 0.0]).expand(*features.shape[:2], 2)
+
+    monkeypatch.setattr(training, "predict", nothing)
+    fit(plan=replace(PLAN, epochs=1, empty_weight=0.0))
+    with np.load(tmp_path / "head" / "self-1.targets.npz") as targets:
+        assert not targets["foreground"].any()
+        np.testing.assert_array_equal(targets["weight"], 1)
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_images_are_refused(fit: Callable[..., GraphHead], tmp_path: Path, count: int) -> None:
     with pytest.raises(TrainingError, match=f"needs at least 2 images, got {count}"):
@@ -317,5 +313,5 @@ def test_a_full_disk_is_one_line(fit: Callable[..., GraphHead], monkeypatch: pyt
 )
 def test_a_plan_that_cannot_be_is_refused(change: dict[str, Any], expected: str) -> None:
     with pytest.raises(OptionError) as raised:
-        check_plan(replace(PLAN, **change))
+        replace(PLAN, **change)
     assert expected in str(raised.value)

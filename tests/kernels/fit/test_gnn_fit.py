@@ -62,7 +62,7 @@ def test_matches_reference(ops, rng, assert_same_fit, n, d, k, dropout, loss):
 def test_widths_are_those_of_the_weights_given(ops, rng, assert_same_fit, widths):
     features, affinity = graph(rng, 70, 12)
     init = random_init(rng, 12, *widths, 3)
-    options = {"init": init, "steps": 5, "lr": 3e-3, "seed": 4}
+    options = {"init": init, "steps": 5, "learning_rate": 3e-3, "seed": 4}
     got = ops.gnn_fit(features, affinity, 3, **options)
     assert_same_fit(got, reference.gnn_fit(features, affinity, 3, **options))
 
@@ -153,7 +153,8 @@ def test_finds_the_clusters(isa, rng, loss):
     centres = 3 * rng.standard_normal((3, 24))
     features = (centres[labels] + 0.3 * rng.standard_normal((90, 24))).astype(np.float32)
     affinity = pk.affinity(features, mode=loss, threshold=0.5 if loss == "ncut" else 0.0)
-    got = pk.gnn_fit(features, affinity, 3 if loss == "ncut" else 6, loss=loss, steps=200, lr=1e-2, seed=1)
+    k = 3 if loss == "ncut" else 6
+    got = pk.gnn_fit(features, affinity, k, loss=loss, steps=200, learning_rate=1e-2, seed=1)
     assert got.losses[-1] < got.losses[0]
     found = got.assignment.argmax(1).tolist()
     assert len(set(zip(labels.tolist(), found, strict=True))) == 3
@@ -300,6 +301,7 @@ def test_errors(rng):
     init = random_init(rng, 4, 3, 5, 2)
     out = pk.GnnFit(np.empty((6, 2), np.float32), np.empty(10, np.float32))
     over = pk.GnnFit(features, np.empty(10, np.float32))
+    low_rate = "learning_rate must be above 0, got "
     cases = [
         ((features.tolist(), affinity, 2), {}, TypeError, "features must be an array, got list"),
         ((features[0], affinity, 2), {}, ValueError, r"features must be \[n, d\] or \[b, n, d\]"),
@@ -320,8 +322,8 @@ def test_errors(rng):
         ((features, affinity, 2.0), {}, TypeError, "k must be an int, got float"),
         ((features, affinity, 2), {"loss": "mincut"}, ValueError, "loss must be 'ncut' or 'cc'"),
         ((features, affinity, 2), {"steps": 0}, ValueError, "steps must be at least 1, got 0"),
-        ((features, affinity, 2), {"lr": 0.0}, ValueError, "lr must be above 0, got 0.0"),
-        ((features, affinity, 2), {"lr": np.nan}, ValueError, "lr must be above 0, got nan"),
+        ((features, affinity, 2), {"learning_rate": 0.0}, ValueError, low_rate + "0.0"),
+        ((features, affinity, 2), {"learning_rate": np.nan}, ValueError, low_rate + "nan"),
         ((features, affinity, 2), {"dropout": 1.0}, ValueError, r"dropout must be in \[0, 1\), got 1.0"),
         ((features, affinity, 2), {"dropout": 1 - 1e-9}, ValueError, r"dropout must be in \[0, 1\)"),
         ((features, affinity, 2), {"seed": -1}, ValueError, "seed must be 0 to 18446744073709551615"),

@@ -46,6 +46,7 @@ def full(files: toy.Members) -> Spec:
         row("NMI"),
         row("CorLoc", "cc (alpha 3)"),
         row("ARI", "gnn, parts by gnn"),
+        row("ARI", "gnn, parts by kmeans (k 4)"),
     ]
     return spec
 
@@ -89,7 +90,7 @@ def test_all_of_schema_2_has_its_place(write: Callable[..., Path], photo: np.nda
     assert told == [
         [("CorLoc", "")],
         [("NMI", ""), ("ARI", "gnn, parts by gnn")],
-        [("CorLoc", "cc (alpha 3)")],
+        [("CorLoc", "cc (alpha 3)"), ("ARI", "gnn, parts by kmeans (k 4)")],
     ]
     assert patchcut.load(path).describe().calibrated
     assert set(patchcut.load(path, mode="parts", nothing_below=0.0)(photo).labels) >= set(PARTS)

@@ -139,8 +139,10 @@ def _hard(assignment: np.ndarray) -> np.ndarray:
 def test_a_fitted_gnn_is_the_reference(head: GnnFitHead) -> None:
     rows = noise_rows()
     affinity = reference.affinity(rows, kind=head.kind, mode=head.loss, alpha=head.alpha)
-    settings: dict[str, Any] = {"steps": head.steps, "lr": head.learning_rate, "dropout": head.dropout}
-    expected, _ = reference.gnn_fit(rows, affinity, head.k, loss=head.loss, seed=head.seed, **settings)
+    rates = {"learning_rate": head.learning_rate, "dropout": head.dropout}
+    expected, _ = reference.gnn_fit(
+        rows, affinity, head.k, loss=head.loss, steps=head.steps, seed=head.seed, **rates
+    )
     assert expected.std(axis=0).max() > 0.01
     np.testing.assert_allclose(head.cluster(rows), expected, atol=1e-3)
 

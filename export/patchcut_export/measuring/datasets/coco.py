@@ -27,8 +27,8 @@ def open_coco20k(root: Path, choices: Choices) -> Dataset:
     base = find_root("COCO 2014", root, ("COCO", "coco"), (_ANNOTATIONS,))
     images = next((f for f in (base / "images" / "train2014", base / "train2014") if f.is_dir()), None)
     if images is None:
-        what = f"{base} has no images: looked for images/train2014/ and train2014/"
-        raise DatasetError("eval", what, "unpack train2014.zip there")
+        problem = f"{base} has no images: looked for images/train2014/ and train2014/"
+        raise DatasetError("eval", problem, "unpack train2014.zip there")
     lines = read_lines(_find_list(root, base, choices.names))
     names = list(dict.fromkeys(Path(line.strip()).name for line in lines))
     check_there("image", images, [name for name in names if not (images / name).is_file()], len(names))
@@ -47,8 +47,8 @@ def _find_list(root: Path, base: Path, names: Path | None) -> Path:
     for path in (folder / _LIST for folder in (root, base, base.parent)):
         if path.is_file():
             return path
-    what = f"{root} has no {_LIST}, which says which images of train2014 are COCO20k"
-    raise DatasetError("eval", what, "take it from LOST's repository, or name a list with --list")
+    problem = f"{root} has no {_LIST}, which says which images of train2014 are COCO20k"
+    raise DatasetError("eval", problem, "take it from LOST's repository, or name a list with --list")
 
 
 def _read_boxes(path: Path, wanted: set[str]) -> dict[str, Boxes]:
@@ -69,8 +69,8 @@ def _read_boxes(path: Path, wanted: set[str]) -> dict[str, Boxes]:
     except OSError as error:
         raise DatasetError("eval", f"cannot read {path}: {error.strerror}", "check the path") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        what = f"{path} is not a COCO instances file: {error!r}"
-        raise DatasetError("eval", what, "download it again") from error
+        problem = f"{path} is not a COCO instances file: {error!r}"
+        raise DatasetError("eval", problem, "download it again") from error
 
 
 def _without_outlines(entry: dict[str, Any]) -> dict[str, Any]:

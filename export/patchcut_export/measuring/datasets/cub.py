@@ -26,16 +26,16 @@ def open_cub(root: Path, choices: Choices) -> Dataset:
     base = find_root("CUB-200-2011", root, ("CUB_200_2011",), _NEEDS)
     masks = next((f / "segmentations" for f in (base, base.parent) if (f / "segmentations").is_dir()), None)
     if masks is None:
-        what = f"{base} has no masks: looked for segmentations/ in it and beside it"
-        raise DatasetError("eval", what, "they are an archive of their own: segmentations.tgz")
+        problem = f"{base} has no masks: looked for segmentations/ in it and beside it"
+        raise DatasetError("eval", problem, "they are an archive of their own: segmentations.tgz")
     split = choices.split or "test"
     files = _files_of(base, split)
     boxes, keypoints = _boxes(base), _keypoints(base)
     images = {key: base / "images" / file for key, file in files.items()}
     truths = {key: masks / Path(file).with_suffix(".png") for key, file in files.items()}
-    for what, paths, folder in (("image", images, base / "images"), ("mask", truths, masks)):
+    for kind, paths, folder in (("image", images, base / "images"), ("mask", truths, masks)):
         check_there(
-            what, folder, [files[key] for key, path in paths.items() if not path.is_file()], len(files)
+            kind, folder, [files[key] for key, path in paths.items() if not path.is_file()], len(files)
         )
     examples = [
         Example(

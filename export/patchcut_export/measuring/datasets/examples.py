@@ -73,3 +73,9 @@ class Choices:
     split: str | None = None
     names: Path | None = None
     difficult: bool | None = None
+
+    def words(self) -> list[str]:
+        """The options of the command line that repeat these choices."""
+        words = [] if self.split is None else ["--split", self.split]
+        words += [] if self.names is None else ["--list", self.names.name]
+        return words + {None: [], True: ["--difficult"], False: ["--no-difficult"]}[self.difficult]

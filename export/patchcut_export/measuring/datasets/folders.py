@@ -23,8 +23,8 @@ def find_root(title: str, root: Path, inner: Sequence[str], needs: Sequence[str]
         if all((folder / need).exists() for need in needs):
             return folder
     where = f" or in {', '.join(name + '/' for name in inner)} of it" if inner else ""
-    what = f"{root} is not {title}: looked for {', '.join(needs)} in it{where}"
-    raise DatasetError("eval", what, "give the folder that holds them as --root")
+    problem = f"{root} is not {title}: looked for {', '.join(needs)} in it{where}"
+    raise DatasetError("eval", problem, "give the folder that holds them as --root")
 
 
 def list_photos(folder: Path) -> dict[str, Path]:
@@ -40,8 +40,8 @@ def list_photos(folder: Path) -> dict[str, Path]:
         if path.suffix.lower() not in PHOTO_SUFFIXES or path.name.startswith("."):
             continue
         if path.stem in found:
-            what = f"{folder} has both {found[path.stem].name} and {path.name}"
-            raise DatasetError("eval", what, "names must differ in more than the suffix")
+            problem = f"{folder} has both {found[path.stem].name} and {path.name}"
+            raise DatasetError("eval", problem, "names must differ in more than the suffix")
         found[path.stem] = path
     return found
 
@@ -68,8 +68,8 @@ def pair(
     ]
 
 
-def check_there(what: str, folder: Path, missing: Sequence[str], total: int) -> None:
-    """Nothing, if nothing is missing.
+def check_there(kind: str, folder: Path, missing: Sequence[str], total: int) -> None:
+    """Checks that no file is missing.
 
     Raises:
         DatasetError: "FOLDER has no mask for 2 of 8 images: a, b; add them".
@@ -77,7 +77,7 @@ def check_there(what: str, folder: Path, missing: Sequence[str], total: int) -> 
     if missing:
         raise DatasetError(
             "eval",
-            f"{folder} has no {what} for {len(missing)} of {total} images: {_first(missing)}",
+            f"{folder} has no {kind} for {len(missing)} of {total} images: {_first(missing)}",
             "add them",
         )
 
@@ -110,6 +110,6 @@ def read_table(path: Path, columns: int) -> Iterable[list[str]]:
     for number, line in enumerate(read_lines(path), 1):
         fields = line.split()
         if len(fields) != columns:
-            what = f"{path} has {len(fields)} fields in line {number}, expected {columns}"
-            raise DatasetError("eval", what, "download it again")
+            problem = f"{path} has {len(fields)} fields in line {number}, expected {columns}"
+            raise DatasetError("eval", problem, "download it again")
         yield fields

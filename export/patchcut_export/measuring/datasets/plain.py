@@ -62,8 +62,8 @@ def open_boxes(root: Path, choices: Choices) -> Dataset:
     except OSError as error:
         raise DatasetError("eval", f"cannot read {path}: {error.strerror}", "check the path") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        what = f"{path} is not a list of boxes: {error!r}"
-        raise DatasetError("eval", what, "each needs a file and objects with a bbox") from error
+        problem = f"{path} is not a list of boxes: {error!r}"
+        raise DatasetError("eval", problem, "each needs a file and objects with a bbox") from error
     for image, _ in found:
         if not image.is_file():
             raise DatasetError("eval", f"{path} names {image}, which is not there", "check the path")

@@ -45,5 +45,7 @@ def _find_pair(
             if (folder / images).is_dir() and (folder / masks).is_dir():
                 return folder / images, folder / masks
     wanted = " or ".join(f"{images}/ and {masks}/" for images, masks in names)
-    what = f"{root} is not {title}: looked for {wanted} in it or in {', '.join(f'{i}/' for i in inner)} of it"
-    raise DatasetError("eval", what, "give the folder that holds them as --root")
+    problem = (
+        f"{root} is not {title}: looked for {wanted} in it or in {', '.join(f'{i}/' for i in inner)} of it"
+    )
+    raise DatasetError("eval", problem, "give the folder that holds them as --root")

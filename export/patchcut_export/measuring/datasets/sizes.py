@@ -16,7 +16,7 @@ _ON_ITS_SIDE = 5
 
 
 def check_sizes(examples: list[Example]) -> None:
-    """Nothing, if every mask has its image's size.
+    """Checks that every mask has its image's size.
 
     Raises:
         DatasetError: some have not; they are counted, and the first is named.
@@ -30,9 +30,9 @@ def check_sizes(examples: list[Example]) -> None:
             wrong.append((mask, *sizes))
     if wrong:
         mask, (height, width), (image_height, image_width) = wrong[0]
-        what = f"{mask} is {width}x{height}, its image {image_width}x{image_height}"
+        problem = f"{mask} is {width}x{height}, its image {image_width}x{image_height}"
         more = f", and {len(wrong) - 1} more of {len(masked)} have other sizes" if wrong[1:] else ""
-        raise DatasetError("eval", what + more, "masks must have their images' size")
+        raise DatasetError("eval", problem + more, "masks must have their images' size")
 
 
 def picture_size(path: Path, *, upright: bool) -> tuple[int, int]:

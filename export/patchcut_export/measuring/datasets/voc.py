@@ -32,9 +32,9 @@ def _open(root: Path, choices: Choices, *, year: int) -> Dataset:
     names = [line.split()[0] for line in read_lines(base / names_file)]
     images = {name: base / "JPEGImages" / f"{name}.jpg" for name in names}
     labels = {name: base / "Annotations" / f"{name}.xml" for name in names}
-    for what, paths in (("image", images), ("annotation", labels)):
+    for kind, paths in (("image", images), ("annotation", labels)):
         missing = [name for name, path in paths.items() if not path.is_file()]
-        check_there(what, base, missing, len(names))
+        check_there(kind, base, missing, len(names))
     keep = choices.difficult is not False
     boxes = {name: _read_boxes(labels[name], year, keep) for name in sorted(names)}
     examples = [

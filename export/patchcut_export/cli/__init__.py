@@ -1,0 +1,23 @@
+"""`patchcut export`: make, train and measure bundles. Each command is one module.
+
+They import torch and what stands on it only when they run: options and help come at once.
+"""
+
+import typer
+from patchcut.cli.options import command
+
+from patchcut_export.cli.bundle import bundle
+from patchcut_export.cli.calibrate import calibrate
+from patchcut_export.cli.evaluate import evaluate
+from patchcut_export.cli.train import train
+
+app = typer.Typer(
+    help="Make, train and measure bundles. Offline: needs torch and timm.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+command(app, "bundle")(bundle)
+command(app, "train")(train)
+command(app, "calibrate")(calibrate)
+command(app, "eval")(evaluate)

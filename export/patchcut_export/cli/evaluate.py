@@ -1,0 +1,79 @@
+"""`patchcut export eval`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from patchcut.cli.options import with_settings
+from patchcut.settings import Settings
+
+from patchcut_export.measuring import DEFAULTS
+
+_DATASETS = (
+    "As published: ecssd, duts, dut-omron, cub, voc07, voc12, coco20k, davis16. Your own folders: "
+    "masks: images/ and masks/ with the same names; classes: the same, masks with a class for each pixel; "
+    "sequences: the same with a folder for each video; boxes: images/ and boxes.json."
+)
+
+
+@with_settings(**DEFAULTS)
+def evaluate(
+    layout: Annotated[str, typer.Argument(metavar="DATASET", help=_DATASETS)],
+    *,
+    root: Annotated[Path, typer.Option(help="Folder of the dataset.")],
+    split: Annotated[
+        str | None,
+        typer.Option(help="Part of the dataset, such as val.", show_default="the one in the papers' tables"),
+    ] = None,
+    names: Annotated[
+        Path | None,
+        typer.Option("--list", help="coco20k: the list of its images.", show_default="searched in --root"),
+    ] = None,
+    difficult: Annotated[
+        bool | None,
+        typer.Option(
+            "--difficult/--no-difficult",
+            help="Count boxes that are marked as difficult as objects.",
+            show_default="counted for voc07 and voc12, left out for boxes",
+        ),
+    ] = None,
+    empty_scenes: Annotated[
+        bool,
+        typer.Option(
+            "--empty-scenes",
+            help="With masks: also cut out each image's background and ask whether nothing is found there.",
+        ),
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="JSON lines file for each image's numbers.")] = None,
+    grid: Annotated[Path | None, typer.Option(help="Picture file: the best and the worst images.")] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Write the numbers into the report of --bundle.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    settings: Settings,
+) -> int:
+    """Measure a bundle as the papers do, and say how it was measured.
+
+    Masks: mean foreground IoU, pixel accuracy, max F-beta; videos: region J; boxes: CorLoc of the best box;
+    classes and keypoints, for heads with parts: NMI and ARI. Nothing is downloaded.
+    """
+    from patchcut_export.measuring.datasets import Choices
+    from patchcut_export.measuring.measure import EvalRequest, measure
+    from patchcut_export.progress import StepBar
+
+    request = EvalRequest(
+        layout=layout,
+        root=root,
+        choices=Choices(split=split, names=names, difficult=difficult),
+        settings=settings,
+        scores=out,
+        grid=grid,
+        record=record,
+        empty_scenes=empty_scenes,
+    )
+    with StepBar() as bar:
+        report = measure(request, bar)
+    print(report.to_json() if json else report.to_text())
+    return 0

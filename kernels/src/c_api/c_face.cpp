@@ -1,0 +1,59 @@
+#include "c_api/c_face.h"
+
+#include <initializer_list>
+#include <limits>
+
+namespace patchcut {
+namespace {
+
+thread_local std::string last_error;
+
+}  // namespace
+
+patchcut_status fail(patchcut_status status, const char* text) noexcept {
+  try {
+    last_error = text;
+  } catch (...) {
+    last_error.clear();
+  }
+  return status;
+}
+
+bool on_cuda(const char* op, const patchcut_context* context) {
+  if (context == nullptr || context->device_type == PATCHCUT_CPU) return false;
+  require(context->device_type == PATCHCUT_CUDA, op,
+          "context must name PATCHCUT_CPU or PATCHCUT_CUDA, got device type " +
+              std::to_string(context->device_type));
+  return true;
+}
+
+void require_sizes(const char* op, std::initializer_list<int64_t> sizes) {
+  int64_t room = std::numeric_limits<int64_t>::max() / 8;
+  for (const int64_t size : sizes) {
+    require(size >= 0, op, "sizes must be at least 0, got " + std::to_string(size));
+    if (size == 0) continue;
+    room /= size;
+    require(room > 0, op, "sizes must fit memory, got a product above 2^60");
+  }
+}
+
+void require_array(const char* op, const char* name, const void* data, int64_t elements) {
+  require(data != nullptr || elements == 0, op, std::string(name) + " must not be null");
+}
+
+void require_dtype(const char* op, const char* name, int32_t dtype) {
+  require(dtype == PATCHCUT_FLOAT32 || dtype == PATCHCUT_FLOAT16, op,
+          std::string(name) + " must be PATCHCUT_FLOAT32 or PATCHCUT_FLOAT16, got " + std::to_string(dtype));
+}
+
+void throw_without_cuda(const char* op) {
+  throw Unavailable(
+      "[" + std::string(op) +
+      "] arrays on CUDA need a build with CUDA: pip install -C cmake.define.PATCHCUT_CUDA=ON .");
+}
+
+}  // namespace patchcut
+
+const char* patchcut_last_error(void) { return patchcut::last_error.c_str(); }
+
+const char* patchcut_version(void) { return PATCHCUT_VERSION; }

@@ -1,0 +1,52 @@
+#include "clusters/kmeans.h"
+
+#include "c_api/c_face.h"
+#include "c_api/half_rows.h"
+
+using namespace patchcut;
+
+namespace {
+
+constexpr const char* kOp = "kmeans";
+
+void check(const patchcut_kmeans_params* params, const float* init) {
+  require(params != nullptr, kOp, "params must not be null");
+  require(
+      params->metric == PATCHCUT_EUCLIDEAN || params->metric == PATCHCUT_COSINE_DISTANCE, kOp,
+      "metric must be PATCHCUT_EUCLIDEAN or PATCHCUT_COSINE_DISTANCE, got " + std::to_string(params->metric));
+  require(params->iterations >= 1, kOp,
+          "iterations must be at least 1, got " + std::to_string(params->iterations));
+  require(params->restarts >= 1, kOp, "restarts must be at least 1, got " + std::to_string(params->restarts));
+  require(params->restarts == 1 || init == nullptr, kOp, "restarts must be 1 where init is given");
+}
+
+}  // namespace
+
+patchcut_status patchcut_kmeans(const void* points, int32_t dtype, int64_t batch, int64_t n, int64_t d,
+                                int64_t k, const float* init, const patchcut_kmeans_params* params,
+                                int32_t* labels, float* centroids, float* inertia,
+                                const patchcut_context* context) {
+  return guard([&] {
+    require_sizes(kOp, {batch, n, d});
+    require(n > 0, kOp, "points must have at least one row");
+    require(d > 0, kOp, "points must have at least one column");
+    require(k >= 1 && k <= n, kOp,
+            "k must be 1 to the number of points, " + std::to_string(n) + ", got " + std::to_string(k));
+    require_dtype(kOp, "dtype", dtype);
+    check(params, init);
+    require_array(kOp, "points", points, batch * n * d);
+    require_array(kOp, "labels", labels, batch * n);
+    require_array(kOp, "centroids", centroids, batch * k * d);
+    require_array(kOp, "inertia", inertia, batch);
+    if (on_cuda(kOp, context)) {
+      return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
+        kmeans_cuda(points, dtype, batch, n, d, k, *params, init, labels, centroids, inertia, queue);
+      });
+    }
+    for (int64_t b = 0; b < batch; ++b) {
+      const FloatRows item(points, dtype, b * n * d, n * d);
+      kmeans_cpu(item.data(), n, d, k, *params, init == nullptr ? nullptr : init + b * k * d, labels + b * n,
+                 centroids + b * k * d, inertia + b);
+    }
+  });
+}

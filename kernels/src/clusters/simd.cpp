@@ -1,0 +1,156 @@
+#include "clusters/simd.h"
+
+#include "cpu/simd_vector.h"
+
+namespace patchcut::PATCHCUT_ISA {
+namespace {
+
+// Rows of one pass, so that their sums, a vector of the panel and a difference fit the registers.
+constexpr int kRows = kLanes == 16 ? 8 : 4;
+
+// out[rows, kPanel] = squared distances of rows of a to the columns of a packed panel.
+template <int rows>
+void tile_distances(int64_t depth, const float* a, const float* packed, float* out) {
+  Vec total[rows][kPanelVectors] = {};
+  for (int64_t p = 0; p < depth; ++p, packed += kPanel) {
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; ++i) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kPanelVectors; ++v) {
+        const Vec difference = load(packed + v * kLanes) - a[i * depth + p];
+        total[i][v] += difference * difference;
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < rows; ++i) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kPanelVectors; ++v) store(out + i * kPanel + v * kLanes, total[i][v]);
+  }
+}
+
+struct Table final : ClusterTable {
+  void squared_distances(int64_t m, int64_t depth, const float* a, const float* packed,
+                         float* out) const override {
+    int64_t i = 0;
+    for (; i + kRows <= m; i += kRows) tile_distances<kRows>(depth, a + i * depth, packed, out + i * kPanel);
+    if (i + kRows / 2 <= m) {
+      tile_distances<kRows / 2>(depth, a + i * depth, packed, out + i * kPanel);
+      i += kRows / 2;
+    }
+    for (; i < m; ++i) tile_distances<1>(depth, a + i * depth, packed, out + i * kPanel);
+  }
+
+  void lower_minima(int64_t m, int32_t first, const float* values, float* minima,
+                    int32_t* rows) const override {
+    for (int v = 0; v < kPanelVectors; ++v) {
+      Vec least = load(minima + v * kLanes);
+      IntVec row = load(rows + v * kLanes);
+      for (int64_t i = 0; i < m; ++i) {
+        const Vec value = load(values + i * kPanel + v * kLanes);
+        row = value < least ? IntVec{} + (first + static_cast<int32_t>(i)) : row;
+        least = value < least ? value : least;
+      }
+      store(minima + v * kLanes, least);
+      store(rows + v * kLanes, row);
+    }
+  }
+
+  float lower_row(int64_t count, const float* x, float* lowest) const override {
+    Vec total{};
+    for_each_vector(count, [&](int64_t i, auto get, auto put) {
+      const Vec a = get(x + i);
+      const Vec b = get(lowest + i);
+      const Vec least = a < b ? a : b;
+      put(lowest + i, least);
+      total += least;
+    });
+    return add_lanes(total);
+  }
+
+  void move_row(int64_t count, const float* x, double* from, double* to) const override {
+    for (int64_t i = 0; i < count; ++i) to[i] += x[i];
+    if (from == nullptr) return;
+    for (int64_t i = 0; i < count; ++i) from[i] -= x[i];
+  }
+
+  void average_rows(int64_t count, const float* x, const float* y, float* out) const override {
+    for_each_vector(
+        count, [&](int64_t i, auto get, auto put) { put(out + i, get(x + i) * 0.5f + get(y + i) * 0.5f); });
+  }
+
+  double sum_absolute(int64_t count, const float* x) const override {
+    DoubleVec total[2] = {};
+    for_each_vector(count, [&](int64_t i, auto get, auto) {
+      const Vec v = get(x + i);
+      const DoubleVec wide = __builtin_convertvector(v < 0.0f ? -v : v, DoubleVec);
+      total[i / kLanes % 2] += wide;
+    });
+    double sum = 0.0;
+    for (int lane = 0; lane < kLanes; ++lane) sum += total[0][lane] + total[1][lane];
+    return sum;
+  }
+
+  void round_row(int64_t count, const float* x, double scale, int32_t* out) const override {
+    constexpr double kRound = 6755399441055744.0;  // 1.5 * 2^52: adding it rounds to an integer
+    for_each_vector(count, [&](int64_t i, auto get, auto put) {
+      const DoubleVec scaled = __builtin_convertvector(get(x + i), DoubleVec) * scale;
+      const IntVec rounded = __builtin_convertvector(scaled + kRound - kRound, IntVec);
+      put(out + i, rounded);
+    });
+  }
+
+  void move_weights(int64_t count, const int32_t* weights, int32_t* from, int32_t* to) const override {
+    for (int64_t i = 0; i < count; i += kLanes) {
+      const IntVec w = load(weights + i);
+      store(to + i, load(to + i) + w);
+      if (from != nullptr) store(from + i, load(from + i) - w);
+    }
+  }
+
+  NodeMove best_move(const PartitionView& partition) const override {
+    constexpr int32_t kNone = -(1 << 30);  // below every sum, and still a number after one is subtracted
+    IntVec nodes;
+    for (int lane = 0; lane < kLanes; ++lane) nodes[lane] = lane;
+    IntVec best_gain = IntVec{} + kNone, best_node = IntVec{} - 1, best_target = IntVec{} - 1;
+    for (int64_t i = 0; i < partition.nodes; i += kLanes, nodes += kLanes) {
+      const IntVec label = load(partition.labels + i);
+      IntVec own{}, alone{}, target = IntVec{} - 1, sum = IntVec{} + kNone;
+      for (int64_t c = 0; c < partition.clusters; ++c) {
+        const int32_t number = partition.numbers[c];
+        const IntVec common = load(partition.sums + number * partition.nodes + i);
+        const IntVec inside = label == number;
+        own = inside ? common : own;
+        if (partition.sizes[number] == 1) alone |= inside;
+        const IntVec better = ~inside & (common > sum);
+        sum = better ? common : sum;
+        target = better ? IntVec{} + number : target;
+      }
+      if (partition.vacant >= 0) {
+        const IntVec opens = (sum <= 0) & ~alone;
+        sum = opens ? IntVec{} : sum;
+        target = opens ? IntVec{} + partition.vacant : target;
+      }
+      const IntVec can_move = load(partition.free + i) & (sum > kNone);
+      const IntVec gain = sum - own;
+      const IntVec better = can_move & ((best_node < 0) | (gain > best_gain));
+      best_gain = better ? gain : best_gain;
+      best_node = better ? nodes : best_node;
+      best_target = better ? target : best_target;
+    }
+    NodeMove best{-1, -1, kNone};
+    for (int lane = 0; lane < kLanes; ++lane) {
+      if (best_node[lane] < 0) continue;
+      const bool later = best_gain[lane] == best.gain && best_node[lane] > best.node;
+      if (best.node >= 0 && (best_gain[lane] < best.gain || later)) continue;
+      best = {best_node[lane], best_target[lane], best_gain[lane]};
+    }
+    return best;
+  }
+};
+constexpr Table table{};
+
+}  // namespace
+}  // namespace patchcut::PATCHCUT_ISA
+
+const patchcut::ClusterTable& patchcut::ClusterTable::PATCHCUT_ISA() { return PATCHCUT_ISA::table; }

@@ -1,0 +1,58 @@
+#include "cpu/isa.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+namespace patchcut {
+namespace {
+
+constexpr const char* kNames[] = {"baseline", "avx2", "avx512"};
+
+// How many of them, from the first, this build holds and this machine can run.
+int32_t count_available() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 1;
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  return avx512 ? 3 : 2;
+#else
+  return 1;
+#endif
+}
+
+Isa find_isa(const std::string& name, const char* what) {
+  std::string known;
+  for (int32_t i = 0; available_isa(i) != nullptr; ++i) {
+    if (name == kNames[i]) return static_cast<Isa>(i);
+    known += (i == 0 ? "" : ", ") + std::string(kNames[i]);
+  }
+  throw std::invalid_argument("[isa] " + std::string(what) + " must be one of " + known + ", got " + name);
+}
+
+constexpr Isa kNotChosen = static_cast<Isa>(-1);
+std::atomic<Isa> current{kNotChosen};
+
+}  // namespace
+
+const char* name_of(Isa isa) { return kNames[static_cast<int32_t>(isa)]; }
+
+Isa isa_in_use() {
+  Isa isa = current.load(std::memory_order_relaxed);
+  if (isa != kNotChosen) return isa;
+  const char* name = std::getenv("PATCHCUT_ISA");
+  isa = name != nullptr && *name != '\0' ? find_isa(name, "PATCHCUT_ISA")
+                                         : static_cast<Isa>(count_available() - 1);
+  current.store(isa, std::memory_order_relaxed);
+  return isa;
+}
+
+const char* available_isa(int32_t index) {
+  return index >= 0 && index < count_available() ? kNames[index] : nullptr;
+}
+
+void set_isa(const char* name) { current.store(find_isa(name, "isa"), std::memory_order_relaxed); }
+
+}  // namespace patchcut

@@ -1,0 +1,73 @@
+#include "fit/gnn_fit.h"
+
+#include <cmath>
+
+#include "c_api/c_face.h"
+#include "c_api/half_rows.h"
+
+using namespace patchcut;
+
+namespace {
+
+constexpr const char* kOp = "gnn_fit";
+
+void check(const patchcut_gnn_fit_params* params) {
+  require(params != nullptr, kOp, "params must not be null");
+  require(params->loss == PATCHCUT_NCUT || params->loss == PATCHCUT_CC, kOp,
+          "loss must be PATCHCUT_NCUT or PATCHCUT_CC, got " + std::to_string(params->loss));
+  require(params->steps > 0, kOp, "steps must be at least 1, got " + std::to_string(params->steps));
+  require(std::isfinite(params->learning_rate) && params->learning_rate > 0, kOp,
+          "learning_rate must be above 0");
+  require(params->dropout >= 0 && params->dropout < 1, kOp, "dropout must be in [0, 1)");
+  require(params->graph_width > 0 && params->hidden_width > 0, kOp, "widths must be at least 1");
+}
+
+void check(const patchcut_gnn_fit_weights& weights) {
+  require_array(kOp, "theta", weights.theta, 1);
+  require_array(kOp, "theta_bias", weights.theta_bias, 1);
+  require_array(kOp, "hidden", weights.hidden, 1);
+  require_array(kOp, "hidden_bias", weights.hidden_bias, 1);
+  require_array(kOp, "logits", weights.logits, 1);
+  require_array(kOp, "logits_bias", weights.logits_bias, 1);
+}
+
+}  // namespace
+
+patchcut_status patchcut_gnn_fit(const void* features, int32_t dtype, const void* affinity,
+                                 int32_t affinity_dtype, int64_t batch, int64_t n, int64_t d, int64_t k,
+                                 const patchcut_gnn_fit_weights* weights,
+                                 const patchcut_gnn_fit_params* params, float* assignment, float* losses,
+                                 const patchcut_context* context) {
+  return guard([&] {
+    check(params);
+    require_sizes(kOp, {batch, n, d});
+    require_sizes(kOp, {batch, n, n});
+    require_sizes(kOp, {batch, n, k});
+    require_sizes(kOp, {batch, params->steps});
+    require_sizes(kOp, {n, params->graph_width});
+    require_sizes(kOp, {n, params->hidden_width});
+    require_sizes(kOp, {d, params->graph_width});
+    require_sizes(kOp, {params->graph_width, params->hidden_width});
+    require_sizes(kOp, {params->hidden_width, k});
+    require(n > 0 && d > 0 && k > 0, kOp, "sizes n, d and k must be at least 1");
+    require_dtype(kOp, "dtype", dtype);
+    require_dtype(kOp, "affinity_dtype", affinity_dtype);
+    require_array(kOp, "features", features, batch);
+    require_array(kOp, "affinity", affinity, batch);
+    require_array(kOp, "assignment", assignment, batch);
+    require_array(kOp, "losses", losses, batch);
+    if (weights != nullptr) check(*weights);
+    if (on_cuda(kOp, context)) {
+      return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
+        gnn_fit_cuda(features, dtype, affinity, affinity_dtype, batch, n, d, k, *params, weights, assignment,
+                     losses, queue);
+      });
+    }
+    for (int64_t b = 0; b < batch; ++b) {
+      const FloatRows item(features, dtype, b * n * d, n * d);
+      const FloatRows edges(affinity, affinity_dtype, b * n * n, n * n);
+      gnn_fit_cpu(item.data(), edges.data(), n, d, k, *params, weights, assignment + b * n * k,
+                  losses + b * params->steps);
+    }
+  });
+}
