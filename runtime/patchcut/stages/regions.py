@@ -56,6 +56,10 @@ class Regions:
     areas: npt.NDArray[np.int64]
     region_labels: Int32
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled or copied: memory of a GPU means nothing to another process, so it comes down."""
+        return {name: to_host(value) for name, value in vars(self).items()}
+
 
 @dataclass(frozen=True, eq=False)
 class Components:
