@@ -81,5 +81,5 @@ class Features:
         if device == self.device:
             return self
         if device != "cpu":
-            raise ValueError(f"[features] device must be cpu or {self.device}, got {device}")
+            raise ValueError(f"[features] on {self.device} stay there or come to cpu, got device {device}")
         return Features({name: to_host(array) for name, array in self.sets.items()}, self.grid_hw)

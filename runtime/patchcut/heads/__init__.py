@@ -68,6 +68,8 @@ def parse_head(words: str, option: str = "head") -> FittedHead | str:
         key, equals, text = (word.strip() for word in pair.partition("="))
         if key not in known:
             raise OptionError(option, f'"{name}" has no setting "{key}", it has {", ".join(known)}')
+        if key in settings:
+            raise OptionError(option, f'gives "{key}" of "{name}" twice')
         if not equals:
             raise OptionError(option, f'must give "{key}" of "{name}" a value, got {pair!r}', f"{key}=VALUE")
         settings[key] = _value(types[key], text)
@@ -111,14 +113,16 @@ def check_head(option: str, value: object) -> None:
         parse_head(value, option)
     elif not is_head(value):
         check_choice(option, value, ("auto", *HEADS))
+    elif ":" in (name := cast("Head", value).name):
+        raise OptionError(option, f"must have a name without a colon, got {name!r}")
 
 
 def choose_head(bundle: Bundle, head: str | Head) -> HeadSpec | Head:
     """The head asked for: one of the bundle's for objects, to be opened, or one that is ready.
 
     Args:
-        head: "auto" for the bundle's first, the name or the kind of one of them, words that `parse_head`
-            reads, or a head of your own making.
+        head: "auto" for the bundle's first, the name of one of them, else the kind of the first of that kind;
+            words that `parse_head` reads, or a head of your own making.
     Raises:
         OptionError: no such head.
         BundleError: the bundle has no head.
@@ -137,7 +141,9 @@ def choose_head(bundle: Bundle, head: str | Head) -> HeadSpec | Head:
     if not specs:
         remedy = f"use a bundle with a head, or one of the heads {', '.join(FITTED)}, which need no training"
         raise BundleError("head", f"{bundle.path} holds a backbone and no head", remedy)
-    found = [spec for spec in specs if head in ("auto", spec.name, spec.kind)]
+    found = [spec for spec in specs if head == spec.name] or [
+        spec for spec in specs if head in ("auto", spec.kind)
+    ]
     if not found:
         held = ", ".join(f'"{spec.name}"' for spec in specs)
         raise OptionError("head", f'the bundle holds {held}, got "{head}"')

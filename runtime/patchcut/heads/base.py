@@ -24,7 +24,7 @@ class Head(Protocol):
         labels: names of the columns; column 0 is background. A head that finds their number frame by frame
             names as many as there may be, and gives an assignment to the first of them.
         needs: names of the feature sets that it reads; without any it reads the default one.
-        devices: where it runs, "cpu" and "cuda"; features that lie elsewhere are brought to the first.
+        devices: where it runs, "cpu", "cuda" or both; features on a GPU where it does not run come down.
     """
 
     @property
