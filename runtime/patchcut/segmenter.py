@@ -10,10 +10,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import patchcut_kernels as kernels
+from patchcut_kernels.cuda import DeviceArray
 
 from patchcut.bundle import BackboneSpec, BundleSpec, HeadSpec, open_bundle
-from patchcut.errors import OptionError
+from patchcut.errors import EngineError, OptionError
 from patchcut.features import Array, Features, to_host
 from patchcut.frames import Frame, as_frame
 from patchcut.heads import DEFAULT_PARTS, FittedHead, Head, choose_head, choose_parts, open_head
@@ -79,7 +82,9 @@ class Description:
 
 
 def _plain(value: object) -> object:
-    """The value as JSON has it: a path and a head by their words."""
+    """The value as JSON has it: a path and a head by their words, a number of numpy as one of Python."""
+    if isinstance(value, np.generic):
+        return value.item()
     return value if value is None or isinstance(value, str | int | float | tuple) else str(value)
 
 
@@ -134,6 +139,7 @@ class Segmenter:
             backbone = _backbone(bundle.spec, chosen)
             needs = _needs(bundle.spec.backbones[backbone], [*heads, background] if background else heads)
             extractor = Extractor.open(bundle, settings, backbone=backbone, needs=needs)
+            _check_devices(heads, extractor.device)
             spec, path = bundle.spec, bundle.path
         if settings.threads is not None:
             kernels.set_threads(settings.threads)
@@ -238,7 +244,7 @@ class Segmenter:
             provider=facts.provider,
             weights=facts.weights,
             size_hw=facts.graph.size_hw,
-            head_device=_device_of(self.head, facts.device),
+            head_device=_device_of(self.head, self.extractor.device),
             kernel_threads=kernels.get_threads(),
             calibrated=rules.calibration is not None,
         )
@@ -257,9 +263,12 @@ class Segmenter:
             canvas = Canvas.of((height, width), self.extractor.backbone, graph)
             background: tuple[int, ...] = (0,)
             if patches is None:
-                if not masks.stays_on_device(canvas):
-                    assignment = to_host(assignment)  # once, for the masks and the result
+                on_device = isinstance(assignment, DeviceArray) and masks.stays_on_device(canvas)
+                if not on_device:
+                    assignment = _finite(to_host(assignment))  # once, for the masks and the result
                 regions = masks(frame, assignment, canvas)
+                if on_device and not len(regions.scores):
+                    _finite(to_host(assignment))  # no op on a GPU looks: nothing is found where it is not
                 labels = self.head.labels[: assignment.shape[1]]
             else:
                 regions = masks.divided(frame, patches, canvas)
@@ -282,7 +291,7 @@ class Segmenter:
         assignment = self.head(features)[0]
         if self.parts is None:
             return assignment, None
-        return assignment, self.parts(features.to("cpu"), to_host(assignment))
+        return assignment, self.parts(features.to("cpu"), _finite(to_host(assignment)))
 
 
 class _Clock:
@@ -315,6 +324,8 @@ def load(bundle: str | Path | None = None, *, settings: Settings | None = None, 
         'cpu'
     """
     chosen = Settings() if settings is None else settings
+    if not isinstance(chosen, Settings):
+        raise OptionError("settings", f"must be a patchcut.Settings, got {type(chosen).__name__}")
     known = [one.name for one in fields(chosen)]
     for name in changes:
         if name not in known:
@@ -359,7 +370,31 @@ def _chosen(head: Head) -> FittedHead | str:
 
 def _device_of(head: Head, device: str) -> str:
     """Where a head runs whose features are made on `device`."""
-    return device if device in head.devices else head.devices[0]
+    return device if device in head.devices else "cpu"
+
+
+def _check_devices(heads: Sequence[Head], device: str) -> None:
+    """Checks that heads run where their features are made, or on the CPU; those for parts always do there.
+
+    Raises:
+        OptionError: '[head] "mine" runs on cuda, its features are on cpu'.
+    """
+    for option, head, where in zip(("head", "parts"), heads, (device, "cpu"), strict=False):
+        if not {"cpu", where} & set(head.devices):
+            runs = ", ".join(head.devices) or "no device"
+            raise OptionError(option, f'"{head.name}" runs on {runs}, its features are on {where}')
+
+
+def _finite(assignment: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """An assignment [n, k] itself.
+
+    Raises:
+        EngineError: it is not finite.
+    """
+    if not np.isfinite(assignment).all():
+        remedy = "the backbone overflows in this precision: try another one"
+        raise EngineError("head", "the assignment is not finite", remedy)
+    return assignment
 
 
 def _log_problems(problems: list[str], told: int) -> int:

@@ -57,6 +57,11 @@ class Extractor:
         """The graph that runs: its size, grid and precision."""
         return self.engine.facts.graph
 
+    @property
+    def device(self) -> str:
+        """Where features lie: the engine's device, and the host where the kernels cannot run on that."""
+        return self.engine.facts.device if cuda.is_available() else "cpu"
+
     def __call__(self, frames: Sequence[Frame]) -> Features:
         """Features of frames, which may differ in size.
 
