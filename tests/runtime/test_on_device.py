@@ -6,6 +6,8 @@ same memory.
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +136,62 @@ def test_frames_of_all_sizes_stay_consistent(on_device: Any, toy_bundle: Path, p
     for size_hw in ((1, 1), (3, 2), (97, 131), (1, 900)):
         result = segmenter(np.ascontiguousarray(photo[: size_hw[0], : size_hw[1]]))
         check_consistent(result, result.label_map.shape)
+
+
+def test_a_result_is_copied_and_pickled_without_memory_of_the_device(
+    on_device: Any, toy_bundle: Path, photo: np.ndarray
+) -> None:
+    segmenter = on_device(toy_bundle)
+    for other in (copy.copy, copy.deepcopy, lambda result: pickle.loads(pickle.dumps(result))):
+        result = segmenter(photo)
+        made = other(result)
+        assert not any(isinstance(value, DeviceArray) for value in vars(made).values())
+        assert isinstance(vars(result)["assignment"], DeviceArray), "the result itself is as it was"
+        alike(made, result)
+        del result, made
+    assert len(segmenter(photo)), "no memory was given back twice"
+
+
+def test_a_head_that_runs_on_the_device_alone_stays_there(
+    on_device: Any, toy_bundle: Path, photo: np.ndarray
+) -> None:
+    class Own:
+        name, labels, needs, devices = "own", ("background", "left"), (), ("cuda",)
+
+        def __call__(self, features: patchcut.Features) -> DeviceArray:
+            assert isinstance(features.default, DeviceArray)
+            columns = np.repeat([[[1, 0], [0, 1]]], features.default.shape[1] // 2, axis=1)
+            return cuda.to_device(np.float32(columns))
+
+    segmenter = on_device(toy_bundle, head=Own())
+    assert segmenter.describe().head_device == "cuda" and len(segmenter(photo)) == 1
+    with pytest.raises(patchcut.OptionError, match=r'\[parts\] "own" runs on cuda, its features are on cpu'):
+        on_device(toy_bundle, mode="parts", parts=Own())
+
+
+@pytest.mark.parametrize("settings", [{}, {"refine": "guided"}, {"mode": "parts"}], ids=str)
+def test_features_that_are_not_finite_are_told(
+    on_device: Any,
+    toy_bundle: Path,
+    photo: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+) -> None:
+    segmenter = on_device(toy_bundle, **settings)
+    engine = segmenter.extractor.engine
+    run = engine.run
+
+    def overflowing(batch: int) -> Any:
+        features = {name: array.numpy() for name, array in run(batch).items()}
+        features["key"][0, 3, 2] = np.inf
+        return {name: cuda.to_device(array) for name, array in features.items()}
+
+    monkeypatch.setattr(engine, "run", overflowing)
+    with pytest.raises(patchcut.EngineError, match="finite"):
+        segmenter(photo)
+
+
+def test_features_go_down_and_not_up(on_device: Any, toy_bundle: Path, photo: np.ndarray) -> None:
+    features = on_device(toy_bundle).extractor([patchcut.Frame(photo)])
+    with pytest.raises(ValueError, match=r"\[features\] on cpu stay there or come to cpu, got device cuda"):
+        features.to("cpu").to("cuda")

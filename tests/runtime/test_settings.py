@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import json
+import pickle
 import re
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import patchcut
 import pytest
 import typer
@@ -133,6 +137,23 @@ def test_every_refiner_is_a_choice() -> None:
 def test_an_unknown_setting_lists_all(toy_bundle: Path) -> None:
     with pytest.raises(OptionError, match=r"\[heads\] is no setting; there are bundle, engine, device"):
         patchcut.load(toy_bundle, heads="cc")
+
+
+@pytest.mark.parametrize("given", [{"head": "cc"}, "cc", Settings])
+def test_settings_are_given_as_settings(given: Any) -> None:
+    with pytest.raises(OptionError, match=r"\[settings\] must be a patchcut.Settings, got (dict|str|type)"):
+        patchcut.load(settings=given)
+
+
+def test_numbers_of_numpy_are_described_as_numbers(toy_bundle: Path) -> None:
+    described = patchcut.load(toy_bundle, min_score=np.float32(0.5)).describe()
+    assert json.loads(json.dumps(described.to_dict()))["min_score"] == 0.5
+
+
+def test_settings_and_descriptions_can_be_copied_and_pickled(toy_bundle: Path) -> None:
+    described = patchcut.load(toy_bundle, head=CcHead(alpha=5.0)).describe()
+    for it in (described, described.settings):
+        assert pickle.loads(pickle.dumps(it)) == copy.deepcopy(it) == copy.copy(it) == it
 
 
 def test_settings_are_frozen() -> None:

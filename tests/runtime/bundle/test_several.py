@@ -95,3 +95,15 @@ def test_parts_are_of_the_same_backbone(path: Path, photo: np.ndarray) -> None:
 def test_trained_parts_choose_the_backbone_of_a_fitted_head(path: Path) -> None:
     segmenter = patchcut.load(path, head="kmeans", mode="parts", parts="parts")
     assert list(segmenter.extractor.backbone.features) == ["key", "token"], "kmeans is fitted to the first"
+
+
+def test_a_head_is_chosen_by_its_name_before_its_kind(path: Path, tmp_path: Path) -> None:
+    with open_bundle(path) as bundle:
+        spec = bundle.spec.model_dump(mode="json")
+        files = {name: bundle.read(name) for name in bundle.spec.files}
+    for head, name in zip(spec["heads"], ("first", "gnn"), strict=False):
+        head["name"] = name
+    renamed = toy.write(tmp_path / "renamed.patchcut", files, spec)
+    told = {name: patchcut.load(renamed, head=name).describe().head for name in ("auto", "first", "gnn")}
+    assert told == {"auto": "first", "first": "first", "gnn": "gnn"}
+    assert patchcut.load(path, head="gnn").describe().head == "gnn"

@@ -12,6 +12,7 @@ from patchcut import Bundle, BundleError, EngineError, OptionError, Settings, op
 from patchcut.engines import Engine, engine_names, open_engine
 from patchcut.engines import onnxruntime as adapter
 from patchcut.heads import CcHead, KMeansHead
+from patchcut_kernels import cuda
 
 from tests.runtime import toy_bundle as toy
 from tests.runtime.engines.fake_onnxruntime import fake_runtime
@@ -211,6 +212,17 @@ def test_auto_takes_cuda_where_it_runs(toy_bundle: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(adapter, "_import_onnxruntime", lambda: fake_runtime([CUDA, CPU], [CUDA, CPU]))
     described = patchcut.load(toy_bundle).describe()
     assert (described.device, described.provider, described.precision) == ("cuda", CUDA, "fp32")
+
+
+def test_kernels_without_cuda_have_the_features_on_the_host(
+    toy_bundle: Path, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter, "_import_onnxruntime", lambda: fake_runtime([CUDA, CPU], [CUDA, CPU]))
+    monkeypatch.setattr(cuda, "is_available", lambda: False)
+    segmenter = patchcut.load(toy_bundle)
+    described = segmenter.describe()
+    assert (described.device, described.head_device) == ("cuda", "cpu")
+    assert segmenter.extractor([patchcut.Frame(photo)]).device == segmenter.extractor.device == "cpu"
 
 
 def test_a_missing_onnxruntime_names_the_extra(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -344,6 +344,7 @@ BAD_WORDS = [
     ("kmeans:k=1", r'\[head\] "kmeans": k must be a whole number from 2 to 256, got 1'),
     ("kmeans:k=2.5", r'\[head\] "kmeans": k must be a whole number from 2 to 256, got \'2.5\''),
     ("ncut:binary=maybe", r'\[head\] "ncut": binary must be True or False, got \'maybe\''),
+    ("cc:alpha=2,alpha=3", r'\[head\] gives "alpha" of "cc" twice'),
     ("gnn:k=3", r'\[head\] "gnn" has no settings; the heads that have some are gnn-fit, cc, ncut, kmeans'),
 ]
 
@@ -396,3 +397,35 @@ def test_a_head_of_ones_own(toy_bundle: Path, photo: np.ndarray) -> None:
     segmenter = patchcut.load(toy_bundle, head=LeftHalf())
     np.testing.assert_array_equal(segmenter(photo).boxes, [[0, 0, 320, 427]])
     assert segmenter.describe().head == "left half"
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "said"),
+    [
+        ({"devices": ("cuda",)}, {}, r'\[head\] "own" runs on cuda, its features are on cpu'),
+        ({"devices": ()}, {}, r'\[head\] "own" runs on no device, its features are on cpu'),
+        ({"devices": ("cuda",)}, {"mode": "parts"}, r'\[parts\] "own" runs on cuda, its features are on cpu'),
+        ({"name": "own:1"}, {}, r"\[head\] must have a name without a colon, got 'own:1'"),
+        ({"needs": ("value",)}, {}, r"\[head\] needs the features value, the backbone has key"),
+    ],
+    ids=str,
+)
+def test_a_head_of_ones_own_that_cannot_run_is_told_when_it_is_loaded(
+    toy_bundle: Path, changes: dict[str, Any], settings: dict[str, str], said: str
+) -> None:
+    attributes = {"name": "own", "labels": ("background", "x"), "needs": (), "devices": ("cpu",), **changes}
+    own = type("Own", (), {**attributes, "__call__": lambda self, features: features.default})()
+    heads = {"parts" if settings else "head": own}
+    with pytest.raises(OptionError, match=said):
+        patchcut.load(toy_bundle, **heads, **settings)
+
+
+def test_an_assignment_that_is_not_finite_is_told(toy_bundle: Path, photo: np.ndarray) -> None:
+    class Broken:
+        name, labels, needs, devices = "broken", ("background", "x"), (), ("cpu",)
+
+        def __call__(self, features: Features) -> np.ndarray:
+            return np.full((features.batch, features.default.shape[1], 2), np.nan, np.float32)
+
+    with pytest.raises(EngineError, match=r"\[head\] the assignment is not finite; the backbone overflows"):
+        patchcut.load(toy_bundle, head=Broken())(photo)
