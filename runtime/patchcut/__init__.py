@@ -71,12 +71,12 @@ _HOME = {
     "settings": ("Settings",),
     "sources": ("open_source",),
 }
-_PACKAGES = ("bundle", "engines", "heads", "output", "sources", "stages")
+_MODULES = (*_HOME, "checks", "engines", "heads", "output", "stages")
 
 
 def __getattr__(name: str) -> Any:
-    """A public name or package, imported on first use so that `import patchcut` stays light."""
-    if name in _PACKAGES:
+    """A public name, module or package, imported on first use so that `import patchcut` stays light."""
+    if name in _MODULES:
         return import_module(f"patchcut.{name}")
     home = next((module for module, names in _HOME.items() if name in names), None)
     if home is None:
