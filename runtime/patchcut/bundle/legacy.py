@@ -17,7 +17,7 @@ def to_schema_3(old: Fields) -> Fields:
         AttributeError, LookupError, TypeError, ValueError: an object is missing, or is something else.
     """
     fields = {"regions": {}, "report": (), **old, "schema_version": 3}
-    backbone, regions = dict(fields.pop("backbone")), dict(fields["regions"])
+    backbone, regions = dict(fields.pop("backbone")), dict(fields.pop("regions"))
     name, features = backbone.pop("name"), _features(backbone)
     shared = {"backbone": name, "features": list(features), "affinity": fields.pop("affinity", {})}
     heads = []
@@ -33,8 +33,8 @@ def to_schema_3(old: Fields) -> Fields:
             others.append(row if row.get("head") else {**row, "head": "not said"})
         else:
             owner["report"].append(row)
-    spec = {**backbone, "model": name, "features": features, "report": others}
-    return {**fields, "regions": regions, "backbones": {name: spec}, "heads": heads}
+    spec = _joined(backbone, model=name, features=features, report=others)
+    return _joined(fields, regions=regions, backbones={name: spec}, heads=heads)
 
 
 def _features(backbone: Fields) -> dict[str, Fields]:
@@ -50,7 +50,14 @@ def _features(backbone: Fields) -> dict[str, Fields]:
 
 def _head(old: Fields, **new: Any) -> Fields:
     kept = {key: value for key, value in old.items() if key != "file"}
-    return {**kept, **new, "files": {"weights": old["file"]}, "report": []}
+    return _joined(kept, **new, files={"weights": old["file"]}, report=[])
+
+
+def _joined(old: Fields, **new: Any) -> Fields:
+    """Both; what was new in schema 3 is not known in an older one."""
+    if newer := sorted(old.keys() & new.keys()):
+        raise ValueError(f"it has no key {newer[0]}")
+    return {**old, **new}
 
 
 def _owner(row: Fields, heads: list[Fields]) -> Fields | None:

@@ -44,6 +44,7 @@ def full(files: toy.Members) -> Spec:
     spec["report"] = [
         row("CorLoc"),
         row("NMI"),
+        row("ARI"),
         row("CorLoc", "cc (alpha 3)"),
         row("ARI", "gnn, parts by gnn"),
         row("ARI", "gnn, parts by kmeans (k 4)"),
@@ -89,7 +90,7 @@ def test_all_of_schema_2_has_its_place(write: Callable[..., Path], photo: np.nda
     told = [[(r.metric, r.head) for r in it.report] for it in (objects, parts, spec.backbone)]
     assert told == [
         [("CorLoc", "")],
-        [("NMI", ""), ("ARI", "gnn, parts by gnn")],
+        [("NMI", ""), ("ARI", ""), ("ARI", "gnn, parts by gnn")],
         [("CorLoc", "cc (alpha 3)"), ("ARI", "gnn, parts by kmeans (k 4)")],
     ]
     assert patchcut.load(path).describe().calibrated
@@ -125,6 +126,17 @@ def test_a_bundle_without_heads_keeps_what_was_measured(write: Callable[..., Pat
         assert bundle.spec.backbone.report == tuple(map(ReportRow.model_validate, rows))
 
 
+def test_what_an_old_file_may_leave_out_has_its_default(write: Callable[..., Path]) -> None:
+    files = toy.members()
+    spec = toy.old_manifest(files, 1)
+    for key in ("report", "regions", "affinity"):
+        spec.pop(key, None)
+    with open_bundle(write(files, spec)) as bundle:
+        assert bundle.spec.regions.min_area_patches == 0.5
+        assert bundle.spec.heads[0].report == bundle.spec.backbone.report == ()
+        assert bundle.spec.heads[0].affinity.threshold == 0
+
+
 CHANGES: dict[str, tuple[Callable[[Spec], object], str]] = {
     "a key that is not known": (lambda s: s.update(tracks={}), "does not know: tracks"),
     "one of the backbone": (lambda s: s["backbone"].update(registers=True), "backbones.toy.registers"),
@@ -132,6 +144,9 @@ CHANGES: dict[str, tuple[Callable[[Spec], object], str]] = {
     "one of the parts": (lambda s: s["parts"].update(gate=1), "heads.1.gate"),
     "one of the affinity": (lambda s: s["affinity"].update(extra=1), "heads.0.affinity.extra"),
     "one of the regions": (lambda s: s["regions"].update(extra=1), "regions.extra"),
+    "one of schema 3": (lambda s: s.update(heads=[]), "not valid as schema 2: it has no key heads"),
+    "one of schema 3's backbone": (lambda s: s["backbone"].update(model="x"), "it has no key model"),
+    "one of schema 3's heads": (lambda s: s["head"].update(role="names"), "it has no key role"),
     "no name": (lambda s: s.pop("name"), "not valid at name"),
     "no backbone": (lambda s: s.pop("backbone"), "not valid as schema 2: 'backbone'"),
     "a backbone that is none": (lambda s: s.update(backbone=[1]), "not valid as schema 2"),
