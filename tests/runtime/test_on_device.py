@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import patchcut
+import patchcut_kernels as kernels
 import pytest
 from patchcut import Result, Segmenter
 from patchcut.engines import onnxruntime as adapter
@@ -195,3 +196,20 @@ def test_features_go_down_and_not_up(on_device: Any, toy_bundle: Path, photo: np
     features = on_device(toy_bundle).extractor([patchcut.Frame(photo)])
     with pytest.raises(ValueError, match=r"\[features\] on cpu stay there or come to cpu, got device cuda"):
         features.to("cpu").to("cuda")
+
+
+def test_all_of_a_frame_is_done_in_the_order_of_the_engines_stream(
+    on_device: Any, toy_bundle: Path, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = on_device(toy_bundle)
+    streams = []
+
+    def spied(image: DeviceArray, *args: Any, preprocess: Any = kernels.preprocess, **settings: Any) -> Any:
+        streams.append(image.stream)
+        return preprocess(image, *args, **settings)
+
+    monkeypatch.setattr(kernels, "preprocess", spied)
+    result = segmenter(photo)
+    streams += [vars(result)[name].stream for name in ("assignment", "confidence")]
+    assert {stream.handle for stream in streams} == {segmenter.extractor.engine.images(1).stream.handle}
+    assert streams[0].handle != cuda.empty(1).stream.handle, "not the legacy default stream"

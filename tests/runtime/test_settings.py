@@ -77,6 +77,7 @@ def test_words_are_the_command_line_that_repeats_the_settings() -> None:
     words = chosen.words()
     assert words[:2] == ["--bundle", "x.patchcut"] and "--single" in words
     assert settings_of(Settings, *words) == chosen
+    assert Settings(color="rgb").words() == [], "no option of the command line"
     assert Settings().words() == [] and settings_of(Settings) == Settings()
 
 

@@ -121,8 +121,8 @@ def choose_head(bundle: Bundle, head: str | Head) -> HeadSpec | Head:
     """The head asked for: one of the bundle's for objects, to be opened, or one that is ready.
 
     Args:
-        head: "auto" for the bundle's first, the name of one of them, else the kind of the first of that kind;
-            words that `parse_head` reads, or a head of your own making.
+        head: the name of one of them, words that `parse_head` reads, "auto" for the first of them, a kind for
+            the first of that kind, or a head of your own making.
     Raises:
         OptionError: no such head.
         BundleError: the bundle has no head.
@@ -132,20 +132,19 @@ def choose_head(bundle: Bundle, head: str | Head) -> HeadSpec | Head:
     """
     if not isinstance(head, str):
         return head
+    specs = {spec.name: spec for spec in bundle.spec.heads if spec.role == "objects"}
+    if head in specs:
+        return specs[head]
     parsed = parse_head(head)
     if isinstance(parsed, FittedHead):
         return parsed
-    specs = [spec for spec in bundle.spec.heads if spec.role == "objects"]
-    names = dict.fromkeys([*(spec.name for spec in specs), *HEADS])
-    check_choice("head", head, ("auto", *names))
+    check_choice("head", head, ("auto", *dict.fromkeys([*specs, *HEADS])))
     if not specs:
         remedy = f"use a bundle with a head, or one of the heads {', '.join(FITTED)}, which need no training"
         raise BundleError("head", f"{bundle.path} holds a backbone and no head", remedy)
-    found = [spec for spec in specs if head == spec.name] or [
-        spec for spec in specs if head in ("auto", spec.kind)
-    ]
+    found = [spec for spec in specs.values() if head in ("auto", spec.kind)]
     if not found:
-        held = ", ".join(f'"{spec.name}"' for spec in specs)
+        held = ", ".join(f'"{name}"' for name in specs)
         raise OptionError("head", f'the bundle holds {held}, got "{head}"')
     return found[0]
 
@@ -163,12 +162,14 @@ def choose_parts(bundle: Bundle, parts: str | Head) -> HeadSpec | Head:
     """
     if not isinstance(parts, str):
         return parts
+    specs = {spec.name: spec for spec in bundle.spec.heads if spec.role == "parts"}
+    if parts in specs:
+        return specs[parts]
     parsed = parse_head(parts, "parts")
     if isinstance(parsed, FittedHead):
         return parsed
-    specs = {spec.name: spec for spec in bundle.spec.heads if spec.role == "parts"}
     check_choice("parts", parts, ("auto", *specs, *FITTED))
-    return next(iter(specs.values()), DEFAULT_PARTS) if parts == "auto" else specs[parts]
+    return next(iter(specs.values()), DEFAULT_PARTS)
 
 
 def open_head(bundle: Bundle, head: HeadSpec | Head) -> Head:

@@ -13,6 +13,7 @@ from patchcut import OptionError
 from patchcut.bundle import open_bundle
 from patchcut.features import Features
 from patchcut.frames import as_frame
+from patchcut.heads import CcHead
 from patchcut.settings import Settings
 from patchcut.stages import Extractor
 from safetensors.numpy import save
@@ -106,4 +107,7 @@ def test_a_head_is_chosen_by_its_name_before_its_kind(path: Path, tmp_path: Path
     renamed = toy.write(tmp_path / "renamed.patchcut", files, spec)
     told = {name: patchcut.load(renamed, head=name).describe().head for name in ("auto", "first", "gnn")}
     assert told == {"auto": "first", "first": "first", "gnn": "gnn"}
-    assert patchcut.load(path, head="gnn").describe().head == "gnn"
+    spec["heads"][1]["name"] = "cc"
+    renamed = toy.write(tmp_path / "cc.patchcut", files, spec)
+    assert patchcut.load(renamed, head="cc").describe().head == "cc", "the bundle's own"
+    assert patchcut.load(renamed, head="cc:").describe().head == CcHead()
