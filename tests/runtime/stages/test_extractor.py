@@ -107,6 +107,14 @@ def test_two_heads_may_need_two_sets_of_one_backbone(rich_bundle: Path, photo: n
         patchcut.load(rich_bundle, mode="parts", parts="token-gnn")
 
 
+def test_the_background_of_a_scene_has_the_first_set(rich_bundle: Path) -> None:
+    sets = {
+        mode: list(patchcut.load(rich_bundle, head="token-gnn", mode=mode).extractor.backbone.features)
+        for mode in ("parts", "scene")
+    }
+    assert sets == {"parts": ["token"], "scene": ["key", "token"]}
+
+
 @pytest.mark.parametrize("count", ["none", "too many"])
 def test_the_number_of_frames_is_checked(toy_segmenter: patchcut.Segmenter, count: str) -> None:
     extractor = toy_segmenter.extractor

@@ -243,6 +243,11 @@ def test_parts_may_be_fitted_where_there_are_trained_ones(parts_bundle: Path, ph
     assert segmenter.describe().parts == KMeansHead(k=2)
 
 
+def test_fitted_parts_divide_the_background_of_a_scene_as_well(parts_bundle: Path, photo: np.ndarray) -> None:
+    result = patchcut.load(parts_bundle, mode="scene", parts=KMeansHead(k=2))(photo)
+    assert result.labels == ("background", "part 1", "part 2", "background 1", "background 2")
+
+
 def test_parts_need_a_mode(toy_bundle: Path) -> None:
     with pytest.raises(OptionError, match=r'\[parts\] needs the mode "parts" or "scene", got "foreground"'):
         patchcut.load(toy_bundle, parts="kmeans")

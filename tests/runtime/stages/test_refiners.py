@@ -281,6 +281,9 @@ def test_a_video_is_refined(
     (result,) = toy_segmenter.stream(str(path))
     assert result.frame is not None
     same(result, patchcut.load(toy_bundle, refine="guided")(result.frame))
+    unrefined = patchcut.load(toy_bundle, refine="none")
+    (result,) = unrefined.stream(str(path))
+    same(result, unrefined(result.frame))
 
 
 def test_an_unknown_refiner_is_told(toy_bundle: Path) -> None:
