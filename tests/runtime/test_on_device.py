@@ -93,6 +93,10 @@ def test_features_are_on_the_device_and_come_down_when_asked(
     np.testing.assert_allclose(host["key"], expected["key"], atol=2e-3)
     assignment = segmenter.head(features)
     assert isinstance(assignment, DeviceArray) and assignment.shape == (2, 64, 3)
+    on_host = segmenter.head(host)
+    assert isinstance(on_host, np.ndarray)
+    np.testing.assert_allclose(on_host, assignment.numpy(), atol=2e-4)
+    np.testing.assert_array_equal(segmenter.head(features).numpy(), assignment.numpy())
 
 
 @pytest.mark.parametrize(
@@ -213,3 +217,15 @@ def test_all_of_a_frame_is_done_in_the_order_of_the_engines_stream(
     streams += [vars(result)[name].stream for name in ("assignment", "confidence")]
     assert {stream.handle for stream in streams} == {segmenter.extractor.engine.images(1).stream.handle}
     assert streams[0].handle != cuda.empty(1).stream.handle, "not the legacy default stream"
+
+
+def test_onnxruntime_works_in_the_order_of_that_stream_and_does_not_wait(
+    on_device: Any, toy_bundle: Path
+) -> None:
+    engine = on_device(toy_bundle).extractor.engine
+    on_stream = {"device_id": "0", "user_compute_stream": str(engine.images(1).stream.handle)}
+    assert engine._session.providers == [(CUDA, on_stream), CPU]
+    assert engine._run_options.get_run_config_entry("disable_synchronize_execution_providers") == "1"
+    on_cpu: Any = patchcut.load(toy_bundle).extractor.engine
+    with pytest.raises(RuntimeError):
+        on_cpu._run_options.get_run_config_entry("disable_synchronize_execution_providers")

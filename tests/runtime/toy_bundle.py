@@ -28,8 +28,8 @@ Members = dict[str, bytes]
 def embedding() -> np.ndarray:
     """[DIM, 3, PATCH, PATCH] int8, the weights of the int8 graph; times INT8_SCALE those of the fp32 one."""
     rng = np.random.default_rng(1)
-    coarse = rng.integers(-100, 101, (DIM, 3, 2, 2)).astype(np.int8)
-    return coarse.repeat(PATCH // 2, axis=2).repeat(PATCH // 2, axis=3)
+    small = rng.integers(-100, 101, (DIM, 3, 2, 2)).astype(np.int8)
+    return small.repeat(PATCH // 2, axis=2).repeat(PATCH // 2, axis=3)
 
 
 def head_tensors(seed: int = HEAD_SEED) -> dict[str, np.ndarray]:
@@ -220,8 +220,8 @@ def external(name: str, weights: bytes) -> TensorProto:
     onnx_type = {"I8": TensorProto.INT8, "F32": TensorProto.FLOAT}[entry["dtype"]]
     tensor = TensorProto(name=name, data_type=onnx_type, dims=entry["shape"])
     tensor.data_location = TensorProto.EXTERNAL
-    place = {"location": "backbone.safetensors", "offset": 8 + header_bytes + begin, "length": end - begin}
-    for key, value in place.items():
+    where = {"location": "backbone.safetensors", "offset": 8 + header_bytes + begin, "length": end - begin}
+    for key, value in where.items():
         tensor.external_data.add(key=key, value=str(value))
     return tensor
 

@@ -261,6 +261,8 @@ class HeadSpec(_Model):
 
     @model_validator(mode="after")
     def _check_names(self) -> HeadSpec:
+        if self.name == "auto":
+            raise ValueError('"auto" is the first head, and no head\'s name')
         _check_unique("labels", self.labels)
         _check_unique("features", self.features)
         needed = _HEAD_FILES.get(self.kind)

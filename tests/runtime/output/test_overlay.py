@@ -97,10 +97,10 @@ def test_colours_go_with_the_column() -> None:
 def test_regions_of_the_background_are_tinted_a_little_and_not_outlined() -> None:
     result = made_result()
     scaled = {name: getattr(result, name).repeat(40, 0).repeat(40, 1) for name in ("label_map", "region_ids")}
-    behind = dataclasses.replace(result, **scaled, boxes=result.boxes * 40, background_columns=(0, 1))
+    divided = dataclasses.replace(result, **scaled, boxes=result.boxes * 40, background_columns=(0, 1))
     frame = np.full((160, 240, 3), 100, np.uint8)
-    overlay = behind.overlay(frame)
-    colors = np.unique(overlay[behind.label_map == 1].reshape(-1, 3), axis=0)
+    overlay = divided.overlay(frame)
+    colors = np.unique(overlay[divided.label_map == 1].reshape(-1, 3), axis=0)
     expected = 100 * (1 - BACKGROUND_TINT) + np.array(color_of(1, "bgr")) * BACKGROUND_TINT
     np.testing.assert_allclose(colors, expected[None], atol=1)
 
