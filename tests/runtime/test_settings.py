@@ -8,7 +8,7 @@ import json
 import pickle
 import re
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError, dataclass, fields
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -120,6 +120,17 @@ def test_a_new_setting_reaches_its_use_is_described_and_repeated(toy_bundle: Pat
     assert patchcut.load(settings=chosen, single=True).settings == More(**{**vars(chosen), "single": True})
     with pytest.raises(OptionError, match=r"\[shininess\] must be a number from 0 to 1, got -1"):
         patchcut.load(settings=chosen, shininess=-1)
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [{}, {"size": 168, "precision": "fp32", "head": "cc:alpha=2"}, {"mode": "scene", "parts": "kmeans:k=2"}],
+    ids=str,
+)
+def test_what_is_described_repeats_what_ran(toy_bundle: Path, chosen: dict[str, Any]) -> None:
+    described = patchcut.load(toy_bundle, **chosen).describe().settings
+    assert described.size == chosen.get("size", 112)
+    assert replace(settings_of(Settings, *described.words()), bundle=described.bundle) == described
 
 
 def test_every_setting_is_documented() -> None:

@@ -180,6 +180,7 @@ CHANGES: dict[str, Callable[[Spec], object]] = {
     "a head file that is not listed": lambda s: s["heads"][0].update(
         files={"weights": "../head.safetensors"}
     ),
+    "a head called auto": lambda s: s["heads"][0].update(name="auto"),
     "labels alike": lambda s: s["heads"][0].update(labels=["a", "a", "b"]),
     "one label": lambda s: s["heads"][0].update(labels=["a"]),
     "temperature of zero": lambda s: s["heads"][0].update(temperature=0),
