@@ -19,3 +19,6 @@ class TrainingError(ExportError):
 
 class DatasetError(ExportError):
     """A dataset is not where it was said to be, or not what it was said to be."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__("eval", problem, remedy)

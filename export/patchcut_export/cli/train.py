@@ -7,8 +7,6 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from patchcut_export.cli.options import PrecisionOption, SizeOption, ThreadsOption
-
 
 def train(
     *,
@@ -53,8 +51,10 @@ def train(
         Path | None, typer.Option(help="Folder with images/ and masks/, to watch the IoU.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same weights on one machine.")] = 0,
-    size: SizeOption = None,
-    precision: PrecisionOption = "auto",
+    size: Annotated[
+        int | None, typer.Option(help="One of the bundle's sizes.", show_default="the default size")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="auto, int8, fp16 or fp32.")] = "auto",
     epochs: Annotated[
         int | None,
         typer.Option(
@@ -77,7 +77,7 @@ def train(
     device: Annotated[
         str, typer.Option(help="Where features are made and the head learns: auto, cpu or cuda.")
     ] = "auto",
-    threads: ThreadsOption = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="physical cores")] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the new bundle.", show_default="of the file")
     ] = None,

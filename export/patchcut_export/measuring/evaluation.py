@@ -40,12 +40,12 @@ class Score:
     """One image's numbers; None is what its example does not tell.
 
     Attributes:
-        name: of the image.
+        name: the image's.
         sequence: the video it is a frame of.
-        iou: of the foreground, 1 where both are empty.
+        iou: the foreground's, 1 where both are empty.
         accuracy: share of pixels that are right.
         f_max: F-measure at the image's own best threshold, as SelfMask's code has it.
-        box_iou: of the best box, with the true one that is nearest.
+        box_iou: the best box's, with the true one that is nearest.
         hit: whether that is at least 0.5 (CorLoc).
         kept: whether something was found in the image.
         empty: whether nothing was found in a part of it without foreground.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from patchcut import Segmenter
@@ -47,9 +48,9 @@ class EvalRequest:
     choices: Choices = field(default_factory=Choices)
 
     def command(self, ran: Description) -> str:
-        """The command line that repeats this with whatever bundle; `ran` says the size and precision."""
-        size, precision = ran.size_hw[0], ran.precision
-        settings = replace(self.settings, bundle=Settings.bundle, size=size, precision=precision)
+        """The command line that repeats this on another bundle, with the size and so on that `ran` had."""
+        resolved = {name: getattr(ran, name) for name in ("precision", "nothing_below")}
+        settings = replace(self.settings, bundle=Settings.bundle, size=ran.size_hw[0], **resolved)
         words = ["patchcut", "export", "eval", self.layout, "--root", self.root.resolve().name]
         words += settings.words(**DEFAULTS) + ["--empty-scenes"] * self.empty_scenes + self.choices.words()
         return shlex.join(words)
@@ -88,13 +89,10 @@ class EvalReport:
     def to_text(self) -> str:
         """A few lines for people."""
         ran = self.segmenter
-        lines = [
-            f"{self.dataset}: {self.summary.images} images, {ran.bundle}, {ran.precision}, {ran.provider}"
-        ]
+        images, metrics = self.summary.images, self.summary.metrics
+        lines = [f"{self.dataset}: {images} images, {ran.bundle}, {ran.precision}, {ran.provider}"]
         lines += [f"{name:<12} {text}" for name, text in self.protocol.items()]
-        lines += [
-            f"{title:<22} {value:.4f}  {METRICS[title]}" for title, value in self.summary.metrics.items()
-        ]
+        lines += [f"{title:<22} {value:.4f}  {METRICS[title]}" for title, value in metrics.items()]
         return "\n".join(lines)
 
 
@@ -111,9 +109,8 @@ def measure(request: EvalRequest, bar: StepBar) -> EvalReport:
     _check_outputs(request)
     segmenter = Segmenter.open(request.settings)
     name, examples = dataset.name, dataset.examples
-    scores = list(
-        evaluate(segmenter, examples, lambda done, total: bar.step(name, done, total), request.empty_scenes)
-    )
+    advance = partial(bar.step, name)
+    scores = list(evaluate(segmenter, examples, advance, request.empty_scenes))
     ran = segmenter.describe()
     protocol = state_protocol(dataset, segmenter)
     report = EvalReport(name, summarize(scores), protocol, ran, request.command(ran))
@@ -156,9 +153,8 @@ def _check_outputs(request: EvalRequest) -> None:
         OutputError: naming the first that cannot.
     """
     record = Path(request.settings.bundle) if request.record else None
-    for path in (request.scores, request.grid, record):
-        if path is not None:
-            check_output_file(path)
+    for path in filter(None, (request.scores, request.grid, record)):
+        check_output_file(path)
     if request.grid is not None:
         check_grid(request.grid)
 

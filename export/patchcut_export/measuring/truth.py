@@ -38,7 +38,7 @@ def read_truth(example: Example, size_hw: tuple[int, ...]) -> Truth:
 
     Args:
         example: with a mask.
-        size_hw: of its image.
+        size_hw: size of its image.
     Raises:
         DatasetError: the mask cannot be read, has another size than `size_hw`, or does not hold what its kind
             says.
@@ -57,7 +57,7 @@ def read_truth(example: Example, size_hw: tuple[int, ...]) -> Truth:
     _check_size(example.mask, grey.shape, size_hw)
     if grey.max(initial=0) == 1:
         problem = f"{example.mask} has no value but 0 and 1, which are both dark"
-        raise DatasetError("eval", problem, "foreground must be above 127: multiply by 255")
+        raise DatasetError(problem, "foreground must be above 127: multiply by 255")
     return Truth(np.asarray(grey > 127))
 
 
@@ -65,10 +65,10 @@ def _decode(path: Path, flags: int) -> npt.NDArray[np.uint8]:
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
-        raise DatasetError("eval", f"cannot read {path}: {error.strerror}", "check the file") from error
+        raise DatasetError(f"cannot read {path}: {error.strerror}", "check the file") from error
     picture = cv2.imdecode(data, flags) if data.size else None
     if picture is None:
-        raise DatasetError("eval", f"{path} cannot be read as an image", "copy it again")
+        raise DatasetError(f"{path} cannot be read as an image", "copy it again")
     return np.asarray(picture, np.uint8)
 
 
@@ -79,14 +79,14 @@ def _read_indices(path: Path) -> npt.NDArray[np.uint8]:
             mode = picture.mode
             values = np.asarray(picture)
     except (OSError, SyntaxError, ValueError) as error:
-        raise DatasetError("eval", f"{path} cannot be read as an image", "copy it again") from error
+        raise DatasetError(f"{path} cannot be read as an image", "copy it again") from error
     if mode not in ("P", "L"):
         problem = f"{path} holds colours ({mode}), expected a class index of 8 bits for each pixel"
-        raise DatasetError("eval", problem, "convert it to a palette or grey image")
+        raise DatasetError(problem, "convert it to a palette or grey image")
     return values
 
 
 def _check_size(path: Path, shape: tuple[int, ...], size_hw: tuple[int, ...]) -> None:
     if shape != size_hw:
         problem = f"{path} is {shape[1]}x{shape[0]}, its image {size_hw[1]}x{size_hw[0]}"
-        raise DatasetError("eval", problem, "masks must have their images' size")
+        raise DatasetError(problem, "masks must have their images' size")

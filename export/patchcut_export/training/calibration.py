@@ -50,8 +50,8 @@ class CalibrationPlan:
         limit: how many of them are looked at, spread evenly.
         blanks: how many blank pictures are.
         keep: share of the photographs in which something must still be found.
-        seed: of the blank pictures.
-        threads: of the backbone.
+        seed: decides the blank pictures.
+        threads: the backbone's.
     """
 
     images: Path
@@ -81,7 +81,7 @@ def calibrate_bundle(path: Path, out: Path, plan: CalibrationPlan, step: Step) -
     """The calibration of a bundle's own head, which a copy of the bundle at `out` then has.
 
     Args:
-        path: of the bundle; may be `out`.
+        path: the bundle; may be `out`.
         step: called with (title, done, total).
     Raises:
         OptionError: `keep` is not between 0 and 1.
@@ -111,7 +111,7 @@ def fit_calibration(samples: list[Sample], keep: float, fitted_on: str = "") -> 
     region scores 0.
 
     Args:
-        samples: of the sizes of the backbone's input.
+        samples: one for each size of the backbone's input.
     Raises:
         TrainingError: there are no regions of one of the kinds.
     """

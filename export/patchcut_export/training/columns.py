@@ -62,7 +62,7 @@ class ColumnPlan(GnnPlan):
             are looks, the eyes of cats and dogs in one; the more, the more they are kinds of things.
         edge_threshold: cosines not above it are no edge of the graphs of `context` and of the NCut loss.
         alpha: "cc": sensitivity of its signed affinity; the larger, the fewer columns are used.
-        temperature: of the softmax over the columns. At 1 the NCut loss falls into its saddle, where every
+        temperature: divides the logits of the columns. At 1 the NCut loss falls into its saddle, where every
             patch is 1/k of every column: NMI with VOC's classes was 0.05 after an epoch, 0.14 with 0.1.
         anchor: "ncut": weight, beside the loss, of the cross-entropy to the clusters of k-means over the
             collection. NMI of 16 columns with VOC's classes was 0.21 with 0.3; without, it fell to 0.14 while
@@ -102,7 +102,7 @@ class TrainedColumns:
 
     Attributes:
         head: the GNN.
-        shares: of the patches that each column has, in training images.
+        shares: each column's share of the patches of training images.
         passes: over the images, until the weights that were kept.
     """
 

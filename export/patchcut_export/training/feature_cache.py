@@ -6,7 +6,7 @@ import json
 import mmap
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,13 @@ from patchcut.stages import Extractor
 _FEATURES = "features.npy"
 _STATE = "state.json"
 _FLUSH_EVERY = 64
+# What the features of caches that do not tell depend on.
+_UNTOLD = {
+    "mean": [0.485, 0.456, 0.406],
+    "std": [0.229, 0.224, 0.225],
+    "fit": "stretch",
+    "output": "features",
+}
 
 Advance = Callable[[int, int], None]
 
@@ -67,33 +74,35 @@ def cache_features(
     """
     graph, kept = extractor.graph, extractor.backbone.default_features
     paths, problems = _list_photos(images)
-    names = {path.relative_to(images).as_posix(): path for path in paths}
-    state = _read_state(folder, _Key.of(images, len(names), bundle, extractor))
-    if not names.keys() >= set(state.names):
+    photos = {path.relative_to(images).as_posix(): path for path in paths}
+    key = _key(images, len(photos), bundle, extractor)
+    names = _read_names(folder, key)
+    if not photos.keys() >= set(names):
         raise _foreign(folder)
     check_writable(folder)
-    done = set(state.names)
-    source = PhotoSource([path for name, path in names.items() if name not in done], images, str(images))
+    done = set(names)
+    missing = [path for name, path in photos.items() if name not in done]
+    source = PhotoSource(missing, images, str(images))
     try:
-        shape = (len(names), graph.grid_hw[0] * graph.grid_hw[1], kept.dim)
-        table = _open_table(folder, shape, fresh=not state.names)
+        shape = (len(photos), graph.grid_hw[0] * graph.grid_hw[1], kept.dim)
+        table = _open_table(folder, shape, fresh=not names)
         for frame in source:
-            table[len(state.names)] = to_host(extractor([frame]).default)[0]
-            state.names.append(frame.name)
-            if len(state.names) % _FLUSH_EVERY == 0:
+            table[len(names)] = to_host(extractor([frame]).default)[0]
+            names.append(frame.name)
+            if len(names) % _FLUSH_EVERY == 0:
                 table.flush()
                 _give_back(table)
-                _write_state(folder, state)
-            advance(len(state.names), len(names))
+                _write_names(folder, key, names)
+            advance(len(names), len(photos))
         table.flush()
     except OSError as error:
         raise output_error(folder, error) from error
-    _write_state(folder, state)
+    _write_names(folder, key, names)
     problems += source.problems
-    if not state.names:
+    if not names:
         raise SourceError(str(images), "none of its images can be read", "; ".join(problems[:1]))
-    features = np.load(folder / _FEATURES, mmap_mode="r")[: len(state.names)]
-    return CachedFeatures(features, tuple(state.names), graph.grid_hw, tuple(problems))
+    features = np.load(folder / _FEATURES, mmap_mode="r")[: len(names)]
+    return CachedFeatures(features, tuple(names), graph.grid_hw, tuple(problems))
 
 
 def _give_back(features: npt.NDArray[np.float16]) -> None:
@@ -120,48 +129,22 @@ def _list_photos(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+    return any(name.startswith(".") for name in path.parts)
 
 
-@dataclass(frozen=True)
-class _Key:
-    """What the features depend on; the defaults are those of caches that do not tell."""
-
-    images: str
-    total: int
-    graph_sha256: str
-    weights_sha256: str
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    fit: str = "stretch"
-    output: str = "features"
-
-    @staticmethod
-    def of(images: Path, total: int, bundle: Bundle, extractor: Extractor) -> _Key:
-        files, backbone = bundle.spec.files, extractor.backbone
-        return _Key(
-            images=str(images.resolve()),
-            total=total,
-            graph_sha256=files[extractor.graph.file].sha256,
-            weights_sha256=files[backbone.weights].sha256 if backbone.weights else "",
-            mean=backbone.mean,
-            std=backbone.std,
-            fit=backbone.fit,
-            output=backbone.default_features.output,
-        )
-
-    @staticmethod
-    def read(fields: dict[str, Any]) -> _Key:
-        key = _Key(**fields)
-        return replace(key, mean=tuple(key.mean), std=tuple(key.std))
-
-
-@dataclass
-class _State:
-    """How far a cache is: the names of the rows that are written."""
-
-    key: _Key
-    names: list[str] = field(default_factory=list)
+def _key(images: Path, total: int, bundle: Bundle, extractor: Extractor) -> dict[str, Any]:
+    """What the features depend on, as JSON has it."""
+    files, backbone = bundle.spec.files, extractor.backbone
+    return {
+        "images": str(images.resolve()),
+        "total": total,
+        "graph_sha256": files[extractor.graph.file].sha256,
+        "weights_sha256": files[backbone.weights].sha256 if backbone.weights else "",
+        "mean": list(backbone.mean),
+        "std": list(backbone.std),
+        "fit": backbone.fit,
+        "output": backbone.default_features.output,
+    }
 
 
 def _open_table(
@@ -197,21 +180,24 @@ def _foreign(folder: Path) -> OutputError:
     return OutputError("features", problem, "name another --work folder, or delete it")
 
 
-def _read_state(folder: Path, key: _Key) -> _State:
+def _read_names(folder: Path, key: dict[str, Any]) -> list[str]:
+    """The images whose rows are written."""
     path = folder / _STATE
     if not path.is_file():
-        return _State(key)
+        return []
     try:
         fields = json.loads(path.read_text("utf-8"))
-        state = _State(_Key.read(fields["key"]), list(fields["names"]))
-        if len(set(state.names)) != len(state.names):
+        theirs, names = {**_UNTOLD, **fields["key"]}, list(fields["names"])
+        if theirs.keys() != key.keys():
+            raise ValueError(f"its key has {', '.join(theirs)}")
+        if len(set(names)) != len(names):
             raise ValueError("it names an image twice")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from error
-    if state.key != key:
+    if theirs != key:
         raise _foreign(folder)
-    return state
+    return names
 
 
-def _write_state(folder: Path, state: _State) -> None:
-    write_whole(folder / _STATE, json.dumps(asdict(state)).encode())
+def _write_names(folder: Path, key: dict[str, Any], names: list[str]) -> None:
+    write_whole(folder / _STATE, json.dumps({"key": key, "names": names}).encode())

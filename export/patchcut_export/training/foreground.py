@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -42,14 +43,7 @@ from patchcut_export.training.loop import (
     full_batches,
     not_finite,
 )
-from patchcut_export.training.pseudo_masks import (
-    REFINE_SIZE,
-    Soft,
-    border_prior,
-    ncut_bipartition,
-    orient,
-    refine,
-)
+from patchcut_export.training.pseudo_masks import REFINE_SIZE, border_prior, ncut_bipartition, orient, refine
 from patchcut_export.training.torch_device import CPU
 
 Half = npt.NDArray[np.float16]
@@ -200,10 +194,9 @@ class _Foreground:
 
     def _targets(self, stage: str, head: GraphHead) -> Targets:
         """What a stage learns, kept on disk so that a resumed run sees the same."""
-        if stage == "cut":
-            return Targets(**self._kept(f"{stage}.targets.npz", lambda: self._cut_targets(head)))
-        targets = Targets(**self._kept(f"{stage}.targets.npz", lambda: self._refined_targets(stage, head)))
-        if not self.plan.empty_weight:
+        make = self._cut_targets if stage == "cut" else partial(self._refined_targets, stage)
+        targets = Targets(**self._kept(f"{stage}.targets.npz", lambda: make(head)))
+        if stage == "cut" or not self.plan.empty_weight:
             return targets
         self.empties = self._kept("empties.npz", lambda: self._empty_features(head))["features"]
         nothing = np.zeros((len(self.empties), targets.foreground.shape[1]), np.float16)
@@ -222,8 +215,8 @@ class _Foreground:
             except Exception as error:  # numpy's reader raises many kinds; all mean the same here
                 raise damaged(path, error) from error
         arrays = make()
-        with whole_file(path) as partial:
-            np.savez(partial, **arrays)  # type: ignore[arg-type]
+        with whole_file(path) as unfinished:
+            np.savez(unfinished, **arrays)  # type: ignore[arg-type]
         return arrays
 
     def _cut_targets(self, head: GraphHead) -> dict[str, Half]:
@@ -236,10 +229,11 @@ class _Foreground:
 
     def _refined_targets(self, stage: str, head: GraphHead) -> dict[str, Half]:
         """The head's own masks on the images' edges; an image counts by how far the two agree (IoU)."""
-        refined, weights = [], []
+        refined, weights, size = [], [], (REFINE_SIZE, REFINE_SIZE)
         for begin, _, foreground in self._predictions(head):
             for row, before in enumerate(foreground.numpy()):
-                after = self._refine(begin + row, before)
+                small = cv2.resize(self._image(begin + row), size, interpolation=cv2.INTER_AREA)
+                after = refine(np.asarray(small, np.uint8), before.reshape(self.cached.grid_hw))
                 refined.append(after.ravel().astype(np.float16))
                 weights.append(mask_iou(before > 0.5, after.ravel() > 0.5))
                 self.step(f"{stage}: refining masks", begin + row + 1, len(self.cached.images))
@@ -270,11 +264,6 @@ class _Foreground:
 
     def _image(self, index: int) -> npt.NDArray[np.uint8]:
         return read_photo(self.images / self.cached.images[index])
-
-    def _refine(self, index: int, foreground: Soft) -> Soft:
-        image = self._image(index)
-        small = cv2.resize(image, (REFINE_SIZE, REFINE_SIZE), interpolation=cv2.INTER_AREA)
-        return refine(np.asarray(small, np.uint8), foreground.reshape(self.cached.grid_hw))
 
     def _predictions(self, head: GraphHead) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
         """(index of the first image, features [b, n, d], foreground [b, n]) over all images."""

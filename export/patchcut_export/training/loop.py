@@ -28,7 +28,7 @@ class GnnPlan:
     """How a GNN is trained, for whatever task. A value that is not allowed is an OptionError that names it.
 
     Attributes:
-        seed: of initial weights, order and dropout.
+        seed: decides initial weights, order and dropout.
         threshold: cosines not above it are no edge of the GNN's affinity.
         hidden, mlp_hidden, dropout: layers of the GNN, see `GraphHead`.
         batch: images a step.
@@ -98,7 +98,7 @@ class Stage:
     Attributes:
         name: its name in the log.
         file: its checkpoint.
-        seed: of its weights, order and dropout.
+        seed: decides its weights, order and dropout.
         columns: how many the head has.
         sample: images over whose patches the head's input is standardised.
         rows: what is trained on; numbers that `loss` understands.

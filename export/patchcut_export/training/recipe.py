@@ -33,12 +33,7 @@ from patchcut_export.outputs import check_output_file
 from patchcut_export.progress import StepBar
 from patchcut_export.training.columns import ColumnPlan, train_columns
 from patchcut_export.training.feature_cache import CachedFeatures, cache_features
-from patchcut_export.training.foreground import (
-    Extract,
-    ForegroundPlan,
-    predict,
-    train_foreground,
-)
+from patchcut_export.training.foreground import Extract, ForegroundPlan, predict, train_foreground
 from patchcut_export.training.gnn import GraphHead
 from patchcut_export.training.loop import EpochLog, Hooks
 from patchcut_export.training.torch_device import open_device

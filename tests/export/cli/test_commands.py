@@ -295,6 +295,20 @@ def test_a_mistake_in_training_is_one_line(
     assert made == ({"work"} if made_features else set())
 
 
+def test_parts_need_a_head_on_the_first_features(
+    train_here: Patchcut, headed_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with open_bundle(headed_bundle) as bundle:
+        name, backbone = next(iter(bundle.spec.backbones.items()))
+        other = backbone.default_features.model_copy(update={"output": "other"})
+        features = {"features": {**backbone.features, "other": other}}
+        head = bundle.spec.heads[0].model_copy(update={"features": ("other",)})
+        update = {"backbones": {name: backbone.model_copy(update=features)}, "heads": (head,)}
+        rewrite_bundle(bundle, tmp_path / "other.patchcut", bundle.spec.model_copy(update=update))
+    assert train_here("--backbone", "other.patchcut", "--parts") == 1
+    check_one_line(capfd, "the head of other.patchcut does not read the first features of its first backbone")
+
+
 def check_one_line(capfd: pytest.CaptureFixture[str], expected: str) -> str:
     said, errors = capfd.readouterr()
     assert said == ""

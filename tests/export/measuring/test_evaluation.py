@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +19,11 @@ pytest.importorskip("torch", reason="needs patchcut[export]")
 pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
 from patchcut.bundle import EMBEDDED, CalibrationSpec, open_bundle
+from patchcut.settings import Settings
 from patchcut_export.bundles.builder import rewrite_bundle, with_head
-from patchcut_export.measuring.datasets import LAYOUTS, Dataset, Example, open_dataset
+from patchcut_export.measuring.datasets import LAYOUTS, Choices, Dataset, Example, open_dataset
 from patchcut_export.measuring.evaluation import METRICS, Score, evaluate, score, summarize
-from patchcut_export.measuring.measure import state_protocol
+from patchcut_export.measuring.measure import EvalRequest, state_protocol
 from patchcut_export.measuring.metrics import f_beta, precision_recall
 from patchcut_export.measuring.score_grid import write_grid
 
@@ -353,7 +355,7 @@ def test_another_head_is_measured_and_recorded_beside_the_own(
     root = masks_root.rename(masks_root.with_name("my masks"))
     fixed = ("export", "eval", "masks", "--root", root, "--bundle", bundle, "--record")
     assert run_cli(*fixed) == 0
-    for options in (("--head", "kmeans:k=3,seed=5"), ("--mode", "parts", "--parts", "kmeans:k=2")):
+    for options in (("--head", "kmeans:k=3,seed=5"), ("--mode", "parts", "--parts", "kmeans:k=4")):
         assert run_cli(*fixed, *options) == 0
         assert run_cli(*fixed, *options) == 0, "again: rows are replaced"
     with open_bundle(bundle) as opened:
@@ -362,12 +364,12 @@ def test_another_head_is_measured_and_recorded_beside_the_own(
     assert [row.head for row in rows] == [
         "",
         "kmeans:k=3,seed=5",
-        "gnn, parts by kmeans:k=2",
+        "gnn, parts by kmeans:k=4",
     ]
     own = "patchcut export eval masks --root 'my masks' --precision int8 --size 96"
     assert rows[0].command == own
     assert rows[1].command == f"{own} --head kmeans:k=3,seed=5"
-    assert rows[2].command == f"{own} --mode parts --parts kmeans:k=2"
+    assert rows[2].command == f"{own} --mode parts --parts kmeans:k=4"
     assert rows[0].value == rows[2].value, "parts divide the foreground and do not change it"
     assert run_cli("info", bundle) == 0
     assert "kmeans:k=3,seed=5" in capfd.readouterr().out
@@ -391,6 +393,24 @@ def test_a_wrong_setting_is_one_line(
 ) -> None:
     assert run_cli("export", "eval", "masks", "--root", masks_root, "--bundle", bundle, *options) == 2
     assert said in capfd.readouterr().err
+
+
+def test_the_recorded_command_has_all_that_was_chosen() -> None:
+    request = EvalRequest(
+        layout="voc07",
+        root=Path("some where/VOC"),
+        settings=Settings(bundle="mine.patchcut", head="cc:alpha=5", refine="guided", single=True, threads=2),
+        scores=Path("out.jsonl"),
+        empty_scenes=True,
+        choices=Choices(split="val", names=Path("lists/some.txt"), difficult=False),
+    )
+    ran: Any = SimpleNamespace(size_hw=(224, 224), precision="fp32", nothing_below=0.25)
+    words = shlex.split(request.command(ran))
+    assert words[:6] == ["patchcut", "export", "eval", "voc07", "--root", "VOC"]
+    assert " ".join(words[6:]) == (
+        "--precision fp32 --size 224 --head cc:alpha=5 --refine guided --nothing-below 0.25 --single "
+        "--threads 2 --empty-scenes --split val --list some.txt --no-difficult"
+    )
 
 
 def calibrate(bundle: Path, nothing_below: float) -> None:

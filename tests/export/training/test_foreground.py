@@ -19,12 +19,7 @@ from patchcut.errors import OptionError, OutputError
 from patchcut_export.errors import TrainingError
 from patchcut_export.training import foreground as training
 from patchcut_export.training.feature_cache import CachedFeatures
-from patchcut_export.training.foreground import (
-    Extract,
-    ForegroundPlan,
-    predict,
-    train_foreground,
-)
+from patchcut_export.training.foreground import Extract, ForegroundPlan, predict, train_foreground
 from patchcut_export.training.gnn import GraphHead
 from patchcut_export.training.loop import EpochLog, Hooks
 from tests.export.training.runs import Interruption, log_lines, same_bits

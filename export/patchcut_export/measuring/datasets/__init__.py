@@ -10,20 +10,10 @@ from patchcut.errors import OptionError
 
 from patchcut_export.errors import DatasetError
 from patchcut_export.measuring.datasets import coco, cub, davis, plain, saliency, voc
-from patchcut_export.measuring.datasets.examples import Boxes, Choices, Dataset, Example, Keypoints, MaskKind
+from patchcut_export.measuring.datasets.examples import Choices, Dataset, Example, MaskKind
 from patchcut_export.measuring.datasets.sizes import check_sizes
 
-__all__ = [
-    "LAYOUTS",
-    "Boxes",
-    "Choices",
-    "Dataset",
-    "Example",
-    "Keypoints",
-    "Layout",
-    "MaskKind",
-    "open_dataset",
-]
+__all__ = ["LAYOUTS", "Choices", "Dataset", "Example", "Layout", "MaskKind", "open_dataset"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +57,7 @@ def open_dataset(layout: str, root: Path, choices: Choices = _DEFAULTS) -> Datas
     Args:
         layout: a key of `LAYOUTS`.
         root: its folder.
-        choices: of it.
+        choices: what is chosen of it.
     Raises:
         OptionError: a choice that the layout does not have.
         DatasetError: an unknown layout, a folder that does not have it, an image without its truth, masks of
@@ -75,13 +65,13 @@ def open_dataset(layout: str, root: Path, choices: Choices = _DEFAULTS) -> Datas
         SourceError: a file is no image.
     """
     if layout not in LAYOUTS:
-        raise DatasetError("eval", f"no layout {layout!r}", f"layouts: {', '.join(LAYOUTS)}")
+        raise DatasetError(f"no layout {layout!r}", f"layouts: {', '.join(LAYOUTS)}")
     _check_choices(layout, choices)
     if not root.is_dir():
-        raise DatasetError("eval", f"{root} is not a folder", "check the path")
+        raise DatasetError(f"{root} is not a folder", "check the path")
     dataset = LAYOUTS[layout].open(root, choices)
     if not dataset.examples:
-        raise DatasetError("eval", f"{root} has no images in the layout {layout!r}", "check the path")
+        raise DatasetError(f"{root} has no images in the layout {layout!r}", "check the path")
     check_sizes(dataset.examples)
     return dataset
 

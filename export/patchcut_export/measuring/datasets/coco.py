@@ -10,7 +10,7 @@ import numpy as np
 
 from patchcut_export.errors import DatasetError
 from patchcut_export.measuring.datasets.examples import Boxes, Choices, Dataset, Example
-from patchcut_export.measuring.datasets.folders import check_there, find_root, read_lines
+from patchcut_export.measuring.datasets.folders import check_there, find_root, read_lines, reading
 
 _LIST = "coco_20k_filenames.txt"
 _ANNOTATIONS = "annotations/instances_train2014.json"
@@ -28,7 +28,7 @@ def open_coco20k(root: Path, choices: Choices) -> Dataset:
     images = next((f for f in (base / "images" / "train2014", base / "train2014") if f.is_dir()), None)
     if images is None:
         problem = f"{base} has no images: looked for images/train2014/ and train2014/"
-        raise DatasetError("eval", problem, "unpack train2014.zip there")
+        raise DatasetError(problem, "unpack train2014.zip there")
     lines = read_lines(_find_list(root, base, choices.names))
     names = list(dict.fromkeys(Path(line.strip()).name for line in lines))
     check_there("image", images, [name for name in names if not (images / name).is_file()], len(names))
@@ -48,12 +48,12 @@ def _find_list(root: Path, base: Path, names: Path | None) -> Path:
         if path.is_file():
             return path
     problem = f"{root} has no {_LIST}, which says which images of train2014 are COCO20k"
-    raise DatasetError("eval", problem, "take it from LOST's repository, or name a list with --list")
+    raise DatasetError(problem, "take it from LOST's repository, or name a list with --list")
 
 
 def _read_boxes(path: Path, wanted: set[str]) -> dict[str, Boxes]:
     """[m, 4] half-open boxes by the image's file name."""
-    try:
+    with reading(path, "a COCO instances file"):
         with path.open("rb") as file:
             content = json.load(file, object_hook=_without_outlines)
         names = {image["id"]: image["file_name"] for image in content["images"]}
@@ -66,11 +66,6 @@ def _read_boxes(path: Path, wanted: set[str]) -> dict[str, Boxes]:
         return {
             name: np.rint(np.array(boxes, np.float64)).astype(np.float32) for name, boxes in found.items()
         }
-    except OSError as error:
-        raise DatasetError("eval", f"cannot read {path}: {error.strerror}", "check the path") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        problem = f"{path} is not a COCO instances file: {error!r}"
-        raise DatasetError("eval", problem, "download it again") from error
 
 
 def _without_outlines(entry: dict[str, Any]) -> dict[str, Any]:

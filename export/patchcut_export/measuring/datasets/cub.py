@@ -27,7 +27,7 @@ def open_cub(root: Path, choices: Choices) -> Dataset:
     masks = next((f / "segmentations" for f in (base, base.parent) if (f / "segmentations").is_dir()), None)
     if masks is None:
         problem = f"{base} has no masks: looked for segmentations/ in it and beside it"
-        raise DatasetError("eval", problem, "they are an archive of their own: segmentations.tgz")
+        raise DatasetError(problem, "they are an archive of their own: segmentations.tgz")
     split = choices.split or "test"
     files = _files_of(base, split)
     boxes, keypoints = _boxes(base), _keypoints(base)
@@ -82,5 +82,5 @@ def _numbers(base: Path, fields: list[str]) -> list[float]:
         return [float(field) for field in fields]
     except ValueError as error:
         raise DatasetError(
-            "eval", f"{base} has coordinates that are no numbers: {error}", "download it again"
+            f"{base} has coordinates that are no numbers: {error}", "download it again"
         ) from error

@@ -24,8 +24,7 @@ def open_davis16(root: Path, choices: Choices) -> Dataset:
     path = next((path for path in lists if path.is_file()), None)
     if path is None:
         looked = " and ".join(str(path.relative_to(base)) for path in lists)
-        problem = f"{base} has no list of {split}: looked for {looked}"
-        raise DatasetError("eval", problem, "it comes with the archive")
+        raise DatasetError(f"{base} has no list of {split}: looked for {looked}", "it comes with the archive")
     names = sorted({_sequence(line) for line in read_lines(path)})
     examples = pair_sequences(base / _IMAGES, base / _MASKS, names)
     truth = "masks, foreground is anything but black"

@@ -23,7 +23,7 @@ class Example:
     """One image and what is known of it.
 
     Attributes:
-        name: of the image, without its folder; "SEQUENCE/FRAME" in a video.
+        name: the image's, without its folder; "SEQUENCE/FRAME" in a video.
         image: its file.
         mask: the file of its foreground mask.
         mask_kind: how that file is read.
@@ -48,7 +48,7 @@ class Dataset:
     """Examples, and what has to be said of them beside a number.
 
     Attributes:
-        name: of the set and its split.
+        name: the set's and its split's.
         examples: sorted by name.
         truth: how its truth was read, for the protocol.
         published: how many images the published set has; None for anybody's own.

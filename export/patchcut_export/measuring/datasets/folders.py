@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from patchcut.sources.photos import PHOTO_SUFFIXES
@@ -24,7 +25,7 @@ def find_root(title: str, root: Path, inner: Sequence[str], needs: Sequence[str]
             return folder
     where = f" or in {', '.join(name + '/' for name in inner)} of it" if inner else ""
     problem = f"{root} is not {title}: looked for {', '.join(needs)} in it{where}"
-    raise DatasetError("eval", problem, "give the folder that holds them as --root")
+    raise DatasetError(problem, "give the folder that holds them as --root")
 
 
 def list_photos(folder: Path) -> dict[str, Path]:
@@ -34,14 +35,14 @@ def list_photos(folder: Path) -> dict[str, Path]:
         DatasetError: it is no folder, or two files differ in nothing but the suffix.
     """
     if not folder.is_dir():
-        raise DatasetError("eval", f"{folder} is not a folder", "check the path and the layout")
+        raise DatasetError(f"{folder} is not a folder", "check the path and the layout")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in PHOTO_SUFFIXES or path.name.startswith("."):
             continue
         if path.stem in found:
             problem = f"{folder} has both {found[path.stem].name} and {path.name}"
-            raise DatasetError("eval", problem, "names must differ in more than the suffix")
+            raise DatasetError(problem, "names must differ in more than the suffix")
         found[path.stem] = path
     return found
 
@@ -76,7 +77,6 @@ def check_there(kind: str, folder: Path, missing: Sequence[str], total: int) -> 
     """
     if missing:
         raise DatasetError(
-            "eval",
             f"{folder} has no {kind} for {len(missing)} of {total} images: {_first(missing)}",
             "add them",
         )
@@ -87,18 +87,29 @@ def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + more
 
 
+@contextmanager
+def reading(path: Path, title: str, remedy: str = "download it again") -> Iterator[None]:
+    """Turns what goes wrong while a file is read and understood into one line.
+
+    Raises:
+        DatasetError: it cannot be read, or "PATH is not TITLE: ...".
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(f"cannot read {path}: {error.strerror}", "check the path") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DatasetError(f"{path} is not {title}: {error!r}", remedy) from error
+
+
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file that are not empty.
 
     Raises:
         DatasetError: it cannot be read, or is no text.
     """
-    try:
+    with reading(path, "a text file"):
         return [line for line in path.read_text("utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        raise DatasetError("eval", f"cannot read {path}: {error.strerror}", "check the path") from error
-    except ValueError as error:
-        raise DatasetError("eval", f"{path} is not a text file", "download it again") from error
 
 
 def read_table(path: Path, columns: int) -> Iterable[list[str]]:
@@ -111,5 +122,5 @@ def read_table(path: Path, columns: int) -> Iterable[list[str]]:
         fields = line.split()
         if len(fields) != columns:
             problem = f"{path} has {len(fields)} fields in line {number}, expected {columns}"
-            raise DatasetError("eval", problem, "download it again")
+            raise DatasetError(problem, "download it again")
         yield fields

@@ -9,7 +9,7 @@ import numpy as np
 
 from patchcut_export.errors import DatasetError
 from patchcut_export.measuring.datasets.examples import Boxes, Choices, Dataset, Example
-from patchcut_export.measuring.datasets.folders import check_there, find_root, list_photos, pair
+from patchcut_export.measuring.datasets.folders import check_there, find_root, list_photos, pair, reading
 
 
 def open_masks(root: Path, choices: Choices) -> Dataset:
@@ -53,20 +53,15 @@ def open_boxes(root: Path, choices: Choices) -> Dataset:
     """
     path = root / "boxes.json"
     keep = bool(choices.difficult)
-    try:
+    with reading(path, "a list of boxes", "each needs a file and objects with a bbox"):
         entries = json.loads(path.read_text("utf-8"))
         found = [
             (root / entry["file"], _boxes_xyxy(entry["objects"], keep))
             for _, entry in sorted(entries.items())
         ]
-    except OSError as error:
-        raise DatasetError("eval", f"cannot read {path}: {error.strerror}", "check the path") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        problem = f"{path} is not a list of boxes: {error!r}"
-        raise DatasetError("eval", problem, "each needs a file and objects with a bbox") from error
     for image, _ in found:
         if not image.is_file():
-            raise DatasetError("eval", f"{path} names {image}, which is not there", "check the path")
+            raise DatasetError(f"{path} names {image}, which is not there", "check the path")
     examples = [Example(image.stem, image, boxes_xyxy=boxes) for image, boxes in found if len(boxes)]
     return Dataset(root.resolve().name, examples, difficult_text(keep))
 

@@ -48,4 +48,4 @@ def _find_pair(
     problem = (
         f"{root} is not {title}: looked for {wanted} in it or in {', '.join(f'{i}/' for i in inner)} of it"
     )
-    raise DatasetError("eval", problem, "give the folder that holds them as --root")
+    raise DatasetError(problem, "give the folder that holds them as --root")

@@ -32,7 +32,7 @@ def check_sizes(examples: list[Example]) -> None:
         mask, (height, width), (image_height, image_width) = wrong[0]
         problem = f"{mask} is {width}x{height}, its image {image_width}x{image_height}"
         more = f", and {len(wrong) - 1} more of {len(masked)} have other sizes" if wrong[1:] else ""
-        raise DatasetError("eval", problem + more, "masks must have their images' size")
+        raise DatasetError(problem + more, "masks must have their images' size")
 
 
 def picture_size(path: Path, *, upright: bool) -> tuple[int, int]:

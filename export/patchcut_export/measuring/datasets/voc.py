@@ -58,12 +58,10 @@ def _read_boxes(path: Path, year: int, keep_difficult: bool) -> Boxes:
         ]
         boxes = np.array([_corners(node) for node in objects], np.float32).reshape(-1, 4)
     except (OSError, ET.ParseError, ValueError) as error:
-        raise DatasetError("eval", f"{path} is not a VOC annotation: {error}", "download it again") from error
+        raise DatasetError(f"{path} is not a VOC annotation: {error}", "download it again") from error
     folder = root.findtext("folder")
     if folder and folder.startswith("VOC") and folder != f"VOC{year}":
-        raise DatasetError(
-            "eval", f"{path} is of {folder}, expected VOC{year}", "choose the layout of that year"
-        )
+        raise DatasetError(f"{path} is of {folder}, expected VOC{year}", "choose the layout of that year")
     boxes[:, :2] -= 1
     return boxes
 
