@@ -12,9 +12,11 @@ def check_choice(option: str, value: object, allowed: Sequence[str]) -> None:
     """Checks that `value` is one of `allowed`.
 
     Raises:
-        OptionError: '[device] must be one of "auto", "cpu", "cuda", got "gpu"'.
-
-    >>> check_choice("device", "cpu", ("auto", "cpu", "cuda"))
+        OptionError: it is none of them.
+    Examples:
+        >>> patchcut.checks.check_choice("device", "gpu", ("auto", "cpu", "cuda"))
+        Traceback (most recent call last):
+        patchcut.errors.OptionError: [device] must be one of "auto", "cpu", "cuda", got 'gpu'
     """
     if not isinstance(value, str) or value not in allowed:
         listed = ", ".join(f'"{choice}"' for choice in allowed)
@@ -25,9 +27,11 @@ def check_whole(option: str, value: object, least: int, largest: int) -> None:
     """Checks that `value` is a whole number from `least` to `largest`.
 
     Raises:
-        OptionError: "[k] must be a whole number from 2 to 256, got 1".
-
-    >>> check_whole("k", 3, 2, 256)
+        OptionError: it is no whole number, or out of that range.
+    Examples:
+        >>> patchcut.checks.check_whole("k", 1, 2, 256)
+        Traceback (most recent call last):
+        patchcut.errors.OptionError: [k] must be a whole number from 2 to 256, got 1
     """
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= largest:
         raise OptionError(option, f"must be a whole number from {least} to {largest}, got {value!r}")
@@ -37,9 +41,11 @@ def check_number(option: str, value: object, least: float, largest: float) -> No
     """Checks that `value` is a number from `least` to `largest`.
 
     Raises:
-        OptionError: "[alpha] must be a number from 1e-06 to 1e+06, got 0".
-
-    >>> check_number("min_score", 0.5, 0, 1)
+        OptionError: it is no number, or out of that range.
+    Examples:
+        >>> patchcut.checks.check_number("alpha", 0, 1e-6, 1e6)
+        Traceback (most recent call last):
+        patchcut.errors.OptionError: [alpha] must be a number from 1e-06 to 1e+06, got 0
     """
     if not isinstance(value, Real) or isinstance(value, bool) or not least <= float(value) <= largest:
         raise OptionError(option, f"must be a number from {least:g} to {largest:g}, got {value!r}")
@@ -49,9 +55,11 @@ def check_flag(option: str, value: object) -> None:
     """Checks that `value` is True or False.
 
     Raises:
-        OptionError: "[single] must be True or False, got 'yes'".
-
-    >>> check_flag("single", True)
+        OptionError: it is something else.
+    Examples:
+        >>> patchcut.checks.check_flag("single", "yes")
+        Traceback (most recent call last):
+        patchcut.errors.OptionError: [single] must be True or False, got 'yes'
     """
     if not isinstance(value, bool):
         raise OptionError(option, f"must be True or False, got {value!r}")

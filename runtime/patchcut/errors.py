@@ -7,7 +7,7 @@ class PatchcutError(Exception):
     """Any failure that patchcut foresees.
 
     Args:
-        where: the part that noticed, such as "bundle" or "frame".
+        where: the option, stage or file that it is about, such as "bundle" or "frame".
         what: what was expected and what came.
         remedy: what the caller can do about it.
     """

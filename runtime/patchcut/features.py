@@ -1,4 +1,4 @@
-"""Features: what a backbone says of the patches of frames, on the device where it said it."""
+"""Features: a row for each patch of each frame, on the device that made them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ Array = npt.NDArray[np.float32] | DeviceArray
 def to_host(array: Any) -> npt.NDArray[Any]:
     """The array in host memory: itself where it is there already, a copy of one on a CUDA device.
 
-    >>> to_host(np.zeros(2, np.float32)).tolist()
-    [0.0, 0.0]
+    Examples:
+        >>> patchcut.features.to_host(np.zeros(2, np.float32)).tolist()
+        [0.0, 0.0]
     """
     host: npt.NDArray[Any] = array.numpy() if isinstance(array, DeviceArray) else array
     return host
@@ -32,10 +33,10 @@ class Features:
         sets: name → [b, n, d] float32, n = h * w patches in reading order; d may differ from set to set. They
             are the engine's own memory, overwritten when the next frames run.
         grid_hw: rows and columns of the patch grid.
-
-    >>> features = Features({"key": np.ones((1, 6, 8), np.float32)}, (2, 3))
-    >>> features["key"].shape, features.batch, features.device
-    ((1, 6, 8), 1, 'cpu')
+    Examples:
+        >>> features = patchcut.Features({"key": np.ones((1, 6, 8), np.float32)}, (2, 3))
+        >>> features["key"].shape, features.batch, features.device
+        ((1, 6, 8), 1, 'cpu')
     """
 
     sets: Mapping[str, Array]
@@ -60,7 +61,12 @@ class Features:
         return "cuda" if isinstance(self.default, DeviceArray) else "cpu"
 
     def of(self, needs: tuple[str, ...]) -> Array:
-        """[b, n, d] float32, the first set that a head needs; the default where it names none."""
+        """[b, n, d] float32, the first set that a head needs; the default where it names none.
+
+        Examples:
+            >>> features.of(()).shape == features.of(("key",)).shape
+            True
+        """
         return self.sets[needs[0]] if needs else self.default
 
     def to(self, device: str) -> Features:
@@ -68,6 +74,9 @@ class Features:
 
         Raises:
             ValueError: `device` is not "cpu": features are made on the engine's device and only come down.
+        Examples:
+            >>> features.to("cpu") is features
+            True
         """
         if device == self.device:
             return self

@@ -1,4 +1,4 @@
-"""Frames: what goes into a segmenter, checked once at the border."""
+"""Frames: the images that go into a segmenter, checked once at the border."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ class Frame:
         name: what the source calls it, such as a path relative to the source; "" where it has no name.
         index: position in its source, from 0.
         time_s: presentation time in seconds; None where the source has no clock.
+    Examples:
+        >>> patchcut.Frame(np.zeros((480, 640, 3), np.uint8), name="black.png").color
+        'bgr'
     """
 
     image: npt.NDArray[np.uint8]
@@ -36,16 +39,6 @@ class Frame:
     name: str = ""
     index: int = 0
     time_s: float | None = None
-
-
-def check_color(color: object) -> ColorOrder:
-    """`color` itself, if it names an order of channels.
-
-    Raises:
-        OptionError: '[color] must be one of "bgr", "rgb", got "hsv"'.
-    """
-    check_choice("color", color, COLOR_ORDERS)
-    return cast("ColorOrder", color)
 
 
 def as_frame(obj: object, color: ColorOrder = "bgr") -> Frame:
@@ -57,11 +50,14 @@ def as_frame(obj: object, color: ColorOrder = "bgr") -> Frame:
         color: order of an array's last axis.
     Raises:
         FrameError: "[frame] must be [H, W, 3] uint8, got [480, 640] uint8 (grey); use cv2.cvtColor(...)".
+    Examples:
+        >>> patchcut.frames.as_frame(np.zeros((480, 640, 3), np.uint8), "rgb").color
+        'rgb'
     """
-    check_color(color)
+    check_choice("color", color, COLOR_ORDERS)
     if isinstance(obj, Frame):
         _check_image(obj.image)
-        check_color(obj.color)
+        check_choice("color", obj.color, COLOR_ORDERS)
         return obj
     if _is_pil(obj):
         return Frame(_from_pil(obj), "rgb")

@@ -1,4 +1,4 @@
-"""What a segmenter returns for one frame."""
+"""The result that a segmenter returns for one frame."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Result(Regions):
             regions were left out; where a frame is divided, of being foreground or background.
         boxes: [m, 4] float32, xyxy in pixels of the frame, half-open.
         scores: [m] float32 in [0, 1], falling, first of the foreground's regions, then of the background's if
-            there are any. Of a bundle with a calibration and its own head, the probability that it is an
-            object; parts have the score of their object.
+            there are any. With a calibration of the head, the probability that it is an object; parts
+            have the score of their object.
         areas: [m] int64, pixels.
         region_labels: [m] int32, column of `labels`.
         labels: names of the k columns; column 0 is background.
         background_columns: those of `labels` that are background: (0,), and more of a divided scene.
-        assignment: [n, k] float32, rows on the simplex; of the backbone's whole image, the borders of a
+        assignment: [n, k] float32, rows on the simplex, for the backbone's whole image, the borders of a
             letterboxed frame included.
         grid_hw: rows and columns of the patch grid, n = h * w.
         timings_ms: wall time of the stages "preprocess", "backbone", "head" and "masks", in milliseconds, and
@@ -47,6 +47,9 @@ class Result(Regions):
             long as the result does, and what the caller writes into it shows here; None if made by hand.
         color: order of channels of `frame`.
         name, index, time_s: as in Frame.
+    Examples:
+        >>> result.labels, result.masks.shape == (len(result), 512, 512)
+        (('background', 'foreground'), True)
     """
 
     labels: tuple[str, ...]
@@ -65,8 +68,12 @@ class Result(Regions):
         """The result of a frame.
 
         Args:
-            regions: of the frame.
+            regions: the frame's.
             made: the fields that neither the regions nor the frame have.
+        Examples:
+            >>> made = {"labels": result.labels, "assignment": result.assignment, "grid_hw": result.grid_hw}
+            >>> len(patchcut.Result.of(regions, patchcut.Frame(frame), **made)) == len(regions.scores)
+            True
         """
         return cls(
             **vars(regions),
@@ -128,6 +135,9 @@ class Result(Regions):
         Raises:
             FrameError: the frame is none, or its size is not the result's.
         The order of channels is the frame's own (RGB for a PIL image).
+        Examples:
+            >>> result.overlay().shape
+            (512, 512, 3)
         """
         from patchcut.output.overlay import draw_overlay
 
@@ -145,6 +155,9 @@ class Result(Regions):
                 which pycocotools reads; None for none.
         Raises:
             OptionError: '[masks] must be one of "rle", got "png"'.
+        Examples:
+            >>> result.to_dict(masks="rle")["regions"][0]["mask"]["size"]
+            [512, 512]
         """
         height, width = self.label_map.shape
         regions = [self._region(i) for i in range(len(self))]

@@ -1,4 +1,4 @@
-"""The segmenter: three stages and what was chosen of them, ready to turn frames into results."""
+"""The segmenter: stages and settings, ready to turn frames into results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("patchcut")
 
-# What "auto" refines with: single frames as the papers' tables have them, video so that borders hold still.
+# The refiners of "auto": single frames stay as the papers' tables have them; in video borders hold still.
 _REFINER_OF_FRAMES, _REFINER_OF_STREAMS = "none", "guided"
 
 
@@ -37,12 +37,15 @@ class Description:
     Attributes:
         settings: what was chosen, with what stands for "auto" and None, except for `refine`.
         bundle: name and path.
-        provider: what of the engine executes, such as "CPUExecutionProvider".
-        weights: precision that the graph's weights are stored in, such as "int8" under a graph in fp32.
+        provider: the engine's provider that executes, such as "CPUExecutionProvider".
+        weights: precision that the graph's weights are stored in; an fp32 graph may stand on int8 weights.
         size_hw: size of the backbone's input, in pixels.
         head_device: where the head runs: "cpu" or "cuda".
         kernel_threads: CPU threads of the kernels at this moment; they are the whole process's.
         calibrated: whether scores are probabilities.
+    Examples:
+        >>> seg.describe().settings.precision, seg.describe().size_hw
+        ('int8', (224, 224))
     """
 
     settings: Settings
@@ -60,7 +63,12 @@ class Description:
         return getattr(self.settings, name)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it in one layer of plain values, ready for JSON."""
+        """All of it in one layer of plain values, ready for JSON.
+
+        Examples:
+            >>> seg.describe().to_dict()["head"]
+            'gnn'
+        """
         chosen = {one.name: getattr(self.settings, one.name) for one in fields(self.settings)}
         facts = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "settings"}
         return {name: _plain(value) for name, value in {**chosen, **facts}.items() if name != "size"}
@@ -111,6 +119,9 @@ class Segmenter:
             OptionError: a setting has a value that the bundle does not offer; the message lists what it does.
             BundleError: the bundle is missing, damaged, foreign or newer.
             EngineError: the engine's package or the device is not there.
+        Examples:
+            >>> patchcut.Segmenter.open(patchcut.Settings(mode="parts", parts="kmeans:k=3")).parts.head.k
+            3
         """
         with open_bundle(settings.bundle) as bundle:
             chosen = [choose_head(bundle, settings.head)]
@@ -145,6 +156,9 @@ class Segmenter:
         Raises:
             FrameError: the object is not a frame.
             EngineError: the backbone failed.
+        Examples:
+            >>> seg(frame).label_map.shape
+            (512, 512)
         """
         return self._segment(as_frame(frame, self.settings.color), self.masks)
 
@@ -160,6 +174,9 @@ class Segmenter:
             source: what `open_source` takes: file, folder, glob, camera, URL, iterable, or a source itself.
         Raises:
             SourceError: the source cannot be opened.
+        Examples:
+            >>> [result.index for result in seg.stream([frame, frame])]
+            [0, 1]
         """
         from patchcut.sources import open_source
 
@@ -177,6 +194,10 @@ class Segmenter:
         """Results of each frame of an open source, which is neither closed nor asked for its problems.
 
         Their `timings_ms` begin with "read", the time that the source was waited for.
+        Examples:
+            >>> with patchcut.open_source([frame]) as source:
+            ...     [list(result.timings_ms)[0] for result in seg.results(source)]
+            ['read']
         """
         masks = self.masks
         if self.settings.refine == "auto" and source.is_video:
@@ -191,7 +212,12 @@ class Segmenter:
             yield self._segment(as_frame(frame, self.settings.color), masks, {"read": read_ms})
 
     def describe(self) -> Description:
-        """What runs: bundle, engine, provider, precision, size, devices, threads, heads, refiner, colours."""
+        """What runs: bundle, engine, provider, precision, size, devices, threads, heads, refiner, colours.
+
+        Examples:
+            >>> seg.describe().provider
+            'CPUExecutionProvider'
+        """
         facts, rules = self.extractor.engine.facts, self.masks.rules
         settings = replace(
             self.settings,
@@ -227,17 +253,26 @@ class Segmenter:
             graph = self.extractor.graph
             height, width = frame.image.shape[:2]
             canvas = Canvas.of((height, width), self.extractor.backbone, graph)
+            background: tuple[int, ...] = (0,)
             if patches is None:
                 if not masks.stays_on_device(canvas):
                     assignment = to_host(assignment)  # once, for the masks and the result
                 regions = masks(frame, assignment, canvas)
-                columns = {"assignment": assignment, "labels": self.head.labels[: assignment.shape[1]]}
+                labels = self.head.labels[: assignment.shape[1]]
             else:
                 regions = masks.divided(frame, patches, canvas)
-                names = ("assignment", "labels", "background_columns")
-                columns = {name: getattr(patches, name) for name in names}
+                assignment, labels = patches.assignment, patches.labels
+                background = patches.background_columns
             clock.stop("masks")
-            return Result.of(regions, frame, **columns, grid_hw=graph.grid_hw, timings_ms=clock.ms)
+            return Result.of(
+                regions,
+                frame,
+                assignment=assignment,
+                labels=labels,
+                background_columns=background,
+                grid_hw=graph.grid_hw,
+                timings_ms=clock.ms,
+            )
 
     def _assign(self, features: Features) -> tuple[Array, DividedPatches | None]:
         """One frame's assignment [n, k] and, in modes that divide it, what its patches became."""
@@ -272,10 +307,9 @@ def load(bundle: str | Path | None = None, *, settings: Settings | None = None, 
         OptionError: a setting is unknown or has a value that is not allowed; the message lists what is.
         BundleError: the bundle is missing, damaged, foreign or newer.
         EngineError: the engine's package or the device is not there.
-
-    >>> seg = load(head="kmeans:k=3", threads=1)
-    >>> seg.describe().head_device
-    'cpu'
+    Examples:
+        >>> patchcut.load(head="kmeans:k=3", device="cpu").describe().head_device
+        'cpu'
     """
     chosen = Settings() if settings is None else settings
     known = [one.name for one in fields(chosen)]

@@ -21,6 +21,7 @@ COLOR_ORDERS: tuple[ColorOrder, ...] = get_args(ColorOrder)
 MODES: tuple[Mode, ...] = get_args(Mode)
 DEVICES: tuple[Device, ...] = get_args(Device)
 PRECISIONS = ("auto", "int8", "fp16", "fp32")
+REFINES = ("auto", "none", "guided", "bilateral")
 MAX_THREADS = 256
 
 
@@ -40,12 +41,15 @@ def setting(
     Args:
         default: the value where none is chosen; where it is None, None is allowed.
         help: what it does, for people who read a command's --help.
-        type: what the command line makes of the word it is given; of a flag, bool.
+        type: the type that the command line turns a word into; bool makes it a flag.
         choices: the words that are allowed.
         between: the least and the largest number that are allowed.
-        check: a check of its own, called with the field's name and the value.
-        default_text: what the command line says the default is, where the value does not say it.
+        check: the field's own check, called with the field's name and the value.
+        default_text: the default as the command line shows it, where the value alone does not say it.
         on_command_line: whether the command lines have it.
+    Examples:
+        >>> patchcut.settings.setting(1, "Times to repeat.", type=int, between=(1, 9)).default
+        1
     """
     metadata = {
         "help": help,
@@ -68,13 +72,6 @@ def _check_head(option: str, value: object) -> None:
 def _check_bundle(option: str, value: object) -> None:
     if not isinstance(value, str | Path) or not str(value):
         raise OptionError(option, f"must be a bundle's name or path, got {value!r}")
-
-
-def _check_refine(option: str, value: object) -> None:
-    if value != "auto":
-        from patchcut.stages.refiners import REFINERS
-
-        check_choice(option, value, ("auto", *REFINERS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +102,9 @@ class Settings:
         threads: CPU threads from 1 to 256; None is one a physical core that this process may use (see
             `patchcut_kernels.default_threads`) and leaves the kernels' threads as they are. A number also
             sets the kernels' threads, for the whole process.
-
-    >>> Settings(head="cc:alpha=5", single=True).words()
-    ['--head', 'cc:alpha=5', '--single']
+    Examples:
+        >>> patchcut.Settings(head="cc:alpha=5").mode
+        'foreground'
     """
 
     bundle: str | Path = setting(
@@ -145,7 +142,7 @@ class Settings:
         "auto",
         "How borders are moved onto the frame's edges: none, guided, bilateral; auto is guided for videos "
         "and none for photos.",
-        check=_check_refine,
+        choices=REFINES,
     )
     min_score: float = setting(0.0, "Leave out regions that score less, 0 to 1.", type=float, between=(0, 1))
     nothing_below: float | None = setting(
@@ -179,6 +176,9 @@ class Settings:
         Args:
             defaults: what a command takes where nothing is said, of the settings for which that differs from
                 the field's own default.
+        Examples:
+            >>> patchcut.Settings(head="cc:alpha=5", single=True).words()
+            ['--head', 'cc:alpha=5', '--single']
         """
         words: list[str] = []
         for one in fields(self):
@@ -193,8 +193,9 @@ class Settings:
 def option_name(name: str) -> str:
     """How the command line spells a setting.
 
-    >>> option_name("min_score")
-    '--min-score'
+    Examples:
+        >>> patchcut.settings.option_name("min_score")
+        '--min-score'
     """
     return "--" + name.replace("_", "-")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import doctest
 import inspect
-import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -13,14 +12,9 @@ import numpy as np
 import patchcut_kernels as pk
 import pytest
 
-FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
-EXAMPLES = [
-    test
-    for name, module in sorted(sys.modules.items())  # importing the package has imported all of its modules
-    if name.split(".")[0] == "patchcut_kernels"
-    for test in doctest.DocTestFinder().find(module)
-    if test.examples
-]
+from tests.doctests import find_examples, full_name, run_example
+
+EXAMPLES = find_examples("patchcut_kernels")
 PUBLIC = [
     getattr(module, name)
     for module in (pk, pk.cuda)
@@ -39,22 +33,14 @@ def settings_are_restored() -> Iterator[None]:
 
 
 def examples_of(op: Any) -> list[doctest.DocTest]:
-    return [test for test in EXAMPLES if test.name == f"{op.__module__}.{op.__name__}"]
-
-
-def run(test: doctest.DocTest, package: object = pk) -> None:
-    test.globs = {"np": np, "pk": package}
-    report: list[str] = []
-    result = doctest.DocTestRunner(optionflags=FLAGS).run(test, out=report.append)
-    assert result.attempted
-    assert not result.failed, "".join(report)
+    return [test for test in EXAMPLES if test.name == full_name(op)]
 
 
 @pytest.mark.parametrize("test", EXAMPLES, ids=lambda test: test.name)
 def test_example(test):
     if "pk.cuda" in (test.docstring or "") and not pk.cuda.is_available():
         pytest.skip(pk.cuda.why_unavailable())
-    run(test)
+    run_example(test, {"np": np, "pk": pk})
 
 
 @pytest.mark.parametrize("op", REFERENCE_OPS, ids=lambda op: op.__name__)
@@ -64,9 +50,10 @@ def test_reference_has_the_example_of_its_op(op):
     if examples_of(reference):
         return
     (test,) = examples_of(op)
-    run(test, SimpleNamespace(**{**vars(pk), op.__name__: reference}))
+    package = SimpleNamespace(**{**vars(pk), op.__name__: reference})
+    run_example(test, {"np": np, "pk": package})
 
 
-@pytest.mark.parametrize("op", PUBLIC, ids=lambda op: f"{op.__module__}.{op.__name__}")
+@pytest.mark.parametrize("op", PUBLIC, ids=full_name)
 def test_public_function_has_an_example(op):
     assert examples_of(op)

@@ -7,7 +7,9 @@ from pathlib import Path
 import patchcut
 import pytest
 
-OFFLINE = ("torch", "timm", "onnx", "patchcut_export")
+from tests.import_graph import PACKAGES, circles, imports_of, module_graph
+
+OFFLINE = ("torch", "timm", "onnx", "av", "fastapi", "ray", "patchcut_export")
 HEAVY = (*OFFLINE, "onnxruntime", "cv2", "pydantic", "typer", "rich")
 
 
@@ -59,6 +61,41 @@ def test_every_public_name_is_there() -> None:
     for name in patchcut.__all__:
         assert getattr(patchcut, name) is not None
     assert set(patchcut.__all__) <= set(dir(patchcut))
+
+
+@pytest.mark.parametrize("name", ["bundle", "engines", "heads", "output", "sources", "stages"])
+def test_each_package_is_there_after_a_plain_import(name: str) -> None:
+    code = f"import patchcut; print(patchcut.{name}.__name__)"
+    assert run_fresh(code).split() == [f"patchcut.{name}"]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_itself_and_those_below(package: str) -> None:
+    above = {"tests", *list(PACKAGES)[: list(PACKAGES).index(package)]}
+    upward = [
+        f"{module} imports {name}"
+        for module, names in imports_of(package).items()
+        for name in names
+        if name.split(".")[0] in above
+    ]
+    assert upward == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_modules_import_each_other(package: str) -> None:
+    assert circles(module_graph(package)) == []
+
+
+@pytest.mark.parametrize("package", ["patchcut", "patchcut_kernels"])
+def test_the_runtime_imports_nothing_that_only_the_export_needs(package: str) -> None:
+    imported = {name.split(".")[0] for names in imports_of(package).values() for name in names}
+    assert "numpy" in imported
+    assert imported.isdisjoint(OFFLINE)
+
+
+def test_a_circle_is_found() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set(), "e": {"a"}}
+    assert circles(graph) == [["b", "c"]]
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

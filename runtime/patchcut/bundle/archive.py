@@ -37,6 +37,10 @@ class Bundle:
     Attributes:
         path: the file.
         spec: its `bundle.json`.
+    Examples:
+        >>> with patchcut.open_bundle("default") as bundle:
+        ...     bundle.spec.backbone.patch_size
+        14
     """
 
     def __init__(self, path: Path, archive: zipfile.ZipFile, spec: BundleSpec) -> None:
@@ -51,7 +55,14 @@ class Bundle:
         self.close()
 
     def close(self) -> None:
-        """Closes the file; `spec` stays."""
+        """Closes the file; `spec` stays.
+
+        Examples:
+            >>> bundle = patchcut.open_bundle()
+            >>> bundle.close()
+            >>> bundle.spec.schema_version
+            3
+        """
         self._archive.close()
 
     def read(self, name: str) -> bytes:
@@ -59,6 +70,9 @@ class Bundle:
 
         Raises:
             BundleError: the member is not there, or damaged.
+        Examples:
+            >>> bundle.read("card.md").decode().splitlines()[0]
+            '# ...'
         """
         if name not in self.spec.files:
             _fail(self.path, f"has no member {name}", f"it has: {', '.join(sorted(self.spec.files))}")
@@ -72,6 +86,9 @@ class Bundle:
 
         Raises:
             BundleError: the member is not there, damaged, or no safetensors file.
+        Examples:
+            >>> bundle.read_tensors("head.safetensors")["gcn.0.theta"].dtype
+            dtype('float32')
         """
         from safetensors.numpy import load
 
@@ -86,6 +103,9 @@ class Bundle:
 
         Raises:
             BundleError: the first damaged member.
+        Examples:
+            >>> bundle.verify() is None
+            True
         """
         for name in self.spec.files:
             self.read(name)
@@ -99,6 +119,9 @@ def open_bundle(bundle: str | Path | None = None) -> Bundle:
 
     Raises:
         BundleError: the file is not there, damaged, foreign, or from a newer patchcut; it says which.
+    Examples:
+        >>> patchcut.open_bundle("default").path.name
+        'default.patchcut'
     """
     path = find_bundle(bundle)
     archive = _open_archive(path)

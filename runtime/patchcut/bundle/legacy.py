@@ -1,4 +1,4 @@
-"""Schema 1 and 2 of `bundle.json`, which had one place each for backbone, head and parts."""
+"""Schema 1 and 2 of `bundle.json`, which had one backbone, and at most one head and one head for parts."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 Fields = dict[str, Any]
 
-_OF_FEATURES = ("scales", "join", "log_bins")
-_OF_PARTS = ("NMI", "ARI")
+_FEATURE_FIELDS = ("scales", "join", "log_bins")
+_PARTS_METRICS = ("NMI", "ARI")
 
 
 def to_schema_3(old: Fields) -> Fields:
@@ -43,7 +43,7 @@ def _features(backbone: Fields) -> dict[str, Fields]:
     components = backbone.pop("parts", ()) or [{"facet": facet, "layer": layer}]
     if (components[0]["facet"], components[0]["layer"]) != (facet, layer):
         raise ValueError(f"parts must begin with {facet} of layer {layer}")
-    chosen = {key: backbone.pop(key) for key in _OF_FEATURES if key in backbone}
+    chosen = {key: backbone.pop(key) for key in _FEATURE_FIELDS if key in backbone}
     dim = backbone.pop("feature_dim")
     return {facet: {"output": "features", "dim": dim, "components": components, **chosen}}
 
@@ -61,6 +61,6 @@ def _owner(row: Fields, heads: list[Fields]) -> Fields | None:
     words = row.get("head", "")
     by_role = {head["role"]: head for head in heads}
     parts = by_role.get("parts")
-    if parts and (words.endswith(f" by {parts['kind']}") or (not words and row["metric"] in _OF_PARTS)):
+    if parts and (words.endswith(f" by {parts['kind']}") or (not words and row["metric"] in _PARTS_METRICS)):
         return parts
     return None if words else by_role.get("objects")

@@ -13,7 +13,12 @@ EMBEDDED = FOLDER / f"{DEFAULT}{SUFFIX}"
 
 
 def embedded_bundles() -> dict[str, Path]:
-    """The paths of the bundles that ship with the package, by name."""
+    """The paths of the bundles that ship with the package, by name.
+
+    Examples:
+        >>> "default" in patchcut.bundle.embedded_bundles()
+        True
+    """
     return {path.stem: path for path in sorted(FOLDER.glob(f"*{SUFFIX}"))}
 
 
@@ -25,6 +30,9 @@ def find_bundle(bundle: str | Path | None = None) -> Path:
             is one, and so is what no embedded bundle is called but a file is.
     Raises:
         BundleError: it is neither.
+    Examples:
+        >>> patchcut.bundle.find_bundle("default").name
+        'default.patchcut'
     """
     given = DEFAULT if bundle is None else bundle
     path, embedded = Path(given), embedded_bundles()

@@ -99,8 +99,8 @@ class FeatureSetSpec(_Model):
 
     @model_validator(mode="after")
     def _check_components(self) -> FeatureSetSpec:
-        _check_unique("components", ((part.facet, part.layer) for part in self.components))
-        if abs(sum(part.weight for part in self.components) - 1) > _WEIGHTS_TOLERANCE:
+        _check_unique("components", ((component.facet, component.layer) for component in self.components))
+        if abs(sum(component.weight for component in self.components) - 1) > _WEIGHTS_TOLERANCE:
             raise ValueError("weights of the components must sum to 1")
         return self
 
@@ -159,7 +159,12 @@ class BackboneSpec(_Model):
         return next(iter(self.features.values()))
 
     def grid_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of patches that lie wholly in an image of `size_hw` pixels."""
+        """Rows and columns of patches that lie wholly in an image of `size_hw` pixels.
+
+        Examples:
+            >>> bundle.spec.backbone.grid_hw((224, 280))
+            (16, 20)
+        """
         patch, stride = self.patch_size, self.stride or self.patch_size
         height, width = ((side - patch) // stride + 1 for side in size_hw)
         return height, width
@@ -168,6 +173,9 @@ class BackboneSpec(_Model):
         """(begin, length) of each side of an image that its grid covers, in pixels; None for all of it.
 
         A patch stands for the `stride` pixels around its centre.
+        Examples:
+            >>> bundle.spec.backbone.model_copy(update={"stride": 7}).covered((224, 224))
+            ((3.5, 217.0), (3.5, 217.0))
         """
         patch, stride = self.patch_size, self.stride or self.patch_size
         if patch == stride:
@@ -177,14 +185,19 @@ class BackboneSpec(_Model):
         return (begin, float(rows * stride)), (begin, float(columns * stride))
 
     def features_text(self, name: str) -> str:
-        """A line for people about one of the feature sets."""
+        """A line for people about one of the feature sets.
+
+        Examples:
+            >>> bundle.spec.backbone.features_text("key")
+            'key of layer 11, 384 a patch'
+        """
         features = self.features[name]
         several = len(features.components) > 1
-        parts = [
-            f"{part.weight:.3g} " * several + f"{part.facet} of layer {part.layer}"
-            for part in features.components
+        components = [
+            f"{component.weight:.3g} " * several + f"{component.facet} of layer {component.layer}"
+            for component in features.components
         ]
-        said = [" + ".join(parts)]
+        said = [" + ".join(components)]
         if self.stride not in (None, self.patch_size):
             said.append(f"patches every {self.stride} pixels")
         if features.scales != (1.0,):
@@ -206,7 +219,7 @@ class AffinitySpec(_Model):
 
 
 class CalibrationSpec(_Model):
-    """Logistic regression that turns what a region looks like into the probability that it is an object.
+    """Logistic regression that turns features of a region into the probability that it is an object.
 
     `weights` are those of `patchcut.stages.regions.region_features`. A frame none of whose regions is at
     least `nothing_below` has no regions.
@@ -226,7 +239,7 @@ class HeadSpec(_Model):
             patches that are known as foreground. "names": every column is a name.
         backbone: name of the backbone whose features it was trained on.
         features: names of the feature sets that it needs.
-        calibration: makes probabilities of the scores of regions that this head finds; without one they rank.
+        calibration: makes probabilities of its regions' scores; without one they only rank.
         report: accuracy of its columns.
         files: its members by what they hold, such as {"weights": "head.safetensors"}.
     """
@@ -303,11 +316,21 @@ class BundleSpec(_Model):
         return next(iter(self.backbones.values()))
 
     def head(self, role: Role = "objects") -> HeadSpec | None:
-        """The first head of a role."""
+        """The first head of a role.
+
+        Examples:
+            >>> bundle.spec.head("objects").labels
+            ('background', 'foreground')
+        """
         return next((head for head in self.heads if head.role == role), None)
 
     def members(self) -> set[str]:
-        """The members that backbones, heads and card name."""
+        """The members that backbones, heads and card name.
+
+        Examples:
+            >>> "head.safetensors" in bundle.spec.members()
+            True
+        """
         named = {graph.file for backbone in self.backbones.values() for graph in backbone.graphs}
         named.update(file for head in self.heads for file in head.files.values())
         named.update(backbone.weights for backbone in self.backbones.values() if backbone.weights)

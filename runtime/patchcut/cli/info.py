@@ -15,7 +15,7 @@ from rich.table import Table
 
 import patchcut
 from patchcut.bundle import BackboneSpec, Bundle, BundleSpec, HeadSpec, embedded_bundles, open_bundle
-from patchcut.cli.tables import arithmetic, make_console, size_text
+from patchcut.cli.tables import make_console, precision_text, size_text
 from patchcut.errors import PatchcutError
 from patchcut.heads import FITTED
 
@@ -148,7 +148,7 @@ def _head_rows(head: HeadSpec) -> list[tuple[str, str]]:
 def _machine_rows(machine: dict[str, Any]) -> list[tuple[str, str]]:
     if "error" in machine:
         return [("cannot run", machine["error"]), ("kernels", machine["isa"])]
-    precision = arithmetic(machine["precision"], machine["weights"])
+    precision = precision_text(machine["precision"], machine["weights"])
     return [
         ("engine", f"{machine['engine']} ({machine['provider']})"),
         ("device", machine["device"]),

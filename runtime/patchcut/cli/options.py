@@ -23,6 +23,10 @@ def command(app: typer.Typer, name: str) -> Callable[[Command], Command]:
     """A decorator that makes a function a command of `app`; what it returns is the exit status.
 
     Errors that patchcut foresees become one line on stderr.
+    Examples:
+        >>> hello = options.command(typer.Typer(), "hello")(lambda: 0)
+        >>> hello()
+        0
     """
 
     def register(function: Command) -> Command:
@@ -45,6 +49,10 @@ def with_settings(
         settings_type: `Settings`, or a dataclass that adds fields to it.
         defaults: what the command takes where nothing is said, of the settings for which that differs from
             the field's own default.
+    Examples:
+        >>> run = options.with_settings(head="cc")(lambda *, settings: 0)
+        >>> str(inspect.signature(run).parameters["head"].default)
+        'cc'
     """
 
     def decorate(function: Command) -> Command:
@@ -91,6 +99,12 @@ def exit_with(work: Callable[[], int]) -> NoReturn:
 
     Raises:
         typer.Exit: always.
+    Examples:
+        >>> try:
+        ...     options.exit_with(lambda: 2)
+        ... except typer.Exit as exit:
+        ...     exit.exit_code
+        2
     """
     try:
         status = work()

@@ -19,7 +19,7 @@ class FrameBar:
 
     Args:
         file: where it is drawn.
-        name: of the source.
+        name: the source's.
         total: frames to come, None where unknown.
     """
 
@@ -40,7 +40,7 @@ class FrameBar:
         self._drawn_s = 0.0
 
     def advance(self, fps: float) -> None:
-        """Count one frame."""
+        """Counts one frame."""
         self._bar.update(self._task, advance=1, fps=f"{fps:.1f} fps")
         now = time.monotonic()
         if now - self._drawn_s >= _REDRAW_S:

@@ -27,7 +27,7 @@ DEFAULT_OUT = "patchcut-out"
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What `patchcut run` was asked for.
+    """The arguments of `patchcut run`.
 
     Attributes:
         sources: one source, or several photos and folders.
@@ -37,8 +37,8 @@ class RunOptions:
         limit: frames to stop after; None is all.
         every: take every N-th frame.
         show: open a live window.
-        json: JSON lines on stdout in place of tables.
-        settings: of the segmenter.
+        json: JSON lines on stdout instead of tables.
+        settings: the segmenter's.
     """
 
     sources: tuple[str, ...]
@@ -91,8 +91,8 @@ def _open(options: RunOptions, stack: ExitStack) -> _Run:
     save = check_save(DEFAULT_SAVE if options.save is None else options.save)
     window = stack.enter_context(Window("patchcut")) if options.show else None
     with muted_native_stderr():
-        what = options.sources[0] if len(options.sources) == 1 else list(options.sources)
-        source = stack.enter_context(open_source(what, every=options.every))
+        named = options.sources[0] if len(options.sources) == 1 else list(options.sources)
+        source = stack.enter_context(open_source(named, every=options.every))
     folder = None
     if options.out is not None:
         rate = overlay_rate(source, options.every)

@@ -1,4 +1,4 @@
-"""What a run has done so far: frames, regions, and how long each stage took."""
+"""The counts of a run so far: frames, regions, and how long each stage took."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Summary:
     """A whole run.
 
     Attributes:
-        frames: that were segmented.
-        regions: found in all of them.
+        frames: how many were segmented.
+        regions: how many were found in all of them.
         dropped: frames of a live source that a newer one overtook.
         seconds: from the first frame's reading to the last one's saving.
         fps: frames / seconds.
@@ -80,7 +80,7 @@ class RunStats:
         return self._last_s - self._start_s
 
     def add(self, result: Result, save_ms: float) -> None:
-        """Count one frame: its own stages, and the milliseconds that saving it took."""
+        """Counts one frame: its own stages, and the milliseconds that saving it took."""
         stages = {**result.timings_ms, "save": save_ms}
         for stage, ms in {**stages, "frame": sum(stages.values())}.items():
             self._stages_ms.setdefault(stage, deque(maxlen=_LAST_FRAMES)).append(ms)
@@ -91,7 +91,11 @@ class RunStats:
             self.found.append(_found(result))
 
     def summary(self, dropped: int = 0) -> Summary:
-        """The run so far, in which the source dropped so many frames."""
+        """The run so far.
+
+        Args:
+            dropped: frames that the source dropped.
+        """
         stages = {}
         for stage, times_ms in self._stages_ms.items():
             p50, p95 = np.percentile(times_ms, (50, 95))

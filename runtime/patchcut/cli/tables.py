@@ -1,4 +1,4 @@
-"""What the commands print for people, on stdout."""
+"""The tables and lines that commands print for people, on stdout."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def print_run(
     console.print(
         f"{_count(summary.frames, 'frame')}, {_count(summary.regions, 'region')}, "
         f"{summary.fps:.1f} frames a second, with "
-        f"{segmenter.engine} ({segmenter.provider}) {arithmetic(segmenter.precision, segmenter.weights)} "
+        f"{segmenter.engine} ({segmenter.provider}) {precision_text(segmenter.precision, segmenter.weights)} "
         f"{size_text(segmenter.size_hw)}, "
         f"{_count(segmenter.threads, 'thread')}"
     )
@@ -51,8 +51,8 @@ def print_run(
     print_problems(console, source.problems)
 
 
-def arithmetic(precision: str, weights: str) -> str:
-    """What a graph computes in, and on what weights where that is something else."""
+def precision_text(precision: str, weights: str) -> str:
+    """A graph's precision for people, such as "int8", or "fp32 on int8 weights"."""
     return precision if weights == precision else f"{precision} on {weights} weights"
 
 

@@ -42,7 +42,7 @@ class Window:
             ) from error
 
     def show(self, image: npt.NDArray[Any]) -> bool:
-        """Show [H, W, 3] uint8 BGR; False once q or Esc was pressed or the window was closed."""
+        """Shows [H, W, 3] uint8 BGR; False once q or Esc was pressed or the window was closed."""
         self._cv2.imshow(self._title, image)
         if self._cv2.waitKey(1) & 0xFF in (_ESCAPE, ord("q")):
             return False

@@ -20,8 +20,9 @@ DEFAULT_ENGINE = "onnxruntime"
 def engine_names() -> list[str]:
     """Names of the installed engines, sorted.
 
-    >>> "onnxruntime" in engine_names()
-    True
+    Examples:
+        >>> "onnxruntime" in patchcut.engines.engine_names()
+        True
     """
     return sorted({point.name for point in entry_points(group=ENTRY_POINTS)})
 
@@ -34,6 +35,10 @@ def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> E
     Raises:
         OptionError: a setting has a value that the bundle or the engine does not offer.
         EngineError: the engine's package is missing, the device is not there, or the graph does not load.
+    Examples:
+        >>> settings = patchcut.Settings(device="cpu")
+        >>> patchcut.engines.open_engine(bundle, bundle.spec.backbone, settings).images(1).shape
+        (1, 3, 224, 224)
     """
     check_choice("engine", settings.engine, ("auto", *engine_names()))
     wanted = DEFAULT_ENGINE if settings.engine == "auto" else settings.engine

@@ -1,4 +1,4 @@
-"""What every engine is, and how a graph is chosen for it."""
+"""The protocol of engines, and how a graph is chosen for one."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class EngineFacts:
 
     Attributes:
         name: as in the entry point.
-        provider: what of the engine executes, such as "CPUExecutionProvider".
+        provider: the engine's provider that executes, such as "CPUExecutionProvider".
         device: "cpu" or "cuda".
         graph: the graph of the bundle that was chosen.
         weights: precision that its weights are stored in; a graph in fp32 may stand on weights in int8.
         threads: CPU threads that it may use.
-        max_batch: frames that one run takes at the most.
+        max_batch: the largest number of frames in one run.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Engine(Protocol):
         ...
 
 
-# Opens a backbone of an open bundle; of the settings it heeds device, precision, size and threads.
+# Opens a backbone of an open bundle; heeds the device, precision, size and threads of the settings.
 EngineFactory = Callable[[Bundle, BackboneSpec, Settings], Engine]
 
 
@@ -68,6 +68,10 @@ def choose_graph(backbone: BackboneSpec, settings: Settings, preferred: Sequence
 
     Raises:
         OptionError: the backbone has no such size or precision; lists those it has.
+    Examples:
+        >>> settings = patchcut.Settings(size=448)
+        >>> patchcut.engines.choose_graph(bundle.spec.backbone, settings, ("fp32", "int8")).precision
+        'fp32'
     """
     graphs, size = backbone.graphs, settings.size
     size_hw = graphs[0].size_hw if size is None else (size, size)

@@ -177,7 +177,7 @@ def _open_on(
         options.add_external_initializers(list(tensors), values)
     proto = bundle.read(graph.file)
     try:
-        # Its own fallback prints to stdout, and would choose a provider behind our back.
+        # Its own fallback prints to stdout, and would choose another provider unasked.
         session = ort.InferenceSession(
             proto, options, providers=_providers(device, stream), enable_fallback=0
         )
@@ -241,12 +241,12 @@ def _external_weights(
 
 
 def session_options(ort: Any, threads: int, precision: Precision) -> Any:
-    """Options of a session that computes here as patchcut does: what judges a graph needs them, too.
+    """Options of a session that computes here as patchcut does; whoever measures a graph needs them, too.
 
     Args:
         ort: the module `onnxruntime`.
         threads: CPU threads.
-        precision: of the graph.
+        precision: the graph's.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -263,7 +263,7 @@ def session_options(ort: Any, threads: int, precision: Precision) -> Any:
 
 def _spinning(version: str) -> tuple[str, str]:
     """The session's setting for idle threads, as far as this version of ONNX Runtime knows it."""
-    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
+    numbers = tuple(int(number) for number in version.split(".")[:2] if number.isdecimal())
     return _SPIN_BRIEFLY if numbers >= _SPIN_DURATION_SINCE else _NO_SPINNING
 
 

@@ -1,7 +1,7 @@
-"""Heads: what turns features into an assignment. Each is one module and one line in `TRAINED` or `FITTED`.
+"""Heads turn features into an assignment. Each is one module and one line in `TRAINED` or `FITTED`.
 
 A trained head has its weights in the bundle. A fitted one, such as `CcHead(alpha=5)`, needs none, runs on any
-bundle's features, and is itself the place of its settings; `parse_head` reads it from words.
+bundle's features, and holds its own settings; `parse_head` reads it from words.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def parse_head(words: str, option: str = "head") -> FittedHead | str:
         option: where the words come from, for errors.
     Raises:
         OptionError: '[head] "cc" has no setting "beta", it has alpha, solver, kind, max_clusters, seed'.
-
-    >>> parse_head("kmeans:k=6,metric=euclidean")
-    KMeansHead(k=6, metric='euclidean', restarts=4, seed=0)
+    Examples:
+        >>> patchcut.heads.parse_head("kmeans:k=6,metric=euclidean")
+        KMeansHead(k=6, metric='euclidean', restarts=4, seed=0)
     """
     name, colon, listed = words.partition(":")
     if name not in FITTED:
@@ -88,7 +88,12 @@ def _value(type_: object, text: str) -> object:
 
 
 def is_head(value: object) -> bool:
-    """Whether `value` is a head itself, neither its name nor its class."""
+    """Whether `value` is a head itself, neither its name nor its class.
+
+    Examples:
+        >>> patchcut.heads.is_head(patchcut.heads.CcHead()), patchcut.heads.is_head("cc")
+        (True, False)
+    """
     return not isinstance(value, str | type) and isinstance(value, Head)
 
 
@@ -97,6 +102,10 @@ def check_head(option: str, value: object) -> None:
 
     Raises:
         OptionError: '[head] must be one of "auto", "gnn", "gnn-fit", ..., got None'.
+    Examples:
+        >>> patchcut.heads.check_head("head", "ncut:threshold=2")
+        Traceback (most recent call last):
+        patchcut.errors.OptionError: [head] "ncut": threshold must be a number from 0 to 1, got 2.0
     """
     if isinstance(value, str):
         parse_head(value, option)
@@ -113,6 +122,9 @@ def choose_head(bundle: Bundle, head: str | Head) -> HeadSpec | Head:
     Raises:
         OptionError: no such head.
         BundleError: the bundle has no head.
+    Examples:
+        >>> patchcut.heads.choose_head(bundle, "auto").kind
+        'gnn'
     """
     if not isinstance(head, str):
         return head
@@ -139,6 +151,9 @@ def choose_parts(bundle: Bundle, parts: str | Head) -> HeadSpec | Head:
         parts: "auto" is the bundle's first for parts, and "kmeans:k=4" where it has none.
     Raises:
         OptionError: no such head.
+    Examples:
+        >>> patchcut.heads.choose_parts(bundle, "auto")
+        KMeansHead(k=4, metric='cosine', restarts=4, seed=0)
     """
     if not isinstance(parts, str):
         return parts
@@ -155,6 +170,9 @@ def open_head(bundle: Bundle, head: HeadSpec | Head) -> Head:
 
     Raises:
         BundleError: the bundle's head is one of a newer patchcut, or has weights of wrong shapes.
+    Examples:
+        >>> patchcut.heads.open_head(bundle, bundle.spec.head("objects")).labels
+        ('background', 'foreground')
     """
     if not isinstance(head, HeadSpec):
         return head

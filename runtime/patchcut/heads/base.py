@@ -1,4 +1,4 @@
-"""What every head is, and how one says that it cannot use a frame's features."""
+"""The protocol of heads, and how one says that it cannot use a frame's features."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Head(Protocol):
         """[b, n, k] float32, assignment of each patch, rows on the simplex, k at least 2; fresh memory.
 
         Args:
-            features: of b frames.
+            features: those of b frames.
         Raises:
             EngineError: the features are not finite, or the head cannot use them.
         """
@@ -49,7 +49,7 @@ class Head(Protocol):
 
 @contextmanager
 def explained(features: Array, remedy: str) -> Iterator[None]:
-    """Turns what a kernel says of the features into an EngineError.
+    """Turns a kernel's ValueError about the features into an EngineError.
 
     Args:
         features: [..., d] float32.

@@ -21,9 +21,9 @@ class CcHead(FittedHead):
         alpha: sensitivity, above 0: the larger, the fewer clusters. DeepCut's (2212.05853, section 3.2).
         solver: "moves" for `patchcut_kernels.correlation_cluster`, which finds the better objective and is
             faster; "gnn" for a network fitted to the loss, as DeepCut does.
-        kind: of the affinity: "cosine" or "dot".
-        max_clusters: clusters found at the most, 2 to 256; DeepCut's network has 10.
-        seed: of the orders in which patches are taken up, or of the network.
+        kind: the affinity: "cosine" or "dot".
+        max_clusters: the largest number of clusters, 2 to 256; DeepCut's network has 10.
+        seed: draws the orders in which patches are taken up, or the network.
     Raises:
         OptionError: an argument is out of its range.
     """

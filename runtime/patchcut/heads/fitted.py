@@ -20,7 +20,7 @@ class FittedHead(ABC):
 
     Attributes:
         name: a key of `patchcut.heads.HEADS`.
-        columns: how many columns it gives at most.
+        columns: the largest number of columns it gives.
     """
 
     name: ClassVar[str]
@@ -44,6 +44,10 @@ class FittedHead(ABC):
 
         Args:
             features: [m, d] float32, m at least 1; of a whole frame or of some of its patches.
+        Examples:
+            >>> rows = np.float32([[1, 0], [1, 0], [0, 1]])
+            >>> patchcut.heads.KMeansHead().cluster(rows).sum(axis=0).tolist() in ([1, 2], [2, 1])
+            True
         """
 
     def assign(self, features: Float32, grid_hw: tuple[int, int]) -> Float32:
@@ -52,11 +56,20 @@ class FittedHead(ABC):
         Args:
             features: [n, d] float32.
             grid_hw: rows and columns of the patch grid, n = h * w.
+        Examples:
+            >>> rows = np.eye(2, dtype=np.float32)[[0, 0, 0, 0, 1, 0, 0, 0, 0]]
+            >>> patchcut.heads.KMeansHead().assign(rows, (3, 3)).argmax(axis=1).tolist()
+            [0, 0, 0, 0, 1, 0, 0, 0, 0]
         """
         return background_first(self.cluster(features), grid_hw)
 
     def __call__(self, features: Features) -> Float32:
-        """As `Head`; a frame with fewer columns than another of its batch has zeros in the last ones."""
+        """As `Head`; a frame with fewer columns than another of its batch has zeros in the last ones.
+
+        Examples:
+            >>> patchcut.heads.KMeansHead(k=3)(features).shape[:2]
+            (1, 256)
+        """
         rows = to_host(features.of(self.needs))
         with explained(rows, "choose another head"):
             frames = [self.assign(one, features.grid_hw) for one in rows]

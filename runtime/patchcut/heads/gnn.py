@@ -36,7 +36,7 @@ class GnnHead:
         """[b, n, k] float32, rows on the simplex, on the features' device; fresh memory.
 
         Args:
-            features: of b frames, finite; their grid is not used, the graph holds no positions.
+            features: those of b frames, finite; their grid is not used, the graph holds no positions.
         Raises:
             EngineError: the features are not finite, or the head cannot use them.
         DeepCut (2212.05853), section 3; the affinity's memory is kept from frame to frame.

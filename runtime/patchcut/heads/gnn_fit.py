@@ -11,7 +11,7 @@ from patchcut.checks import check_choice, check_number, check_whole
 from patchcut.heads.base import MAX_COLUMNS, MAX_SEED
 from patchcut.heads.fitted import FittedHead, Float32
 
-# Of alpha; its inverse must stay well inside float32.
+# The inverse of alpha must stay well inside float32.
 ALPHA_RANGE = (1e-6, 1e6)
 
 
@@ -20,14 +20,14 @@ class GnnFitHead(FittedHead):
     """A GCN and an MLP fitted to the frame by a few AdamW steps on the loss itself: DeepCut (2212.05853).
 
     Args:
-        k: columns of the network, 2 to 256; with the loss "cc" the most clusters that it may find.
+        k: columns of the network, 2 to 256; with the loss "cc" the largest number of clusters.
         loss: "ncut" for normalised cuts, "cc" for correlation clustering.
-        kind: of the affinity: "dot" of the raw features as DeepCut has it, or "cosine".
-        alpha: of the loss "cc": the larger, the fewer clusters.
-        steps: of AdamW.
-        learning_rate: of AdamW.
+        kind: the affinity: "dot" of the raw features as DeepCut has it, or "cosine".
+        alpha: the loss "cc" finds the fewer clusters, the larger it is.
+        steps: number of AdamW's steps.
+        learning_rate: AdamW's.
         dropout: share of the hidden units that a step drops, 0 to 0.99; DeepCut's last one, too.
-        seed: of the first weights and of what drops.
+        seed: draws the first weights and the units that drop.
     Raises:
         OptionError: an argument is out of its range.
     """

@@ -20,7 +20,7 @@ class KMeansHead(FittedHead):
         k: clusters, 2 to 256.
         metric: "cosine" for spherical k-means, or "euclidean".
         restarts: how often it begins anew; the best run is kept.
-        seed: of the draws.
+        seed: draws the first means.
     Raises:
         OptionError: "[k] must be a whole number from 2 to 256, got 1".
     """

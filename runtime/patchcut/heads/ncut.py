@@ -22,7 +22,7 @@ class NcutHead(FittedHead):
             "seed": TokenCut's, the patches around the eigenvector's largest entry that hang together.
         threshold: cosines at or below it are no edge, 0 to 1.
         binary: all edges weigh the same; False for their cosines.
-        seed: of the vectors that the eigensolver starts from.
+        seed: draws the vectors that the eigensolver starts from.
     Raises:
         OptionError: an argument is out of its range.
     """

@@ -51,6 +51,11 @@ class OutputFolder:
     Raises:
         OptionError: `save` is empty or has another word.
         OutputError: the folder cannot be written, or holds results already.
+    Examples:
+        >>> with OutputFolder(folder, ["labels"]) as out:
+        ...     out.write(result)
+        >>> [path.name for path in (folder / "labels").iterdir()]
+        ['000000.png']
     """
 
     def __init__(
@@ -73,14 +78,18 @@ class OutputFolder:
             _check_new(self.path, self.save)
 
     def write(self, result: Result, overlay: npt.NDArray[np.uint8] | None = None) -> None:
-        """Save what was asked for of one frame.
+        """Saves one frame's result, as asked for.
 
         Args:
             result: it holds its frame where overlays are saved.
-            overlay: of the result, where it has been drawn already.
+            overlay: the result's, where it has been drawn already.
         Raises:
             FrameError: overlays are saved, and the result holds no frame.
             OutputError: "[output] cannot write DIR/labels/x.png: No space left on device; ...".
+        Examples:
+            >>> OutputFolder(folder, ["masks"]).write(result)
+            >>> (folder / "masks/000000/01.png").is_file()
+            True
         """
         name = self._photo_name(result) if self._video_fps is None else _video_frame_name(result)
         if "overlay" in self.save:
@@ -95,17 +104,28 @@ class OutputFolder:
             write_whole(self.path / "json" / f"{name}.json", text.encode())
 
     def close(self) -> None:
-        """Finish the overlay video, if there is one; it plays to the last frame written.
+        """Finishes the overlay video, if there is one; it plays to the last frame written.
 
         Raises:
             OutputError: it could not be finished.
+        Examples:
+            >>> out = OutputFolder(folder, ["overlay"], video_fps=25)
+            >>> out.write(result)
+            >>> out.close()
+            >>> len(list((folder / "overlay").iterdir()))
+            1
         """
         video, self._video = self._video, None
         if video is not None:
             video.close()
 
     def written(self) -> tuple[Saved, ...]:
-        """Which of `save` the folder really holds; a video that failed was removed."""
+        """Which of `save` the folder really holds; a video that failed was removed.
+
+        Examples:
+            >>> OutputFolder(folder, ["json"]).written()
+            ()
+        """
         return tuple(word for word in self.save if any(map(Path.is_file, (self.path / word).rglob("*"))))
 
     def __enter__(self) -> Self:
@@ -120,8 +140,8 @@ class OutputFolder:
 
     def _photo_name(self, result: Result) -> str:
         """Where a photo's results go: its own path without the suffix, made unique in this run."""
-        parts = [part for part in PurePosixPath(result.name).parts if part not in ("..", "/")]
-        path = PurePosixPath(*parts) if parts else PurePosixPath(f"{result.index:06d}")
+        names = [name for name in PurePosixPath(result.name).parts if name not in ("..", "/")]
+        path = PurePosixPath(*names) if names else PurePosixPath(f"{result.index:06d}")
         stem, suffix = path.with_suffix("").as_posix(), path.suffix.replace(".", "-")
         name, number = stem, 1
         while name.casefold() in self._taken:
@@ -147,6 +167,9 @@ def check_save(save: Collection[str]) -> tuple[Saved, ...]:
 
     Raises:
         OptionError: "[save] must be among overlay, masks, labels, json, got 'mask'".
+    Examples:
+        >>> patchcut.output.folder.check_save(["json", "overlay"])
+        ('overlay', 'json')
     """
     wrong = [word for word in save if word not in SAVED]
     if wrong or not save:
@@ -155,7 +178,12 @@ def check_save(save: Collection[str]) -> tuple[Saved, ...]:
 
 
 def overlay_rate(source: Source, every: int = 1) -> float | None:
-    """Frames a second of the video that overlays of `source` make; None where they stay single photos."""
+    """Frames a second of the video that overlays of `source` make; None where they stay single photos.
+
+    Examples:
+        >>> patchcut.output.folder.overlay_rate(patchcut.open_source([frame])) is None
+        True
+    """
     return (source.fps or _DEFAULT_FPS) / every if source.is_video else None
 
 

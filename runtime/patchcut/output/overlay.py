@@ -41,7 +41,12 @@ TINT, BACKGROUND_TINT = 0.45, 0.25
 
 
 def color_of(column: int, order: ColorOrder = "rgb") -> tuple[int, int, int]:
-    """Colour of a column of the assignment, (r, g, b) or (b, g, r) in 0..255."""
+    """Colour of a column of the assignment, (r, g, b) or (b, g, r) in 0..255.
+
+    Examples:
+        >>> patchcut.output.overlay.color_of(1)
+        (233, 30, 140)
+    """
     red, green, blue = PALETTE_RGB[(column - 1) % len(PALETTE_RGB)]
     return (red, green, blue) if order == "rgb" else (blue, green, red)
 
@@ -55,13 +60,16 @@ def draw_overlay(
     region's is left out.
 
     Args:
-        regions: of this very frame.
+        regions: those of this very frame.
         labels: names of the columns.
         frame: whose order of channels the picture has.
         background: the columns that are background.
     Raises:
         FrameError: the frame is not of the regions' size.
         PatchcutError: OpenCV is missing.
+    Examples:
+        >>> patchcut.output.overlay.draw_overlay(result, result.labels, patchcut.Frame(frame)).shape
+        (512, 512, 3)
     """
     if frame.image.shape[:2] != regions.label_map.shape:
         came = f"got {frame.image.shape[:2]}, the result is of {regions.label_map.shape}"

@@ -18,12 +18,12 @@ _FORMATS = (("mp4v", ".mp4"), ("MJPG", ".avi"))
 
 
 class OverlayVideo:
-    """A video file that grows beside its place and takes it when closed; playable to its last frame then.
+    """A video file, written under a hidden name and renamed when closed; then it plays to its last frame.
 
     Args:
         path: where it goes, without the suffix: .mp4, or .avi where OpenCV has no MPEG-4 encoder.
         fps: frames a second.
-        size_wh: of every frame; others are scaled to it.
+        size_wh: size of every frame; others are scaled to it.
     Raises:
         OutputError: no encoder takes that size.
     """
@@ -36,17 +36,17 @@ class OverlayVideo:
         self._last: npt.NDArray[np.uint8] | None = None
         for codec, suffix in _FORMATS:
             self.path = path.with_name(path.name + suffix)
-            with contextlib.suppress(_NoEncoder), contextlib.ExitStack() as placing:
-                self._partial = placing.enter_context(whole_file(self.path))
+            with contextlib.suppress(_NoEncoder), contextlib.ExitStack() as renaming:
+                self._partial = renaming.enter_context(whole_file(self.path))
                 self._writer = _open_writer(self._partial, codec, fps, size_wh)
-                self._placing = placing.pop_all()
+                self._renaming = renaming.pop_all()
                 return
         size = "x".join(map(str, size_wh))
         remedy = "choose other outputs with --save, or check that the folder can be written"
         raise OutputError("output", f"OpenCV has no encoder that writes {path} at {size}", remedy)
 
     def write(self, image: npt.NDArray[np.uint8], time_s: float | None = None) -> None:
-        """Append [H, W, 3] uint8 BGR; with a time, the frame before is held until then."""
+        """Appends [H, W, 3] uint8 BGR; with a time, the frame before is held until then."""
         image = np.ascontiguousarray(image)
         if image.shape[1::-1] != self._size_wh:
             image = load_cv2().resize(image, self._size_wh, interpolation=load_cv2().INTER_AREA)
@@ -55,12 +55,12 @@ class OverlayVideo:
         self._append(image)
 
     def close(self) -> None:
-        """Finish the file and put it in its place.
+        """Finishes the file and renames it to its path.
 
         Raises:
             OutputError: the file does not hold the frames written; OpenCV says nothing when a disk is full.
         """
-        with self._placing:
+        with self._renaming:
             self._writer.release()
             held = _frame_count(self._partial)
             if held < self._frames:

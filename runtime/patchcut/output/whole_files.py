@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written beside their place, then renamed."""
+"""Files that are there whole or not at all: written under a hidden name, then renamed."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _REMEDIES = {
     errno.EACCES: "choose a folder that you may write",
     errno.EPERM: "choose a folder that you may write",
     errno.EROFS: "choose a folder on a disk that can be written",
-    errno.ENOTDIR: "a part of that path is a file: choose another folder",
-    errno.EEXIST: "a part of that path is a file: choose another folder",
-    errno.EISDIR: "a folder is in its place: choose another folder",
+    errno.ENOTDIR: "that path leads through a file: choose another folder",
+    errno.EEXIST: "that path leads through a file: choose another folder",
+    errno.EISDIR: "a folder has that name: choose another folder",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 
@@ -37,8 +37,8 @@ _partial_number = itertools.count()
 def whole_file(path: Path) -> Iterator[Path]:
     """A path to write to, with the suffix of `path` and in its folder, which is made if it is not there.
 
-    When the block ends the file takes the place of `path`; when an exception ends it, nothing is left behind
-    and what was at `path` stays. Nothing is flushed to the disk: a power cut may still lose the file.
+    When the block ends the file is renamed to `path`; when an exception ends it, the file is removed, and
+    what was at `path` stays. Nothing is flushed to the disk: a power cut may still lose the file.
 
     Raises:
         OutputError: "[output] cannot write DIR/x.png: No space left on device; ...", for any OSError of the
@@ -56,7 +56,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write one file.
+    """Writes one file.
 
     Raises:
         OutputError: as `whole_file`.
@@ -66,7 +66,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def write_image(path: Path, image: npt.NDArray[Any]) -> None:
-    """Encode [H, W] or [H, W, 3] BGR, uint8 or uint16, by the path's suffix, and write it.
+    """Encodes [H, W] or [H, W, 3] BGR, uint8 or uint16, by the path's suffix, and writes it.
 
     Raises:
         OutputError: it cannot be encoded or written.
@@ -88,13 +88,13 @@ def partial_path(path: Path) -> Path:
 
 
 def remove(path: Path) -> None:
-    """Remove a file if it is there and can be removed."""
+    """Removes a file if it is there and can be removed."""
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> None:
-    """Make `folder` and try it with an empty file, before any work is done for it.
+    """Makes `folder` and tries it with an empty file, before any work is done for it.
 
     Raises:
         OutputError: it is a file, or cannot be made or written.
@@ -111,7 +111,7 @@ def check_writable(folder: Path) -> None:
 
 
 def output_error(path: Path, error: OSError) -> OutputError:
-    """What went wrong at `path`, and the remedy."""
+    """The error at `path`, with a remedy."""
     remedy = _REMEDIES.get(error.errno or 0, "check the folder, or choose another")
     return OutputError("output", f"cannot write {path}: {error.strerror or error}", remedy)
 

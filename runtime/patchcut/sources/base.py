@@ -1,4 +1,4 @@
-"""What every source of frames offers."""
+"""The base class of all sources of frames."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Source(ABC):
         name: what a person would call the source.
         total: frames to come, None where nobody can know.
         fps: frames a second of the recording or camera, None where it has no clock.
-        problems: one line for every thing skipped, `[name] what; remedy`; complete once iteration ends.
+        problems: one line for everything skipped, `[name] what; remedy`; complete once iteration ends.
         live: frames come at their own pace, and a newer one replaces one that was not taken in time.
-        dropped: frames so replaced.
+        dropped: number of frames that were replaced so.
     """
 
     def __init__(
@@ -48,10 +48,16 @@ class Source(ABC):
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
-        """The frames that can be read; what cannot is told in `problems`."""
+        """The frames that can be read; `problems` tells of the others."""
 
     def close(self) -> None:  # noqa: B027 - most sources hold nothing
-        """Free what the source holds; harmless when called again."""
+        """Frees the device or file; harmless when called again.
+
+        Examples:
+            >>> source = patchcut.open_source([frame])
+            >>> source.close() is None
+            True
+        """
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""The newest of what a live source sends: what is overtaken while a frame is worked on is dropped."""
+"""The newest frames of a live source; those that are overtaken while one is worked on are dropped."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class NewestFrames:
             yield frame
 
     def stop(self) -> None:
-        """End the thread; one that is stuck in a read ends by itself after it."""
+        """Ends the thread; one that is stuck in a read ends by itself after it."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()

@@ -57,10 +57,15 @@ def read_photo(path: Path, name: str | None = None, *, upright: bool = True) -> 
     """[H, W, 3] uint8 BGR; grey, alpha and 16 bits are converted.
 
     Args:
-        name: what errors call the file; its path by default.
+        path: the file.
+        name: its name in errors; its path by default.
         upright: turned as its EXIF orientation says; False: as it is stored.
     Raises:
-        SourceError: "[name] is cut short: ...; copy or download it again", or whatever else ails it.
+        SourceError: "[name] is cut short: ...; copy or download it again", or what else is wrong with it.
+    Examples:
+        >>> patchcut.output.whole_files.write_image(folder / "x.png", frame)
+        >>> patchcut.sources.photos.read_photo(folder / "x.png").shape
+        (512, 512, 3)
     """
     name = str(path) if name is None else name
     try:
@@ -75,7 +80,12 @@ def read_photo(path: Path, name: str | None = None, *, upright: bool = True) -> 
 
 
 def is_whole(data: bytes) -> bool:
-    """False if `data` is a JPEG, PNG or WebP without its end; OpenCV fills what is missing with grey."""
+    """False if `data` is a JPEG, PNG or WebP without its end; OpenCV fills what is missing with grey.
+
+    Examples:
+        >>> patchcut.sources.photos.is_whole(b"RIFF" + (100).to_bytes(4, "little") + b"WEBP")
+        False
+    """
     if data.startswith(_JPEG_START):
         return _jpeg_is_whole(data)
     if data.startswith(_PNG_START):

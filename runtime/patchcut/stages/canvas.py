@@ -1,4 +1,4 @@
-"""Where a frame lies in the backbone's image, and what its patches are at the frame's own size."""
+"""The canvas: where a frame lies in the backbone's image, and its patches at the frame's own size."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 @dataclass(frozen=True)
 class Canvas:
-    """What the patch grid covers, in pixels of the frame.
+    """The area that the patch grid covers, in pixels of the frame.
 
     It is larger than the frame where that was letterboxed, and may be smaller where patches overlap: the
-    outermost ones then stand for the middle of what they see.
+    outermost ones then stand for their middle.
 
     Attributes:
         size_hw: size of the canvas.
         corner_yx: corner of the frame on it; negative where the frame begins before it.
         frame_hw: size of the frame.
         grid_hw: rows and columns of the patch grid, n = h * w.
-
-    >>> canvas = Canvas((480, 640), (0, 0), (480, 640), (16, 16))
-    >>> canvas.patch_side, canvas.min_area(0.5)
-    (34.64101615137755, 600)
+    Examples:
+        >>> canvas = patchcut.stages.Canvas((480, 640), (0, 0), (480, 640), (16, 16))
+        >>> canvas.is_frame, canvas.patch_area
+        (True, 1200.0)
     """
 
     size_hw: tuple[int, int]
@@ -40,7 +40,13 @@ class Canvas:
 
     @classmethod
     def of(cls, frame_hw: tuple[int, int], backbone: BackboneSpec, graph: GraphSpec) -> Canvas:
-        """The canvas of a frame that `patchcut_kernels.preprocess` fitted into a graph's image."""
+        """The canvas of a frame that `patchcut_kernels.preprocess` fitted into a graph's image.
+
+        Examples:
+            >>> backbone = bundle.spec.backbone
+            >>> patchcut.stages.Canvas.of((480, 640), backbone, backbone.graphs[0]).grid_hw
+            (16, 16)
+        """
         size_hw, corner_yx = _image_on_frame(frame_hw, graph.size_hw, backbone.fit)
         covered = backbone.covered(graph.size_hw)
         if covered is not None:
@@ -68,7 +74,12 @@ class Canvas:
         return math.sqrt(self.patch_area)
 
     def min_area(self, patches: float) -> int:
-        """Pixels of the smallest region, at least 1, that `patches` patches allow."""
+        """Pixels of the smallest region, at least 1, that `patches` patches allow.
+
+        Examples:
+            >>> patchcut.stages.Canvas((480, 640), (0, 0), (480, 640), (16, 16)).min_area(0.5)
+            600
+        """
         return max(1, math.ceil(patches * self.patch_area))
 
     def on_frame(self, values: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
@@ -76,6 +87,10 @@ class Canvas:
 
         Returns:
             `values` itself where the frame is all of the canvas.
+        Examples:
+            >>> canvas = patchcut.stages.Canvas((4, 4), (1, 0), (2, 4), (2, 2))
+            >>> canvas.on_frame(np.arange(16).reshape(4, 4)).tolist()
+            [[4, 5, 6, 7], [8, 9, 10, 11]]
         """
         if self.is_frame:
             return values
@@ -93,6 +108,10 @@ class Canvas:
 
         Args:
             assignment: [n, k] float32.
+        Examples:
+            >>> canvas = patchcut.stages.Canvas((2, 4), (0, 0), (2, 4), (1, 2))
+            >>> canvas.upsample(np.eye(2, dtype=np.float32))[0].tolist()
+            [[0, 0, 1, 1], [0, 0, 1, 1]]
         """
         labels, confidence = kernels.upsample_argmax(assignment, self.grid_hw, self.size_hw, confidence=True)
         return self.on_frame(labels), self.on_frame(confidence)
@@ -102,6 +121,10 @@ class Canvas:
 
         Args:
             labels: [n] int32 in [0, count).
+        Examples:
+            >>> canvas = patchcut.stages.Canvas((2, 4), (0, 0), (2, 4), (1, 2))
+            >>> canvas.upsample_labels(np.int32([1, 0]), 2).tolist()
+            [[1, 1, 0, 0], [1, 1, 0, 0]]
         """
         one_hot = np.eye(count, dtype=np.float32)[labels]
         return self.on_frame(kernels.upsample_argmax(one_hot, self.grid_hw, self.size_hw))
@@ -114,11 +137,16 @@ def _image_on_frame(
     if fit == "stretch":
         return frame_hw, (0, 0)
     x0, y0, x1, y1 = kernels.letterbox_xyxy(frame_hw, image_hw)
-    sides = zip(frame_hw, image_hw, (y0, x0), (y1, x1), strict=True)
-    # From image to frame, to the nearest pixel; all halves go up, so that the frame stays on its canvas.
-    scaled = [
-        [(2 * value * length + end - begin) // (2 * (end - begin)) for value in (side, begin)]
-        for length, side, begin, end in sides
-    ]
-    (height, top), (width, left) = scaled
+    height, top = _side_on_frame(frame_hw[0], image_hw[0], y0, y1)
+    width, left = _side_on_frame(frame_hw[1], image_hw[1], x0, x1)
     return (height, width), (top, left)
+
+
+def _side_on_frame(frame_side: int, image_side: int, begin: int, end: int) -> tuple[int, int]:
+    """A side of the image in pixels of the frame, which fills [begin, end) of it, and the frame's corner.
+
+    To the nearest pixel; all halves go up, so that the frame stays on its canvas.
+    """
+    fitted = end - begin
+    side, corner = ((2 * pixels * frame_side + fitted) // (2 * fitted) for pixels in (image_side, begin))
+    return side, corner

@@ -10,6 +10,7 @@ from patchcut_kernels import cuda
 
 from patchcut.bundle import BackboneSpec, Bundle, GraphSpec
 from patchcut.engines import Engine, open_engine
+from patchcut.errors import EngineError
 from patchcut.features import Features
 from patchcut.frames import Frame
 from patchcut.settings import Settings
@@ -19,7 +20,7 @@ class Extractor:
     """A backbone and the engine that runs it.
 
     Attributes:
-        backbone: what the frames are fitted to and the features are of.
+        backbone: its spec: how frames are fitted into its image, and which feature sets it gives.
         engine: what executes it.
     """
 
@@ -40,6 +41,10 @@ class Extractor:
             needs: the feature sets that are wanted; the first of the backbone where none is named.
         Raises:
             OptionError, EngineError, BundleError: as `patchcut.engines.open_engine` does.
+        Examples:
+            >>> extractor = patchcut.stages.Extractor.open(bundle, patchcut.Settings(size=448))
+            >>> extractor.graph.size_hw
+            (448, 448)
         """
         spec = bundle.spec.backbone if backbone is None else bundle.spec.backbones[backbone]
         wanted = tuple(needs) or (next(iter(spec.features)),)
@@ -60,13 +65,28 @@ class Extractor:
         Args:
             frames: as many as the engine takes at once, at least one.
         Raises:
-            EngineError: the backbone failed, or there are too many frames.
+            EngineError: the backbone failed, or there are no frames or too many.
+        Examples:
+            >>> extractor([patchcut.Frame(frame)])["key"].shape
+            (1, 256, 384)
         """
         self.preprocess(frames)
         return self.run(len(frames))
 
     def preprocess(self, frames: Sequence[Frame]) -> None:
-        """Fits each frame into the engine's input; one on a GPU is given each frame by one copy."""
+        """Fits each frame into the engine's input; to one on a GPU each frame goes in one copy.
+
+        Raises:
+            EngineError: "[extractor] takes 1 to 1 frames at once, got 2; ...".
+        Examples:
+            >>> extractor.preprocess([patchcut.Frame(frame)])
+            >>> extractor.engine.images(1).shape
+            (1, 3, 224, 224)
+        """
+        max_batch = self.engine.facts.max_batch
+        if not 1 <= len(frames) <= max_batch:
+            came = f"takes 1 to {max_batch} frames at once, got {len(frames)}"
+            raise EngineError("extractor", came, "pass them in several calls")
         images = self.engine.images(len(frames))
         for i, frame in enumerate(frames):
             out = images[i]
@@ -84,5 +104,10 @@ class Extractor:
             )
 
     def run(self, batch: int) -> Features:
-        """Features of the frames that `preprocess` was given, `batch` of them."""
+        """Features of the frames that `preprocess` was given, `batch` of them.
+
+        Examples:
+            >>> extractor.run(1).grid_hw
+            (16, 16)
+        """
         return Features(self.engine.run(batch), self.graph.grid_hw)

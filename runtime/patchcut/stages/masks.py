@@ -38,14 +38,24 @@ class Masks:
         """The regions of a frame, best first.
 
         Args:
-            frame: whose edges a refiner looks at.
+            frame: a refiner looks at its edges.
             assignment: [n, k] float32, rows on the simplex, column 0 is background; on any device.
             canvas: where the frame lies.
+        Examples:
+            >>> regions = seg.masks(patchcut.Frame(frame), seg.head(features)[0], canvas)
+            >>> regions.label_map.shape
+            (512, 512)
         """
         return rank(self.components(frame, assignment, canvas), self.rules)
 
     def divided(self, frame: Frame, patches: DividedPatches, canvas: Canvas) -> Regions:
-        """The regions of a frame whose objects, and maybe its background, are divided; arguments as above."""
+        """The regions of a frame whose objects, and maybe its background, are divided; arguments as above.
+
+        Examples:
+            >>> regions = seg.masks.divided(patchcut.Frame(frame), patches, canvas)
+            >>> set(regions.region_labels.tolist()) <= {1, 2, 3}
+            True
+        """
         objects = self(frame, patches.foreground, canvas)
         return divide(
             objects,
@@ -56,11 +66,21 @@ class Masks:
         )
 
     def stays_on_device(self, canvas: Canvas) -> bool:
-        """Whether components of an assignment on a GPU are found there, without bringing it down."""
+        """Whether components of an assignment on a GPU are found there, without bringing it down.
+
+        Examples:
+            >>> patchcut.stages.Masks(0.5, patchcut.stages.Rules(), "guided").stays_on_device(canvas)
+            False
+        """
         return self.refiner == "none" and canvas.is_frame
 
     def components(self, frame: Frame, assignment: Array, canvas: Canvas) -> Components:
-        """The components of a frame's label map that are large enough, not scored yet; arguments as above."""
+        """The components of a frame's label map that are large enough, not scored yet; arguments as above.
+
+        Examples:
+            >>> seg.masks.components(patchcut.Frame(frame), seg.head(features)[0], canvas).ids.shape
+            (512, 512)
+        """
         if isinstance(assignment, cuda.DeviceArray) and self.stays_on_device(canvas):
             return self._components_on_device(assignment, canvas)
         rows = to_host(assignment)

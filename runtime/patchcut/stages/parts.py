@@ -1,4 +1,4 @@
-"""What a frame is divided into: foreground alone, its parts, or parts and the regions of the background.
+"""Parts: the stage that divides a frame's foreground, and in a scene its background, too.
 
 These are DeepCut's three modes (2212.05853, section 3.5). The head says what is foreground; this stage
 clusters the patches of the foreground, and those of the background, by themselves.
@@ -24,11 +24,11 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class DividedPatches:
-    """What became of a frame's n patches.
+    """The n patches of a frame whose foreground, and maybe background, is divided.
 
     Attributes:
-        foreground: [n, 2] float32, rows on the simplex: background and the strongest column of foreground of
-            the head, so that patches are on the side of their largest column.
+        foreground: [n, 2] float32, rows on the simplex: the head's background and its strongest column of
+            foreground, so that patches are on the side of their largest column.
         assignment: [n, 1 + p + g] float32, rows on the simplex: background that is divided no further, p
             parts of the foreground, g regions of the background.
         labels: names of its columns.
@@ -58,6 +58,9 @@ class DividedPatches:
         Args:
             foreground: [H, W] bool.
             canvas: where the frame lies.
+        Examples:
+            >>> patches.label_map(np.zeros((512, 512), bool), canvas).max().item()
+            0
         """
         parts = 1 + canvas.upsample_labels(self.parts, self.part_count)
         if self.background is None:
@@ -83,10 +86,14 @@ class Parts:
         """The division of one frame.
 
         Args:
-            features: of that frame, in host memory.
+            features: the frame's, in host memory.
             assignment: [n, k] float32, the head's; columns from 1 on are foreground.
         Raises:
             EngineError: the features are not finite, or a head cannot use them.
+        Examples:
+            >>> parts = patchcut.stages.Parts(patchcut.heads.KMeansHead(k=3), background=None)
+            >>> parts(features, seg.head(features)[0]).labels
+            ('background', 'part 1', 'part 2', 'part 3')
         """
         foreground = np.stack([assignment[:, 0], assignment[:, 1:].max(axis=1)], axis=1)
         foreground /= foreground.sum(axis=1, keepdims=True)
@@ -114,6 +121,7 @@ class Parts:
         return ("background", *parts, *_numbered("background", background_count))
 
     def _divide(self, features: Features, inside: npt.NDArray[np.bool_]) -> tuple[Int32, int]:
+        """The part [n] int32 of each patch, and how many parts there are; `inside` [n] bool is foreground."""
         if isinstance(self.head, FittedHead):
             return _clusters(self.head, features, inside)
         columns = to_host(self.head(features))[0]
@@ -121,6 +129,7 @@ class Parts:
 
 
 def _clusters(head: FittedHead, features: Features, chosen: npt.NDArray[np.bool_]) -> tuple[Int32, int]:
+    """`cluster_patches` of one frame's features, whose errors say what to do."""
     rows = to_host(features.of(head.needs))[0]
     with explained(rows, "choose another head for the parts"):
         return cluster_patches(head, rows, chosen)

@@ -93,7 +93,7 @@ class Rules:
         min_score: in [0, 1]; regions that score less are none.
         nothing_below: in [0, 1]; where no region scores at least this, there is none.
         single: whether the best one alone is.
-        calibration: turns features of a region into its score; None for `plain_scores`.
+        calibration: makes a score of the features of a region; None for `plain_scores`.
     """
 
     min_score: float = 0.0
@@ -116,7 +116,7 @@ def find_components(label_map: Int32, confidence: Float32, min_area: int) -> Com
 
 
 def rank(components: Components, rules: Rules) -> Regions:
-    """The components that are sure enough, best first; all others become background, in place."""
+    """The components that score enough, best first; all others become background, in place."""
     if rules.calibration is None:
         scores = components.plain_scores
     else:
@@ -136,11 +136,11 @@ def divide(
     """The components of a label map that divides the objects of another, and its background, too.
 
     Args:
-        objects: of the same frame; the parts of each have its score.
+        objects: regions of the same frame; the parts of each have its score.
         label_map: [H, W] int32; components that are too small are no regions, but stay in it.
         confidence: [H, W] float32 in [0, 1].
         min_area: pixels, at least 1.
-        background: labels of regions that are no part of an object; they come last, with `plain_scores`.
+        background: labels of the background's regions; they come last, with `plain_scores`.
     """
     ids, count = kernels.connected_components(label_map, min_area=min_area)
     stats = kernels.region_stats(ids, count, label_map=label_map, confidence=confidence)
@@ -185,7 +185,7 @@ def calibrated_scores(features: Float64, calibration: CalibrationSpec) -> Float3
 
 
 def _ranked(components: Components, scores: Float32, order: npt.NDArray[np.intp]) -> Regions:
-    """The components of `order`, numbered so; the others become background in the label map and the ids."""
+    """Components order[0], order[1], ... as regions 1, 2, ...; the others become background, in place."""
     stats = components.stats
     assert stats.label is not None
     labels, count = stats.label[order], len(stats.area)
@@ -206,7 +206,7 @@ def _ranked(components: Components, scores: Float32, order: npt.NDArray[np.intp]
 
 
 def _renumber(ids: Int32, order: npt.NDArray[np.intp], count: int) -> None:
-    """Calls region order[i] + 1 of `ids` i + 1, in place; those that `order` leaves out become 0."""
+    """Replaces order[i] + 1 in `ids` [H, W] by i + 1, in place; numbers that `order` leaves out become 0."""
     new = np.zeros(count + 1, np.int32)
     new[order + 1] = np.arange(1, len(order) + 1, dtype=np.int32)
     kernels.relabel(ids, new, out=ids)

@@ -275,7 +275,7 @@ def test_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"file is a file; choose a folder"):
         OutputFolder(tmp_path / "file")
-    with pytest.raises(OutputError, match=r"out: .*; a part of that path is a file: choose another folder"):
+    with pytest.raises(OutputError, match=r"out: .*; that path leads through a file: choose another folder"):
         OutputFolder(tmp_path / "file" / "out")
 
 

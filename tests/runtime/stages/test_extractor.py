@@ -9,7 +9,7 @@ import numpy as np
 import patchcut
 import patchcut_kernels as kernels
 import pytest
-from patchcut import Features, Frame, OptionError, Settings, open_bundle
+from patchcut import EngineError, Features, Frame, OptionError, Settings, open_bundle
 from patchcut.stages import Extractor
 from safetensors.numpy import save
 
@@ -105,3 +105,13 @@ def test_two_heads_may_need_two_sets_of_one_backbone(rich_bundle: Path, photo: n
     assert segmenter(photo).labels == ("background", "a", "b", "c")
     with pytest.raises(OptionError, match=r'\[parts\] must be one of "auto", "token-parts", "gnn-fit"'):
         patchcut.load(rich_bundle, mode="parts", parts="token-gnn")
+
+
+@pytest.mark.parametrize("count", ["none", "too many"])
+def test_the_number_of_frames_is_checked(toy_segmenter: patchcut.Segmenter, count: str) -> None:
+    extractor = toy_segmenter.extractor
+    largest = extractor.engine.facts.max_batch
+    frames = [Frame(np.zeros((4, 6, 3), np.uint8))] * (0 if count == "none" else largest + 1)
+    said = rf"\[extractor\] takes 1 to {largest} frames at once, got {len(frames)}"
+    with pytest.raises(EngineError, match=said):
+        extractor(frames)

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from patchcut import Frame, OptionError, Segmenter
+from patchcut.settings import REFINES
 from patchcut.stages import refiners
 from patchcut.stages.refiners import REFINERS, PatchLabels, Refined, refine
 
@@ -138,6 +139,10 @@ def noisy(unrefined: PatchLabels, frame: Frame) -> Refined:
 
 
 BAD_REFINERS = [shifted, emptied, filled, swapped, swollen, in_specks, noisy]
+
+
+def test_the_settings_name_every_refiner() -> None:
+    assert ("auto", *REFINERS) == REFINES
 
 
 @pytest.mark.parametrize("bad", BAD_REFINERS)

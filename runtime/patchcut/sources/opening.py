@@ -1,0 +1,117 @@
+"""Opening: which source a path, an address, a camera's index or an object means."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from patchcut.checks import check_choice
+from patchcut.errors import OptionError, SourceError
+from patchcut.frames import Frame
+from patchcut.settings import COLOR_ORDERS, ColorOrder
+from patchcut.sources.arrays import FrameSource
+from patchcut.sources.base import Source
+from patchcut.sources.cameras import LiveVideo
+from patchcut.sources.photos import PHOTO_SUFFIXES, read_photo
+from patchcut.sources.several import files_matching, missing_path, open_folder, open_glob, open_list
+from patchcut.sources.videos import VIDEO_SUFFIXES, VideoFile
+
+_CAMERA_DEVICE = re.compile(r"/dev/video(\d+)")
+
+
+def open_source(source: object, *, color: ColorOrder = "bgr", every: int = 1) -> Source:
+    """The frames of `source`, opened and checked as far as that is possible without reading it all.
+
+    Args:
+        source: path of a photo, a video, or a folder (walked to its leaves, in natural order); a glob; a list
+            of photos, folders and globs; an index of a camera, as int, or as digits where no file or folder
+            has that name; a URL (rtsp://, http://, ...); one frame; an iterable of frames or of paths of
+            photos; or a source that is open already.
+        color: order of the last axis of arrays; files and cameras say their own.
+        every: take frames 0, every, 2 * every, ...
+    Raises:
+        SourceError: nothing in `source` can be read; what is skipped is told in `.problems`.
+        OptionError: `color` or `every` is not allowed; `every` was given for a source that is open already.
+    Examples:
+        >>> with patchcut.open_source([frame, frame, frame], every=2) as source:
+        ...     [item.index for item in source]
+        [0, 2]
+    """
+    check_choice("color", color, COLOR_ORDERS)
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise OptionError("every", f"must be a whole number from 1, got {every!r}")
+    if isinstance(source, Source):
+        if every != 1:
+            raise OptionError("every", f"must be given where {source.name} is opened, got {every} afterwards")
+        return source
+    if isinstance(source, int) and not isinstance(source, bool):
+        return LiveVideo(source, every=every)
+    if isinstance(source, str | os.PathLike):
+        return _open_text(os.fspath(source), every)
+    if isinstance(source, list | tuple) and source and all(isinstance(p, str | os.PathLike) for p in source):
+        texts = [os.fspath(path) for path in source]
+        return _open_text(texts[0], every) if len(texts) == 1 else open_list(texts, every)
+    return FrameSource(_as_frames(source), color=color, every=every)
+
+
+def _as_frames(source: Any) -> Iterable[object]:
+    """Frames to iterate over: one frame becomes a list of one."""
+    if isinstance(source, Frame) or (isinstance(source, np.ndarray) and source.ndim != 4):
+        return [source]
+    if isinstance(source, bytes | bytearray) or not isinstance(source, Iterable):
+        if type(source).__module__.startswith("PIL."):
+            return [source]
+        remedy = "pass a path, a folder, a glob, a camera index, a URL, or an iterable of arrays"
+        raise SourceError("source", f"cannot read frames from {type(source).__name__}", remedy)
+    return source
+
+
+def _open_text(text: str, every: int) -> Source:
+    if not text:
+        raise SourceError("source", "is an empty text", "name a photo, video, folder, camera or stream")
+    if text.isdecimal() and not Path(text).exists():
+        return LiveVideo(int(text), every=every)
+    if device := _CAMERA_DEVICE.fullmatch(text):
+        return LiveVideo(int(device[1]), every=every)
+    if "://" in text:
+        return LiveVideo(text, every=every)
+    try:
+        return _open_path(text, every)
+    except OSError as error:
+        raise SourceError(
+            text, f"cannot be opened: {error.strerror or error}", "check its name and rights"
+        ) from error
+
+
+def _open_path(text: str, every: int) -> Source:
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return open_folder(path, every)
+    if path.is_file():
+        return _open_file(path, every)
+    if glob.has_magic(text):
+        files = files_matching(str(path))
+        return _open_file(files[0], every) if len(files) == 1 else open_glob(str(path), files, every)
+    raise missing_path(text)
+
+
+def _open_file(path: Path, every: int) -> Source:
+    suffix = path.suffix.lower()
+    if suffix in VIDEO_SUFFIXES:
+        return VideoFile(path, every=every)
+    try:
+        return FrameSource([Frame(read_photo(path), "bgr", path.name)], kind="images", name=path.name)
+    except SourceError:
+        if suffix in PHOTO_SUFFIXES:
+            raise
+    try:
+        return VideoFile(path, every=every)
+    except SourceError as error:
+        what = "is neither an image nor a video that OpenCV reads"
+        raise SourceError(str(path), what, "convert it to JPEG, PNG or MP4") from error

@@ -1,0 +1,35 @@
+"""The examples in docstrings: finding and running them."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+
+
+def find_examples(package: str) -> list[doctest.DocTest]:
+    """One test for each docstring of a package that has an example."""
+    (folder,) = importlib.import_module(package).__path__
+    files = sorted(file.relative_to(folder).with_suffix("") for file in Path(folder).rglob("*.py"))
+    names = [".".join((package, *file.parts)).removesuffix(".__init__") for file in files]
+    modules = [importlib.import_module(name) for name in names if not name.endswith(".__main__")]
+    found = [test for module in modules for test in doctest.DocTestFinder().find(module)]
+    return [test for test in found if test.examples]
+
+
+def run_example(test: doctest.DocTest, names: Mapping[str, object]) -> None:
+    """Runs an example, in which `names` are known."""
+    test.globs = dict(names)
+    report: list[str] = []
+    result = doctest.DocTestRunner(optionflags=_FLAGS).run(test, out=report.append)
+    assert result.attempted
+    assert not result.failed, "".join(report)
+
+
+def full_name(obj: Any) -> str:
+    """The name that the test of an object's docstring has."""
+    return f"{obj.__module__}.{obj.__qualname__}"

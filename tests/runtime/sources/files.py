@@ -1,0 +1,34 @@
+"""Photos and videos made for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from patchcut.sources import Source
+
+
+def picture(height: int = 60, width: int = 80, seed: int = 0) -> np.ndarray:
+    """[H, W, 3] uint8: smooth blobs, so that every codec keeps them and no two seeds look alike."""
+    grid = np.random.default_rng(seed).integers(0, 256, (4, 5, 3)).astype(np.uint8)
+    return cv2.resize(grid, (width, height))
+
+
+def encoded(suffix: str, image: np.ndarray | None = None, *params: int) -> bytes:
+    ok, data = cv2.imencode(suffix, picture() if image is None else image, params)
+    assert ok
+    return data.tobytes()
+
+
+def write_video(path: Path, frames: int = 30, codec: str = "MJPG", fps: float = 10.0) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), fps, (80, 60))
+    assert writer.isOpened()
+    for seed in range(frames):
+        writer.write(picture(seed=seed))
+    writer.release()
+    return path
+
+
+def names(source: Source) -> list[str]:
+    return [frame.name for frame in source]

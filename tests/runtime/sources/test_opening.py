@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from patchcut.errors import OptionError, SourceError
+from patchcut.sources import open_source
+
+from tests.runtime.sources.files import encoded, names, picture, write_video
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("missing.jpg", r"\[missing.jpg\] does not exist; check the name"),
+        ("", r"\[source\] is an empty text"),
+        ("*.gif", r"\[\*.gif\] matches no file"),
+        ("*.txt", r"\[notes.txt\] is neither an image nor a video"),
+        ("notes.txt", r"\[notes.txt\] is neither an image nor a video"),
+        ("text.jpg", r"\[text.jpg\] is not an image"),
+        ("cut.jpg", r"\[cut.jpg\] is cut short"),
+        ("empty.mp4", r"\[empty.mp4\] is empty"),
+        ("broken.mp4", r"\[broken.mp4\] cannot be opened as a video"),
+        ("bare", r"\[bare\] holds no photos; photos end in .avif"),
+        ("films", r"\[films\] holds no photos; name a video by itself, such as films/x.mp4"),
+        ("997", r"\[camera 997\] cannot be opened"),
+        ("/dev/null", r"\[/dev/null\] is neither a file nor a folder"),
+        ("x" * 5000, "File name too long"),
+        ("rtsp://me:secret@127.0.0.1:1/x", r"\[rtsp://me@127.0.0.1:1/x\] cannot be opened"),
+    ],
+)
+def test_hopeless_source_is_refused_at_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    monkeypatch.chdir(folder)
+    Path("bare").mkdir()
+    Path("films").mkdir()
+    Path("films/x.mp4").write_bytes(b"")
+    Path("empty.mp4").write_bytes(b"")
+    Path("broken.mp4").write_bytes(os.urandom(1000))
+    with pytest.raises(SourceError, match=message) as raised:
+        open_source(text)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_name_of_digits_is_a_path_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "2024").mkdir()
+    (tmp_path / "2024" / "x.png").write_bytes(encoded(".png"))
+    assert names(open_source("2024")) == ["x.png"]
+    with pytest.raises(SourceError, match=r"\[camera 2025\] cannot be opened"):
+        open_source("2025")
+
+
+@pytest.mark.parametrize(("every", "indices"), [(1, [0, 1, 2, 3, 4]), (2, [0, 2, 4]), (9, [0])])
+def test_every(tmp_path: Path, every: int, indices: list[int]) -> None:
+    video = open_source(write_video(tmp_path / "x.avi", frames=5), every=every)
+    assert [frame.index for frame in video] == indices
+    assert video.total == len(indices)
+    arrays = open_source([picture(seed=seed) for seed in range(5)], every=every)
+    assert [frame.index for frame in arrays] == indices
+    assert arrays.total == len(indices)
+
+
+@pytest.mark.parametrize("every", [0, -1, True, 1.5])
+def test_every_must_be_a_count(every: object) -> None:
+    with pytest.raises(OptionError, match=r"\[every\] must be a whole number from 1"):
+        open_source([], every=every)
+
+
+@pytest.mark.parametrize("source", [None, 1.5, b"photo.jpg", True])
+def test_what_is_no_source(source: object) -> None:
+    with pytest.raises(SourceError, match="cannot read frames from"):
+        open_source(source)
+
+
+def test_open_source_is_handed_through(folder: Path) -> None:
+    source = open_source(folder)
+    assert open_source(source) is source
+    with pytest.raises(OptionError, match=r"\[every\] must be given where .* is opened, got 2 afterwards"):
+        open_source(source, every=2)
