@@ -219,12 +219,14 @@ class Segmenter:
             'CPUExecutionProvider'
         """
         facts, rules = self.extractor.engine.facts, self.masks.rules
+        height, width = facts.graph.size_hw
         settings = replace(
             self.settings,
             bundle=self._path,
             engine=facts.name,
             device=cast("Device", facts.device),
             precision=facts.graph.precision,
+            size=height if height == width else None,
             head=_chosen(self.head),
             nothing_below=rules.nothing_below,
             threads=facts.threads,
@@ -276,7 +278,8 @@ class Segmenter:
 
     def _assign(self, features: Features) -> tuple[Array, DividedPatches | None]:
         """One frame's assignment [n, k] and, in modes that divide it, what its patches became."""
-        assignment = self.head(features.to(_device_of(self.head, features.device)))[0]
+        features = features.to(_device_of(self.head, features.device))
+        assignment = self.head(features)[0]
         if self.parts is None:
             return assignment, None
         return assignment, self.parts(features.to("cpu"), to_host(assignment))

@@ -235,7 +235,9 @@ class _Foreground:
                 small = cv2.resize(self._image(begin + row), size, interpolation=cv2.INTER_AREA)
                 after = refine(np.asarray(small, np.uint8), before.reshape(self.cached.grid_hw))
                 refined.append(after.ravel().astype(np.float16))
-                weights.append(mask_iou(before > 0.5, after.ravel() > 0.5))
+                own, moved = before > 0.5, after.ravel() > 0.5
+                # an image in which nothing was found teaches nothing
+                weights.append(mask_iou(own, moved) if own.any() else 0.0)
                 self.step(f"{stage}: refining masks", begin + row + 1, len(self.cached.images))
         return {"foreground": np.stack(refined), "weight": np.asarray(weights, np.float16)}
 

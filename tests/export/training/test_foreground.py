@@ -236,7 +236,7 @@ def test_a_loss_that_diverges_keeps_the_last_epoch(
     assert same_bits(fit(), whole[0])
 
 
-def test_masks_that_stay_empty_agree(
+def test_images_in_which_nothing_is_found_teach_nothing(
     fit: Callable[..., GraphHead], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nothing(head: GraphHead, features: torch.Tensor, threshold: float) -> torch.Tensor:
@@ -246,7 +246,7 @@ def test_masks_that_stay_empty_agree(
     fit(plan=replace(PLAN, epochs=1, empty_weight=0.0))
     with np.load(tmp_path / "head" / "self-1.targets.npz") as targets:
         assert not targets["foreground"].any()
-        np.testing.assert_array_equal(targets["weight"], 1)
+        np.testing.assert_array_equal(targets["weight"], 0)
 
 
 @pytest.mark.parametrize("count", [0, 1])
