@@ -1,6 +1,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <new>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
