@@ -13,8 +13,8 @@ _FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 def find_examples(package: str) -> list[doctest.DocTest]:
     """One test for each docstring of a package that has an example."""
-    (folder,) = importlib.import_module(package).__path__
-    files = sorted(file.relative_to(folder).with_suffix("") for file in Path(folder).rglob("*.py"))
+    folders = map(Path, importlib.import_module(package).__path__)  # an editable install has two
+    files = sorted({file.relative_to(one).with_suffix("") for one in folders for file in one.rglob("*.py")})
     names = [".".join((package, *file.parts)).removesuffix(".__init__") for file in files]
     modules = [importlib.import_module(name) for name in names if not name.endswith(".__main__")]
     found = [test for module in modules for test in doctest.DocTestFinder().find(module)]

@@ -52,6 +52,7 @@ void run(const Call& call) {
   raise_on(status);
 }
 
+// Each group also binds the enums that it brings to the C face; their members are the Python face's words.
 void bind_clusters(nb::module_& module);
 void bind_cuda(nb::module_& module);
 void bind_cuts(nb::module_& module);

@@ -7,12 +7,11 @@
 namespace patchcut {
 namespace {
 
-void kmeans(const FloatInput<3>& points, const std::optional<Input<float, 3>>& init, bool cosine,
+void kmeans(const FloatInput<3>& points, const std::optional<Input<float, 3>>& init, patchcut_metric metric,
             int64_t iterations, int64_t restarts, uint64_t seed, const Array<int32_t, 2>& labels,
             const Array<float, 3>& centroids, const Array<float, 1>& inertia,
             const patchcut_context& context) {
-  const patchcut_kmeans_params params{cosine ? PATCHCUT_COSINE_DISTANCE : PATCHCUT_EUCLIDEAN, iterations,
-                                      restarts, seed};
+  const patchcut_kmeans_params params{metric, iterations, restarts, seed};
   run([&] {
     return patchcut_kmeans(points.data(), dtype_of(points), extent(points, 0), extent(points, 1),
                            extent(points, 2), extent(centroids, 1), data_or_null(init), &params,
@@ -44,7 +43,10 @@ void assign(const FloatInput<3>& features, const Input<float, 2>& prototypes, fl
 }  // namespace
 
 void bind_clusters(nb::module_& module) {
-  module.def("kmeans", &kmeans, nb::arg("points"), nb::arg("init").none(), nb::arg("cosine"),
+  nb::enum_<patchcut_metric>(module, "Metric")
+      .value("euclidean", PATCHCUT_EUCLIDEAN)
+      .value("cosine", PATCHCUT_COSINE_DISTANCE);
+  module.def("kmeans", &kmeans, nb::arg("points"), nb::arg("init").none(), nb::arg("metric"),
              nb::arg("iterations"), nb::arg("restarts"), nb::arg("seed"), nb::arg("labels"),
              nb::arg("centroids"), nb::arg("inertia"), nb::arg("context"));
   module.def("correlation_cluster", &correlation_cluster, nb::arg("affinity"), nb::arg("max_clusters"),

@@ -3,8 +3,8 @@
 namespace patchcut {
 namespace {
 
-void ncut(const FloatInput<3>& features, int32_t graph, int64_t k, float threshold, float floor, float offset,
-          int64_t iterations, uint64_t seed, const Array<float, 2>& eigenvalues,
+void ncut(const FloatInput<3>& features, patchcut_cut_graph graph, int64_t k, float threshold, float floor,
+          float offset, int64_t iterations, uint64_t seed, const Array<float, 2>& eigenvalues,
           const Array<float, 3>& vectors, const Array<float, 2>& residuals, const patchcut_context& context) {
   const patchcut_ncut_params params{graph, threshold, floor, offset, iterations, seed};
   run([&] {
@@ -14,8 +14,8 @@ void ncut(const FloatInput<3>& features, int32_t graph, int64_t k, float thresho
   });
 }
 
-void bipartition(const FloatInput<3>& features, int32_t graph, float threshold, float floor, float offset,
-                 int64_t iterations, uint64_t seed, bool connected, const Array<bool, 3>& masks,
+void bipartition(const FloatInput<3>& features, patchcut_cut_graph graph, float threshold, float floor,
+                 float offset, int64_t iterations, uint64_t seed, bool connected, const Array<bool, 3>& masks,
                  const Array<int32_t, 1>& seeds, const patchcut_context& context) {
   const patchcut_ncut_params params{graph, threshold, floor, offset, iterations, seed};
   run([&] {
@@ -28,6 +28,11 @@ void bipartition(const FloatInput<3>& features, int32_t graph, float threshold, 
 }  // namespace
 
 void bind_cuts(nb::module_& module) {
+  nb::enum_<patchcut_cut_graph>(module, "CutGraph")
+      .value("affinity", PATCHCUT_GRAPH_AFFINITY)
+      .value("thresholded", PATCHCUT_GRAPH_THRESHOLDED)
+      .value("binary", PATCHCUT_GRAPH_BINARY)
+      .value("cosine", PATCHCUT_GRAPH_COSINE);
   module.def("ncut", &ncut);
   module.def("bipartition", &bipartition);
 }

@@ -14,10 +14,10 @@ using Vector = Input<float, 1>;
 using WeightsTuple = std::tuple<Matrix, Vector, Matrix, Vector, Matrix, Vector>;
 
 void gnn_fit(const FloatInput<3>& features, const FloatInput<3>& affinity, const Array<float, 3>& out,
-             const Array<float, 2>& losses, bool correlation_clustering, float learning_rate, float dropout,
+             const Array<float, 2>& losses, patchcut_affinity_mode loss, float learning_rate, float dropout,
              uint64_t seed, const std::optional<WeightsTuple>& init, const patchcut_context& context) {
   patchcut_gnn_fit_params params = PATCHCUT_GNN_FIT_DEFAULTS;
-  params.loss = correlation_clustering ? PATCHCUT_CC : PATCHCUT_NCUT;
+  params.loss = loss;
   params.steps = extent(losses, 1);
   params.learning_rate = learning_rate;
   params.dropout = dropout;
@@ -41,7 +41,7 @@ void gnn_fit(const FloatInput<3>& features, const FloatInput<3>& affinity, const
 
 void bind_fit(nb::module_& module) {
   module.def("gnn_fit", &gnn_fit, nb::arg("features"), nb::arg("affinity"), nb::arg("out"), nb::arg("losses"),
-             nb::arg("correlation_clustering"), nb::arg("learning_rate"), nb::arg("dropout"), nb::arg("seed"),
+             nb::arg("loss"), nb::arg("learning_rate"), nb::arg("dropout"), nb::arg("seed"),
              nb::arg("init").none(), nb::arg("context"));
 }
 

@@ -1,6 +1,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <new>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -56,9 +58,12 @@ std::string get_isa() {
 void set_isa(const std::string& name) { raise_on(patchcut_set_isa(name.c_str())); }
 
 void bind_context(nb::module_& module) {
+  nb::enum_<patchcut_device_type>(module, "DeviceType")
+      .value("cpu", PATCHCUT_CPU)
+      .value("cuda", PATCHCUT_CUDA);
   nb::class_<patchcut_context>(module, "Context")
-      .def("__init__", [](patchcut_context* self, int32_t device_type, int32_t device_index, uintptr_t stream,
-                          uintptr_t workspace, int64_t workspace_bytes) {
+      .def("__init__", [](patchcut_context* self, patchcut_device_type device_type, int32_t device_index,
+                          uintptr_t stream, uintptr_t workspace, int64_t workspace_bytes) {
         new (self) patchcut_context{device_type, device_index, reinterpret_cast<void*>(stream),
                                     reinterpret_cast<void*>(workspace), workspace_bytes};
       });

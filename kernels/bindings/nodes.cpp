@@ -6,7 +6,6 @@
 #include <optional>
 #include <string>
 #include <tuple>
-#include <utility>
 #include <vector>
 
 #include "bindings.h"
@@ -15,10 +14,9 @@ namespace patchcut {
 namespace {
 
 void affinity(const FloatInput<3>& features, const FloatArray<3>& out,
-              const std::optional<Array<float, 2>>& degrees, bool cosine, bool signed_mode, float threshold,
-              float alpha, const patchcut_context& context) {
-  const patchcut_affinity_params params{cosine ? PATCHCUT_COSINE : PATCHCUT_DOT,
-                                        signed_mode ? PATCHCUT_CC : PATCHCUT_NCUT, threshold, alpha};
+              const std::optional<Array<float, 2>>& degrees, patchcut_affinity_kind kind,
+              patchcut_affinity_mode mode, float threshold, float alpha, const patchcut_context& context) {
+  const patchcut_affinity_params params{kind, mode, threshold, alpha};
   run([&] {
     return patchcut_affinity(features.data(), dtype_of(features), extent(features, 0), extent(features, 1),
                              extent(features, 2), &params, out.data(), dtype_of(out), data_or_null(degrees),
@@ -76,9 +74,14 @@ void gcn_forward(const FloatInput<3>& features, const std::optional<FloatInput<3
 }  // namespace
 
 void bind_nodes(nb::module_& module) {
+  nb::enum_<patchcut_affinity_kind>(module, "AffinityKind")
+      .value("cosine", PATCHCUT_COSINE)
+      .value("dot", PATCHCUT_DOT);
+  nb::enum_<patchcut_affinity_mode>(module, "AffinityMode")
+      .value("ncut", PATCHCUT_NCUT)
+      .value("cc", PATCHCUT_CC);
   module.def("affinity", &affinity, nb::arg("features"), nb::arg("out"), nb::arg("degrees").none(),
-             nb::arg("cosine"), nb::arg("signed_mode"), nb::arg("threshold"), nb::arg("alpha"),
-             nb::arg("context"));
+             nb::arg("kind"), nb::arg("mode"), nb::arg("threshold"), nb::arg("alpha"), nb::arg("context"));
   nb::class_<PackedGcn>(module, "PackedGcn")
       .def(nb::init<bool, const Vector&, const Vector&, const std::vector<LayerTuple>&,
                     const std::vector<LinearTuple>&, float, const patchcut_context&>())

@@ -37,7 +37,7 @@ void guided_refine_labels(const Input<uint8_t, 4>& frames, const Input<int32_t, 
 
 void bilateral_solver(const Input<uint8_t, 4>& frames, const Input<float, 3>& maps,
                       const Input<float, 3>& confidence, const std::array<float, 3>& sigmas, float smoothness,
-                      int64_t iterations, int64_t bistochastic_iterations, bool swap_channels,
+                      int64_t iterations, int64_t bistochastic_iterations, patchcut_color color,
                       const Array<float, 3>& out, const patchcut_context& context) {
   patchcut_bilateral_solver_params params{};
   params.sigma_spatial = sigmas[0];
@@ -46,7 +46,7 @@ void bilateral_solver(const Input<uint8_t, 4>& frames, const Input<float, 3>& ma
   params.smoothness = smoothness;
   params.iterations = iterations;
   params.bistochastic_iterations = bistochastic_iterations;
-  params.color = swap_channels ? PATCHCUT_BGR : PATCHCUT_RGB;
+  params.color = color;
   run([&] {
     return patchcut_bilateral_solver(frames.data(), maps.data(), confidence.data(), extent(maps, 0),
                                      extent(maps, 1), extent(maps, 2), &params, out.data(), &context);

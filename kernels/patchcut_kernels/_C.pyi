@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -15,25 +16,49 @@ def available_isas() -> list[str]: ...
 def get_isa() -> str: ...
 def set_isa(name: str, /) -> None: ...
 
+class DeviceType(Enum):
+    cpu = ...
+    cuda = ...
+
+class Color(Enum):
+    bgr = ...
+    rgb = ...
+    nv12 = ...
+
+class AffinityKind(Enum):
+    cosine = ...
+    dot = ...
+
+class AffinityMode(Enum):
+    ncut = ...
+    cc = ...
+
+class Metric(Enum):
+    euclidean = ...
+    cosine = ...
+
+class CutGraph(Enum):
+    affinity = ...
+    thresholded = ...
+    binary = ...
+    cosine = ...
+
 class Context:
     def __init__(
-        self, device_type: int, device_index: int, stream: int, workspace: int, workspace_bytes: int, /
+        self,
+        device_type: DeviceType,
+        device_index: int,
+        stream: int,
+        workspace: int,
+        workspace_bytes: int,
+        /,
     ) -> None: ...
 
 def preprocess(
     frames: npt.NDArray[np.uint8],
-    images: _Float,
-    content: tuple[int, int, int, int],
-    bgr: bool,
-    scale: Sequence[float],
-    offset: Sequence[float],
-    context: Context,
-    /,
-) -> None: ...
-def preprocess_nv12(
-    frames: npt.NDArray[np.uint8],
     images: _FloatOrHalf,
     content: tuple[int, int, int, int],
+    color: Color,
     scale: Sequence[float],
     offset: Sequence[float],
     context: Context,
@@ -43,8 +68,8 @@ def affinity(
     features: _FloatOrHalf,
     out: _FloatOrHalf,
     degrees: _Float | None,
-    cosine: bool,
-    signed_mode: bool,
+    kind: AffinityKind,
+    mode: AffinityMode,
     threshold: float,
     alpha: float,
     context: Context,
@@ -78,7 +103,7 @@ def gnn_fit(
     affinity: _Float,
     out: _Float,
     losses: _Float,
-    correlation_clustering: bool,
+    loss: AffinityMode,
     learning_rate: float,
     dropout: float,
     seed: int,
@@ -88,7 +113,7 @@ def gnn_fit(
 def kmeans(
     points: _FloatOrHalf,
     init: _Float | None,
-    cosine: bool,
+    metric: Metric,
     iterations: int,
     restarts: int,
     seed: int,
@@ -117,7 +142,7 @@ def assign(
 ) -> None: ...
 def ncut(
     features: _FloatOrHalf,
-    graph: int,
+    graph: CutGraph,
     k: int,
     threshold: float,
     floor: float,
@@ -132,7 +157,7 @@ def ncut(
 ) -> None: ...
 def bipartition(
     features: _FloatOrHalf,
-    graph: int,
+    graph: CutGraph,
     threshold: float,
     floor: float,
     offset: float,
@@ -225,7 +250,7 @@ def bilateral_solver(
     smoothness: float,
     iterations: int,
     bistochastic_iterations: int,
-    swap_channels: bool,
+    color: Color,
     out: _Float,
     context: Context,
     /,

@@ -88,8 +88,8 @@ def affinity(
     *batch, n, d = features.shape
     if d == 0:
         raise ValueError(f"[{_OP}] features must have at least one column, got shape {features.shape}")
-    _checks.choice(_OP, "kind", kind, ("cosine", "dot"))
-    _checks.choice(_OP, "mode", mode, ("ncut", "cc"))
+    native_kind = _checks.member(_OP, "kind", kind, _C.AffinityKind)
+    native_mode = _checks.member(_OP, "mode", mode, _C.AffinityMode)
     threshold = _checks.number(_OP, "threshold", threshold)
     if not (math.isfinite(threshold) and threshold >= 0):
         raise ValueError(f"[{_OP}] threshold must be at least 0, got {threshold}")
@@ -107,8 +107,8 @@ def affinity(
             _checks.native(_OP, "features", features, -1, n, d),
             _checks.native(_OP, "out", result, -1, n, n),
             _checks.native(_OP, "return_degrees", degrees, -1, n),
-            kind == "cosine",
-            mode == "cc",
+            native_kind,
+            native_mode,
             threshold,
             alpha,
             launch.context,

@@ -95,7 +95,7 @@ def bilateral_solver(
         smoothness,
         iterations,
         bistochastic_iterations,
-        color == "bgr",
+        _C.Color[color],
         _checks.native(_OP, "out", result, *flat),
         launch.context,
     )

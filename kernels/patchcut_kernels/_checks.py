@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from enum import Enum
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -14,6 +15,7 @@ from ._device_array import DeviceArray
 from ._launch import HOST, Launch, device_name
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
+_Choice = TypeVar("_Choice", bound=Enum)
 _Record = TypeVar("_Record")  # a dataclass
 Specs = dict[str, tuple[type[Any], tuple[int, ...]]]  # dtype and shape of arrays by name
 Dtypes = type[_Scalar] | tuple[type[_Scalar], ...]
@@ -228,7 +230,19 @@ def inverse(op: str, name: str, value: object) -> float:
 def choice(op: str, name: str, value: str, allowed: Sequence[str]) -> None:
     """Raises unless `value` is one of `allowed`."""
     if value not in allowed:
-        raise ValueError(f"[{op}] {name} must be {' or '.join(map(repr, allowed))}, got {value!r}")
+        raise _not_among(op, name, value, allowed)
+
+
+def member(op: str, name: str, value: str, choices: type[_Choice]) -> _Choice:
+    """The member of an enum of the C face that `value` names."""
+    try:
+        return choices[value]
+    except (KeyError, TypeError):  # TypeError: it has no hash
+        raise _not_among(op, name, value, choices.__members__) from None
+
+
+def _not_among(op: str, name: str, value: object, allowed: Iterable[str]) -> ValueError:
+    return ValueError(f"[{op}] {name} must be {' or '.join(map(repr, allowed))}, got {value!r}")
 
 
 def number(op: str, name: str, value: object) -> float:

@@ -8,11 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from . import _checks
+from . import _C, _checks
 from ._arrays import Array
-
-# patchcut_cut_graph
-_AFFINITY, _THRESHOLDED, _BINARY, _COSINE = range(4)
 
 
 @dataclass(frozen=True)
@@ -21,14 +18,14 @@ class CutGraph:
 
     Args:
         rows: [n, d] or [b, n, d] float32 or float16.
-        kind: patchcut_cut_graph.
+        kind: how the rows become weights.
         threshold: 0 where there is none.
         floor: weight of a pair that is no edge.
         offset: added to cosines that no threshold cuts.
     """
 
     rows: npt.NDArray[np.float32 | np.float16]
-    kind: int
+    kind: _C.CutGraph
     threshold: float
     floor: float
     offset: float
@@ -69,9 +66,9 @@ def checked(
     if not (math.isfinite(offset) and offset >= 0):
         raise ValueError(f"[{op}] offset must be at least 0, got {offset}")
     if precomputed:
-        kind = _AFFINITY
+        kind = _C.CutGraph.affinity
     elif threshold is None:
-        kind = _COSINE
+        kind = _C.CutGraph.cosine
     else:
-        kind = _BINARY if binary else _THRESHOLDED
+        kind = _C.CutGraph.binary if binary else _C.CutGraph.thresholded
     return CutGraph(rows, kind, least_cosine, floor, offset)

@@ -90,7 +90,7 @@ def gnn_fit(
     affinity = _checks.floats(_OP, "affinity", affinity, ("[n, n]", "[b, n, n]"))
     _checks.shape(_OP, "affinity", affinity, (*batch, n, n))
     k = _checks.integer(_OP, "k", k, 1)
-    _checks.choice(_OP, "loss", loss, ("ncut", "cc"))
+    native_loss = _checks.member(_OP, "loss", loss, _C.AffinityMode)
     steps = _checks.integer(_OP, "steps", steps, 1)
     learning_rate, dropout = _rates(learning_rate, dropout)
     _check_init(init, d, k)
@@ -105,7 +105,7 @@ def gnn_fit(
             _checks.native(_OP, "affinity", affinity, -1, n, n),
             _checks.native(_OP, "out.assignment", result.assignment, -1, n, k),
             _checks.native(_OP, "out.losses", result.losses, -1, steps),
-            loss == "cc",
+            native_loss,
             learning_rate,
             dropout,
             seed,

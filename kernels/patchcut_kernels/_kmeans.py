@@ -79,7 +79,7 @@ def kmeans(
     if n == 0 or d == 0:
         raise ValueError(f"[{_OP}] points must have at least one row and column, got shape {rows.shape}")
     k = _checks.integer(_OP, "k", k, 1, n)
-    _checks.choice(_OP, "metric", metric, ("euclidean", "cosine"))
+    native_metric = _checks.member(_OP, "metric", metric, _C.Metric)
     iterations = _checks.integer(_OP, "iterations", iterations, 1, 2**63 - 1)
     restarts = _checks.integer(_OP, "restarts", restarts, 1, 2**63 - 1)
     seed = _checks.integer(_OP, "seed", seed, 0, 2**64 - 1)
@@ -95,7 +95,7 @@ def kmeans(
     _C.kmeans(
         _checks.native(_OP, "points", rows, items, n, d),
         _checks.native(_OP, "init", first, items, k, d),
-        metric == "cosine",
+        native_metric,
         iterations,
         restarts,
         seed,

@@ -11,8 +11,6 @@ from . import _C, _arrays, _device_array
 from ._device_array import DeviceArray
 from ._streams import Stream
 
-_CPU, _CUDA = 0, 1
-
 
 class Launch:
     """Device, stream and workspace of one call of an op; the arrays that it makes lie on that device.
@@ -40,7 +38,7 @@ class Launch:
             array.use_on(self.stream)
 
 
-HOST = Launch(_C.Context(_CPU, 0, 0, 0, 0), None)
+HOST = Launch(_C.Context(_C.DeviceType.cpu, 0, 0, 0, 0), None)
 
 
 def device_name(array: object) -> str:
@@ -78,7 +76,7 @@ def prepare(op: str, stream: object, workspace: object, **arrays: object) -> Lau
     for array in used:
         array.use_on(queue)
     memory = (used[-1].pointer, used[-1].nbytes) if workspace is not None else (0, 0)
-    return Launch(_C.Context(_CUDA, device, queue.handle, *memory), queue)
+    return Launch(_C.Context(_C.DeviceType.cuda, device, queue.handle, *memory), queue)
 
 
 def require_one_device(op: str, **arrays: object) -> None:

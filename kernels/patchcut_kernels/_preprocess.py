@@ -87,7 +87,7 @@ def preprocess(
         >>> pk.preprocess(frame, (1, 2), mean=(0, 0, 0), std=(1, 1, 1)).round(3).tolist()
         [[[1.0, 1.0]], [[1.0, 1.0]], [[1.0, 1.0]]]
     """
-    _checks.choice(_OP, "color", color, ("bgr", "rgb", "nv12"))
+    native_color = _checks.member(_OP, "color", color, _C.Color)
     view, batch, frame_hw = _nv12_frames(frames) if color == "nv12" else _packed_frames(frames)
     _checks.choice(_OP, "fit", fit, ("stretch", "letterbox"))
     size_hw = (
@@ -110,13 +110,15 @@ def preprocess(
         letterbox_xyxy(frame_hw, size_hw) if fit == "letterbox" else (0, 0, size_hw[1], size_hw[0])
     )
     content = (y0, x0, y1 - y0, x1 - x0)
-    images = _checks.native(_OP, "out", result, -1, 3, *size_hw)
-    if color == "nv12":
-        _C.preprocess_nv12(_checks.strided(view, 3), images, content, scale, offset, launch.context)
-    else:
-        _C.preprocess(
-            _checks.strided(view, 4), images, content, color == "bgr", scale, offset, launch.context
-        )
+    _C.preprocess(
+        _checks.strided(view, 3 if color == "nv12" else 4),
+        _checks.native(_OP, "out", result, -1, 3, *size_hw),
+        content,
+        native_color,
+        scale,
+        offset,
+        launch.context,
+    )
     return _checks.returned(out, result)
 
 

@@ -46,8 +46,9 @@ class Function:
 
 @dataclass(frozen=True)
 class Header:
-    """Constants of all enums; structs; functions; values of the macros that fill a struct."""
+    """Enums, and the constants of all; structs; functions; values of the macros that fill a struct."""
 
+    enums: dict[str, dict[str, int]]
     constants: dict[str, int]
     structs: dict[str, type[ctypes.Structure]]
     functions: dict[str, Function]
@@ -83,12 +84,11 @@ def _struct(name: str, body: str, enums: set[str]) -> type[ctypes.Structure]:
 def parse_header(path: Path) -> Header:
     text = re.sub(r"/\*.*?\*/", " ", path.read_text(), flags=re.S).replace("\\\n", " ")
     code = " ".join(re.sub(r"^#.*$", "", text, flags=re.M).split())
-    enums = {match[1] for match in _ENUM.finditer(code)}
-    constants = {
-        name: int(value)
-        for match in _ENUM.finditer(code)
-        for name, value in re.findall(r"(\w+) = (-?\d+)", match[2])
+    enums = {
+        name: {constant: int(value) for constant, value in re.findall(r"(\w+) = (-?\d+)", body)}
+        for name, body in _ENUM.findall(code)
     }
+    constants = {name: value for values in enums.values() for name, value in values.items()}
     functions = {
         name: Function(
             name, returns.strip(), tuple(map(_parameter, filter(_is_named, parameters.split(","))))
@@ -101,8 +101,8 @@ def parse_header(path: Path) -> Header:
         )
         for name, body in _DEFAULTS.findall(text)
     }
-    structs = {name: _struct(name, body, enums) for name, body in _STRUCT.findall(code)}
-    return Header(constants, structs, functions, defaults)
+    structs = {name: _struct(name, body, set(enums)) for name, body in _STRUCT.findall(code)}
+    return Header(enums, constants, structs, functions, defaults)
 
 
 def _is_named(parameter: str) -> bool:

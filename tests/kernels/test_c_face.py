@@ -39,7 +39,7 @@ def library() -> ctypes.CDLL:
 
 
 class Caller:
-    """Calls a function with the arguments that it takes, but for some."""
+    """Calls a function with the arguments that it takes, some of them changed."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
@@ -130,7 +130,7 @@ def kinds_of(function: Function) -> list[str]:
 
 @pytest.mark.parametrize("op", OPS)
 def test_one_order_of_arguments(op):
-    """Inputs and sizes, then params, then outputs, each with its dtype behind it, then the context."""
+    """Inputs and sizes, then params, then outputs, each with its dtype after it, then the context."""
     kinds = kinds_of(OPS[op])
     if op not in HOST_ONLY:
         assert kinds.pop() == "context"

@@ -1,4 +1,4 @@
-"""An op's defaults stand in patchcut.h; Python's and the reference's are held to them."""
+"""An op's defaults and choices stand in patchcut.h; Python's and the reference's are held to them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import inspect
 
 import patchcut_kernels as pk
 import pytest
-from patchcut_kernels import reference
+from patchcut_kernels import _C, reference
 
 from .c_calls import HEADER
 
 OPS = sorted(name.removeprefix("PATCHCUT_").removesuffix("_DEFAULTS").lower() for name in HEADER.defaults)
 # Fields that Python has no keyword for: sizes of weights that it takes or draws.
 WIDTHS = {"graph_width", "hidden_width"}
+# Enums whose numbers Python does not pass on.
+NOT_BOUND = {"patchcut_status", "patchcut_dtype"}
 
 
 def defaults(function: object) -> dict[str, object]:
@@ -51,3 +53,11 @@ def test_drawn_weights_have_the_widths_of_the_header():
     params = header_defaults("gnn_fit")
     hidden = reference.draw_fit_weights(5, 2, 0).hidden.weight
     assert hidden.shape == (params["graph_width"], params["hidden_width"])
+
+
+@pytest.mark.parametrize("name", sorted(HEADER.enums.keys() - NOT_BOUND))
+def test_python_has_every_choice_of_the_header(name):
+    bound = getattr(_C, name.removeprefix("patchcut_").title().replace("_", ""))
+    constants = {value: constant for constant, value in HEADER.enums[name].items()}
+    assert sorted(member.value for member in bound) == sorted(constants)
+    assert all(member.name.upper() in constants[member.value] for member in bound)

@@ -64,6 +64,19 @@ def test_the_api_page_has_every_public_name() -> None:
     assert [name for name in sorted(names) if f"::: patchcut.{name}\n" not in text] == []
 
 
+def test_sections_of_docstrings_come_out_as_sections() -> None:
+    griffe = pytest.importorskip("griffe", reason="needs patchcut[docs]")
+    extensions = griffe.load_extensions(str(ROOT / "docs/docstrings.py"))
+    folders = [ROOT / "runtime", ROOT / "kernels"]
+    options = {"extensions": extensions, "search_paths": folders, "docstring_parser": "google"}
+    patchcut, kernels = (griffe.load(name, **options) for name in ("patchcut", "patchcut_kernels"))
+    for function in (patchcut["segmenter.load"], patchcut["segmenter.Segmenter.stream"], kernels["ncut"]):
+        kinds = [section.kind.value for section in function.docstring.parsed]
+        assert {"parameters", "raises", "examples"} <= set(kinds), (function.path, kinds)
+    described = {one.name: one.value for one in patchcut["settings.Settings"].docstring.parsed[1].value}
+    assert described["device"] == "'auto'" and described["min_score"] == "0.0"
+
+
 def blocks(language: str) -> list[Any]:
     found = []
     for page in PAGES:
@@ -88,10 +101,18 @@ def test_python_examples_run(block: str, tmp_path: Path, monkeypatch: pytest.Mon
     exec(block, {})
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_block_names_its_language(page: Path) -> None:
+    fences = re.findall(r"^```(.*)$", page.read_text("utf-8"), re.M)
+    assert set(fences[::2]) <= {"sh", "python", "text", "cmake", "cpp"} and not any(fences[1::2])
+
+
 def commands() -> list[str]:
-    lines = [line for block in blocks("") for line in str(block.values[0]).splitlines()]
+    lines = [line for block in blocks("sh") for line in str(block.values[0]).splitlines()]
     found = [command.strip() for line in lines for command in line.partition(" #")[0].split("&&")]
-    return sorted({command for command in found if command.startswith(("patchcut ", "python -m bench "))})
+    commands = {command for command in found if command.startswith(("patchcut ", "python -m bench "))}
+    assert len(commands) > 20
+    return sorted(commands)
 
 
 @pytest.mark.parametrize("line", commands())

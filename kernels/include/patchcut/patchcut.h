@@ -355,7 +355,7 @@ PATCHCUT_API patchcut_status patchcut_rle_encode_ids(const int32_t* ids, int64_t
                                                      const patchcut_context* context);
 
 /* runs [capacity], offsets [batch + 1], as above, the runs of an item summing to height * width; masks
- * [batch, height, width], 0 or 1. On CUDA, pixels behind the last run of an item are 0. */
+ * [batch, height, width], 0 or 1. On CUDA, pixels after the last run of an item are 0. */
 PATCHCUT_API patchcut_status patchcut_rle_decode(const uint32_t* runs, const int64_t* offsets, int64_t batch,
                                                  int64_t height, int64_t width, int64_t capacity,
                                                  uint8_t* masks, const patchcut_context* context);
@@ -374,7 +374,7 @@ PATCHCUT_API patchcut_status patchcut_rle_read_text(const char* text, int64_t le
 typedef struct patchcut_guided_refine_params {
   int64_t radius;    /* of the window, in pixels; 1 to 1024 */
   float eps;         /* of squared intensity, where white is 1; above 0 */
-  int64_t subsample; /* 1: the guided filter; to 1024: the fast one, on one of so many pixels of each axis */
+  int64_t subsample; /* 1: the guided filter; to 1024: the fast one, on each subsample-th pixel of an axis */
 } patchcut_guided_refine_params;
 
 #define PATCHCUT_GUIDED_REFINE_DEFAULTS {8, 1e-3f, 1}

@@ -1,7 +1,7 @@
 #include "c_api/c_face.h"
 
-#include <initializer_list>
 #include <limits>
+#include <string>
 
 namespace patchcut {
 namespace {

@@ -4,6 +4,7 @@
 
 #include "cpu/simd.h"
 #include "cpu/thread_pool.h"
+#include "patchcut/patchcut.h"
 
 namespace patchcut {
 namespace {

@@ -3,7 +3,6 @@
 #include <cstdint>
 
 #include "cpu/scratch.h"
-#include "patchcut/patchcut.h"
 
 namespace patchcut {
 

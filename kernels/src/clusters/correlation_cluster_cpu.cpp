@@ -125,15 +125,15 @@ void move_node(const Graph& graph, Partition* partition, int64_t node, int32_t t
 // For a node that has no cluster yet: the one that it has most in common with.
 int32_t best_cluster(const Graph& graph, const Partition& partition, int64_t node) {
   int32_t best = -1;
-  int32_t most = 0;
+  int32_t largest = 0;
   for (int32_t number = 0; number < partition.used; ++number) {
     const int32_t common = partition.sums[number * graph.padded + node];
-    if (best >= 0 && common <= most) continue;
+    if (best >= 0 && common <= largest) continue;
     best = number;
-    most = common;
+    largest = common;
   }
   const bool may_open = partition.used < partition.slots;
-  return best < 0 || (most <= 0 && may_open) ? partition.used : best;
+  return best < 0 || (largest <= 0 && may_open) ? partition.used : best;
 }
 
 // The order in which a start takes up the nodes: their own, or by random keys.
@@ -198,7 +198,7 @@ bool gain_by_chain(const Graph& graph, Partition* partition) {
 
 // Joins the two clusters that gain most by it. Whether any two gain.
 bool gain_by_merge(const Graph& graph, Partition* partition) {
-  int64_t most = 0;
+  int64_t largest = 0;
   int32_t into = 0;
   int32_t gone = 0;
   for (int32_t a = 0; a < partition->used; ++a) {
@@ -207,13 +207,13 @@ bool gain_by_merge(const Graph& graph, Partition* partition) {
     const int32_t* sums = partition->sums + a * graph.padded;
     for (int64_t node = 0; node < graph.n; ++node) partition->common[partition->labels[node]] += sums[node];
     for (int32_t b = a + 1; b < partition->used; ++b) {
-      if (partition->common[b] <= most) continue;
-      most = partition->common[b];
+      if (partition->common[b] <= largest) continue;
+      largest = partition->common[b];
       into = a;
       gone = b;
     }
   }
-  if (most == 0) return false;
+  if (largest == 0) return false;
   for (int64_t node = 0; node < graph.n; ++node) {
     if (partition->labels[node] == gone) move_node(graph, partition, node, into);
   }

@@ -16,7 +16,7 @@ namespace patchcut {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kMostThreads = 512;  // of a block of search_kernel
+constexpr int kMaxThreads = 512;  // of a block of search_kernel
 constexpr int kSide = 32;
 constexpr int kPatience = 32;  // as on the CPU
 
@@ -178,14 +178,14 @@ struct Search {
   // For a node that has no cluster yet: the one that it has most in common with.
   __device__ int best_cluster(int node) const {
     int best = -1;
-    int most = 0;
+    int largest = 0;
     for (int c = 0; c < used; ++c) {
       const int common = sum(c, node);
-      if (best >= 0 && common <= most) continue;
+      if (best >= 0 && common <= largest) continue;
       best = c;
-      most = common;
+      largest = common;
     }
-    return best < 0 || (most <= 0 && used < slots) ? used : best;
+    return best < 0 || (largest <= 0 && used < slots) ? used : best;
   }
 
   // By random keys; the first start takes nodes as they come.
@@ -234,21 +234,21 @@ struct Search {
     if (memory.locked[node] == chain) return 0;
     const int label = memory.labels[node];
     bool found = false;
-    int most = 0;
+    int largest = 0;
     for (int c = 0; c < used; ++c) {
       if (c == label || memory.sizes[c] == 0) continue;
       const int common = sum(c, node);
-      if (found && common <= most) continue;
+      if (found && common <= largest) continue;
       found = true;
-      most = common;
+      largest = common;
       *target = c;
     }
-    if (vacant >= 0 && (!found || most <= 0) && memory.sizes[label] > 1) {
+    if (vacant >= 0 && (!found || largest <= 0) && memory.sizes[label] > 1) {
       found = true;
-      most = 0;
+      largest = 0;
       *target = vacant;
     }
-    return found ? indexed(most - sum(label, node), node) : 0;
+    return found ? indexed(largest - sum(label, node), node) : 0;
   }
 
   // The move that gains most or loses least, in shared(); 0 where no node can move.
@@ -316,22 +316,22 @@ struct Search {
 
   // Joins the two clusters that gain most by it, the first two of equals. Whether any two gain.
   __device__ bool gain_by_merge() {
-    long long most = 0;
+    long long largest = 0;
     long long pair = 0;
     for (int a = 0; a < used; ++a) {
       if (memory.sizes[a] == 0) continue;
       add_common(a);
       for (int b = a + 1 + static_cast<int>(threadIdx.x); b < used; b += static_cast<int>(blockDim.x)) {
         const auto common = static_cast<long long>(memory.common[b]);
-        if (common <= most) continue;
-        most = common;
+        if (common <= largest) continue;
+        largest = common;
         pair = static_cast<long long>(a) * used + b;
       }
       __syncthreads();
     }
-    const long long all = reduce_any_block(most, Max());
+    const long long all = reduce_any_block(largest, Max());
     if (all == 0) return false;
-    const long long first = -reduce_any_block(most == all ? -pair : -INT64_MAX, Max());
+    const long long first = -reduce_any_block(largest == all ? -pair : -INT64_MAX, Max());
     merge(static_cast<int>(first / used), static_cast<int>(first % used));
     return true;
   }
@@ -364,7 +364,7 @@ __device__ SearchMemory memory_of(const SearchMemory& all, int64_t start, int n,
 }
 
 // One block: start blockIdx.x of item blockIdx.y.
-__global__ void __launch_bounds__(kMostThreads)
+__global__ void __launch_bounds__(kMaxThreads)
     search_kernel(const int32_t* weights, int n, int slots, uint64_t seed, SearchMemory memory) {
   const int64_t item = blockIdx.y;
   const int start = static_cast<int>(blockIdx.x);
@@ -487,7 +487,7 @@ void correlation_cluster_cuda(const void* affinity, int32_t dtype, int64_t batch
   const SearchMemory memory = take_search(batch * starts, n, slots, queue);
   const Numbering numbering{queue.take<int32_t>(batch * slots), queue.take<int32_t>(batch * slots)};
   const auto threads =
-      static_cast<unsigned>(std::min<int64_t>(kMostThreads, ceil_div<int64_t>(n, kWarp) * kWarp));
+      static_cast<unsigned>(std::min<int64_t>(kMaxThreads, ceil_div<int64_t>(n, kWarp) * kWarp));
   launch(queue, search_kernel, dim3(static_cast<unsigned>(starts), static_cast<unsigned>(batch)), threads,
          weights, nodes, static_cast<int>(slots), params.seed, memory);
   launch(queue, choose_kernel, static_cast<unsigned>(batch), kThreads, memory, static_cast<int>(starts),

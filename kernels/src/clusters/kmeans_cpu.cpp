@@ -18,7 +18,7 @@ namespace {
 constexpr int64_t kCentroidBlock = 64;
 // Columns of one task of an update.
 constexpr int64_t kColumnBlock = 64;
-constexpr int64_t kMostCandidates = 64;  // 2 + log(k) for every k
+constexpr int64_t kMaxCandidates = 64;  // 2 + log(k) for every k
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 struct Job {
@@ -100,7 +100,7 @@ int64_t take_best(const Job& job, const Seeding& seeding, int64_t count) {
           job.loops.lower_row(job.rows_of(block), seeding.closest + block * panel, distances + i * panel);
     }
   });
-  double totals[kMostCandidates] = {};
+  double totals[kMaxCandidates] = {};
   for (int64_t block = 0; block < job.blocks; ++block) {
     for (int64_t i = 0; i < count; ++i) totals[i] += seeding.block_sums[block * seeding.candidates + i];
   }

@@ -18,9 +18,9 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
 constexpr int kPointsOfBlock = 2 * kWarps;
-constexpr int kGroup = 8;            // centroids whose distances a warp takes at once
-constexpr int kMostCandidates = 64;  // 2 + log(k) for every k
-constexpr int kColumns = 64;         // of one block of an update
+constexpr int kGroup = 8;           // centroids whose distances a warp takes at once
+constexpr int kMaxCandidates = 64;  // 2 + log(k) for every k
+constexpr int kColumns = 64;        // of one block of an update
 constexpr int kRowGroups = kThreads / (kColumns / 4);
 
 struct Points {
@@ -89,8 +89,8 @@ struct Seeding {
 };
 
 struct SeedingShared {
-  float closest[kPointsOfBlock][kMostCandidates];
-  double totals[kMostCandidates];
+  float closest[kPointsOfBlock][kMaxCandidates];
+  double totals[kMaxCandidates];
   double part_sums[kThreads];
   int chosen;
 };

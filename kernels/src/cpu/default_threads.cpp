@@ -19,12 +19,12 @@ std::vector<int> allowed_cpus() {
   std::vector<int> cpus;
 #if defined(__linux__)
   // The kernel refuses a set smaller than its own.
-  for (int most = 1024; most <= 1 << 16; most *= 4) {
-    cpu_set_t* set = CPU_ALLOC(most);
+  for (int room = 1024; room <= 1 << 16; room *= 4) {
+    cpu_set_t* set = CPU_ALLOC(room);
     if (set == nullptr) break;
-    const size_t bytes = CPU_ALLOC_SIZE(most);
+    const size_t bytes = CPU_ALLOC_SIZE(room);
     const bool told = sched_getaffinity(0, bytes, set) == 0;
-    for (int cpu = 0; told && cpu < most; ++cpu) {
+    for (int cpu = 0; told && cpu < room; ++cpu) {
       if (CPU_ISSET_S(cpu, bytes, set)) cpus.push_back(cpu);
     }
     CPU_FREE(set);

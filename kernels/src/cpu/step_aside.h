@@ -22,7 +22,7 @@ class StepAside {
     if (busy < 0 || current_core() != busy) return;
     cpu_set_t allowed;
     if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
-    if (!moved_ || !CPU_EQUAL(&allowed, &chosen_)) home_ = allowed;  // set by others, taskset say
+    if (!moved_ || !CPU_EQUAL(&allowed, &chosen_)) home_ = allowed;  // set by others, such as taskset
     chosen_ = home_;
     CPU_CLR(busy, &chosen_);
     moved_ = CPU_COUNT(&chosen_) > 0 && sched_setaffinity(0, sizeof chosen_, &chosen_) == 0;

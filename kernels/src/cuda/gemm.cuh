@@ -100,7 +100,7 @@ struct StagedSlice {
 
   // Neighbouring threads read neighbouring packs.
   template <class Factor>
-  static __device__ __forceinline__ void place(int pack, int* row, int* p) {
+  static __device__ __forceinline__ void locate(int pack, int* row, int* p) {
     if (Factor::kAlongDepth) {
       *row = pack / (depth / 4);
       *p = pack % (depth / 4) * 4;
@@ -116,7 +116,7 @@ struct StagedSlice {
     for (int i = 0; i < kOfThread; ++i) {
       const int pack = static_cast<int>(threadIdx.x) + i * threads;
       int row, p;
-      place<Factor>(pack, &row, &p);
+      locate<Factor>(pack, &row, &p);
       const bool mine = kPacks % threads == 0 || pack < kPacks;
       packs[i] = mine ? factor.load(first_row + row, first_p + p) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     }
@@ -128,7 +128,7 @@ struct StagedSlice {
     for (int i = 0; i < kOfThread; ++i) {
       const int pack = static_cast<int>(threadIdx.x) + i * threads;
       int row, p;
-      place<Factor>(pack, &row, &p);
+      locate<Factor>(pack, &row, &p);
       if (kPacks % threads != 0 && pack >= kPacks) continue;
       if (Factor::kAlongDepth) {
         slice[p][row] = packs[i].x;

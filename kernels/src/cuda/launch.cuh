@@ -26,8 +26,9 @@ constexpr __host__ __device__ Integer ceil_div(Integer a, Integer b) {
 template <class... Parameters, class... Arguments>
 void launch(CudaQueue& queue, void (*kernel)(Parameters...), dim3 grid, dim3 block, Arguments... arguments) {
   static_assert(sizeof...(Parameters) == sizeof...(Arguments));
-  constexpr unsigned kMost = 65535;  // of blocks in the y and z directions
-  require(grid.y <= kMost && grid.z <= kMost, queue.op(), "a batch must have at most 65535 items on CUDA");
+  constexpr unsigned kMaxBlocks = 65535;  // of blocks in the y and z directions
+  require(grid.y <= kMaxBlocks && grid.z <= kMaxBlocks, queue.op(),
+          "a batch must have at most 65535 items on CUDA");
   if (queue.only_counts() || grid.x == 0 || grid.y == 0 || grid.z == 0) return;
 #if PATCHCUT_HOST_CUDA
   const cudaError_t status =
@@ -52,7 +53,7 @@ __device__ __forceinline__ T& shared_memory() {
 #endif
 }
 
-// Calls body(element) with a value of the type behind `dtype`, for kernels that are templates of it.
+// Calls body(element) with a value of the type that `dtype` names, for kernels that are templates of it.
 template <class Body>
 void with_float_type(int32_t dtype, const Body& body) {
   if (dtype == PATCHCUT_FLOAT16) {
@@ -120,7 +121,7 @@ struct BlockReduceShared {
   T of_warps[kWarp];
 };
 
-// The same in every thread of a block of so many whole warps, which all call it; always in the same order.
+// The same in every thread of a block of `warps` whole warps, which all call it; always in the same order.
 template <class T, class Operation>
 __device__ __forceinline__ T reduce_warps(T value, int warps, const Operation& operation) {
   auto& shared = shared_memory<BlockReduceShared<T>>();

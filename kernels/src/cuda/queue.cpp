@@ -1,5 +1,8 @@
 #include "cuda/queue.h"
 
+#include <stdexcept>
+#include <string>
+
 #include "cuda/device_memory.h"
 #include "cuda/runtime_calls.h"
 

@@ -11,12 +11,12 @@
 namespace patchcut {
 namespace {
 
-constexpr int64_t kColumns = 1024;     // half a row group of so many stays in the L1 cache
+constexpr int64_t kColumns = 1024;     // half a row group of this length stays in the L1 cache
 constexpr int64_t kEntries = 1 << 15;  // of a strip of weights
-constexpr int64_t kMostStrips = 32;
+constexpr int64_t kMaxStrips = 32;
 constexpr int64_t kStripRows = 128;  // of a strip of features
 
-int64_t count_strips(int64_t n) { return std::clamp<int64_t>(n * n / 2 / kEntries, 1, kMostStrips); }
+int64_t count_strips(int64_t n) { return std::clamp<int64_t>(n * n / 2 / kEntries, 1, kMaxStrips); }
 
 void require_degree(const char* op, float degree, int64_t node) {
   require_finite(std::isfinite(degree), op, "weights and their sums");
@@ -67,30 +67,30 @@ int64_t DenseGraph::strip_begin(int64_t strip) const {
 // Adds what the rows of one strip of the upper triangle, and their mirror image, give to the products.
 void DenseGraph::multiply_strip(int64_t strip, int64_t count, const float* x, float* sums) const {
   Scratch scratch;
-  float* dots = scratch.take<float>(count * kMostRows);
-  float* before = scratch.take<float>(count * kMostRows);
+  float* dots = scratch.take<float>(count * kMaxRows);
+  float* before = scratch.take<float>(count * kMaxRows);
   const int64_t step = count == 1 ? n_ : kColumns;
   const int64_t end = strip_begin(strip + 1);
   for (int64_t i = strip_begin(strip); i < end; i += loops_.row_group) {
     const int64_t rows = std::min(loops_.row_group, n_ - i);
-    std::fill_n(dots, count * kMostRows, 0.0f);
+    std::fill_n(dots, count * kMaxRows, 0.0f);
     // The square on the diagonal holds its own mirror image: what is added to these entries is dropped.
-    for (int64_t c = 0; c < count; ++c) std::copy_n(sums + c * n_ + i, rows, before + c * kMostRows);
+    for (int64_t c = 0; c < count; ++c) std::copy_n(sums + c * n_ + i, rows, before + c * kMaxRows);
     for (int64_t j = i; j < n_; j += step) {
       loops_.dot_add_rows(rows, std::min(step, n_ - j), weights_ + i * n_ + j, n_, count, n_, x + j, x + i,
                           dots, sums + j);
     }
     for (int64_t c = 0; c < count; ++c) {
       for (int64_t r = 0; r < rows; ++r) {
-        sums[c * n_ + i + r] = before[c * kMostRows + r] + dots[c * kMostRows + r];
+        sums[c * n_ + i + r] = before[c * kMaxRows + r] + dots[c * kMaxRows + r];
       }
     }
   }
 }
 
 void DenseGraph::add_strips(int64_t count, const float* sums, const float* floors, float* products) const {
-  float ones[kMostRows];
-  std::fill_n(ones, kMostRows, 1.0f - floor_);
+  float ones[kMaxRows];
+  std::fill_n(ones, kMaxRows, 1.0f - floor_);
   const int64_t tasks = (n_ + kColumns - 1) / kColumns;
   parallel_for(tasks, count * strips_ * kColumns / 8, [&](int64_t begin, int64_t end) {
     for (int64_t j = begin * kColumns; j < std::min(end * kColumns, n_); j += kColumns) {
@@ -165,7 +165,7 @@ void CosineGraph::gather_strip(int64_t strip, int64_t count, const float* x, flo
   for (int64_t i = strip * kStripRows; i < end; i += loops_.row_group) {
     const int64_t rows = std::min(loops_.row_group, end - i);
     for (int64_t c = 0; c < count; ++c) {
-      float weights[kMostRows];
+      float weights[kMaxRows];
       std::fill_n(weights, rows, 1.0f);
       if (x != nullptr) weigh(i, rows, x + c * size(), weights);
       float* out = sums + c * size();
@@ -190,8 +190,8 @@ void CosineGraph::gather(int64_t count, const float* x, float* products) const {
   parallel_for(strips, kStripRows * width / 8, [&](int64_t begin, int64_t end) {
     for (int64_t s = begin; s < end; ++s) gather_strip(s, count, x, sums + s * width);
   });
-  float ones[kMostRows];
-  std::fill_n(ones, kMostRows, 1.0f);
+  float ones[kMaxRows];
+  std::fill_n(ones, kMaxRows, 1.0f);
   std::fill_n(products, width, 0.0f);
   for (int64_t s = 0; s < strips; s += loops_.row_group) {
     loops_.add_rows(std::min(loops_.row_group, strips - s), width, sums + s * width, width, ones, products);

@@ -72,7 +72,7 @@ void orthonormalize_block(const Basis& basis, float least, float* block) {
   for (int64_t c = 0; c < basis.block_rows; ++c) {
     float* vector = block + c * basis.size;
     for (int64_t r = 0; r < c; r += basis.loops.row_group) {
-      float sums[kMostRows] = {};
+      float sums[kMaxRows] = {};
       const int64_t rows = std::min(basis.loops.row_group, c - r);
       basis.loops.dot_rows(rows, basis.size, block + r * basis.size, basis.size, vector, sums);
       for (float& sum : sums) sum = -sum;

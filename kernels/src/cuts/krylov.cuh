@@ -154,18 +154,18 @@ __device__ __forceinline__ float dot_block(const float* x, const float* y, int s
   return reduce_block<kKrylovThreads>(sum, Sum());
 }
 
-constexpr int kMostTogether = 64;
+constexpr int kMaxTogether = 64;
 
 struct OrthonormalizeShared {
-  float dots[kMostTogether];
+  float dots[kMaxTogether];
 };
 
 // vector -= its part along `count` orthonormal rows; one warp takes one row's product at a time.
 __device__ __forceinline__ void subtract_rows(const float* rows, int count, int size, float* vector) {
   auto& dots = shared_memory<OrthonormalizeShared>().dots;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  for (int first = 0; first < count; first += kMostTogether) {
-    const int together = min(kMostTogether, count - first);
+  for (int first = 0; first < count; first += kMaxTogether) {
+    const int together = min(kMaxTogether, count - first);
     for (int r = static_cast<int>(threadIdx.x) / kWarp; r < together; r += kKrylovWarps) {
       const float* row = rows + static_cast<int64_t>(first + r) * size;
       float sum = 0.0f;
@@ -183,8 +183,8 @@ __device__ __forceinline__ void subtract_rows(const float* rows, int count, int 
   }
 }
 
-// One block: Gram and Schmidt among the vectors of one item's block, of which the first `room` have a place
-// in the space; one that is shorter than `least` becomes zero.
+// One block: Gram and Schmidt among the vectors of one item's block, of which the first `room` fit
+// into the space; one that is shorter than `least` becomes zero.
 static __global__ void __launch_bounds__(kKrylovThreads)
     orthonormalize_kernel(Vectors block, int count, int size, int room, float least, int* alive, int width) {
   float* rows = block.of_item();
@@ -267,10 +267,10 @@ __device__ __forceinline__ void rotate(const Turn& turn, float* first, float* se
   *second = turn.sine * f + turn.cosine * s;
 }
 
-constexpr int kMostPairs = 1024;
+constexpr int kMaxPairs = 1024;
 
 struct TurnsShared {
-  Turn turns[kMostPairs];
+  Turn turns[kMaxPairs];
 };
 
 // Diagonalises `matrix` [n, n]; the rows of `rotation` become the vectors. It ends with a sweep that
@@ -381,11 +381,11 @@ inline int64_t vectors_of_block(int64_t k) { return k + k % 2; }
 // Takes the memory of a space; `iterations` products with a block.
 inline KrylovSpace take_space(int64_t batch, int64_t size, int64_t k, int64_t iterations, CudaQueue& queue) {
   const int64_t block_rows = vectors_of_block(k);
-  const int64_t most = std::max<int64_t>(1, ceil_div(size - 1, block_rows));
-  const int64_t blocks = std::min(iterations, most);
+  const int64_t max_blocks = std::max<int64_t>(1, ceil_div(size - 1, block_rows));
+  const int64_t blocks = std::min(iterations, max_blocks);
   const int64_t width = blocks * block_rows;
-  require(width <= 2 * kMostPairs, queue.op(),
-          "iterations times vectors must be at most " + std::to_string(2 * kMostPairs) + " on CUDA, got " +
+  require(width <= 2 * kMaxPairs, queue.op(),
+          "iterations times vectors must be at most " + std::to_string(2 * kMaxPairs) + " on CUDA, got " +
               std::to_string(width));
   return {static_cast<int>(size),
           static_cast<int>(k),

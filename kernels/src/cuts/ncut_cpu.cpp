@@ -36,7 +36,7 @@ struct Weights {
   const float* row_sums;  // [n], or null: not known
 };
 
-// Weights of a graph of features, but for the floor.
+// Weights of a graph of features, without the floor.
 Weights store_weights(const float* features, int64_t n, int64_t d, const patchcut_ncut_params& params,
                       Scratch& scratch) {
   patchcut_affinity_params settings = PATCHCUT_AFFINITY_DEFAULTS;

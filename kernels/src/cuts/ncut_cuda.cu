@@ -193,7 +193,7 @@ void cut_stored(const Job& job, const T* weights, float floor, CudaQueue& queue)
 // ---- cosines that are not stored ----
 
 constexpr int kStripNodes = 128;
-constexpr int kMostStrips = 1024;
+constexpr int kMaxStrips = 1024;
 
 struct Gathering {
   FeatureRows rows;
@@ -275,18 +275,19 @@ __global__ void __launch_bounds__(kThreads)
 // F' D^-1 F, of which only F is in memory.
 class FeatureGraph {
  public:
-  // Its products are of up to `most` vectors.
-  FeatureGraph(const Job& job, const UnitRows& unit, int64_t most, CudaQueue& queue)
+  // Its products are of up to `max_vectors` vectors.
+  FeatureGraph(const Job& job, const UnitRows& unit, int64_t max_vectors, CudaQueue& queue)
       : n_(job.n), batch_(job.batch), queue_(queue) {
     const float offset = job.params.offset;
     const int n = static_cast<int>(n_);
     const int d = static_cast<int>(job.d);
-    const int strip_nodes = std::max(kStripNodes, ceil_div(n, kMostStrips));
+    const int strip_nodes = std::max(kStripNodes, ceil_div(n, kMaxStrips));
     const int strips = ceil_div(n, strip_nodes);
     rows_ = {unit.data,        nullptr, n, d + (offset > 0.0f ? 1 : 0), d, static_cast<int>(unit.stride),
              std::sqrt(offset)};
-    weights_ = {queue.take<float>(batch_ * most * n_), most * n_};
-    gathering_ = {rows_, {}, 0, strip_nodes, strips, queue.take<float>(batch_ * strips * most * size())};
+    weights_ = {queue.take<float>(batch_ * max_vectors * n_), max_vectors * n_};
+    gathering_ = {rows_,       {},     0,
+                  strip_nodes, strips, queue.take<float>(batch_ * strips * max_vectors * size())};
   }
 
   int size() const { return rows_.columns; }

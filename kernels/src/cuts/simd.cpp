@@ -5,7 +5,7 @@
 namespace patchcut::PATCHCUT_ISA {
 namespace {
 
-static_assert(kRowGroup <= kMostRows);
+static_assert(kRowGroup <= kMaxRows);
 
 // Rows past the last repeat it; what comes of them is dropped.
 template <int group>
@@ -78,7 +78,7 @@ void dot_add_group(int64_t rows, int64_t count, const float* a, int64_t lda, int
     }
   });
   for (int v = 0; v < vectors; ++v) {
-    for (int64_t r = 0; r < rows; ++r) sums[v * kMostRows + r] += sum_lanes(total[v][r]);
+    for (int64_t r = 0; r < rows; ++r) sums[v * kMaxRows + r] += sum_lanes(total[v][r]);
   }
 }
 
@@ -134,13 +134,13 @@ struct Table final : CutTable {
       for (; v + 2 <= vectors; v += 2) {
         for (int64_t r = 0; r < rows; r += kHalf) {
           dot_add_group<kHalf, 2>(rows - r < kHalf ? rows - r : kHalf, count, a + r * lda, lda, stride,
-                                  x + v * stride, scales + v * stride + r, sums + v * kMostRows + r,
+                                  x + v * stride, scales + v * stride + r, sums + v * kMaxRows + r,
                                   y + v * stride);
         }
       }
     }
     for (; v < vectors; ++v) {
-      dot_add_one(rows, count, a, lda, x + v * stride, scales + v * stride, sums + v * kMostRows,
+      dot_add_one(rows, count, a, lda, x + v * stride, scales + v * stride, sums + v * kMaxRows,
                   y + v * stride);
     }
   }

@@ -4,7 +4,7 @@
 
 namespace patchcut {
 
-constexpr int64_t kMostRows = 16;  // of a row group
+constexpr int64_t kMaxRows = 16;  // of a row group
 
 // The hot loops of ncut.
 struct CutTable {
@@ -20,7 +20,7 @@ struct CutTable {
   virtual void add_rows(int64_t rows, int64_t count, const float* a, int64_t lda, const float* scales,
                         float* y) const = 0;
   // Both for every vector v: sums[v, r] += a[r, count] . x[v], y[v] += sum over r of scales[v, r] * a[r]. x,
-  // scales and y have the row stride `stride`, sums kMostRows.
+  // scales and y have the row stride `stride`, sums kMaxRows.
   virtual void dot_add_rows(int64_t rows, int64_t count, const float* a, int64_t lda, int64_t vectors,
                             int64_t stride, const float* x, const float* scales, float* sums,
                             float* y) const = 0;

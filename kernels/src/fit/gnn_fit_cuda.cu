@@ -38,13 +38,13 @@ __global__ void __launch_bounds__(kThreads)
   const StartLayer& layer = start.layers[l];
   const int count = layer.inputs * layer.outputs;
   const bool is_bias = at - layer.first >= count;
-  const int place = at - layer.first - (is_bias ? count : 0);
+  const int index = at - layer.first - (is_bias ? count : 0);
   float value;
   if (layer.weight != nullptr) {
-    value = is_bias ? layer.bias[place] : layer.weight[place];
+    value = is_bias ? layer.bias[index] : layer.weight[index];
   } else {
     const RandomStream random(start.seed, 2 * static_cast<uint64_t>(l) + (is_bias ? 1 : 0));
-    value = (2.0f * random.uniform(static_cast<uint64_t>(place)) - 1.0f) *
+    value = (2.0f * random.uniform(static_cast<uint64_t>(index)) - 1.0f) *
             (is_bias ? layer.bounds.bias : layer.bounds.weight);
   }
   const int64_t parameter = static_cast<int64_t>(blockIdx.y) * stride + at;

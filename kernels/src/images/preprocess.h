@@ -15,8 +15,8 @@ struct FrameView {
   int64_t row_stride;  // bytes, of either sign
   int64_t pixel_stride;
   int64_t channel_stride;
-  const uint8_t* chroma =
-      nullptr;  // NV12: [height / 2, width / 2, 2], with the row_stride of the luma; else null
+  // NV12: [height / 2, width / 2, 2], with the row_stride of the luma; else null.
+  const uint8_t* chroma = nullptr;
 };
 
 void preprocess_cpu(const FrameView& frame, const patchcut_preprocess_params& params,

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <utility>
 
 #include "cpu/scratch.h"
 #include "cpu/thread_pool.h"

@@ -13,7 +13,7 @@ void rle_decode_cpu(const uint32_t* runs,    // those of item i are [offsets[i],
                     uint8_t* masks);  // [batch, height, width], 0 or 1
 
 // Arrays lie on the queue's device, see rle_decode_cpu. Runs are taken from [0, capacity) alone; pixels
-// behind the last run of an item are 0.
+// after the last run of an item are 0.
 void rle_decode_cuda(const uint32_t* runs, const int64_t* offsets, int64_t batch, int64_t height,
                      int64_t width, int64_t capacity, uint8_t* masks, CudaQueue& queue);
 

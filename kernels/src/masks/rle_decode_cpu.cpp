@@ -48,7 +48,7 @@ void decode(const uint32_t* runs, int64_t count, int64_t height, int64_t width, 
   for (int64_t y = 1; y < height; ++y) add_row(mask + (y - 1) * width, width, mask + y * width);
 }
 
-// One run of the text at `at`, which moves behind it.
+// One run of the text at `at`, which moves past it.
 int64_t read_value(const char* text, int64_t length, int64_t* at) {
   int64_t value = 0;
   for (int shift = 0; shift < 5 * kRleLetters; shift += 5) {

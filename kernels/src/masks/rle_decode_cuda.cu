@@ -22,7 +22,7 @@ struct Runs {
   __device__ int64_t clamp(int64_t at) const { return min(max(at, int64_t{0}), capacity); }
 };
 
-// One block: one item. No end is behind the last pixel.
+// One block: one item. No end is after the last pixel.
 __global__ void __launch_bounds__(kScanThreads) end_kernel(Runs runs, int64_t pixels, int* ends) {
   const int64_t end = runs.end(blockIdx.x);
   int64_t before_chunk = 0;

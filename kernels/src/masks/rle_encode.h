@@ -24,7 +24,7 @@ void rle_encode_cpu(const uint8_t* masks,  // [batch, height, width], not 0 is i
 void rle_encode_ids_cpu(const int32_t* ids,  // [height, width]
                         int64_t height, int64_t width, int64_t count, const RunLengths& out);
 
-// Of a batch; arrays lie on the queue's device, see rle_encode_cpu. All of `runs` is written: with 0 behind
+// Of a batch; arrays lie on the queue's device, see rle_encode_cpu. All of `runs` is written: with 0 after
 // the last one.
 void rle_encode_cuda(const uint8_t* masks, int64_t batch, int64_t height, int64_t width,
                      const RunLengths& out, CudaQueue& queue);

@@ -86,11 +86,11 @@ Candidates find_candidates(const Job& job, const Span& row, const Span& column, 
                              job.assignment + (row.high * job.grid_width + column.low) * job.k,
                              job.assignment + (row.high * job.grid_width + column.high) * job.k};
   int64_t strongest = 0;
-  float most = 0.0f;
+  float largest = 0.0f;
   for (int64_t c = 0; c < job.k; ++c) {
     const float total = (corners[0][c] + corners[1][c]) + (corners[2][c] + corners[3][c]);
-    if (c == 0 || total > most) {
-      most = total;
+    if (c == 0 || total > largest) {
+      largest = total;
       strongest = c;
     }
   }

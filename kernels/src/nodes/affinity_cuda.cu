@@ -3,6 +3,7 @@
 // sums to degrees, always in the same order, and in CC subtracts the share of the maximum, which is known
 // only by then.
 #include <cfloat>
+#include <type_traits>
 
 #include "cuda/gemm.cuh"
 #include "cuda/launch.cuh"

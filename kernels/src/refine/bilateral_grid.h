@@ -3,7 +3,7 @@
 #include <cstdint>
 
 #include "cpu/scratch.h"
-#include "refine/bilateral_solver.h"
+#include "patchcut/patchcut.h"
 #include "refine/solver_simd.h"
 
 namespace patchcut {

@@ -143,7 +143,7 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) counts[blockIdx.x] = count;
 }
 
-// One block: counts of blocks become how many come before; the total goes behind them.
+// One block: counts of blocks become how many come before; the total goes after them.
 __global__ void __launch_bounds__(kScanThreads) scan_kernel(int* counts, int blocks) {
   int before_chunk = 0;
   for (int first = 0; first < blocks; first += kScanThreads) {

@@ -139,7 +139,7 @@ void add_channel(const Job& job, int64_t plane, int32_t label, const Range& colu
   if (job.step > 1) c.means = scratch->take<float>(strip->means.size() * kPlanes * stride);
 }
 
-// Fills the ends of a row that holds `count` values behind `reach` places.
+// Fills the ends of a row that holds `count` values after `reach` free ones.
 template <class T>
 void reflect_ends(int64_t count, int64_t reach, int64_t stride, T* row) {
   for (int64_t i = 1; i <= reach; ++i) {

@@ -66,10 +66,12 @@ def assert_no_move_gains(affinity: np.ndarray, labels: np.ndarray) -> None:
 
 
 @cache
-def solved_graph(kind: str, n: int, most: int, seed: int) -> tuple[np.ndarray, pk.CorrelationClustering]:
+def solved_graph(
+    kind: str, n: int, max_clusters: int, seed: int
+) -> tuple[np.ndarray, pk.CorrelationClustering]:
     """A graph and its clustering by the reference, once for all instruction sets."""
     affinity = signed_graphs(np.random.default_rng(n), kind, 1, n)[0]
-    return affinity, reference.correlation_cluster(affinity, max_clusters=most, seed=seed)
+    return affinity, reference.correlation_cluster(affinity, max_clusters=max_clusters, seed=seed)
 
 
 # Rows are padded to 16, blocks are of 32 threads and more.
@@ -79,11 +81,11 @@ def solved_graph(kind: str, n: int, most: int, seed: int) -> tuple[np.ndarray, p
     + [(n, kind) for n in (33, 65) for kind in ("normal", "repulsive")],
 )
 def test_equals_reference(ops, n, kind):
-    for most, seed in ((64, 0), (3, 2**63), (1, 5)):
-        affinity, want = solved_graph(kind, n, most, seed)
-        got = ops.correlation_cluster(affinity, max_clusters=most, seed=seed)
+    for max_clusters, seed in ((64, 0), (3, 2**63), (1, 5)):
+        affinity, want = solved_graph(kind, n, max_clusters, seed)
+        got = ops.correlation_cluster(affinity, max_clusters=max_clusters, seed=seed)
         np.testing.assert_array_equal(got.labels, want.labels)
-        assert got.k == want.k <= most
+        assert got.k == want.k <= max_clusters
         assert got.objective == want.objective
         assert_valid(affinity, got)
 
@@ -203,9 +205,9 @@ def test_the_limit_binds(ops, rng):
     planted = rng.integers(0, 9, 36)
     affinity = np.where(planted[:, None] == planted, 1.0, -1.0).astype(np.float32)
     objectives = []
-    for most in (1, 2, 4, 9, 20):
-        got = ops.correlation_cluster(affinity, max_clusters=most)
-        assert got.k == min(most, 9)
+    for max_clusters in (1, 2, 4, 9, 20):
+        got = ops.correlation_cluster(affinity, max_clusters=max_clusters)
+        assert got.k == min(max_clusters, 9)
         objectives.append(float(got.objective))
     assert objectives == sorted(objectives)
     assert objectives[0] < objectives[2] < objectives[3] == objectives[4]
@@ -292,11 +294,11 @@ def test_what_is_not_finite_ends_on_cuda_too(rng, bad):
     n=st.integers(1, 16),
     kind=st.sampled_from(KINDS),
     seed=st.integers(0, 2**32 - 1),
-    most=st.integers(1, 30),
+    max_clusters=st.integers(1, 30),
     bad=st.sampled_from([None, None, np.nan, np.inf, -np.inf]),
     duplicates=st.booleans(),
 )
-def test_any_input(ops, n, kind, seed, most, bad, duplicates):
+def test_any_input(ops, n, kind, seed, max_clusters, bad, duplicates):
     rng = np.random.default_rng(seed)
     affinity = signed_graphs(rng, kind, 1, n)[0]
     if duplicates:
@@ -310,10 +312,10 @@ def test_any_input(ops, n, kind, seed, most, bad, duplicates):
         with pytest.raises(ValueError, match=r"^\[correlation_cluster\] affinity must be finite"):
             ops.correlation_cluster(affinity)
         return
-    got = ops.correlation_cluster(affinity, max_clusters=most, seed=seed)
-    want = reference.correlation_cluster(affinity, max_clusters=most, seed=seed)
+    got = ops.correlation_cluster(affinity, max_clusters=max_clusters, seed=seed)
+    want = reference.correlation_cluster(affinity, max_clusters=max_clusters, seed=seed)
     np.testing.assert_array_equal(got.labels, want.labels)
-    assert got.k <= most
+    assert got.k <= max_clusters
     assert_valid(affinity, got)
 
 
