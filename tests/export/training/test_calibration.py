@@ -187,6 +187,18 @@ def test_a_new_head_has_no_calibration(bundle: Path, photos: Path, tmp_path: Pat
         assert named.spec.heads[0].calibration is not None
 
 
+def test_a_calibration_is_of_the_first_head_for_objects_alone(bundle: Path, photos: Path) -> None:
+    with open_bundle(bundle) as opened:
+        (head,) = opened.spec.heads
+        before = head.model_copy(update={"name": "some-parts", "role": "parts"})
+        after = head.model_copy(update={"name": "second"})
+        several = opened.spec.model_copy(update={"heads": (before, head, after)})
+        rewrite_bundle(opened, bundle, several)
+    made = calibrate_bundle(bundle, bundle, CalibrationPlan(images=photos, blanks=20), quiet)
+    with open_bundle(bundle) as opened:
+        assert [it.calibration for it in opened.spec.heads] == [None, made, None]
+
+
 @pytest.mark.parametrize(
     ("options", "status", "said"),
     [

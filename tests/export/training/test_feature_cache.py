@@ -227,6 +227,18 @@ def test_another_preprocessing_is_refused(cache: Cache, tmp_path: Path, name: st
         cache()
 
 
+@pytest.mark.parametrize("change", [{"fit": "letterbox"}, {"mean": (0.1, 0.4, 0.4)}, {"std": (1.0, 1.0, 1.0)}])
+def test_an_extractor_that_prepares_images_otherwise_is_refused(
+    cache: Cache, backbone_bundle: Path, photos: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    cache()
+    with open_bundle(backbone_bundle) as bundle:
+        extractor = Extractor.open(bundle, Settings(size=64))
+        other = Extractor(extractor.backbone.model_copy(update=change), extractor.engine)
+        with pytest.raises(OutputError, match="other images or another backbone"):
+            cache_features(photos, bundle, other, tmp_path / "features", quiet)
+
+
 def test_a_cache_that_does_not_tell_its_preprocessing_is_read(cache: Cache, tmp_path: Path) -> None:
     made = cache()
 
