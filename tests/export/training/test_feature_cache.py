@@ -227,7 +227,9 @@ def test_another_preprocessing_is_refused(cache: Cache, tmp_path: Path, name: st
         cache()
 
 
-@pytest.mark.parametrize("change", [{"fit": "letterbox"}, {"mean": (0.1, 0.4, 0.4)}, {"std": (1.0, 1.0, 1.0)}])
+@pytest.mark.parametrize(
+    "change", [{"fit": "letterbox"}, {"mean": (0.1, 0.4, 0.4)}, {"std": (1.0, 1.0, 1.0)}]
+)
 def test_an_extractor_that_prepares_images_otherwise_is_refused(
     cache: Cache, backbone_bundle: Path, photos: Path, tmp_path: Path, change: dict[str, Any]
 ) -> None:
