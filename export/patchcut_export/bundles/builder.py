@@ -161,6 +161,8 @@ def gnn_head(spec: BundleSpec, role: Role, **fields: Any) -> HeadSpec:
         fields: all others of HeadSpec; `labels` must be among them.
     """
     name, file = _TRAINED[role]
+    if any(file in head.files.values() for head in spec.heads if head.name != name):
+        file = f"{name}-{file}"  # the other head keeps its weights
     backbone, features = next(iter(spec.backbones)), next(iter(spec.backbone.features))
     made = {"name": name, "kind": "gnn", "role": role, "backbone": backbone, "features": (features,)}
     return HeadSpec.model_validate({**made, "files": {"weights": file}, **fields})

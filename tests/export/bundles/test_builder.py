@@ -110,6 +110,20 @@ def test_a_head_is_replaced_by_name(headed_bundle: Path, tmp_path: Path) -> None
         assert bundle.spec.heads == (made, other)
 
 
+def test_a_head_of_another_name_keeps_its_weights(headed_bundle: Path, tmp_path: Path) -> None:
+    renamed, both = tmp_path / "renamed.patchcut", tmp_path / "both.patchcut"
+    with open_bundle(headed_bundle) as bundle:
+        (head,) = bundle.spec.heads
+        mine = head.model_copy(update={"name": "mine"})
+        rewrite_bundle(bundle, renamed, bundle.spec.model_copy(update={"heads": (mine,)}))
+    with open_bundle(renamed) as bundle:
+        made = gnn_head(bundle.spec, "objects", labels=("background", "thing"))
+        add_head(bundle, both, made, GraphHead(64, (6,), 4, 2, dropout=0))
+    with open_bundle(both) as bundle:
+        assert bundle.spec.heads == (mine, made) and made.files != mine.files
+        assert bundle.read(mine.files["weights"]) == members(headed_bundle)[head.files["weights"]]
+
+
 def test_parts_come_beside_the_head(headed_bundle: Path, build: Callable[..., Path], tmp_path: Path) -> None:
     path, taken = tmp_path / "parts.patchcut", tmp_path / "taken.patchcut"
     nmi = ROW.model_copy(update={"metric": "NMI", "head": "gnn, parts by gnn"})
