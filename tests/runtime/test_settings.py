@@ -128,9 +128,11 @@ def test_a_new_setting_reaches_its_use_is_described_and_repeated(toy_bundle: Pat
     ids=str,
 )
 def test_what_is_described_repeats_what_ran(toy_bundle: Path, chosen: dict[str, Any]) -> None:
-    described = patchcut.load(toy_bundle, **chosen).describe().settings
-    assert described.size == chosen.get("size", 112)
-    assert settings_of(Settings, *described.words()).words() == described.words()
+    described = patchcut.load(toy_bundle, **chosen).describe()
+    settings, size = described.settings, chosen.get("size", 112)
+    assert settings.size == size and described.to_dict()["size_hw"] == (size, size)
+    assert described.to_dict().keys() == (vars(described) | vars(settings)).keys() - {"settings", "size"}
+    assert settings_of(Settings, *settings.words()).words() == settings.words()
 
 
 def test_every_setting_is_documented() -> None:

@@ -76,7 +76,7 @@ def choose_graph(backbone: BackboneSpec, settings: Settings, preferred: Sequence
     graphs, size = backbone.graphs, settings.size
     size_hw = graphs[0].size_hw if size is None else (size, size)
     of_size = {graph.precision: graph for graph in graphs if graph.size_hw == size_hw}
-    if not of_size or isinstance(size, bool):
+    if not of_size:
         sizes = ", ".join(
             str(h) if h == w else f"{h}x{w}" for h, w in dict.fromkeys(g.size_hw for g in graphs)
         )

@@ -108,6 +108,9 @@ def test_parts_have_the_score_of_their_object() -> None:
         assert regions.scores[i] == objects.scores[owner[0] - 1] and len(np.unique(owner)) == 1
     assert regions.label_map[20, 40] == 2 and regions.region_ids[20, 40] == 0
     assert regions.areas[4] > regions.areas[5]
+    sure = [confidence[regions.region_ids == i + 1].mean() for i in (4, 5)]
+    shares = regions.areas[4:] / (regions.areas[4:] + 0.01 * label_map.size)
+    np.testing.assert_allclose(regions.scores[4:], sure * shares, rtol=1e-5, err_msg="the background's own")
 
 
 @pytest.fixture
