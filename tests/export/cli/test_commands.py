@@ -19,8 +19,8 @@ torch = pytest.importorskip("torch", reason="needs patchcut[export]")
 pytest.importorskip("onnxscript", reason="needs patchcut[export]")
 pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
-from patchcut.bundle import open_bundle
-from patchcut_export.bundles.builder import rewrite_bundle
+from patchcut.bundle import AffinitySpec, open_bundle
+from patchcut_export.bundles.builder import rewrite_bundle, with_head
 
 Patchcut = Callable[..., int]
 PROGRESS = ("exporting ", "features (")
@@ -113,7 +113,11 @@ def test_images_become_parts(
 ) -> None:
     (photos / "part0" / "broken.png").write_bytes(b"no picture")
     (photos / "part1" / "empty.jpg").touch()
-    places = ["--images", photos, "--backbone", headed_bundle, "--work", tmp_path / "work"]
+    own = tmp_path / "own.patchcut"  # whose affinity is not the default
+    with open_bundle(headed_bundle) as bundle:
+        head = bundle.spec.heads[0].model_copy(update={"affinity": AffinitySpec(threshold=0.15)})
+        rewrite_bundle(bundle, own, with_head(bundle.spec, head))
+    places = ["--images", photos, "--backbone", own, "--work", tmp_path / "work"]
     short = ["--epochs", 3, "--batch", 4, "--size", 64, "--threads", 1]
     outs = [tmp_path / name for name in ("a.patchcut", "named.patchcut")]
     assert run_cli("export", "train", *places, "--bundle", outs[0], "--parts", "-k", 3, *short) == 0
@@ -124,8 +128,8 @@ def test_images_become_parts(
     named = ["--parts", "-k", 3, "--labels", "bright, dark,else"]
     assert run_cli("export", "train", *places, "--bundle", outs[1], *named, *short) == 0
     assert "ncut-3 epoch" not in capfd.readouterr().err, "a finished run trains no more"
-    with open_bundle(headed_bundle) as before, open_bundle(outs[0]) as first, open_bundle(outs[1]) as second:
-        assert first.spec.head() == second.spec.head() == before.spec.head()
+    with open_bundle(outs[0]) as first, open_bundle(outs[1]) as second:
+        assert first.spec.head() == second.spec.head() == head
         parts, other = first.spec.head("parts"), second.spec.head("parts")
         assert parts is not None and other is not None
         assert parts.affinity == first.spec.heads[0].affinity
