@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 from patchcut import Settings
+from patchcut.cli.options import command, with_settings
 from patchcut.errors import PatchcutError
-from patchcut.settings import MAX_THREADS
 from patchcut_kernels import default_threads
 from rich.console import Console
 
@@ -38,14 +38,11 @@ def _list() -> None:
             _console.print(f"  target: {target}")
 
 
-@app.command("run")
+@command(app, "run")
+@with_settings(only=("bundle", "threads"), device="cpu", threads=default_threads())
 def _run(
     group: Annotated[str, typer.Argument(help=f"{', '.join(GROUPS)}, or all.")],
     *,
-    bundle: Annotated[str, typer.Option(help="Name of an embedded bundle, or a .patchcut file.")] = "default",
-    threads: Annotated[
-        int, typer.Option(min=1, max=MAX_THREADS, help="Threads of each.", show_default="physical cores")
-    ] = default_threads(),
     repeats: Annotated[
         int | None, typer.Option(min=1, help="Timed calls of each.", show_default="the group's")
     ] = None,
@@ -57,11 +54,11 @@ def _run(
         Path | None, typer.Option(help="The same head on a float backbone, for `quality`: what int8 loses.")
     ] = None,
     record: Annotated[bool, typer.Option("--record", help="Append the rows to bench/results.")] = False,
-) -> None:
+    settings: Settings,
+) -> int:
     """Measure a group of cases; what cannot be measured here is skipped and told."""
     if group not in (*GROUPS, "all"):
         raise typer.BadParameter(f"must be one of {', '.join(GROUPS)}, all; got {group!r}")
-    settings = Settings(bundle=bundle, device="cpu", threads=threads)
     options = Options(settings, repeats, data, fp32_bundle)
     done: list[rows.Row] = []
     skipped = 0
@@ -79,7 +76,7 @@ def _run(
         report.print_sections(report.make_sections(done), _console)
     if record and done:
         _console.print(f"recorded {len(done)} rows in bench/results")
-    raise typer.Exit(1 if skipped and group != "all" else 0)
+    return 1 if skipped and group != "all" else 0
 
 
 @app.command("report")

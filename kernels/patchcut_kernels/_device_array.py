@@ -201,6 +201,9 @@ class DeviceArray:
             writable=self.writable,
         )
 
+    def __reduce__(self) -> Any:
+        raise TypeError("[DeviceArray] memory of a GPU cannot be copied or pickled; numpy() brings it down")
+
     def __repr__(self) -> str:
         return f"DeviceArray(shape={self.shape}, dtype={self.dtype}, device='cuda:{self.device}')"
 

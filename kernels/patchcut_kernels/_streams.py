@@ -64,6 +64,9 @@ class Stream:
     def __cuda_stream__(self) -> tuple[int, int]:
         return 0, self.handle
 
+    def __reduce__(self) -> Any:
+        raise TypeError("[Stream] a stream cannot be copied or pickled; make a new one")
+
     def __repr__(self) -> str:
         return f"Stream(device='cuda:{self.device}', handle={self.handle:#x})"
 

@@ -61,7 +61,7 @@ class Description:
     calibrated: bool
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
+        if name.startswith("_") or name == "settings":  # of an object that is not made yet
             raise AttributeError(name)
         return getattr(self.settings, name)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import itertools
+import pickle
 from typing import Any
 
 import numpy as np
@@ -134,6 +136,14 @@ def test_what_an_array_refuses(rng):
     strided = Foreign(array, shape=(4, 3), strides=(4, 16))
     with pytest.raises(ValueError, match=r"^\[affinity\] features must be C-contiguous on CUDA, got strides"):
         pk.affinity(strided)
+
+
+def test_memory_and_streams_are_neither_copied_nor_pickled():
+    stream = cuda.Stream()
+    for thing in (cuda.empty(3, stream=stream), stream):
+        for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match=r"cannot be copied or pickled"):
+                duplicate(thing)
 
 
 @pytest.mark.parametrize("lend", [lambda array: array, Foreign, ForeignDlpack])

@@ -17,6 +17,7 @@ import patchcut_kernels as kernels
 import pytest
 from patchcut import Result, Segmenter
 from patchcut.engines import onnxruntime as adapter
+from patchcut.stages import masks
 from patchcut_kernels import cuda
 from patchcut_kernels.cuda import DeviceArray
 
@@ -134,6 +135,23 @@ def test_a_letterboxed_frame_is_cut_out_on_the_host(
     assert [direction for direction, _ in transfers] == ["up", "down"]
     alike(result, patchcut.load(path, precision="fp32")(photo))
     assert len(transfers) == 2
+
+
+def test_many_small_components_are_found_on_the_host(
+    on_device: Any,
+    toy_bundle: Path,
+    photo: np.ndarray,
+    transfers: list[tuple[str, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    segmenter = on_device(toy_bundle)
+    expected = segmenter(photo)
+    monkeypatch.setattr(masks, "MAX_PACKED_COMPONENTS", 127)  # 128 halves of patches
+    transfers.clear()
+    result = segmenter(photo)
+    assert [direction for direction, _ in transfers] == ["up", "down"]
+    assert transfers[1][1] < photo.size, "the assignment alone"
+    alike(result, expected)
 
 
 def test_frames_of_all_sizes_stay_consistent(on_device: Any, toy_bundle: Path, photo: np.ndarray) -> None:

@@ -169,12 +169,17 @@ def gnn_head(spec: BundleSpec, role: Role, **fields: Any) -> HeadSpec:
 
 
 def with_head(spec: BundleSpec, head: HeadSpec) -> BundleSpec:
-    """A copy with this head in the place of the one of its name, or after all others.
+    """A copy with this head in the place of the one of its name, or else as the first of its role.
 
     Calibration and report are the head's own: those of the old one are gone with it.
     """
-    heads = {old.name: old for old in spec.heads} | {head.name: head}
-    return spec.model_copy(update={"heads": tuple(heads.values())})
+    heads, names = list(spec.heads), [old.name for old in spec.heads]
+    if head.name in names:
+        heads[names.index(head.name)] = head
+    else:
+        roles = [old.role for old in heads]
+        heads.insert(roles.index(head.role) if head.role in roles else len(heads), head)
+    return spec.model_copy(update={"heads": tuple(heads)})
 
 
 def with_report(spec: BundleSpec, rows: tuple[ReportRow, ...], head: str | None = None) -> BundleSpec:

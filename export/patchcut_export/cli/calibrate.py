@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from patchcut.cli.options import with_settings
+from patchcut.settings import Settings
 
 
+@with_settings(only=("threads",))
 def calibrate(
     *,
     bundle: Annotated[Path, typer.Option(help="The .patchcut file whose head is calibrated.")],
@@ -20,7 +23,7 @@ def calibrate(
         float, typer.Option(help="Share of the photographs in which something must still be found.")
     ] = 0.95,
     seed: Annotated[int, typer.Option(min=0, help="Of the blank pictures.")] = 0,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="physical cores")] = None,
+    settings: Settings,
 ) -> int:
     """Make a bundle's scores probabilities, and let it answer that there is nothing.
 
@@ -30,7 +33,7 @@ def calibrate(
     from patchcut_export.progress import StepBar
     from patchcut_export.training.calibration import CalibrationPlan, calibrate_bundle
 
-    plan = CalibrationPlan(images=images, limit=limit, keep=keep, seed=seed, threads=threads)
+    plan = CalibrationPlan(images=images, limit=limit, keep=keep, seed=seed, threads=settings.threads)
     with StepBar() as bar:
         made = calibrate_bundle(bundle, out or bundle, plan, bar.step)
         bar.say(f"{made.fitted_on}; there is nothing below {made.nothing_below:.3f}")

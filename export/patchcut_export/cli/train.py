@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import typer
+from patchcut.cli.options import with_settings
+from patchcut.settings import Settings
 
 
+@with_settings(only=("device", "precision", "size", "threads"))
 def train(
     *,
     images: Annotated[Path, typer.Option(help="Folder of unlabelled images, searched with its subfolders.")],
@@ -51,10 +55,6 @@ def train(
         Path | None, typer.Option(help="Folder with images/ and masks/, to watch the IoU.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same weights on one machine.")] = 0,
-    size: Annotated[
-        int | None, typer.Option(help="One of the bundle's sizes.", show_default="the default size")
-    ] = None,
-    precision: Annotated[str, typer.Option(help="auto, int8, fp16 or fp32.")] = "auto",
     epochs: Annotated[
         int | None,
         typer.Option(
@@ -74,10 +74,6 @@ def train(
     threshold: Annotated[
         float | None, typer.Option(help="Cosines not above it are no edge.", show_default="0.2")
     ] = None,
-    device: Annotated[
-        str, typer.Option(help="Where features are made and the head learns: auto, cpu or cuda.")
-    ] = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="physical cores")] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the new bundle.", show_default="of the file")
     ] = None,
@@ -85,6 +81,7 @@ def train(
         str | None,
         typer.Option(help="What the images are, and their terms.", show_default="the folder's name"),
     ] = None,
+    settings: Settings,
 ) -> int:
     """Train the `gnn` head on a folder of images, without labels.
 
@@ -96,8 +93,6 @@ def train(
     that --labels may still change. --work holds a log.jsonl: a line an epoch with the loss, the loss on
     held-out images and, with --dev, the mean foreground IoU.
     """
-    from patchcut.settings import Settings
-
     from patchcut_export.cli.plans import choose_plan
     from patchcut_export.progress import StepBar
     from patchcut_export.training.recipe import TrainRequest, train_bundle
@@ -117,9 +112,7 @@ def train(
     )
     request = TrainRequest(
         images=images,
-        settings=Settings(
-            bundle=backbone, size=size, precision=precision, device=cast("Any", device), threads=threads
-        ),
+        settings=replace(settings, bundle=backbone),
         bundle=bundle,
         work=work_dir,
         dev=dev,

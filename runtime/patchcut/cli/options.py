@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, NoReturn
 
@@ -41,12 +41,13 @@ def command(app: typer.Typer, name: str) -> Callable[[Command], Command]:
 
 
 def with_settings(
-    settings_type: type[Settings] = Settings, /, **defaults: object
+    settings_type: type[Settings] = Settings, /, *, only: Sequence[str] = (), **defaults: Any
 ) -> Callable[[Command], Command]:
     """A decorator that gives a command an option for each setting; its function takes one `settings`.
 
     Args:
         settings_type: `Settings`, or a dataclass that adds fields to it.
+        only: the settings that the command has an option for; all where none is named.
         defaults: what the command takes where nothing is said, of the settings for which that differs from
             the field's own default.
     Examples:
@@ -57,11 +58,12 @@ def with_settings(
 
     def decorate(function: Command) -> Command:
         own = [p for p in inspect.signature(function).parameters.values() if p.name != "settings"]
-        options = [_option(one, defaults) for one in fields(settings_type) if one.metadata["on_command_line"]]
+        wanted = [one for one in fields(settings_type) if one.metadata["on_command_line"]]
+        options = [_option(one, defaults) for one in wanted if not only or one.name in only]
 
         def run(*args: Any, **values: Any) -> int:
             chosen = {option.name: values.pop(option.name) for option in options}
-            return function(*args, settings=settings_type(**chosen), **values)
+            return function(*args, settings=settings_type(**{**defaults, **chosen}), **values)
 
         _look_like(run, function, [*own, *options])
         return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,6 +16,9 @@ from patchcut.stages.canvas import Canvas
 from patchcut.stages.parts import DividedPatches
 from patchcut.stages.refiners import PatchLabels, refine
 from patchcut.stages.regions import Components, Regions, Rules, divide, find_components, rank
+
+# Statistics come down for as many components as there may be, 28 bytes each.
+MAX_PACKED_COMPONENTS = 65_536
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,12 @@ class Masks:
             >>> patchcut.stages.Masks(0.5, patchcut.stages.Rules(), "guided").stays_on_device(canvas)
             False
         """
-        return self.refiner == "none" and canvas.is_frame
+        few = self._largest_count(canvas) <= MAX_PACKED_COMPONENTS
+        return self.refiner == "none" and canvas.is_frame and few
+
+    def _largest_count(self, canvas: Canvas) -> int:
+        """How many components of the smallest size there is room for."""
+        return math.prod(canvas.size_hw) // canvas.min_area(self.min_area_patches)
 
     def components(self, frame: Frame, assignment: Array, canvas: Canvas) -> Components:
         """The components of a frame's label map that are large enough, not scored yet; arguments as above.
@@ -95,7 +104,7 @@ class Masks:
         """The same, found on the GPU: ids and statistics come down together, the confidence stays there."""
         height, width = canvas.size_hw
         min_area = canvas.min_area(self.min_area_patches)
-        largest_count = height * width // min_area
+        largest_count = self._largest_count(canvas)
         packed = cuda.pack(
             [
                 ((height, width), np.int32),

@@ -94,7 +94,9 @@ def test_rows_of_the_same_kind_are_replaced(headed_bundle: Path) -> None:
     assert spec.heads[0].report == (other, newer) and spec.backbone.report == ()
 
 
-def test_a_head_is_replaced_by_name(headed_bundle: Path, tmp_path: Path) -> None:
+def test_a_head_is_replaced_by_name_and_a_new_one_is_the_first_of_its_role(
+    headed_bundle: Path, tmp_path: Path
+) -> None:
     path, labels = tmp_path / "two.patchcut", ("background", "thing")
     with open_bundle(headed_bundle) as bundle:
         first = bundle.spec.heads[0]
@@ -102,12 +104,12 @@ def test_a_head_is_replaced_by_name(headed_bundle: Path, tmp_path: Path) -> None
         other = gnn_head(bundle.spec, "objects", labels=labels, **own)
         add_head(bundle, path, other, GraphHead(64, (6,), 4, 2, dropout=0))
     with open_bundle(path) as bundle:
-        assert bundle.spec.heads == (first, other) and bundle.spec.head() == first
+        assert bundle.spec.heads == (other, first) and bundle.spec.head() == other
         made = gnn_head(bundle.spec, "objects", labels=labels)
         add_head(bundle, path, made, GraphHead(64, (6,), 4, 2, dropout=0))
     with open_bundle(path) as bundle:
         bundle.verify()
-        assert bundle.spec.heads == (made, other)
+        assert bundle.spec.heads == (other, made)
 
 
 def test_a_head_of_another_name_keeps_its_weights(headed_bundle: Path, tmp_path: Path) -> None:
