@@ -122,7 +122,7 @@ def test_a_head_of_another_name_keeps_its_weights(headed_bundle: Path, tmp_path:
         made = gnn_head(bundle.spec, "objects", labels=("background", "thing"))
         add_head(bundle, both, made, GraphHead(64, (6,), 4, 2, dropout=0))
     with open_bundle(both) as bundle:
-        assert bundle.spec.heads == (mine, made) and made.files != mine.files
+        assert bundle.spec.heads == (made, mine) and made.files != mine.files
         assert bundle.read(mine.files["weights"]) == members(headed_bundle)[head.files["weights"]]
 
 
