@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 import patchcut
 import patchcut_kernels as pk
+from patchcut import Features, Frame, Settings
 from patchcut.bundle import open_bundle
-from patchcut.engines import EngineOptions, open_engine
-from patchcut.heads.gnn import GnnHead, open_head
+from patchcut.heads import Head, open_head
+from patchcut.stages import Extractor
 
 SIZE_HW = (240, 320)
 
@@ -23,18 +24,17 @@ SIZE_HW = (240, 320)
 def main(folder: Path) -> None:
     """FOLDER/*.npy go in, FOLDER/wanted/*.npy should come out, FOLDER/settings.json has the numbers."""
     with open_bundle() as bundle:
-        engine = open_engine(bundle, EngineOptions(device="cpu"))
-        spec, trained = bundle.spec, bundle.spec.head()
+        extractor = Extractor.open(bundle, Settings(device="cpu"))
+        trained = bundle.spec.head()
         head = open_head(bundle, trained)
         for name, tensor in bundle.read_tensors(trained.files["weights"]).items():
             np.save(folder / f"{name}.npy", tensor)
     picture = cv2.imread(str(Path(patchcut.__file__).parent / "samples/astronaut.jpg"))
-    pk.preprocess(picture, engine.graph.size_hw, spec.backbone.mean, spec.backbone.std, out=engine.image)
-    features = engine.run()
-    np.save(folder / "features.npy", features)
-    grid_hw = engine.graph.grid_hw
+    features = extractor([Frame(picture)])
+    np.save(folder / "features.npy", features.default[0])
+    grid_hw = features.grid_hw
     (folder / "wanted").mkdir()
-    for name, array in wanted(features, grid_hw, head).items():
+    for name, array in wanted(features, head).items():
         np.save(folder / f"wanted/{name}.npy", array)
     affinity = trained.affinity
     assert (affinity.kind, affinity.mode) == ("cosine", "ncut"), "segment.cpp knows no other"
@@ -42,16 +42,17 @@ def main(folder: Path) -> None:
     (folder / "settings.json").write_text(json.dumps(numbers))
 
 
-def wanted(features: np.ndarray, grid_hw: tuple[int, int], head: GnnHead) -> dict[str, np.ndarray]:
-    assignment = head(features, grid_hw)
+def wanted(features: Features, head: Head) -> dict[str, np.ndarray]:
+    rows, grid_hw = features.default[0], features.grid_hw
+    (assignment,) = head(features)
     labels, confidence = pk.upsample_argmax(assignment, grid_hw, SIZE_HW, confidence=True)
     ids, count = pk.connected_components(labels)
     stats = pk.region_stats(ids, count, label_map=labels, confidence=confidence)
-    clustering = pk.kmeans(features, 8)
+    clustering = pk.kmeans(rows, 8)
     return {
         "clusters": clustering.labels,
         "centroids": clustering.centroids,
-        "cut": pk.bipartition(features, grid_hw).mask.astype(np.uint8),
+        "cut": pk.bipartition(rows, grid_hw).mask.astype(np.uint8),
         "assignment": assignment,
         "labels": labels,
         "confidence": confidence,
