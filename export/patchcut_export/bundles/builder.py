@@ -94,7 +94,7 @@ def build_bundle(
         plan: what to export.
         state: the ViT's weights under timm's names.
         origin: what to tell of them.
-        name: of the bundle.
+        name: what the bundle is called.
         say: called with a line of progress before each step.
         donor: the bundle whose heads are taken, as far as they are of the backbone of its first one, or None.
     Raises:
