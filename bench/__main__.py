@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,12 +14,11 @@ from patchcut_kernels import default_threads
 from rich.console import Console
 
 from bench import machine, report, rows
-from bench.cases import GROUPS, BenchError, Options, open_group
+from bench.cases import GROUPS, NEED_DATA, BenchError, Options, open_group
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 README, PAGE = machine.ROOT / "README.md", machine.ROOT / "docs/measured.md"
-_NEED_DATA = ("quality", "agreement", "found-k", "parts")
 _WIDTH = None if sys.stdout.isatty() else 120  # what is piped is not folded at 80
 _console = Console(markup=False, highlight=False, emoji=False, soft_wrap=True, width=_WIDTH)
 _errors = Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
@@ -48,7 +46,7 @@ def _run(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(envvar="PATCHCUT_DATA", help=f"Folder of data sets, for {', '.join(_NEED_DATA)}."),
+        typer.Option(envvar="PATCHCUT_DATA", help=f"Folder of data sets, for {', '.join(NEED_DATA)}."),
     ] = None,
     fp32_bundle: Annotated[
         Path | None, typer.Option(help="The same head on a float backbone, for `quality`: what int8 loses.")
@@ -110,20 +108,7 @@ def _measure(name: str, options: Options) -> list[rows.Row]:
     for outcome in open_group(name).run(options):
         _errors.print(f"{name}: {outcome.case}, {outcome.contender}")
         outcomes.append(outcome)
-    return rows.make_rows(name, outcomes, threads=options.threads, load=load, command=_command(name, options))
-
-
-def _command(name: str, options: Options) -> str:
-    """What repeats a run; files are named without the folders they lie in here."""
-    settings = replace(options.settings, bundle=Path(options.settings.bundle).name)
-    words = ["python -m bench run", name, *settings.words(device="cpu")]
-    if options.repeats is not None:
-        words.append(f"--repeats {options.repeats}")
-    if name in _NEED_DATA:
-        words.append("--data DATA")
-    if name == "quality" and options.fp32_bundle is not None:
-        words.append(f"--fp32-bundle {options.fp32_bundle.name}")
-    return " ".join([*words, "--record"])
+    return rows.make_rows(name, outcomes, threads=options.threads, load=load, command=options.command(name))
 
 
 if __name__ == "__main__":

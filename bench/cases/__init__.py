@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Literal, Protocol, cast
@@ -24,6 +24,7 @@ GROUPS = {
     "found-k": "bench.cases.found_k",
     "parts": "bench.cases.parts",
 }
+NEED_DATA = ("quality", "agreement", "found-k", "parts")
 
 
 class BenchError(Exception):
@@ -55,6 +56,18 @@ class Options:
     def threads(self) -> int:
         """Threads that every contender gets."""
         return self.settings.threads or default_threads()
+
+    def command(self, group: str) -> str:
+        """What repeats the run of a group; files are named without the folders they lie in here."""
+        settings = replace(self.settings, bundle=Path(self.settings.bundle).name)
+        words = ["python -m bench run", group, *settings.words(device="cpu")]
+        if self.repeats is not None:
+            words.append(f"--repeats {self.repeats}")
+        if group in NEED_DATA:
+            words.append("--data DATA")
+        if group == "quality" and self.fp32_bundle is not None:
+            words.append(f"--fp32-bundle {self.fp32_bundle.name}")
+        return " ".join([*words, "--record"])
 
     def dataset(self, group: str, name: str, member: str) -> Path:
         """The folder of a data set.

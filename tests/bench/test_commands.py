@@ -10,7 +10,6 @@ import pytest
 from patchcut import Settings
 from patchcut.bundle import EMBEDDED
 
-from bench.__main__ import _command
 from bench.cases import GROUPS, BenchError, Options, open_group
 from bench.machine import ROOT
 
@@ -60,12 +59,12 @@ def test_an_unknown_group_is_wrong_usage() -> None:
 
 def test_commands_name_no_folder(tmp_path: Path) -> None:
     settings = Settings(device="cpu", threads=2)
-    assert _command("frame", Options(settings)) == "python -m bench run frame --threads 2 --record"
+    assert Options(settings).command("frame") == "python -m bench run frame --threads 2 --record"
     mine = replace(settings, bundle=tmp_path / "my.patchcut")
-    words = _command("quality", Options(mine, 7, tmp_path, tmp_path / "fp32.patchcut"))
+    words = Options(mine, 7, tmp_path, tmp_path / "fp32.patchcut").command("quality")
     assert "--bundle my.patchcut --threads 2 --repeats 7 --data DATA --fp32-bundle fp32.patchcut" in words
     assert str(tmp_path) not in words
-    assert "--threads 2 --data DATA --record" in _command("agreement", Options(settings, data=tmp_path))
+    assert "--threads 2 --data DATA --record" in Options(settings, data=tmp_path).command("agreement")
 
 
 def test_ncut_of_a_perfect_a_wrong_and_no_partition() -> None:
