@@ -205,17 +205,16 @@ class Segmenter:
             ...     [list(result.timings_ms)[0] for result in seg.results(source)]
             ['read']
         """
-        masks = self.masks
-        if self.settings.refine == "auto" and source.is_video:
-            masks = replace(masks, refiner=_REFINER_OF_STREAMS)
-        frames = iter(source)
-        while True:
+        for part in source.parts():
+            masks = self.masks
+            if self.settings.refine == "auto" and part.is_video:
+                masks = replace(masks, refiner=_REFINER_OF_STREAMS)
+            frames = iter(part)
             started = perf_counter()
-            frame = next(frames, None)
-            if frame is None:
-                return
-            read_ms = 1e3 * (perf_counter() - started)
-            yield self._segment(as_frame(frame, self.settings.color), masks, {"read": read_ms})
+            while (frame := next(frames, None)) is not None:
+                read_ms = 1e3 * (perf_counter() - started)
+                yield self._segment(as_frame(frame, self.settings.color), masks, {"read": read_ms})
+                started = perf_counter()
 
     def describe(self) -> Description:
         """What runs: bundle, engine, provider, precision, size, devices, threads, heads, refiner, colours.

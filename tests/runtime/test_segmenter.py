@@ -406,6 +406,9 @@ def test_a_stream_closes_its_source(
         problems: tuple[str, ...] = ()
         is_video = True
 
+        def parts(self) -> Iterator[Source]:
+            yield self
+
         def __enter__(self) -> Source:
             events.append("open")
             return self

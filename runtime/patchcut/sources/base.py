@@ -25,6 +25,8 @@ class Source(ABC):
         problems: one line for everything skipped, `[name] what; remedy`; complete once iteration ends.
         live: frames come at their own pace, and a newer one replaces one that was not taken in time.
         dropped: number of frames that were replaced so.
+        end_s: when the last frame of a recording ends, in seconds of its own clock; known once iteration
+            ends, None where nobody can know.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Source(ABC):
         self.total = total
         self.fps = fps
         self.live = False
+        self.end_s: float | None = None
         self.problems: list[str] = []
 
     @property
@@ -49,6 +52,18 @@ class Source(ABC):
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
         """The frames that can be read; `problems` tells of the others."""
+
+    def parts(self) -> Iterator[Source]:
+        """The sources that this one is made of, each opened when its turn comes; by default itself alone.
+
+        A folder gives its photos first and then each of its videos, which have clocks of their own. Iterating
+        a source gives the frames of all its parts.
+        Examples:
+            >>> source = patchcut.open_source([frame])
+            >>> [part is source for part in source.parts()]
+            [True]
+        """
+        yield self
 
     def close(self) -> None:  # noqa: B027 - most sources hold nothing
         """Frees the device or file; harmless when called again.
