@@ -249,6 +249,7 @@ class Segmenter:
         )
 
     def _segment(self, frame: Frame, masks: Masks, timings_ms: dict[str, float] | None = None) -> Result:
+        self.extractor.check_process()  # before the lock: another thread may have held it at the fork
         with self._lock:
             clock = _Clock(timings_ms or {})
             self.extractor.preprocess([frame])

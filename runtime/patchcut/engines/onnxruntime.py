@@ -14,6 +14,7 @@ from patchcut_kernels import cuda, default_threads
 
 from patchcut.bundle import BackboneSpec, Bundle, FeatureSetSpec, GraphSpec, Precision
 from patchcut.engines.base import EngineFacts, choose_graph
+from patchcut.engines.processes import outlive_forks, startable_threads
 from patchcut.errors import BundleError, EngineError
 from patchcut.features import Array
 from patchcut.settings import Settings
@@ -167,7 +168,7 @@ def _open_on(
     ort: Any, bundle: Bundle, backbone: BackboneSpec, settings: Settings, device: str
 ) -> OnnxRuntimeEngine:
     graph = choose_graph(backbone, settings, PREFERRED[device])
-    threads = settings.threads or default_threads()
+    threads = startable_threads(settings.threads or default_threads())
     tensors = _external_weights(bundle, backbone, graph)
     stream = cuda.Stream() if device == "cuda" and cuda.is_available() else None
     options = session_options(ort, threads, graph.precision)
@@ -188,6 +189,7 @@ def _open_on(
             ) from error
         what = f"{bundle.path} is foreign: onnxruntime cannot load {graph.file}: {error}"
         raise BundleError("bundle", what, "upgrade onnxruntime, or export the bundle again") from error
+    outlive_forks(session)
     _check_interface(bundle, backbone, graph, session)
     provider = session.get_providers()[0]
     facts = EngineFacts(
