@@ -14,7 +14,7 @@ from patchcut_kernels import cuda, default_threads
 
 from patchcut.bundle import BackboneSpec, Bundle, FeatureSetSpec, GraphSpec, Precision
 from patchcut.engines.base import EngineFacts, choose_graph
-from patchcut.engines.processes import outlive_forks, startable_threads
+from patchcut.engines.processes import outlive_forks, threads_that_start
 from patchcut.errors import BundleError, EngineError
 from patchcut.features import Array
 from patchcut.settings import Settings
@@ -168,7 +168,7 @@ def _open_on(
     ort: Any, bundle: Bundle, backbone: BackboneSpec, settings: Settings, device: str
 ) -> OnnxRuntimeEngine:
     graph = choose_graph(backbone, settings, PREFERRED[device])
-    threads = startable_threads(settings.threads or default_threads())
+    threads = threads_that_start(settings.threads or default_threads())
     tensors = _external_weights(bundle, backbone, graph)
     stream = cuda.Stream() if device == "cuda" and cuda.is_available() else None
     options = session_options(ort, threads, graph.precision)

@@ -6,11 +6,16 @@ import ctypes
 import logging
 import os
 import threading
+import time
 import weakref
+from pathlib import Path
 
 from patchcut.errors import EngineError
 
 _logger = logging.getLogger("patchcut")
+
+_TASKS = Path("/proc/self/task")
+_END_S = 1.0
 
 _owners: weakref.WeakSet[object] = weakref.WeakSet()
 
@@ -56,27 +61,42 @@ def check_process(opened_by: int) -> None:
         raise EngineError("segmenter", what, remedy)
 
 
-def startable_threads(wanted: int) -> int:
-    """How many of `wanted` threads this process can have at once, the calling one included.
+def threads_that_start(wanted: int) -> int:
+    """`wanted` where this process may have that many threads and one more, else 1.
 
-    They are started, and end at once: a limit of processes (`ulimit -u`, a container's pids) is known only so.
-    Where it is less than wanted, the logger "patchcut" is told.
+    They are started, and end at once: a limit of processes (`ulimit -u`, pids of a container) is known only
+    so. An engine to which the system refuses a thread may wait for it for ever, so that near the limit the
+    calling thread works alone; the logger "patchcut" is told.
     Examples:
-        >>> patchcut.engines.processes.startable_threads(2)
+        >>> patchcut.engines.processes.threads_that_start(2)
         2
     """
-    end = threading.Event()
-    started: list[threading.Thread] = []
+    if wanted == 1:
+        return 1
+    before, end, started = _threads_now(), threading.Event(), 0
     try:
-        while len(started) < wanted - 1:
-            thread = threading.Thread(target=end.wait, daemon=True)
-            thread.start()
-            started.append(thread)
+        while started < wanted:
+            threading.Thread(target=end.wait, daemon=True).start()
+            started += 1
     except (RuntimeError, MemoryError):  # "can't start new thread"
-        what = "this process starts %d of %d threads: a limit of processes (ulimit -u, pids of a container)"
-        _logger.warning("[threads] " + what, len(started) + 1, wanted)
+        what = "[threads] the engine runs on 1 thread instead of %d: the system refuses to start more; %s"
+        _logger.warning(what, wanted, "look at ulimit -u and at the pids limit of the container")
     finally:
         end.set()
-        for thread in started:
-            thread.join()
-    return len(started) + 1
+        _await_end(before)
+    return wanted if started == wanted else 1
+
+
+def _threads_now() -> int:
+    """Threads of this process as the system counts them; 0 where it does not tell."""
+    try:
+        return sum(1 for _ in _TASKS.iterdir())
+    except OSError:
+        return 0
+
+
+def _await_end(before: int) -> None:
+    """Waits until there are as few threads as before: one that was joined still counts for a moment."""
+    deadline = time.monotonic() + _END_S
+    while _threads_now() > before and time.monotonic() < deadline:
+        time.sleep(1e-4)
