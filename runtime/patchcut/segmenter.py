@@ -17,6 +17,7 @@ import patchcut_kernels as kernels
 from patchcut_kernels.cuda import DeviceArray
 
 from patchcut.bundle import BackboneSpec, BundleSpec, HeadSpec, embedded_bundles, open_bundle
+from patchcut.checks import check_environment
 from patchcut.errors import EngineError, OptionError
 from patchcut.features import Array, Features, to_host
 from patchcut.frames import Frame, as_frame
@@ -134,6 +135,7 @@ class Segmenter:
             >>> patchcut.Segmenter.open(patchcut.Settings(mode="parts", parts="kmeans:k=3")).parts.head.k
             3
         """
+        check_environment()
         with open_bundle(settings.bundle) as bundle:
             chosen = [choose_head(bundle, settings.head)]
             if settings.mode != "foreground":

@@ -192,7 +192,9 @@ def test_a_segmenter_and_its_results_go_to_other_processes_and_back(
 
 
 @pytest.mark.parametrize("remake", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
-@pytest.mark.parametrize("changes", [{}, {"mode": "parts", "parts": KMeansHead(k=3)}, {"head": CcHead(alpha=5)}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"mode": "parts", "parts": KMeansHead(k=3)}, {"head": CcHead(alpha=5)}]
+)
 def test_copies_and_pickles_are_opened_anew(
     toy_bundle: Path, photo: np.ndarray, remake: object, changes: dict[str, object]
 ) -> None:
@@ -307,7 +309,9 @@ print(same(seg), facts.threads, 1 <= facts.kernel_threads <= 4)
 def _as_nobody() -> tuple[str, ...]:
     """What runs a command as a user whom the limit binds: root is bound by none."""
     if os.getuid() != 0:
-        pytest.skip("the limit counts all processes of this user; it is tried as root, who may become another")
+        pytest.skip(
+            "the limit counts all processes of this user; it is tried as root, who may become another"
+        )
     if shutil.which("setpriv") is None:
         pytest.skip("setpriv is not installed")
     rights = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override")  # to read what only root may

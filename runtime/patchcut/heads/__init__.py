@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any, cast, get_type_hints
 
 from patchcut.bundle import Bundle, HeadSpec
-from patchcut.checks import check_choice
+from patchcut.checks import check_choice, check_text
 from patchcut.errors import BundleError, OptionError
 from patchcut.heads.base import Head
 from patchcut.heads.cc import CcHead
@@ -113,8 +113,11 @@ def check_head(option: str, value: object) -> None:
         parse_head(value, option)
     elif not is_head(value):
         check_choice(option, value, ("auto", *HEADS))
-    elif ":" in (name := cast("Head", value).name):
-        raise OptionError(option, f"must have a name without a colon, got {name!r}")
+    else:
+        name = cast("Head", value).name
+        check_text(f"{option}.name", name)
+        if ":" in name:
+            raise OptionError(option, f"must have a name without a colon, got {name!r}")
 
 
 def choose_head(bundle: Bundle, head: str | Head) -> HeadSpec | Head:
