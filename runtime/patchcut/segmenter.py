@@ -93,8 +93,8 @@ def _plain(value: object) -> object:
 class Segmenter:
     """Turns frames into results, one at a time: calls from several threads wait. Made by `load`.
 
-    A copy is opened anew from the settings and shares nothing with this one; so is what a pickle makes, in the
-    process that reads it. In a fork of the process that loaded it, a segmenter refuses to work: load there.
+    A copy is opened anew from the settings and shares nothing with this one; so is what a pickle makes, in
+    the process that reads it. In a fork of the process that loaded it, a segmenter refuses to work.
 
     Attributes:
         spec: the bundle's manifest: names, licence, what it was trained on, measured accuracy.
@@ -160,7 +160,7 @@ class Segmenter:
         return cls(spec, path, settings, extractor, heads[0], parts, masks)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """How to open it in another process: by the settings, with an embedded bundle by name, others by path.
+        """How another process opens it: by the settings, with an embedded bundle by name, others by path.
 
         Raises:
             OptionError: a stage was put in by hand, or a head of the caller's own cannot be pickled.

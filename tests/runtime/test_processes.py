@@ -218,7 +218,7 @@ def test_a_pickle_finds_its_bundle_from_another_folder(
     assert pickle.loads(pickle.dumps(embedded)).settings.bundle == embedded.settings.bundle == "default"
     pickled = pickle.dumps(seg)
     (tmp_path / "here.patchcut").unlink()
-    with pytest.raises(patchcut.BundleError, match="here.patchcut"):
+    with pytest.raises(patchcut.BundleError, match=r"here\.patchcut"):
         pickle.loads(pickled)
 
 

@@ -1,4 +1,4 @@
-"""What an engine's threads ask of the process: that it starts them, and that a fork does not take them away."""
+"""What an engine's threads ask of the process: that it starts them, and that no fork takes them away."""
 
 from __future__ import annotations
 

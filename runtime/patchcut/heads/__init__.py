@@ -188,7 +188,7 @@ def open_head(bundle: Bundle, head: HeadSpec | Head) -> Head:
         return head
     if head.kind not in TRAINED:
         what = f"its head is {head.kind!r}, this one knows {', '.join(TRAINED)}"
-        remedy = "upgrade patchcut: pip install -U patchcut"
+        remedy = "install a newer patchcut"
         raise BundleError("head", f"{bundle.path} was made by a newer patchcut: {what}", remedy)
     module: Any = import_module(TRAINED[head.kind])
     return cast("Head", module.open_head(bundle, head))
