@@ -1,6 +1,15 @@
-"""`python -m patchcut`: the command `patchcut`, for where its script is not on the PATH."""
+"""`python -m patchcut`, and what the script `patchcut` runs."""
 
-from patchcut.cli.app import main
+from patchcut.cli import signals
+
+
+def main() -> None:
+    """Run the command line and exit; a signal ends it quietly, also while its modules are imported."""
+    signals.leave_at_once()
+    from patchcut.cli.app import main as run
+
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import Annotated, Any
 import typer
 
 import patchcut
-from patchcut.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, command, exit_with, with_settings
-from patchcut.errors import OptionError
+from patchcut.cli import signals
+from patchcut.cli.options import EXIT_FAILED, command, exit_with, status_of, with_settings
+from patchcut.cli.streams import close_stdout, prepare_streams, say
+from patchcut.errors import OptionError, PatchcutError
 from patchcut.settings import Settings
 
 _COMMAND_HELP = {"export": "Make, check and measure bundles (needs patchcut\\[export])."}
@@ -138,16 +139,30 @@ def _demo(
 
 
 def main() -> None:
-    """Run the command line and exit; errors that patchcut foresees are one line on stderr."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # file names may hold bytes that are no text
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a video is finished then, too
+    """Run the command line and exit; errors that patchcut foresees are one line on stderr.
+
+    `patchcut.__main__` calls it, after it made signals harmless to imports.
+    """
+    prepare_streams()
+    signals.leave_at_once()
     try:
         _add_commands()
         app()
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+    except SystemExit as left:
+        sys.exit(_status(left))
+    except (PatchcutError, BrokenPipeError) as error:
+        sys.exit(status_of(error))
+    finally:
+        signals.ignore()
+
+
+def _status(left: SystemExit) -> int:
+    """The exit status that a command wants, if stdout can still be written."""
+    try:
+        close_stdout()
+    except (PatchcutError, BrokenPipeError) as error:
+        return status_of(error)
+    return left.code if isinstance(left.code, int) else int(left.code is not None)
 
 
 def _add_commands() -> None:
@@ -164,11 +179,14 @@ def _add_command(point: EntryPoint) -> None:
             return int(_load_command(point).main(args=context.args, prog_name=f"patchcut {point.name}") or 0)
 
         try:
-            exit_with(work)
+            with signals.stoppable():
+                exit_with(work)
+        except KeyboardInterrupt as stop:  # in the moment before or after the work
+            raise typer.Exit(signals.EXIT_INTERRUPTED) from stop
         except ImportError as error:  # also where the command imports what it needs only when it runs
             theirs = f"install what {_package(point)} needs"
             remedy = f"pip install 'patchcut[{point.name}]'" if point.name in _COMMAND_HELP else theirs
-            print(f"patchcut: [{point.name}] lacks a package ({error}); {remedy}", file=sys.stderr)
+            say(f"patchcut: [{point.name}] lacks a package ({error}); {remedy}")
             raise typer.Exit(EXIT_FAILED) from error
 
     text = _COMMAND_HELP.get(point.name, f"From {_package(point)}.")

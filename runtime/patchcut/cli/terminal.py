@@ -1,4 +1,4 @@
-"""Keeping C libraries from writing over the user's terminal."""
+"""Keeping what others wrote from the user's terminal: C libraries, and names and texts with codes in them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
+
+from patchcut.cli.streams import stderr_of
 
 
 @contextlib.contextmanager
@@ -19,7 +21,7 @@ def muted_native_stderr() -> Iterator[TextIO]:
     """
     try:
         sys.stderr.flush()
-        kept = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+        kept = stderr_of(os.dup(2))
     except (AttributeError, OSError):  # there is no stderr to keep clean
         with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
             yield nowhere
@@ -32,3 +34,19 @@ def muted_native_stderr() -> Iterator[TextIO]:
             yield kept
         finally:
             os.dup2(kept.fileno(), 2)
+
+
+def escaped(text: object) -> str:
+    """A name or a text in one line, with backslash codes for what would steer a terminal or is no text.
+
+    Examples:
+        >>> from patchcut.cli.terminal import escaped
+        >>> escaped("a" + chr(27) + "[2J.jpg")
+        'a\\\\x1b[2J.jpg'
+    """
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in str(text))
+
+
+def escaped_lines(text: str) -> str:
+    """The same for a text of several lines, which stay."""
+    return "\n".join(map(escaped, text.expandtabs(4).splitlines()))
