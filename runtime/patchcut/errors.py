@@ -7,6 +7,8 @@ import shlex
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from patchcut.texts import one_line
+
 
 class PatchcutError(Exception):
     """Any failure that patchcut foresees.
@@ -24,8 +26,8 @@ class PatchcutError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        text = f"[{self.where}] {self.what}; {self.remedy}" if self.remedy else f"[{self.where}] {self.what}"
-        return printable(text)
+        what = f"{self.what}; {self.remedy}" if self.remedy else self.what
+        return one_line(f"[{self.where}] {' '.join(what.split())}")
 
 
 class OptionError(PatchcutError, ValueError):

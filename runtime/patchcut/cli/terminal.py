@@ -1,4 +1,4 @@
-"""Keeping what others wrote from the user's terminal: C libraries, and names and texts with codes in them."""
+"""Keeping C libraries from writing over the user's terminal."""
 
 from __future__ import annotations
 
@@ -36,17 +36,3 @@ def muted_native_stderr() -> Iterator[TextIO]:
             os.dup2(kept.fileno(), 2)
 
 
-def escaped(text: object) -> str:
-    """A name or a text in one line, with backslash codes for what would steer a terminal or is no text.
-
-    Examples:
-        >>> from patchcut.cli.terminal import escaped
-        >>> escaped("a" + chr(27) + "[2J.jpg")
-        'a\\\\x1b[2J.jpg'
-    """
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in str(text))
-
-
-def escaped_lines(text: str) -> str:
-    """The same for a text of several lines, which stay."""
-    return "\n".join(map(escaped, text.expandtabs(4).splitlines()))
