@@ -16,12 +16,16 @@ from patchcut.cli.streams import close_stdout, prepare_streams, say
 from patchcut.errors import OptionError, PatchcutError
 from patchcut.settings import Settings
 
+# The words of `patchcut.output.sinks.SINKS`, whose module takes numpy: the help comes without it.
+SAVED = ("overlay", "masks", "labels", "json")
+MAX_EVERY = 2**31 - 1
+
 _COMMAND_HELP = {"export": "Make, check and measure bundles (needs patchcut\\[export])."}
 
 app = typer.Typer(
     help="Real-time segmentation without labels: a frame goes in, masks and boxes come out.",
     epilog="Exit status: 0 all good; 1 something failed or was skipped, or nothing was processed; "
-    "2 the command line is wrong; 130 stopped by Ctrl-C or SIGTERM. What was written is whole in each case.",
+    "2 the command line is wrong; 130 stopped by Ctrl-C, SIGTERM or SIGHUP. What was written is whole in each case.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -49,60 +53,76 @@ def _run(
         list[str],
         typer.Argument(
             metavar="SOURCE",
-            help="Photo, folder, glob, video, camera index, rtsp:// or http:// address; or several photos, "
-            "folders and globs.",
+            help="Photo, video, folder, glob, camera index, rtsp:// or http:// address; or several photos, "
+            "videos, folders and globs.",
         ),
     ],
     *,
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Folder for results; without it and --save nothing is written.", show_default=False
+            "--out",
+            "-o",
+            help="Folder for results; without it and --save nothing is written.",
+            show_default=False,
         ),
     ] = None,
     save: Annotated[
         str | None,
         typer.Option(
-            help="What to write, of overlay,masks,labels,json; to patchcut-out where --out is not given. "
+            help=f"What to write, of {','.join(SAVED)}; to patchcut-out where --out is not given. "
             "\\[default: overlay,masks,json]",
             show_default=False,
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on in --out: leave out what an earlier run is done with.")
+    ] = False,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Stop after this many frames.", show_default=False)
     ] = None,
-    every: Annotated[int, typer.Option(min=1, help="Take every N-th frame.")] = 1,
+    every: Annotated[int, typer.Option(min=1, max=MAX_EVERY, help="Take every N-th frame.")] = 1,
     show: Annotated[bool, typer.Option("--show", help="Show a live window; q or Esc ends.")] = False,
     json: Annotated[
         bool,
         typer.Option(
             "--json",
-            help='Write JSON lines to stdout and nothing else: {"event": "start" | "frame" | "end", ...}.',
+            help="Write JSON lines to stdout and nothing else: "
+            '{"event": "start" | "part" | "frame" | "end", ...}.',
         ),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Say nothing but errors and what was skipped.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say what is read and what runs, on stderr.")
     ] = False,
     settings: Settings,
 ) -> int:
-    """Segment photos, a video or a live picture.
+    """Segment photos, videos, or a live picture.
 
     The folder gets overlay/NAME.jpg (of a video one NAME.mp4), masks/NAME/01.png (a region each, best first),
     labels/NAME.png (0 is background) and json/NAME.json.
 
     Exit status: 0 all good; 1 something was skipped, failed, or there was nothing; 2 wrong usage;
-    130 Ctrl-C or SIGTERM. What was written is whole in each case.
+    130 Ctrl-C, SIGTERM or SIGHUP. What was written is whole in each case.
     """
     from patchcut.cli.run import DEFAULT_OUT, RunOptions, run
 
     return run(
         RunOptions(
             sources=tuple(sources),
-            out=Path(DEFAULT_OUT) if save and out is None else out,
+            out=DEFAULT_OUT if save and out is None else out,
             save=tuple(word.strip() for word in save.split(",")) if save is not None else None,
             overwrite=overwrite,
+            resume=resume,
             limit=limit,
             every=every,
             show=show,
             json=json,
+            quiet=quiet,
+            verbose=verbose,
             settings=settings,
         )
     )

@@ -34,5 +34,3 @@ def muted_native_stderr() -> Iterator[TextIO]:
             yield kept
         finally:
             os.dup2(kept.fileno(), 2)
-
-
