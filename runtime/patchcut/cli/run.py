@@ -113,9 +113,10 @@ def _open(options: RunOptions, stack: ExitStack) -> Run:
     """Everything that can be refused is tried before the model is loaded, the cheapest first."""
     save = check_save(DEFAULT_SAVE if options.save is None else options.save)
     window = stack.enter_context(Window("patchcut")) if options.show else None
+    rule = options.settings.pixel_rule
     with muted_native_stderr():
         named = options.sources[0] if len(options.sources) == 1 else list(options.sources)
-        source = stack.enter_context(open_source(named, every=options.every))
+        source = stack.enter_context(open_source(named, every=options.every, rule=rule))
     folder = None
     if options.out is not None:
         how: dict[str, Any] = {"overwrite": options.overwrite, "resume": options.resume}

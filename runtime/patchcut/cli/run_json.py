@@ -39,6 +39,7 @@ def print_end(running: Run, failure: BaseException | None) -> None:
         skipped=running.skipped,
         out=None if options.out is None else str(options.out),
         problems=running.problems,
+        notes=running.source.notes,
         interrupted=isinstance(failure, KeyboardInterrupt),
         error=str(failure) if isinstance(failure, PatchcutError) else None,
     )

@@ -120,7 +120,7 @@ def _open_at(descriptor: int, flags: int) -> None:
 
 def _buffer(stream: Any, descriptor: int) -> Any:
     if stream is None:
-        return open(descriptor, "wb", closefd=False)  # noqa: SIM115 - until the process ends
+        return open(descriptor, "wb", closefd=False)
     stream.flush()
     return stream.detach()
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from patchcut.cli.run_stats import Found, Summary
     from patchcut.segmenter import Description
 
-_LISTED_PROBLEMS = 5
+_LISTED_LINES = 5
 
 
 def print_run(running: Run, *, interrupted: bool = False) -> None:
@@ -42,7 +42,8 @@ def print_run(running: Run, *, interrupted: bool = False) -> None:
         console.print(f"written: {', '.join(written)} in {one_line(str(folder.path))}")
     if interrupted:
         console.print(f"stopped after {_count(summary.frames, 'frame')}", style="bold yellow")
-    print_problems(console, running.problems)
+    _print_list(console, "note", running.source.notes)
+    _print_list(console, "problem", running.problems)
 
 
 def what_runs(running: Run) -> str:
@@ -75,15 +76,15 @@ def size_text(size_hw: Sequence[int]) -> str:
     return "x".join(map(str, size_hw))
 
 
-def print_problems(console: Console, problems: Sequence[str]) -> None:
-    """Prints how many things were skipped, and the first of them."""
-    if not problems:
+def _print_list(console: Console, thing: str, lines: Sequence[str]) -> None:
+    """Prints how many notes or problems there are, and the first of them."""
+    if not lines:
         return
-    console.print(f"{_count(len(problems), 'problem')}:", style="bold yellow")
-    for problem in problems[:_LISTED_PROBLEMS]:
-        console.print(f"  {one_line(problem)}")
-    if len(problems) > _LISTED_PROBLEMS:
-        console.print(f"  ... and {len(problems) - _LISTED_PROBLEMS} more")
+    console.print(f"{_count(len(lines), thing)}:", style="bold yellow")
+    for line in lines[:_LISTED_LINES]:
+        console.print(f"  {one_line(line)}")
+    if len(lines) > _LISTED_LINES:
+        console.print(f"  ... and {len(lines) - _LISTED_LINES} more")
 
 
 def make_console() -> Console:
