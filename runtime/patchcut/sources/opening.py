@@ -20,7 +20,7 @@ from patchcut.sources.base import Source
 from patchcut.sources.cameras import LiveVideo
 from patchcut.sources.photos import PHOTO_SUFFIXES, read_photo
 from patchcut.sources.several import files_matching, missing_path, open_folder, open_glob, open_list
-from patchcut.sources.videos import VIDEO_SUFFIXES, VideoFile
+from patchcut.sources.videos import VIDEO_SUFFIXES, open_address, open_video, path_of_url
 
 _CAMERA_DEVICE = re.compile(r"/dev/video(\d+)")
 
@@ -79,8 +79,9 @@ def _open_text(text: str, every: int) -> Source:
         return LiveVideo(int(text), every=every)
     if device := _CAMERA_DEVICE.fullmatch(text):
         return LiveVideo(int(device[1]), every=every)
+    text = path_of_url(text) or text
     if "://" in text:
-        return LiveVideo(text, every=every)
+        return open_address(text, every=every)
     try:
         return _open_path(text, every)
     except OSError as error:
@@ -104,14 +105,14 @@ def _open_path(text: str, every: int) -> Source:
 def _open_file(path: Path, every: int) -> Source:
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES:
-        return VideoFile(path, every=every)
+        return open_video(path, every=every)
     try:
         return FrameSource([Frame(read_photo(path), "bgr", path.name)], kind="images", name=path.name)
     except SourceError:
         if suffix in PHOTO_SUFFIXES:
             raise
     try:
-        return VideoFile(path, every=every)
+        return open_video(path, every=every)
     except SourceError as error:
         what = "is neither an image nor a video that OpenCV reads"
         raise SourceError(str(path), what, "convert it to JPEG, PNG or MP4") from error
