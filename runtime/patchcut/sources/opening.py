@@ -31,7 +31,7 @@ from patchcut.sources.several import (
     open_video_file,
 )
 from patchcut.sources.stdin import open_stdin
-from patchcut.sources.videos import VIDEO_SUFFIXES
+from patchcut.sources.videos import VIDEO_SUFFIXES, open_address, path_of_url
 from patchcut.texts import name_text
 
 _CAMERA_DEVICE = re.compile(r"/dev/video([0-9]{1,9})")
@@ -108,8 +108,9 @@ def _open_text(text: str, every: int, rule: PixelRule) -> Source:
             return LiveVideo(int(text), every=every)
         if device := _CAMERA_DEVICE.fullmatch(text):
             return LiveVideo(int(device[1]), every=every)
+        text = path_of_url(text) or text
         if "://" in text:
-            return LiveVideo(text, every=every)
+            return open_address(text, every=every, max_pixels=rule.max_pixels)
         return _open_path(text, every, rule)
     except OSError as error:
         what = f"cannot be opened: {error.strerror or error}"

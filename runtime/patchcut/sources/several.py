@@ -15,7 +15,7 @@ from patchcut.sources.base import Source, stamp_of
 from patchcut.sources.cameras import without_password
 from patchcut.sources.photos import PHOTO_SUFFIXES, read_frame
 from patchcut.sources.sniffing import kind_of
-from patchcut.sources.videos import VideoFile
+from patchcut.sources.videos import open_video
 from patchcut.sources.walking import Walk, files_matching, fixed_part, without_results
 from patchcut.texts import name_text
 
@@ -235,7 +235,7 @@ def open_video_file(path: Path, every: int, rule: PixelRule) -> Source:
         SourceError: "[cars.mp4] cannot be opened as a video; ...".
         OSError: it cannot be read.
     """
-    return VideoFile(path, every=every)
+    return open_video(path, every=every, max_pixels=rule.max_pixels)
 
 
 def open_animation_file(path: Path, every: int) -> Source | None:

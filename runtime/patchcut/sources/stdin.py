@@ -9,10 +9,12 @@ from typing import IO, Any
 from patchcut.errors import SourceError
 from patchcut.frames import Frame
 from patchcut.pixels import PixelRule
+from patchcut.pyav import load_av
 from patchcut.sources.arrays import FrameSource
 from patchcut.sources.base import Source
 from patchcut.sources.photos import decode_photo
 from patchcut.sources.sniffing import HEAD_BYTES, kind_of_bytes
+from patchcut.sources.videos import open_video_stream
 
 _NAME = "stdin"
 _MAX_PHOTO_BYTES = 2**30
@@ -54,7 +56,11 @@ def _open_pipe(pipe: IO[bytes], every: int, rule: PixelRule) -> Source:
 
 
 def _open_video(piped: _Piped, every: int, rule: PixelRule) -> Source:
-    raise SourceError(_NAME, "is a video, for which PyAV is needed", "pip install 'patchcut[video]'")
+    av = load_av()
+    if av is None:
+        raise SourceError(_NAME, "is a video, for which PyAV is needed", "pip install 'patchcut[video]'")
+    file = io.BufferedReader(piped)
+    return open_video_stream(av, file, _NAME, every=every, max_pixels=rule.max_pixels)
 
 
 class _Piped(io.RawIOBase):
