@@ -204,7 +204,7 @@ def _check_new(path: Path, save: tuple[Saved, ...]) -> None:
 def _write_masks(folder: Path, result: Result) -> None:
     names = [f"{region:02d}.png" for region in range(1, len(result) + 1)]
     for region, name in enumerate(names, start=1):
-        write_image(folder / name, np.where(result.region_ids == region, 255, 0).astype(np.uint8))
+        write_image(folder / name, (result.region_ids == region).view(np.uint8) * np.uint8(255))
     for stale in folder.glob("[0-9]*.png"):
         if stale.name not in names:  # an earlier run found more regions
             stale.unlink()
