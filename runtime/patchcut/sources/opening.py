@@ -16,6 +16,7 @@ from patchcut.errors import OptionError, SourceError
 from patchcut.frames import Frame
 from patchcut.pixels import AS_IT_COMES, PixelRule
 from patchcut.settings import COLOR_ORDERS, ColorOrder
+from patchcut.sources.animations import open_animation
 from patchcut.sources.arrays import FrameSource
 from patchcut.sources.base import Source
 from patchcut.sources.cameras import LiveVideo
@@ -111,6 +112,8 @@ def _open_file(path: Path, every: int, rule: PixelRule) -> Source:
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES:
         return VideoFile(path, every=every)
+    if (several := open_animation(path, every=every, rule=rule)) is not None:
+        return several
     try:
         return FrameSource([read_frame(path, path.name, rule=rule)], kind="images", name=path.name)
     except SourceError:
