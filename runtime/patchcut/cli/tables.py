@@ -50,7 +50,7 @@ def print_run(
         console.print(f"stopped after {_count(summary.frames, 'frame')}", style="bold yellow")
     for note in source.notes:
         console.print(f"note: {note}")
-    print_problems(console, source.problems)
+    print_problems(console, [*source.problems, *(folder.problems if folder is not None else ())])
 
 
 def precision_text(precision: str, weights: str) -> str:
