@@ -15,6 +15,7 @@ from patchcut.errors import FrameError
 from patchcut.frames import Frame, as_frame
 from patchcut.settings import ColorOrder
 from patchcut.stages.regions import Regions, on_host
+from patchcut.texts import encodable
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -166,7 +167,7 @@ class Result(Regions):
             for region, rle in zip(regions, kernels.rle_encode(self.region_ids, len(self)), strict=True):
                 region["mask"] = {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
         return {
-            "name": self.name,
+            "name": encodable(self.name),
             "index": self.index,
             "time_s": self.time_s,
             "size_hw": [height, width],
