@@ -13,7 +13,7 @@ import patchcut_kernels as kernels
 from patchcut.checks import check_choice
 from patchcut.errors import FrameError
 from patchcut.frames import Frame, as_frame
-from patchcut.settings import ColorOrder
+from patchcut.settings import ColorOrder, Mode
 from patchcut.stages.regions import Regions, on_host
 
 
@@ -37,6 +37,7 @@ class Result(Regions):
         region_labels: [m] int32, column of `labels`.
         labels: names of the k columns; column 0 is background.
         background_columns: those of `labels` that are background: (0,), and more of a divided scene.
+        mode: the setting it was made with; parts and scenes are drawn in a colour for each label.
         assignment: [n, k] float32, rows on the simplex, for the backbone's whole image, the borders of a
             letterboxed frame included.
         grid_hw: rows and columns of the patch grid, n = h * w.
@@ -62,6 +63,7 @@ class Result(Regions):
     index: int = 0
     time_s: float | None = None
     background_columns: tuple[int, ...] = (0,)
+    mode: Mode = "foreground"
 
     @classmethod
     def of(cls, regions: Regions, frame: Frame, **made: Any) -> Result:
@@ -145,7 +147,13 @@ class Result(Regions):
             if self.frame is None:
                 raise FrameError("overlay", "this result holds no frame", "pass the frame it was made from")
             frame = self.frame
-        return draw_overlay(self, self.labels, as_frame(frame, self.color), self.background_columns)
+        return draw_overlay(
+            self,
+            self.labels,
+            as_frame(frame, self.color),
+            self.background_columns,
+            by_label=self.mode != "foreground",
+        )
 
     def to_dict(self, masks: Literal["rle"] | None = None) -> dict[str, Any]:
         """Plain numbers and strings, ready for JSON: size, labels, regions, timings, the frame's origin.
