@@ -171,8 +171,9 @@ class Result(Regions):
         regions = [self._region(i) for i in range(len(self))]
         if masks is not None:
             check_choice("masks", masks, ("rle",))
-            for region, rle in zip(regions, kernels.rle_encode(self.region_ids, len(self)), strict=True):
-                region["mask"] = {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
+            rles = kernels.rle_encode(self.region_ids, len(self), text=True)
+            for region, rle in zip(regions, rles, strict=True):
+                region["mask"] = rle
         return {
             "name": self.name,
             "index": self.index,
