@@ -9,7 +9,6 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 
-from patchcut.errors import FrameError
 from patchcut.frames import Frame
 from patchcut.opencv import load_cv2
 from patchcut.settings import ColorOrder
@@ -88,17 +87,11 @@ def draw_overlay(
         background: the columns that are background.
         by_label: as parts are drawn: a colour and at most one caption for each label, not for each region.
     Raises:
-        FrameError: the frame is not of the regions' size.
         PatchcutError: OpenCV is missing.
     Examples:
         >>> patchcut.output.overlay.draw_overlay(result, result.labels, patchcut.Frame(frame)).shape
         (512, 512, 3)
     """
-    if frame.image.shape[:2] != regions.label_map.shape:
-        came = f"got {frame.image.shape[:2]}, the result is of {regions.label_map.shape}"
-        raise FrameError(
-            "overlay", f"frame and result must have one size; {came}", "pass the frame it was made from"
-        )
     image = np.array(frame.image, order="C")
     if not len(regions.scores):
         return image

@@ -24,7 +24,7 @@ GUIDED_EPS = 1e-4
 BILATERAL_CONFIDENCE = 0.999
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PatchLabels:
     """A label map as the patches have it, before its borders are refined.
 
