@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import zlib
 from pathlib import Path
@@ -59,11 +60,17 @@ def read_label_map(path: str | Path) -> npt.NDArray[np.int32]:
         data = path.read_bytes()
     except OSError as error:
         raise OutputError("labels", f"cannot read {path}: {error.strerror}", "check the path") from error
-    cv2 = load_cv2()
-    grey = cv2.imdecode(np.frombuffer(_without_palette(data), np.uint8), cv2.IMREAD_UNCHANGED)
+    grey, one = None, 1
+    if data.startswith(_SIGNATURE) and len(data) > _HEADER_END:
+        if data[25] == _INDEXED and data[24] in (1, 2, 4, 8):
+            one = 255 // (2 ** data[24] - 1)  # what a grey PNG of fewer bits than 8 shows for 1
+            data = _without_palette(data)
+        cv2 = load_cv2()
+        with contextlib.suppress(cv2.error):
+            grey = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if grey is None or grey.ndim != 2:
         raise OutputError("labels", f"{path} is no label map", "name a file of labels/")
-    labels: npt.NDArray[np.int32] = grey.astype(np.int32)
+    labels: npt.NDArray[np.int32] = grey.astype(np.int32) // one
     return labels
 
 
@@ -75,9 +82,7 @@ def _with_palette(data: bytes, count: int) -> bytes:
 
 
 def _without_palette(data: bytes) -> bytes:
-    """`_with_palette` undone; other files as they are."""
-    if not data.startswith(_SIGNATURE) or data[24:26] != bytes([8, _INDEXED]):
-        return data
+    """`_with_palette` undone."""
     kept, at = [_as_color_type(data[:_HEADER_END], _GREY)], _HEADER_END
     while at < len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
