@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from patchcut.texts import one_line
+
 
 class PatchcutError(Exception):
     """Any failure that patchcut foresees.
@@ -19,9 +21,8 @@ class PatchcutError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        text = f"[{self.where}] {self.what}; {self.remedy}" if self.remedy else f"[{self.where}] {self.what}"
-        line = " ".join(text.split())
-        return "".join(character if character.isprintable() else "?" for character in line)
+        what = f"{self.what}; {self.remedy}" if self.remedy else self.what
+        return one_line(f"[{self.where}] {' '.join(what.split())}")
 
 
 class OptionError(PatchcutError, ValueError):

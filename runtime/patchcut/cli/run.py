@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -16,7 +17,7 @@ from patchcut.cli.run_stats import RunStats
 from patchcut.cli.terminal import muted_native_stderr
 from patchcut.cli.window import Window
 from patchcut.errors import PatchcutError
-from patchcut.output.folder import DEFAULT_SAVE, OutputFolder, check_save, overlay_rate
+from patchcut.output.folder import DEFAULT_SAVE, OutputFolder, check_save
 from patchcut.result import Result
 from patchcut.segmenter import Segmenter
 from patchcut.settings import Settings
@@ -83,7 +84,8 @@ def run(options: RunOptions) -> int:
         raise failure
     if failure is not None:
         return EXIT_INTERRUPTED
-    return EXIT_FAILED if running.source.problems or not running.stats.frames else EXIT_GOOD
+    problems = [*running.source.problems, *(running.folder.problems if running.folder else ())]
+    return EXIT_FAILED if problems or not running.stats.frames else EXIT_GOOD
 
 
 def _open(options: RunOptions, stack: ExitStack) -> _Run:
@@ -95,10 +97,7 @@ def _open(options: RunOptions, stack: ExitStack) -> _Run:
         source = stack.enter_context(open_source(named, every=options.every))
     folder = None
     if options.out is not None:
-        rate = overlay_rate(source, options.every)
-        folder = OutputFolder(
-            options.out, save, video_fps=rate, live=source.live, overwrite=options.overwrite
-        )
+        folder = OutputFolder(options.out, save, overwrite=options.overwrite)
     segmenter = Segmenter.open(options.settings)
     return _Run(source, segmenter, folder, window, RunStats(), options.json)
 
@@ -110,7 +109,7 @@ def _segment_all(running: _Run, limit: int | None) -> None:
     total = total if limit is None else min(limit, total or limit)
     # All of it: a live source is read, and may complain, while a frame is segmented.
     with muted_native_stderr() as stderr, FrameBar(stderr, running.source.name, total) as bar:
-        for result in islice(running.segmenter.results(running.source), limit):
+        for result in islice(_results(running), limit):
             started = perf_counter()
             stopped = _hand_out(running, result)
             running.stats.add(result, save_ms=1e3 * (perf_counter() - started))
@@ -119,11 +118,20 @@ def _segment_all(running: _Run, limit: int | None) -> None:
                 return
 
 
+def _results(running: _Run) -> Iterator[Result]:
+    for part in running.source.parts():
+        if running.folder is not None and not running.folder.start(part):
+            continue
+        yield from running.segmenter.results(part)
+        if running.folder is not None:
+            running.folder.finish_part(part.end_s)
+
+
 def _hand_out(running: _Run, result: Result) -> bool:
     """True if the person at the window wants to stop."""
     folder, window = running.folder, running.window
     overlay = None
-    if window is not None or (folder is not None and "overlay" in folder.save):
+    if window is not None or (folder is not None and folder.draws):
         overlay = result.overlay()  # drawn once for both
     if folder is not None:
         folder.write(result, overlay)
@@ -138,7 +146,7 @@ def _report(running: _Run, options: RunOptions, failure: BaseException | None) -
     if options.json:
         error = str(failure) if isinstance(failure, PatchcutError) else None
         out = None if options.out is None else str(options.out)
-        problems = running.source.problems
+        problems = [*running.source.problems, *(running.folder.problems if running.folder else ())]
         _print_json(
             "end", **asdict(summary), out=out, problems=problems, interrupted=interrupted, error=error
         )

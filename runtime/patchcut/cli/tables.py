@@ -48,7 +48,7 @@ def print_run(
         console.print(f"written: {', '.join(written)} in {folder.path}")
     if interrupted:
         console.print(f"stopped after {_count(summary.frames, 'frame')}", style="bold yellow")
-    print_problems(console, source.problems)
+    print_problems(console, [*source.problems, *(folder.problems if folder is not None else ())])
 
 
 def precision_text(precision: str, weights: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from patchcut.frames import Frame
@@ -27,6 +29,10 @@ class Source(ABC):
         dropped: number of frames that were replaced so.
         end_s: when the last frame of a recording ends, in seconds of its own clock; known once iteration
             ends, None where nobody can know.
+        every: frames 0, every, 2 * every, ... of the recording are given.
+        stamp: what the file was when it was opened, see `stamp_of`; None where it is not one file.
+        skip: what a list of photos asks, with a photo's name and stamp, before it reads it; True leaves it
+            out. A resumed run sets it.
     """
 
     def __init__(
@@ -38,6 +44,9 @@ class Source(ABC):
         self.fps = fps
         self.live = False
         self.end_s: float | None = None
+        self.every = 1
+        self.stamp: str | None = None
+        self.skip: Callable[[str, str], bool] | None = None
         self.problems: list[str] = []
 
     @property
@@ -79,3 +88,17 @@ class Source(ABC):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def stamp_of(path: str | os.PathLike[str]) -> str | None:
+    """A text that changes when a file does: its size and the time of its last change; None without one.
+
+    Examples:
+        >>> patchcut.sources.base.stamp_of(folder / "missing.jpg") is None
+        True
+    """
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError):
+        return None
+    return f"{status.st_size}-{status.st_mtime_ns}"

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
@@ -12,10 +15,11 @@ import pytest
 from patchcut.errors import OptionError, OutputError
 from patchcut.frames import Frame
 from patchcut.output import overlay_video
-from patchcut.output.folder import SAVED, OutputFolder, overlay_rate
+from patchcut.output.folder import OutputFolder
+from patchcut.output.sinks import SINKS
 from patchcut.output.whole_files import whole_file
 from patchcut.result import Result
-from patchcut.sources import open_source
+from patchcut.sources.arrays import FrameSource
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -55,9 +59,25 @@ def result(of: Frame, regions: int = 2, labels: int = 3) -> Result:
     )
 
 
+class Video(FrameSource):
+    """A source of no frames that says it is a video."""
+
+    def __init__(self, name: str, fps: float | None = 10.0) -> None:
+        super().__init__([], kind="video", name=name)
+        self.fps = fps
+
+
+def started(path: Path, save: Sequence[str], name: str, **options: Any) -> OutputFolder:
+    """A folder to which the results of a video of that name go."""
+    folder = OutputFolder(path, save, **options)
+    folder.start(Video(name))
+    return folder
+
+
 def files(folder: Path) -> list[str]:
-    """Every file below `folder`, also hidden ones."""
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    """Every file below `folder`, also hidden ones, but for the record of runs that are over."""
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in found if not re.search(r"\.patchcut/run-\w+\.jsonl$", name))
 
 
 def frames_in(path: Path) -> int:
@@ -72,7 +92,7 @@ def frames_in(path: Path) -> int:
 def test_everything_of_a_photo(tmp_path: Path) -> None:
     photo = frame("a/ü.jpg")
     found = result(photo)
-    with OutputFolder(tmp_path / "deep" / "out", SAVED) as folder:
+    with OutputFolder(tmp_path / "deep" / "out", list(SINKS)) as folder:
         folder.write(found)
     out = tmp_path / "deep" / "out"
     assert files(out) == [
@@ -82,7 +102,11 @@ def test_everything_of_a_photo(tmp_path: Path) -> None:
         "masks/a/ü/02.png",
         "overlay/a/ü.jpg",
     ]
-    assert json.loads((out / "json/a/ü.json").read_text()) == found.to_dict()
+    told, masks = json.loads((out / "json/a/ü.json").read_text()), ["masks/a/ü/01.png", "masks/a/ü/02.png"]
+    files_told = {"overlay": ["overlay/a/ü.jpg"], "masks": masks, "labels": ["labels/a/ü.png"]}
+    assert told.pop("files") == files_told
+    assert [region.pop("mask_file") for region in told["regions"]] == masks
+    assert told == found.to_dict()
     assert np.array_equal(cv2.imread(str(out / "labels/a/ü.png"), cv2.IMREAD_UNCHANGED), found.label_map)
     for region in (1, 2):
         mask = cv2.imread(str(out / f"masks/a/ü/0{region}.png"), cv2.IMREAD_UNCHANGED)
@@ -137,7 +161,7 @@ def test_same_names_in_one_tree_stay_apart(tmp_path: Path) -> None:
 
 
 def test_overlay_video_keeps_its_size_when_a_stream_changes_it(tmp_path: Path) -> None:
-    with OutputFolder(tmp_path, ["overlay", "labels"], video_fps=10.0) as folder:
+    with started(tmp_path, ["overlay", "labels"], "cars 1.mp4") as folder:
         for index in range(5):
             image = frame("cars 1.mp4", index, (48, 64) if index < 4 else (96, 128))
             folder.write(result(image))
@@ -148,7 +172,7 @@ def test_overlay_video_keeps_its_size_when_a_stream_changes_it(tmp_path: Path) -
 
 def test_overlay_video_without_mpeg4_is_motion_jpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overlay_video, "_FORMATS", (("none", ".mp4"), ("MJPG", ".avi")))
-    with OutputFolder(tmp_path, ["overlay"], video_fps=10.0) as folder:
+    with started(tmp_path, ["overlay"], "x.mp4") as folder:
         folder.write(result(frame("x.mp4")))
     assert files(tmp_path) == ["overlay/x.avi"]
     assert frames_in(tmp_path / "overlay/x.avi") == 1
@@ -156,32 +180,33 @@ def test_overlay_video_without_mpeg4_is_motion_jpeg(tmp_path: Path, monkeypatch:
 
 def test_overlay_video_without_any_encoder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overlay_video, "_FORMATS", (("none", ".mp4"),))
-    with (
-        pytest.raises(OutputError, match=r"no encoder that writes .* at 64x48"),
-        OutputFolder(tmp_path, ["overlay"], video_fps=10.0) as folder,
-    ):
-        folder.write(result(frame("x.mp4")))
-    assert files(tmp_path) == []
+    with started(tmp_path, ["overlay", "json"], "x.mp4") as folder:
+        for index in range(2):
+            folder.write(result(frame("x.mp4", index)))
+    (problem,) = folder.problems
+    assert problem.startswith("[x.mp4] its overlay is not saved: OpenCV has no encoder that writes ")
+    assert " at 64x48; " in problem
+    assert files(tmp_path) == ["json/x/000000.json", "json/x/000001.json"]
 
 
 def test_overlay_video_that_lost_frames_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         overlay_video, "_frame_count", lambda path: 1
     )  # as where the disk filled up unnoticed
-    folder = OutputFolder(tmp_path, ["overlay"], video_fps=10.0)
+    folder = started(tmp_path, ["overlay"], "x.mp4")
     for index in range(3):
         folder.write(result(frame("x.mp4", index)))
-    with pytest.raises(
-        OutputError, match="would hold 1 of 3 frames and was removed; check that the disk has space"
-    ):
-        folder.close()
+    folder.finish_part()
+    folder.close()
+    (problem,) = folder.problems
+    assert "would hold 1 of 3 frames and was removed; check that the disk has space" in problem
     assert files(tmp_path) == []
     assert folder.written() == ()
 
 
 def test_overlay_video_of_a_live_source_keeps_its_pace(tmp_path: Path) -> None:
     times_s = (7.0, 7.11, 7.52, 7.58, 8.0)  # frames between them were dropped
-    with OutputFolder(tmp_path, ["overlay"], video_fps=10.0, live=True) as folder:
+    with started(tmp_path, ["overlay"], "camera 0") as folder:
         for index, time_s in enumerate(times_s):
             live = replace(frame("camera 0", index), time_s=time_s)
             folder.write(result(live))
@@ -191,7 +216,7 @@ def test_overlay_video_of_a_live_source_keeps_its_pace(tmp_path: Path) -> None:
 def test_overlay_video_is_finished_when_a_run_is_stopped(tmp_path: Path) -> None:
     with (
         pytest.raises(KeyboardInterrupt),
-        OutputFolder(tmp_path, ["overlay"], video_fps=10.0) as folder,
+        started(tmp_path, ["overlay"], "x.mp4") as folder,
     ):
         for index in range(3):
             folder.write(result(frame("x.mp4", index)))
@@ -201,27 +226,28 @@ def test_overlay_video_is_finished_when_a_run_is_stopped(tmp_path: Path) -> None
 
 
 def test_names_of_live_sources_become_files(tmp_path: Path) -> None:
-    with OutputFolder(tmp_path, ["json"], video_fps=10.0) as folder:
+    with OutputFolder(tmp_path, ["json"]) as folder:
         for name in ("camera 0", "rtsp://me@host:554/a?b", "..."):
+            folder.start(Video(name))
             folder.write(result(frame(name)))
     stems = ["camera-0", "rtsp-me-host-554-a-b", "video"]
     assert files(tmp_path) == [f"json/{stem}/000000.json" for stem in stems]
 
 
-@pytest.mark.parametrize("where", ["write_bytes", "replace"])
+@pytest.mark.parametrize("where", ["write", "rename"])
 def test_full_disk_leaves_nothing_half_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     folder = OutputFolder(tmp_path, ["labels", "json"])
     folder.write(result(frame("good.jpg")))
-    real_write = Path.write_bytes
+    real = getattr(os, where)
 
-    def fill_up(path: Path, data: object) -> NoReturn:
-        if where == "write_bytes":
-            real_write(path, bytes(data)[:10])
+    def fill_up(*args: Any, **options: Any) -> NoReturn:
+        if where == "write":
+            real(args[0], bytes(args[1])[:10])
         raise FULL
 
-    monkeypatch.setattr(Path, where, fill_up)
+    monkeypatch.setattr(os, where, fill_up)
     with pytest.raises(
         OutputError, match=r"cannot write .*bad.png: No space left on device; free some space"
     ):
@@ -232,13 +258,14 @@ def test_full_disk_leaves_nothing_half_written(
 def test_ctrl_c_inside_a_write_leaves_no_partial_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(path: Path, target: Path) -> NoReturn:
+    def interrupt(*args: Any, **options: Any) -> NoReturn:
         raise KeyboardInterrupt
 
     folder = OutputFolder(tmp_path, ["json"])
-    monkeypatch.setattr(Path, "replace", interrupt)
+    monkeypatch.setattr(os, "rename", interrupt)
     with pytest.raises(KeyboardInterrupt):
         folder.write(result(frame()))
+    monkeypatch.undo()
     assert files(tmp_path) == []
 
 
@@ -265,7 +292,7 @@ def test_error_on_the_way_is_not_hidden_by_the_video(tmp_path: Path, monkeypatch
     monkeypatch.setattr(overlay_video, "_frame_count", lambda path: 0)
     with (
         pytest.raises(OutputError, match="first"),
-        OutputFolder(tmp_path, ["overlay"], video_fps=10.0) as folder,
+        started(tmp_path, ["overlay"], "x.mp4") as folder,
     ):
         folder.write(result(frame("x.mp4")))
         raise OutputError("output", "first")
@@ -275,7 +302,9 @@ def test_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"file is a file; choose a folder"):
         OutputFolder(tmp_path / "file")
-    with pytest.raises(OutputError, match=r"out: .*; that path leads through a file: choose another folder"):
+    with pytest.raises(
+        OutputError, match=r"out: .*; that path leads through a file or a link: choose another folder"
+    ):
         OutputFolder(tmp_path / "file" / "out")
 
 
@@ -286,10 +315,10 @@ def test_folder_that_is_a_file(tmp_path: Path) -> None:
 def test_folder_that_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, remedy: str
 ) -> None:
-    def refuse(path: Path, exist_ok: bool = True) -> NoReturn:
+    def refuse(*args: Any, **options: Any) -> NoReturn:
         raise OSError(code, "refused")
 
-    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(OutputError, match=rf"cannot write {tmp_path}/out: refused; .*{remedy}"):
         OutputFolder(tmp_path / "out")
 
@@ -312,12 +341,3 @@ def test_results_of_an_earlier_run_are_kept(tmp_path: Path) -> None:
 def test_save_is_checked(tmp_path: Path, save: list[str], got: str) -> None:
     with pytest.raises(OptionError, match=rf"\[save\] must be among overlay, masks, labels, json, got {got}"):
         OutputFolder(tmp_path, save)
-
-
-def test_overlay_rate(tmp_path: Path) -> None:
-    assert overlay_rate(open_source([])) is None
-    writer = cv2.VideoWriter(str(tmp_path / "x.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 12.0, (64, 48))
-    writer.write(frame().image)
-    writer.release()
-    with open_source(tmp_path / "x.avi") as source:
-        assert overlay_rate(source, every=3) == pytest.approx(4.0)

@@ -1,0 +1,47 @@
+"""Texts made of names: those of files may hold any bytes, and a terminal obeys some characters."""
+
+from __future__ import annotations
+
+import os
+
+_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def name_text(path: str | os.PathLike[str]) -> str:
+    """A file's name as text that every encoder takes: its bytes as UTF-8, those that are none as %XX.
+
+    It does not depend on the locale, in which Python reads names.
+    Examples:
+        >>> patchcut.texts.name_text(os.fsdecode(b"caf\\xe9.jpg"))
+        'caf%E9.jpg'
+    """
+    text = os.fspath(path)
+    try:
+        data = os.fsencode(text)
+    except UnicodeEncodeError:  # no name that a file can have
+        data = text.encode("utf-8", "surrogatepass")
+    return "".join(map(_without_surrogate, data.decode("utf-8", "surrogateescape")))
+
+
+def one_line(text: str) -> str:
+    """A text as a terminal may print it: line breaks and other control characters are written as escapes.
+
+    Examples:
+        >>> patchcut.texts.one_line("a\\n\\x1b[31mb")
+        'a\\\\n\\\\x1b[31mb'
+    """
+    return "".join(map(_printable, text))
+
+
+def _without_surrogate(character: str) -> str:
+    return f"%{ord(character) & 0xFF:02X}" if "\udc80" <= character <= "\udcff" else character
+
+
+def _printable(character: str) -> str:
+    if character.isprintable():
+        return character
+    if "\udc80" <= character <= "\udcff":
+        return _without_surrogate(character)
+    code = ord(character)
+    width = "x02" if code < 0x100 else "u04" if code < 0x10000 else "U08"
+    return _ESCAPES.get(character, f"\\{width[0]}{code:{width[1:]}x}")
