@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from time import perf_counter
@@ -16,7 +16,7 @@ import patchcut_kernels as kernels
 from patchcut_kernels.cuda import DeviceArray
 
 from patchcut.bundle import BackboneSpec, BundleSpec, HeadSpec, open_bundle
-from patchcut.errors import EngineError, OptionError
+from patchcut.errors import EngineError, OptionError, SourceError
 from patchcut.features import Array, Features, to_host
 from patchcut.frames import Frame, as_frame
 from patchcut.heads import DEFAULT_PARTS, FittedHead, Head, choose_head, choose_parts, open_head
@@ -155,7 +155,8 @@ class Segmenter:
         """The regions of one frame, best first.
 
         Args:
-            frame: [H, W, 3] uint8 in the `color` given to `load`, any strides; a PIL image; or a Frame.
+            frame: [H, W, 3] uint8 in the `color` given to `load`, any strides; or grey, with alpha, of more
+                than 8 bits, a PIL image, a Frame: see `patchcut.frames.as_frame`.
         Returns:
             A Result whose arrays are its own: nothing in it changes with the next frame. Only its `frame` is
             the caller's memory.
@@ -166,7 +167,9 @@ class Segmenter:
             >>> seg(frame).label_map.shape
             (512, 512)
         """
-        return self._segment(as_frame(frame, self.settings.color), self.masks)
+        taken = as_frame(frame, self.settings.color, self.settings.pixel_rule)
+        _log_notes(taken.notes)
+        return self._segment(taken, self.masks)
 
     def stream(self, source: object) -> Iterator[Result]:
         """Results of each frame of a source, made as they are asked for; the source is closed at the end.
@@ -186,7 +189,8 @@ class Segmenter:
         """
         from patchcut.sources import open_source
 
-        return self._logged(open_source(source, color=self.settings.color))
+        settings = self.settings
+        return self._logged(open_source(source, color=settings.color, rule=settings.pixel_rule))
 
     def _logged(self, source: Source) -> Iterator[Result]:
         with source:
@@ -195,6 +199,7 @@ class Segmenter:
                 told = _log_problems(source.problems, told)
                 yield result
             _log_problems(source.problems, told)
+            _log_notes(source.notes)
 
     def results(self, source: Source) -> Iterator[Result]:
         """Results of each frame of an open source, which is neither closed nor asked for its problems.
@@ -213,7 +218,17 @@ class Segmenter:
             started = perf_counter()
             while (frame := next(frames, None)) is not None:
                 read_ms = 1e3 * (perf_counter() - started)
-                yield self._segment(as_frame(frame, self.settings.color), masks, {"read": read_ms})
+                taken = as_frame(frame, self.settings.color, self.settings.pixel_rule)
+                try:
+                    result = self._segment(taken, masks, {"read": read_ms})
+                except MemoryError:  # the next frame may be smaller
+                    what = "does not fit in memory when it is segmented"
+                    name = frame.name or f"frame {frame.index}"
+                    part.problems.append(str(SourceError(name, what, "scale it down")))
+                else:
+                    yield result
+                    del result  # its memory is free for the next frame where the caller lets it go
+                del frame, taken
                 started = perf_counter()
 
     def describe(self) -> Description:
@@ -402,3 +417,15 @@ def _log_problems(problems: list[str], told: int) -> int:
     for problem in problems[told:]:
         _logger.warning("%s", problem)
     return len(problems)
+
+
+_notes_told: set[str] = set()
+
+
+def _log_notes(notes: Iterable[str]) -> None:
+    """Logs what was decided about pixels, each kind of thing once in a process."""
+    for note in notes:
+        remedy = note.rpartition("; ")[2]
+        if remedy not in _notes_told:
+            _notes_told.add(remedy)
+            _logger.warning("%s", note)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from patchcut.checks import check_choice, check_flag, check_number, check_whole
 from patchcut.errors import OptionError
+from patchcut.pixels import MAX_PIXELS, PixelRule, parse_value_range
 
 if TYPE_CHECKING:
     from patchcut.heads import Head
@@ -32,7 +33,7 @@ def setting(
     type: type = str,
     choices: Sequence[str] = (),
     between: tuple[float, float] | None = None,
-    check: Callable[[str, Any], None] | None = None,
+    check: Callable[[str, Any], object] | None = None,
     default_text: str = "",
     on_command_line: bool = True,
 ) -> Any:
@@ -99,6 +100,9 @@ class Settings:
             of the head says, and 0 without one.
         single: True to leave all but the best region out; in a scene they are background.
         color: order of channels of array frames, "bgr" or "rgb".
+        value_range: which values of more than 8 bits become black and white, "LO:HI" such as "0:4095"; "auto"
+            is what the format says, or what each picture uses (see `patchcut.pixels.to_8_bits`).
+        max_pixels: pictures of more are refused before they are decoded, 1 to 2**30.
         threads: CPU threads from 1 to 256; None is one a physical core that this process may use (see
             `patchcut_kernels.default_threads`) and leaves the kernels' threads as they are. A number also
             sets the kernels' threads, for the whole process.
@@ -156,6 +160,18 @@ class Settings:
     color: ColorOrder = setting(
         "bgr", "Order of channels of array frames: bgr or rgb.", choices=COLOR_ORDERS, on_command_line=False
     )
+    value_range: str = setting(
+        "auto",
+        "Which values of more than 8 bits become black and white: LO:HI, such as 0:4095; auto is what the "
+        "format says, or what the picture uses.",
+        check=parse_value_range,
+    )
+    max_pixels: int = setting(
+        MAX_PIXELS,
+        "Refuse pictures of more pixels before they are decoded.",
+        type=int,
+        between=(1, 2**30),
+    )
     threads: int | None = setting(
         None,
         "CPU threads, 1 to 256.",
@@ -169,6 +185,16 @@ class Settings:
             _check(one.name, getattr(self, one.name), one.default, **one.metadata)
         if self.mode == "foreground" and self.parts != "auto":
             raise OptionError("parts", 'needs the mode "parts" or "scene", got "foreground"')
+
+    @property
+    def pixel_rule(self) -> PixelRule:
+        """How pixels are read.
+
+        Examples:
+            >>> patchcut.Settings(value_range="0:4095").pixel_rule.value_range
+            (0.0, 4095.0)
+        """
+        return PixelRule(parse_value_range("value_range", self.value_range), self.max_pixels)
 
     def words(self, **defaults: object) -> list[str]:
         """The options of the command line that repeat these settings, where they are not its defaults.
@@ -208,7 +234,7 @@ def _check(
     type: type,
     choices: Sequence[str],
     between: tuple[float, float] | None,
-    check: Callable[[str, Any], None] | None,
+    check: Callable[[str, Any], object] | None,
     **_: object,
 ) -> None:
     if value is None and default is None:

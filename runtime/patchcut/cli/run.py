@@ -92,9 +92,10 @@ def _open(options: RunOptions, stack: ExitStack) -> _Run:
     """Everything that can be refused is tried before the model is loaded, the cheapest first."""
     save = check_save(DEFAULT_SAVE if options.save is None else options.save)
     window = stack.enter_context(Window("patchcut")) if options.show else None
+    rule = options.settings.pixel_rule
     with muted_native_stderr():
         named = options.sources[0] if len(options.sources) == 1 else list(options.sources)
-        source = stack.enter_context(open_source(named, every=options.every))
+        source = stack.enter_context(open_source(named, every=options.every, rule=rule))
     folder = None
     if options.out is not None:
         folder = OutputFolder(options.out, save, overwrite=options.overwrite)
@@ -147,9 +148,8 @@ def _report(running: _Run, options: RunOptions, failure: BaseException | None) -
         error = str(failure) if isinstance(failure, PatchcutError) else None
         out = None if options.out is None else str(options.out)
         problems = [*running.source.problems, *(running.folder.problems if running.folder else ())]
-        _print_json(
-            "end", **asdict(summary), out=out, problems=problems, interrupted=interrupted, error=error
-        )
+        told = {"problems": problems, "notes": running.source.notes}
+        _print_json("end", **asdict(summary), out=out, **told, interrupted=interrupted, error=error)
         return
     from patchcut.cli.tables import print_run
 

@@ -48,6 +48,8 @@ def print_run(
         console.print(f"written: {', '.join(written)} in {folder.path}")
     if interrupted:
         console.print(f"stopped after {_count(summary.frames, 'frame')}", style="bold yellow")
+    for note in source.notes:
+        console.print(f"note: {note}")
     print_problems(console, [*source.problems, *(folder.problems if folder is not None else ())])
 
 

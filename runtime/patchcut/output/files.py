@@ -71,12 +71,8 @@ class OutputFiles:
         Raises:
             OutputError: "[output] cannot write DIR/json/a.json: No space left on device; ...".
         """
-        with self._placed(relative) as (name, folder):
-            descriptor = os.open(name, os.O_WRONLY | os.O_NOFOLLOW, dir_fd=folder)
-            with os.fdopen(descriptor, "wb", buffering=0) as file:
-                view = memoryview(data)
-                while view:
-                    view = view[file.write(view) :]
+        with self.whole_file(relative) as partial:
+            partial.write_bytes(data)
 
     def write_image(self, relative: str | PurePath, image: npt.NDArray[Any]) -> None:
         """Encodes [H, W], [H, W, 3] BGR or [H, W, 4] BGRA by the path's suffix, and writes it.

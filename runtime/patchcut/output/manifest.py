@@ -169,7 +169,7 @@ class Manifest:
     def partial(self, suffix: str) -> str:
         """A new name for an unfinished file in `folder`, which shows whose it is."""
         self.begin()
-        return f"part-{self._run}-{secrets.token_hex(8)}{suffix}"
+        return f"partial-{self._run}-{secrets.token_hex(8)}{suffix}"
 
     def refresh(self) -> None:
         """Learns what other runs have written since."""
@@ -268,7 +268,7 @@ class Manifest:
         """Removes the journal of a run that is over, and what it left unfinished."""
         run = name.removeprefix("run-").removesuffix(".jsonl")
         for left in _listed(self.folder):
-            if left == name or left.startswith(f"part-{run}-"):
+            if left == name or left.startswith(f"partial-{run}-"):
                 with contextlib.suppress(OSError):
                     os.unlink(left, dir_fd=self.folder)
 

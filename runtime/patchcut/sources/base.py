@@ -25,6 +25,8 @@ class Source(ABC):
         total: frames to come, None where nobody can know.
         fps: frames a second of the recording or camera, None where it has no clock.
         problems: one line for everything skipped, `[name] what; remedy`; complete once iteration ends.
+        notes: one line for each kind of thing that was decided about pixels and may matter, `[name] what;
+            what to do`; nothing has failed.
         live: frames come at their own pace, and a newer one replaces one that was not taken in time.
         dropped: number of frames that were replaced so.
         end_s: when the last frame of a recording ends, in seconds of its own clock; known once iteration
@@ -48,6 +50,7 @@ class Source(ABC):
         self.stamp: str | None = None
         self.skip: Callable[[str, str], bool] | None = None
         self.problems: list[str] = []
+        self.notes: list[str] = []
 
     @property
     def is_video(self) -> bool:
@@ -73,6 +76,20 @@ class Source(ABC):
             [True]
         """
         yield self
+
+    def take_notes(self, frame: Frame) -> None:
+        """Adds what was decided about a frame's pixels to `notes`, each kind of thing once.
+
+        Examples:
+            >>> source = patchcut.open_source([frame])
+            >>> source.take_notes(patchcut.Frame(frame, notes=("[x.png] is dark; light it",)))
+            >>> source.notes
+            ['[x.png] is dark; light it']
+        """
+        for note in frame.notes:
+            remedy = note.rpartition("; ")[2]  # the same for all of a kind
+            if not any(told.endswith(remedy) for told in self.notes):
+                self.notes.append(note)
 
     def close(self) -> None:  # noqa: B027 - most sources hold nothing
         """Frees the device or file; harmless when called again.

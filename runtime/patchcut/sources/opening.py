@@ -14,18 +14,21 @@ import numpy as np
 from patchcut.checks import check_choice
 from patchcut.errors import OptionError, SourceError
 from patchcut.frames import Frame
+from patchcut.pixels import AS_IT_COMES, PixelRule
 from patchcut.settings import COLOR_ORDERS, ColorOrder
 from patchcut.sources.arrays import FrameSource
 from patchcut.sources.base import Source
 from patchcut.sources.cameras import LiveVideo
-from patchcut.sources.photos import PHOTO_SUFFIXES, read_photo
+from patchcut.sources.photos import PHOTO_SUFFIXES, read_frame
 from patchcut.sources.several import files_matching, missing_path, open_folder, open_glob, open_list
 from patchcut.sources.videos import VIDEO_SUFFIXES, VideoFile
 
 _CAMERA_DEVICE = re.compile(r"/dev/video(\d+)")
 
 
-def open_source(source: object, *, color: ColorOrder = "bgr", every: int = 1) -> Source:
+def open_source(
+    source: object, *, color: ColorOrder = "bgr", every: int = 1, rule: PixelRule = AS_IT_COMES
+) -> Source:
     """The frames of `source`, opened and checked as far as that is possible without reading it all.
 
     Args:
@@ -35,6 +38,7 @@ def open_source(source: object, *, color: ColorOrder = "bgr", every: int = 1) ->
             photos; or a source that is open already.
         color: order of the last axis of arrays; files and cameras say their own.
         every: take frames 0, every, 2 * every, ...
+        rule: how values of more than 8 bits are read, and how many pixels a picture may have.
     Raises:
         SourceError: nothing in `source` can be read; what is skipped is told in `.problems`.
         OptionError: `color` or `every` is not allowed; `every` was given for a source that is open already.
@@ -53,11 +57,11 @@ def open_source(source: object, *, color: ColorOrder = "bgr", every: int = 1) ->
     if isinstance(source, int) and not isinstance(source, bool):
         return LiveVideo(source, every=every)
     if isinstance(source, str | os.PathLike):
-        return _open_text(os.fspath(source), every)
+        return _open_text(os.fspath(source), every, rule)
     if isinstance(source, list | tuple) and source and all(isinstance(p, str | os.PathLike) for p in source):
         texts = [os.fspath(path) for path in source]
-        return _open_text(texts[0], every) if len(texts) == 1 else open_list(texts, every)
-    return FrameSource(_as_frames(source), color=color, every=every)
+        return _open_text(texts[0], every, rule) if len(texts) == 1 else open_list(texts, every, rule)
+    return FrameSource(_as_frames(source), color=color, every=every, rule=rule)
 
 
 def _as_frames(source: Any) -> Iterable[object]:
@@ -72,7 +76,7 @@ def _as_frames(source: Any) -> Iterable[object]:
     return source
 
 
-def _open_text(text: str, every: int) -> Source:
+def _open_text(text: str, every: int, rule: PixelRule) -> Source:
     if not text:
         raise SourceError("source", "is an empty text", "name a photo, video, folder, camera or stream")
     if text.isdecimal() and not Path(text).exists():
@@ -82,31 +86,33 @@ def _open_text(text: str, every: int) -> Source:
     if "://" in text:
         return LiveVideo(text, every=every)
     try:
-        return _open_path(text, every)
+        return _open_path(text, every, rule)
     except OSError as error:
         raise SourceError(
             text, f"cannot be opened: {error.strerror or error}", "check its name and rights"
         ) from error
 
 
-def _open_path(text: str, every: int) -> Source:
+def _open_path(text: str, every: int, rule: PixelRule) -> Source:
     path = Path(text).expanduser()
     if path.is_dir():
-        return open_folder(path, every)
+        return open_folder(path, every, rule)
     if path.is_file():
-        return _open_file(path, every)
+        return _open_file(path, every, rule)
     if glob.has_magic(text):
         files = files_matching(str(path))
-        return _open_file(files[0], every) if len(files) == 1 else open_glob(str(path), files, every)
+        return (
+            _open_file(files[0], every, rule) if len(files) == 1 else open_glob(str(path), files, every, rule)
+        )
     raise missing_path(text)
 
 
-def _open_file(path: Path, every: int) -> Source:
+def _open_file(path: Path, every: int, rule: PixelRule) -> Source:
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES:
         return VideoFile(path, every=every)
     try:
-        return FrameSource([Frame(read_photo(path), "bgr", path.name)], kind="images", name=path.name)
+        return FrameSource([read_frame(path, path.name, rule=rule)], kind="images", name=path.name)
     except SourceError:
         if suffix in PHOTO_SUFFIXES:
             raise

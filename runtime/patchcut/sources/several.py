@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from patchcut.errors import SourceError
+from patchcut.pixels import AS_IT_COMES, PixelRule
 from patchcut.sources.base import Source
 from patchcut.sources.cameras import without_password
 from patchcut.sources.photos import PHOTO_SUFFIXES, PhotoSource
@@ -17,7 +18,7 @@ from patchcut.sources.videos import VIDEO_SUFFIXES
 _PHOTO_REMEDY = f"photos end in {', '.join(sorted(PHOTO_SUFFIXES - {'.heic', '.heif'}))}"
 
 
-def open_folder(folder: Path, every: int) -> Source:
+def open_folder(folder: Path, every: int, rule: PixelRule = AS_IT_COMES) -> Source:
     """The photos below a folder, in natural order.
 
     Raises:
@@ -25,20 +26,20 @@ def open_folder(folder: Path, every: int) -> Source:
     """
     problems: list[str] = []
     photos = _photos_in(folder, problems)
-    return _photos(photos, every, folder, str(folder), problems)
+    return _photos(photos, every, rule, folder, str(folder), problems)
 
 
-def open_glob(pattern: str, files: list[Path], every: int) -> Source:
+def open_glob(pattern: str, files: list[Path], every: int, rule: PixelRule = AS_IT_COMES) -> Source:
     """The photos among the files that a glob matches.
 
     Raises:
         SourceError: there is none.
     """
     photos = _photos_of_glob(pattern, files)
-    return _photos(photos, every, _common_folder(photos), pattern)
+    return _photos(photos, every, rule, _common_folder(photos), pattern)
 
 
-def open_list(texts: list[str], every: int) -> Source:
+def open_list(texts: list[str], every: int, rule: PixelRule = AS_IT_COMES) -> Source:
     """Photos named one by one, as a shell's own globbing does; folders and globs among them are opened.
 
     Raises:
@@ -55,7 +56,7 @@ def open_list(texts: list[str], every: int) -> Source:
             problems.append(str(error))
     if first is not None and not photos:
         raise first
-    return _photos(photos, every, _common_folder(photos), f"{len(texts)} paths", problems)
+    return _photos(photos, every, rule, _common_folder(photos), f"{len(texts)} paths", problems)
 
 
 def files_matching(pattern: str) -> list[Path]:
@@ -78,8 +79,10 @@ def missing_path(text: str) -> SourceError:
     return SourceError(text, "does not exist", f"check the name; this is {Path.cwd()}")
 
 
-def _photos(photos: list[Path], every: int, root: Path, name: str, problems: Sequence[str] = ()) -> Source:
-    source = PhotoSource(photos[::every], root, name)
+def _photos(
+    photos: list[Path], every: int, rule: PixelRule, root: Path, name: str, problems: Sequence[str] = ()
+) -> Source:
+    source = PhotoSource(photos[::every], root, name, rule=rule)
     source.problems += problems
     return source
 

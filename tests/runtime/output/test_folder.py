@@ -234,20 +234,20 @@ def test_names_of_live_sources_become_files(tmp_path: Path) -> None:
     assert files(tmp_path) == [f"json/{stem}/000000.json" for stem in stems]
 
 
-@pytest.mark.parametrize("where", ["write", "rename"])
+@pytest.mark.parametrize("where", ["write_bytes", "rename"])
 def test_full_disk_leaves_nothing_half_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     folder = OutputFolder(tmp_path, ["labels", "json"])
     folder.write(result(frame("good.jpg")))
-    real = getattr(os, where)
+    real_write = Path.write_bytes
 
-    def fill_up(*args: Any, **options: Any) -> NoReturn:
-        if where == "write":
-            real(args[0], bytes(args[1])[:10])
+    def fill_up(path: Path, data: object = b"", **options: Any) -> NoReturn:
+        if where == "write_bytes":
+            real_write(path, bytes(data)[:10])
         raise FULL
 
-    monkeypatch.setattr(os, where, fill_up)
+    monkeypatch.setattr(Path if where == "write_bytes" else os, where, fill_up)
     with pytest.raises(
         OutputError, match=r"cannot write .*bad.png: No space left on device; free some space"
     ):
