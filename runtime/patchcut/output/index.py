@@ -176,7 +176,7 @@ def files_by_word(item: Collection[str]) -> dict[str, list[str]]:
 
 
 def thumbnail_of(result: Result) -> npt.NDArray[np.uint8] | None:
-    """[h, w, 3] uint8 BGR: an overlay of 320 pixels at most, drawn at that size so that its numbers can be read.
+    """[h, w, 3] uint8 BGR: an overlay of 320 pixels at most, drawn at that size so that texts can be read.
 
     None where the result holds no frame.
 
@@ -214,7 +214,7 @@ def thumbnail_of(result: Result) -> npt.NDArray[np.uint8] | None:
 
 
 def _card(entry: dict[str, Any]) -> str:
-    """The entry as HTML, on one line; whatever a name holds, it stays text and its links lead to its files."""
+    """The entry as one line of HTML; whatever a name holds, it stays text, and links lead to its files."""
     links = [
         f'<a href="{_link(paths[0])}">{html.escape(word)}</a>'
         + (f" ({len(paths)})" if len(paths) > 1 else "")

@@ -52,7 +52,7 @@ class Spool:
         view = memoryview((self._separator + text if self.count else text).encode())
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(buffering=0, dir=self._folder)
+                self._file = tempfile.TemporaryFile(buffering=0, dir=self._folder)  # noqa: SIM115
             self._file.seek(self._end)
             written = 0
             while written < len(view):
