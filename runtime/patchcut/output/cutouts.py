@@ -38,6 +38,7 @@ def cut_out(
         >>> cut_out(patchcut.Frame(frame), result.foreground, result.soft_mask, softness=16).shape
         (512, 512, 4)
     """
+    cv2 = load_cv2()
     height, width = foreground.shape
     picture = np.empty((height, width, 4), np.uint8)
     rows, halo = max(1, _STRIP_PIXELS // width), math.ceil(softness)
@@ -45,10 +46,8 @@ def cut_out(
         first = max(0, top - halo)
         around = np.s_[first : top + rows + halo]
         alpha = _alpha(foreground[around], soft_mask[around], softness)[top - first :][:rows]
-        strip = picture[top : top + rows]
-        strip[..., :3] = frame.image[top : top + rows]
-        strip[..., 3] = alpha
-        strip[alpha == 0] = 0
+        seen = cv2.copyTo(np.ascontiguousarray(frame.image[top : top + rows]), alpha)
+        cv2.merge([seen, alpha], picture[top : top + rows])
     return picture
 
 

@@ -22,6 +22,7 @@ from patchcut.stages.regions import Regions
 from patchcut.texts import one_line
 
 THUMBNAIL_SIDE = 320
+_MOST_LINKS = 9  # of one kind on a card
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -215,12 +216,6 @@ def thumbnail_of(result: Result) -> npt.NDArray[np.uint8] | None:
 
 def _card(entry: dict[str, Any]) -> str:
     """The entry as one line of HTML; whatever a name holds, it stays text, and links lead to its files."""
-    links = [
-        f'<a href="{_link(paths[0])}">{html.escape(word)}</a>'
-        + (f" ({len(paths)})" if len(paths) > 1 else "")
-        for word, paths in entry["files"].items()
-        if paths
-    ]
     picture = ""
     if "thumbnail" in entry:
         best = entry["files"].get("overlay") or [entry["thumbnail"]]
@@ -228,8 +223,17 @@ def _card(entry: dict[str, Any]) -> str:
             f'<a href="{_link(best[0])}"><img src="{_link(entry["thumbnail"])}" loading="lazy" alt=""></a>'
         )
     name = html.escape(one_line(entry["name"]))
-    lines = [f"<small>{text}</small>" for text in (_found(entry), " · ".join(links)) if text]
+    links = " · ".join(_links(word, paths) for word, paths in entry["files"].items() if paths)
+    lines = [f"<small>{text}</small>" for text in (_found(entry), links) if text]
     return f"<figure>{picture}<figcaption>{name}{''.join(lines)}</figcaption></figure>"
+
+
+def _links(word: str, paths: list[str]) -> str:
+    """Links to what one sink wrote; several are called by their numbers, as masks are."""
+    if len(paths) == 1:
+        return f'<a href="{_link(paths[0])}">{word}</a>'
+    numbers = [f'<a href="{_link(path)}">{i}</a>' for i, path in enumerate(paths[:_MOST_LINKS], start=1)]
+    return f"{word} {' '.join(numbers)}{' …' if len(paths) > _MOST_LINKS else ''}"
 
 
 def _link(path: str) -> str:
