@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from patchcut.errors import OptionError, OutputError
 from patchcut.frames import Frame
-from patchcut.output import overlay_video
+from patchcut.output import overlay_video, read_label_map
 from patchcut.output.folder import OutputFolder
 from patchcut.output.sinks import SINKS
 from patchcut.output.whole_files import whole_file
@@ -93,7 +93,7 @@ def frames_in(path: Path) -> int:
 def test_everything_of_a_photo(tmp_path: Path) -> None:
     photo = frame("a/ü.jpg")
     found = result(photo)
-    with OutputFolder(tmp_path / "deep" / "out", list(SINKS)) as folder:
+    with OutputFolder(tmp_path / "deep" / "out", ["overlay", "masks", "labels", "json"]) as folder:
         folder.write(found)
     out = tmp_path / "deep" / "out"
     assert files(out) == [
@@ -108,13 +108,13 @@ def test_everything_of_a_photo(tmp_path: Path) -> None:
     assert told.pop("files") == files_told
     assert [region.pop("mask_file") for region in told["regions"]] == masks
     assert told == found.to_dict()
-    assert np.array_equal(cv2.imread(str(out / "labels/a/ü.png"), cv2.IMREAD_UNCHANGED), found.label_map)
+    assert np.array_equal(read_label_map(out / "labels/a/ü.png"), found.label_map)
     for region in (1, 2):
         mask = cv2.imread(str(out / f"masks/a/ü/0{region}.png"), cv2.IMREAD_UNCHANGED)
         assert np.array_equal(mask, np.where(found.masks[region - 1], 255, 0))
     overlay = cv2.imread(str(out / "overlay/a/ü.jpg"))
     assert np.abs(overlay.astype(int) - found.overlay(photo)).mean() < 12  # what JPEG changes
-    assert np.abs(overlay.astype(int) - photo.image).mean() > 24
+    assert np.abs(overlay.astype(int) - photo.image).mean() > 18
 
 
 def test_only_what_was_asked_for(tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ def test_results_of_an_earlier_run_are_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("save", "got"), [([], "''"), (["mask"], "'mask'"), (["json", "all"], "'all'")])
 def test_save_is_checked(tmp_path: Path, save: list[str], got: str) -> None:
-    with pytest.raises(OptionError, match=rf"\[save\] must be among overlay, masks, labels, json, got {got}"):
+    with pytest.raises(OptionError, match=rf"\[save\] must be among {', '.join(SINKS)}, got {got}"):
         OutputFolder(tmp_path, save)
 
 
