@@ -335,6 +335,7 @@ class Segmenter:
                 assignment=assignment,
                 labels=labels,
                 background_columns=background,
+                mode=self.settings.mode,
                 grid_hw=graph.grid_hw,
                 timings_ms=clock.ms,
             )
