@@ -17,7 +17,7 @@ from patchcut.errors import OptionError, PatchcutError
 from patchcut.settings import Settings
 
 # The words of `patchcut.output.sinks.SINKS`, whose module takes numpy: the help comes without it.
-SAVED = ("overlay", "masks", "labels", "json")
+SAVED = ("overlay", "masks", "labels", "cutout", "crop", "json", "coco", "index")
 MAX_EVERY = 2**31 - 1
 
 _COMMAND_HELP = {"export": "Make, check and measure bundles (needs patchcut\\[export])."}
