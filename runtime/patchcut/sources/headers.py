@@ -28,7 +28,6 @@ MOST_SCANS = 200
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q"}
 _MOST_PAGES = 10_000
 _ORIENTATION = 0x0112
-_AT_ONCE = Fraction(1, 100)
 
 
 @dataclass(frozen=True)
@@ -343,8 +342,8 @@ def _gif(data: bytes) -> Header:
 
 
 def _shown(delays: list[Fraction]) -> tuple[Fraction, ...]:
-    """How long frames stay: 0.01 s and less means "at once" in old files; browsers and FFmpeg wait 0.1 s."""
-    return tuple(delay if delay > _AT_ONCE else Fraction(1, 10) for delay in delays)
+    """How long frames stay; where no time is said, a tenth of a second, as browsers and FFmpeg have it."""
+    return tuple(delay or Fraction(1, 10) for delay in delays)
 
 
 def _color_table(flags: int) -> int:

@@ -108,7 +108,7 @@ def test_a_delay_of_nothing_is_a_tenth_of_a_second(tmp_path: Path) -> None:
     path.write_bytes(animation("GIF", duration=[0, 10, 20, 30, 0, 10, 20]))
     with open_source(path) as source:
         times = [frame.time_s for frame in source]
-    assert times == pytest.approx([0, 0.1, 0.2, 0.22, 0.25, 0.35, 0.45])
+    assert times == pytest.approx([0, 0.1, 0.11, 0.13, 0.16, 0.26, 0.27])
     with av.open(str(path)) as container:
         assert times == [frame.time for frame in container.decode(video=0)]
 
@@ -243,11 +243,11 @@ def test_a_smaller_copy_is_no_page(tmp_path: Path) -> None:
 def test_a_page_that_is_damaged_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "scan.tif"
     first, *others = images(3)
-    first.save(path, save_all=True, append_images=others, compression="tiff_deflate")
+    first.save(path, save_all=True, append_images=others)
     data = bytearray(path.read_bytes())
-    _, (_, tags), _ = tiff_pages(data)
-    begin = int(tags[273][0])
-    data[begin : begin + 200] = bytes(200)
+    _, (second, _), _ = tiff_pages(data)
+    at = data.index(struct.pack("<HH", 273, 4), second)  # where its pixels are
+    struct.pack_into("<I", data, at + 8, 2**31)
     path.write_bytes(data)
     with open_source(path) as source:
         kept = [frame.name for frame in source]
