@@ -12,7 +12,7 @@ def name_text(path: str | os.PathLike[str]) -> str:
 
     It does not depend on the locale, in which Python reads names.
     Examples:
-        >>> patchcut.texts.name_text(os.fsdecode(b"caf\\xe9.jpg"))
+        >>> patchcut.texts.name_text("caf\\udce9.jpg")
         'caf%E9.jpg'
     """
     text = os.fspath(path)
