@@ -19,7 +19,7 @@ from patchcut.sources import open_source
 from patchcut.sources.photos import decode_photo
 from PIL import Image
 
-from tests.runtime.sources.files import encoded, picture
+from tests.runtime.sources.files import encoded, needs_codec, picture
 
 GREY = picture()[..., 0]  # [60, 80] uint8, all of its range
 GREY = cv2.normalize(GREY, None, 0, 255, cv2.NORM_MINMAX)
@@ -237,6 +237,8 @@ def test_alpha_of_a_file_hides_as_that_of_an_array(suffix: str) -> None:
     ],
 )
 def test_alpha_of_every_kind_hides_as_pillow_says(format: str, mode: str) -> None:
+    if format == "AVIF":
+        needs_codec(format)
     rgba = np.dstack([picture(48, 48), np.full((48, 48), 255, np.uint8)])
     rgba[:, 30:, 3] = 0
     image = Image.fromarray(rgba)
