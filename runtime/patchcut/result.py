@@ -15,6 +15,7 @@ from patchcut.errors import FrameError, PatchcutError
 from patchcut.frames import Frame, as_frame, named
 from patchcut.settings import ColorOrder, Mode
 from patchcut.stages.regions import Regions, on_host
+from patchcut.texts import encodable
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -235,7 +236,7 @@ class Result(Regions):
             for region, rle in zip(regions, rles, strict=True):
                 region["mask"] = rle
         return {
-            "name": self.name,
+            "name": encodable(self.name),
             "index": self.index,
             "time_s": self.time_s,
             "size_hw": [height, width],

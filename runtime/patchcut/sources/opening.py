@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import sys
 from collections.abc import Iterable
 from numbers import Integral
 from pathlib import Path
@@ -17,21 +18,20 @@ from patchcut.errors import OptionError, SourceError
 from patchcut.frames import Frame
 from patchcut.pixels import AS_IT_COMES, PixelRule
 from patchcut.settings import COLOR_ORDERS, ColorOrder
+from patchcut.sources.animations import open_animation
 from patchcut.sources.arrays import FrameSource
 from patchcut.sources.base import Source, stamp_of
 from patchcut.sources.cameras import LiveVideo
 from patchcut.sources.photos import PHOTO_SUFFIXES, read_frame
+from patchcut.sources.pipes import open_stream
 from patchcut.sources.several import (
     expanded,
     missing_path,
-    open_animation_file,
     open_folder,
     open_glob,
     open_list,
-    open_video_file,
 )
-from patchcut.sources.stdin import open_stdin
-from patchcut.sources.videos import VIDEO_SUFFIXES
+from patchcut.sources.videos import VIDEO_SUFFIXES, open_address, open_video, path_of_url
 from patchcut.texts import name_text
 
 _CAMERA_DEVICE = re.compile(r"/dev/video([0-9]{1,9})")
@@ -102,14 +102,15 @@ def _open_text(text: str, every: int, rule: PixelRule) -> Source:
     if not text:
         raise SourceError("source", "is an empty text", "name a photo, video, folder, camera or stream")
     if text == "-":
-        return open_stdin(every, rule)
+        return _open_stdin(every, rule)
     try:
         if _CAMERA_INDEX.fullmatch(text) and not os.path.lexists(text):
             return LiveVideo(int(text), every=every)
         if device := _CAMERA_DEVICE.fullmatch(text):
             return LiveVideo(int(device[1]), every=every)
+        text = path_of_url(text) or text
         if "://" in text:
-            return LiveVideo(text, every=every)
+            return open_address(text, every=every, max_pixels=rule.max_pixels)
         return _open_path(text, every, rule)
     except OSError as error:
         what = f"cannot be opened: {error.strerror or error}"
@@ -118,6 +119,25 @@ def _open_text(text: str, every: int, rule: PixelRule) -> Source:
         if isinstance(error, OptionError):
             raise
         raise SourceError(name_text(text), "is no name that a file can have", "check the name") from error
+
+
+def _open_stdin(every: int, rule: PixelRule) -> Source:
+    pipe = getattr(sys.stdin, "buffer", None)
+    remedy = "pipe a photo or video in: patchcut run - < FILE"
+    if pipe is None or pipe.closed:
+        raise SourceError("stdin", "is closed", remedy)
+    if pipe.isatty():
+        raise SourceError("stdin", "is a terminal", remedy)
+    try:
+        return open_stream(
+            pipe,
+            "stdin",
+            every=every,
+            max_pixels=rule.max_pixels,
+            open_picture=lambda path: _open_file(path, every, rule),
+        )
+    except OSError as error:
+        raise SourceError("stdin", f"cannot be read: {error.strerror or error}", remedy) from error
 
 
 def _open_path(text: str, every: int, rule: PixelRule) -> Source:
@@ -134,23 +154,23 @@ def _open_path(text: str, every: int, rule: PixelRule) -> Source:
 
 def _open_file(path: Path, every: int, rule: PixelRule) -> Source:
     source = _open_one(path, every, rule)
-    source.stamp = stamp_of(path)
+    source.name, source.stamp = name_text(path.name), stamp_of(path)
     return source
 
 
 def _open_one(path: Path, every: int, rule: PixelRule) -> Source:
     suffix, name = path.suffix.lower(), name_text(path.name)
     if suffix in VIDEO_SUFFIXES:
-        return open_video_file(path, every, rule)
-    if (animation := open_animation_file(path, every)) is not None:
-        return animation
+        return open_video(path, every=every, max_pixels=rule.max_pixels)
+    if (several := open_animation(path, every=every, rule=rule)) is not None:
+        return several
     try:
         return FrameSource([read_frame(path, name, rule=rule)], kind="images", name=name)
     except SourceError:
         if suffix in PHOTO_SUFFIXES:
             raise
     try:
-        return open_video_file(path, every, rule)
+        return open_video(path, every=every, max_pixels=rule.max_pixels)
     except SourceError as error:
         what = "is neither an image nor a video that OpenCV reads"
         raise SourceError(name_text(path), what, "convert it to JPEG, PNG or MP4") from error

@@ -11,11 +11,12 @@ from pathlib import Path
 from patchcut.errors import SourceError
 from patchcut.frames import Frame
 from patchcut.pixels import AS_IT_COMES, PixelRule
+from patchcut.sources.animations import open_animation
 from patchcut.sources.base import Source, stamp_of
 from patchcut.sources.cameras import without_password
 from patchcut.sources.photos import PHOTO_SUFFIXES, read_frame
 from patchcut.sources.sniffing import kind_of
-from patchcut.sources.videos import VideoFile
+from patchcut.sources.videos import VIDEO_SUFFIXES, open_video
 from patchcut.sources.walking import Walk, files_matching, fixed_part, without_results
 from patchcut.texts import name_text
 
@@ -93,8 +94,9 @@ class PhotoFiles(Source):
     def __iter__(self) -> Iterator[Frame]:
         photos = 0
         for path in self._paths:
-            pages = open_animation_file(path, self.every)
+            pages = self._open_several(path)
             if pages is not None and pages.is_video:
+                pages.close()
                 self.animations.append(path)
                 continue
             photos += 1
@@ -116,12 +118,18 @@ class PhotoFiles(Source):
         self.take_notes(frame)
         yield frame
 
+    def _open_several(self, path: Path) -> Source | None:
+        """The source of an animation or of a file's pages; what is wrong is told when it is read."""
+        try:
+            return open_animation(path, every=1, rule=self._rule)
+        except (SourceError, OSError):
+            return None
+
     def _pages(self, pages: Source, name: str, index: int) -> Iterator[Frame]:
-        told = len(name.rpartition("/")[2])
+        pages.name, pages.problems, pages.notes = name, self.problems, self.notes
         with pages:
-            pages.problems = self.problems
             for page in pages:
-                yield replace(page, name=name + page.name[told:], index=index)
+                yield replace(page, index=index)
 
 
 class SeveralFiles(Source):
@@ -169,7 +177,7 @@ class SeveralFiles(Source):
     def _video(self, path: Path) -> Iterator[Source]:
         name = relative_name(path, self._root)
         try:
-            video = open_animation_file(path, self.every) or open_video_file(path, self.every, self._rule)
+            video = self._open_video(path)
         except SourceError as error:
             self.problems.append(str(SourceError(name, error.what, error.remedy)))
             return
@@ -181,6 +189,13 @@ class SeveralFiles(Source):
         video.problems, video.notes = self.problems, self.notes
         with video:
             yield video
+
+    def _open_video(self, path: Path) -> Source:
+        if path.suffix.lower() not in VIDEO_SUFFIXES:
+            animation = open_animation(path, every=self.every, rule=self._rule)
+            if animation is not None:
+                return animation
+        return open_video(path, every=self.every, max_pixels=self._rule.max_pixels)
 
 
 def open_folder(folder: Path, every: int, rule: PixelRule = AS_IT_COMES) -> Source:
@@ -226,21 +241,6 @@ def open_list(texts: list[str], every: int, rule: PixelRule = AS_IT_COMES) -> So
         raise first
     root = _common_folder([*files.photos, *files.videos])
     return _opened(files, root, f"{len(texts)} paths", every, rule)
-
-
-def open_video_file(path: Path, every: int, rule: PixelRule) -> Source:
-    """The frames of a video file.
-
-    Raises:
-        SourceError: "[cars.mp4] cannot be opened as a video; ...".
-        OSError: it cannot be read.
-    """
-    return VideoFile(path, every=every)
-
-
-def open_animation_file(path: Path, every: int) -> Source | None:
-    """The frames of an animated picture, or the pages of a TIFF; None where a file holds one picture."""
-    return None
 
 
 def expanded(text: str) -> Path:
