@@ -20,7 +20,17 @@ def name_text(path: str | os.PathLike[str]) -> str:
         data = os.fsencode(text)
     except UnicodeEncodeError:  # no name that a file can have
         data = text.encode("utf-8", "surrogatepass")
-    return "".join(map(_without_surrogate, data.decode("utf-8", "surrogateescape")))
+    return encodable(data.decode("utf-8", "surrogateescape"))
+
+
+def encodable(text: str) -> str:
+    """A text that UTF-8 takes: bytes that Python could not read, and halves of characters, become %XX.
+
+    Examples:
+        >>> patchcut.texts.encodable("caf\\udce9 \\ud800")
+        'caf%E9 %ED%A0%80'
+    """
+    return "".join(map(_encodable, text))
 
 
 def one_line(text: str) -> str:
@@ -33,15 +43,19 @@ def one_line(text: str) -> str:
     return "".join(map(_printable, text))
 
 
-def _without_surrogate(character: str) -> str:
-    return f"%{ord(character) & 0xFF:02X}" if "\udc80" <= character <= "\udcff" else character
+def _encodable(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # how Python keeps a byte that it could not read
+        return f"%{ord(character) & 0xFF:02X}"
+    if "\ud800" <= character <= "\udfff":
+        return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
+    return character
 
 
 def _printable(character: str) -> str:
     if character.isprintable():
         return character
-    if "\udc80" <= character <= "\udcff":
-        return _without_surrogate(character)
+    if "\ud800" <= character <= "\udfff":
+        return _encodable(character)
     code = ord(character)
     width = "x02" if code < 0x100 else "u04" if code < 0x10000 else "U08"
     return _ESCAPES.get(character, f"\\{width[0]}{code:{width[1:]}x}")

@@ -22,7 +22,7 @@ Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DividedPatches:
     """The n patches of a frame whose foreground, and maybe background, is divided.
 

@@ -31,7 +31,7 @@ BILATERAL_PIXELS = 2**20
 _STRIP_PIXELS = 2**20
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PatchLabels:
     """A label map as the patches have it, before its borders are refined.
 
