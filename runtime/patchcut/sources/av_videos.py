@@ -11,8 +11,16 @@ import numpy.typing as npt
 
 from patchcut.errors import SourceError
 from patchcut.frames import Frame
+from patchcut.pixels import PixelRule
 from patchcut.sources.base import Source
-from patchcut.sources.containers import CHECK_ADDRESS, COPY_AGAIN, frame_rate, promise_of, video_stream
+from patchcut.sources.containers import (
+    CHECK_ADDRESS,
+    COPY_AGAIN,
+    MAX_FRAME_PIXELS,
+    frame_rate,
+    promise_of,
+    video_stream,
+)
 from patchcut.sources.cut_files import is_cut_short
 from patchcut.sources.frame_clock import ChunkTimes, FrameClock
 
@@ -37,10 +45,10 @@ class AvVideo(Source):
         container: opened by `containers.py`; closed with this source.
         name: what a person would call it.
         every: yield frames 0, every, 2 * every, ...; those between are not converted.
-        max_pixels: frames of more are not decoded.
+        rule: how many pixels a frame may have.
         file: what the container reads, closed with it; None for an address.
     Raises:
-        SourceError: it holds no video, or frames of more than `max_pixels`.
+        SourceError: it holds no video, or frames that are too large.
     """
 
     def __init__(
@@ -50,16 +58,15 @@ class AvVideo(Source):
         name: str,
         *,
         every: int,
-        max_pixels: int,
+        rule: PixelRule,
         file: BinaryIO | None = None,
     ) -> None:
         self._av = av
         self._container = container
         self._file = file
-        self._every = every
         self._stream = video_stream(container, name)
         self._decoder = self._stream.codec_context
-        self._prepare_decoder(name, max_pixels)
+        self._prepare_decoder(name, min(rule.max_pixels, MAX_FRAME_PIXELS))
         self._promise = promise_of(container, self._stream)
         self._cut = file is not None and file.seekable() and is_cut_short(file)
         self._formats = frozenset(container.format.name.split(","))
@@ -70,6 +77,7 @@ class AvVideo(Source):
         frames = self._promise.frames
         total = None if frames is None else -(-frames // every)
         super().__init__("video", name, total=total, fps=frame_rate(self._stream))
+        self.every = every
 
     def __iter__(self) -> Iterator[Frame]:
         clock = FrameClock(self._stream.time_base, self.fps)
@@ -79,7 +87,7 @@ class AvVideo(Source):
             index = shown + self._lost
             shown += 1
             time_s = clock.time_s(frame.pts, frame.duration or 0)
-            if index % self._every == 0:
+            if index % self.every == 0:
                 yield Frame(image_of(frame), "bgr", self.name, index, time_s)
         self._cut = self._cut or self._is_short()
         self.end_s = clock.end_s(None if self._cut else self._promise.video_end_s)
@@ -93,9 +101,8 @@ class AvVideo(Source):
 
     def _prepare_decoder(self, name: str, max_pixels: int) -> None:
         width, height = self._decoder.width, self._decoder.height
-        if width * height > max_pixels:
-            what = f"has frames of {width}x{height} pixels, more than max_pixels allows ({max_pixels})"
-            raise SourceError(name, what, "scale it down")
+        if too_large := PixelRule(max_pixels=max_pixels).too_large(height, width):
+            raise SourceError(name, *too_large)
         self._decoder.options = {"max_pixels": str(max_pixels)}
         # A thread for each of several frames is faster; a thread for each part of one takes less memory.
         self._decoder.thread_type = "AUTO" if width * height < _LARGE_FRAME else "SLICE"
@@ -168,9 +175,10 @@ class AvVideo(Source):
 
     def _note_end(self, packet: Any) -> None:
         start = packet.dts if packet.pts is None else packet.pts
-        if start is not None and packet.time_base is not None:
-            end_s = float((start + (packet.duration or 0)) * packet.time_base)
-            self._packets_end_s = max(self._packets_end_s, end_s)
+        if start is None or packet.time_base is None:
+            return
+        end_s = float((start + (packet.duration or 0)) * packet.time_base)
+        self._packets_end_s = max(self._packets_end_s, end_s)
 
     def _is_short(self) -> bool:
         """True if fewer packets came than an index lists, or none up to the end that the header states."""
@@ -207,7 +215,7 @@ class _Converter:
 
     def __call__(self, frame: Any) -> npt.NDArray[np.uint8]:
         shown = self._reformatter.reformat(frame, format="bgr24", interpolation="BICUBIC")
-        image: npt.NDArray[np.uint8] = shown.to_ndarray()
+        image: npt.NDArray[np.uint8] = np.asarray(shown.to_ndarray(), np.uint8)
         matrix = frame.side_data.get("DISPLAYMATRIX")
         return image if matrix is None else turned(image, bytes(matrix))
 

@@ -85,7 +85,7 @@ def _open_text(text: str, every: int, rule: PixelRule) -> Source:
         return LiveVideo(int(device[1]), every=every)
     text = path_of_url(text) or text
     if "://" in text:
-        return open_address(text, every=every)
+        return open_address(text, every=every, rule=rule)
     try:
         return _open_path(text, every, rule)
     except OSError as error:
@@ -111,14 +111,14 @@ def _open_path(text: str, every: int, rule: PixelRule) -> Source:
 def _open_file(path: Path, every: int, rule: PixelRule) -> Source:
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES:
-        return open_video(path, every=every)
+        return open_video(path, every=every, rule=rule)
     try:
         return FrameSource([read_frame(path, path.name, rule=rule)], kind="images", name=path.name)
     except SourceError:
         if suffix in PHOTO_SUFFIXES:
             raise
     try:
-        return open_video(path, every=every)
+        return open_video(path, every=every, rule=rule)
     except SourceError as error:
-        what = "is neither an image nor a video that OpenCV reads"
+        what = "is neither an image nor a video that can be read"
         raise SourceError(str(path), what, "convert it to JPEG, PNG or MP4") from error

@@ -7,12 +7,13 @@ import shutil
 import tempfile
 import weakref
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from patchcut.errors import SourceError
+from patchcut.pixels import AS_IT_COMES, PixelRule
 from patchcut.pyav import load_av
 from patchcut.sources.base import Source
-from patchcut.sources.containers import COPY_AGAIN, MAX_PIXELS
+from patchcut.sources.containers import COPY_AGAIN
 from patchcut.sources.videos import open_video, open_video_stream
 
 _HEAD_BYTES = 1 << 12
@@ -34,7 +35,7 @@ _NETPBM = frozenset(b"P%d" % kind for kind in range(1, 7))
 _MOTION_JPEG_FRAMES = 8
 
 
-def open_stream(file: BinaryIO, name: str, *, every: int = 1, max_pixels: int = MAX_PIXELS) -> Source:
+def open_stream(file: BinaryIO, name: str, *, every: int = 1, rule: PixelRule = AS_IT_COMES) -> Source:
     """The frames of a photo, an animation or a video that is read from an open file, which may be a pipe.
 
     A video is read as it comes: Matroska, MPEG-TS, AVI, fragmented MP4 and others. What has to be there as a
@@ -45,7 +46,7 @@ def open_stream(file: BinaryIO, name: str, *, every: int = 1, max_pixels: int = 
         file: binary; read to the end of the photo or video, and closed with the source if that is a video.
         name: what a person would call it, such as "stdin".
         every: yield frames 0, every, 2 * every, ...
-        max_pixels: frames of more are not decoded.
+        rule: how many pixels a frame may have.
     Raises:
         SourceError: it is empty, or neither a picture nor a video.
     Examples:
@@ -57,12 +58,12 @@ def open_stream(file: BinaryIO, name: str, *, every: int = 1, max_pixels: int = 
     head = _read_head(file)
     if not head:
         raise SourceError(name, "is empty (0 bytes)", COPY_AGAIN)
-    stream = _Rejoined(head, file)
+    stream = cast("BinaryIO", _Rejoined(head, file))
     av = load_av()
     suffix = _picture_suffix(head)
     if av is None or suffix or _index_comes_late(head):
-        return _open_copy(stream, name, suffix, every, max_pixels)
-    return open_video_stream(av, stream, name, every=every, max_pixels=max_pixels)
+        return _open_copy(stream, name, suffix, every, rule)
+    return open_video_stream(av, stream, name, every=every, rule=rule)
 
 
 class _Rejoined(io.RawIOBase):
@@ -127,7 +128,7 @@ def _index_comes_late(head: bytes) -> bool:
     return True
 
 
-def _open_copy(stream: _Rejoined, name: str, suffix: str, every: int, max_pixels: int) -> Source:
+def _open_copy(stream: BinaryIO, name: str, suffix: str, every: int, rule: PixelRule) -> Source:
     """The frames of a copy in a temporary folder, which is removed with the source."""
     from patchcut.sources.opening import open_source
 
@@ -139,9 +140,9 @@ def _open_copy(stream: _Rejoined, name: str, suffix: str, every: int, max_pixels
         if suffix == ".jpg" and _is_motion_jpeg(path):
             path, suffix = path.rename(path.with_suffix(".mjpeg")), ""
         if suffix:
-            source = open_source(path, every=every)
+            source = open_source(path, every=every, rule=rule)
         else:
-            source = open_video(path, every=every, max_pixels=max_pixels)
+            source = open_video(path, every=every, rule=rule)
     except SourceError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise SourceError(name, error.what, error.remedy) from error
