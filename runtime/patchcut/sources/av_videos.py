@@ -67,16 +67,18 @@ class AvVideo(Source):
         self._stream = video_stream(container, name)
         self._decoder = self._stream.codec_context
         self._prepare_decoder(name, min(rule.max_pixels, MAX_FRAME_PIXELS))
-        self._promise = promise_of(container, self._stream)
-        self._cut = file is not None and file.seekable() and is_cut_short(file)
+        seekable = file is not None and file.seekable()
+        self._cut = file is not None and seekable and is_cut_short(file)
+        self._promise = promise_of(container, self._stream, seekable=seekable, cut=self._cut)
         self._formats = frozenset(container.format.name.split(","))
         self._chunk_times = ChunkTimes() if "avi" in self._formats else None
         self._packets_seen = self._lost = 0
         self._packets_end_s = 0.0
+        self._last_packet: tuple[int, float] | None = None
         self._key_seen = False
         frames = self._promise.frames
         total = None if frames is None else -(-frames // every)
-        super().__init__("video", name, total=total, fps=frame_rate(self._stream))
+        super().__init__("video", name, total=total, fps=frame_rate(self._stream, self._promise))
         self.every = every
 
     def __iter__(self) -> Iterator[Frame]:
@@ -90,7 +92,7 @@ class AvVideo(Source):
             if index % self.every == 0:
                 yield Frame(image_of(frame), "bgr", self.name, index, time_s)
         self._cut = self._cut or self._is_short()
-        self.end_s = clock.end_s(None if self._cut else self._promise.video_end_s)
+        self.end_s = clock.end_s(() if self._cut else self._ends_s())
         self._tell_missing(shown)
         self.close()
 
@@ -115,7 +117,7 @@ class AvVideo(Source):
 
     def _decode(self, packet: Any) -> Iterator[Any]:
         if packet is not None and self._chunk_times is not None:
-            self._chunk_times.add(packet.pts)
+            self._chunk_times.add(packet.dts)
         try:
             frames = self._decoder.decode(packet)
         except EOFError:  # drained already
@@ -179,6 +181,14 @@ class AvVideo(Source):
             return
         end_s = float((start + (packet.duration or 0)) * packet.time_base)
         self._packets_end_s = max(self._packets_end_s, end_s)
+        if packet.stream_index == self._stream.index and not packet.is_discard:
+            self._last_packet = max(self._last_packet or (start, end_s), (start, end_s))
+
+    def _ends_s(self) -> Iterator[float | None]:
+        """Where the container says that the video ends, the best first."""
+        yield self._promise.video_end_s
+        if "mov" in self._formats and self._last_packet is not None:  # each sample has its duration
+            yield self._last_packet[1]
 
     def _is_short(self) -> bool:
         """True if fewer packets came than an index lists, or none up to the end that the header states."""

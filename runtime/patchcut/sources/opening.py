@@ -120,5 +120,7 @@ def _open_file(path: Path, every: int, rule: PixelRule) -> Source:
     try:
         return open_video(path, every=every, rule=rule)
     except SourceError as error:
+        if not error.what.startswith("cannot be opened"):
+            raise
         what = "is neither an image nor a video that can be read"
         raise SourceError(str(path), what, "convert it to JPEG, PNG or MP4") from error
