@@ -29,6 +29,8 @@ _MAX_FAILURES = 16
 # Clearly less than the end that a header states: durations of last packets are rounded or left out.
 _SHORT_S = 0.5
 _LARGE_FRAME = 2**24
+# The flag comes a packet or two before the recording that follows.
+_SPLICE_PACKETS = 3
 
 # The decoder fills what is missing of a JPEG with grey and says nothing.
 _RAW_JPEG, _JPEG_END = frozenset({"mjpeg", "jpeg_pipe"}), b"\xff\xd9"
@@ -76,6 +78,7 @@ class AvVideo(Source):
         self._packets_end_s = 0.0
         self._last_packet: tuple[int, float] | None = None
         self._key_seen = False
+        self._gap = 0
         frames = self._promise.frames
         total = None if frames is None else -(-frames // every)
         super().__init__("video", name, total=total, fps=frame_rate(self._stream, self._promise))
@@ -158,8 +161,23 @@ class AvVideo(Source):
     def _is_whole(self, packet: Any) -> bool:
         if self._formats & _RAW_JPEG:
             return bytes(packet).rstrip(b"\0").endswith(_JPEG_END)
-        # In a broadcast the flag also says that another recording follows: there the decoder tells.
-        return not packet.is_corrupt or "mpegts" in self._formats
+        if "mpegts" in self._formats:
+            self._watch_gap(packet)
+            return True
+        return not packet.is_corrupt
+
+    def _watch_gap(self, packet: Any) -> None:
+        """A broadcast's flag says that something is missing hereabouts; the decoder shows what it can.
+
+        It is no damage where a key frame follows at once: another recording, or a channel that is back.
+        """
+        if packet.is_keyframe:
+            self._gap = 0
+        elif packet.is_corrupt and self._key_seen:
+            self._gap = _SPLICE_PACKETS
+        elif self._gap:
+            self._gap -= 1
+            self._cut = self._cut or self._gap == 0
 
     def _all_packets(self) -> Iterator[Any]:
         failures = 0

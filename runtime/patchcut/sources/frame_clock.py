@@ -13,6 +13,7 @@ _NEW_RECORDING_S = 1.0
 _NEW_RECORDING_FRAMES = 8
 _DEFAULT_FPS = 25.0
 _INTERVALS = 9
+_SHORTEST_S = 1 / 250
 # Frames that a decoder holds back: for their order, and one for each of its threads.
 _MOST_WAITING = 16 + 16
 
@@ -92,10 +93,11 @@ class FrameClock:
         """How long the last frame is shown.
 
         A container without durations gets them from a guessed rate, "1000 fps" for a browser's recording:
-        one far shorter than the frames before it is not believed.
+        one that no camera has, and far shorter than the frames before it, is not believed.
         """
         usual_s = self._usual_s()
-        return self._last_duration_s if self._last_duration_s > usual_s / 4 else usual_s
+        believed = self._last_duration_s > min(usual_s / 4, _SHORTEST_S)
+        return self._last_duration_s if believed else usual_s
 
 
 class ChunkTimes:

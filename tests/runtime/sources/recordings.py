@@ -28,6 +28,7 @@ def record(
     options: dict[str, str] | None = None,
     mux: dict[str, str] | None = None,
     sound_s: float = 0.0,
+    sound_codec: str = "aac",
     last_s: float = 0.04,
 ) -> Path:
     """A video of `picture(seed=index)` at these times, the last shown for `last_s`; with a tone if wanted."""
@@ -35,18 +36,25 @@ def record(
     with av.open(str(path), "w", options=mux or {}) as container:
         stream: Any = container.add_stream(codec, rate=25, options=options or {})
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
-        if codec != "mpeg4":
+        if codec not in ("mpeg4", "mpeg2video"):  # they know only rates
             stream.codec_context.time_base = Fraction(1, _TICKS)
         base = stream.codec_context.time_base or Fraction(1, 25)
-        sound: Any = container.add_stream("aac", rate=8000) if sound_s else None
-        ends_s = [*times_s[1:], times_s[-1] + last_s] if times_s else []
+        sound: Any = container.add_stream(sound_codec, rate=8000) if sound_s else None
+        durations: dict[int, int] = {}
+
+        def mux_packets(packets: list[Any]) -> None:
+            for packet in packets:
+                packet.duration = durations.get(packet.pts, packet.duration)
+                container.mux(packet)
+
+        ends_s = [*times_s[1:], times_s[-1] + last_s] if len(times_s) else []
         for index, (time_s, end_s) in enumerate(zip(times_s, ends_s, strict=True)):
             frame: Any = av.VideoFrame.from_ndarray(picture(height, width, index), format="bgr24")
             frame = frame.reformat(format=pix_fmt)
             frame.pts, frame.time_base = round(time_s / base), base
-            frame.duration = round((end_s - time_s) / base)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+            durations[frame.pts] = round((end_s - time_s) / base)
+            mux_packets(stream.encode(frame))
+        mux_packets(stream.encode(None))
         if sound is not None:
             _add_tone(container, sound, sound_s)
     return path
@@ -55,7 +63,7 @@ def record(
 def _add_tone(container: Any, sound: Any, seconds: float) -> None:
     samples = (np.sin(np.arange(int(8000 * seconds)) / 5) * 0.3).astype(np.float32)
     for start in range(0, len(samples), 1024):
-        frame = av.AudioFrame.from_ndarray(samples[None, start : start + 1024], "fltp", "mono")
+        frame: Any = av.AudioFrame.from_ndarray(samples[None, start : start + 1024], "fltp", "mono")
         frame.sample_rate, frame.pts = 8000, start
         container.mux(sound.encode(frame))
     container.mux(sound.encode(None))
