@@ -29,8 +29,8 @@ _MAX_FAILURES = 16
 # Clearly less than the end that a header states: durations of last packets are rounded or left out.
 _SHORT_S = 0.5
 _LARGE_FRAME = 2**24
-# The flag comes a packet or two before the recording that follows.
-_SPLICE_PACKETS = 3
+# The flag comes a packet or two before the gap.
+_SPLICE_PACKETS, _LEAP_FRAMES = 3, 2.5
 
 # The decoder fills what is missing of a JPEG with grey and says nothing.
 _RAW_JPEG, _JPEG_END = frozenset({"mjpeg", "jpeg_pipe"}), b"\xff\xd9"
@@ -79,6 +79,7 @@ class AvVideo(Source):
         self._last_packet: tuple[int, float] | None = None
         self._key_seen = False
         self._gap = 0
+        self._last_dts: int | None = None
         frames = self._promise.frames
         total = None if frames is None else -(-frames // every)
         super().__init__("video", name, total=total, fps=frame_rate(self._stream, self._promise))
@@ -169,15 +170,15 @@ class AvVideo(Source):
     def _watch_gap(self, packet: Any) -> None:
         """A broadcast's flag says that something is missing hereabouts; the decoder shows what it can.
 
-        It is no damage where a key frame follows at once: another recording, or a channel that is back.
+        It is damage where the time leaps forward next; where it runs back another recording follows.
         """
-        if packet.is_keyframe:
-            self._gap = 0
-        elif packet.is_corrupt and self._key_seen:
+        previous, self._last_dts = self._last_dts, packet.dts
+        if packet.is_corrupt and self._key_seen:
             self._gap = _SPLICE_PACKETS
-        elif self._gap:
-            self._gap -= 1
-            self._cut = self._cut or self._gap == 0
+        elif self._gap and previous is not None and packet.dts is not None:
+            self._gap = 0 if packet.dts < previous else self._gap - 1
+            leap_s = float((packet.dts - previous) * packet.time_base)
+            self._cut = self._cut or leap_s > _LEAP_FRAMES / (self.fps or 25)
 
     def _all_packets(self) -> Iterator[Any]:
         failures = 0
