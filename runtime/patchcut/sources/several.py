@@ -199,7 +199,7 @@ class SeveralFiles(Source):
             animation = open_animation(path, every=self.every, rule=self._rule)
             if animation is not None:
                 return animation
-        return open_video(path, every=self.every, max_pixels=self._rule.max_pixels)
+        return open_video(path, every=self.every, rule=self._rule)
 
 
 def open_folder(folder: Path, every: int, rule: PixelRule = AS_IT_COMES) -> Source:
