@@ -122,8 +122,8 @@ class Result(Regions):
 
         Of two columns it is the foreground's, bilinear, or what the refiner made of that.
         """
-        sure = np.clip(self.confidence, 0.5, 1)
-        return np.where(self.foreground, sure, 1 - sure)
+        soft: npt.NDArray[np.float32] = np.clip(self.confidence, 0.5, 1)
+        return np.subtract(1, soft, out=soft, where=~self.foreground)
 
     @property
     def best_box(self) -> npt.NDArray[np.float32] | None:
@@ -172,7 +172,7 @@ class Result(Regions):
 
         own = self._frame("cutout", frame)
         patch_side = max(np.divide(self.label_map.shape, self.grid_hw))
-        return cut_out(own, self.foreground, self.soft_mask, float(patch_side))
+        return cut_out(own, self.foreground, self.soft_mask, float(patch_side) / 2)
 
     def crop(self, margin: float = 0.05, frame: object = None) -> npt.NDArray[np.uint8] | None:
         """[h, w, 3] uint8: a copy of `frame` around the best object; None where nothing was found.

@@ -41,7 +41,8 @@ def cut_out(
     cv2 = load_cv2()
     height, width = foreground.shape
     picture = np.empty((height, width, 4), np.uint8)
-    rows, halo = max(1, _STRIP_PIXELS // width), math.ceil(softness)
+    halo = math.ceil(softness)
+    rows = max(3 * halo, _STRIP_PIXELS // width)
     for top in range(0, height, rows):
         first = max(0, top - halo)
         around = np.s_[first : top + rows + halo]
@@ -55,7 +56,7 @@ def _alpha(foreground: npt.NDArray[np.bool_], soft_mask: npt.NDArray[np.float32]
     cv2 = load_cv2()
     inside, outside = foreground.view(np.uint8), (~foreground).view(np.uint8)
     depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5) - cv2.distanceTransform(outside, cv2.DIST_L2, 5)
-    by_depth = 0.5 + np.clip(depth / (2 * softness), -0.5, 0.5)
+    by_depth = 0.5 + np.clip(depth, -softness, softness) / (2 * softness)
     soft = np.clip(2 * soft_mask - 0.5, 0, 1)
     opaque = np.ceil(255 * np.maximum(soft, by_depth))
     alpha = np.where(foreground, opaque, np.floor(255 * np.minimum(soft, by_depth)))

@@ -54,7 +54,7 @@ class Index:
         >>> index = patchcut.output.index.Index(files)
         >>> index.add({"name": "a.jpg", "regions": [], "files": {}})
         >>> index.close()
-        >>> sorted(path.name for path in folder.glob("*.*"))
+        >>> sorted(path.name for path in folder.glob("index.*"))
         ['index.html', 'index.json']
     """
 

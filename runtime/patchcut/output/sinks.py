@@ -131,7 +131,7 @@ class MasksSink(Sink):
     def write(self, name: str, result: Result, overlay: Image | None) -> None:
         names = [f"{region:02d}.png" for region in range(1, len(result) + 1)]
         for region, file in enumerate(names, start=1):
-            mask = np.where(result.region_ids == region, 255, 0).astype(np.uint8)
+            mask = (result.region_ids == region).view(np.uint8) * np.uint8(255)
             self.files.write_image(f"masks/{name}/{file}", mask)
         self.files.remove_others(f"masks/{name}", names)  # an earlier run found more regions
 

@@ -165,11 +165,12 @@ def test_a_resumed_run_tells_of_all_photos(tmp_path: Path, embedded_segmenter: S
             patchcut.open_source(photos) as source,
             OutputFolder(tmp_path / "out", ["coco"], resume=True) as folder,
         ):
-            folder.start(source)
-            for one in embedded_segmenter.results(source):
-                folder.write(one)
-                results.append(one)
-            folder.finish_part()
+            for part in source.parts():
+                folder.start(part)
+                for one in embedded_segmenter.results(part):
+                    folder.write(one)
+                    results.append(one)
+                folder.finish_part()
     assert [one.name for one in results] == ["a.jpg", "b.jpg", "c.jpg"]
     told = check(tmp_path / "out/coco.json", results)
     assert sorted(image["file_name"] for image in told.imgs.values()) == ["a.jpg", "b.jpg", "c.jpg"]

@@ -140,10 +140,12 @@ def test_a_resumed_run_lists_all_photos(tmp_path: Path, embedded_segmenter: Segm
             patchcut.open_source(photos) as source,
             OutputFolder(tmp_path / "out", ["masks", "index"], resume=True) as folder,
         ):
-            folder.start(source)
-            for one in embedded_segmenter.results(source):
-                folder.write(one)
-            folder.finish_part()
+            for part in source.parts():
+                folder.start(part)
+                for one in embedded_segmenter.results(part):
+                    folder.write(one)
+                folder.finish_part()
+            assert folder.skipped == len(names) - 1 + names.count("b.jpg")
     assert [entry["name"] for entry in entries(tmp_path / "out")] == ["a.jpg", "b.jpg"]
     check_page(tmp_path / "out")
 
