@@ -43,6 +43,21 @@ class Frame:
     visible: npt.NDArray[np.bool_] | None = None
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        size = "x".join(map(str, reversed(np.shape(self.image)[:2])))
+        return f"<Frame{named(self.name, self.index, self.time_s)}: {size} {self.color}>"
+
+
+def named(name: str, index: int, time_s: float | None) -> str:
+    """Where a frame is from, in a few words that begin with a space; nothing where that is not known.
+
+    Examples:
+        >>> patchcut.frames.named("walk.mp4", 12, 0.48)
+        " 'walk.mp4' #12 at 0.48 s"
+    """
+    where = f" {name!r}" if name else ""  # as repr: a name may hold what a terminal obeys
+    return f"{where} #{index} at {time_s:.2f} s" if time_s is not None else where
+
 
 def as_frame(obj: object, color: ColorOrder = "bgr", rule: PixelRule = AS_IT_COMES) -> Frame:
     """The frame that `obj` is, without a copy where it is an array [H, W, 3] uint8.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -15,7 +16,8 @@ import numpy.typing as npt
 import patchcut_kernels as kernels
 from patchcut_kernels.cuda import DeviceArray
 
-from patchcut.bundle import BackboneSpec, BundleSpec, HeadSpec, open_bundle
+from patchcut.bundle import BackboneSpec, BundleSpec, HeadSpec, embedded_bundles, open_bundle
+from patchcut.checks import check_environment
 from patchcut.errors import EngineError, OptionError, SourceError
 from patchcut.features import Array, Features, to_host
 from patchcut.frames import Frame, as_frame
@@ -91,6 +93,9 @@ def _plain(value: object) -> object:
 class Segmenter:
     """Turns frames into results, one at a time: calls from several threads wait. Made by `load`.
 
+    A copy is opened anew from the settings and shares nothing with this one; so is what a pickle makes, in
+    the process that reads it. In a fork of the process that loaded it, a segmenter refuses to work.
+
     Attributes:
         spec: the bundle's manifest: names, licence, what it was trained on, measured accuracy.
         settings: what was chosen.
@@ -114,6 +119,8 @@ class Segmenter:
         self.parts = parts
         self.masks = masks
         self._path = path
+        self._absolute_path = path.absolute()  # the working directory may change
+        self._opened = (extractor, head, parts, masks)
         self._lock = threading.Lock()
 
     @classmethod
@@ -128,6 +135,7 @@ class Segmenter:
             >>> patchcut.Segmenter.open(patchcut.Settings(mode="parts", parts="kmeans:k=3")).parts.head.k
             3
         """
+        check_environment()
         with open_bundle(settings.bundle) as bundle:
             chosen = [choose_head(bundle, settings.head)]
             if settings.mode != "foreground":
@@ -151,6 +159,37 @@ class Segmenter:
         parts = Parts(heads[1], background) if heads[1:] else None
         return cls(spec, path, settings, extractor, heads[0], parts, masks)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How another process opens it: by the settings, with an embedded bundle by name, others by path.
+
+        Raises:
+            OptionError: a stage was put in by hand, or a head of the caller's own cannot be pickled.
+        """
+        settings = self._settings_elsewhere()
+        try:
+            pickle.dumps(settings)
+        except Exception as error:  # whatever the caller's own head raises
+            what = f"cannot be pickled: {error}"
+            remedy = "load the segmenter in the other process, or give the head a class of a module"
+            raise OptionError("head", what, remedy) from error
+        return type(self).open, (settings,)
+
+    def __copy__(self) -> Segmenter:
+        return type(self).open(self._settings_elsewhere())
+
+    def __deepcopy__(self, memo: object) -> Segmenter:
+        return self.__copy__()
+
+    def _settings_elsewhere(self) -> Settings:
+        """Settings that open the same segmenter, whatever the working directory is."""
+        now = (self.extractor, self.head, self.parts, self.masks)
+        if any(one is not opened for one, opened in zip(now, self._opened, strict=True)):
+            what = "has a stage that was put in by hand, which its settings do not describe"
+            raise OptionError("segmenter", what, "load another one, and put the stage in there")
+        if self._absolute_path in embedded_bundles().values():
+            return self.settings
+        return replace(self.settings, bundle=self._absolute_path)
+
     def __call__(self, frame: object) -> Result:
         """The regions of one frame, best first.
 
@@ -162,7 +201,7 @@ class Segmenter:
             the caller's memory.
         Raises:
             FrameError: the object is not a frame.
-            EngineError: the backbone failed.
+            EngineError: the backbone failed, or this is a fork of the process that loaded the segmenter.
         Examples:
             >>> seg(frame).label_map.shape
             (512, 512)
@@ -264,6 +303,7 @@ class Segmenter:
         )
 
     def _segment(self, frame: Frame, masks: Masks, timings_ms: dict[str, float] | None = None) -> Result:
+        self.extractor.check_process()  # before the lock: another thread may have held it at the fork
         with self._lock:
             clock = _Clock(timings_ms or {})
             self.extractor.preprocess([frame])
@@ -295,6 +335,7 @@ class Segmenter:
                 assignment=assignment,
                 labels=labels,
                 background_columns=background,
+                mode=self.settings.mode,
                 grid_hw=graph.grid_hw,
                 timings_ms=clock.ms,
             )

@@ -7,7 +7,15 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from patchcut.checks import check_choice, check_flag, check_number, check_whole
+from patchcut.checks import (
+    check_choice,
+    check_flag,
+    check_number,
+    check_text,
+    check_whole,
+    shown,
+    use_plain_values,
+)
 from patchcut.errors import OptionError
 from patchcut.pixels import MAX_PIXELS, PixelRule, parse_value_range
 
@@ -71,8 +79,8 @@ def _check_head(option: str, value: object) -> None:
 
 
 def _check_bundle(option: str, value: object) -> None:
-    if not isinstance(value, str | Path) or not str(value):
-        raise OptionError(option, f"must be a bundle's name or path, got {value!r}")
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+        raise OptionError(option, f"must be a bundle's name or path, got {shown(value)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,13 +124,14 @@ class Settings:
         "Name of an embedded bundle (see `patchcut info --list`), or a .patchcut file.",
         check=_check_bundle,
     )
-    engine: str = setting("auto", "What executes the backbone: auto, onnxruntime, ...")
+    engine: str = setting("auto", "What executes the backbone: auto, onnxruntime, ...", check=check_text)
     device: Device = setting("auto", "auto, cpu or cuda.", choices=DEVICES)
     precision: str = setting("auto", "auto, int8, fp16 or fp32.", choices=PRECISIONS)
     size: int | None = setting(
         None,
         "Side of the backbone's input in pixels, one that the bundle has.",
         type=int,
+        between=(1, 1 << 16),
         default_text="the bundle's first",
     )
     head: str | Head = setting(
@@ -181,6 +190,7 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
+        use_plain_values(self)
         for one in fields(self):
             _check(one.name, getattr(self, one.name), one.default, **one.metadata)
         if self.mode == "foreground" and self.parts != "auto":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -12,7 +13,7 @@ def name_text(path: str | os.PathLike[str]) -> str:
 
     It does not depend on the locale, in which Python reads names.
     Examples:
-        >>> patchcut.texts.name_text(os.fsdecode(b"caf\\xe9.jpg"))
+        >>> patchcut.texts.name_text("caf\\udce9.jpg")
         'caf%E9.jpg'
     """
     text = os.fspath(path)
@@ -20,7 +21,21 @@ def name_text(path: str | os.PathLike[str]) -> str:
         data = os.fsencode(text)
     except UnicodeEncodeError:  # no name that a file can have
         data = text.encode("utf-8", "surrogatepass")
-    return "".join(map(_without_surrogate, data.decode("utf-8", "surrogateescape")))
+    return encodable(data.decode("utf-8", "surrogateescape"))
+
+
+def encodable(text: str) -> str:
+    """A text that UTF-8 takes: bytes that Python could not read, and halves of characters, become %XX.
+
+    Examples:
+        >>> patchcut.texts.encodable("caf\\udce9 \\ud800")
+        'caf%E9 %ED%A0%80'
+    """
+    with contextlib.suppress(
+        UnicodeEncodeError
+    ):  # where the locale has no UTF-8, Python reads its letters so
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    return "".join(map(_encodable, text))
 
 
 def one_line(text: str) -> str:
@@ -30,18 +45,20 @@ def one_line(text: str) -> str:
         >>> patchcut.texts.one_line("a\\n\\x1b[31mb")
         'a\\\\n\\\\x1b[31mb'
     """
-    return "".join(map(_printable, text))
+    return "".join(map(_printable, encodable(text)))
 
 
-def _without_surrogate(character: str) -> str:
-    return f"%{ord(character) & 0xFF:02X}" if "\udc80" <= character <= "\udcff" else character
+def _encodable(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # how Python keeps a byte that it could not read
+        return f"%{ord(character) & 0xFF:02X}"
+    if "\ud800" <= character <= "\udfff":
+        return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
+    return character
 
 
 def _printable(character: str) -> str:
     if character.isprintable():
         return character
-    if "\udc80" <= character <= "\udcff":
-        return _without_surrogate(character)
     code = ord(character)
     width = "x02" if code < 0x100 else "u04" if code < 0x10000 else "U08"
     return _ESCAPES.get(character, f"\\{width[0]}{code:{width[1:]}x}")

@@ -67,14 +67,14 @@ class Records:
 
     def add(self, line: bytes) -> None:
         """Takes one line in; one that was cut short or is none of ours is passed over."""
-        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+        with contextlib.suppress(ValueError, TypeError, LookupError, RecursionError):
             kind, *told = json.loads(line)
             if kind == "file" and is_below(told[0]):
                 self.files[told[0]] = int(told[1])
             elif kind == "recipe":
                 self.recipes[str(told[0])] = dict(told[1])
             elif kind == "done":
-                done = Done(**told[1])
+                done = _checked(Done(**told[1]))
                 kept = [one for one in self.done.get(told[0], []) if not set(one.words) <= set(done.words)]
                 self.done[str(told[0])] = [*kept, done]
             elif kind == "note":
@@ -97,6 +97,20 @@ class Records:
             yield from (("done", key, asdict(done)) for done in all_done)
         for word, notes in self.notes.items():
             yield from (("note", word, name, note) for name, note in notes.items())
+
+
+def _checked(done: Done) -> Done:
+    """The entry itself.
+
+    Raises:
+        TypeError: it is none that a run has written.
+    """
+    texts = [done.name, done.stamp, done.recipe, *done.words, *done.files]
+    if not isinstance(done.words, list) or not isinstance(done.files, dict):
+        raise TypeError("words and files")
+    if not all(isinstance(text, str) for text in texts) or not all(map(is_below, done.files)):
+        raise TypeError("texts")
+    return done
 
 
 def is_below(relative: object) -> bool:

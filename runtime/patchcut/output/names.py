@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from patchcut.sources.photos import PHOTO_SUFFIXES
 from patchcut.sources.videos import VIDEO_SUFFIXES
+from patchcut.texts import encodable
 
 # Bytes of a name; the disk takes 255, and a suffix, a number and what makes it unique are still to come.
 _LONGEST = 220
@@ -97,7 +98,7 @@ def _without_suffix(name: str) -> tuple[str, str]:
 
 def _safe(name: str) -> str:
     """A name that every disk takes, that hides nothing, and that is no file of other results."""
-    text = "".join(map(_kept, name))
+    text = "".join(map(_kept, encodable(name)))
     text = re.sub(r"^\.+", lambda dots: "_" * len(dots[0]), text)
     stem, suffix = _without_suffix(text)
     if suffix.lower() in _OF_RESULTS:
@@ -109,11 +110,8 @@ def _safe(name: str) -> str:
 
 
 def _kept(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # a byte that is no text
-        return f"%{ord(character) & 0xFF:02X}"
-    if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in "\\/":
-        data = character.encode("utf-8", "surrogatepass")
-        return "".join(f"%{byte:02X}" for byte in data)
+    if unicodedata.category(character) in ("Cc", "Zl", "Zp") or character in "\\/":
+        return "".join(f"%{byte:02X}" for byte in character.encode())
     return character
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Collection
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from patchcut.errors import OutputError
+from patchcut.output.coco import CocoFile, found_in
 from patchcut.output.files import OutputFiles
-from patchcut.output.manifest import words_of
+from patchcut.output.index import Index, VideoEntry, files_by_word, thumbnail_of
+from patchcut.output.label_maps import encode_label_map
 from patchcut.output.overlay_video import OverlayVideo
 from patchcut.result import Result
 from patchcut.sources import Source
@@ -134,13 +137,35 @@ class MasksSink(Sink):
 
 
 class LabelsSink(Sink):
-    """labels/NAME.png: the label map, 0 background, i the i-th label (8 bits; 16 beyond 255)."""
+    """labels/NAME.png: the label map, 0 background, i the i-th label; see `encode_label_map`."""
 
     word = "labels"
 
     def write(self, name: str, result: Result, overlay: Image | None) -> None:
-        dtype = np.uint8 if len(result.labels) <= 256 else np.uint16
-        self.files.write_image(f"labels/{name}.png", result.label_map.astype(dtype))
+        self.files.write(f"labels/{name}.png", encode_label_map(result.label_map, len(result.labels)))
+
+
+class CutoutSink(Sink):
+    """cutout/NAME.png: the frame with its objects opaque and the rest transparent."""
+
+    word = "cutout"
+
+    def write(self, name: str, result: Result, overlay: Image | None) -> None:
+        picture = result.cutout()
+        picture = picture[..., [2, 1, 0, 3]] if result.color == "rgb" else picture
+        self.files.write_image(f"cutout/{name}.png", picture)
+
+
+class CropSink(Sink):
+    """crop/NAME.jpg: the frame around its best object; no file where nothing was found."""
+
+    word = "crop"
+
+    def write(self, name: str, result: Result, overlay: Image | None) -> None:
+        picture = result.crop()
+        if picture is not None:
+            picture = picture[..., ::-1] if result.color == "rgb" else picture
+            self.files.write_image(f"crop/{name}.jpg", picture)
 
 
 class JsonSink(Sink):
@@ -149,18 +174,112 @@ class JsonSink(Sink):
     word = "json"
 
     def write(self, name: str, result: Result, overlay: Image | None) -> None:
-        files: dict[str, list[str]] = {}
-        told = result.to_dict()
-        for path in self.files.item:
-            files.setdefault(words_of(path), []).append(path)
-        masks = files.get("masks", [])
-        if len(masks) == len(result):
-            for region, path in zip(told["regions"], masks, strict=True):
-                region["mask_file"] = path
-        told["files"] = files
-        text = json.dumps(told, indent=1, ensure_ascii=False) + "\n"
+        text = json.dumps(_told(result, self.files.item), indent=1, ensure_ascii=False) + "\n"
         self.files.write(f"json/{name}.json", text.encode())
 
 
-# In the order of writing: JSON names what the others have written.
-SINKS: dict[str, type[Sink]] = {sink.word: sink for sink in (OverlaySink, MasksSink, LabelsSink, JsonSink)}
+class CocoSink(Sink):
+    """coco.json: images, annotations and categories of all photos; coco/VIDEO.json: of a video's frames."""
+
+    word = "coco"
+
+    def __init__(self, files: OutputFiles) -> None:
+        super().__init__(files)
+        self._of_video = False
+        self._photos = CocoFile(files, "coco.json")
+        self._video: CocoFile | None = None
+
+    def start(self, part: Source) -> None:
+        self._of_video = part.is_video
+
+    def write(self, name: str, result: Result, overlay: Image | None) -> None:
+        if not self._of_video:
+            found = found_in(result, result.name or name)
+            self._photos.add(found)
+            self.files.note("coco", name, found)
+            return
+        if self._video is None:
+            self._video = CocoFile(self.files, f"coco/{name.rpartition('/')[0]}.json")
+        self._video.add(found_in(result, name, of_video=True))
+
+    def skipped(self, name: str) -> None:
+        if name in (notes := self.files.notes("coco")):  # a video has a file of its own
+            self._photos.add(notes[name])
+
+    def finish_part(self, end_s: float | None) -> None:
+        video, self._video = self._video, None
+        if video is not None:
+            video.close()
+
+    def close(self) -> None:
+        self._photos.close()
+
+
+class IndexSink(Sink):
+    """index.json: what was found in each photo and video, and in which files; index.html: a contact sheet."""
+
+    word = "index"
+
+    def __init__(self, files: OutputFiles) -> None:
+        super().__init__(files)
+        self._of_video = False
+        self._index = Index(files)
+        self._video: VideoEntry | None = None
+
+    def start(self, part: Source) -> None:
+        self._of_video = part.is_video
+
+    def write(self, name: str, result: Result, overlay: Image | None) -> None:
+        if not self._of_video:
+            told = _told(result, self.files.item)
+            entry = {key: told[key] for key in ("name", "size_hw", "regions", "files")}
+            entry["name"] = entry["name"] or name
+            self._add(name, entry, thumbnail_of(result))
+            return
+        if self._video is None:
+            self._video = VideoEntry(name.rpartition("/")[0])
+        self._video.add(result, self.files.item)
+
+    def skipped(self, name: str) -> None:
+        if name in (notes := self.files.notes("index")):
+            self._index.add(notes[name])
+
+    def finish_part(self, end_s: float | None) -> None:
+        video, self._video = self._video, None
+        if video is not None:
+            self._add(video.name, video.entry(self.files.item), video.thumbnail)
+
+    def close(self) -> None:
+        self._index.close()
+
+    def _add(self, name: str, entry: dict[str, Any], thumbnail: Image | None) -> None:
+        if thumbnail is not None:
+            entry["thumbnail"] = f"index/{name}.jpg"
+            self.files.write_image(entry["thumbnail"], thumbnail)
+        self._index.add(entry)
+        self.files.note("index", name, entry)
+
+
+def _told(result: Result, item: Collection[str]) -> dict[str, Any]:
+    """A result's `to_dict`, with the files that hold it, by their sinks."""
+    told = result.to_dict()
+    told["files"] = files_by_word(item)
+    masks = told["files"].get("masks", [])
+    if len(masks) == len(result):
+        for region, path in zip(told["regions"], masks, strict=True):
+            region["mask_file"] = path
+    return told
+
+
+# In the order of writing: JSON and the index name what those before them have written.
+_ORDER: tuple[type[Sink], ...] = (
+    OverlaySink,
+    MasksSink,
+    LabelsSink,
+    CutoutSink,
+    CropSink,
+    JsonSink,
+    CocoSink,
+    IndexSink,
+)
+SINKS: dict[str, type[Sink]] = {sink.word: sink for sink in _ORDER}

@@ -14,6 +14,7 @@ from patchcut.pixels import AS_IT_COMES, PixelRule
 from patchcut.settings import ColorOrder
 from patchcut.sources.base import Source, SourceKind
 from patchcut.sources.photos import read_frame
+from patchcut.texts import name_text
 
 
 class FrameSource(Source):
@@ -57,6 +58,8 @@ class FrameSource(Source):
 
     def _frame(self, item: object) -> Frame:
         if isinstance(item, str | os.PathLike):
-            path = Path(os.fspath(item))
-            return read_frame(path, path.as_posix(), rule=self._rule)
+            path = Path(os.fsdecode(item))
+            if path.exists() and not path.is_file():  # a pipe might never end
+                raise SourceError(name_text(path), "is no file", "name a photo")
+            return read_frame(path, name_text(path.as_posix()), rule=self._rule)
         return as_frame(item, self._color, self._rule)

@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from patchcut.pixels import Range
 
@@ -27,6 +28,7 @@ MOST_SCANS = 200
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q"}
 _MOST_PAGES = 10_000
 _ORIENTATION = 0x0112
+_AT_ONCE = Fraction(1, 100)
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Header:
         premultiplied: whether the colours have been multiplied by it as OpenCV decodes them.
         pictures: how many there are: frames of an animation, pages.
         animated: whether they follow one another in time.
+        delays_s: how long each frame of an animation stays, in seconds.
         damage: what is wrong with the file, "" for nothing that its structure shows.
     """
 
@@ -56,6 +59,7 @@ class Header:
     premultiplied: bool = False
     pictures: int = 1
     animated: bool = False
+    delays_s: tuple[Fraction, ...] = ()
     damage: str = ""
 
 
@@ -70,7 +74,7 @@ def read_header(data: bytes) -> Header | None:
         if re.match(start, data, re.DOTALL):
             try:
                 return parse(data)
-            except (struct.error, IndexError, KeyError, ValueError, OverflowError):
+            except (struct.error, IndexError, KeyError, ValueError, OverflowError, StopIteration):
                 return Header(kind, 0, 0, damage="is damaged or cut short: its header makes no sense")
     return None
 
@@ -118,6 +122,7 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 def _png(data: bytes) -> Header:
     width, height, bits, color = struct.unpack_from(">IIBB", data, 16)
     header = Header("PNG", height, width, deep=bits > 8, alpha=color in (4, 6))
+    delays: list[Fraction] = []
     damage = "is cut short: its end is missing"
     for kind, begin, length in png_chunks(data):
         body = data[begin : begin + length] if length < 1 << 20 else b""
@@ -130,10 +135,13 @@ def _png(data: bytes) -> Header:
         elif kind == b"acTL" and length >= 4:
             count = int.from_bytes(body[:4], "big")
             header = replace(header, pictures=max(1, count), animated=count > 1)
+        elif kind == b"fcTL":
+            number, parts = struct.unpack_from(">HH", data, begin + 20)
+            delays.append(Fraction(number, parts or 100))
         elif kind == b"IEND":
             damage = ""
             break
-    return replace(header, damage=damage)
+    return replace(header, delays_s=_shown(delays), damage=damage)
 
 
 def riff_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -147,7 +155,7 @@ def riff_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 def _webp(data: bytes) -> Header:
     header = Header("WebP", 0, 0)
-    pictures = 0
+    delays: list[Fraction] = []
     for kind, begin, length in riff_chunks(data):
         if kind == b"VP8X":
             flags, width, height = data[begin], data[begin + 4 : begin + 7], data[begin + 7 : begin + 10]
@@ -169,11 +177,13 @@ def _webp(data: bytes) -> Header:
             body = data[begin : begin + length]
             orientation = _exif_orientation(body[6:] if body[:6] == b"Exif\x00\x00" else body)
             header = replace(header, orientation=orientation)
-        pictures += kind == b"ANMF"
+        elif kind == b"ANMF":
+            delays.append(Fraction(int.from_bytes(data[begin + 12 : begin + 15], "little"), 1000))
     whole = len(data) >= int.from_bytes(data[4:8], "little") + 8
     damage = "" if whole else "is cut short: its end is missing"
-    animated = header.animated and pictures > 1
-    return replace(header, pictures=max(1, pictures), animated=animated, damage=damage)
+    animated = header.animated and len(delays) > 1
+    pictures = max(1, len(delays))
+    return replace(header, pictures=pictures, animated=animated, delays_s=_shown(delays), damage=damage)
 
 
 def tiff_pages(data: bytes) -> Iterator[tuple[int, dict[int, tuple[float, ...]]]]:
@@ -225,20 +235,28 @@ def _tiff(data: bytes) -> Header:
     first, pictures, damage = None, 0, ""
     try:
         for _, tags in tiff_pages(data):
-            first = first or tags
+            first = tags if first is None else first
             pictures += is_full_page(tags)
     except struct.error:
         damage = "is cut short: a page of it is missing"
     if first is None:
         raise ValueError("no directory")
+    return replace(page_header(first), pictures=max(1, pictures), damage=damage)
 
-    def value(tag: int, default: int) -> float:
-        return (first.get(tag) or (default,))[0]
 
-    bits, kind = int(value(258, 1)), int(value(339, 1))
-    extra = first.get(338) or ()
-    least = value(340, int(value(280, 0)))
-    largest = value(341, int(value(281, 0)))
+def page_header(tags: dict[int, tuple[float, ...]]) -> Header:
+    """The header of one page of a TIFF file.
+
+    Examples:
+        >>> patchcut.sources.headers.page_header({256: (640,), 257: (480,)}).height
+        480
+    """
+
+    def value(tag: int, default: float) -> float:
+        return (tags.get(tag) or (default,))[0]
+
+    bits, kind, extra = int(value(258, 1)), int(value(339, 1)), tags.get(338) or ()
+    least, largest = value(340, value(280, 0)), value(341, value(281, 0))
     said = (least, largest) if largest > least else None
     if said is None and 8 < bits < 16 and kind == 1:
         said = (0, 2**bits - 1)
@@ -247,13 +265,11 @@ def _tiff(data: bytes) -> Header:
         "TIFF",
         int(value(257, 0)),
         int(value(256, 0)),
-        orientation if orientation in range(1, 9) else 1,
+        orientation if orientation in _TURNS else 1,
         deep=bits > 8,
         said=said if bits > 8 else None,
         alpha=1 in extra or 2 in extra,
         premultiplied=1 in extra or bits == 8,  # OpenCV takes 8 bits from libtiff, which multiplies them
-        pictures=max(1, pictures),
-        damage=damage,
     )
 
 
@@ -262,7 +278,7 @@ def _exif_orientation(exif: bytes) -> int:
     try:
         for _, tags in tiff_pages(exif):
             orientation = int((tags.get(_ORIENTATION) or (1,))[0])
-            return orientation if orientation in range(1, 9) else 1
+            return orientation if orientation in _TURNS else 1
     except (struct.error, ValueError, OverflowError):
         pass
     return 1
@@ -272,18 +288,21 @@ def _gif(data: bytes) -> Header:
     """Walks the blocks: a GIF does not say how many pictures it has."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     position = 13 + _color_table(flags)
-    pictures, damage = 0, "is cut short: its end is missing"
+    delay, delays, damage = Fraction(0), list[Fraction](), "is cut short: its end is missing"
     while position < len(data):
         block, position = data[position], position + 1
         if block == 0x3B:
             damage = ""
             break
         if block == 0x21:
+            if data[position : position + 2] == b"\xf9\x04":
+                delay = Fraction(int.from_bytes(data[position + 3 : position + 5], "little"), 100)
             position += 1
         elif block == 0x2C and position + 9 <= len(data):
             left, top, wide, high, flags = struct.unpack_from("<HHHHB", data, position)
             width, height = max(width, left + wide), max(height, top + high)
-            pictures += 1
+            delays.append(delay)
+            delay = Fraction(0)
             position += 10 + _color_table(flags)
         else:
             break
@@ -291,8 +310,14 @@ def _gif(data: bytes) -> Header:
             position += 1 + data[position]
         position += 1
     # What the pictures leave free of the screen is transparent, too.
-    header = Header("GIF", height, width, alpha=True, pictures=max(1, pictures), animated=pictures > 1)
-    return replace(header, damage=damage)
+    pictures, animated = max(1, len(delays)), len(delays) > 1
+    header = Header("GIF", height, width, alpha=True, pictures=pictures, animated=animated)
+    return replace(header, delays_s=_shown(delays), damage=damage)
+
+
+def _shown(delays: list[Fraction]) -> tuple[Fraction, ...]:
+    """How long frames stay: 0.01 s and less means "at once" in old files; browsers and FFmpeg wait 0.1 s."""
+    return tuple(delay if delay > _AT_ONCE else Fraction(1, 10) for delay in delays)
 
 
 def _color_table(flags: int) -> int:
@@ -380,7 +405,7 @@ def _heif(data: bytes) -> Header:
         elif kind == b"imir":
             turn = _after(turn, 2 if data[begin] & 1 else 4)
     brands = data[8 : min(64, int.from_bytes(data[:4], "big"))]
-    animated = data[8:12] == b"avis"
+    delays = _track_delays(data) if data[8:12] == b"avis" else ()
     return Header(
         "AVIF" if b"avif" in brands or b"avis" in brands else "HEIC",
         height,
@@ -389,8 +414,9 @@ def _heif(data: bytes) -> Header:
         deep=bits > 8,
         said=(0, 2**bits - 1) if bits > 8 else None,
         alpha=any(kind == b"auxC" and b"alpha" in data[begin:end] for kind, begin, end in properties),
-        animated=animated,
-        pictures=2 if animated else 1,  # at least
+        animated=len(delays) > 1,
+        pictures=max(1, len(delays)),
+        delays_s=delays,
     )
 
 
@@ -413,6 +439,34 @@ def _item_properties(data: bytes) -> tuple[list[Box], list[Box]]:
                 items.update(_associations(data, inner_begin))
     own = [properties[i - 1] for i in items.get(primary, []) if 0 < i <= len(properties)]
     return properties, own
+
+
+def _track_delays(data: bytes) -> tuple[Fraction, ...]:
+    """How long each sample of an ISO file's first track of pictures lasts."""
+    for trak in _boxes_at(data, (0, len(data)), b"moov", b"trak"):
+        for media in _boxes_at(data, trak, b"mdia"):
+            handler = next(_boxes_at(data, media, b"hdlr"))[0]
+            header = next(_boxes_at(data, media, b"mdhd"))[0]
+            times = next(_boxes_at(data, media, b"minf", b"stbl", b"stts"))[0]
+            if data[handler + 8 : handler + 12] != b"pict":
+                continue
+            (scale,) = struct.unpack_from(">I", data, header + (20 if data[header] else 12))
+            (count,) = struct.unpack_from(">I", data, times + 4)
+            runs = [struct.unpack_from(">II", data, times + 8 + 8 * i) for i in range(count)]
+            if sum(run for run, _ in runs) > len(data):  # a frame takes a byte at least
+                raise ValueError("more frames than bytes")
+            return tuple(Fraction(ticks, scale or 1) for run, ticks in runs for _ in range(run))
+    return ()
+
+
+def _boxes_at(data: bytes, span: tuple[int, int], *path: bytes) -> Iterator[tuple[int, int]]:
+    """Begin and end of the boxes that a path of kinds leads to."""
+    for kind, begin, end in _boxes(data, *span):
+        if kind == path[0]:
+            if path[1:]:
+                yield from _boxes_at(data, (begin, end), *path[1:])
+            else:
+                yield begin, end
 
 
 def _associations(data: bytes, begin: int) -> dict[int, list[int]]:

@@ -101,8 +101,13 @@ class Masks:
         label_map, confidence = canvas.upsample(rows)
         min_area = canvas.min_area(self.min_area_patches)
         if self.refiner != "none":
-            unrefined = PatchLabels(label_map, confidence, rows.shape[1] == 2, canvas.patch_side)
-            label_map, confidence = refine(self.refiner, unrefined, frame, min_area)
+            # Not held by a name here: it is let go where the refined one is made.
+            label_map, confidence = refine(
+                self.refiner,
+                PatchLabels(label_map, confidence, rows.shape[1] == 2, canvas.patch_side),
+                frame,
+                min_area,
+            )
         return find_components(_seen(label_map, frame), confidence, min_area)
 
     def _components_on_device(self, assignment: cuda.DeviceArray, canvas: Canvas) -> Components:
