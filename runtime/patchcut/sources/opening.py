@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable
+from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -30,7 +31,7 @@ from patchcut.sources.several import (
 )
 from patchcut.sources.single import open_file
 from patchcut.sources.videos import open_address, path_of_url
-from patchcut.texts import encodable, name_text
+from patchcut.texts import name_text
 
 _CAMERA_DEVICE = re.compile(r"/dev/video([0-9]{1,9})")
 _CAMERA_INDEX = re.compile(r"[0-9]{1,10}")
@@ -108,7 +109,7 @@ def _open_text(text: str, every: int, rule: PixelRule) -> Source:
             return LiveVideo(int(device[1]), every=every)
         text = path_of_url(text) or text
         if "://" in text:
-            return open_address(encodable(text), every=every, rule=rule)
+            return open_address(text, every=every, rule=rule)
         return _open_path(text, every, rule)
     except OSError as error:
         what = f"cannot be opened: {error.strerror or error}"
@@ -127,9 +128,12 @@ def _open_stdin(every: int, rule: PixelRule) -> Source:
     if pipe.isatty():
         raise SourceError("stdin", "is a terminal", remedy)
     try:
-        return open_stream(pipe, "stdin", every=every, rule=rule)
+        open_picture = partial(open_file, every=every, rule=rule)
+        source = open_stream(pipe, "stdin", every=every, rule=rule, open_picture=open_picture)
     except OSError as error:
         raise SourceError("stdin", f"cannot be read: {error.strerror or error}", remedy) from error
+    source.stamp = None  # that of a copy, which is another one each time
+    return source
 
 
 def _open_path(text: str, every: int, rule: PixelRule) -> Source:
