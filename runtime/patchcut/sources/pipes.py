@@ -9,12 +9,13 @@ import weakref
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from patchcut.errors import SourceError
+from patchcut.pixels import AS_IT_COMES, PixelRule
 from patchcut.pyav import load_av
 from patchcut.sources.base import Source
-from patchcut.sources.containers import COPY_AGAIN, MAX_PIXELS
+from patchcut.sources.containers import COPY_AGAIN
 from patchcut.sources.videos import open_video, open_video_stream
 
 _HEAD_BYTES = 1 << 12
@@ -41,7 +42,7 @@ def open_stream(
     name: str,
     *,
     every: int = 1,
-    max_pixels: int = MAX_PIXELS,
+    rule: PixelRule = AS_IT_COMES,
     open_picture: Callable[[Path], Source],
 ) -> Source:
     """The frames of a photo, an animation or a video that is read from an open file, which may be a pipe.
@@ -54,7 +55,7 @@ def open_stream(
         file: binary; read to the end of the photo or video, and closed with the source if that is a video.
         name: what a person would call it, such as "stdin".
         every: yield frames 0, every, 2 * every, ...
-        max_pixels: frames of more are not decoded.
+        rule: how many pixels a frame may have.
         open_picture: opens a photo or an animation, of which a copy is made.
     Raises:
         SourceError: it is empty, or neither a picture nor a video.
@@ -67,13 +68,13 @@ def open_stream(
     head = _read_head(file)
     if not head:
         raise SourceError(name, "is empty (0 bytes)", COPY_AGAIN)
-    stream = _Rejoined(head, file)
+    stream = cast("BinaryIO", _Rejoined(head, file))
     av = load_av()
     suffix = _picture_suffix(head)
     if av is None or suffix or _index_comes_late(head):
-        open_copy = partial(open_video, every=every, max_pixels=max_pixels)
+        open_copy = partial(open_video, every=every, rule=rule)
         return _open_copy(stream, name, suffix, open_picture, open_copy)
-    return open_video_stream(av, stream, name, every=every, max_pixels=max_pixels)
+    return open_video_stream(av, stream, name, every=every, rule=rule)
 
 
 class _Rejoined(io.RawIOBase):
@@ -139,7 +140,7 @@ def _index_comes_late(head: bytes) -> bool:
 
 
 def _open_copy(
-    stream: _Rejoined,
+    stream: BinaryIO,
     name: str,
     suffix: str,
     open_picture: Callable[[Path], Source],
