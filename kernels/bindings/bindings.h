@@ -41,12 +41,26 @@ auto data_or_null(const OptionalArray& array) {
 // Raises the status as an exception of Python.
 void raise_on(patchcut_status status);
 
+// Gives the GIL back for a scope. A thread that Python ends while it waits for the GIL would unwind through
+// our frames, which ends the process: once the interpreter is ending, a thread waits here until the process
+// is gone.
+class WithoutGil {
+ public:
+  WithoutGil();
+  ~WithoutGil();
+  WithoutGil(const WithoutGil&) = delete;
+  WithoutGil& operator=(const WithoutGil&) = delete;
+
+ private:
+  PyThreadState* thread_;
+};
+
 // Calls into the library without the GIL.
 template <class Call>
 void run(const Call& call) {
   patchcut_status status;
   {
-    nb::gil_scoped_release release;
+    const WithoutGil without_gil;
     status = call();
   }
   raise_on(status);

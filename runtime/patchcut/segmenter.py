@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import pickle
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -122,6 +124,7 @@ class Segmenter:
         self._absolute_path = path.absolute()  # the working directory may change
         self._opened = (extractor, head, parts, masks)
         self._lock = threading.Lock()
+        _open.add(self)
 
     @classmethod
     def open(cls, settings: Settings) -> Segmenter:
@@ -302,7 +305,12 @@ class Segmenter:
             calibrated=rules.calibration is not None,
         )
 
+    def _finish_frame(self) -> None:
+        if self.extractor.is_ours:  # the lock of a fork may be held by a thread that it does not have
+            self._lock.acquire(timeout=_LAST_FRAME_S)
+
     def _segment(self, frame: Frame, masks: Masks, timings_ms: dict[str, float] | None = None) -> Result:
+        _await_the_end()
         self.extractor.check_process()  # before the lock: another thread may have held it at the fork
         with self._lock:
             clock = _Clock(timings_ms or {})
@@ -347,6 +355,26 @@ class Segmenter:
         if self.parts is None:
             return assignment, None
         return assignment, self.parts(features.to("cpu"), _finite(to_host(assignment)))
+
+
+_open: weakref.WeakSet[Segmenter] = weakref.WeakSet()
+_ending = False
+_LAST_FRAME_S = 5.0
+
+
+@atexit.register
+def _finish_frames() -> None:
+    """Lets daemon threads finish their frames: Python ends the process where it ends a thread inside an engine."""
+    global _ending
+    _ending = True
+    for segmenter in list(_open):
+        segmenter._finish_frame()
+
+
+def _await_the_end() -> None:
+    """Keeps a thread that would begin a frame while the interpreter is ending, until the process is gone."""
+    if _ending and threading.current_thread() is not threading.main_thread():
+        threading.Event().wait()
 
 
 class _Clock:
