@@ -358,22 +358,21 @@ class Segmenter:
 
 
 _open: weakref.WeakSet[Segmenter] = weakref.WeakSet()
-_ending = False
+_ending = threading.Event()
 _LAST_FRAME_S = 5.0
 
 
 @atexit.register
 def _finish_frames() -> None:
-    """Lets daemon threads finish their frames: Python ends the process where it ends a thread inside an engine."""
-    global _ending
-    _ending = True
+    """Lets daemon threads finish their frames: a thread that Python ends inside an engine ends the process."""
+    _ending.set()
     for segmenter in list(_open):
         segmenter._finish_frame()
 
 
 def _await_the_end() -> None:
     """Keeps a thread that would begin a frame while the interpreter is ending, until the process is gone."""
-    if _ending and threading.current_thread() is not threading.main_thread():
+    if _ending.is_set() and threading.current_thread() is not threading.main_thread():
         threading.Event().wait()
 
 
