@@ -591,3 +591,15 @@ def test_animations_and_pages_in_a_folder(tmp_path: Path) -> None:
     assert files(out) == [f"json/{name}.json" for name in wanted]
     again = OutputFolder(out, ["json"], resume=True)
     assert run(again, open_source(photos)) == [] and again.skipped == 6
+
+
+def test_a_result_that_takes_too_much_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any) -> NoReturn:
+        raise MemoryError
+
+    monkeypatch.setattr(SINKS["labels"], "write", fail)
+    with OutputFolder(tmp_path, ["labels", "json"]) as folder:
+        folder.write(result(frame()))
+    (problem,) = folder.problems
+    assert problem == "[x.jpg] is not saved as labels: there is not enough memory; scale the frame down"
+    assert files(tmp_path) == ["json/x.json"]
