@@ -126,12 +126,12 @@ def _open(options: RunOptions, stack: ExitStack) -> Run:
 
 
 def _recipe(options: RunOptions) -> dict[str, Any]:
-    """What results depend on; `bundle.json` holds the hashes of all else in a bundle."""
+    """What results depend on; a bundle's spec holds the hashes of all its members."""
     settings = options.settings
     chosen = {one.name: str(getattr(settings, one.name)) for one in fields(settings) if one.name != "threads"}
     with open_bundle(settings.bundle) as bundle:
-        manifest = bundle.read("bundle.json")
-    return {**chosen, "bundle": hashlib.sha256(manifest).hexdigest(), "every": options.every}
+        spec = bundle.spec.model_dump_json().encode()
+    return {**chosen, "bundle": hashlib.sha256(spec).hexdigest(), "every": options.every}
 
 
 def _work(running: Run) -> BaseException | None:

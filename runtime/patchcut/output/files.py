@@ -111,7 +111,8 @@ class OutputFiles:
         Raises:
             OutputError: a link or a file is where its folder would be.
         """
-        if any(words_of(path) == word for path in self.manifest.known):
+        files = [path for path in self.manifest.known if "/" not in path and words_of(path) == word]
+        if any(self._size(path) is not None for path in files):
             return True
         try:
             descriptor = os.open(word, OPEN_FOLDER, dir_fd=self._root)

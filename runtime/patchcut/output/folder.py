@@ -46,7 +46,7 @@ class OutputFolder:
         path: the folder; made if it is not there.
         save: what to save, words of `patchcut.output.sinks.SINKS`.
         overwrite: replace results of earlier runs; those of photos that are gone are removed when the folder
-            is closed without an error. Files that no run has on record are never touched.
+            is closed after a whole run. Files that no run has on record are never touched.
         resume: skip photos and videos that an earlier run is done with, with the same recipe.
         recipe: what results depend on, such as the bundle and the settings, as JSON can tell it.
     Attributes:
@@ -85,6 +85,7 @@ class OutputFolder:
         self._names = OutputNames()
         self._part: Source | None = None
         self._video = ""
+        self._cut = False
         self._whole = True
         self._frame_files = 0
         self._stamps: dict[str, str] = {}
@@ -121,10 +122,15 @@ class OutputFolder:
         self._stamps, self._named = {}, {}
         for sink in self._sinks:
             sink.start(part)
-        if not part.is_video:
+        if part.is_video:
+            done = self._skip_done(part.name, self._video, part.stamp)
+        else:
             part.skip = self._skips
-            return not (part.stamp and self._skips(part.name, part.stamp))
-        return not self._skip_done(part.name, self._video, part.stamp)
+            done = part.stamp is not None and self._skips(part.name, part.stamp)
+        self._cut = not done
+        if done:
+            self._end_part(None)
+        return not done
 
     def write(self, result: Result, overlay: npt.NDArray[np.uint8] | None = None) -> None:
         """Saves one frame's result, as asked for; what cannot be written is told in `problems`.
@@ -142,6 +148,7 @@ class OutputFolder:
         """
         if self._part is None:
             self.start(FrameSource([]))
+            self._cut = False
         if self._video:
             name = f"{self._video}/{result.index:06d}"
         else:
@@ -168,7 +175,7 @@ class OutputFolder:
             >>> out = OutputFolder(folder, ["json"])
             >>> out.finish_part()
         """
-        part, told = self._part, len(self.problems)
+        part, told, self._cut = self._part, len(self.problems), False
         self.files.begin_item()
         self._end_part(end_s)
         if part is not None and self._video and part.stamp and self._whole and len(self.problems) == told:
@@ -178,7 +185,8 @@ class OutputFolder:
         """Finishes what is unfinished; an overlay video plays to the last frame written.
 
         Args:
-            complete: the run came to its end: with `overwrite`, what it has not written again is removed.
+            complete: nothing went wrong. With `overwrite`, what was not written again is removed then, but
+                not where a part that was started has not been finished.
         Raises:
             OutputError: something could not be finished.
         Examples:
@@ -189,6 +197,7 @@ class OutputFolder:
             1
         """
         try:
+            complete = complete and not self._cut
             self._end_part(None)
             for sink in self._sinks:
                 with self._telling(str(self.path), sink.word):

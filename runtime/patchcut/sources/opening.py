@@ -134,7 +134,7 @@ def _open_stdin(every: int, rule: PixelRule) -> Source:
             "stdin",
             every=every,
             max_pixels=rule.max_pixels,
-            open_picture=lambda path: _open_file(path, every, rule),
+            open_picture=lambda path: _open_one(path, every, rule),
         )
     except OSError as error:
         raise SourceError("stdin", f"cannot be read: {error.strerror or error}", remedy) from error

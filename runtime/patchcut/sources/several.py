@@ -44,7 +44,7 @@ class _Files:
         """Takes files in that were found below a folder; results of earlier runs there are left out."""
         kept = without_results(files, base)
         if left := len(files) - len(kept):
-            what = f"{left} results of earlier runs are left out"
+            what = f"{left} {'result' if left == 1 else 'results'} of earlier runs left out"
             self.notes.append(str(SourceError(name_text(base), what, "name their folder to take them")))
         for path in kept:
             self._add(path)

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -381,6 +382,10 @@ def test_overwriting_removes_results_of_photos_that_are_gone(tmp_path: Path) -> 
     assert len([name for name in files(out) if name.startswith("json")]) == 3  # not asked for again
     with pytest.raises(KeyboardInterrupt):
         run(OutputFolder(out, ["json"], overwrite=True), open_source(photos), stop_after=1)
+    with OutputFolder(out, ["json"], overwrite=True) as folder:
+        for part in open_source(photos).parts():
+            folder.start(part)
+            folder.write(result(next(iter(part))))  # and no more, as with --limit
     assert len([name for name in files(out) if name.startswith("json")]) == 3  # only a whole run removes
 
 
@@ -513,6 +518,17 @@ def test_a_single_file_is_resumed(tmp_path: Path) -> None:
         assert run(OutputFolder(out, ["json"]), open_source(tmp_path / name)) != []
         again = OutputFolder(out, ["json"], resume=True)
         assert run(again, open_source(tmp_path / name)) == [] and again.skipped == 1
+
+
+def test_a_folder_that_was_emptied_holds_nothing(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    run(OutputFolder(out, ["json"], recipe={"head": "cc"}), photos_in(photos, "a.png"))
+    shutil.rmtree(out / "json")  # and not the record, which is hidden
+    again = OutputFolder(out, ["json"], resume=True, recipe={"head": "ncut"})
+    assert run(again, open_source(photos)) == ["a.png"]
+    shutil.rmtree(out / "json")
+    assert run(OutputFolder(out, ["json"]), open_source(photos)) == ["a.png"]
+    assert files(out) == ["json/a.json"]
 
 
 def test_one_photo_that_cannot_be_saved_ends_nothing(tmp_path: Path) -> None:
