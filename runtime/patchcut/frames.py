@@ -100,9 +100,9 @@ def _from_pil(obj: Any, rule: PixelRule) -> npt.NDArray[Any]:
         raise FrameError("frame", f"PIL image is empty, size {obj.size}", "check where it was cropped")
     _check_size(obj.height, obj.width, rule)
     try:
-        if obj.mode in ("RGB", "RGBA") or obj.mode[0] in "IF":  # I;16, I;16B, I and F: kept as they are
-            return np.asarray(obj)
         hides = obj.mode in ("LA", "La", "PA", "RGBa") or "transparency" in obj.info
+        if obj.mode[0] in "IF" or obj.mode == "RGBA" or (obj.mode == "RGB" and not hides):
+            return np.asarray(obj)  # I;16, I;16B, I and F keep their bits
         return np.asarray(obj.convert("RGBA" if hides else "RGB"))
     except (OSError, ValueError, SyntaxError) as error:
         raise FrameError("frame", f"PIL cannot decode the image: {error}", "check the file") from error
@@ -164,7 +164,7 @@ def _check_values(image: npt.NDArray[Any], rule: PixelRule) -> None:
 def _check_shape(image: npt.NDArray[Any], came: str) -> None:
     if image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3, 4)):
         return
-    if image.ndim == 3 and image.shape[0] in (1, 3, 4):
+    if image.ndim == 3 and image.shape[0] in (1, 3, 4) and image.shape[2] > 4:
         raise FrameError("frame", f"{came} (channels first)", "use frame.transpose(1, 2, 0)")
     if image.ndim == 4:
         raise FrameError("frame", f"{came} (a batch)", "pass one frame at a time: batch[i]")

@@ -169,7 +169,8 @@ def _percentiles(colors: Values, visible: npt.NDArray[np.bool_] | None, where: s
     sample = sample[np.isfinite(sample)].astype(np.float64)
     if not sample.size:
         raise FrameError(where, "holds no finite value", "check where it was made")
-    low, high = np.percentile(sample, _PERCENTILES)
+    with np.errstate(over="ignore"):
+        low, high = np.percentile(sample, _PERCENTILES)
     if high == low:  # a small thing on an even ground
         low, high = sample.min(), sample.max()
     return float(low), float(high)
@@ -205,8 +206,9 @@ def _scaled(
     if table is not None:
         return table[values]
     low, high = bounds
-    halves = np.clip(values.astype(np.float64), low, high) / 2  # so that no difference is infinite
-    shares = (halves - low / 2) / (high / 2 - low / 2)
+    with np.errstate(all="ignore"):  # no number becomes 0
+        halves = np.clip(values.astype(np.float64), low, high) / 2  # so that no difference is infinite
+        shares = (halves - low / 2) / (high / 2 - low / 2)
     return np.rint(255 * np.nan_to_num(shares, nan=0)).astype(np.uint8)
 
 

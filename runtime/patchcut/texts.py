@@ -31,9 +31,7 @@ def encodable(text: str) -> str:
         >>> patchcut.texts.encodable("caf\\udce9 \\ud800")
         'caf%E9 %ED%A0%80'
     """
-    with contextlib.suppress(
-        UnicodeEncodeError
-    ):  # where the locale has no UTF-8, Python reads its letters so
+    with contextlib.suppress(UnicodeEncodeError):  # UTF-8 that Python took for bytes
         text = text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
     return "".join(map(_encodable, text))
 

@@ -21,7 +21,7 @@ def print_start(source: Source, segmenter: Segmenter) -> None:
 
 
 def print_part(part: Source) -> None:
-    """Whose frames follow, of a source that is made of several: photos, or one video."""
+    """Whose frames follow: one of the videos of a source that is made of several."""
     _print("part", name=part.name, kind=part.kind, fps=part.fps, total=part.total)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import weakref
@@ -121,6 +122,8 @@ class OutputFiles:
         except OSError as error:
             raise output_error(self.root / word, error) from error
         try:
+            if not os.access(".", os.W_OK, dir_fd=descriptor):
+                raise output_error(self.root / word, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
             return bool(os.listdir(descriptor))  # noqa: PTH208 - pathlib takes no descriptor
         finally:
             os.close(descriptor)

@@ -282,7 +282,7 @@ class OutputFolder:
         except OutputError as error:
             if stops_all(error):
                 raise
-            what = f"its {word} is not saved: {error.what}"
+            what = f"is not saved as {word}: {error.what}"
             self.problems.append(str(OutputError(name, what, error.remedy)))
 
 

@@ -54,9 +54,11 @@ def open_animation(path: Path, *, every: int, rule: PixelRule = AS_IT_COMES) -> 
         return None
     if wrong := rule.too_large(header.height, header.width):
         raise SourceError(path.name, *wrong)
+    if not _pillow_reads(header.kind):
+        return FirstFrame(path, header, rule=rule)
     image = _opened(data)
     if image is None:
-        return FirstFrame(path, header, rule=rule)
+        raise SourceError(path.name, header.damage or "is damaged and cannot be decoded", _COPY_AGAIN)
     return Animation(path.name, image, header, every=every, rule=rule)
 
 
@@ -208,12 +210,19 @@ def _may_hold_several(head: bytes) -> bool:
     )
 
 
-def _opened(data: bytes) -> Any:
-    """A file opened by Pillow, None where that is not installed or does not know it."""
+def _pillow_reads(kind: str) -> bool:
+    """Whether a Pillow is installed that reads animations of a kind; AVIF came with 11.3."""
     try:
-        from PIL import Image
+        from PIL import features
     except ImportError:
-        return None
+        return False
+    return kind not in ("AVIF", "WebP") or bool(features.check(kind.lower()))
+
+
+def _opened(data: bytes) -> Any:
+    """A file opened by Pillow, None where it is damaged."""
+    from PIL import Image
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of many pixels: they were counted already

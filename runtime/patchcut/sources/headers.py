@@ -28,7 +28,6 @@ MOST_SCANS = 200
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q"}
 _MOST_PAGES = 10_000
 _ORIENTATION = 0x0112
-_AT_ONCE = Fraction(1, 100)
 
 
 @dataclass(frozen=True)
@@ -186,30 +185,55 @@ def _webp(data: bytes) -> Header:
     return replace(header, pictures=pictures, animated=animated, delays_s=_shown(delays), damage=damage)
 
 
-def tiff_pages(data: bytes) -> Iterator[tuple[int, dict[int, tuple[float, ...]]]]:
+def tiff_pages(data: bytes | bytearray) -> Iterator[tuple[int, dict[int, tuple[float, ...]]]]:
     """Offset and tags of each directory of a TIFF file, in its order; a circle ends.
 
     Raises:
         struct.error: the file ends before a directory does.
     """
-    order = "<" if data[:2] == b"II" else ">"
-    big = data[2:4] in (b"+\x00", b"\x00+")
-    word, count_type, entry_size, header_at = ("Q", "Q", 20, 8) if big else ("I", "H", 12, 4)
+    order, word, header_at = _tiff_words(data)
     (offset,) = struct.unpack_from(order + word, data, header_at)
     seen: set[int] = set()
     while offset and offset not in seen and len(seen) < _MOST_PAGES:
         seen.add(offset)
-        (count,) = struct.unpack_from(order + count_type, data, offset)
-        begin = offset + struct.calcsize(count_type)
-        end = begin + count * entry_size
-        if end > len(data):
-            raise struct.error("a directory runs past the end of the file")
-        entries = range(begin, end, entry_size)
+        entries = _tiff_entries(data, offset)
         yield offset, dict(_tiff_entry(data, entry, order, word) for entry in entries)
-        (offset,) = struct.unpack_from(order + word, data, end)
+        (offset,) = struct.unpack_from(order + word, data, entries.stop)
 
 
-def _tiff_entry(data: bytes, entry: int, order: str, word: str) -> tuple[int, tuple[float, ...]]:
+def as_stored(data: bytes | bytearray) -> bytearray:
+    """A copy of a TIFF file whose first page is not to be turned: OpenCV turns it whatever it is asked.
+
+    Raises:
+        struct.error: the file ends before its first directory does.
+    """
+    order, word, header_at = _tiff_words(data)
+    copy = bytearray(data)
+    (offset,) = struct.unpack_from(order + word, data, header_at)
+    for entry in _tiff_entries(data, offset):
+        if struct.unpack_from(order + "H", data, entry) == (_ORIENTATION,):
+            struct.pack_into(order + "H", copy, entry + 4 + struct.calcsize(word), 1)
+    return copy
+
+
+def _tiff_words(data: bytes | bytearray) -> tuple[str, str, int]:
+    """Order of bytes, type of offsets, and where the first is; a BigTIFF has wider ones."""
+    order = "<" if data[:2] == b"II" else ">"
+    return (order, "Q", 8) if 43 in data[2:4] else (order, "I", 4)
+
+
+def _tiff_entries(data: bytes | bytearray, offset: int) -> range:
+    """Where each entry of the directory at `offset` begins."""
+    order, word, _ = _tiff_words(data)
+    count_type, size = ("Q", 20) if word == "Q" else ("H", 12)
+    (count,) = struct.unpack_from(order + count_type, data, offset)
+    begin = offset + struct.calcsize(order + count_type)
+    if begin + count * size > len(data):
+        raise struct.error("a directory runs past the end of the file")
+    return range(begin, begin + count * size, size)
+
+
+def _tiff_entry(data: bytes | bytearray, entry: int, order: str, word: str) -> tuple[int, tuple[float, ...]]:
     """A tag and its first values, none where they are of a type that is not needed."""
     tag, type_, count = struct.unpack_from(f"{order}HH{word}", data, entry)
     letter = _TIFF_TYPES.get(type_)
@@ -258,9 +282,10 @@ def page_header(tags: dict[int, tuple[float, ...]]) -> Header:
     bits, kind, extra = int(value(258, 1)), int(value(339, 1)), tags.get(338) or ()
     least, largest = value(340, value(280, 0)), value(341, value(281, 0))
     said = (least, largest) if largest > least else None
-    if said is None and 8 < bits < 16 and kind == 1:
-        said = (0, 2**bits - 1)
+    if 8 < bits < 16 and kind == 1:
+        said = (0, 2**16 - 2 ** (16 - bits))  # OpenCV moves them to the upper end of 16 bits
     orientation = int(value(_ORIENTATION, 1))
+    unnamed_alpha = 338 not in tags and value(277, 1) == 4 and value(262, 0) == 2
     return Header(
         "TIFF",
         int(value(257, 0)),
@@ -268,8 +293,9 @@ def page_header(tags: dict[int, tuple[float, ...]]) -> Header:
         orientation if orientation in _TURNS else 1,
         deep=bits > 8,
         said=said if bits > 8 else None,
-        alpha=1 in extra or 2 in extra,
-        premultiplied=1 in extra or bits == 8,  # OpenCV takes 8 bits from libtiff, which multiplies them
+        alpha=1 in extra or 2 in extra or unnamed_alpha,
+        # OpenCV takes 8 bits from libtiff, which multiplies them.
+        premultiplied=1 in extra or (2 in extra and bits == 8),
     )
 
 
@@ -316,8 +342,8 @@ def _gif(data: bytes) -> Header:
 
 
 def _shown(delays: list[Fraction]) -> tuple[Fraction, ...]:
-    """How long frames stay: 0.01 s and less means "at once" in old files; browsers and FFmpeg wait 0.1 s."""
-    return tuple(delay if delay > _AT_ONCE else Fraction(1, 10) for delay in delays)
+    """How long frames stay; where no time is said, a tenth of a second, as browsers and FFmpeg have it."""
+    return tuple(delay or Fraction(1, 10) for delay in delays)
 
 
 def _color_table(flags: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from patchcut.frames import Frame, as_frame
 from patchcut.opencv import load_cv2
 from patchcut.pixels import AS_IT_COMES, PixelRule, Pixels, to_8_bits
 from patchcut.sources.base import Source
-from patchcut.sources.headers import Header, read_header, turn_steps
+from patchcut.sources.headers import Header, as_stored, read_header, turn_steps
 
 # OpenCV reads most of them, Pillow the others where it is installed; a folder says which it had to skip.
 _PHOTOS = (
@@ -187,6 +188,8 @@ def _by_opencv(data: bytes | bytearray, name: str, header: Header | None) -> npt
     if header is not None:
         deep = header.alpha or ((header.deep or header.said) and header.kind != "AVIF")
         flags = cv2.IMREAD_UNCHANGED if deep else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        if header.kind == "TIFF" and header.orientation != 1:
+            data = as_stored(data)
     try:
         image: npt.NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
@@ -220,16 +223,18 @@ def _by_pillow(
     except ImportError:
         return None
     try:
-        if header is not None and header.kind == "HEIC":
-            from pillow_heif import open_heif
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of many pixels, which were counted, and of odd EXIF
+            if header is not None and header.kind == "HEIC":
+                from pillow_heif import open_heif
 
-            image: Any = open_heif(io.BytesIO(data)).to_pillow()
-        else:
-            image = Image.open(io.BytesIO(data), formats=_PILLOW.split())
-            if wrong := rule.too_large(image.height, image.width):
-                raise SourceError(name, *wrong)
-            image = ImageOps.exif_transpose(image) if upright else image
-        frame = as_frame(image, rule=rule)
+                image: Any = open_heif(io.BytesIO(data)).to_pillow()
+            else:
+                image = Image.open(io.BytesIO(data), formats=_PILLOW.split())
+                if wrong := rule.too_large(image.height, image.width):
+                    raise SourceError(name, *wrong)
+                image = ImageOps.exif_transpose(image) if upright else image
+            frame = as_frame(image, rule=rule)
     except (MemoryError, SourceError):
         raise
     except Exception:  # Pillow's readers raise whatever they meet in a broken file
@@ -256,10 +261,7 @@ def _why_undecoded(data: bytes | bytearray, header: Header | None) -> tuple[str,
         brand = data[8:12].decode("ascii", "replace").strip().upper()
         return f"is a {brand} file, which OpenCV does not decode", _CONVERT
     if header is not None:
-        return (
-            "is damaged and cannot be decoded, or this OpenCV lacks its codec",
-            f"{_COPY_AGAIN}, or {_CONVERT}",
-        )
+        return "is damaged and cannot be decoded", f"{_COPY_AGAIN}; if others read it, {_CONVERT}"
     return "is not an image that OpenCV reads", f"{_CONVERT}; pip install pillow reads some more formats"
 
 
