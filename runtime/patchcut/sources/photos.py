@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from patchcut.errors import FrameError, SourceError
+from patchcut.errors import FrameError, SourceError, install_hint
 from patchcut.frames import Frame, as_frame
 from patchcut.opencv import load_cv2
 from patchcut.pixels import AS_IT_COMES, PixelRule, Pixels, to_8_bits
@@ -256,7 +256,7 @@ def _why_undecoded(data: bytes | bytearray, header: Header | None) -> tuple[str,
     if header is not None and header.kind == "HEIC":
         if _has_pillow_heif():
             return "is damaged and cannot be decoded", _COPY_AGAIN
-        return "is a HEIC file, which OpenCV does not decode", f"pip install 'patchcut[heic]', or {_CONVERT}"
+        return "is a HEIC file, which OpenCV does not decode", f"{install_hint('heic')}, or {_CONVERT}"
     if data[4:8] == b"ftyp" and header is None:
         brand = data[8:12].decode("ascii", "replace").strip().upper()
         return f"is a {brand} file, which OpenCV does not decode", _CONVERT
