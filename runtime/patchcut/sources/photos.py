@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,11 +153,15 @@ def decode_photo(
         if wrong := rule.too_large(header.height, header.width):
             raise SourceError(name, *wrong)
     try:
-        return _decode(data, name, header, upright, rule)
+        pixels = _decode(data, name, header, upright, rule)
     except MemoryError as error:
         raise SourceError(name, *_NO_MEMORY) from error
     except FrameError as error:
         raise SourceError(name, error.what, error.remedy) from error
+    if header is not None and header.pictures > 1:
+        first = f"[{name}] only the first of its {header.pictures} pictures was read; name the file by itself"
+        pixels = replace(pixels, notes=(*pixels.notes, first))
+    return pixels
 
 
 def _decode(
@@ -177,7 +182,7 @@ def _decode(
     pixels = _pixels(values, name, rule, header)
     if lacks_alpha:
         unread = f"[{name}] its alpha was not read, so that what it hides may be found; pip install pillow"
-        pixels = Pixels(pixels.image, None, (*pixels.notes, unread))
+        pixels = replace(pixels, notes=(*pixels.notes, unread))
     return pixels
 
 
