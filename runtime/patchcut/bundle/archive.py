@@ -13,9 +13,11 @@ from typing import Any, NoReturn
 import numpy.typing as npt
 from pydantic import ValidationError
 
+from patchcut.bundle.graph_check import check_graph
 from patchcut.bundle.legacy import to_schema_3
 from patchcut.bundle.library import find_bundle
-from patchcut.bundle.spec import SCHEMA_VERSION, BundleSpec
+from patchcut.bundle.onnx_messages import GraphError
+from patchcut.bundle.spec import SCHEMA_VERSION, BundleSpec, GraphSpec
 from patchcut.errors import BundleError
 
 MANIFEST = "bundle.json"
@@ -68,12 +70,28 @@ class Bundle:
     def read(self, name: str) -> bytes:
         """The bytes of one member, after its size and sha256 were found right.
 
+        A graph is checked, too: it computes its outputs once, from the image and the bundle's own weights.
+
         Raises:
-            BundleError: the member is not there, or damaged.
+            BundleError: the member is not there or damaged, or a graph that does something else.
         Examples:
             >>> bundle.read("card.md").decode().splitlines()[0]
             '# ...'
         """
+        data = self._read_whole(name)
+        for backbone in self.spec.backbones.values():
+            for graph in backbone.graphs:
+                if graph.file == name:
+                    self._check_graph(graph, data, backbone.weights)
+        return data
+
+    def _check_graph(self, graph: GraphSpec, data: bytes, weights: str | None) -> None:
+        try:
+            check_graph(data, graph.initializers, weights)
+        except GraphError as error:
+            _foreign(self.path, f"{graph.file} cannot be run: {error}")
+
+    def _read_whole(self, name: str) -> bytes:
         if name not in self.spec.files:
             _fail(self.path, f"has no member {name}", f"it has: {', '.join(sorted(self.spec.files))}")
         data = _read_member(self.path, self._archive, name)
@@ -132,7 +150,7 @@ def open_bundle(bundle: str | Path | None = None) -> Bundle:
         opened = Bundle(path, archive, spec)
         for name, file in spec.files.items():
             if file.bytes <= EAGER_BYTES:
-                opened.read(name)
+                opened._read_whole(name)
     except BaseException:
         archive.close()
         raise

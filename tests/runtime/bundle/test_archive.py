@@ -322,7 +322,7 @@ def test_tensors_that_are_none_are_foreign(tmp_path: Path, member: str, data: by
 
 def test_a_graph_that_is_no_onnx_is_foreign(tmp_path: Path) -> None:
     path = toy.write(tmp_path / "x.patchcut", {**toy.members(), "backbone-112-int8.onnx": b"no graph"})
-    refused(path, "foreign", "onnxruntime cannot load backbone-112-int8.onnx")
+    refused(path, "foreign", "backbone-112-int8.onnx cannot be run: it is no ONNX graph")
 
 
 def test_an_initializer_that_the_weights_lack_is_damage(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_an_initializer_that_the_weights_lack_is_damage(tmp_path: Path) -> None:
 @pytest.mark.parametrize("names", [[], ["embed.fp32"]])
 def test_initializers_that_the_graph_does_not_declare_are_foreign(tmp_path: Path, names: list[str]) -> None:
     path = write_with(tmp_path / "x.patchcut", lambda s: toys(s)["graphs"][0].update(initializers=names))
-    refused(path, "foreign", "onnxruntime cannot load")
+    refused(path, "foreign", "it reads embed.int8 from a file, which `initializers` does not name")
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp32"])
@@ -352,7 +352,7 @@ def test_nothing_beside_the_bundle_is_read(
     (tmp_path / "backbone.safetensors").write_bytes(toy.members()["backbone.safetensors"])
     monkeypatch.chdir(tmp_path)
     path = write_with(tmp_path / "x.patchcut", hide)
-    with pytest.raises(BundleError, match="is foreign: onnxruntime cannot load"):
+    with pytest.raises(BundleError, match=f"it reads embed.{precision} from a file"):
         patchcut.load(path, precision=precision)
 
 
@@ -426,7 +426,7 @@ def test_a_choice_that_is_not_known_is_newer(tmp_path: Path) -> None:
 
 def test_a_head_of_an_unknown_kind_is_newer(tmp_path: Path) -> None:
     path = write_with(tmp_path / "x.patchcut", lambda spec: spec["heads"][0].update(kind="mask-transformer"))
-    refused(path, "newer", "mask-transformer", "upgrade")
+    refused(path, "newer", "mask-transformer", "install a newer patchcut")
 
 
 def test_a_bundle_without_a_head_says_so(tmp_path: Path) -> None:
