@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Real
+from pathlib import Path
 
 from patchcut.errors import OptionError
 
@@ -63,3 +64,19 @@ def check_flag(option: str, value: object) -> None:
     """
     if not isinstance(value, bool):
         raise OptionError(option, f"must be True or False, got {value!r}")
+
+
+def check_path(option: str, value: object, wanted: str) -> None:
+    """Checks that `value` is a text or a path, and not empty.
+
+    Raises:
+        OptionError: it is something else, such as bytes or an open file, or has a NUL character.
+    Examples:
+        >>> patchcut.checks.check_path("bundle", b"x.patchcut", "a bundle's name or path")
+        Traceback (most recent call last):
+        patchcut.errors.OptionError: [bundle] must be a bundle's name or path, got bytes; write it as a text
+    """
+    if not isinstance(value, str | Path):
+        raise OptionError(option, f"must be {wanted}, got {type(value).__name__}", "write it as a text")
+    if not str(value) or "\0" in str(value):
+        raise OptionError(option, f"must be {wanted}, got {str(value)!r}", "name one")

@@ -7,6 +7,8 @@ import shlex
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+_MAX_TEXT = 1000
+
 
 class PatchcutError(Exception):
     """Any failure that patchcut foresees.
@@ -24,8 +26,8 @@ class PatchcutError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        text = f"[{self.where}] {self.what}; {self.remedy}" if self.remedy else f"[{self.where}] {self.what}"
-        return printable(text)
+        what = _shortened(self.what)
+        return printable(f"[{self.where}] {what}; {self.remedy}" if self.remedy else f"[{self.where}] {what}")
 
 
 class OptionError(PatchcutError, ValueError):
@@ -50,6 +52,12 @@ class EngineError(PatchcutError):
 
 class OutputError(PatchcutError):
     """A result cannot be written."""
+
+
+def _shortened(text: str) -> str:
+    """`text`, without its middle where it holds a long name or value."""
+    half = _MAX_TEXT // 2
+    return text if len(text) <= _MAX_TEXT else f"{text[:half]} ... {text[-half:]}"
 
 
 def printable(text: object) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from patchcut.checks import check_choice, check_flag, check_number, check_whole
+from patchcut.checks import check_choice, check_flag, check_number, check_path, check_whole
 from patchcut.errors import OptionError
 
 if TYPE_CHECKING:
@@ -70,8 +70,7 @@ def _check_head(option: str, value: object) -> None:
 
 
 def _check_bundle(option: str, value: object) -> None:
-    if not isinstance(value, str | Path) or not str(value):
-        raise OptionError(option, f"must be a bundle's name or path, got {value!r}")
+    check_path(option, value, "a bundle's name or path")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
 import zipfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import numpy.typing as npt
 from pydantic import ValidationError
@@ -65,7 +67,7 @@ class Bundle:
             >>> bundle.spec.schema_version
             3
         """
-        self._archive.close()
+        _close(self._archive)
 
     def read(self, name: str) -> bytes:
         """The bytes of one member, after its size and sha256 were found right.
@@ -78,6 +80,12 @@ class Bundle:
             >>> bundle.read("card.md").decode().splitlines()[0]
             '# ...'
         """
+        try:
+            return self._read_checked(name)
+        except MemoryError:
+            _lacks_memory(self.path)
+
+    def _read_checked(self, name: str) -> bytes:
         data = self._read_whole(name)
         for backbone in self.spec.backbones.values():
             for graph in backbone.graphs:
@@ -113,6 +121,8 @@ class Bundle:
         data = self.read(name)
         try:
             return load(data)
+        except MemoryError:
+            _lacks_memory(self.path)
         except Exception as error:  # the reader raises many kinds; all mean the same here
             _foreign(self.path, f"{name} cannot be read as safetensors: {error}")
 
@@ -142,6 +152,13 @@ def open_bundle(bundle: str | Path | None = None) -> Bundle:
         'default.patchcut'
     """
     path = find_bundle(bundle)
+    try:
+        return _open_checked(path)
+    except MemoryError:
+        _lacks_memory(path)
+
+
+def _open_checked(path: Path) -> Bundle:
     archive = _open_archive(path)
     try:
         infos = _check_members(path, archive.infolist())
@@ -152,25 +169,50 @@ def open_bundle(bundle: str | Path | None = None) -> Bundle:
             if file.bytes <= EAGER_BYTES:
                 opened._read_whole(name)
     except BaseException:
-        archive.close()
+        _close(archive)
         raise
     return opened
 
 
+def _close(archive: zipfile.ZipFile) -> None:
+    """Closes an archive, and the file that was given to it."""
+    file = archive.fp
+    archive.close()
+    if file is not None:
+        file.close()
+
+
 def _open_archive(path: Path) -> zipfile.ZipFile:
+    file, magic = _open_file(path), b""
     try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        raise BundleError("bundle", f"cannot open {path}: {error.strerror}", "check the path") from error
-    try:
-        return zipfile.ZipFile(path)
+        magic = file.read(4)
+        return zipfile.ZipFile(file)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        file.close()
         if magic == b"PK\x03\x04":
             _damaged(
                 path, f"it starts as a bundle but its directory cannot be read, as if cut short ({error})"
             )
         _foreign(path, "it is no zip archive")
+
+
+def _open_file(path: Path) -> BinaryIO:
+    """The file, if it is one: a pipe or device might never end, and is not waited for.
+
+    Raises:
+        BundleError: it is none, or cannot be opened.
+    """
+    try:
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:  # ValueError: a name that the system cannot have
+        what = error.strerror if isinstance(error, OSError) else "no file has such a name"
+        raise BundleError("bundle", f"cannot open {path}: {what}", "check the path") from error
+    kind = os.fstat(number)
+    if not stat.S_ISREG(kind.st_mode):
+        os.close(number)
+        what = "it is a folder" if stat.S_ISDIR(kind.st_mode) else "it is no regular file"
+        raise BundleError("bundle", f"cannot open {path}: {what}", "check the path")
+    return os.fdopen(number, "rb")
 
 
 def _check_members(path: Path, infos: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
@@ -253,6 +295,10 @@ def _check_sizes(path: Path, infos: dict[str, zipfile.ZipInfo], spec: BundleSpec
 def _check_none(path: Path, what: str, names: Iterable[str]) -> None:
     if listed := ", ".join(sorted(names)):
         _damaged(path, f"it {what} {listed}")
+
+
+def _lacks_memory(path: Path) -> NoReturn:
+    _fail(path, "needs more memory than this process may have", "allow it more")
 
 
 def _damaged(path: Path, what: str) -> NoReturn:
