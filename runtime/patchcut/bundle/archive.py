@@ -20,6 +20,7 @@ from patchcut.bundle.legacy import to_schema_3
 from patchcut.bundle.library import find_bundle
 from patchcut.bundle.onnx_messages import GraphError
 from patchcut.bundle.spec import SCHEMA_VERSION, BundleSpec, GraphSpec
+from patchcut.bundle.tensors import load_tensors
 from patchcut.errors import BundleError
 
 MANIFEST = "bundle.json"
@@ -116,14 +117,12 @@ class Bundle:
             >>> bundle.read_tensors("head.safetensors")["gcn.0.theta"].dtype
             dtype('float32')
         """
-        from safetensors.numpy import load
-
         data = self.read(name)
         try:
-            return load(data)
+            return load_tensors(data)
         except MemoryError:
             _lacks_memory(self.path)
-        except Exception as error:  # the reader raises many kinds; all mean the same here
+        except ValueError as error:
             _foreign(self.path, f"{name} cannot be read as safetensors: {error}")
 
     def verify(self) -> None:
