@@ -52,7 +52,9 @@ _LACKS = re.compile(
     re.IGNORECASE,
 )
 
-_LOG_ERROR = 3
+# What it logs is in its exceptions, too, and holds names out of the graph as they are; with CUDA the log says
+# which libraries are missing, and no exception does.
+_LOG_FATAL, _LOG_ERROR = 4, 3
 _MAX_BATCH = 64
 
 
@@ -187,6 +189,8 @@ def _open_on(
     stream = cuda.Stream() if device == "cuda" and cuda.is_available() else None
     options = session_options(ort, threads, graph.precision)
     options.add_session_config_entry(_EXTERNAL_FOLDER, str(bundle.path))
+    if device == "cuda":
+        options.log_severity_level = _LOG_ERROR
     proto = bundle.read(graph.file)
     _require_threads(threads)
     try:
@@ -268,6 +272,7 @@ def _providers(device: str, stream: cuda.Stream | None) -> list[Any]:
 def _run_options(ort: Any, stream: cuda.Stream | None) -> Any:
     """Options of a run; on a stream of ours nothing waits for its end."""
     options = ort.RunOptions()
+    options.log_severity_level = _LOG_FATAL
     if stream is not None:
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")
     return options
@@ -309,7 +314,7 @@ def session_options(ort: Any, threads: int, precision: Precision) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = _LOG_ERROR
+    options.log_severity_level = _LOG_FATAL
     options.add_session_config_entry(*_spinning(ort.__version__))
     if _saturates(platform.machine(), _cpu_flags()):
         options.add_session_config_entry(*_WIDE_PRODUCTS)
