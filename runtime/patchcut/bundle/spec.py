@@ -176,10 +176,6 @@ class BackboneSpec(_Model):
         for graph in self.graphs:
             if self.grid_hw(graph.size_hw) != graph.grid_hw:
                 raise ValueError(f"{graph.file}: size {graph.size_hw} does not give grid {graph.grid_hw}")
-            if (patches := graph.grid_hw[0] * graph.grid_hw[1]) > MAX_PATCHES:
-                raise ValueError(f"{graph.file}: has {patches:,} patches, the limit is {MAX_PATCHES:,}")
-            if patches * max(one.dim for one in self.features.values()) > MAX_FEATURES:
-                raise ValueError(f"{graph.file}: has more than {MAX_FEATURES:,} features a frame")
             if graph.initializers and self.weights is None:
                 raise ValueError(f"{graph.file}: names initializers, but there is no weights file")
             if (graph.size_hw, graph.precision) in seen:
@@ -341,12 +337,17 @@ class BundleSpec(_Model):
         return self
 
     @model_validator(mode="after")
-    def _check_regions(self) -> BundleSpec:
+    def _check_grids(self) -> BundleSpec:
         least = self.regions.min_area_patches
         for backbone in self.backbones.values():
+            dim = max(features.dim for features in backbone.features.values())
             for graph in backbone.graphs:
-                if least > (patches := graph.grid_hw[0] * graph.grid_hw[1]):
-                    raise ValueError(f"no region has {least:g} patches: {graph.file} has {patches} in all")
+                patches = graph.grid_hw[0] * graph.grid_hw[1]
+                if patches > MAX_PATCHES or patches * dim > MAX_FEATURES:
+                    limits = f"the limits are {MAX_PATCHES:,} and {MAX_FEATURES:,} numbers"
+                    raise ValueError(f"{graph.file}: has {patches:,} patches of {dim:,}, {limits}")
+                if least > patches:
+                    raise ValueError(f"{graph.file}: has {patches} patches, no region has {least:g}")
         return self
 
     @model_validator(mode="after")
