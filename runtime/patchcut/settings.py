@@ -94,9 +94,9 @@ class Settings:
             head if it is a fitted one.
         refine: what moves borders onto the frame's edges: "none", "guided" or "bilateral"; "auto" is "guided"
             in a stream of video and "none" for single frames.
-        min_score: regions that score less, in [0, 1], become background.
-        nothing_below: where no region scores this, in [0, 1], there is nothing; None is what the calibration
-            of the head says, and 0 without one.
+        min_score: regions that score less, in [0, 1], become background: for more than the head's limit.
+        nothing_below: the limit that the calibration of the head has set: regions that score less are no
+            objects and become background. None is that limit, and 0 without a calibration; 0 reports all.
         single: True to leave all but the best region out; in a scene they are background.
         color: order of channels of array frames, "bgr" or "rgb".
         threads: CPU threads from 1 to 256; None is one a physical core that this process may use (see
@@ -147,7 +147,7 @@ class Settings:
     min_score: float = setting(0.0, "Leave out regions that score less, 0 to 1.", type=float, between=(0, 1))
     nothing_below: float | None = setting(
         None,
-        "Report nothing where no region scores this, 0 to 1; 0 always reports.",
+        "Limit below which a region is no object, 0 to 1; 0 reports all.",
         type=float,
         between=(0, 1),
         default_text="what the bundle says",
