@@ -16,6 +16,7 @@ from patchcut.errors import BundleError, OptionError
 from patchcut.heads.base import Head
 from patchcut.heads.cc import CcHead
 from patchcut.heads.fitted import FittedHead
+from patchcut.heads.following import Following
 from patchcut.heads.gnn_fit import GnnFitHead
 from patchcut.heads.kmeans import KMeansHead
 from patchcut.heads.ncut import NcutHead
@@ -26,6 +27,7 @@ __all__ = [
     "TRAINED",
     "CcHead",
     "FittedHead",
+    "Following",
     "GnnFitHead",
     "Head",
     "KMeansHead",
