@@ -90,8 +90,8 @@ class Settings:
         mode: "foreground": what stands out, in as many columns as the head has; "parts": the foreground
             divided; "scene": its parts and the regions of the background.
         parts: what divides the foreground: "auto" is the bundle's head for parts if it has one, else
-            "kmeans:k=4"; or a fitted head, as for `head`. The background of a scene is divided by the same
-            head if it is a fitted one.
+            "kmeans:k=4,restarts=16"; or a fitted head, as for `head`. The background of a scene is divided by
+            the same head if it is a fitted one.
         refine: what moves borders onto the frame's edges: "none", "guided" or "bilateral"; "auto" is "guided"
             in a stream of video and "none" for single frames.
         min_score: regions that score less, in [0, 1], become background: for more than the head's limit.
@@ -134,8 +134,8 @@ class Settings:
     )
     parts: str | Head = setting(
         "auto",
-        "What divides: a fitted head, such as kmeans:k=6; auto is the bundle's head for parts, or kmeans:k=4 "
-        "where it has none.",
+        "What divides: a fitted head, such as kmeans:k=6; auto is the bundle's head for parts, or "
+        "kmeans:k=4,restarts=16 where it has none.",
         check=_check_head,
     )
     refine: str = setting(
