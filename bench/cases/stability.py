@@ -84,7 +84,8 @@ def brightened(photo: Image, pixel_yx: tuple[int, int]) -> Image:
     """A copy of [H, W, 3] uint8 with one green value a grey level higher; lower where it is the highest."""
     other: Image = np.array(photo)
     y, x = pixel_yx
-    other[y, x, 1] += 1 if photo[y, x, 1] < 255 else -1
+    value = int(photo[y, x, 1])
+    other[y, x, 1] = value + 1 if value < 255 else value - 1
     return other
 
 

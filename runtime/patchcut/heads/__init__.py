@@ -42,8 +42,8 @@ __all__ = [
 TRAINED = {"gnn": "patchcut.heads.gnn"}
 FITTED: dict[str, type[FittedHead]] = {head.name: head for head in (GnnFitHead, CcHead, NcutHead, KMeansHead)}
 HEADS = (*TRAINED, *FITTED)
-# The best of 16 runs is mostly the same however an 8-bit backbone rounds: with one grey level more in one pixel
-# of 24 photographs 3 % of the background's patches are in another cluster, with the best of 4 runs 7 %.
+# The best of 16 runs is mostly the same however an 8-bit backbone rounds: with one grey level more in one
+# pixel of 24 photographs 3 % of the background's patches change their cluster, with the best of 4 runs 7 %.
 DEFAULT_PARTS = KMeansHead(k=4, restarts=16)
 
 
