@@ -135,13 +135,16 @@ def background_first(assignment: Float32, grid_hw: tuple[int, int]) -> Float32:
     return result
 
 
-def largest_first(clusters: npt.NDArray[np.int64]) -> tuple[Int32, int]:
-    """The clusters [m] int32 numbered by size, of equals the first in order first, and how many they are."""
-    found, first, members, sizes = np.unique(
-        clusters, return_index=True, return_inverse=True, return_counts=True
-    )
+def in_reading_order(clusters: npt.NDArray[np.int64]) -> tuple[Int32, int]:
+    """The clusters [m] int32 numbered by their first patch, and how many they are.
+
+    By size they would change places whenever two are about as large: with one grey level more in one pixel of
+    75 photographs, of which an 8-bit backbone makes other features, 25 % of an object's patches then had
+    another number; so it is 14 %, and of the background 7 instead of 14 %.
+    """
+    found, first, members = np.unique(clusters, return_index=True, return_inverse=True)
     rank = np.empty(len(found), np.int32)
-    rank[np.lexsort((first, -sizes))] = np.arange(len(found), dtype=np.int32)
+    rank[np.argsort(first)] = np.arange(len(found), dtype=np.int32)
     return rank[members], len(found)
 
 

@@ -5,24 +5,24 @@ from __future__ import annotations
 import numpy as np
 
 from patchcut.features import Features, to_host
-from patchcut.heads.fitted import FittedHead, Float32, Int32, continued, largest_first, means_of
+from patchcut.heads.fitted import FittedHead, Float32, Int32, continued, in_reading_order, means_of
 
 
 class Following:
     """A fitted head in one stream, whose clusters have the numbers that they had on the frames before.
 
-    A fitted head finds the clusters of each frame by themselves, in any order; numbered by size they would
-    change places as an object turns. Here those of the first frame are, and later ones have the number of the
-    earlier one that they are most like. It remembers, so each stream, and each set of patches of its frames,
-    needs one of its own. On all frames there are as many columns as the head may find clusters.
+    A fitted head finds the clusters of each frame by themselves, in any order. Here those of the first frame
+    are numbered as in a photo, and later ones have the number of the earlier one that they are most like. It
+    remembers, so each stream, and each set of patches of its frames, needs one of its own. On all frames
+    there are as many columns as the head may find clusters.
 
     Args:
         head: what clusters.
     Examples:
         >>> following = patchcut.heads.Following(patchcut.heads.KMeansHead(k=2))
-        >>> left, right = np.float32([[1, 0]]), np.float32([[0, 1]])
-        >>> [following.number(np.concatenate([left, *[right] * count]))[0].item() for count in (3, 1)]
-        [1, 1]
+        >>> rows = np.eye(2, dtype=np.float32)
+        >>> following.number(rows).tolist(), following.number(rows[::-1].copy()).tolist()
+        ([0, 1], [1, 0])
     """
 
     def __init__(self, head: FittedHead) -> None:
@@ -45,7 +45,7 @@ class Following:
             [0, 1]
         """
         if self._means is None:
-            numbers, _ = largest_first(self._head.cluster(features).argmax(axis=1))
+            numbers, _ = in_reading_order(self._head.cluster(features).argmax(axis=1))
         else:
             numbers = self._head.follow(features, self._means)
         self._remember(features, numbers)

@@ -15,7 +15,7 @@ import patchcut_kernels as kernels
 from patchcut.features import Features, to_host
 from patchcut.heads import FittedHead, Following, Head
 from patchcut.heads.base import explained
-from patchcut.heads.fitted import largest_first, one_hot
+from patchcut.heads.fitted import in_reading_order, one_hot
 from patchcut.stages.canvas import Canvas
 
 Int32 = npt.NDArray[np.int32]
@@ -152,10 +152,10 @@ def _clusters(
 def cluster_patches(
     head: FittedHead | Following, features: Float32, chosen: npt.NDArray[np.bool_]
 ) -> tuple[Int32, int]:
-    """Clusters of some patches, [n] int32, and how many they may be; largest first, or following others.
+    """Clusters of some patches, [n] int32, and how many they may be; in reading order, or following others.
 
     Patches that were not chosen are in the cluster whose mean is nearest by cosine: borders between clusters
-    are interpolated there. Equally large clusters come in reading order; without a chosen patch there is one.
+    are interpolated there. Without a chosen patch there is one cluster.
     """
     if not chosen.any():
         return np.zeros(len(features), np.int32), head.columns if isinstance(head, Following) else 1
@@ -163,7 +163,7 @@ def cluster_patches(
     if isinstance(head, Following):
         members, count = head.number(rows), head.columns
     else:
-        members, count = largest_first(head.cluster(rows).argmax(axis=1))
+        members, count = in_reading_order(head.cluster(rows).argmax(axis=1))
     found, places = np.unique(members, return_inverse=True)
     nearest = kernels.assign(features, _mean_directions(rows, places.astype(np.int32), len(found))).labels
     labels = found[nearest]

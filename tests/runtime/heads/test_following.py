@@ -12,7 +12,7 @@ import patchcut
 import pytest
 from patchcut import Frame, Result, Segmenter
 from patchcut.heads import CcHead, FittedHead, Following, GnnFitHead, KMeansHead, NcutHead
-from patchcut.heads.fitted import continued, largest_first
+from patchcut.heads.fitted import continued, in_reading_order
 from patchcut.sources import Source
 from patchcut.stages.parts import Parts
 
@@ -49,7 +49,7 @@ def test_parts_keep_their_number_as_an_object_turns(head: FittedHead) -> None:
     following = Following(head)
     alone, followed = [], []
     for regions, rows in turning():
-        alone.append(numbers_of(regions, largest_first(head.cluster(rows).argmax(axis=1))[0]))
+        alone.append(numbers_of(regions, in_reading_order(head.cluster(rows).argmax(axis=1))[0]))
         followed.append(numbers_of(regions, following.number(rows)))
     assert followed[0] == alone[0], "the first frame is numbered as a single one"
     assert len({tuple(one) for one in alone}) > 1, "by themselves they change places"
@@ -72,7 +72,7 @@ def test_means_that_drift_are_followed() -> None:
     for step in range(40):
         angle = angles[regions] + step * 2.0 / 40 + random.normal(0, 0.05, len(regions))
         rows = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
-        assert numbers_of(regions, following.number(rows)) == [2, 1, 0]
+        assert numbers_of(regions, following.number(rows)) == [0, 1, 2]
 
 
 def test_what_was_away_comes_back_and_what_is_new_is_new() -> None:
