@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import patchcut
@@ -47,7 +47,7 @@ def test_threads_of_the_kernels_do_not_change_a_bit(
     segmenter = patchcut.load(embedded_bundle, **choice)
     kernels.set_threads(1)
     alone = segmenter(cat)
-    for threads in range(2, 9):
+    for threads in (2, 3, 5, 8):
         kernels.set_threads(threads)
         same(segmenter(cat), alone)
 
@@ -69,10 +69,10 @@ def agreement(a: Result, b: Result) -> float:
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=str)
-def test_instruction_sets_agree_in_floats(
+def test_instruction_sets_nearly_agree(
     embedded_bundle: Path, cat: np.ndarray, choice: dict[str, Any]
 ) -> None:
-    segmenter = patchcut.load(embedded_bundle, precision="fp32", **choice)
+    segmenter = patchcut.load(embedded_bundle, precision="int8", **choice)
     results = []
     for isa in kernels.available_isas():
         kernels.set_isa(isa)
@@ -83,13 +83,29 @@ def test_instruction_sets_agree_in_floats(
         np.testing.assert_allclose(result.scores, results[0].scores, atol=1e-3)
 
 
-def test_instruction_sets_nearly_agree_in_8_bits(embedded_bundle: Path, cat: np.ndarray) -> None:
-    segmenter = patchcut.load(embedded_bundle, precision="int8")
-    results = []
+@pytest.mark.parametrize("fit", ["stretch", "letterbox"])
+@pytest.mark.parametrize("size", [(224, 224), (448, 448), (97, 33)])
+def test_instruction_sets_give_the_backbone_the_same_bits(
+    cat: np.ndarray, fit: Literal["stretch", "letterbox"], size: tuple[int, int]
+) -> None:
+    """An 8-bit backbone would round otherwise from the first difference on."""
+    images = []
     for isa in kernels.available_isas():
         kernels.set_isa(isa)
-        results.append(segmenter(cat))
-    assert all(agreement(result, results[0]) > 0.95 for result in results)
+        mean_std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        images.append(kernels.preprocess(cat, size, *mean_std, fit=fit))
+    assert np.ptp(images[0]) > 1
+    for image in images[1:]:
+        np.testing.assert_array_equal(image, images[0])
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_threads_of_the_engine_change_little(embedded_bundle: Path, cat: np.ndarray, precision: str) -> None:
+    """On the machines that were looked at nothing at all; that is ONNX Runtime's to say."""
+    alone = patchcut.load(embedded_bundle, precision=precision, threads=1)(cat)
+    for threads in (2, 3, 8):
+        result = patchcut.load(embedded_bundle, precision=precision, threads=threads)(cat)
+        assert agreement(result, alone) > (0.95 if precision == "int8" else 0.9999)
 
 
 def test_one_grey_level_changes_little(embedded_bundle: Path, cat: np.ndarray) -> None:
