@@ -130,13 +130,13 @@ def state_protocol(dataset: Dataset, segmenter: Segmenter) -> dict[str, str]:
     how = "fitted to each image by itself" if fitted else "feed-forward, trained beforehand"
     fit = {"stretch": "stretched", "letterbox": "letterboxed"}[segmenter.extractor.backbone.fit]
     regions = "the best region" if ran.single else "all regions"
-    score = f" with a score of at least {ran.min_score:g}" if ran.min_score else ""
-    nothing = f", none where the best scores less than {ran.nothing_below:g}" if ran.nothing_below else ""
+    least = max(ran.min_score, ran.nothing_below)
+    score = f" with a score of at least {least:g}" if least else ""
     protocol = {
         "head": f"{ran.head}, {how}",
         "input": f"{'x'.join(map(str, ran.size_hw))}, {fit}",
         "refinement": segmenter.masks.refiner,
-        "foreground": regions + score + nothing,
+        "foreground": regions + score,
         "truth": dataset.truth,
     }
     if segmenter.parts is not None:

@@ -251,8 +251,8 @@ class AffinitySpec(_Model):
 class CalibrationSpec(_Model):
     """Logistic regression that turns features of a region into the probability that it is an object.
 
-    `weights` are those of `patchcut.stages.regions.region_features`. A frame none of whose regions is at
-    least `nothing_below` has no regions.
+    `weights` are those of `patchcut.stages.regions.region_features`. Regions that score less than
+    `nothing_below` are none.
     """
 
     weights: tuple[Weight, Weight, Weight, Weight]
