@@ -1,5 +1,6 @@
 #include "c_api/c_face.h"
 
+#include <cstring>
 #include <limits>
 #include <string>
 
@@ -37,8 +38,31 @@ void require_sizes(const char* op, std::initializer_list<int64_t> sizes) {
   }
 }
 
-void require_array(const char* op, const char* name, const void* data, int64_t elements) {
-  require(data != nullptr || elements == 0, op, std::string(name) + " must not be null");
+void Arrays::add(const Array& array, std::initializer_list<const char*> may_be) {
+  if (array.count == 0) return;
+  if (array.data == nullptr) require(false, op_, std::string(array.name) + " must not be null");
+  if (reinterpret_cast<uintptr_t>(array.data) % array.bytes != 0) {
+    require(false, op_,
+            std::string(array.name) + " must be aligned: its address must be a multiple of " +
+                std::to_string(array.bytes));
+  }
+  for (int i = 0; i < count_; ++i) require_apart(array, arrays_[i], may_be);
+  if (count_ == kMost) throw std::logic_error("an op has more arrays than Arrays holds");
+  arrays_[count_++] = array;
+}
+
+void Arrays::require_apart(const Array& array, const Array& other,
+                           std::initializer_list<const char*> may_be) const {
+  if (!array.written && !other.written) return;
+  const auto begin = reinterpret_cast<uintptr_t>(array.data);
+  const auto other_begin = reinterpret_cast<uintptr_t>(other.data);
+  const uintptr_t end = begin + static_cast<uintptr_t>(array.count) * array.bytes;
+  const uintptr_t other_end = other_begin + static_cast<uintptr_t>(other.count) * other.bytes;
+  if (end <= other_begin || other_end <= begin) return;
+  for (const char* name : may_be) {
+    if (std::strcmp(name, other.name) == 0 && begin == other_begin && end == other_end) return;
+  }
+  require(false, op_, std::string(array.name) + " must not overlap " + other.name + ", got memory of both");
 }
 
 void require_dtype(const char* op, const char* name, int32_t dtype) {

@@ -7,6 +7,7 @@
 #include "clusters/simd.h"
 #include "cpu/errors.h"
 #include "cpu/feature_rows.h"
+#include "cpu/interrupt.h"
 #include "cpu/random.h"
 #include "cpu/scratch.h"
 #include "cpu/thread_pool.h"
@@ -193,6 +194,7 @@ void reseed_empty_clusters(const Job& job, const Run& run) {
   for (int64_t i = 0; i < job.n; ++i) ++run.counts[run.labels[i]];
   for (int64_t c = 0; c < job.k; ++c) {
     if (run.counts[c] > 0) continue;
+    check_interrupt();
     const int64_t point = farthest_point(job, run);
     if (point < 0) return;
     --run.counts[run.labels[point]];

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "cpu/interrupt.h"
 #include "cpu/runs.h"
 #include "cpu/thread_pool.h"
 #include "masks/connected_components.h"
@@ -73,7 +74,9 @@ void join_rows(std::vector<Run>& runs, int64_t above, int64_t above_end, int64_t
 void find_components(const int32_t* label_map, int64_t height, int64_t width, int64_t reach) {
   work.runs.clear();
   work.row_starts.assign(1, 0);
+  InterruptPoll poll;
   for (int64_t y = 0; y < height; ++y) {
+    poll.spend(width);
     const int64_t first = static_cast<int64_t>(work.runs.size());
     find_runs(label_map + y * width, width, work.runs);
     const int64_t end = static_cast<int64_t>(work.runs.size());
@@ -86,7 +89,9 @@ int64_t name_components(int64_t min_area) {
   const int64_t count = static_cast<int64_t>(work.runs.size());
   work.areas.assign(count, 0);
   work.names.resize(count);
+  InterruptPoll poll;
   for (int64_t r = 0; r < count; ++r) {
+    poll.spend(8);
     const int64_t root = find_root(work.runs, r);
     work.runs[r].parent = root;
     work.areas[root] += work.runs[r].end - work.runs[r].begin;

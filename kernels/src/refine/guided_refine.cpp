@@ -11,7 +11,7 @@ namespace {
 constexpr const char* kOp = "guided_refine";
 
 void check(const patchcut_guided_refine_params* params) {
-  require(params != nullptr, kOp, "params must not be null");
+  require_struct(kOp, "params", params);
   require(params->radius >= 1 && params->radius <= kMaxGuidedRadius, kOp,
           "radius must be 1 to 1024, got " + std::to_string(params->radius));
   require(std::isfinite(params->eps) && params->eps * 65025.0f > 0 && std::isfinite(1 / params->eps), kOp,
@@ -32,12 +32,13 @@ patchcut_status patchcut_guided_refine(const uint8_t* frames, const float* maps,
                                        int64_t height, int64_t width,
                                        const patchcut_guided_refine_params* params, float* out,
                                        const patchcut_context* context) {
-  return guard([&] {
+  return guard_op(context, [&] {
     check_sizes(batch, k, height, width);
     const int64_t pixels = height * width;
-    require_array(kOp, "frames", frames, batch * pixels);
-    require_array(kOp, "maps", maps, batch * k * pixels);
-    require_array(kOp, "out", out, batch * k * pixels);
+    Arrays arrays(kOp);
+    arrays.input("frames", frames, batch * pixels * 3);
+    arrays.input("maps", maps, batch * k * pixels);
+    arrays.output("out", out, batch * k * pixels);
     check(params);
     if (on_cuda(kOp, context)) {
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
@@ -55,12 +56,13 @@ patchcut_status patchcut_guided_refine_labels(const uint8_t* frames, const int32
                                               int64_t height, int64_t width, int64_t count,
                                               const patchcut_guided_refine_params* params, int32_t* out,
                                               const patchcut_context* context) {
-  return guard([&] {
+  return guard_op(context, [&] {
     check_sizes(batch, 1, height, width);
     const int64_t pixels = height * width;
-    require_array(kOp, "frames", frames, batch * pixels);
-    require_array(kOp, "label_maps", label_maps, batch * pixels);
-    require_array(kOp, "out", out, batch * pixels);
+    Arrays arrays(kOp);
+    arrays.input("frames", frames, batch * pixels * 3);
+    arrays.input("label_maps", label_maps, batch * pixels);
+    arrays.output("out", out, batch * pixels);
     check(params);
     require(count >= 0 && count <= INT32_MAX, kOp,
             "count must be 0 to 2^31 - 1, got " + std::to_string(count));
