@@ -1,21 +1,27 @@
 #include "c_api/c_face.h"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 #include <string>
 
+#include "cpu/per_thread.h"
+
 namespace patchcut {
 namespace {
 
-thread_local std::string last_error;
+// Memory for the text may be what there is none of.
+thread_local const char* last_error = "";
 
 }  // namespace
 
 patchcut_status fail(patchcut_status status, const char* text) noexcept {
   try {
-    last_error = text;
+    std::string& kept = PerThread<std::string>::get();
+    kept = text;
+    last_error = kept.c_str();
   } catch (...) {
-    last_error.clear();
+    last_error = status == PATCHCUT_OUT_OF_MEMORY ? kNoMemory : "memory ran out for the text of an error";
   }
   return status;
 }
@@ -65,6 +71,18 @@ void Arrays::require_apart(const Array& array, const Array& other,
   require(false, op_, std::string(array.name) + " must not overlap " + other.name + ", got memory of both");
 }
 
+void require_rounds(const char* op, const char* name, int64_t rounds, int64_t least) {
+  require(rounds >= least && rounds <= kMostRounds, op,
+          std::string(name) + " must be " + std::to_string(least) + " to 65536, got " + std::to_string(rounds));
+}
+
+void require_ids(const char* op, int64_t count, int64_t pixels) {
+  constexpr int64_t kOfSmallMaps = 65536;
+  require(count <= std::max(pixels, kOfSmallMaps), op,
+          "count must be at most the " + std::to_string(pixels) + " pixels of a map, or 65536, got " +
+              std::to_string(count));
+}
+
 void require_dtype(const char* op, const char* name, int32_t dtype) {
   require(dtype == PATCHCUT_FLOAT32 || dtype == PATCHCUT_FLOAT16, op,
           std::string(name) + " must be PATCHCUT_FLOAT32 or PATCHCUT_FLOAT16, got " + std::to_string(dtype));
@@ -78,6 +96,6 @@ void throw_without_cuda(const char* op) {
 
 }  // namespace patchcut
 
-const char* patchcut_last_error(void) { return patchcut::last_error.c_str(); }
+const char* patchcut_last_error(void) { return patchcut::last_error; }
 
 const char* patchcut_version(void) { return PATCHCUT_VERSION; }

@@ -15,6 +15,8 @@
 
 namespace patchcut {
 
+constexpr const char* kNoMemory = "memory ran out; use smaller sizes or fewer items at once";
+
 // Keeps the text for patchcut_last_error().
 patchcut_status fail(patchcut_status status, const char* text) noexcept;
 
@@ -33,7 +35,7 @@ patchcut_status guard(const Body& body) noexcept {
   } catch (const Interrupted& error) {
     return fail(PATCHCUT_INTERRUPTED, error.what());
   } catch (const std::bad_alloc&) {
-    return fail(PATCHCUT_OUT_OF_MEMORY, "memory ran out; use smaller sizes or fewer items at once");
+    return fail(PATCHCUT_OUT_OF_MEMORY, kNoMemory);
   } catch (const std::exception& error) {
     return fail(PATCHCUT_INTERNAL_ERROR, error.what());
   } catch (...) {
@@ -114,6 +116,15 @@ class Arrays {
   int count_ = 0;
   Array arrays_[kMost];
 };
+
+constexpr int64_t kMostRounds = 65536;
+
+// Throws unless a number of rounds, each of which goes over all data, is `least` to kMostRounds: what asks for
+// more asks for an op that never ends.
+void require_rounds(const char* op, const char* name, int64_t rounds, int64_t least);
+
+// Throws where the ids of a map are more than it has pixels, and than 65,536.
+void require_ids(const char* op, int64_t count, int64_t pixels);
 
 // Throws unless `dtype` is a patchcut_dtype.
 void require_dtype(const char* op, const char* name, int32_t dtype);

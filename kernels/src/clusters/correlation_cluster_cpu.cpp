@@ -79,7 +79,7 @@ void make_weights(const float* affinity, Graph* graph) {
       if (!average_block(*graph, affinity, block * panel, tile, row_sums)) finite.store(false);
     }
   });
-  require_finite(finite, "correlation_cluster", "affinity");
+  require_finite(finite, "correlation_cluster", "affinity and the sum of a pair's two entries");
   const double largest = *std::max_element(row_sums, row_sums + graph->n);
   graph->scale = largest > 0.0 ? std::ldexp(1.0, 28 - std::ilogb(largest)) : 1.0;
   parallel_for(graph->n, graph->padded / 8, [&](int64_t begin, int64_t end) {
@@ -252,7 +252,7 @@ int64_t solve(const Graph& graph, const patchcut_correlation_cluster_params& par
   make_start(graph, params.seed, start, &partition);
   // Weights are whole numbers, and each of these rounds gains at least 1: there is an end. It comes after
   // few rounds; the bound is for graphs that are made to need many.
-  const int64_t most_rounds = kMostRounds + 16 * graph.n;
+  const int64_t most_rounds = kMostSearchRounds + 16 * graph.n;
   for (int64_t round = 0; round < most_rounds; ++round) {
     check_interrupt();
     if (!gain_by_chain(graph, &partition) && !gain_by_merge(graph, &partition)) break;
@@ -295,6 +295,8 @@ void correlation_cluster_cpu(const float* affinity, int64_t n,
   const int64_t best = std::max_element(objectives, objectives + starts) - objectives;
   *count = number_labels(n, found + best * n, labels);
   *objective = static_cast<float>(static_cast<double>(objectives[best]) / graph.scale);
+  require(std::isfinite(*objective), "correlation_cluster",
+          "affinity overflows: the weights within clusters, added up, must fit float32");
 }
 
 }  // namespace patchcut

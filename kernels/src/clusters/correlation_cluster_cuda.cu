@@ -377,7 +377,7 @@ __global__ void __launch_bounds__(kMaxThreads)
     search.order_nodes(seed, start);
     search.insert_nodes();
   }
-  const int64_t most_rounds = kMostRounds + 16 * static_cast<int64_t>(n);  // as on the CPU
+  const int64_t most_rounds = kMostSearchRounds + 16 * static_cast<int64_t>(n);  // as on the CPU
   for (int64_t round = 0; round < most_rounds; ++round) {
     if (!search.gain_by_chain() && !search.gain_by_merge()) break;
   }

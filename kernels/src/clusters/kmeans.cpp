@@ -14,9 +14,8 @@ void check(const patchcut_kmeans_params* params, const float* init) {
   require(
       params->metric == PATCHCUT_EUCLIDEAN || params->metric == PATCHCUT_COSINE_DISTANCE, kOp,
       "metric must be PATCHCUT_EUCLIDEAN or PATCHCUT_COSINE_DISTANCE, got " + std::to_string(params->metric));
-  require(params->iterations >= 1, kOp,
-          "iterations must be at least 1, got " + std::to_string(params->iterations));
-  require(params->restarts >= 1, kOp, "restarts must be at least 1, got " + std::to_string(params->restarts));
+  require_rounds(kOp, "iterations", params->iterations, 1);
+  require_rounds(kOp, "restarts", params->restarts, 1);
   require(params->restarts == 1 || init == nullptr, kOp, "restarts must be 1 where init is given");
 }
 
@@ -41,6 +40,8 @@ patchcut_status patchcut_kmeans(const void* points, int32_t dtype, int64_t batch
     arrays.output("centroids", centroids, batch * k * d);
     arrays.output("inertia", inertia, batch);
     if (on_cuda(kOp, context)) {
+      require(params->iterations * params->restarts <= kMostRounds, kOp,
+              "iterations times restarts must be at most 65536 on CUDA");
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
         kmeans_cuda(points, dtype, batch, n, d, k, *params, init, labels, centroids, inertia, queue);
       });

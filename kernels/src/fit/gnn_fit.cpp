@@ -10,16 +10,18 @@ using namespace patchcut;
 namespace {
 
 constexpr const char* kOp = "gnn_fit";
+constexpr int64_t kLargestWidth = 65536;  // of a layer
 
 void check(const patchcut_gnn_fit_params* params) {
   require_struct(kOp, "params", params);
   require(params->loss == PATCHCUT_NCUT || params->loss == PATCHCUT_CC, kOp,
           "loss must be PATCHCUT_NCUT or PATCHCUT_CC, got " + std::to_string(params->loss));
-  require(params->steps > 0, kOp, "steps must be at least 1, got " + std::to_string(params->steps));
+  require_rounds(kOp, "steps", params->steps, 1);
   require(std::isfinite(params->learning_rate) && params->learning_rate > 0, kOp,
           "learning_rate must be above 0");
   require(params->dropout >= 0 && params->dropout < 1, kOp, "dropout must be in [0, 1)");
-  require(params->graph_width > 0 && params->hidden_width > 0, kOp, "widths must be at least 1");
+  const auto is_width = [](int64_t width) { return width > 0 && width <= kLargestWidth; };
+  require(is_width(params->graph_width) && is_width(params->hidden_width), kOp, "widths must be 1 to 65536");
 }
 
 void add(const patchcut_gnn_fit_weights* weights, const patchcut_gnn_fit_params& params, int64_t d, int64_t k,
@@ -53,6 +55,7 @@ patchcut_status patchcut_gnn_fit(const void* features, int32_t dtype, const void
     require_sizes(kOp, {params->graph_width, params->hidden_width});
     require_sizes(kOp, {params->hidden_width, k});
     require(n > 0 && d > 0 && k > 0, kOp, "sizes n, d and k must be at least 1");
+    require(k <= kLargestWidth, kOp, "k must be at most 65536, got " + std::to_string(k));
     require_dtype(kOp, "dtype", dtype);
     require_dtype(kOp, "affinity_dtype", affinity_dtype);
     Arrays arrays(kOp);

@@ -3,6 +3,7 @@
 #include <array>
 #include <cmath>
 #include <cstdlib>
+#include <limits>
 
 #include "c_api/c_face.h"
 #include "c_api/half_rows.h"
@@ -16,6 +17,8 @@ constexpr const char* kOp = "preprocess";
 void check(const patchcut_preprocess_params* params) {
   require_struct(kOp, "params", params);
   require_sizes(kOp, {params->height, params->width, 3});
+  require(params->height == 0 || params->width < INT32_MAX / params->height, kOp,
+          "an image must have fewer than 2^31 - 1 pixels");
   const bool inside = params->top >= 0 && params->left >= 0 && params->content_height >= 1 &&
                       params->content_width >= 1 && params->content_height <= params->height - params->top &&
                       params->content_width <= params->width - params->left;
@@ -25,6 +28,17 @@ void check(const patchcut_preprocess_params* params) {
   for (int channel = 0; channel < 3; ++channel) {
     require(std::isfinite(params->scale[channel]) && std::isfinite(params->offset[channel]), kOp,
             "scale and offset must be finite");
+  }
+}
+
+// Values are 0 to 255.
+void check_range(const patchcut_preprocess_params& params, int32_t dtype) {
+  const double limit = dtype == PATCHCUT_FLOAT16 ? 65504.0 : std::numeric_limits<float>::max();
+  for (int channel = 0; channel < 3; ++channel) {
+    const double offset = params.offset[channel];
+    const double white = 255.0 * params.scale[channel] + offset;
+    require(std::fabs(offset) <= limit && std::fabs(white) <= limit && std::fabs(white - offset) <= limit, kOp,
+            "scale and offset must lead to images that fit their dtype");
   }
 }
 
@@ -56,6 +70,7 @@ patchcut_status patchcut_preprocess(const uint8_t* frames, int64_t batch, int64_
     require_sizes(kOp, {batch, height, width, 3});
     require_sizes(kOp, {batch, size});
     require_dtype(kOp, "dtype", dtype);
+    check_range(*params, dtype);
     require(height > 0 && width > 0, kOp, "frames must not be empty");
     if (batch == 0) return;
     require(frames != nullptr, kOp, "frames must not be null");

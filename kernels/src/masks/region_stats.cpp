@@ -18,6 +18,7 @@ patchcut_status patchcut_region_stats(const int32_t* ids, const int32_t* label_m
     require_sizes(kOp, {batch, height, width});
     require_sizes(kOp, {batch, count, 4});
     const int64_t pixels = height * width;
+    require_ids(kOp, count, pixels);
     Arrays arrays(kOp);
     arrays.input("ids", ids, batch * pixels);
     arrays.input("label_map", label_map, label == nullptr ? 0 : batch * pixels);

@@ -43,6 +43,8 @@ patchcut_status patchcut_rle_encode_ids(const int32_t* ids, int64_t batch, int64
                                         const patchcut_context* context) {
   return guard_op(context, [&] {
     require_sizes(kOp, {batch, count});
+    require_sizes(kOp, {batch, height, width});
+    require_ids(kOp, count, height * width);
     check(ids, "ids", batch, height, width, batch * count, capacity, runs, offsets);
     if (on_cuda(kOp, context)) {
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {

@@ -17,6 +17,8 @@ patchcut_status patchcut_upsample_argmax(const float* assignment, int64_t batch,
   return guard_op(context, [&] {
     require_sizes(kOp, {batch, grid_height, grid_width, k});
     require_sizes(kOp, {batch, height, width});
+    require(height == 0 || width < INT32_MAX / height, kOp,
+            "a label map must have fewer than 2^31 - 1 pixels");
     require(grid_height > 0 && grid_width > 0 && k > 0, kOp, "the grid and k must be at least 1");
     Arrays arrays(kOp);
     arrays.input("assignment", assignment, batch * grid_height * grid_width * k);

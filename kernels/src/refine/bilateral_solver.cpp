@@ -20,8 +20,8 @@ void check(const patchcut_bilateral_solver_params* params) {
   require_sigma("sigma_luma", params->sigma_luma);
   require_sigma("sigma_chroma", params->sigma_chroma);
   require(params->smoothness >= 0 && std::isfinite(params->smoothness), kOp, "smoothness must be at least 0");
-  require(params->iterations >= 0, kOp, "iterations must be at least 0");
-  require(params->bistochastic_iterations >= 0, kOp, "bistochastic_iterations must be at least 0");
+  require_rounds(kOp, "iterations", params->iterations, 0);
+  require_rounds(kOp, "bistochastic_iterations", params->bistochastic_iterations, 0);
   require(params->color == PATCHCUT_RGB || params->color == PATCHCUT_BGR, kOp,
           "color must be PATCHCUT_RGB or PATCHCUT_BGR, got " + std::to_string(params->color));
 }

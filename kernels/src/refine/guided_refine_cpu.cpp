@@ -543,14 +543,16 @@ void for_each_strip(const Job& job, const RefineStrip& refine_strip) {
   });
 }
 
-void check_finite(const SimdTable& simd, int64_t rows, int64_t width, const float* maps) {
+void check_maps(const SimdTable& simd, int64_t rows, int64_t width, const float* maps) {
   std::atomic<bool> finite{true};
+  std::atomic<bool> small{true};
   parallel_for(rows, width / 4, [&](int64_t begin, int64_t end) {
-    if (!simd.all_finite((end - begin) * width, maps + begin * width)) {
-      finite.store(false, std::memory_order_relaxed);
-    }
+    const float largest = simd.largest_magnitude((end - begin) * width, maps + begin * width);
+    if (!std::isfinite(largest)) finite.store(false, std::memory_order_relaxed);
+    if (largest > kLargestGuidedMap) small.store(false, std::memory_order_relaxed);
   });
   require_finite(finite, "guided_refine", "maps");
+  require(small, "guided_refine", "maps must be at most 1e12 in magnitude: sums over windows must fit float32");
 }
 
 }  // namespace
@@ -558,7 +560,7 @@ void check_finite(const SimdTable& simd, int64_t rows, int64_t width, const floa
 void guided_refine_cpu(const uint8_t* frame, const float* maps, int64_t k, int64_t height, int64_t width,
                        const patchcut_guided_refine_params& params, float* out) {
   if (height == 0 || width == 0) return;
-  check_finite(simd(), k * height, width, maps);
+  check_maps(simd(), k * height, width, maps);
   Scratch scratch;
   Job job = make_job(frame, height, width, params, &scratch);
   job.maps = maps;
