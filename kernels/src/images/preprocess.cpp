@@ -74,9 +74,9 @@ patchcut_status patchcut_preprocess(const uint8_t* frames, int64_t batch, int64_
     require(height > 0 && width > 0, kOp, "frames must not be empty");
     if (batch == 0) return;
     require(frames != nullptr, kOp, "frames must not be null");
-    require_struct(kOp, "strides", strides);
     const bool nv12 = params->color == PATCHCUT_NV12;
     Arrays arrays(kOp);
+    arrays.input("strides", strides, 4);
     if (nv12) {
       add_plane(frames, {batch, height, width, 1}, {strides[0], strides[1], 1, 1}, arrays);
       require(std::abs(strides[3]) <= kFarthest, kOp, "strides must fit memory");

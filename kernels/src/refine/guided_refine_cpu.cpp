@@ -445,7 +445,11 @@ int64_t find_labels(const Job& job, const Range& y, Area* areas, int64_t runs) {
       *at = {labels[x], {x, end}, end - x};
     }
   }
-  std::sort(areas, at, [](const Area& a, const Area& b) { return a.label < b.label; });
+  InterruptPoll poll;
+  std::sort(areas, at, [&poll](const Area& a, const Area& b) {
+    poll.spend(8);
+    return a.label < b.label;
+  });
   int64_t count = 0;
   for (const Area* run = areas; run != areas + runs; ++run) {
     if (count == 0 || areas[count - 1].label != run->label) {
