@@ -411,7 +411,7 @@ def test_names_of_any_bytes(tmp_path: Path, reader: str, monkeypatch: pytest.Mon
     path.write_bytes(record(tmp_path / "a.mp4").read_bytes())
     source, frames = opened(path)
     assert (len(frames), source.problems) == (24, [])
-    assert frames[0].name == path.name
+    assert frames[0].name == source.name
 
 
 def test_a_name_beyond_ascii_in_the_c_locale(tmp_path: Path) -> None:
