@@ -10,7 +10,7 @@ from patchcut.errors import PatchcutError
 from patchcut.result import Result
 
 if TYPE_CHECKING:
-    from patchcut.cli.run import Run
+    from patchcut.cli.run_options import Run
     from patchcut.segmenter import Segmenter
     from patchcut.sources import Source
 
