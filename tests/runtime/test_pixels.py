@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -13,11 +15,13 @@ import numpy as np
 import patchcut
 import pytest
 from patchcut import FrameError, OptionError, SourceError
+from patchcut.cli.app import app
 from patchcut.frames import as_frame
 from patchcut.pixels import AS_IT_COMES, PixelRule, parse_value_range, to_8_bits
 from patchcut.sources import open_source
 from patchcut.sources.photos import decode_photo
 from PIL import Image
+from typer.testing import CliRunner
 
 from tests.runtime.sources.files import encoded, needs_codec, picture
 
@@ -215,6 +219,20 @@ def test_a_segmenter_says_it_once(
         seg(deep(12))
     list(seg.stream([deep(12)]))
     assert [NOTE in record.message for record in caplog.records] == [True]
+
+
+def test_the_command_line_says_it_and_heeds_the_options(tmp_path: Path, toy_bundle: Path) -> None:
+    (tmp_path / "x.png").write_bytes(encoded(".png", deep(12)))
+    words = ["run", str(tmp_path / "x.png"), "--bundle", str(toy_bundle)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0 and "[x.png] its uint16 values are mostly" in done.output
+    assert NOTE in done.output.replace("\n", " ")
+    end = json.loads(CliRunner().invoke(app, [*words, "--json"]).output.splitlines()[-1])
+    assert (end["problems"], len(end["notes"])) == ([], 1)
+    done = CliRunner().invoke(app, [*words, "--value-range", "0:4095"])
+    assert done.exit_code == 0 and NOTE not in done.output
+    done = CliRunner().invoke(app, [*words, "--max-pixels", "100"])
+    assert done.exit_code == 1 and "has 80x60 pixels, more than max_pixels allows" in done.output
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp", ".jp2"])

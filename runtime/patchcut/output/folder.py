@@ -2,8 +2,12 @@
 
     DIR/overlay/<name>.jpg       the photo with its regions drawn; for a video one video, <video>.mp4
     DIR/masks/<name>/01.png      one mask a region, 0 or 255, best first: 01 is region 1
-    DIR/labels/<name>.png        the label map: 0 background, i the i-th label (8 bits; 16 beyond 255)
+    DIR/labels/<name>.png        the label map: 0 background, i the i-th label (a palette; 16 bits beyond 255)
+    DIR/cutout/<name>.png        the photo with its objects opaque and the rest transparent
+    DIR/crop/<name>.jpg          the photo around its best object
     DIR/json/<name>.json         boxes, scores, labels, areas and timings, and where the masks are
+    DIR/coco.json                images, annotations, categories of all photos; of a video coco/<video>.json
+    DIR/index.json, index.html   all results of the run, and a contact sheet with the pictures of DIR/index
     DIR/.patchcut/               which of these files runs have written, and what they are done with
 
 <name> is the photo's path in its source without the suffix, or <video>/<number of the frame, six digits>; see
@@ -280,6 +284,9 @@ class OutputFolder:
                 raise
             what = f"is not saved as {word}: {error.what}"
             self.problems.append(str(OutputError(name, what, error.remedy)))
+        except MemoryError:
+            what = f"is not saved as {word}: there is not enough memory"
+            self.problems.append(str(OutputError(name, what, "scale the frame down")))
 
 
 def check_save(save: Collection[str]) -> tuple[str, ...]:

@@ -9,9 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from patchcut.output.sinks import SINKS
 
 HEIGHT, WIDTH = 3000, 4000
-SAVE = "overlay,masks,labels,json"
 
 # Not ru_maxrss, which begins at what the parent held when it forked.
 MEASURED_RUN = """
@@ -45,7 +45,7 @@ def test_a_large_photo_takes_a_bounded_memory(
     mode: str, refine: str, large_photo: Path, tmp_path: Path, embedded_bundle: Path
 ) -> None:
     options = ["--mode", mode, "--refine", refine, "--nothing-below", "0"]
-    command = ["run", str(large_photo), *options, "--out", str(tmp_path), "--save", SAVE]
+    command = ["run", str(large_photo), *options, "--out", str(tmp_path), "--save", ",".join(SINKS)]
     done = subprocess.run(
         [sys.executable, "-c", MEASURED_RUN, *command], capture_output=True, text=True, check=True
     )

@@ -181,6 +181,15 @@ def test_without_pillow_it_says_that_only_the_first_was_read(
 
 
 @pytest.mark.parametrize("format", FORMATS)
+def test_an_animation_among_photos_says_that_its_first_was_read(format: str, tmp_path: Path) -> None:
+    path = tmp_path / f"x{FORMATS[format]}"
+    path.write_bytes(animation(format))
+    source = open_source(iter([path]))
+    assert len(list(source)) == 1
+    assert "only the first of its 7 pictures was read; name the file by itself" in source.notes[0]
+
+
+@pytest.mark.parametrize("format", FORMATS)
 def test_an_animation_of_too_many_pixels_is_refused(format: str, tmp_path: Path) -> None:
     path = tmp_path / f"x{FORMATS[format]}"
     path.write_bytes(animation(format))
