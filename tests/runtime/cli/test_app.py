@@ -250,9 +250,9 @@ def test_window_and_folder_share_one_drawing(
     drawn = []
     real_overlay = patchcut.Result.overlay
 
-    def overlay(result: patchcut.Result, *args: Any) -> np.ndarray:
+    def overlay(result: patchcut.Result, *args: Any, **options: Any) -> np.ndarray:
         drawn.append(result.index)
-        return real_overlay(result, *args)
+        return real_overlay(result, *args, **options)
 
     monkeypatch.setattr(patchcut.Result, "overlay", overlay)
     args = ["--bundle", toy_bundle, "--out", tmp_path / "out", "--save", "overlay"]

@@ -42,16 +42,17 @@ def test_all_of_it_has_each_accuracy_once(
 def test_texts_of_a_bundle_never_steer_the_terminal(
     run_cli: Patchcut, tmp_path: Path, capfd: pytest.CaptureFixture[str], verbose: bool
 ) -> None:
-    steer = "\x1b]0;mine\x07\x1b[2J\rZZ\nZZ \u202e[bold]" + "long words " * 400
+    steer = "\x1b]0;mine\x07\x1b[2J\rZZ\nZZ \u202e"
+    long = "[bold] \U0001f600" + "long words " * 400  # control characters are refused where it is opened
     files = toy.members()
     files["card.md"] = steer.encode()
     spec = toy.manifest(files)
-    spec["description"] = steer
+    spec["description"] = long
     for one in spec["backbones"].values():
-        one["licence"] = one["trained_on"] = one["source"] = steer
+        one["licence"] = one["trained_on"] = long
     for head in spec["heads"]:
-        head["method"] = head["trained_on"] = steer
-    path = toy.write(tmp_path / f"x{steer[:20]}".replace("\n", "").__add__(".patchcut"), files, spec)
+        head["trained_on"] = long
+    path = toy.write(tmp_path / f"x{steer}.patchcut", files, spec)
     assert run_cli("info", path, *["-v"] * verbose) == 0
     said, errors = capfd.readouterr()
     assert errors == "" and not set("\x1b\x07\r\u202e") & set(said)
