@@ -88,7 +88,9 @@ class AvVideo(Source):
         self._last_dts: int | None = None
         frames = self._promise.frames
         total = None if frames is None else -(-frames // every)
-        super().__init__("video", name, total=total, fps=frame_rate(self._stream, self._promise))
+        super().__init__(
+            "video", name, total=total, fps=frame_rate(self._stream, None if self._cut else frames)
+        )
         self.every = every
 
     def __iter__(self) -> Iterator[Frame]:
