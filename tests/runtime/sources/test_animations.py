@@ -249,9 +249,13 @@ def test_pages_that_opencv_wrote(big: bool, tmp_path: Path) -> None:
 
 def test_a_smaller_copy_is_no_page(tmp_path: Path) -> None:
     path = tmp_path / "scan.tif"
-    thumbnail = images()[1].resize((8, 6))
-    thumbnail.encoderinfo = {"tiffinfo": {254: 1}}
-    images()[0].save(path, save_all=True, append_images=[thumbnail])
+    first, second = images(2)
+    first.save(path, save_all=True, append_images=[second], tiffinfo={254: 0})
+    data = bytearray(path.read_bytes())
+    _, (offset, _) = tiff_pages(data)
+    at = data.index(struct.pack("<HH", 254, 4), offset)
+    struct.pack_into("<I", data, at + 8, 1)
+    path.write_bytes(data)
     assert open_animation(path, every=1) is None
 
 
