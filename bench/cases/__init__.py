@@ -23,8 +23,9 @@ GROUPS = {
     "agreement": "bench.cases.agreement",
     "found-k": "bench.cases.found_k",
     "parts": "bench.cases.parts",
+    "stability": "bench.cases.stability",
 }
-NEED_DATA = ("quality", "agreement", "found-k", "parts")
+NEED_DATA = ("quality", "agreement", "found-k", "parts", "stability")
 
 
 class BenchError(Exception):

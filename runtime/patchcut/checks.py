@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 from patchcut.errors import OptionError
@@ -42,7 +43,7 @@ def check_whole(option: str, value: object, least: int, largest: int) -> None:
         patchcut.errors.OptionError: [k] must be a whole number from 2 to 256, got 1
     """
     number = plain(value)
-    if not isinstance(number, Integral) or isinstance(number, bool) or not least <= number <= largest:
+    if not _is_among(number, Integral, least, largest):
         what = f"must be a whole number from {least} to {largest}, got {shown(value)}"
         raise OptionError(option, what)
 
@@ -58,9 +59,14 @@ def check_number(option: str, value: object, least: float, largest: float) -> No
         patchcut.errors.OptionError: [alpha] must be a number from 1e-06 to 1e+06, got 0
     """
     number = plain(value)
-    if not isinstance(number, Real) or isinstance(number, bool) or not least <= number <= largest:
+    if not _is_among(number, Real, least, largest):
         what = f"must be a number from {least:g} to {largest:g}, got {shown(value)}"
         raise OptionError(option, what)
+
+
+def _is_among(number: Any, kind: type, least: float, largest: float) -> bool:
+    # Compared as it is: 10**400 is no float.
+    return isinstance(number, kind) and not isinstance(number, bool) and bool(least <= number <= largest)
 
 
 def check_flag(option: str, value: object) -> None:
@@ -89,6 +95,22 @@ def check_text(option: str, value: object) -> None:
     """
     if not isinstance(value, str) or not value:
         raise OptionError(option, f"must be a text, got {shown(value)}")
+
+
+def check_path(option: str, value: object, wanted: str) -> None:
+    """Checks that `value` is a text or a path, and not empty.
+
+    Raises:
+        OptionError: it is something else, such as bytes or an open file, or has a NUL character.
+    Examples:
+        >>> patchcut.checks.check_path("bundle", b"x.patchcut", "a bundle's name or path")
+        Traceback (most recent call last):
+        patchcut.errors.OptionError: [bundle] must be a bundle's name or path, got bytes; write it as a text
+    """
+    if not isinstance(value, str | Path):
+        raise OptionError(option, f"must be {wanted}, got {type(value).__name__}", "write it as a text")
+    if not str(value) or "\0" in str(value):
+        raise OptionError(option, f"must be {wanted}, got {shown(str(value))}", "name one")
 
 
 def check_environment() -> None:

@@ -21,7 +21,15 @@ from patchcut.checks import check_environment
 from patchcut.errors import EngineError, OptionError, SourceError
 from patchcut.features import Array, Features, to_host
 from patchcut.frames import Frame, as_frame
-from patchcut.heads import DEFAULT_PARTS, FittedHead, Head, choose_head, choose_parts, open_head
+from patchcut.heads import (
+    DEFAULT_PARTS,
+    FittedHead,
+    Following,
+    Head,
+    choose_head,
+    choose_parts,
+    open_head,
+)
 from patchcut.result import Result
 from patchcut.settings import Device, Settings
 from patchcut.stages import Canvas, DividedPatches, Extractor, Masks, Parts, Rules
@@ -88,6 +96,21 @@ def _plain(value: object) -> object:
     if isinstance(value, np.generic):
         return value.item()
     return value if value is None or isinstance(value, str | int | float | tuple) else str(value)
+
+
+@dataclass(frozen=True)
+class _Stages:
+    """What follows the extractor; in a stream of video, with what it remembers of the frames before."""
+
+    head: Head
+    parts: Parts | None
+    masks: Masks
+
+    def of_video(self, refiner: str) -> _Stages:
+        """Those of one stream: clusters keep their column from frame to frame."""
+        head = Following(self.head) if isinstance(self.head, FittedHead) else self.head
+        parts = None if self.parts is None else self.parts.following()
+        return _Stages(head, parts, replace(self.masks, refiner=refiner))
 
 
 class Segmenter:
@@ -208,7 +231,7 @@ class Segmenter:
         """
         taken = as_frame(frame, self.settings.color, self.settings.pixel_rule)
         _log_notes(taken.notes)
-        return self._segment(taken, self.masks)
+        return self._segment(taken, self._stages)
 
     def stream(self, source: object) -> Iterator[Result]:
         """Results of each frame of a source, made as they are asked for; the source is closed at the end.
@@ -250,16 +273,17 @@ class Segmenter:
             ['read']
         """
         for part in source.parts():
-            masks = self.masks
-            if self.settings.refine == "auto" and part.is_video:
-                masks = replace(masks, refiner=_REFINER_OF_STREAMS)
+            stages = self._stages
+            if part.is_video:
+                refine = self.settings.refine
+                stages = stages.of_video(_REFINER_OF_STREAMS if refine == "auto" else refine)
             frames = iter(part)
             started = perf_counter()
             while (frame := next(frames, None)) is not None:
                 read_ms = 1e3 * (perf_counter() - started)
                 taken = as_frame(frame, self.settings.color, self.settings.pixel_rule)
                 try:
-                    result = self._segment(taken, masks, {"read": read_ms})
+                    result = self._segment(taken, stages, {"read": read_ms})
                 except MemoryError:  # the next frame may be smaller
                     what = "does not fit in memory when it is segmented"
                     name = frame.name or f"frame {frame.index}"
@@ -302,15 +326,21 @@ class Segmenter:
             calibrated=rules.calibration is not None,
         )
 
-    def _segment(self, frame: Frame, masks: Masks, timings_ms: dict[str, float] | None = None) -> Result:
+    @property
+    def _stages(self) -> _Stages:
+        """Those of single frames, which remember nothing."""
+        return _Stages(self.head, self.parts, self.masks)
+
+    def _segment(self, frame: Frame, stages: _Stages, timings_ms: dict[str, float] | None = None) -> Result:
         self.extractor.check_process()  # before the lock: another thread may have held it at the fork
+        masks = stages.masks
         with self._lock:
             clock = _Clock(timings_ms or {})
             self.extractor.preprocess([frame])
             clock.stop("preprocess")
             features = self.extractor.run(1)
             clock.stop("backbone")
-            assignment, patches = self._assign(features)
+            assignment, patches = self._assign(features, stages)
             clock.stop("head")
             graph = self.extractor.graph
             height, width = frame.image.shape[:2]
@@ -323,7 +353,7 @@ class Segmenter:
                 regions = masks(frame, assignment, canvas)
                 if on_device and not len(regions.scores):
                     _finite(to_host(assignment))  # no op on a GPU looks: nothing is found where it is not
-                labels = self.head.labels[: assignment.shape[1]]
+                labels = stages.head.labels[: assignment.shape[1]]
             else:
                 regions = masks.divided(frame, patches, canvas)
                 assignment, labels = patches.assignment, patches.labels
@@ -340,13 +370,13 @@ class Segmenter:
                 timings_ms=clock.ms,
             )
 
-    def _assign(self, features: Features) -> tuple[Array, DividedPatches | None]:
+    def _assign(self, features: Features, stages: _Stages) -> tuple[Array, DividedPatches | None]:
         """One frame's assignment [n, k] and, in modes that divide it, what its patches became."""
-        features = features.to(_device_of(self.head, features.device))
-        assignment = self.head(features)[0]
-        if self.parts is None:
+        features = features.to(_device_of(stages.head, features.device))
+        assignment = stages.head(features)[0]
+        if stages.parts is None:
             return assignment, None
-        return assignment, self.parts(features.to("cpu"), _finite(to_host(assignment)))
+        return assignment, stages.parts(features.to("cpu"), _finite(to_host(assignment)))
 
 
 class _Clock:

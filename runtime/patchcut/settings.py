@@ -11,13 +11,13 @@ from patchcut.checks import (
     check_choice,
     check_flag,
     check_number,
+    check_path,
     check_text,
     check_whole,
-    shown,
     use_plain_values,
 )
 from patchcut.errors import OptionError
-from patchcut.pixels import MAX_PIXELS, PixelRule, parse_value_range
+from patchcut.pixel_rule import MAX_PIXELS, PixelRule, parse_value_range
 
 if TYPE_CHECKING:
     from patchcut.heads import Head
@@ -79,8 +79,7 @@ def _check_head(option: str, value: object) -> None:
 
 
 def _check_bundle(option: str, value: object) -> None:
-    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
-        raise OptionError(option, f"must be a bundle's name or path, got {shown(value)}")
+    check_path(option, value, "a bundle's name or path")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +98,13 @@ class Settings:
         mode: "foreground": what stands out, in as many columns as the head has; "parts": the foreground
             divided; "scene": its parts and the regions of the background.
         parts: what divides the foreground: "auto" is the bundle's head for parts if it has one, else
-            "kmeans:k=4"; or a fitted head, as for `head`. The background of a scene is divided by the same
-            head if it is a fitted one.
+            "kmeans:k=4,restarts=16"; or a fitted head, as for `head`. The background of a scene is divided by
+            the same head if it is a fitted one.
         refine: what moves borders onto the frame's edges: "none", "guided" or "bilateral"; "auto" is "guided"
             in a stream of video and "none" for single frames.
-        min_score: regions that score less, in [0, 1], become background.
-        nothing_below: where no region scores this, in [0, 1], there is nothing; None is what the calibration
-            of the head says, and 0 without one.
+        min_score: regions that score less, in [0, 1], become background: for more than the head's limit.
+        nothing_below: the limit that the calibration of the head has set: regions that score less are no
+            objects and become background. None is that limit, and 0 without a calibration; 0 reports all.
         single: True to leave all but the best region out; in a scene they are background.
         color: order of channels of array frames, "bgr" or "rgb".
         value_range: which values of more than 8 bits become black and white, "LO:HI" such as "0:4095"; "auto"
@@ -147,8 +146,8 @@ class Settings:
     )
     parts: str | Head = setting(
         "auto",
-        "What divides: a fitted head, such as kmeans:k=6; auto is the bundle's head for parts, or kmeans:k=4 "
-        "where it has none.",
+        "What divides: a fitted head, such as kmeans:k=6; auto is the bundle's head for parts, or "
+        "kmeans:k=4,restarts=16 where it has none.",
         check=_check_head,
     )
     refine: str = setting(
@@ -160,7 +159,7 @@ class Settings:
     min_score: float = setting(0.0, "Leave out regions that score less, 0 to 1.", type=float, between=(0, 1))
     nothing_below: float | None = setting(
         None,
-        "Report nothing where no region scores this, 0 to 1; 0 always reports.",
+        "Limit below which a region is no object, 0 to 1; 0 reports all.",
         type=float,
         between=(0, 1),
         default_text="what the bundle says",

@@ -36,7 +36,7 @@ def test_targets_name_cases_of_their_group() -> None:
         assert group.REPEATS >= 1
 
 
-@pytest.mark.parametrize("group", ["quality", "agreement"])
+@pytest.mark.parametrize("group", ["quality", "agreement", "stability"])
 def test_what_needs_data_says_so(tmp_path: Path, group: str) -> None:
     done = run("run", group, "--data", str(tmp_path))
     assert done.returncode == 1
@@ -275,3 +275,32 @@ def test_dense_torch_agrees_with_the_reference() -> None:
     assert np.ptp(want) > 0.1
     degrees = affinity.sum(1)
     np.testing.assert_allclose(make_forward(weights)(features, affinity, degrees), want, atol=1e-5)
+
+
+def test_one_grey_level_in_one_pixel_changes_nothing_in_floats(tmp_path: Path) -> None:
+    from patchcut.cli.demo import SAMPLES
+
+    from bench.cases import stability
+
+    images = tmp_path / "ecssd-dev" / "images"
+    images.mkdir(parents=True)
+    (images / "chelsea.jpg").write_bytes((SAMPLES / "chelsea.jpg").read_bytes())
+    rows = {row.case: row for row in stability.run(Options(Settings(threads=1), data=tmp_path))}
+    assert set(rows) == {case for case in stability.CASES if "fp16" not in case}
+    for case, row in rows.items():
+        assert row.dtype == case.split(" ")[2]
+        assert row.quality["features moved"] > (1e-3 if row.dtype == "int8" else 0)
+        assert 0.9 < row.quality["least IoU of the foregrounds"] <= 1
+        if row.dtype == "fp32":
+            assert row.quality["features moved"] < 1e-3
+            assert row.quality["most pixels changed"] < 1e-3
+
+
+def test_a_pixel_is_made_one_grey_level_brighter_or_darker() -> None:
+    from bench.cases.stability import brightened
+
+    photo = np.full((4, 5, 3), 255, np.uint8)
+    photo[1, 2] = 7
+    for pixel, expected in (((1, 2), 1), ((0, 0), -1)):
+        change = brightened(photo, pixel).astype(int) - photo
+        assert change[pixel].tolist() == [0, expected, 0] and np.count_nonzero(change) == 1

@@ -65,7 +65,7 @@ def test_every_public_name_is_there() -> None:
 
 def test_each_module_is_there_after_a_plain_import() -> None:
     found = [path.stem for path in Path(patchcut.__file__).parent.iterdir() if path.suffix in ("", ".py")]
-    names = sorted(set(found) - {"__init__", "__pycache__", "cli", "opencv", "samples"})
+    names = sorted(set(found) - {"__init__", "__main__", "__pycache__", "cli", "opencv", "samples"})
     assert {"bundle", "heads", "settings", "stages"} <= set(names)
     code = f"import patchcut; print(*[getattr(patchcut, name).__name__ for name in {names!r}])"
     assert run_fresh(code).split() == [f"patchcut.{name}" for name in names]

@@ -49,7 +49,7 @@ def _head(head: HeadSpec) -> str:
     if (calibration := head.calibration) is not None:
         lines += [
             f"- Scores: probability that a region is an object, fitted on {calibration.fitted_on}",
-            f"- There is nothing where no region scores {calibration.nothing_below:.3f}",
+            f"- Regions that score less than {calibration.nothing_below:.3f} are no objects",
         ]
     return "\n".join(lines)
 

@@ -16,7 +16,7 @@ from patchcut.output.whole_files import write_whole
 from patchcut.segmenter import Description
 from patchcut.settings import Settings
 
-from patchcut_export.bundles.builder import rewrite_bundle, with_report
+from patchcut_export.bundles.rewriting import rewrite_bundle, with_report
 from patchcut_export.measuring import DEFAULTS
 from patchcut_export.measuring.datasets import Choices, Dataset, open_dataset
 from patchcut_export.measuring.evaluation import METRICS, Summary, evaluate, summarize
@@ -130,13 +130,13 @@ def state_protocol(dataset: Dataset, segmenter: Segmenter) -> dict[str, str]:
     how = "fitted to each image by itself" if fitted else "feed-forward, trained beforehand"
     fit = {"stretch": "stretched", "letterbox": "letterboxed"}[segmenter.extractor.backbone.fit]
     regions = "the best region" if ran.single else "all regions"
-    score = f" with a score of at least {ran.min_score:g}" if ran.min_score else ""
-    nothing = f", none where the best scores less than {ran.nothing_below:g}" if ran.nothing_below else ""
+    least = max(ran.min_score, ran.nothing_below)
+    score = f" with a score of at least {least:g}" if least else ""
     protocol = {
         "head": f"{ran.head}, {how}",
         "input": f"{'x'.join(map(str, ran.size_hw))}, {fit}",
         "refinement": segmenter.masks.refiner,
-        "foreground": regions + score + nothing,
+        "foreground": regions + score,
         "truth": dataset.truth,
     }
     if segmenter.parts is not None:

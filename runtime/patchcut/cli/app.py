@@ -17,7 +17,7 @@ from patchcut.errors import OptionError, PatchcutError
 from patchcut.settings import Settings
 
 # The words of `patchcut.output.sinks.SINKS`, whose module takes numpy: the help comes without it.
-SAVED = ("overlay", "masks", "labels", "json")
+SAVED = ("overlay", "masks", "labels", "cutout", "crop", "json", "coco", "index")
 MAX_EVERY = 2**31 - 1
 
 _COMMAND_HELP = {"export": "Make, check and measure bundles (needs patchcut\\[export])."}
@@ -25,7 +25,8 @@ _COMMAND_HELP = {"export": "Make, check and measure bundles (needs patchcut\\[ex
 app = typer.Typer(
     help="Real-time segmentation without labels: a frame goes in, masks and boxes come out.",
     epilog="Exit status: 0 all good; 1 something failed or was skipped, or nothing was processed; "
-    "2 the command line is wrong; 130 stopped by Ctrl-C, SIGTERM or SIGHUP. What was written is whole in each case.",
+    "2 the command line is wrong; 130 stopped by Ctrl-C, SIGTERM or SIGHUP. "
+    "What was written is whole in each case.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -108,7 +109,8 @@ def _run(
     Exit status: 0 all good; 1 something was skipped, failed, or there was nothing; 2 wrong usage;
     130 Ctrl-C, SIGTERM or SIGHUP. What was written is whole in each case.
     """
-    from patchcut.cli.run import DEFAULT_OUT, RunOptions, run
+    from patchcut.cli.run import run
+    from patchcut.cli.run_options import DEFAULT_OUT, RunOptions
 
     return run(
         RunOptions(
@@ -136,12 +138,13 @@ def _info(
     ] = None,
     listed: Annotated[bool, typer.Option("--list", help="List the embedded bundles instead.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say all that is known of it.")] = False,
 ) -> int:
     """Say what a bundle holds, how well it does, and what would run it here."""
     from patchcut.cli.info import info, list_bundles
 
     if not listed:
-        return info(bundle, as_json=json)
+        return info(bundle, as_json=json, verbose=verbose)
     if bundle is not None:
         raise OptionError("list", f"lists all embedded bundles, got the name of one: {bundle}")
     return list_bundles(as_json=json)
@@ -149,31 +152,29 @@ def _info(
 
 @command(app, "demo")
 def _demo(
-    out: Annotated[Path, typer.Option(help="Folder for overlays and masks.")] = Path("patchcut-demo"),
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder for overlays and masks.")] = "patchcut-demo",
     bundle: Annotated[str, typer.Option(help="An embedded bundle's name or a .patchcut file.")] = "default",
 ) -> int:
     """Segment the sample photos that come with patchcut."""
     from patchcut.cli.demo import demo
 
-    return demo(out, Settings(bundle=bundle))
+    return demo(Path(out), Settings(bundle=bundle))
 
 
 def main() -> None:
     """Run the command line and exit; errors that patchcut foresees are one line on stderr.
 
-    `patchcut.__main__` calls it, after it made signals harmless to imports.
+    `patchcut.__main__` calls it: there signals are harmless to imports, too.
     """
     prepare_streams()
-    signals.leave_at_once()
     try:
-        _add_commands()
-        app()
+        with signals.leaving_at_once():
+            _add_commands()
+            app()
     except SystemExit as left:
         sys.exit(_status(left))
     except (PatchcutError, BrokenPipeError) as error:
         sys.exit(status_of(error))
-    finally:
-        signals.ignore()
 
 
 def _status(left: SystemExit) -> int:

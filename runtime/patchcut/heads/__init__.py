@@ -16,6 +16,7 @@ from patchcut.errors import BundleError, OptionError
 from patchcut.heads.base import Head
 from patchcut.heads.cc import CcHead
 from patchcut.heads.fitted import FittedHead
+from patchcut.heads.following import Following
 from patchcut.heads.gnn_fit import GnnFitHead
 from patchcut.heads.kmeans import KMeansHead
 from patchcut.heads.ncut import NcutHead
@@ -26,6 +27,7 @@ __all__ = [
     "TRAINED",
     "CcHead",
     "FittedHead",
+    "Following",
     "GnnFitHead",
     "Head",
     "KMeansHead",
@@ -40,7 +42,9 @@ __all__ = [
 TRAINED = {"gnn": "patchcut.heads.gnn"}
 FITTED: dict[str, type[FittedHead]] = {head.name: head for head in (GnnFitHead, CcHead, NcutHead, KMeansHead)}
 HEADS = (*TRAINED, *FITTED)
-DEFAULT_PARTS = KMeansHead(k=4)
+# The best of 16 runs is mostly the same however an 8-bit backbone rounds: with one grey level more in one
+# pixel of 24 photographs 3 % of the background's patches change their cluster, with the best of 4 runs 7 %.
+DEFAULT_PARTS = KMeansHead(k=4, restarts=16)
 
 
 def parse_head(words: str, option: str = "head") -> FittedHead | str:
@@ -156,12 +160,13 @@ def choose_parts(bundle: Bundle, parts: str | Head) -> HeadSpec | Head:
     """The head that divides what another one found; as `choose_head`, of the heads for parts.
 
     Args:
-        parts: "auto" is the bundle's first for parts, and "kmeans:k=4" where it has none.
+        parts: "auto" is the bundle's first for parts, and "kmeans:k=4,restarts=16" where it has
+            none.
     Raises:
         OptionError: no such head.
     Examples:
         >>> patchcut.heads.choose_parts(bundle, "auto")
-        KMeansHead(k=4, metric='cosine', restarts=4, seed=0)
+        KMeansHead(k=4, metric='cosine', restarts=16, seed=0)
     """
     if not isinstance(parts, str):
         return parts

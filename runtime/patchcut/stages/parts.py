@@ -13,9 +13,9 @@ import numpy.typing as npt
 import patchcut_kernels as kernels
 
 from patchcut.features import Features, to_host
-from patchcut.heads import FittedHead, Head
+from patchcut.heads import FittedHead, Following, Head
 from patchcut.heads.base import explained
-from patchcut.heads.fitted import one_hot
+from patchcut.heads.fitted import in_reading_order, one_hot
 from patchcut.stages.canvas import Canvas
 
 Int32 = npt.NDArray[np.int32]
@@ -82,9 +82,21 @@ class Parts:
         background: divides the background; None leaves that whole.
     """
 
-    def __init__(self, head: Head, background: FittedHead | None) -> None:
+    def __init__(self, head: Head, background: FittedHead | Following | None) -> None:
         self.head = head
         self._background = background
+
+    def following(self) -> Parts:
+        """The stage for one stream, in which parts keep their label from frame to frame.
+
+        Examples:
+            >>> parts = patchcut.stages.Parts(patchcut.heads.KMeansHead(k=3), background=None).following()
+            >>> [parts(features, seg.head(features)[0]).part_count for _ in range(2)]
+            [3, 3]
+        """
+        head = Following(self.head) if isinstance(self.head, FittedHead) else self.head
+        background = Following(self._background) if isinstance(self._background, FittedHead) else None
+        return Parts(head, background)
 
     def __call__(self, features: Features, assignment: Float32) -> DividedPatches:
         """The division of one frame.
@@ -120,48 +132,47 @@ class Parts:
         )
 
     def _labels(self, part_count: int, background_count: int) -> tuple[str, ...]:
-        fitted = isinstance(self.head, FittedHead)
+        fitted = isinstance(self.head, FittedHead | Following)
         parts = _numbered("part", part_count) if fitted else self.head.labels
         return ("background", *parts, *_numbered("background", background_count))
 
     def _divide(self, features: Features, inside: npt.NDArray[np.bool_]) -> tuple[Int32, int]:
         """The part [n] int32 of each patch, and how many parts there are; `inside` [n] bool is foreground."""
-        if isinstance(self.head, FittedHead):
+        if isinstance(self.head, FittedHead | Following):
             return _clusters(self.head, features, inside)
         columns = to_host(self.head(features))[0]
         return columns.argmax(axis=1).astype(np.int32), columns.shape[1]
 
 
-def _clusters(head: FittedHead, features: Features, chosen: npt.NDArray[np.bool_]) -> tuple[Int32, int]:
+def _clusters(
+    head: FittedHead | Following, features: Features, chosen: npt.NDArray[np.bool_]
+) -> tuple[Int32, int]:
     """`cluster_patches` of one frame's features, whose errors say what to do."""
     rows = to_host(features.of(head.needs))[0]
     with explained(rows, "choose another head for the parts"):
         return cluster_patches(head, rows, chosen)
 
 
-def cluster_patches(head: FittedHead, features: Float32, chosen: npt.NDArray[np.bool_]) -> tuple[Int32, int]:
-    """Clusters of some patches, largest first, [n] int32, and how many they are.
+def cluster_patches(
+    head: FittedHead | Following, features: Float32, chosen: npt.NDArray[np.bool_]
+) -> tuple[Int32, int]:
+    """Clusters of some patches, [n] int32, and how many they may be; in reading order, or following others.
 
     Patches that were not chosen are in the cluster whose mean is nearest by cosine: borders between clusters
-    are interpolated there. Equally large clusters come in reading order; without a chosen patch there is one.
+    are interpolated there. Without a chosen patch there is one cluster.
     """
     if not chosen.any():
-        return np.zeros(len(features), np.int32), 1
+        return np.zeros(len(features), np.int32), head.columns if isinstance(head, Following) else 1
     rows = np.ascontiguousarray(features[chosen])
-    members, count = _largest_first(head.cluster(rows).argmax(axis=1))
-    labels = kernels.assign(features, _mean_directions(rows, members, count)).labels
+    if isinstance(head, Following):
+        members, count = head.number(rows), head.columns
+    else:
+        members, count = in_reading_order(head.cluster(rows).argmax(axis=1))
+    found, places = np.unique(members, return_inverse=True)
+    nearest = kernels.assign(features, _mean_directions(rows, places.astype(np.int32), len(found))).labels
+    labels = found[nearest]
     labels[chosen] = members
     return labels, count
-
-
-def _largest_first(clusters: npt.NDArray[np.int64]) -> tuple[Int32, int]:
-    """The clusters [m] int32 numbered by size, of equals the first in order first, and how many they are."""
-    found, first, members, sizes = np.unique(
-        clusters, return_index=True, return_inverse=True, return_counts=True
-    )
-    rank = np.empty(len(found), np.int32)
-    rank[np.lexsort((first, -sizes))] = np.arange(len(found), dtype=np.int32)
-    return rank[members], len(found)
 
 
 def _mean_directions(rows: Float32, members: Int32, count: int) -> Float32:

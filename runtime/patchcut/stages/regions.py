@@ -103,8 +103,9 @@ class Rules:
     """Which components are regions, and how they score.
 
     Attributes:
-        min_score: in [0, 1]; regions that score less are none.
-        nothing_below: in [0, 1]; where no region scores at least this, there is none.
+        min_score: in [0, 1]; regions that score less are none. What a caller asks for.
+        nothing_below: in [0, 1]; the same. What the calibration asks for, so that where nothing is shown
+            nothing is found, and beside an object no crumbs.
         single: whether the best one alone is.
         calibration: makes a score of the features of a region; None for `plain_scores`.
     """
@@ -135,9 +136,7 @@ def rank(components: Components, rules: Rules) -> Regions:
     else:
         scores = calibrated_scores(components.features, rules.calibration)
     order = np.argsort(-scores, kind="stable")
-    order = order[scores[order] >= rules.min_score]
-    if scores.max(initial=0) < rules.nothing_below:
-        order = order[:0]
+    order = order[scores[order] >= max(rules.min_score, rules.nothing_below)]
     if rules.single:
         order = order[:1]
     return _ranked(components, scores, order)

@@ -44,8 +44,8 @@ def test_parts_of_the_foreground_are_found(head: FittedHead) -> None:
     division = Parts(head, None)(features_of(planted(regions), GRID), foreground)
     assert division.labels == ("background", "part 1", "part 2")
     assert (division.part_count, division.background_count, division.background_columns) == (2, 0, (0,))
-    np.testing.assert_array_equal(division.parts[regions.ravel() == 2], 0)
-    np.testing.assert_array_equal(division.parts[regions.ravel() == 3], 1)
+    np.testing.assert_array_equal(division.parts[regions.ravel() == 3], 0)
+    np.testing.assert_array_equal(division.parts[regions.ravel() == 2], 1)
     np.testing.assert_array_equal(division.foreground, foreground)
     np.testing.assert_array_equal(division.assignment[:, 0], foreground[:, 0])
     np.testing.assert_allclose(division.assignment[:, 1:].sum(axis=1), foreground[:, 1])
@@ -58,7 +58,7 @@ def test_a_scene_divides_the_background_too(head: FittedHead) -> None:
     assert division.labels == ("background", "part 1", "part 2", "background 1", "background 2")
     assert division.background_columns == (0, 3, 4)
     columns = division.assignment.argmax(axis=1).reshape(GRID)
-    np.testing.assert_array_equal(columns, np.array([3, 4, 1, 2])[regions])
+    np.testing.assert_array_equal(columns, np.array([3, 4, 2, 1])[regions])
     np.testing.assert_allclose(division.assignment.sum(axis=1), 1, atol=1e-6)
     assert not division.assignment[:, 0].any()
 
@@ -74,14 +74,14 @@ def test_every_pixel_of_a_scene_is_in_the_column_of_its_mask() -> None:
     assert label_map.dtype == np.int32 and set(np.unique(label_map)) == {1, 2, 3, 4}
 
 
-def test_clusters_are_numbered_by_size_and_others_join_the_nearest() -> None:
+def test_clusters_are_numbered_in_reading_order_and_others_join_the_nearest() -> None:
     regions = scene()
     regions[0] = 3  # as the smaller part, but not chosen
     chosen = np.isin(regions, (2, 3)) & (np.arange(8)[:, None] > 0)
     labels, count = cluster_patches(KMeansHead(k=2), planted(regions), chosen.ravel())
     assert count == 2 and labels.dtype == np.int32
     grid = labels.reshape(GRID)
-    assert (grid[regions == 2] == 0).all() and (grid[regions == 3] == 1).all()
+    assert (grid[regions == 3] == 0).all() and (grid[regions == 2] == 1).all()
 
 
 class Given(FittedHead):
@@ -100,7 +100,7 @@ class Given(FittedHead):
         return np.eye(self.columns, dtype=np.float32)[list(self.clusters)]
 
 
-def test_equally_large_clusters_come_in_reading_order() -> None:
+def test_what_a_head_calls_its_clusters_does_not_matter() -> None:
     rows = planted(scene())[:6]
     labels, count = cluster_patches(Given(2, 1, 1, 2, 0, 0), rows, np.ones(6, bool))
     np.testing.assert_array_equal(labels, [0, 1, 1, 0, 2, 2])

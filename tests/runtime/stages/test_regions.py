@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from patchcut import open_bundle
 from patchcut.bundle import CalibrationSpec
+from patchcut.cli.demo import SAMPLES
 from patchcut.heads import FITTED
+from patchcut.sources.photos import read_photo
 from patchcut.stages.regions import Regions, Rules, divide, find_components, rank
 
 from tests.runtime import toy_bundle as toy
@@ -56,14 +58,42 @@ def test_a_calibration_weighs_what_a_region_looks_like() -> None:
 
 
 @pytest.mark.parametrize("calibration", [None, CALIBRATION])
-def test_nothing_is_found_where_the_best_is_not_good_enough(calibration: CalibrationSpec | None) -> None:
+def test_regions_below_the_limit_are_none_whatever_is_beside_them(
+    calibration: CalibrationSpec | None,
+) -> None:
     everything = find_regions(*blobs(), Rules(calibration=calibration))
     best, worst = float(everything.scores[0]), float(everything.scores[-1])
-    for limit, count in ((0.0, 3), (worst + 1e-3, 3), (best, 3), (np.nextafter(best, 1) + 1e-6, 0)):
+    for limit, count in (
+        (0.0, 3),
+        (worst, 3),
+        (worst + 1e-3, 2),
+        (best, 1),
+        (np.nextafter(best, 1) + 1e-6, 0),
+    ):
         regions = find_regions(*blobs(), Rules(nothing_below=limit, calibration=calibration))
-        assert len(regions.scores) == count
-        if not count:
-            assert not regions.label_map.any() and not regions.region_ids.any()
+        np.testing.assert_array_equal(regions.scores, everything.scores[:count])
+        kept = np.where(everything.region_ids <= count, everything.region_ids, 0)
+        np.testing.assert_array_equal(regions.region_ids, kept)
+        np.testing.assert_array_equal(regions.label_map > 0, kept > 0)
+
+
+@given(asked=st.floats(0, 1, width=32), limit=st.floats(0, 1, width=32))
+def test_the_higher_of_both_limits_holds(asked: float, limit: float) -> None:
+    both = find_regions(*blobs(), Rules(min_score=asked, nothing_below=limit, calibration=CALIBRATION))
+    alone = find_regions(*blobs(), Rules(min_score=max(asked, limit), calibration=CALIBRATION))
+    np.testing.assert_array_equal(both.scores, alone.scores)
+    np.testing.assert_array_equal(both.region_ids, alone.region_ids)
+
+
+def test_a_region_is_one_or_none_whoever_stands_beside_it() -> None:
+    label_map, confidence = blobs()
+    both = find_regions(label_map.copy(), confidence, Rules(calibration=CALIBRATION))
+    limit = float(both.scores[:2].mean())  # between the best region and the others
+    rules = Rules(nothing_below=limit, calibration=CALIBRATION)
+    best = both.region_ids == 1
+    assert find_regions(label_map.copy(), confidence, rules).areas.tolist() == [both.areas[0]]
+    without_best = np.where(best, 0, label_map).astype(np.int32)
+    assert not len(find_regions(without_best, confidence, rules).areas)
 
 
 def test_a_lowest_score_is_for_each_region() -> None:
@@ -147,6 +177,27 @@ def test_a_bundle_may_answer_nothing(calibrated: Any, photo: np.ndarray) -> None
     for mode in ("parts", "scene"):
         result = patchcut.load(path, mode=mode)(photo)
         assert not result.foreground.any() and result.best_box is None
+
+
+@pytest.mark.parametrize("refine", ["none", "guided"])
+@pytest.mark.parametrize("mode", ["foreground", "parts", "scene"])
+def test_what_is_below_the_limit_is_background_in_every_map(
+    embedded_bundle: Path, mode: str, refine: str
+) -> None:
+    frame = read_photo(SAMPLES / "astronaut.jpg")
+    seg = patchcut.load(embedded_bundle, mode=mode, refine=refine)
+    result, limit = seg(frame), seg.describe().nothing_below
+    everything = patchcut.load(embedded_bundle, mode=mode, refine=refine, nothing_below=0.0)(frame)
+    objects = ~np.isin(everything.region_labels, everything.background_columns)
+    low = objects & (everything.scores < limit)
+    assert 0 < low.sum() < objects.sum(), "crumbs beside an object"
+    dropped = everything.masks[low].any(axis=0)
+    assert not result.foreground[dropped].any() and (result.soft_mask[dropped] <= 0.5).all()
+    assert np.isin(result.label_map[dropped], result.background_columns).all()
+    kept = ~np.isin(result.region_labels, result.background_columns)
+    np.testing.assert_array_equal(result.scores[kept], everything.scores[objects & ~low])
+    np.testing.assert_array_equal(result.masks[kept], everything.masks[objects & ~low])
+    assert result.to_dict()["regions"][0]["score"] >= limit
 
 
 @pytest.mark.parametrize("head", FITTED)
