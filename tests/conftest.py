@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# Tests that import onnxruntime themselves are to be as quiet as patchcut.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

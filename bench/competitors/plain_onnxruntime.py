@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 from onnx import numpy_helper
 from patchcut.bundle import open_bundle
+from patchcut.engines.onnxruntime import import_onnxruntime
 
 
 def open_float(bundle: Path, size: int, threads: int) -> Any:
@@ -40,6 +40,7 @@ def load_graph(bundle: Path, size: int, precision: str) -> onnx.ModelProto:
 
 
 def _open(model: onnx.ModelProto, threads: int) -> Any:
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(

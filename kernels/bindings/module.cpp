@@ -74,6 +74,8 @@ void bind_context(nb::module_& module) {
 
 NB_MODULE(_C, module) {
   using namespace patchcut;
+  // A daemon thread still holds its objects when the interpreter ends: that is no leak.
+  nb::set_leak_warnings(false);
   module.def("default_threads", &default_threads, nb::arg("root"));
   module.def("get_threads", &get_threads);
   module.def("set_threads", &set_threads);

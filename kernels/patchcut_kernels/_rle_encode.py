@@ -27,7 +27,8 @@ class Rle(TypedDict):
 
     Args:
         size: [H, W].
-        counts: run lengths down the columns, from left to right, zeros first: COCO's text, or a list of ints.
+        counts: run lengths down the columns, from left to right, zeros first: COCO's text, bytes or str, or a
+            list of ints.
     """
 
     size: list[int]
@@ -48,8 +49,8 @@ class RunLengths:
     runs: _Runs
     offsets: _Offsets
 
-    def rles(self, *, compressed: bool = True) -> list[Rle]:
-        """An Rle of each mask, in host memory; waits for arrays on CUDA.
+    def rles(self, *, compressed: bool = True, text: bool = False) -> list[Rle]:
+        """An Rle of each mask, in host memory; waits for arrays on CUDA. The arguments are `rle_encode`'s.
 
         Raises:
             TypeError: "[RunLengths] runs must be uint32, got float64".
@@ -64,7 +65,7 @@ class RunLengths:
                 f"[RunLengths] runs must have room for {offsets[-1]} runs, got {len(runs)}; "
                 "encode again into more"
             )
-        return _rles(self.size_hw, runs, offsets, compressed)
+        return _rles(self.size_hw, runs, offsets, compressed, text)
 
 
 def rle_encode(
@@ -72,6 +73,7 @@ def rle_encode(
     count: int | None = None,
     *,
     compressed: bool = True,
+    text: bool = False,
     out: RunLengths | None = None,
     workspace: Array | None = None,
     stream: object = None,
@@ -79,10 +81,12 @@ def rle_encode(
     """Masks as COCO's run lengths, byte for byte those of pycocotools.
 
     Args:
-        masks: [H, W] or [m, H, W] bool; or, with `count`, ids as `connected_components` returns them,
-            [H, W] or [b, H, W] int32 in [0, count], which are read once for all masks.
+        masks: [H, W] or [m, H, W] bool, in host memory also uint8, where all but 0 is of the mask; or, with
+            `count`, ids as `connected_components` returns them, [H, W] or [b, H, W] int32 in [0, count],
+            which are read once for all masks.
         count: number of ids; row i belongs to id i + 1.
         compressed: False for `counts` as a list of ints instead of COCO's text.
+        text: True for that text as str, which JSON takes, instead of bytes.
         out: RunLengths of the masks' size, with contiguous arrays of any capacity; written and returned.
         workspace: memory to compute in on CUDA, see `patchcut_kernels.cuda`.
         stream: the CUDA stream to run on, see `patchcut_kernels.cuda`.
@@ -91,7 +95,7 @@ def rle_encode(
         and on CUDA, RunLengths of all masks in turn, whose `rles()` copies them to the host; new ones have
         room for 4 W + 64 runs of each mask, where a convex one has 2 W + 1 at most.
     Raises:
-        TypeError: "[rle_encode] masks must be bool, or int32 with count, got uint8".
+        TypeError: "[rle_encode] masks must be bool or uint8, or int32 with count, got int64".
         ValueError: "[rle_encode] masks must be [H, W] or [m, H, W], got shape (3,)".
         ValueError: "[rle_encode] ids must be in [0, 2], got 3".
     In the text each run from the fourth on is stored less the one two before, in groups of five bits, lowest
@@ -101,8 +105,10 @@ def rle_encode(
         >>> mask = np.array([[False, True], [False, True]])
         >>> pk.rle_encode(mask)
         {'size': [2, 2], 'counts': b'22'}
+        >>> pk.rle_encode(mask.astype(np.uint8), text=True)
+        {'size': [2, 2], 'counts': '22'}
     """
-    view = _masks(masks, np.bool_ if count is None else np.int32)
+    view = _masks(masks, by_id=count is not None)
     if count is not None:
         count = _checks.integer(_OP, "count", count, 0)
     launch = _launch.prepare(_OP, stream, workspace, masks=view)
@@ -125,18 +131,21 @@ def rle_encode(
             _checks.disjoint(_OP, lengths.offsets, view, lengths.runs)
         encode(lengths.runs, lengths.offsets)
         return lengths if out is None else out
-    rles = _rles(flat[1:], *_find_runs(encode, flat, items), compressed)
+    rles = _rles(flat[1:], *_find_runs(encode, flat, items), compressed, text)
     if count is None:
         return rles if view.ndim == 3 else rles[0]
     return rles if view.ndim == 2 else [rles[i * count : (i + 1) * count] for i in range(flat[0])]
 
 
-def _masks(masks: Array, dtype: type[Any]) -> npt.NDArray[Any]:
+def _masks(masks: Array, *, by_id: bool) -> npt.NDArray[Any]:
     view: Any = _arrays.view(_OP, "masks", masks)
     if view.ndim not in (2, 3):
         raise ValueError(f"[{_OP}] masks must be [H, W] or [m, H, W], got shape {view.shape}")
-    if view.dtype != dtype:
-        raise TypeError(f"[{_OP}] masks must be bool, or int32 with count, got {view.dtype}")
+    if view.dtype == np.uint8 and isinstance(view, np.ndarray) and not by_id:
+        view = view.view(np.bool_)  # pycocotools' masks; the op takes any byte but 0 for True
+    if view.dtype != (np.int32 if by_id else np.bool_):
+        what = "bool or uint8" if isinstance(view, np.ndarray) else "bool on CUDA"
+        raise TypeError(f"[{_OP}] masks must be {what}, or int32 with count, got {view.dtype}")
     if math.prod(view.shape[-2:]) >= 2**31 - 1:
         raise ValueError(f"[{_OP}] masks must be below 2^31 - 1 pixels, got shape {view.shape}")
     return view  # type: ignore[no-any-return]
@@ -177,10 +186,12 @@ def _on_host(view: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return view.numpy() if isinstance(view, DeviceArray) else view
 
 
-def _rles(size_hw: tuple[int, int], runs: _Runs, offsets: _Offsets, compressed: bool) -> list[Rle]:
+def _rles(
+    size_hw: tuple[int, int], runs: _Runs, offsets: _Offsets, compressed: bool, text: bool
+) -> list[Rle]:
     bounds = offsets.tolist()
     items = (runs[begin:end] for begin, end in pairwise(bounds))
-    return [
-        {"size": list(size_hw), "counts": _C.rle_write_text(item) if compressed else item.tolist()}
-        for item in items
-    ]
+    if not compressed:
+        return [{"size": list(size_hw), "counts": item.tolist()} for item in items]
+    texts = map(_C.rle_write_text, items)
+    return [{"size": list(size_hw), "counts": one.decode("ascii") if text else one} for one in texts]

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from patchcut.texts import one_line
+
 
 class PatchcutError(Exception):
     """Any failure that patchcut foresees.
@@ -19,9 +26,8 @@ class PatchcutError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        text = f"[{self.where}] {self.what}; {self.remedy}" if self.remedy else f"[{self.where}] {self.what}"
-        line = " ".join(text.split())
-        return "".join(character if character.isprintable() else "?" for character in line)
+        what = f"{self.what}; {self.remedy}" if self.remedy else self.what
+        return one_line(f"[{self.where}] {' '.join(what.split())}")
 
 
 class OptionError(PatchcutError, ValueError):
@@ -46,3 +52,50 @@ class EngineError(PatchcutError):
 
 class OutputError(PatchcutError):
     """A result cannot be written."""
+
+
+def printable(text: object) -> str:
+    """`text` on one line, with "?" for each character that could steer a terminal.
+
+    Examples:
+        >>> patchcut.errors.printable("a" + chr(27) + "[2J" + chr(10) + "b")
+        'a?[2J b'
+    """
+    line = " ".join(str(text).split())
+    return "".join(character if character.isprintable() else "?" for character in line)
+
+
+def install_hint(extra: str = "") -> str:
+    """The command that installs patchcut again, with an extra, from where this one was installed.
+
+    That is a folder of sources or a wheel file; the name alone would let pip fetch whatever an index has
+    under it.
+
+    Examples:
+        >>> patchcut.errors.install_hint("export")
+        "pip install ...[export]'..."
+    """
+    wanted = f"[{extra}]" if extra else ""
+    origin = _origin()
+    if origin is None:
+        return f"pip install '.{wanted}' in the folder of patchcut's sources"
+    path, editable = origin
+    return f"pip install {'-e ' * editable}{shlex.quote(path + wanted)}"
+
+
+def _origin() -> tuple[str, bool] | None:
+    """The folder or wheel file that this patchcut was installed from, and whether it is used in place.
+
+    None where that is not known or not there any more.
+    """
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        recorded = json.loads(distribution("patchcut").read_text("direct_url.json") or "{}")  # PEP 610
+        url = urlsplit(recorded.get("url", ""))
+        path = Path(unquote(url.path))
+        if url.scheme != "file" or not (path.suffix == ".whl" or (path / "pyproject.toml").is_file()):
+            return None
+        return (str(path), bool(recorded.get("dir_info", {}).get("editable"))) if path.exists() else None
+    except (PackageNotFoundError, OSError, ValueError, AttributeError):
+        return None

@@ -42,6 +42,10 @@ class Features:
     sets: Mapping[str, Array]
     grid_hw: tuple[int, int]
 
+    def __repr__(self) -> str:
+        sets = ", ".join(f"{name} {list(array.shape)}" for name, array in self.sets.items())
+        return f"<Features: {sets} on {self.device}>"
+
     def __getitem__(self, name: str) -> Array:
         return self.sets[name]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from patchcut.errors import PatchcutError
+from patchcut.errors import PatchcutError, install_hint
 
 
 def load_cv2() -> Any:
     """The `cv2` module.
 
     Raises:
-        PatchcutError: "[opencv] cv2 is not installed; pip install 'patchcut[cpu]'".
+        PatchcutError: "[opencv] cv2 cannot be imported (...); pip install '.[cpu]'".
     What cv2 and FFmpeg would log is raised or recorded by the caller instead; the environment variables
     OPENCV_LOG_LEVEL and OPENCV_FFMPEG_LOGLEVEL bring their own words back.
     """
@@ -20,9 +20,8 @@ def load_cv2() -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise PatchcutError(
-            "opencv", f"cv2 cannot be imported ({error})", "pip install 'patchcut[cpu]'"
-        ) from error
+        what = f"cv2 cannot be imported ({error})"
+        raise PatchcutError("opencv", what, install_hint("cpu")) from error
     if "OPENCV_LOG_LEVEL" not in os.environ:
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import patchcut_kernels as kernels
 
-from patchcut.checks import check_choice
-from patchcut.errors import FrameError
-from patchcut.frames import Frame, as_frame
-from patchcut.settings import ColorOrder
+from patchcut.checks import check_choice, check_number
+from patchcut.errors import FrameError, PatchcutError
+from patchcut.frames import Frame, as_frame, named
+from patchcut.settings import ColorOrder, Mode
 from patchcut.stages.regions import Regions, on_host
+from patchcut.texts import encodable
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -37,6 +38,7 @@ class Result(Regions):
         region_labels: [m] int32, column of `labels`.
         labels: names of the k columns; column 0 is background.
         background_columns: those of `labels` that are background: (0,), and more of a divided scene.
+        mode: the setting it was made with; parts and scenes are drawn in a colour for each label.
         assignment: [n, k] float32, rows on the simplex, for the backbone's whole image, the borders of a
             letterboxed frame included.
         grid_hw: rows and columns of the patch grid, n = h * w.
@@ -62,6 +64,7 @@ class Result(Regions):
     index: int = 0
     time_s: float | None = None
     background_columns: tuple[int, ...] = (0,)
+    mode: Mode = "foreground"
 
     @classmethod
     def of(cls, regions: Regions, frame: Frame, **made: Any) -> Result:
@@ -84,6 +87,9 @@ class Result(Regions):
             index=frame.index,
             time_s=frame.time_s,
         )
+
+    def __repr__(self) -> str:
+        return f"<Result{named(self.name, self.index, self.time_s)}: {self._found()}>"
 
     def __len__(self) -> int:
         """Number of regions."""
@@ -116,8 +122,8 @@ class Result(Regions):
 
         Of two columns it is the foreground's, bilinear, or what the refiner made of that.
         """
-        sure = np.clip(self.confidence, 0.5, 1)
-        return np.where(self.foreground, sure, 1 - sure)
+        soft: npt.NDArray[np.float32] = np.clip(self.confidence, 0.5, 1)
+        return np.subtract(1, soft, out=soft, where=~self.foreground)
 
     @property
     def best_box(self) -> npt.NDArray[np.float32] | None:
@@ -141,11 +147,74 @@ class Result(Regions):
         """
         from patchcut.output.overlay import draw_overlay
 
+        return draw_overlay(
+            self,
+            self.labels,
+            self._frame("overlay", frame),
+            self.background_columns,
+            by_label=self.mode != "foreground",
+        )
+
+    def cutout(self, frame: object = None) -> npt.NDArray[np.uint8]:
+        """[H, W, 4] uint8: `frame` with its objects opaque, soft at their borders, and the rest transparent.
+
+        Alpha comes after the frame's own order of channels; BGRA is what `cv2.imwrite` takes.
+
+        Args:
+            frame: as in `overlay`.
+        Raises:
+            FrameError: the frame is none, or its size is not the result's.
+        Examples:
+            >>> result.cutout()[..., 3].max()
+            np.uint8(255)
+        """
+        from patchcut.output.cutouts import cut_out
+
+        own = self._frame("cutout", frame)
+        patch_side = max(np.divide(self.label_map.shape, self.grid_hw))
+        return cut_out(own, self.foreground, self.soft_mask, float(patch_side) / 2)
+
+    def crop(self, margin: float = 0.05, frame: object = None) -> npt.NDArray[np.uint8] | None:
+        """[h, w, 3] uint8: a copy of `frame` around the best object; None where nothing was found.
+
+        An object that is divided into parts is taken as a whole.
+
+        Args:
+            margin: added on each side, as a share of the longer side of the object's box; at least 0.
+            frame: as in `overlay`.
+        Raises:
+            FrameError: the frame is none, or its size is not the result's.
+            OptionError: "[margin] must be a number from 0 to 100, got -1".
+        Examples:
+            >>> result.crop().shape[2]
+            3
+        """
+        from patchcut.output.cutouts import crop
+
+        check_number("margin", margin, 0, 100)
+        own, box = self._frame("crop", frame), self.best_box
+        if box is not None and self.mode != "foreground":
+            ids, count = kernels.connected_components(self.foreground.astype(np.int32))
+            best = ids[self.region_ids == 1][0]
+            box = kernels.region_stats(ids, count).boxes_xyxy[best - 1]
+        return None if box is None else crop(own, box.tolist(), margin)
+
+    def _frame(self, op: str, frame: object) -> Frame:
+        """The frame that a picture is made of: the result's own where none is given.
+
+        Raises:
+            FrameError: there is none, or its size is not the result's.
+        """
         if frame is None:
             if self.frame is None:
-                raise FrameError("overlay", "this result holds no frame", "pass the frame it was made from")
+                raise FrameError(op, "this result holds no frame", "pass the frame it was made from")
             frame = self.frame
-        return draw_overlay(self, self.labels, as_frame(frame, self.color), self.background_columns)
+        own = as_frame(frame, self.color)
+        if own.image.shape[:2] != self.label_map.shape:
+            came = f"got {own.image.shape[:2]}, the result is of {self.label_map.shape}"
+            remedy = "pass the frame it was made from"
+            raise FrameError(op, f"frame and result must have one size; {came}", remedy)
+        return own
 
     def to_dict(self, masks: Literal["rle"] | None = None) -> dict[str, Any]:
         """Plain numbers and strings, ready for JSON: size, labels, regions, timings, the frame's origin.
@@ -163,10 +232,11 @@ class Result(Regions):
         regions = [self._region(i) for i in range(len(self))]
         if masks is not None:
             check_choice("masks", masks, ("rle",))
-            for region, rle in zip(regions, kernels.rle_encode(self.region_ids, len(self)), strict=True):
-                region["mask"] = {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
+            rles = kernels.rle_encode(self.region_ids, len(self), text=True)
+            for region, rle in zip(regions, rles, strict=True):
+                region["mask"] = rle
         return {
-            "name": self.name,
+            "name": encodable(self.name),
             "index": self.index,
             "time_s": self.time_s,
             "size_hw": [height, width],
@@ -174,6 +244,61 @@ class Result(Regions):
             "regions": regions,
             "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings_ms.items()},
         }
+
+    def to_coco(self, image_id: int = 1, first_id: int = 1) -> list[dict[str, Any]]:
+        """COCO's annotations of the regions, ready for JSON; their masks are run lengths, so holes are kept.
+
+        Args:
+            image_id: which image of the data set this is.
+            first_id: the first annotation's id, whole numbers from 1.
+        The category is the column of `labels`, bbox is xywh in pixels, and the score is COCO's for results.
+        Examples:
+            >>> found = result.to_coco(image_id=7)[0]
+            >>> found["image_id"], found["category_id"], found["segmentation"]["size"]
+            (7, 1, [512, 512])
+        """
+        rles = kernels.rle_encode(self.region_ids, len(self), text=True)
+        sides = [(float(x0), float(y0), float(x1 - x0), float(y1 - y0)) for x0, y0, x1, y1 in self.boxes]
+        return [
+            {
+                "id": first_id + i,
+                "image_id": image_id,
+                "category_id": int(self.region_labels[i]),
+                "bbox": list(sides[i]),
+                "area": int(self.areas[i]),
+                "segmentation": rles[i],
+                "iscrowd": 0,
+                "score": round(float(self.scores[i]), 4),
+            }
+            for i in range(len(self))
+        ]
+
+    def to_supervision(self) -> Any:
+        """`supervision.Detections` of the regions, best first: boxes, masks, scores, and labels.
+
+        `class_id` is the column of `labels`, and `data["class_name"]` its name.
+
+        Raises:
+            PatchcutError: "[supervision] cannot be imported (No module named 'supervision'); pip install
+                supervision".
+        Examples:
+            >>> detections = result.to_supervision()
+            >>> detections.xyxy.shape == (len(result), 4)
+            True
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise PatchcutError(
+                "supervision", f"cannot be imported ({error})", "pip install supervision"
+            ) from error
+        return supervision.Detections(
+            xyxy=self.boxes.copy(),
+            mask=self.masks,
+            confidence=self.scores.copy(),
+            class_id=self.region_labels.astype(np.int64),
+            data={"class_name": np.array([self.labels[column] for column in self.region_labels], str)},
+        )
 
     def _region(self, i: int) -> dict[str, Any]:
         return {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from time import perf_counter
@@ -15,8 +16,9 @@ import numpy.typing as npt
 import patchcut_kernels as kernels
 from patchcut_kernels.cuda import DeviceArray
 
-from patchcut.bundle import BackboneSpec, BundleSpec, HeadSpec, open_bundle
-from patchcut.errors import EngineError, OptionError
+from patchcut.bundle import BackboneSpec, BundleSpec, HeadSpec, embedded_bundles, open_bundle
+from patchcut.checks import check_environment
+from patchcut.errors import EngineError, OptionError, SourceError
 from patchcut.features import Array, Features, to_host
 from patchcut.frames import Frame, as_frame
 from patchcut.heads import (
@@ -114,6 +116,9 @@ class _Stages:
 class Segmenter:
     """Turns frames into results, one at a time: calls from several threads wait. Made by `load`.
 
+    A copy is opened anew from the settings and shares nothing with this one; so is what a pickle makes, in
+    the process that reads it. In a fork of the process that loaded it, a segmenter refuses to work.
+
     Attributes:
         spec: the bundle's manifest: names, licence, what it was trained on, measured accuracy.
         settings: what was chosen.
@@ -137,6 +142,8 @@ class Segmenter:
         self.parts = parts
         self.masks = masks
         self._path = path
+        self._absolute_path = path.absolute()  # the working directory may change
+        self._opened = (extractor, head, parts, masks)
         self._lock = threading.Lock()
 
     @classmethod
@@ -151,6 +158,7 @@ class Segmenter:
             >>> patchcut.Segmenter.open(patchcut.Settings(mode="parts", parts="kmeans:k=3")).parts.head.k
             3
         """
+        check_environment()
         with open_bundle(settings.bundle) as bundle:
             chosen = [choose_head(bundle, settings.head)]
             if settings.mode != "foreground":
@@ -174,22 +182,56 @@ class Segmenter:
         parts = Parts(heads[1], background) if heads[1:] else None
         return cls(spec, path, settings, extractor, heads[0], parts, masks)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How another process opens it: by the settings, with an embedded bundle by name, others by path.
+
+        Raises:
+            OptionError: a stage was put in by hand, or a head of the caller's own cannot be pickled.
+        """
+        settings = self._settings_elsewhere()
+        try:
+            pickle.dumps(settings)
+        except Exception as error:  # whatever the caller's own head raises
+            what = f"cannot be pickled: {error}"
+            remedy = "load the segmenter in the other process, or give the head a class of a module"
+            raise OptionError("head", what, remedy) from error
+        return type(self).open, (settings,)
+
+    def __copy__(self) -> Segmenter:
+        return type(self).open(self._settings_elsewhere())
+
+    def __deepcopy__(self, memo: object) -> Segmenter:
+        return self.__copy__()
+
+    def _settings_elsewhere(self) -> Settings:
+        """Settings that open the same segmenter, whatever the working directory is."""
+        now = (self.extractor, self.head, self.parts, self.masks)
+        if any(one is not opened for one, opened in zip(now, self._opened, strict=True)):
+            what = "has a stage that was put in by hand, which its settings do not describe"
+            raise OptionError("segmenter", what, "load another one, and put the stage in there")
+        if self._absolute_path in embedded_bundles().values():
+            return self.settings
+        return replace(self.settings, bundle=self._absolute_path)
+
     def __call__(self, frame: object) -> Result:
         """The regions of one frame, best first.
 
         Args:
-            frame: [H, W, 3] uint8 in the `color` given to `load`, any strides; a PIL image; or a Frame.
+            frame: [H, W, 3] uint8 in the `color` given to `load`, any strides; or grey, with alpha, of more
+                than 8 bits, a PIL image, a Frame: see `patchcut.frames.as_frame`.
         Returns:
             A Result whose arrays are its own: nothing in it changes with the next frame. Only its `frame` is
             the caller's memory.
         Raises:
             FrameError: the object is not a frame.
-            EngineError: the backbone failed.
+            EngineError: the backbone failed, or this is a fork of the process that loaded the segmenter.
         Examples:
             >>> seg(frame).label_map.shape
             (512, 512)
         """
-        return self._segment(as_frame(frame, self.settings.color), self._stages)
+        taken = as_frame(frame, self.settings.color, self.settings.pixel_rule)
+        _log_notes(taken.notes)
+        return self._segment(taken, self._stages)
 
     def stream(self, source: object) -> Iterator[Result]:
         """Results of each frame of a source, made as they are asked for; the source is closed at the end.
@@ -209,7 +251,8 @@ class Segmenter:
         """
         from patchcut.sources import open_source
 
-        return self._logged(open_source(source, color=self.settings.color))
+        settings = self.settings
+        return self._logged(open_source(source, color=settings.color, rule=settings.pixel_rule))
 
     def _logged(self, source: Source) -> Iterator[Result]:
         with source:
@@ -218,6 +261,7 @@ class Segmenter:
                 told = _log_problems(source.problems, told)
                 yield result
             _log_problems(source.problems, told)
+            _log_notes(source.notes)
 
     def results(self, source: Source) -> Iterator[Result]:
         """Results of each frame of an open source, which is neither closed nor asked for its problems.
@@ -237,7 +281,17 @@ class Segmenter:
             started = perf_counter()
             while (frame := next(frames, None)) is not None:
                 read_ms = 1e3 * (perf_counter() - started)
-                yield self._segment(as_frame(frame, self.settings.color), stages, {"read": read_ms})
+                taken = as_frame(frame, self.settings.color, self.settings.pixel_rule)
+                try:
+                    result = self._segment(taken, stages, {"read": read_ms})
+                except MemoryError:  # the next frame may be smaller
+                    what = "does not fit in memory when it is segmented"
+                    name = frame.name or f"frame {frame.index}"
+                    part.problems.append(str(SourceError(name, what, "scale it down")))
+                else:
+                    yield result
+                    del result  # its memory is free for the next frame where the caller lets it go
+                del frame, taken
                 started = perf_counter()
 
     def describe(self) -> Description:
@@ -279,6 +333,7 @@ class Segmenter:
 
     def _segment(self, frame: Frame, stages: _Stages, timings_ms: dict[str, float] | None = None) -> Result:
         masks = stages.masks
+        self.extractor.check_process()  # before the lock: another thread may have held it at the fork
         with self._lock:
             clock = _Clock(timings_ms or {})
             self.extractor.preprocess([frame])
@@ -310,6 +365,7 @@ class Segmenter:
                 assignment=assignment,
                 labels=labels,
                 background_columns=background,
+                mode=self.settings.mode,
                 grid_hw=graph.grid_hw,
                 timings_ms=clock.ms,
             )
@@ -431,3 +487,15 @@ def _log_problems(problems: list[str], told: int) -> int:
     for problem in problems[told:]:
         _logger.warning("%s", problem)
     return len(problems)
+
+
+_notes_told: set[str] = set()
+
+
+def _log_notes(notes: Iterable[str]) -> None:
+    """Logs what was decided about pixels, each kind of thing once in a process."""
+    for note in notes:
+        remedy = note.rpartition("; ")[2]
+        if remedy not in _notes_told:
+            _notes_told.add(remedy)
+            _logger.warning("%s", note)

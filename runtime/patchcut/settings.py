@@ -7,8 +7,17 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from patchcut.checks import check_choice, check_flag, check_number, check_whole
+from patchcut.checks import (
+    check_choice,
+    check_flag,
+    check_number,
+    check_text,
+    check_whole,
+    shown,
+    use_plain_values,
+)
 from patchcut.errors import OptionError
+from patchcut.pixels import MAX_PIXELS, PixelRule, parse_value_range
 
 if TYPE_CHECKING:
     from patchcut.heads import Head
@@ -32,7 +41,7 @@ def setting(
     type: type = str,
     choices: Sequence[str] = (),
     between: tuple[float, float] | None = None,
-    check: Callable[[str, Any], None] | None = None,
+    check: Callable[[str, Any], object] | None = None,
     default_text: str = "",
     on_command_line: bool = True,
 ) -> Any:
@@ -70,8 +79,8 @@ def _check_head(option: str, value: object) -> None:
 
 
 def _check_bundle(option: str, value: object) -> None:
-    if not isinstance(value, str | Path) or not str(value):
-        raise OptionError(option, f"must be a bundle's name or path, got {value!r}")
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+        raise OptionError(option, f"must be a bundle's name or path, got {shown(value)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +108,9 @@ class Settings:
             objects and become background. None is that limit, and 0 without a calibration; 0 reports all.
         single: True to leave all but the best region out; in a scene they are background.
         color: order of channels of array frames, "bgr" or "rgb".
+        value_range: which values of more than 8 bits become black and white, "LO:HI" such as "0:4095"; "auto"
+            is what the format says, or what each picture uses (see `patchcut.pixels.to_8_bits`).
+        max_pixels: pictures of more are refused before they are decoded, 1 to 2**30.
         threads: CPU threads from 1 to 256; None is one a physical core that this process may use (see
             `patchcut_kernels.default_threads`) and leaves the kernels' threads as they are. A number also
             sets the kernels' threads, for the whole process.
@@ -112,13 +124,14 @@ class Settings:
         "Name of an embedded bundle (see `patchcut info --list`), or a .patchcut file.",
         check=_check_bundle,
     )
-    engine: str = setting("auto", "What executes the backbone: auto, onnxruntime, ...")
+    engine: str = setting("auto", "What executes the backbone: auto, onnxruntime, ...", check=check_text)
     device: Device = setting("auto", "auto, cpu or cuda.", choices=DEVICES)
     precision: str = setting("auto", "auto, int8, fp16 or fp32.", choices=PRECISIONS)
     size: int | None = setting(
         None,
         "Side of the backbone's input in pixels, one that the bundle has.",
         type=int,
+        between=(1, 1 << 16),
         default_text="the bundle's first",
     )
     head: str | Head = setting(
@@ -156,6 +169,18 @@ class Settings:
     color: ColorOrder = setting(
         "bgr", "Order of channels of array frames: bgr or rgb.", choices=COLOR_ORDERS, on_command_line=False
     )
+    value_range: str = setting(
+        "auto",
+        "Which values of more than 8 bits become black and white: LO:HI, such as 0:4095; auto is what the "
+        "format says, or what the picture uses.",
+        check=parse_value_range,
+    )
+    max_pixels: int = setting(
+        MAX_PIXELS,
+        "Refuse pictures of more pixels before they are decoded.",
+        type=int,
+        between=(1, 2**30),
+    )
     threads: int | None = setting(
         None,
         "CPU threads, 1 to 256.",
@@ -165,10 +190,21 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
+        use_plain_values(self)
         for one in fields(self):
             _check(one.name, getattr(self, one.name), one.default, **one.metadata)
         if self.mode == "foreground" and self.parts != "auto":
             raise OptionError("parts", 'needs the mode "parts" or "scene", got "foreground"')
+
+    @property
+    def pixel_rule(self) -> PixelRule:
+        """How pixels are read.
+
+        Examples:
+            >>> patchcut.Settings(value_range="0:4095").pixel_rule.value_range
+            (0.0, 4095.0)
+        """
+        return PixelRule(parse_value_range("value_range", self.value_range), self.max_pixels)
 
     def words(self, **defaults: object) -> list[str]:
         """The options of the command line that repeat these settings, where they are not its defaults.
@@ -208,7 +244,7 @@ def _check(
     type: type,
     choices: Sequence[str],
     between: tuple[float, float] | None,
-    check: Callable[[str, Any], None] | None,
+    check: Callable[[str, Any], object] | None,
     **_: object,
 ) -> None:
     if value is None and default is None:

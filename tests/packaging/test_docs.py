@@ -98,7 +98,19 @@ def test_python_examples_run(block: str, tmp_path: Path, monkeypatch: pytest.Mon
     for _ in range(6):
         video.write(np.ascontiguousarray(cv2.resize(cv2.imread(str(photo)), (128, 128))))
     video.release()
+    if '"results/' in block:
+        write_all("photo.jpg", "results")
     exec(block, {})
+
+
+def write_all(photo: str, folder: str) -> None:
+    import patchcut
+    from patchcut.output.folder import OutputFolder
+    from patchcut.output.sinks import SINKS
+
+    with patchcut.open_source(photo) as source, OutputFolder(folder, list(SINKS)) as out:
+        for result in patchcut.load().results(source):
+            out.write(result)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from patchcut import Result
 
@@ -27,6 +30,33 @@ def made_result(m: int = 2) -> Result:
         grid_hw=(2, 3),
         timings_ms={"backbone": 1.23456},
     )
+
+
+def boxes_result(
+    boxes: Sequence[tuple[int, int, int, int]],
+    size_hw: tuple[int, int] = (200, 200),
+    scores: Sequence[float] | None = None,
+    **fields: Any,
+) -> Result:
+    """Regions that fill boxes, later ones over earlier ones, all of one label."""
+    ids = np.zeros(size_hw, np.int32)
+    for i, (x0, y0, x1, y1) in enumerate(boxes, start=1):
+        ids[y0:y1, x0:x1] = i
+    given: dict[str, Any] = {
+        "label_map": (ids > 0).astype(np.int32),
+        "region_ids": ids,
+        "confidence": np.where(ids > 0, 0.75, 1.0).astype(np.float32),
+        "boxes": np.array(boxes, np.float32).reshape(-1, 4),
+        "scores": np.linspace(1, 0.5, len(boxes), dtype=np.float32)
+        if scores is None
+        else np.array(scores, np.float32),
+        "areas": np.bincount(ids.ravel(), minlength=len(boxes) + 1)[1:],
+        "region_labels": np.ones(len(boxes), np.int32),
+        "labels": ("background", "foreground"),
+        "assignment": np.full((6, 2), 0.5, np.float32),
+        "grid_hw": (2, 3),
+    }
+    return Result(**{**given, **fields})
 
 
 def same(a: Result, b: Result) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import sys
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ import typer
 from patchcut import bundle, checks, engines, features, frames, heads, settings, sources, stages
 from patchcut.cli import options
 from patchcut.cli.demo import SAMPLES
-from patchcut.output import folder, overlay
+from patchcut.output import cutouts, folder, label_maps, overlay
 from patchcut.sources import photos
 
 from tests.doctests import find_examples, full_name, run_example
@@ -50,7 +52,11 @@ PUBLIC = {
     full_name(function)
     for module in (patchcut, bundle, checks, engines, features, frames, heads, settings, sources, stages)
     for function in public_in(module)
-} | {full_name(function) for module in (options, folder, overlay, photos) for function in public_in(module)}
+} | {
+    full_name(function)
+    for module in (options, cutouts, folder, label_maps, overlay, photos)
+    for function in public_in(module)
+}
 
 
 @cache
@@ -81,6 +87,12 @@ def threads_are_restored() -> Iterator[None]:
     threads = kernels.get_threads()
     yield
     kernels.set_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def supervision_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    if find_spec("supervision") is None:
+        monkeypatch.setitem(sys.modules, "supervision", SimpleNamespace(Detections=SimpleNamespace))
 
 
 @pytest.mark.parametrize("test", EXAMPLES, ids=lambda test: test.name)

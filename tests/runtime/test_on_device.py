@@ -37,7 +37,7 @@ def on_device(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def load(bundle: Path, **settings: Any) -> Segmenter:
         with monkeypatch.context() as fake:
-            fake.setattr(adapter, "_import_onnxruntime", lambda: fake_runtime([CUDA, CPU], [CUDA, CPU]))
+            fake.setattr(adapter, "import_onnxruntime", lambda: fake_runtime([CUDA, CPU], [CUDA, CPU]))
             return patchcut.load(bundle, device="cuda", precision="fp32", **settings)
 
     return load

@@ -38,6 +38,8 @@ CHOSEN: dict[str, Any] = {
     "min_score": 0.25,
     "nothing_below": 0.5,
     "single": True,
+    "value_range": "0:4095",
+    "max_pixels": 10**6,
     "threads": 3,
 }
 

@@ -25,7 +25,7 @@ from patchcut.bundle import (
     Role,
 )
 from patchcut.checks import check_choice
-from patchcut.engines.onnxruntime import session_options
+from patchcut.engines.onnxruntime import import_onnxruntime, session_options
 from patchcut.errors import OptionError
 from patchcut_kernels import default_threads
 
@@ -282,8 +282,7 @@ def _graphs(
 
 def _agreement(extractor: FeatureExtractor, model: onnx.ModelProto, size: int, precision: Precision) -> float:
     """Mean cosine in [-1, 1] of features to torch's on smooth random images, run as the runtime does."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     session = onnxruntime.InferenceSession(
         model.SerializeToString(),
         session_options(onnxruntime, default_threads(), precision),

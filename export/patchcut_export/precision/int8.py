@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from patchcut.engines.onnxruntime import import_onnxruntime
 
 from patchcut_export.backbones.onnx_export import quiet_logger
 
 
 def quantize_int8(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph with 8-bit linears: weights per output channel, activations per tensor at run time."""
+    import_onnxruntime()
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with tempfile.TemporaryDirectory() as folder, quiet_logger("root"):

@@ -96,9 +96,10 @@ def region_stats(
     )
 
 
-def rle_encode(mask: npt.NDArray[np.bool_]) -> Rle:
+def rle_encode(mask: npt.NDArray[np.bool_ | np.uint8], *, text: bool = False) -> Rle:
     """One mask [H, W] as COCO's run lengths."""
-    return {"size": list(mask.shape), "counts": rle_text(run_lengths(mask))}
+    counts = rle_text(run_lengths(mask != 0))
+    return {"size": list(mask.shape), "counts": counts.decode() if text else counts}
 
 
 def run_lengths(mask: npt.NDArray[np.bool_]) -> list[int]:

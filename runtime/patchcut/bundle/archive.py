@@ -28,7 +28,7 @@ EAGER_BYTES = 8 << 20
 
 _DAMAGED = "copy or download it again"
 _FOREIGN = "make one with `patchcut export`"
-_NEWER = "upgrade patchcut: pip install -U patchcut"
+_NEWER = "install a newer patchcut"
 
 
 class Bundle:

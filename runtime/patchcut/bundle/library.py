@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from patchcut.errors import BundleError
@@ -40,10 +41,10 @@ def find_bundle(bundle: str | Path | None = None) -> Path:
         return path
     if path.name in embedded:
         return embedded[path.name]
-    if path.exists():
+    if os.path.exists(path):  # noqa: PTH110 - False, too, where the name is too long to be one
         return path
     remedy = f"pass the path of a {SUFFIX} file"
     if not embedded:
         raise BundleError("bundle", "this installation holds no embedded bundle", remedy)
-    what = f'no embedded bundle is called "{path}", and no file is'
+    what = f'no embedded bundle is called "{str(path)[:100]}", and no file is'
     raise BundleError("bundle", what, f"choose one of {', '.join(embedded)}, or {remedy}")

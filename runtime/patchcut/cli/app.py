@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -11,16 +10,22 @@ from typing import Annotated, Any
 import typer
 
 import patchcut
-from patchcut.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, command, exit_with, with_settings
-from patchcut.errors import OptionError
+from patchcut.cli import signals
+from patchcut.cli.options import EXIT_FAILED, command, exit_with, status_of, with_settings
+from patchcut.cli.streams import close_stdout, prepare_streams, say
+from patchcut.errors import OptionError, PatchcutError
 from patchcut.settings import Settings
+
+# The words of `patchcut.output.sinks.SINKS`, whose module takes numpy: the help comes without it.
+SAVED = ("overlay", "masks", "labels", "json")
+MAX_EVERY = 2**31 - 1
 
 _COMMAND_HELP = {"export": "Make, check and measure bundles (needs patchcut\\[export])."}
 
 app = typer.Typer(
     help="Real-time segmentation without labels: a frame goes in, masks and boxes come out.",
     epilog="Exit status: 0 all good; 1 something failed or was skipped, or nothing was processed; "
-    "2 the command line is wrong; 130 stopped by Ctrl-C or SIGTERM. What was written is whole in each case.",
+    "2 the command line is wrong; 130 stopped by Ctrl-C, SIGTERM or SIGHUP. What was written is whole in each case.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -48,60 +53,76 @@ def _run(
         list[str],
         typer.Argument(
             metavar="SOURCE",
-            help="Photo, folder, glob, video, camera index, rtsp:// or http:// address; or several photos, "
-            "folders and globs.",
+            help="Photo, video, folder, glob, camera index, rtsp:// or http:// address; or several photos, "
+            "videos, folders and globs.",
         ),
     ],
     *,
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Folder for results; without it and --save nothing is written.", show_default=False
+            "--out",
+            "-o",
+            help="Folder for results; without it and --save nothing is written.",
+            show_default=False,
         ),
     ] = None,
     save: Annotated[
         str | None,
         typer.Option(
-            help="What to write, of overlay,masks,labels,json; to patchcut-out where --out is not given. "
+            help=f"What to write, of {','.join(SAVED)}; to patchcut-out where --out is not given. "
             "\\[default: overlay,masks,json]",
             show_default=False,
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on in --out: leave out what an earlier run is done with.")
+    ] = False,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Stop after this many frames.", show_default=False)
     ] = None,
-    every: Annotated[int, typer.Option(min=1, help="Take every N-th frame.")] = 1,
+    every: Annotated[int, typer.Option(min=1, max=MAX_EVERY, help="Take every N-th frame.")] = 1,
     show: Annotated[bool, typer.Option("--show", help="Show a live window; q or Esc ends.")] = False,
     json: Annotated[
         bool,
         typer.Option(
             "--json",
-            help='Write JSON lines to stdout and nothing else: {"event": "start" | "frame" | "end", ...}.',
+            help="Write JSON lines to stdout and nothing else: "
+            '{"event": "start" | "part" | "frame" | "end", ...}.',
         ),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Say nothing but errors and what was skipped.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say what is read and what runs, on stderr.")
     ] = False,
     settings: Settings,
 ) -> int:
-    """Segment photos, a video or a live picture.
+    """Segment photos, videos, or a live picture.
 
     The folder gets overlay/NAME.jpg (of a video one NAME.mp4), masks/NAME/01.png (a region each, best first),
     labels/NAME.png (0 is background) and json/NAME.json.
 
     Exit status: 0 all good; 1 something was skipped, failed, or there was nothing; 2 wrong usage;
-    130 Ctrl-C or SIGTERM. What was written is whole in each case.
+    130 Ctrl-C, SIGTERM or SIGHUP. What was written is whole in each case.
     """
     from patchcut.cli.run import DEFAULT_OUT, RunOptions, run
 
     return run(
         RunOptions(
             sources=tuple(sources),
-            out=Path(DEFAULT_OUT) if save and out is None else out,
+            out=DEFAULT_OUT if save and out is None else out,
             save=tuple(word.strip() for word in save.split(",")) if save is not None else None,
             overwrite=overwrite,
+            resume=resume,
             limit=limit,
             every=every,
             show=show,
             json=json,
+            quiet=quiet,
+            verbose=verbose,
             settings=settings,
         )
     )
@@ -138,16 +159,30 @@ def _demo(
 
 
 def main() -> None:
-    """Run the command line and exit; errors that patchcut foresees are one line on stderr."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # file names may hold bytes that are no text
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a video is finished then, too
+    """Run the command line and exit; errors that patchcut foresees are one line on stderr.
+
+    `patchcut.__main__` calls it, after it made signals harmless to imports.
+    """
+    prepare_streams()
+    signals.leave_at_once()
     try:
         _add_commands()
         app()
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+    except SystemExit as left:
+        sys.exit(_status(left))
+    except (PatchcutError, BrokenPipeError) as error:
+        sys.exit(status_of(error))
+    finally:
+        signals.ignore()
+
+
+def _status(left: SystemExit) -> int:
+    """The exit status that a command wants, if stdout can still be written."""
+    try:
+        close_stdout()
+    except (PatchcutError, BrokenPipeError) as error:
+        return status_of(error)
+    return left.code if isinstance(left.code, int) else int(left.code is not None)
 
 
 def _add_commands() -> None:
@@ -164,11 +199,14 @@ def _add_command(point: EntryPoint) -> None:
             return int(_load_command(point).main(args=context.args, prog_name=f"patchcut {point.name}") or 0)
 
         try:
-            exit_with(work)
+            with signals.stoppable():
+                exit_with(work)
+        except KeyboardInterrupt as stop:  # in the moment before or after the work
+            raise typer.Exit(signals.EXIT_INTERRUPTED) from stop
         except ImportError as error:  # also where the command imports what it needs only when it runs
             theirs = f"install what {_package(point)} needs"
             remedy = f"pip install 'patchcut[{point.name}]'" if point.name in _COMMAND_HELP else theirs
-            print(f"patchcut: [{point.name}] lacks a package ({error}); {remedy}", file=sys.stderr)
+            say(f"patchcut: [{point.name}] lacks a package ({error}); {remedy}")
             raise typer.Exit(EXIT_FAILED) from error
 
     text = _COMMAND_HELP.get(point.name, f"From {_package(point)}.")

@@ -15,6 +15,7 @@ from rich.table import Table
 
 import patchcut
 from patchcut.bundle import BackboneSpec, Bundle, BundleSpec, HeadSpec, embedded_bundles, open_bundle
+from patchcut.checks import check_environment
 from patchcut.cli.tables import make_console, precision_text, size_text
 from patchcut.errors import PatchcutError
 from patchcut.heads import FITTED
@@ -28,6 +29,7 @@ def info(bundle: str | None, *, as_json: bool = False) -> int:
     Raises:
         BundleError: it is missing, damaged (every checksum is looked at), foreign or newer.
     """
+    check_environment()
     with open_bundle(bundle) as opened:
         opened.verify()
         facts, spec = _facts(opened), opened.spec

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, NoReturn
 
 import typer
 
+from patchcut.cli.signals import EXIT_INTERRUPTED
+from patchcut.cli.streams import close_stdout, drop_stdout, say
 from patchcut.errors import OptionError, PatchcutError
 from patchcut.settings import Settings, option_name
 
-EXIT_GOOD, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_GOOD, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 Command = Callable[..., int]
 
@@ -110,15 +110,19 @@ def exit_with(work: Callable[[], int]) -> NoReturn:
     """
     try:
         status = work()
-        sys.stdout.flush()
+        close_stdout()
     except KeyboardInterrupt:
-        print("patchcut: stopped", file=sys.stderr)
+        say("patchcut: stopped")
         status = EXIT_INTERRUPTED
-    except PatchcutError as error:
-        print(f"patchcut: {error}", file=sys.stderr)
-        status = EXIT_USAGE if isinstance(error, OptionError) else EXIT_FAILED
-    except BrokenPipeError:
-        # The reader of stdout has left: nothing may be said there, not even by the interpreter's last flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = EXIT_FAILED
+    except (PatchcutError, BrokenPipeError) as error:
+        status = status_of(error)
     raise typer.Exit(status)
+
+
+def status_of(error: PatchcutError | BrokenPipeError) -> int:
+    """The exit status of an error, which is said on stderr; of a reader of stdout who left nothing is said."""
+    if isinstance(error, BrokenPipeError):
+        drop_stdout()
+        return EXIT_FAILED
+    say(f"patchcut: {error}")
+    return EXIT_USAGE if isinstance(error, OptionError) else EXIT_FAILED

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from patchcut.texts import one_line
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -15,15 +17,14 @@ _REDRAW_S = 0.1
 
 
 class FrameBar:
-    """Frames done, frames a second and time left; nothing where `file` is not a terminal.
+    """Frames done of a part, frames a second and time left; nothing where `file` is not a terminal.
 
     Args:
         file: where it is drawn.
-        name: the source's.
-        total: frames to come, None where unknown.
+        shown: False draws nothing.
     """
 
-    def __init__(self, file: TextIO, name: str, total: int | None) -> None:
+    def __init__(self, file: TextIO, *, shown: bool = True) -> None:
         console = Console(file=file)
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
@@ -34,10 +35,19 @@ class FrameBar:
             console=console,
             transient=True,
             auto_refresh=False,
-            disable=not console.is_terminal,
+            disable=not (shown and console.is_terminal),
         )
-        self._task = self._bar.add_task(name, total=total, fps="")
+        self._task = self._bar.add_task("", total=None, fps="")
         self._drawn_s = 0.0
+
+    def start(self, name: str, total: int | None) -> None:
+        """Begins a part.
+
+        Args:
+            name: the part's.
+            total: frames to come, None where unknown.
+        """
+        self._bar.reset(self._task, total=total, description=one_line(name), fps="")
 
     def advance(self, fps: float) -> None:
         """Counts one frame."""

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
-from itertools import islice
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from patchcut.cli.options import EXIT_FAILED, EXIT_GOOD, EXIT_INTERRUPTED
+from patchcut.bundle import open_bundle
+from patchcut.cli import run_json
+from patchcut.cli.options import EXIT_FAILED, EXIT_GOOD
 from patchcut.cli.progress import FrameBar
 from patchcut.cli.run_stats import RunStats
+from patchcut.cli.signals import EXIT_INTERRUPTED, stoppable, unbroken
+from patchcut.cli.streams import say
 from patchcut.cli.terminal import muted_native_stderr
 from patchcut.cli.window import Window
-from patchcut.errors import PatchcutError
-from patchcut.output.folder import DEFAULT_SAVE, OutputFolder, check_save, overlay_rate
+from patchcut.errors import OptionError, PatchcutError
+from patchcut.output.folder import DEFAULT_SAVE, OutputFolder, check_save
 from patchcut.result import Result
 from patchcut.segmenter import Segmenter
 from patchcut.settings import Settings
@@ -30,38 +33,54 @@ class RunOptions:
     """The arguments of `patchcut run`.
 
     Attributes:
-        sources: one source, or several photos and folders.
+        sources: one source, or several photos, videos and folders.
         out: folder for results; None writes nothing.
         save: what to write there; None is the default.
         overwrite: allow results in `out` to be replaced.
+        resume: leave out what is done in `out`.
         limit: frames to stop after; None is all.
         every: take every N-th frame.
         show: open a live window.
         json: JSON lines on stdout instead of tables.
+        quiet: neither tables nor progress: errors and problems only.
+        verbose: say what is read and what runs, on stderr.
         settings: the segmenter's.
     """
 
     sources: tuple[str, ...]
-    out: Path | None = None
+    out: str | Path | None = None
     save: tuple[str, ...] | None = None
     overwrite: bool = False
+    resume: bool = False
     limit: int | None = None
     every: int = 1
     show: bool = False
     json: bool = False
+    quiet: bool = False
+    verbose: bool = False
     settings: Settings = field(default_factory=Settings)
 
 
 @dataclass(frozen=True)
-class _Run:
+class Run:
     """All that the loop over frames works with."""
 
+    options: RunOptions
     source: Source
     segmenter: Segmenter
     folder: OutputFolder | None
     window: Window | None
     stats: RunStats
-    json: bool
+
+    @property
+    def problems(self) -> list[str]:
+        """What was skipped or not written so far."""
+        return [*self.source.problems, *(self.folder.problems if self.folder else ())]
+
+    @property
+    def skipped(self) -> int:
+        """Photos and videos that an earlier run was done with."""
+        return self.folder.skipped if self.folder else 0
 
 
 def run(options: RunOptions) -> int:
@@ -70,90 +89,147 @@ def run(options: RunOptions) -> int:
     Raises:
         PatchcutError: it could not start. What fails later is said below the summary.
     """
-    failure: BaseException | None = None
+    _check(options)
     with ExitStack() as stack:
         running = _open(options, stack)
-        try:
-            with running.folder or ExitStack():
-                _segment_all(running, options.limit)
-        except (PatchcutError, KeyboardInterrupt) as error:
-            failure = error
-    _report(running, options, failure)
+        failure = _work(running)
+    _report(running, failure)
     if isinstance(failure, PatchcutError):
         raise failure
     if failure is not None:
         return EXIT_INTERRUPTED
-    return EXIT_FAILED if running.source.problems or not running.stats.frames else EXIT_GOOD
+    nothing = not running.stats.frames and not running.skipped
+    return EXIT_FAILED if running.problems or nothing else EXIT_GOOD
 
 
-def _open(options: RunOptions, stack: ExitStack) -> _Run:
+def _check(options: RunOptions) -> None:
+    if options.quiet and options.verbose:
+        raise OptionError("quiet", "says nothing, and verbose says more: choose one")
+    if options.resume and options.out is None:
+        raise OptionError("resume", "needs the folder of the run to go on with", "name it with --out")
+
+
+def _open(options: RunOptions, stack: ExitStack) -> Run:
     """Everything that can be refused is tried before the model is loaded, the cheapest first."""
     save = check_save(DEFAULT_SAVE if options.save is None else options.save)
     window = stack.enter_context(Window("patchcut")) if options.show else None
+    rule = options.settings.pixel_rule
     with muted_native_stderr():
         named = options.sources[0] if len(options.sources) == 1 else list(options.sources)
-        source = stack.enter_context(open_source(named, every=options.every))
+        source = stack.enter_context(open_source(named, every=options.every, rule=rule))
     folder = None
     if options.out is not None:
-        rate = overlay_rate(source, options.every)
-        folder = OutputFolder(
-            options.out, save, video_fps=rate, live=source.live, overwrite=options.overwrite
-        )
+        how: dict[str, Any] = {"overwrite": options.overwrite, "resume": options.resume}
+        folder = OutputFolder(options.out, save, **how, recipe=_recipe(options))
     segmenter = Segmenter.open(options.settings)
-    return _Run(source, segmenter, folder, window, RunStats(), options.json)
+    return Run(options, source, segmenter, folder, window, RunStats())
 
 
-def _segment_all(running: _Run, limit: int | None) -> None:
-    if running.json:
-        _print_json("start", source=running.source.name, segmenter=running.segmenter.describe().to_dict())
-    total = running.source.total
-    total = total if limit is None else min(limit, total or limit)
+def _recipe(options: RunOptions) -> dict[str, Any]:
+    """What results depend on; a bundle's spec holds the hashes of all its members."""
+    settings = options.settings
+    chosen = {one.name: str(getattr(settings, one.name)) for one in fields(settings) if one.name != "threads"}
+    with open_bundle(settings.bundle) as bundle:
+        spec = bundle.spec.model_dump_json().encode()
+    return {**chosen, "bundle": hashlib.sha256(spec).hexdigest(), "every": options.every}
+
+
+def _work(running: Run) -> BaseException | None:
+    """Segments all, and finishes what is written; what ended it early, if anything did."""
+    with stoppable():
+        try:
+            with ExitStack() as stack:
+                if running.folder is not None:
+                    stack.push(_finishing(running.folder))
+                _segment_all(running)
+        except (PatchcutError, KeyboardInterrupt) as error:
+            return error
+    return None
+
+
+def _finishing(folder: OutputFolder) -> Any:
+    """The end of `with folder`, which no signal tears."""
+
+    def finish(*exc_info: Any) -> None:
+        with unbroken():
+            folder.__exit__(*exc_info)
+
+    return finish
+
+
+def _segment_all(running: Run) -> None:
+    options = running.options
+    if options.json:
+        run_json.print_start(running.source, running.segmenter)
     # All of it: a live source is read, and may complain, while a frame is segmented.
-    with muted_native_stderr() as stderr, FrameBar(stderr, running.source.name, total) as bar:
-        for result in islice(running.segmenter.results(running.source), limit):
-            started = perf_counter()
-            stopped = _hand_out(running, result)
-            running.stats.add(result, save_ms=1e3 * (perf_counter() - started))
-            bar.advance(running.stats.fps)
-            if stopped:
+    with muted_native_stderr() as stderr, FrameBar(stderr, shown=not options.quiet) as bar:
+        if options.verbose:
+            from patchcut.cli.tables import what_runs
+
+            say(what_runs(running))
+        for part in running.source.parts():
+            if not _starts(running, part):
+                continue
+            bar.start(part.name, _total(running, part))
+            if not _segment_part(running, part, bar):
                 return
+            if running.folder is not None:
+                with unbroken():
+                    running.folder.finish_part(part.end_s)
 
 
-def _hand_out(running: _Run, result: Result) -> bool:
+def _starts(running: Run, part: Source) -> bool:
+    """Whether a part has to be done, which is told to those that want to know."""
+    if running.folder is not None:
+        with unbroken():
+            if not running.folder.start(part):
+                return False
+    if running.options.json and part is not running.source:
+        run_json.print_part(part)
+    return True
+
+
+def _segment_part(running: Run, part: Source, bar: FrameBar) -> bool:
+    """False where the limit or the person at the window ends the run."""
+    for result in running.segmenter.results(part):
+        started = perf_counter()
+        stopped = _hand_out(running, result)
+        running.stats.add(result, save_ms=1e3 * (perf_counter() - started), listed=not part.is_video)
+        bar.advance(running.stats.fps)
+        if stopped or running.stats.frames == running.options.limit:
+            return False
+    return True
+
+
+def _total(running: Run, part: Source) -> int | None:
+    """Frames of a part to come, as far as anybody knows."""
+    if running.options.limit is None:
+        return part.total
+    left = running.options.limit - running.stats.frames
+    return left if part.total is None else min(left, part.total)
+
+
+def _hand_out(running: Run, result: Result) -> bool:
     """True if the person at the window wants to stop."""
     folder, window = running.folder, running.window
     overlay = None
-    if window is not None or (folder is not None and "overlay" in folder.save):
+    if window is not None or (folder is not None and folder.draws):
         overlay = result.overlay()  # drawn once for both
     if folder is not None:
-        folder.write(result, overlay)
-    if running.json:
-        _print_json("frame", **result.to_dict())
+        with unbroken():
+            folder.write(result, overlay)
+    if running.options.json:
+        run_json.print_frame(result)
     return window is not None and overlay is not None and not window.show(overlay)
 
 
-def _report(running: _Run, options: RunOptions, failure: BaseException | None) -> None:
-    summary = running.stats.summary(running.source.dropped)
-    interrupted = isinstance(failure, KeyboardInterrupt)
-    if options.json:
-        error = str(failure) if isinstance(failure, PatchcutError) else None
-        out = None if options.out is None else str(options.out)
-        problems = running.source.problems
-        _print_json(
-            "end", **asdict(summary), out=out, problems=problems, interrupted=interrupted, error=error
-        )
-        return
-    from patchcut.cli.tables import print_run
+def _report(running: Run, failure: BaseException | None) -> None:
+    if running.options.json:
+        run_json.print_end(running, failure)
+    elif running.options.quiet:
+        for problem in running.problems:
+            say(f"patchcut: {problem}")
+    else:
+        from patchcut.cli.tables import print_run
 
-    print_run(
-        summary,
-        running.stats.found,
-        running.segmenter.describe(),
-        running.source,
-        running.folder,
-        interrupted,
-    )
-
-
-def _print_json(event: str, **fields: Any) -> None:
-    print(json.dumps({"event": event, **fields}), flush=True)
+        print_run(running, interrupted=isinstance(failure, KeyboardInterrupt))

@@ -59,12 +59,14 @@ class RunStats:
 
     Attributes:
         frames, regions: so far.
-        found: the first frames in short.
+        listed: how many of the frames are photos, which are listed by name.
+        found: the first of those in short.
     """
 
     def __init__(self) -> None:
         self.frames = 0
         self.regions = 0
+        self.listed = 0
         self.found: list[Found] = []
         self._stages_ms: dict[str, deque[float]] = {}
         self._start_s = self._last_s = perf_counter()
@@ -79,15 +81,20 @@ class RunStats:
         """From the start to the last frame counted."""
         return self._last_s - self._start_s
 
-    def add(self, result: Result, save_ms: float) -> None:
-        """Counts one frame: its own stages, and the milliseconds that saving it took."""
+    def add(self, result: Result, save_ms: float, *, listed: bool = True) -> None:
+        """Counts one frame: its own stages, and the milliseconds that saving it took.
+
+        Args:
+            listed: whether it may be one of `found`.
+        """
         stages = {**result.timings_ms, "save": save_ms}
         for stage, ms in {**stages, "frame": sum(stages.values())}.items():
             self._stages_ms.setdefault(stage, deque(maxlen=_LAST_FRAMES)).append(ms)
         self.frames += 1
         self.regions += len(result)
         self._last_s = perf_counter()
-        if len(self.found) < _LISTED_FRAMES:
+        self.listed += listed
+        if listed and len(self.found) < _LISTED_FRAMES:
             self.found.append(_found(result))
 
     def summary(self, dropped: int = 0) -> Summary:

@@ -10,45 +10,60 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from patchcut.texts import one_line
+
 if TYPE_CHECKING:
+    from patchcut.cli.run import Run
     from patchcut.cli.run_stats import Found, Summary
-    from patchcut.output.folder import OutputFolder
     from patchcut.segmenter import Description
-    from patchcut.sources import Source
 
-_LISTED_PROBLEMS = 5
+_LISTED_LINES = 5
 
 
-def print_run(
-    summary: Summary,
-    found: Sequence[Found],
-    segmenter: Description,
-    source: Source,
-    folder: OutputFolder | None,
-    interrupted: bool = False,
-) -> None:
+def print_run(running: Run, *, interrupted: bool = False) -> None:
     """Prints what a run found, how long it took, where it wrote, and what it had to skip."""
-    console = make_console()
-    if found and source.kind == "images":
-        console.print(_found_table(found))
-        if summary.frames > len(found):
-            console.print(f"... and {summary.frames - len(found)} more photos")
+    console, stats, folder = make_console(), running.stats, running.folder
+    summary = stats.summary(running.source.dropped)
+    if stats.found:
+        console.print(_found_table(stats.found))
+        if stats.listed > len(stats.found):
+            console.print(f"... and {stats.listed - len(stats.found)} more photos")
     if summary.frames:
         console.print(_stage_table(summary))
     console.print(
         f"{_count(summary.frames, 'frame')}, {_count(summary.regions, 'region')}, "
-        f"{summary.fps:.1f} frames a second, with "
-        f"{segmenter.engine} ({segmenter.provider}) {precision_text(segmenter.precision, segmenter.weights)} "
-        f"{size_text(segmenter.size_hw)}, "
-        f"{_count(segmenter.threads, 'thread')}"
+        f"{summary.fps:.1f} frames a second, with {_engine_text(running.segmenter.describe())}"
     )
+    if running.skipped:
+        console.print(f"{_count(running.skipped, 'photo or video', 'photos or videos')} done already")
     if summary.dropped:
         console.print(f"{_count(summary.dropped, 'frame')} dropped: the source is faster than this machine")
     if folder is not None and (written := folder.written()):
-        console.print(f"written: {', '.join(written)} in {folder.path}")
+        console.print(f"written: {', '.join(written)} in {one_line(str(folder.path))}")
     if interrupted:
         console.print(f"stopped after {_count(summary.frames, 'frame')}", style="bold yellow")
-    print_problems(console, source.problems)
+    _print_list(console, "note", running.source.notes)
+    _print_list(console, "problem", running.problems)
+
+
+def what_runs(running: Run) -> str:
+    """What a run reads, where it writes and what runs, a line each."""
+    source, options = running.source, running.options
+    total = "" if source.total is None else f", {_count(source.total, 'frame')}"
+    rate = "" if source.fps is None else f", {source.fps:g} frames a second"
+    lines = [f"{'source':<15}{source.name} ({source.kind}{total}{rate})"]
+    if running.folder is not None:
+        lines.append(f"{'out':<15}{running.folder.path}: {', '.join(running.folder.save)}")
+    if options.every > 1:
+        lines.append(f"{'every':<15}{options.every}")
+    return "\n".join(map(one_line, [*lines, *str(running.segmenter.describe()).splitlines()]))
+
+
+def _engine_text(segmenter: Description) -> str:
+    return (
+        f"{segmenter.engine} ({segmenter.provider}) {precision_text(segmenter.precision, segmenter.weights)} "
+        f"{size_text(segmenter.size_hw)}, {_count(segmenter.threads, 'thread')}"
+    )
 
 
 def precision_text(precision: str, weights: str) -> str:
@@ -61,15 +76,15 @@ def size_text(size_hw: Sequence[int]) -> str:
     return "x".join(map(str, size_hw))
 
 
-def print_problems(console: Console, problems: Sequence[str]) -> None:
-    """Prints how many things were skipped, and the first of them."""
-    if not problems:
+def _print_list(console: Console, thing: str, lines: Sequence[str]) -> None:
+    """Prints how many notes or problems there are, and the first of them."""
+    if not lines:
         return
-    console.print(f"{_count(len(problems), 'problem')}:", style="bold yellow")
-    for problem in problems[:_LISTED_PROBLEMS]:
-        console.print(f"  {problem}")
-    if len(problems) > _LISTED_PROBLEMS:
-        console.print(f"  ... and {len(problems) - _LISTED_PROBLEMS} more")
+    console.print(f"{_count(len(lines), thing)}:", style="bold yellow")
+    for line in lines[:_LISTED_LINES]:
+        console.print(f"  {one_line(line)}")
+    if len(lines) > _LISTED_LINES:
+        console.print(f"  ... and {len(lines) - _LISTED_LINES} more")
 
 
 def make_console() -> Console:
@@ -84,7 +99,9 @@ def _found_table(found: Sequence[Found]) -> Table:
     for photo in found:
         boxes = "\n".join(" ".join(f"{edge:.0f}" for edge in box) for box in photo.boxes)
         scores = "\n".join(f"{score:.2f}" for score in photo.scores)
-        table.add_row(Text(photo.name), str(len(photo.boxes)), boxes, scores, f"{photo.total_ms:.1f}")
+        table.add_row(
+            Text(one_line(photo.name)), str(len(photo.boxes)), boxes, scores, f"{photo.total_ms:.1f}"
+        )
     return table
 
 
@@ -99,5 +116,5 @@ def _stage_table(summary: Summary) -> Table:
     return table
 
 
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+def _count(number: int, thing: str, things: str = "") -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {things or thing + 's'}"

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from patchcut.cli.streams import stderr_of
+
 
 @contextlib.contextmanager
 def muted_native_stderr() -> Iterator[TextIO]:
@@ -19,7 +21,7 @@ def muted_native_stderr() -> Iterator[TextIO]:
     """
     try:
         sys.stderr.flush()
-        kept = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+        kept = stderr_of(os.dup(2))
     except (AttributeError, OSError):  # there is no stderr to keep clean
         with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
             yield nowhere

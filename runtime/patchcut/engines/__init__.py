@@ -8,7 +8,7 @@ from typing import cast
 from patchcut.bundle import BackboneSpec, Bundle
 from patchcut.checks import check_choice
 from patchcut.engines.base import Engine, EngineFactory, EngineFacts, choose_graph
-from patchcut.errors import EngineError
+from patchcut.errors import EngineError, install_hint
 from patchcut.settings import Settings
 
 __all__ = ["Engine", "EngineFactory", "EngineFacts", "choose_graph", "engine_names", "open_engine"]
@@ -44,5 +44,5 @@ def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> E
     wanted = DEFAULT_ENGINE if settings.engine == "auto" else settings.engine
     points = [point for point in entry_points(group=ENTRY_POINTS) if point.name == wanted]
     if not points:
-        raise EngineError("engine", f"{wanted} is not registered", "reinstall patchcut: pip install patchcut")
+        raise EngineError("engine", f"{wanted} is not registered", f"install it again: {install_hint()}")
     return cast("EngineFactory", points[0].load())(bundle, backbone, settings)

@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from patchcut_kernels import cuda, default_threads
 
+from patchcut import telemetry
 from patchcut.bundle import BackboneSpec, Bundle, FeatureSetSpec, GraphSpec, Precision
 from patchcut.engines.base import EngineFacts, choose_graph
-from patchcut.errors import BundleError, EngineError
+from patchcut.engines.processes import outlive_forks, threads_that_start
+from patchcut.errors import BundleError, EngineError, install_hint
 from patchcut.features import Array
 from patchcut.settings import Settings
 
@@ -124,7 +126,7 @@ def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> O
         OptionError: the bundle has no graph of the size or precision asked for.
         BundleError: the graph or its weights are not what `bundle.json` says.
     """
-    ort = _import_onnxruntime()
+    ort = import_onnxruntime()
     device = _choose_device(settings.device, ort.get_available_providers())
     try:
         engine = _open_on(ort, bundle, backbone, settings, device)
@@ -141,16 +143,22 @@ def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> O
     return _open_on(ort, bundle, backbone, settings, "cpu")
 
 
-class _ProviderError(Exception):
-    """CUDA cannot load a graph; whether the graph is at fault is for the CPU to say."""
+def import_onnxruntime() -> Any:
+    """The module `onnxruntime`, without its telemetry; whatever imports it does it here.
 
-
-def _import_onnxruntime() -> Any:
+    Raises:
+        EngineError: it is not installed; names the extra.
+    """
+    telemetry.switch_off()
     try:
         return import_module("onnxruntime")
     except ImportError as error:
-        remedy = "pip install 'patchcut[cpu]' (or 'patchcut[gpu]')"
+        remedy = f"{install_hint('cpu')}, or with [gpu]"
         raise EngineError("engine", f"onnxruntime cannot be imported: {error}", remedy) from error
+
+
+class _ProviderError(Exception):
+    """CUDA cannot load a graph; whether the graph is at fault is for the CPU to say."""
 
 
 def _choose_device(asked: str, available: list[str]) -> str:
@@ -158,7 +166,7 @@ def _choose_device(asked: str, available: list[str]) -> str:
         return "cpu"
     if CUDA_PROVIDER not in available:
         what = f"this onnxruntime has no {CUDA_PROVIDER}, only {', '.join(available)}"
-        remedy = "pip uninstall onnxruntime && pip install 'patchcut[gpu]', or pass device=\"cpu\""
+        remedy = f'pip uninstall onnxruntime && {install_hint("gpu")}, or pass device="cpu"'
         raise EngineError("device", what, remedy)
     return "cuda"
 
@@ -167,7 +175,7 @@ def _open_on(
     ort: Any, bundle: Bundle, backbone: BackboneSpec, settings: Settings, device: str
 ) -> OnnxRuntimeEngine:
     graph = choose_graph(backbone, settings, PREFERRED[device])
-    threads = settings.threads or default_threads()
+    threads = threads_that_start(settings.threads or default_threads())
     tensors = _external_weights(bundle, backbone, graph)
     stream = cuda.Stream() if device == "cuda" and cuda.is_available() else None
     options = session_options(ort, threads, graph.precision)
@@ -188,6 +196,7 @@ def _open_on(
             ) from error
         what = f"{bundle.path} is foreign: onnxruntime cannot load {graph.file}: {error}"
         raise BundleError("bundle", what, "upgrade onnxruntime, or export the bundle again") from error
+    outlive_forks(session)
     _check_interface(bundle, backbone, graph, session)
     provider = session.get_providers()[0]
     facts = EngineFacts(

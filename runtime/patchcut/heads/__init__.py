@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any, cast, get_type_hints
 
 from patchcut.bundle import Bundle, HeadSpec
-from patchcut.checks import check_choice
+from patchcut.checks import check_choice, check_text
 from patchcut.errors import BundleError, OptionError
 from patchcut.heads.base import Head
 from patchcut.heads.cc import CcHead
@@ -117,8 +117,11 @@ def check_head(option: str, value: object) -> None:
         parse_head(value, option)
     elif not is_head(value):
         check_choice(option, value, ("auto", *HEADS))
-    elif ":" in (name := cast("Head", value).name):
-        raise OptionError(option, f"must have a name without a colon, got {name!r}")
+    else:
+        name = cast("Head", value).name
+        check_text(f"{option}.name", name)
+        if ":" in name:
+            raise OptionError(option, f"must have a name without a colon, got {name!r}")
 
 
 def choose_head(bundle: Bundle, head: str | Head) -> HeadSpec | Head:
@@ -190,7 +193,7 @@ def open_head(bundle: Bundle, head: HeadSpec | Head) -> Head:
         return head
     if head.kind not in TRAINED:
         what = f"its head is {head.kind!r}, this one knows {', '.join(TRAINED)}"
-        remedy = "upgrade patchcut: pip install -U patchcut"
+        remedy = "install a newer patchcut"
         raise BundleError("head", f"{bundle.path} was made by a newer patchcut: {what}", remedy)
     module: Any = import_module(TRAINED[head.kind])
     return cast("Head", module.open_head(bundle, head))

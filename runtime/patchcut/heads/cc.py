@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import patchcut_kernels as kernels
 
-from patchcut.checks import check_choice, check_number, check_whole
+from patchcut.checks import check_choice, check_number, check_whole, use_plain_values
 from patchcut.heads.base import MAX_COLUMNS, MAX_SEED
 from patchcut.heads.fitted import FittedHead, Float32, one_hot
 from patchcut.heads.gnn_fit import ALPHA_RANGE, GnnFitHead
@@ -37,6 +37,7 @@ class CcHead(FittedHead):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        use_plain_values(self)
         check_number("alpha", self.alpha, *ALPHA_RANGE)
         check_choice("solver", self.solver, ("moves", "gnn"))
         check_choice("kind", self.kind, ("cosine", "dot"))

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import patchcut_kernels as kernels
 
-from patchcut.checks import check_choice, check_number, check_whole
+from patchcut.checks import check_choice, check_number, check_whole, use_plain_values
 from patchcut.heads.base import MAX_COLUMNS, MAX_SEED
 from patchcut.heads.fitted import FittedHead, Float32
 
@@ -44,6 +44,7 @@ class GnnFitHead(FittedHead):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        use_plain_values(self)
         check_whole("k", self.k, 2, MAX_COLUMNS)
         check_choice("loss", self.loss, ("ncut", "cc"))
         check_choice("kind", self.kind, ("dot", "cosine"))

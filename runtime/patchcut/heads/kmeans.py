@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import patchcut_kernels as kernels
 
-from patchcut.checks import check_choice, check_whole
+from patchcut.checks import check_choice, check_whole, use_plain_values
 from patchcut.heads.base import MAX_COLUMNS, MAX_SEED
 from patchcut.heads.fitted import FittedHead, Float32, Int32, continued, one_hot
 
@@ -38,6 +38,7 @@ class KMeansHead(FittedHead):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        use_plain_values(self)
         check_whole("k", self.k, 2, MAX_COLUMNS)
         check_choice("metric", self.metric, ("cosine", "euclidean"))
         check_whole("restarts", self.restarts, 1, 1000)

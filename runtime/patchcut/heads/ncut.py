@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import patchcut_kernels as kernels
 
-from patchcut.checks import check_choice, check_flag, check_number, check_whole
+from patchcut.checks import check_choice, check_flag, check_number, check_whole, use_plain_values
 from patchcut.heads.base import MAX_SEED
 from patchcut.heads.fitted import FittedHead, Float32, one_hot
 
@@ -35,6 +35,7 @@ class NcutHead(FittedHead):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        use_plain_values(self)
         check_choice("rule", self.rule, ("border", "seed"))
         check_number("threshold", self.threshold, 0.0, 1.0)
         check_flag("binary", self.binary)

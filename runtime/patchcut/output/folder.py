@@ -3,54 +3,58 @@
     DIR/overlay/<name>.jpg       the photo with its regions drawn; for a video one video, <video>.mp4
     DIR/masks/<name>/01.png      one mask a region, 0 or 255, best first: 01 is region 1
     DIR/labels/<name>.png        the label map: 0 background, i the i-th label (8 bits; 16 beyond 255)
-    DIR/json/<name>.json         boxes, scores, labels, areas and timings
+    DIR/json/<name>.json         boxes, scores, labels, areas and timings, and where the masks are
+    DIR/.patchcut/               which of these files runs have written, and what they are done with
 
-<name> is the photo's path in its source without the suffix, or <video>/<number of the frame, six digits>.
-Photos that differ only in their suffix keep it: after x.jpg, which is `x`, x.png is `x-png`.
+<name> is the photo's path in its source without the suffix, or <video>/<number of the frame, six digits>; see
+`patchcut.output.names`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import re
-from collections.abc import Collection
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal, get_args
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from patchcut.errors import OptionError, OutputError
-from patchcut.output.overlay_video import OverlayVideo
-from patchcut.output.whole_files import check_writable, write_image, write_whole
+from patchcut.output.files import OutputFiles
+from patchcut.output.manifest import Done, recipe_name
+from patchcut.output.names import OutputNames
+from patchcut.output.sinks import SINKS
+from patchcut.output.whole_files import stops_all
 from patchcut.result import Result
 from patchcut.sources import Source
-from patchcut.sources.videos import VIDEO_SUFFIXES
+from patchcut.sources.arrays import FrameSource
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Saved = Literal["overlay", "masks", "labels", "json"]
-
-SAVED: tuple[Saved, ...] = get_args(Saved)
-DEFAULT_SAVE: tuple[Saved, ...] = ("overlay", "masks", "json")
-
-_DEFAULT_FPS = 25.0
+DEFAULT_SAVE = ("overlay", "masks", "json")
 
 
 class OutputFolder:
-    """A folder that results are saved in; a context manager that finishes an overlay video.
+    """A folder that results are saved in; a context manager that finishes what is unfinished.
+
+    A result that cannot be written is told in `problems` and the rest goes on; only where no file can be
+    written any more, as on a full disk, an OutputError is raised.
 
     Args:
         path: the folder; made if it is not there.
-        save: what to save, of "overlay", "masks", "labels", "json".
-        video_fps: None for photos; for a video its rate: overlays then become one video.
-        live: hold each frame of that video until the next one's time: frames between were dropped.
-        overwrite: allow results of an earlier run to be replaced.
+        save: what to save, words of `patchcut.output.sinks.SINKS`.
+        overwrite: replace results of earlier runs; those of photos that are gone are removed when the folder
+            is closed without an error. Files that no run has on record are never touched.
+        resume: skip photos and videos that an earlier run is done with, with the same recipe.
+        recipe: what results depend on, such as the bundle and the settings, as JSON can tell it.
+    Attributes:
+        problems: one line for each photo, frame or video of which something could not be written.
+        skipped: how many photos and videos `resume` has left out so far.
     Raises:
-        OptionError: `save` is empty or has another word.
-        OutputError: the folder cannot be written, or holds results already.
+        OptionError: `save` is empty or has another word; `path` is an empty text.
+        OutputError: the folder cannot be written, holds results already, or was made with another recipe.
     Examples:
         >>> with OutputFolder(folder, ["labels"]) as out:
         ...     out.write(result)
@@ -63,22 +67,67 @@ class OutputFolder:
         path: str | Path,
         save: Collection[str] = DEFAULT_SAVE,
         *,
-        video_fps: float | None = None,
-        live: bool = False,
         overwrite: bool = False,
+        resume: bool = False,
+        recipe: Mapping[str, Any] | None = None,
     ) -> None:
+        if not str(path):
+            raise OptionError("out", "is an empty text; name a folder, or . for this one")
+        if overwrite and resume:
+            raise OptionError("resume", "keeps what is there, and overwrite replaces it: choose one")
         self.path = Path(path)
         self.save = check_save(save)
-        self._video_fps = video_fps
-        self._live = live
-        self._video: OverlayVideo | None = None
-        self._taken: set[str] = set()
-        check_writable(self.path)
-        if not overwrite:
-            _check_new(self.path, self.save)
+        self.problems: list[str] = []
+        self.skipped = 0
+        self._overwrite = overwrite
+        self._resume = resume
+        self._recipe = dict(recipe or {})
+        self._names = OutputNames()
+        self._part: Source | None = None
+        self._video = ""
+        self._whole = True
+        self._frame_files = 0
+        self._stamps: dict[str, str] = {}
+        self._named: dict[str, str] = {}
+        self.files = OutputFiles(self.path, redo=self.save if overwrite else ())
+        try:
+            self._check_earlier()
+        except OutputError:
+            self.files.close()
+            raise
+        self._sinks = [SINKS[word](self.files) for word in self.save]
+
+    @property
+    def draws(self) -> bool:
+        """Whether `write` needs overlays, so that a caller who shows them, too, draws them once."""
+        return any(sink.draws for sink in self._sinks)
+
+    def start(self, part: Source) -> bool:
+        """Says whose results follow; False where `resume` finds that an earlier run is done with them.
+
+        Args:
+            part: a source of photos, or one video: one of `Source.parts`. Photos that are done are left out
+                while it is iterated.
+        Raises:
+            OutputError: what came before could not be finished.
+        Examples:
+            >>> out = OutputFolder(folder, ["json"])
+            >>> out.start(patchcut.open_source([frame]))
+            True
+        """
+        self._end_part(None)
+        self._part, self._whole, self._frame_files = part, True, 0
+        self._video = self._names.video(part.name) if part.is_video else ""
+        self._stamps, self._named = {}, {}
+        for sink in self._sinks:
+            sink.start(part)
+        if not part.is_video:
+            part.skip = self._skips
+            return not (part.stamp and self._skips(part.name, part.stamp))
+        return not self._skip_done(part.name, self._video, part.stamp)
 
     def write(self, result: Result, overlay: npt.NDArray[np.uint8] | None = None) -> None:
-        """Saves one frame's result, as asked for.
+        """Saves one frame's result, as asked for; what cannot be written is told in `problems`.
 
         Args:
             result: it holds its frame where overlays are saved.
@@ -91,78 +140,140 @@ class OutputFolder:
             >>> (folder / "masks/000000/01.png").is_file()
             True
         """
-        name = self._photo_name(result) if self._video_fps is None else _video_frame_name(result)
-        if "overlay" in self.save:
-            self._write_overlay(name, result, result.overlay() if overlay is None else overlay)
-        if "masks" in self.save:
-            _write_masks(self.path / "masks" / name, result)
-        if "labels" in self.save:
-            dtype = np.uint8 if len(result.labels) <= 256 else np.uint16
-            write_image(self.path / "labels" / f"{name}.png", result.label_map.astype(dtype))
-        if "json" in self.save:
-            text = json.dumps(result.to_dict(), indent=1, ensure_ascii=False) + "\n"
-            write_whole(self.path / "json" / f"{name}.json", text.encode())
+        if self._part is None:
+            self.start(FrameSource([]))
+        if self._video:
+            name = f"{self._video}/{result.index:06d}"
+        else:
+            name = self._named.pop(result.name, "") or self._names.photo(result.name, result.index)
+        self.files.begin_item()
+        told = len(self.problems)
+        for sink in self._sinks:
+            with self._telling(result.name or name, sink.word):
+                sink.write(name, result, overlay)
+        self._whole = self._whole and len(self.problems) == told
+        if self._video:
+            self._frame_files += len(self.files.item)
+        elif (stamp := self._stamps.pop(result.name, None)) and len(self.problems) == told:
+            self.files.done(result.name, self._done(name, stamp), self._recipe)
 
-    def close(self) -> None:
-        """Finishes the overlay video, if there is one; it plays to the last frame written.
+    def finish_part(self, end_s: float | None = None) -> None:
+        """Says that the part came to its end; its video is finished, and done with.
 
+        Args:
+            end_s: when its last frame ends, see `Source.end_s`.
         Raises:
-            OutputError: it could not be finished.
+            OutputError: no file can be written any more.
         Examples:
-            >>> out = OutputFolder(folder, ["overlay"], video_fps=25)
+            >>> out = OutputFolder(folder, ["json"])
+            >>> out.finish_part()
+        """
+        part, told = self._part, len(self.problems)
+        self.files.begin_item()
+        self._end_part(end_s)
+        if part is not None and self._video and part.stamp and self._whole and len(self.problems) == told:
+            self.files.done(part.name, self._done(self._video, part.stamp, self._frame_files), self._recipe)
+
+    def close(self, complete: bool = True) -> None:
+        """Finishes what is unfinished; an overlay video plays to the last frame written.
+
+        Args:
+            complete: the run came to its end: with `overwrite`, what it has not written again is removed.
+        Raises:
+            OutputError: something could not be finished.
+        Examples:
+            >>> out = OutputFolder(folder, ["overlay"])
             >>> out.write(result)
             >>> out.close()
             >>> len(list((folder / "overlay").iterdir()))
             1
         """
-        video, self._video = self._video, None
-        if video is not None:
-            video.close()
+        try:
+            self._end_part(None)
+            for sink in self._sinks:
+                with self._telling(str(self.path), sink.word):
+                    sink.close()
+            if complete and self._overwrite:
+                self.files.remove_stale(self.save)
+        finally:
+            self.files.close()
 
-    def written(self) -> tuple[Saved, ...]:
-        """Which of `save` the folder really holds; a video that failed was removed.
+    def written(self) -> tuple[str, ...]:
+        """Which of `save` this run has written; a video that failed was removed.
 
         Examples:
             >>> OutputFolder(folder, ["json"]).written()
             ()
         """
-        return tuple(word for word in self.save if any(map(Path.is_file, (self.path / word).rglob("*"))))
+        return tuple(word for word in self.save if word in self.files.words)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
         if kind is None or not issubclass(kind, OutputError):
-            self.close()
+            self.close(complete=kind is None)
             return
         with contextlib.suppress(OutputError):  # one error is on its way already
-            self.close()
+            self.close(complete=False)
 
-    def _photo_name(self, result: Result) -> str:
-        """Where a photo's results go: its own path without the suffix, made unique in this run."""
-        names = [name for name in PurePosixPath(result.name).parts if name not in ("..", "/")]
-        path = PurePosixPath(*names) if names else PurePosixPath(f"{result.index:06d}")
-        stem, suffix = path.with_suffix("").as_posix(), path.suffix.replace(".", "-")
-        name, number = stem, 1
-        while name.casefold() in self._taken:
-            name = f"{stem}{suffix}" if number == 1 else f"{stem}{suffix}-{number}"
-            number += 1
-        self._taken.add(name.casefold())
-        return name
-
-    def _write_overlay(self, name: str, result: Result, overlay: npt.NDArray[np.uint8]) -> None:
-        image = overlay[..., ::-1] if result.color == "rgb" else overlay
-        path = self.path / "overlay" / name
-        if self._video_fps is None:
-            write_image(path.with_name(path.name + ".jpg"), image)
+    def _check_earlier(self) -> None:
+        """Checks that results of earlier runs may be replaced or resumed."""
+        held = [word for word in self.save if self.files.holds(word)]
+        if self._overwrite or not held:
             return
-        if self._video is None:
-            height, width = image.shape[:2]
-            self._video = OverlayVideo(path.parent, self._video_fps, (width, height))
-        self._video.write(image, result.time_s if self._live else None)
+        where = self.path / held[0]
+        known = self.files.manifest.over
+        if not self._resume:
+            remedy = "choose another folder, or add --overwrite (overwrite=True) or --resume (resume=True)"
+            raise OutputError("output", f"{where} holds results already", remedy)
+        all_done = (done for several in known.done.values() for done in several)
+        made_by = {done.recipe for done in all_done if set(done.words) & set(held)}
+        for recipe in made_by - {recipe_name(self._recipe)}:
+            what = f"{self.path} was made with {_difference(known.recipes.get(recipe, {}), self._recipe)}"
+            raise OutputError("resume", what, "repeat the options of that run, or choose another folder")
+
+    def _skips(self, name: str, stamp: str) -> bool:
+        """Whether a photo is done; asked before it is read. Its results are named now, done or not."""
+        results = self._names.photo(name, 0)
+        if self._skip_done(name, results, stamp):
+            return True
+        self._stamps[name], self._named[name] = stamp, results
+        return False
+
+    def _skip_done(self, key: str, results: str, stamp: str | None) -> bool:
+        if not self._resume or stamp is None or not self.files.is_done(key, self._done(results, stamp)):
+            return False
+        self.skipped += 1
+        for sink in self._sinks:
+            sink.skipped(results)
+        return True
+
+    def _done(self, results: str, stamp: str, frame_files: int = 0) -> Done:
+        recipe = recipe_name(self._recipe)
+        return Done(results, stamp, list(self.save), recipe, dict(self.files.item), frame_files)
+
+    def _end_part(self, end_s: float | None) -> None:
+        part, self._part = self._part, None
+        if part is None:
+            return
+        for sink in self._sinks:
+            with self._telling(part.name, sink.word):
+                sink.finish_part(end_s)
+
+    @contextlib.contextmanager
+    def _telling(self, name: str, word: str) -> Iterator[None]:
+        """Turns an error about one file into a line of `problems`."""
+        try:
+            yield
+        except OutputError as error:
+            if stops_all(error):
+                raise
+            what = f"its {word} is not saved: {error.what}"
+            self.problems.append(str(OutputError(name, what, error.remedy)))
 
 
-def check_save(save: Collection[str]) -> tuple[Saved, ...]:
+def check_save(save: Collection[str]) -> tuple[str, ...]:
     """`save` in the order of writing, each once.
 
     Raises:
@@ -171,40 +282,15 @@ def check_save(save: Collection[str]) -> tuple[Saved, ...]:
         >>> patchcut.output.folder.check_save(["json", "overlay"])
         ('overlay', 'json')
     """
-    wrong = [word for word in save if word not in SAVED]
+    wrong = [word for word in save if word not in SINKS]
     if wrong or not save:
-        raise OptionError("save", f"must be among {', '.join(SAVED)}, got {(wrong or [''])[0]!r}")
-    return tuple(word for word in SAVED if word in save)
+        raise OptionError("save", f"must be among {', '.join(SINKS)}, got {(wrong or [''])[0]!r}")
+    return tuple(word for word in SINKS if word in save)
 
 
-def overlay_rate(source: Source, every: int = 1) -> float | None:
-    """Frames a second of the video that overlays of `source` make; None where they stay single photos.
-
-    Examples:
-        >>> patchcut.output.folder.overlay_rate(patchcut.open_source([frame])) is None
-        True
-    """
-    return (source.fps or _DEFAULT_FPS) / every if source.is_video else None
-
-
-def _video_frame_name(result: Result) -> str:
-    video = PurePosixPath(re.sub(r"[^\w.-]+", "-", result.name).strip("-.") or "video")
-    stem = video.stem if video.suffix.lower() in VIDEO_SUFFIXES else video.name
-    return f"{stem}/{result.index:06d}"
-
-
-def _check_new(path: Path, save: tuple[Saved, ...]) -> None:
-    for word in save:
-        folder = path / word
-        if folder.is_dir() and any(folder.iterdir()):
-            remedy = "choose another folder, or add --overwrite (overwrite=True)"
-            raise OutputError("output", f"{folder} holds results already", remedy)
-
-
-def _write_masks(folder: Path, result: Result) -> None:
-    names = [f"{region:02d}.png" for region in range(1, len(result) + 1)]
-    for region, name in enumerate(names, start=1):
-        write_image(folder / name, np.where(result.region_ids == region, 255, 0).astype(np.uint8))
-    for stale in folder.glob("[0-9]*.png"):
-        if stale.name not in names:  # an earlier run found more regions
-            stale.unlink()
+def _difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """What one recipe has and another has not, in words."""
+    for key in sorted({*theirs, *ours}):
+        if theirs.get(key) != ours.get(key):
+            return f"{key} {theirs.get(key, 'unset')}, not {ours.get(key, 'unset')}"
+    return "other settings"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,19 @@ class OverlayVideo:
         path: where it goes, without the suffix: .mp4, or .avi where OpenCV has no MPEG-4 encoder.
         fps: frames a second.
         size_wh: size of every frame; others are scaled to it.
+        open_partial: gives the path to write to, as `whole_file` does.
     Raises:
         OutputError: no encoder takes that size.
     """
 
-    def __init__(self, path: Path, fps: float, size_wh: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        fps: float,
+        size_wh: tuple[int, int],
+        *,
+        open_partial: Callable[[Path], AbstractContextManager[Path]] = whole_file,
+    ) -> None:
         self._fps = fps
         self._size_wh = size_wh
         self._frames = 0
@@ -37,7 +47,7 @@ class OverlayVideo:
         for codec, suffix in _FORMATS:
             self.path = path.with_name(path.name + suffix)
             with contextlib.suppress(_NoEncoder), contextlib.ExitStack() as renaming:
-                self._partial = renaming.enter_context(whole_file(self.path))
+                self._partial = renaming.enter_context(open_partial(self.path))
                 self._writer = _open_writer(self._partial, codec, fps, size_wh)
                 self._renaming = renaming.pop_all()
                 return
@@ -54,7 +64,7 @@ class OverlayVideo:
             self._hold(time_s)
         self._append(image)
 
-    def close(self) -> None:
+    def close(self, end_s: float | None = None) -> None:
         """Finishes the file and renames it to its path.
 
         Raises:

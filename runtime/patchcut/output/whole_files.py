@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
+import fcntl
 import os
+import secrets
+import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,35 +27,62 @@ _REMEDIES = {
     errno.EACCES: "choose a folder that you may write",
     errno.EPERM: "choose a folder that you may write",
     errno.EROFS: "choose a folder on a disk that can be written",
-    errno.ENOTDIR: "that path leads through a file: choose another folder",
+    errno.ENOTDIR: "that path leads through a file or a link: choose another folder",
     errno.EEXIST: "that path leads through a file: choose another folder",
     errno.EISDIR: "a folder has that name: choose another folder",
+    errno.ELOOP: "that path leads through a link: choose another folder",
+    errno.EXDEV: "another disk is mounted inside the folder: choose another folder",
     errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EFBIG: "the disk or a limit of this process takes no file of that size",
 }
 
-_partial_number = itertools.count()
+# These stop every further file as well; what else goes wrong is about one file.
+_STOPPING = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EIO,
+        errno.ENODEV,
+        errno.ENXIO,
+        errno.ESTALE,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+    }
+)
+
+CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+_PARTIAL = ".partial-"
+_LEFTOVER_S = 2.0  # a file is locked as soon as it is made; its maker may need a moment
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A path to write to, with the suffix of `path` and in its folder, which is made if it is not there.
 
-    When the block ends the file is renamed to `path`; when an exception ends it, the file is removed, and
-    what was at `path` stays. Nothing is flushed to the disk: a power cut may still lose the file.
+    An empty file is there already, under a random name that was not there before. When the block ends it is
+    renamed to `path`; when an exception ends it, it is removed, and what was at `path` stays. Nothing is
+    flushed to the disk: a power cut may still lose the file.
 
     Raises:
         OutputError: "[output] cannot write DIR/x.png: No space left on device; ...", for any OSError of the
             block, of making the folder, and of renaming.
     """
-    partial = partial_path(path)
+    partial = path.with_name(f"{_PARTIAL}{secrets.token_hex(8)}{partial_suffix(path)}")
+    held = -1
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        held = os.open(partial, CREATE, 0o666)
+        lock(held)
         yield partial
         partial.replace(path)
     except OSError as error:
         raise output_error(path, error) from error
     finally:
-        remove(partial)
+        if held >= 0:
+            remove(partial)
+            os.close(held)
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -71,20 +101,30 @@ def write_image(path: Path, image: npt.NDArray[Any]) -> None:
     Raises:
         OutputError: it cannot be encoded or written.
     """
+    write_whole(path, encode_image(path, image))
+
+
+def encode_image(path: Path, image: npt.NDArray[Any]) -> bytes:
+    """The bytes of an image file, by the path's suffix.
+
+    Raises:
+        OutputError: "[output] cannot encode 70000x2 pixels as DIR/x.jpg; scale the frame down".
+    """
     cv2 = load_cv2()
     quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if path.suffix == ".jpg" else []
     try:
         ok, data = cv2.imencode(path.suffix, np.ascontiguousarray(image), quality)
-    except cv2.error as error:
+    except (cv2.error, MemoryError) as error:
         raise _unencodable(path, image) from error
     if not ok:
         raise _unencodable(path, image)
-    write_whole(path, data.tobytes())
+    encoded: bytes = data.tobytes()
+    return encoded
 
 
-def partial_path(path: Path) -> Path:
-    """A hidden name beside `path`, with its suffix, that no other call and no other process gives."""
-    return path.with_name(f".partial-{os.getpid()}-{next(_partial_number)}{path.suffix}")
+def partial_suffix(path: Path) -> str:
+    """What the unfinished file of `path` ends with: its suffix, by which encoders know their format."""
+    return path.suffix if len(path.suffix) <= 12 else ""
 
 
 def remove(path: Path) -> None:
@@ -93,19 +133,33 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def lock(descriptor: int) -> bool:
+    """Whether a file is now this process's alone, until the descriptor is closed."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 def check_writable(folder: Path) -> None:
     """Makes `folder` and tries it with an empty file, before any work is done for it.
+
+    What runs that were killed have left unfinished there is removed.
 
     Raises:
         OutputError: it is a file, or cannot be made or written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError("output", f"{folder} is a file", "choose a folder")
-    probe = partial_path(folder / "probe")
+    probe = folder / f"{_PARTIAL}{secrets.token_hex(8)}"
     try:
+        if folder.exists() and not folder.is_dir():
+            raise OutputError("output", f"{folder} is a file", "choose a folder")
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch(exist_ok=False)
+        os.close(os.open(probe, CREATE, 0o666))
         probe.unlink()
+        _remove_leftovers(folder)
+    except ValueError as error:
+        raise OutputError("output", f"{folder} is no name of a folder: {error}", "choose another") from error
     except OSError as error:
         raise output_error(folder, error) from error
 
@@ -114,6 +168,27 @@ def output_error(path: Path, error: OSError) -> OutputError:
     """The error at `path`, with a remedy."""
     remedy = _REMEDIES.get(error.errno or 0, "check the folder, or choose another")
     return OutputError("output", f"cannot write {path}: {error.strerror or error}", remedy)
+
+
+def stops_all(error: OutputError) -> bool:
+    """True where no other file can be written either, as on a full disk."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno in _STOPPING
+
+
+def _remove_leftovers(folder: Path) -> None:
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.name.startswith(_PARTIAL)]
+    for name in names:
+        with contextlib.suppress(OSError):
+            held = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                status = os.fstat(held)
+                old = time.time() - status.st_mtime > _LEFTOVER_S
+                if stat.S_ISREG(status.st_mode) and old and lock(held):
+                    remove(folder / name)
+            finally:
+                os.close(held)
 
 
 def _unencodable(path: Path, image: npt.NDArray[Any]) -> OutputError:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from patchcut.frames import Frame
@@ -23,10 +25,16 @@ class Source(ABC):
         total: frames to come, None where nobody can know.
         fps: frames a second of the recording or camera, None where it has no clock.
         problems: one line for everything skipped, `[name] what; remedy`; complete once iteration ends.
+        notes: one line for each kind of thing that was decided about pixels and may matter, `[name] what;
+            what to do`; nothing has failed.
         live: frames come at their own pace, and a newer one replaces one that was not taken in time.
         dropped: number of frames that were replaced so.
         end_s: when the last frame of a recording ends, in seconds of its own clock; known once iteration
             ends, None where nobody can know.
+        every: frames 0, every, 2 * every, ... of the recording are given.
+        stamp: what the file was when it was opened, see `stamp_of`; None where it is not one file.
+        skip: what a list of photos asks, with a photo's name and stamp, before it reads it; True leaves it
+            out. A resumed run sets it.
     """
 
     def __init__(
@@ -38,7 +46,11 @@ class Source(ABC):
         self.fps = fps
         self.live = False
         self.end_s: float | None = None
+        self.every = 1
+        self.stamp: str | None = None
+        self.skip: Callable[[str, str], bool] | None = None
         self.problems: list[str] = []
+        self.notes: list[str] = []
 
     @property
     def is_video(self) -> bool:
@@ -65,6 +77,20 @@ class Source(ABC):
         """
         yield self
 
+    def take_notes(self, frame: Frame) -> None:
+        """Adds what was decided about a frame's pixels to `notes`, each kind of thing once.
+
+        Examples:
+            >>> source = patchcut.open_source([frame])
+            >>> source.take_notes(patchcut.Frame(frame, notes=("[x.png] is dark; light it",)))
+            >>> source.notes
+            ['[x.png] is dark; light it']
+        """
+        for note in frame.notes:
+            remedy = note.rpartition("; ")[2]  # the same for all of a kind
+            if not any(told.endswith(remedy) for told in self.notes):
+                self.notes.append(note)
+
     def close(self) -> None:  # noqa: B027 - most sources hold nothing
         """Frees the device or file; harmless when called again.
 
@@ -79,3 +105,17 @@ class Source(ABC):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def stamp_of(path: str | os.PathLike[str]) -> str | None:
+    """A text that changes when a file does: its size and the time of its last change; None without one.
+
+    Examples:
+        >>> patchcut.sources.base.stamp_of(folder / "missing.jpg") is None
+        True
+    """
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError):
+        return None
+    return f"{status.st_size}-{status.st_mtime_ns}"

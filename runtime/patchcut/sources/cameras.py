@@ -15,6 +15,13 @@ from patchcut.sources.captures import frame_count, frame_rate, no_frame, open_ca
 from patchcut.sources.newest import NewestFrames
 
 _TIMEOUT_MS = 10_000
+_MOST_CAMERAS = 999
+
+_PORT = re.compile(r":\d*$")
+# Many cameras take their password in the path or the query.
+_SECRET = re.compile(
+    r"((?:pass|passwd|password|pwd|token|secret|auth|key|sig|signature)=)[^&_/#]*", re.IGNORECASE
+)
 
 _LIVE_REMEDY: dict[SourceKind, str] = {
     "camera": "check that it is plugged in, that no other program holds it, and its rights (group video)",
@@ -23,11 +30,11 @@ _LIVE_REMEDY: dict[SourceKind, str] = {
 
 
 class LiveVideo(Source):
-    """Frames of a camera or a network stream, until it ends; `time_s` counts from its opening.
+    """Frames of a camera or a network stream, until it ends; `time_s` of a live one counts from its opening.
 
     A live picture is read on a thread of its own and only its newest frame is kept: a reader slower than the
     camera misses frames (`index` jumps, `dropped` counts them) and never lags. A recording at a URL, which
-    says how many frames it has, is read to its last frame like a file.
+    says how many frames it has, is read to its last frame like a file; it comes here where PyAV is missing.
 
     Args:
         address: index of a camera, or a URL.
@@ -39,6 +46,7 @@ class LiveVideo(Source):
     def __init__(self, address: int | str, *, every: int = 1) -> None:
         kind: SourceKind = "camera" if isinstance(address, int) else "stream"
         name = f"camera {address}" if isinstance(address, int) else without_password(address)
+        _check_address(address, name)
         self._capture = _open_camera(address) if isinstance(address, int) else _open_stream(address)
         if not self._capture.isOpened():
             raise SourceError(name, "cannot be opened", _LIVE_REMEDY[kind])
@@ -79,11 +87,16 @@ class LiveVideo(Source):
                     ok, image = self._capture.retrieve()
                     if not ok:
                         break
-                    yield Frame(image, "bgr", self.name, index, time.monotonic() - self._start_s)
+                    yield Frame(image, "bgr", self.name, index, self._time_s())
                 index += 1
             self._tell_end(index)
         finally:
             self._capture.release()
+
+    def _time_s(self) -> float:
+        if self.live:
+            return time.monotonic() - self._start_s
+        return float(self._capture.get(property_id("POS_MSEC"))) / 1000
 
     def _tell_end(self, frames: int) -> None:
         if frames == 0:
@@ -94,8 +107,33 @@ class LiveVideo(Source):
 
 
 def without_password(url: str) -> str:
-    """`url` with the password of "scheme://user:password@host" left out."""
-    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1@", url)
+    """`url` without the password of "scheme://user:password@host", and without those in its path and query.
+
+    A password that should have been written with %40 and %2F for its @ and / is left out too.
+    """
+    scheme, separator, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    if "@" not in authority and ":" in authority and not _PORT.search(authority) and "@" in path:
+        before, _, after = rest.rpartition("@")  # a slash within the password
+        host, slash, path = after.partition("/")
+        authority = f"{before}@{host}"
+    login, at, host = authority.rpartition("@")
+    shown = f"{scheme}{separator}{login.partition(':')[0]}{at}{host}{slash}{path}"
+    return _SECRET.sub(r"\1...", shown)
+
+
+def _check_address(address: int | str, name: str) -> None:
+    """Refuses what OpenCV crashes on, or answers in its own words."""
+    if isinstance(address, int) and not 0 <= address <= _MOST_CAMERAS:
+        raise SourceError(
+            name, f"is no camera: they are counted from 0 to {_MOST_CAMERAS}", "name 0 for the first"
+        )
+    if isinstance(address, str):
+        try:
+            address.encode()
+        except UnicodeEncodeError as error:
+            remedy = "write them as %XX, two hexadecimal digits a byte"
+            raise SourceError(name, "holds bytes that are no UTF-8", remedy) from error
 
 
 def _open_camera(index: int) -> Any:

@@ -1,4 +1,4 @@
-"""OpenCV's captures, which videos, cameras and streams are read through."""
+"""OpenCV's captures, which cameras and live streams are read through, and videos where PyAV is missing."""
 
 from __future__ import annotations
 
@@ -29,6 +29,12 @@ def frame_rate(capture: Any) -> float | None:
     """Frames a second, None where the capture does not know."""
     rate = float(capture.get(property_id("FPS")))
     return rate if math.isfinite(rate) and 0 < rate <= 1000 else None
+
+
+def codec_name(capture: Any) -> str:
+    """The four letters of a capture's codec, such as "AV01"."""
+    code = int(capture.get(property_id("FOURCC"))) & 0xFFFFFFFF
+    return code.to_bytes(4, "little").decode("latin-1").strip("\0 ") or "unknown"
 
 
 def no_frame(name: str) -> str:

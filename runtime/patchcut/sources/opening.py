@@ -5,7 +5,9 @@ from __future__ import annotations
 import glob
 import os
 import re
+import sys
 from collections.abc import Iterable
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +16,41 @@ import numpy as np
 from patchcut.checks import check_choice
 from patchcut.errors import OptionError, SourceError
 from patchcut.frames import Frame
+from patchcut.pixels import AS_IT_COMES, PixelRule
 from patchcut.settings import COLOR_ORDERS, ColorOrder
+from patchcut.sources.animations import open_animation
 from patchcut.sources.arrays import FrameSource
-from patchcut.sources.base import Source
+from patchcut.sources.base import Source, stamp_of
 from patchcut.sources.cameras import LiveVideo
-from patchcut.sources.photos import PHOTO_SUFFIXES, read_photo
-from patchcut.sources.several import files_matching, missing_path, open_folder, open_glob, open_list
-from patchcut.sources.videos import VIDEO_SUFFIXES, VideoFile
+from patchcut.sources.photos import PHOTO_SUFFIXES, read_frame
+from patchcut.sources.pipes import open_stream
+from patchcut.sources.several import (
+    expanded,
+    missing_path,
+    open_folder,
+    open_glob,
+    open_list,
+)
+from patchcut.sources.videos import VIDEO_SUFFIXES, open_address, open_video, path_of_url
+from patchcut.texts import name_text
 
-_CAMERA_DEVICE = re.compile(r"/dev/video(\d+)")
+_CAMERA_DEVICE = re.compile(r"/dev/video([0-9]{1,9})")
+_CAMERA_INDEX = re.compile(r"[0-9]{1,10}")
 
 
-def open_source(source: object, *, color: ColorOrder = "bgr", every: int = 1) -> Source:
+def open_source(
+    source: object, *, color: ColorOrder = "bgr", every: int = 1, rule: PixelRule = AS_IT_COMES
+) -> Source:
     """The frames of `source`, opened and checked as far as that is possible without reading it all.
 
     Args:
-        source: path of a photo, a video, or a folder (walked to its leaves, in natural order); a glob; a list
-            of photos, folders and globs; an index of a camera, as int, or as digits where no file or folder
-            has that name; a URL (rtsp://, http://, ...); one frame; an iterable of frames or of paths of
-            photos; or a source that is open already.
+        source: path of a photo, a video, or a folder of both (walked to its leaves, in natural order); a
+            glob; a list of files, folders and globs; "-" for what is piped in; an index of a camera, as int,
+            or as digits where no file or folder has that name; a URL (rtsp://, http://, ...); one frame; an
+            iterable of frames or of paths of photos; or a source that is open already.
         color: order of the last axis of arrays; files and cameras say their own.
-        every: take frames 0, every, 2 * every, ...
+        every: take frames 0, every, 2 * every, ...; of a folder's photos, and of each of its videos.
+        rule: how values of more than 8 bits are read, and how many pixels a picture may have.
     Raises:
         SourceError: nothing in `source` can be read; what is skipped is told in `.problems`.
         OptionError: `color` or `every` is not allowed; `every` was given for a source that is open already.
@@ -44,74 +60,117 @@ def open_source(source: object, *, color: ColorOrder = "bgr", every: int = 1) ->
         [0, 2]
     """
     check_choice("color", color, COLOR_ORDERS)
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+    if isinstance(every, bool) or not isinstance(every, Integral) or every < 1:
         raise OptionError("every", f"must be a whole number from 1, got {every!r}")
     if isinstance(source, Source):
         if every != 1:
             raise OptionError("every", f"must be given where {source.name} is opened, got {every} afterwards")
         return source
-    if isinstance(source, int) and not isinstance(source, bool):
-        return LiveVideo(source, every=every)
+    opened = _open(source, color, int(every), rule)
+    opened.every = int(every)
+    return opened
+
+
+def _open(source: Any, color: ColorOrder, every: int, rule: PixelRule) -> Source:
+    if isinstance(source, Integral) and not isinstance(source, bool):
+        return LiveVideo(int(source), every=every)
     if isinstance(source, str | os.PathLike):
-        return _open_text(os.fspath(source), every)
+        return _open_text(os.fsdecode(source), every, rule)
     if isinstance(source, list | tuple) and source and all(isinstance(p, str | os.PathLike) for p in source):
-        texts = [os.fspath(path) for path in source]
-        return _open_text(texts[0], every) if len(texts) == 1 else open_list(texts, every)
-    return FrameSource(_as_frames(source), color=color, every=every)
+        texts = [os.fsdecode(path) for path in source]
+        return _open_text(texts[0], every, rule) if len(texts) == 1 else open_list(texts, every, rule)
+    return FrameSource(_as_frames(source), color=color, every=every, rule=rule)
 
 
 def _as_frames(source: Any) -> Iterable[object]:
     """Frames to iterate over: one frame becomes a list of one."""
     if isinstance(source, Frame) or (isinstance(source, np.ndarray) and source.ndim != 4):
         return [source]
-    if isinstance(source, bytes | bytearray) or not isinstance(source, Iterable):
+    kind = type(source).__name__
+    if isinstance(source, bytes | bytearray | memoryview) or hasattr(source, "read"):
+        remedy = "decode it first: PIL.Image.open(io.BytesIO(data)); a name is to be a str or a Path"
+        raise SourceError("source", f"cannot read frames from {kind}", remedy)
+    if not isinstance(source, Iterable):
         if type(source).__module__.startswith("PIL."):
             return [source]
         remedy = "pass a path, a folder, a glob, a camera index, a URL, or an iterable of arrays"
-        raise SourceError("source", f"cannot read frames from {type(source).__name__}", remedy)
+        raise SourceError("source", f"cannot read frames from {kind}", remedy)
     return source
 
 
-def _open_text(text: str, every: int) -> Source:
+def _open_text(text: str, every: int, rule: PixelRule) -> Source:
     if not text:
         raise SourceError("source", "is an empty text", "name a photo, video, folder, camera or stream")
-    if text.isdecimal() and not Path(text).exists():
-        return LiveVideo(int(text), every=every)
-    if device := _CAMERA_DEVICE.fullmatch(text):
-        return LiveVideo(int(device[1]), every=every)
-    if "://" in text:
-        return LiveVideo(text, every=every)
+    if text == "-":
+        return _open_stdin(every, rule)
     try:
-        return _open_path(text, every)
+        if _CAMERA_INDEX.fullmatch(text) and not os.path.lexists(text):
+            return LiveVideo(int(text), every=every)
+        if device := _CAMERA_DEVICE.fullmatch(text):
+            return LiveVideo(int(device[1]), every=every)
+        text = path_of_url(text) or text
+        if "://" in text:
+            return open_address(text, every=every, max_pixels=rule.max_pixels)
+        return _open_path(text, every, rule)
     except OSError as error:
-        raise SourceError(
-            text, f"cannot be opened: {error.strerror or error}", "check its name and rights"
-        ) from error
+        what = f"cannot be opened: {error.strerror or error}"
+        raise SourceError(name_text(text), what, "check its name and rights") from error
+    except (UnicodeError, ValueError) as error:
+        if isinstance(error, OptionError):
+            raise
+        raise SourceError(name_text(text), "is no name that a file can have", "check the name") from error
 
 
-def _open_path(text: str, every: int) -> Source:
-    path = Path(text).expanduser()
+def _open_stdin(every: int, rule: PixelRule) -> Source:
+    pipe = getattr(sys.stdin, "buffer", None)
+    remedy = "pipe a photo or video in: patchcut run - < FILE"
+    if pipe is None or pipe.closed:
+        raise SourceError("stdin", "is closed", remedy)
+    if pipe.isatty():
+        raise SourceError("stdin", "is a terminal", remedy)
+    try:
+        return open_stream(
+            pipe,
+            "stdin",
+            every=every,
+            max_pixels=rule.max_pixels,
+            open_picture=lambda path: _open_file(path, every, rule),
+        )
+    except OSError as error:
+        raise SourceError("stdin", f"cannot be read: {error.strerror or error}", remedy) from error
+
+
+def _open_path(text: str, every: int, rule: PixelRule) -> Source:
+    path = expanded(text)
     if path.is_dir():
-        return open_folder(path, every)
+        return open_folder(path, every, rule)
     if path.is_file():
-        return _open_file(path, every)
+        return _open_file(path, every, rule)
     if glob.has_magic(text):
-        files = files_matching(str(path))
-        return _open_file(files[0], every) if len(files) == 1 else open_glob(str(path), files, every)
+        found = open_glob(str(path), every, rule)
+        return found if isinstance(found, Source) else _open_file(found, every, rule)
     raise missing_path(text)
 
 
-def _open_file(path: Path, every: int) -> Source:
-    suffix = path.suffix.lower()
+def _open_file(path: Path, every: int, rule: PixelRule) -> Source:
+    source = _open_one(path, every, rule)
+    source.name, source.stamp = name_text(path.name), stamp_of(path)
+    return source
+
+
+def _open_one(path: Path, every: int, rule: PixelRule) -> Source:
+    suffix, name = path.suffix.lower(), name_text(path.name)
     if suffix in VIDEO_SUFFIXES:
-        return VideoFile(path, every=every)
+        return open_video(path, every=every, max_pixels=rule.max_pixels)
+    if (several := open_animation(path, every=every, rule=rule)) is not None:
+        return several
     try:
-        return FrameSource([Frame(read_photo(path), "bgr", path.name)], kind="images", name=path.name)
+        return FrameSource([read_frame(path, name, rule=rule)], kind="images", name=name)
     except SourceError:
         if suffix in PHOTO_SUFFIXES:
             raise
     try:
-        return VideoFile(path, every=every)
+        return open_video(path, every=every, max_pixels=rule.max_pixels)
     except SourceError as error:
         what = "is neither an image nor a video that OpenCV reads"
-        raise SourceError(str(path), what, "convert it to JPEG, PNG or MP4") from error
+        raise SourceError(name_text(path), what, "convert it to JPEG, PNG or MP4") from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import re
+import io
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,22 +11,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from patchcut.errors import SourceError
-from patchcut.frames import Frame
+from patchcut.errors import FrameError, SourceError
+from patchcut.frames import Frame, as_frame
 from patchcut.opencv import load_cv2
+from patchcut.pixels import AS_IT_COMES, PixelRule, Pixels, to_8_bits
 from patchcut.sources.base import Source
+from patchcut.sources.headers import Header, as_stored, read_header, turn_steps
 
-# HEIC is listed so that a folder of phone pictures says why it was skipped.
-_PHOTOS = "jpg jpeg jpe jfif png bmp dib webp tif tiff ppm pgm pbm pnm jp2 avif heic heif"
+# OpenCV reads most of them, Pillow the others where it is installed; a folder says which it had to skip.
+_PHOTOS = (
+    "jpg jpeg jpe jfif png apng bmp dib webp gif tif tiff ppm pgm pbm pnm pam pfm hdr jp2 j2k avif heic heif "
+    "ico tga"
+)
 PHOTO_SUFFIXES = frozenset(f".{suffix}" for suffix in _PHOTOS.split())
 
-_COPY_AGAIN = "copy or download it again"
+# What Pillow may be asked for; some of its other formats start programs.
+_PILLOW = "AVIF BMP DIB GIF ICO JPEG2000 PCX PNG PPM QOI SGI TGA TIFF WEBP"
 
-_JPEG_START = b"\xff\xd8\xff"
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-# In a scan, 0xff followed by 0 is data and by d0..d7 a restart: neither ends it.
-_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
-_JPEG_SOI, _JPEG_EOI, _JPEG_SOS, _JPEG_TEM = 0xD8, 0xD9, 0xDA, 0x01
+_COPY_AGAIN = "copy or download it again"
+_CONVERT = "convert it to JPEG or PNG"
+_NO_MEMORY = ("does not fit in memory when decoded", "scale it down, or lower --max-pixels (max_pixels)")
 
 
 class PhotoSource(Source):
@@ -35,98 +40,207 @@ class PhotoSource(Source):
         paths: the files.
         root: folder that frame names are relative to.
         name: what a person would call the list.
+        rule: how pixels are read.
     """
 
-    def __init__(self, paths: Sequence[Path], root: Path, name: str) -> None:
+    def __init__(
+        self, paths: Sequence[Path], root: Path, name: str, *, rule: PixelRule = AS_IT_COMES
+    ) -> None:
         super().__init__("images", name, total=len(paths))
         self._paths = paths
         self._root = root.absolute()
+        self._rule = rule
 
     def __iter__(self) -> Iterator[Frame]:
         for index, path in enumerate(self._paths):
             name = path.absolute().relative_to(self._root).as_posix()
             try:
-                image = read_photo(path, name)
+                frame = read_frame(path, name, index=index, rule=self._rule)
             except SourceError as error:
                 self.problems.append(str(error))
                 continue
-            yield Frame(image, "bgr", name, index)
+            self.take_notes(frame)
+            yield frame
 
 
 def read_photo(path: Path, name: str | None = None, *, upright: bool = True) -> npt.NDArray[np.uint8]:
-    """[H, W, 3] uint8 BGR; grey, alpha and 16 bits are converted.
+    """[H, W, 3] uint8 BGR, the image of `read_frame`.
 
-    Args:
-        path: the file.
-        name: its name in errors; its path by default.
-        upright: turned as its EXIF orientation says; False: as it is stored.
     Raises:
-        SourceError: "[name] is cut short: ...; copy or download it again", or what else is wrong with it.
+        SourceError: as `read_frame`.
     Examples:
         >>> patchcut.output.whole_files.write_image(folder / "x.png", frame)
         >>> patchcut.sources.photos.read_photo(folder / "x.png").shape
         (512, 512, 3)
+    """
+    return read_frame(path, name, upright=upright).image
+
+
+def read_frame(
+    path: Path,
+    name: str | None = None,
+    *,
+    index: int = 0,
+    upright: bool = True,
+    rule: PixelRule = AS_IT_COMES,
+) -> Frame:
+    """A photo as a frame: BGR, of 8 bits, alpha laid over mid grey.
+
+    Args:
+        path: the file.
+        name: what it is called; its path by default.
+        index: of the frame.
+        upright: turned as the file says (EXIF, or an AVIF's `irot` and `imir`); False: as it is stored.
+        rule: how values of more than 8 bits are read, and how many pixels may be.
+    Raises:
+        SourceError: "[name] is cut short: ...; copy or download it again", or what else is wrong with it.
+    Examples:
+        >>> patchcut.output.whole_files.write_image(folder / "x.png", frame)
+        >>> patchcut.sources.photos.read_frame(folder / "x.png", "x.png").name
+        'x.png'
     """
     name = str(path) if name is None else name
     try:
         data = path.read_bytes()
     except OSError as error:
         raise SourceError(name, f"cannot be read: {error.strerror or error}", "check the file") from error
-    if not data:
-        raise SourceError(name, "is empty (0 bytes)", _COPY_AGAIN)
-    if not is_whole(data):
-        raise SourceError(name, "is cut short: its end is missing", _COPY_AGAIN)
-    return _decode(data, name, upright)
+    except MemoryError as error:
+        raise SourceError(name, *_NO_MEMORY) from error
+    pixels = decode_photo(data, name, upright=upright, rule=rule)
+    return Frame(pixels.image, "bgr", name, index, visible=pixels.visible, notes=pixels.notes)
 
 
 def is_whole(data: bytes) -> bool:
-    """False if `data` is a JPEG, PNG or WebP without its end; OpenCV fills what is missing with grey.
+    """False if `data` is a picture without its end, which OpenCV would fill with grey.
 
     Examples:
         >>> patchcut.sources.photos.is_whole(b"RIFF" + (100).to_bytes(4, "little") + b"WEBP")
         False
     """
-    if data.startswith(_JPEG_START):
-        return _jpeg_is_whole(data)
-    if data.startswith(_PNG_START):
-        return _png_is_whole(data)
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return len(data) >= int.from_bytes(data[4:8], "little") + 8
-    return True
+    header = read_header(data)
+    return header is None or not header.damage
 
 
-def _jpeg_is_whole(data: bytes) -> bool:
-    """True if an end-of-image marker follows a scan; segments, and thumbnails in them, are stepped over."""
-    position, scanned = 2, False
-    while marker := _JPEG_MARKER.search(data, position):
-        code, position = marker[1][0], marker.end()
-        if code == _JPEG_EOI:
-            return scanned
-        if code not in (_JPEG_SOI, _JPEG_TEM):
-            position += int.from_bytes(data[position : position + 2], "big")
-        scanned = scanned or code == _JPEG_SOS
-    return False
+def decode_photo(
+    data: bytes | bytearray,
+    name: str,
+    *,
+    upright: bool = True,
+    rule: PixelRule = AS_IT_COMES,
+    header: Header | None = None,
+) -> Pixels:
+    """The pixels of a picture file that is in memory, BGR; of several pictures those of the first.
 
-
-def _png_is_whole(data: bytes) -> bool:
-    position = len(_PNG_START)
-    while position + 12 <= len(data):
-        if data[position + 4 : position + 8] == b"IEND":
-            return True
-        position += 12 + int.from_bytes(data[position : position + 4], "big")
-    return False
-
-
-def _decode(data: bytes, name: str, upright: bool) -> npt.NDArray[np.uint8]:
-    cv2 = load_cv2()
-    flags = cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    Args:
+        data: the file.
+        name: what errors call it.
+        upright, rule: as for `read_frame`.
+        header: what `read_header` found, where that was asked already.
+    Raises:
+        SourceError: as `read_frame`.
+    Examples:
+        >>> ppm = b"P6 2 1 255 " + bytes([255, 0, 0, 0, 0, 255])
+        >>> patchcut.sources.photos.decode_photo(ppm, "x.ppm").image.tolist()
+        [[[0, 0, 255], [255, 0, 0]]]
+    """
+    if not data:
+        raise SourceError(name, "is empty (0 bytes)", _COPY_AGAIN)
+    header = read_header(bytes(data)) if header is None else header
+    if header is not None:
+        if header.damage and header.kind != "TIFF":  # whose pages are whole by themselves
+            raise SourceError(name, header.damage, _COPY_AGAIN)
+        if wrong := rule.too_large(header.height, header.width):
+            raise SourceError(name, *wrong)
     try:
-        image: npt.NDArray[np.uint8] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        return _decode(data, name, header, upright, rule)
+    except MemoryError as error:
+        raise SourceError(name, *_NO_MEMORY) from error
+    except FrameError as error:
+        raise SourceError(name, error.what, error.remedy) from error
+
+
+def _decode(
+    data: bytes | bytearray, name: str, header: Header | None, upright: bool, rule: PixelRule
+) -> Pixels:
+    values = _by_opencv(data, name, header)
+    lacks_alpha = header is not None and header.alpha and values is not None and values.shape[2:] != (4,)
+    if values is None or lacks_alpha:
+        pixels = _by_pillow(data, name, header, upright, rule)
+        if pixels is not None:
+            return pixels
+    if values is None:
+        raise SourceError(name, *_why_undecoded(data, header))
+    if header is None:  # OpenCV has turned it, if it knew how
+        return _pixels(values, name, rule)
+    if upright:
+        values = _turned(values, header.orientation)
+    pixels = _pixels(values, name, rule, header)
+    if lacks_alpha:
+        unread = f"[{name}] its alpha was not read, so that what it hides may be found; pip install pillow"
+        pixels = Pixels(pixels.image, None, (*pixels.notes, unread))
+    return pixels
+
+
+def _by_opencv(data: bytes | bytearray, name: str, header: Header | None) -> npt.NDArray[Any] | None:
+    """What OpenCV decodes, None where it cannot; with alpha and all bits where the header tells of them."""
+    cv2 = load_cv2()
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    if header is not None:
+        deep = header.alpha or ((header.deep or header.said) and header.kind != "AVIF")
+        flags = cv2.IMREAD_UNCHANGED if deep else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        if header.kind == "TIFF" and header.orientation != 1:
+            data = as_stored(data)
+    try:
+        image: npt.NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise _decoder_error(error, name) from error
-    if image is None:
-        raise SourceError(name, *_why_undecoded(data))
     return image
+
+
+def _pixels(values: npt.NDArray[Any], name: str, rule: PixelRule, header: Header | None = None) -> Pixels:
+    if values.dtype == np.uint8 and values.shape[2:] == (3,) and (header is None or header.said is None):
+        return Pixels(values)
+    said, premultiplied = (None, False) if header is None else (header.said, header.premultiplied)
+    return to_8_bits(values, name, rule, said=said, premultiplied=premultiplied)
+
+
+def _turned(values: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    """Pixels turned upright from how EXIF's number says that they are stored."""
+    cv2 = load_cv2()
+    transposed, upside_down, left_to_right = turn_steps(orientation)
+    turned: npt.NDArray[Any] = cv2.transpose(values) if transposed else values
+    if upside_down or left_to_right:
+        turned = cv2.flip(turned, -1 if upside_down and left_to_right else int(left_to_right))
+    return turned
+
+
+def _by_pillow(
+    data: bytes | bytearray, name: str, header: Header | None, upright: bool, rule: PixelRule
+) -> Pixels | None:
+    """What Pillow decodes, None where it cannot or is not installed."""
+    try:
+        from PIL import Image, ImageOps
+    except ImportError:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of many pixels, which were counted, and of odd EXIF
+            if header is not None and header.kind == "HEIC":
+                from pillow_heif import open_heif
+
+                image: Any = open_heif(io.BytesIO(data)).to_pillow()
+            else:
+                image = Image.open(io.BytesIO(data), formats=_PILLOW.split())
+                if wrong := rule.too_large(image.height, image.width):
+                    raise SourceError(name, *wrong)
+                image = ImageOps.exif_transpose(image) if upright else image
+            frame = as_frame(image, rule=rule)
+    except (MemoryError, SourceError):
+        raise
+    except Exception:  # Pillow's readers raise whatever they meet in a broken file
+        return None
+    notes = tuple(note.replace("[frame]", f"[{name}]", 1) for note in frame.notes)
+    return Pixels(np.ascontiguousarray(frame.image[..., ::-1]), frame.visible, notes if upright else ())
 
 
 def _decoder_error(error: Any, name: str) -> SourceError:
@@ -134,14 +248,26 @@ def _decoder_error(error: Any, name: str) -> SourceError:
         remedy = "scale it down, or raise OPENCV_IO_MAX_IMAGE_PIXELS if you trust it"
         return SourceError(name, "has more pixels than OpenCV's safety limit", remedy)
     if "memory" in str(error).lower():
-        return SourceError(name, "does not fit in memory when decoded", "scale it down")
+        return SourceError(name, *_NO_MEMORY)
     return SourceError(name, f"cannot be decoded: {error.err}", _COPY_AGAIN)
 
 
-def _why_undecoded(data: bytes) -> tuple[str, str]:
-    if data[4:8] == b"ftyp":
+def _why_undecoded(data: bytes | bytearray, header: Header | None) -> tuple[str, str]:
+    if header is not None and header.kind == "HEIC":
+        if _has_pillow_heif():
+            return "is damaged and cannot be decoded", _COPY_AGAIN
+        return "is a HEIC file, which OpenCV does not decode", f"pip install 'patchcut[heic]', or {_CONVERT}"
+    if data[4:8] == b"ftyp" and header is None:
         brand = data[8:12].decode("ascii", "replace").strip().upper()
-        return f"is a {brand} file, which this OpenCV does not decode", "convert it to JPEG or PNG"
-    if data.startswith((_JPEG_START, _PNG_START)):
-        return "is damaged and cannot be decoded", _COPY_AGAIN
-    return "is not an image that OpenCV reads", "convert it to JPEG or PNG"
+        return f"is a {brand} file, which OpenCV does not decode", _CONVERT
+    if header is not None:
+        return "is damaged and cannot be decoded", f"{_COPY_AGAIN}; if others read it, {_CONVERT}"
+    return "is not an image that OpenCV reads", f"{_CONVERT}; pip install pillow reads some more formats"
+
+
+def _has_pillow_heif() -> bool:
+    try:
+        import pillow_heif  # noqa: F401
+    except ImportError:
+        return False
+    return True

@@ -1,161 +1,333 @@
-"""Several photos at once: folders, globs, and lists of them."""
+"""Several files at once: folders, globs, and lists of them. The photos are one part, each video is one."""
 
 from __future__ import annotations
 
 import glob
 import os
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from patchcut.errors import SourceError
-from patchcut.sources.base import Source
+from patchcut.frames import Frame
+from patchcut.pixels import AS_IT_COMES, PixelRule
+from patchcut.sources.animations import open_animation
+from patchcut.sources.base import Source, stamp_of
 from patchcut.sources.cameras import without_password
-from patchcut.sources.photos import PHOTO_SUFFIXES, PhotoSource
-from patchcut.sources.videos import VIDEO_SUFFIXES
+from patchcut.sources.photos import PHOTO_SUFFIXES, read_frame
+from patchcut.sources.sniffing import kind_of
+from patchcut.sources.videos import VIDEO_SUFFIXES, open_video
+from patchcut.sources.walking import Walk, files_matching, fixed_part, without_results
+from patchcut.texts import name_text
 
-_PHOTO_REMEDY = f"photos end in {', '.join(sorted(PHOTO_SUFFIXES - {'.heic', '.heif'}))}"
+_ANY_REMEDY = f"photos end in {', '.join(sorted(PHOTO_SUFFIXES - {'.heic', '.heif'}))}"
+_RAW = ("is a camera's raw file, which is left out", "develop it to JPEG or PNG")
 
 
-def open_folder(folder: Path, every: int) -> Source:
-    """The photos below a folder, in natural order.
+@dataclass
+class _Files:
+    """Files that were found, sorted out.
+
+    Attributes:
+        photos, videos: their paths, in natural order.
+        others: how many are neither.
+        problems, notes: as those of `Source`.
+    """
+
+    photos: list[Path] = field(default_factory=list)
+    videos: list[Path] = field(default_factory=list)
+    others: int = 0
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, files: Sequence[Path], base: Path) -> None:
+        """Takes files in that were found below a folder; results of earlier runs there are left out."""
+        kept = without_results(files, base)
+        if left := len(files) - len(kept):
+            what = f"{left} results of earlier runs are left out"
+            self.notes.append(str(SourceError(name_text(base), what, "name their folder to take them")))
+        for path in kept:
+            self._add(path)
+
+    def _add(self, path: Path) -> None:
+        try:
+            kind = kind_of(path)
+        except OSError as error:
+            self._tell(path, f"cannot be read: {error.strerror}", "check its rights")
+            return
+        if kind == "photo":
+            self.photos.append(path)
+        elif kind == "video":
+            self.videos.append(path)
+        elif kind == "raw":
+            self._tell(path, *_RAW)
+        else:
+            self.others += 1
+
+    def _tell(self, path: Path, what: str, remedy: str) -> None:
+        self.problems.append(str(SourceError(name_text(path), what, remedy)))
+
+
+class PhotoFiles(Source):
+    """Photos of a list, in its order; a photo that cannot be read is skipped and told.
+
+    Args:
+        paths: the files.
+        root: folder that frame names are relative to.
+        name: what a person would call the list.
+        every: take photos 0, every, 2 * every, ...
+        rule: how pixels are read.
+    Attributes:
+        animations: those of the files that are videos in fact; complete once iteration ends.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], root: Path, name: str, *, every: int = 1, rule: PixelRule = AS_IT_COMES
+    ) -> None:
+        super().__init__("images", name, total=-(-len(paths) // every))
+        self.every = every
+        self.animations: list[Path] = []
+        self._paths = paths
+        self._root = root
+        self._rule = rule
+
+    def __iter__(self) -> Iterator[Frame]:
+        photos = 0
+        for path in self._paths:
+            pages = self._open_several(path)
+            if pages is not None and pages.is_video:
+                pages.close()
+                self.animations.append(path)
+                continue
+            photos += 1
+            if (photos - 1) % self.every == 0:
+                yield from self._frames(path, (photos - 1) // self.every, pages)
+
+    def _frames(self, path: Path, index: int, pages: Source | None) -> Iterator[Frame]:
+        name = relative_name(path, self._root)
+        if pages is not None:
+            yield from self._pages(pages, name, index)
+            return
+        if self.skip is not None and self.skip(name, stamp_of(path) or ""):
+            return
+        try:
+            frame = read_frame(path, name, index=index, rule=self._rule)
+        except SourceError as error:
+            self.problems.append(str(error))
+            return
+        self.take_notes(frame)
+        yield frame
+
+    def _open_several(self, path: Path) -> Source | None:
+        """The source of an animation or of a file's pages; what is wrong is told when it is read."""
+        try:
+            return open_animation(path, every=1, rule=self._rule)
+        except (SourceError, OSError):
+            return None
+
+    def _pages(self, pages: Source, name: str, index: int) -> Iterator[Frame]:
+        pages.name, pages.problems, pages.notes = name, self.problems, self.notes
+        with pages:
+            for page in pages:
+                yield replace(page, index=index)
+
+
+class SeveralFiles(Source):
+    """Photos and videos of a list: first the photos, then each video, and what is animated among the photos.
+
+    Args:
+        photos, videos: the files.
+        root: folder that names are relative to.
+        name: what a person would call them all.
+        every: of the photos, and of each video's frames.
+        rule: how pixels of photos are read.
+    """
+
+    def __init__(
+        self,
+        photos: Sequence[Path],
+        videos: Sequence[Path],
+        root: Path,
+        name: str,
+        *,
+        every: int = 1,
+        rule: PixelRule = AS_IT_COMES,
+    ) -> None:
+        total = None if videos else -(-len(photos) // every)
+        super().__init__("images" if photos else "video", name, total=total)
+        self.every = every
+        self._photos, self._videos = photos, videos
+        self._root = root
+        self._rule = rule
+
+    def __iter__(self) -> Iterator[Frame]:
+        for part in self.parts():
+            yield from part
+
+    def parts(self) -> Iterator[Source]:
+        photos = PhotoFiles(self._photos, self._root, self.name, every=self.every, rule=self._rule)
+        photos.problems, photos.notes = self.problems, self.notes
+        if self._photos:
+            yield photos
+        for path in self._videos:
+            yield from self._video(path)
+        for path in photos.animations:
+            yield from self._video(path)
+
+    def _video(self, path: Path) -> Iterator[Source]:
+        name = relative_name(path, self._root)
+        try:
+            video = self._open_video(path)
+        except SourceError as error:
+            self.problems.append(str(SourceError(name, error.what, error.remedy)))
+            return
+        except OSError as error:
+            what = f"cannot be read: {error.strerror or error}"
+            self.problems.append(str(SourceError(name, what, "check the file")))
+            return
+        video.name, video.stamp, video.every = name, stamp_of(path), self.every
+        video.problems, video.notes = self.problems, self.notes
+        with video:
+            yield video
+
+    def _open_video(self, path: Path) -> Source:
+        if path.suffix.lower() not in VIDEO_SUFFIXES:
+            animation = open_animation(path, every=self.every, rule=self._rule)
+            if animation is not None:
+                return animation
+        return open_video(path, every=self.every, max_pixels=self._rule.max_pixels)
+
+
+def open_folder(folder: Path, every: int, rule: PixelRule = AS_IT_COMES) -> Source:
+    """The photos and videos below a folder, in natural order.
 
     Raises:
         SourceError: there is none.
     """
-    problems: list[str] = []
-    photos = _photos_in(folder, problems)
-    return _photos(photos, every, folder, str(folder), problems)
+    files = _Files()
+    _add_folder(files, folder)
+    return _opened(files, folder, name_text(folder), every, rule)
 
 
-def open_glob(pattern: str, files: list[Path], every: int) -> Source:
-    """The photos among the files that a glob matches.
+def open_glob(pattern: str, every: int, rule: PixelRule = AS_IT_COMES) -> Source | Path:
+    """The photos and videos among the files that a glob matches; the file itself where it is one.
 
     Raises:
         SourceError: there is none.
     """
-    photos = _photos_of_glob(pattern, files)
-    return _photos(photos, every, _common_folder(photos), pattern)
+    files = _Files()
+    matching = files_matching(pattern, files.problems)
+    if len(matching) == 1 and not files.problems:
+        return matching[0]
+    _add_glob(files, pattern, matching)
+    return _opened(files, _common_folder([*files.photos, *files.videos]), name_text(pattern), every, rule)
 
 
-def open_list(texts: list[str], every: int) -> Source:
-    """Photos named one by one, as a shell's own globbing does; folders and globs among them are opened.
+def open_list(texts: list[str], every: int, rule: PixelRule = AS_IT_COMES) -> Source:
+    """Files named one by one, as a shell's own globbing does; folders and globs among them are opened.
 
     Raises:
-        SourceError: the first error, where there is no photo at all.
+        SourceError: the first error, where there is no photo and no video at all.
     """
-    photos: list[Path] = []
-    problems: list[str] = []
+    files = _Files()
     first: SourceError | None = None
     for text in texts:
         try:
-            photos += _photos_of(text, problems)
+            _add_text(files, text)
         except SourceError as error:
             first = first or error
-            problems.append(str(error))
-    if first is not None and not photos:
+            files.problems.append(str(error))
+    if first is not None and not files.photos and not files.videos:
         raise first
-    return _photos(photos, every, _common_folder(photos), f"{len(texts)} paths", problems)
+    root = _common_folder([*files.photos, *files.videos])
+    return _opened(files, root, f"{len(texts)} paths", every, rule)
 
 
-def files_matching(pattern: str) -> list[Path]:
-    """The files that a glob matches, in natural order.
-
-    Raises:
-        SourceError: there is none.
-    """
-    matches = map(Path, glob.iglob(pattern, recursive=True))  # noqa: PTH207 - Path.glob wants a root apart
-    files = _in_order(path for path in matches if path.is_file())
-    if not files:
-        raise SourceError(pattern, "matches no file", "check the pattern; ** walks through folders")
-    return files
+def expanded(text: str) -> Path:
+    """The path that a text means: as it stands where that is there, else with the home folder for a `~`."""
+    path = Path(text)
+    return path if os.path.lexists(path) else Path(os.path.expanduser(text))  # noqa: PTH111 - it never raises
 
 
 def missing_path(text: str) -> SourceError:
     """The error of a path that is neither a file nor a folder."""
-    if Path(text).exists():
-        return SourceError(text, "is neither a file nor a folder", "name a photo, video or folder")
-    return SourceError(text, "does not exist", f"check the name; this is {Path.cwd()}")
+    name = name_text(text)
+    path = expanded(text)
+    if path.exists():
+        what = "is neither a file nor a folder, but a pipe, a socket or a device"
+        return SourceError(name, what, "name a photo, video or folder; - reads what is piped in")
+    if path.is_symlink():
+        return SourceError(name, "is a link that leads nowhere", "mend it, or name what it should lead to")
+    return SourceError(name, "does not exist", f"check the name; this is {name_text(Path.cwd())}")
 
 
-def _photos(photos: list[Path], every: int, root: Path, name: str, problems: Sequence[str] = ()) -> Source:
-    source = PhotoSource(photos[::every], root, name)
-    source.problems += problems
+def relative_name(path: Path, root: Path) -> str:
+    """What frames of a file are called: its path relative to a folder, as text."""
+    return name_text(Path(os.path.relpath(path, root)).as_posix())
+
+
+def _opened(files: _Files, root: Path, name: str, every: int, rule: PixelRule) -> Source:
+    source = SeveralFiles(files.photos, files.videos, root, name, every=every, rule=rule)
+    source.problems += files.problems
+    source.notes += files.notes
     return source
 
 
-def _photos_in(folder: Path, problems: list[str]) -> list[Path]:
-    """Every photo below `folder`; folders that cannot be listed are told in `problems`.
+def _add_folder(files: _Files, folder: Path) -> None:
+    """Takes every photo and video below a folder in.
 
     Raises:
         SourceError: there is none.
     """
-    errors: list[SourceError] = []
-    files = _walk(folder, errors)
-    photos = [path for path in files if path.suffix.lower() in PHOTO_SUFFIXES]
-    if not photos and errors:
-        raise errors[0]
-    if not photos:
-        raise SourceError(str(folder), "holds no photos", _instead_of_photos(files))
-    problems += map(str, errors)
-    return photos
+    walk, found = Walk(), _Files()
+    found.add(walk.files(folder), folder)
+    problems = [*walk.problems, *found.problems]
+    if not found.photos and not found.videos:
+        what = "holds no photos and no videos"
+        raise SourceError(name_text(folder), f"{what}: {problems[0]}" if problems else what, _ANY_REMEDY)
+    _merge(files, found, problems)
 
 
-def _walk(folder: Path, errors: list[SourceError]) -> list[Path]:
-    """Every file below `folder` that is not hidden, in natural order; links to folders are not followed."""
+def _add_glob(files: _Files, pattern: str, matching: list[Path]) -> None:
+    """Takes the photos and videos among the files that a glob matches in.
 
-    def unreadable(error: OSError) -> None:
-        what = f"cannot be listed: {error.strerror}"
-        errors.append(SourceError(str(error.filename), what, "check the folder's rights"))
-
-    found: list[Path] = []
-    for parent, folders, names in os.walk(folder, onerror=unreadable):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in names if not name.startswith(".")]
-    return _in_order(path for path in found if path.is_file())
-
-
-def _instead_of_photos(files: list[Path]) -> str:
-    videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
-    if videos:
-        return f"name a video by itself, such as {videos[0]}"
-    return _PHOTO_REMEDY
+    Raises:
+        SourceError: there is none.
+    """
+    found = _Files()
+    found.add(matching, fixed_part(pattern))
+    if not found.photos and not found.videos:
+        what = f"matches {len(matching)} files, but no photo and no video"
+        raise SourceError(name_text(pattern), what, found.problems[0] if found.problems else _ANY_REMEDY)
+    _merge(files, found, found.problems)
 
 
-def _photos_of_glob(pattern: str, files: list[Path]) -> list[Path]:
-    photos = [path for path in files if path.suffix.lower() in PHOTO_SUFFIXES]
-    if not photos:
-        raise SourceError(pattern, f"matches {len(files)} files, but no photo", _instead_of_photos(files))
-    return photos
+def _merge(files: _Files, found: _Files, problems: list[str]) -> None:
+    files.photos += found.photos
+    files.videos += found.videos
+    files.problems += problems
+    files.notes += found.notes
 
 
-def _photos_of(text: str, problems: list[str]) -> list[Path]:
-    """The photos that one of several paths, folders and globs names."""
-    path = Path(text).expanduser()
+def _add_text(files: _Files, text: str) -> None:
+    """Takes in what one of several paths, folders and globs names."""
+    path = expanded(text)
     if path.is_dir():
-        return _photos_in(path, problems)
-    if path.is_file():
-        if path.suffix.lower() in VIDEO_SUFFIXES:
-            raise SourceError(text, "is a video among photos", "run each video by itself")
-        return [path]
-    if "://" in text:
-        raise SourceError(without_password(text), "is an address among photos", "run it by itself")
-    if glob.has_magic(text):
-        return _photos_of_glob(text, files_matching(str(path)))
-    raise missing_path(text)
+        _add_folder(files, path)
+    elif path.is_file():
+        kind = kind_of(path)
+        (files.videos if kind == "video" else files.photos).append(path)
+    elif text == "-":
+        raise SourceError("-", "is standard input among files", "run it by itself")
+    elif "://" in text:
+        raise SourceError(without_password(text), "is an address among files", "run it by itself")
+    elif glob.has_magic(text):
+        matching = files_matching(str(path), files.problems)
+        _add_glob(files, str(path), matching)
+    else:
+        raise missing_path(text)
 
 
 def _common_folder(paths: list[Path]) -> Path:
-    """The deepest folder that holds them all; absolute, so that relative and absolute paths may be mixed."""
-    return Path(os.path.commonpath([path.absolute().parent for path in paths]))
-
-
-def _in_order(paths: Iterable[Path]) -> list[Path]:
-    """Sorted as a person would: img2 before img10, whatever the case."""
-    return sorted(paths, key=lambda path: ([_natural(name) for name in path.parts], str(path)))
-
-
-def _natural(text: str) -> list[int | str]:
-    # Splitting at digits alternates text and number, so that like is always compared with like.
-    pieces = re.split(r"(\d+)", text)
-    return [int(piece) if i % 2 else piece.casefold() for i, piece in enumerate(pieces)]
+    """The deepest folder that holds them all, so that relative and absolute paths may be mixed."""
+    return Path(os.path.commonpath([Path(os.path.abspath(path)).parent for path in paths]))  # noqa: PTH100

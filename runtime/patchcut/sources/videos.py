@@ -1,100 +1,121 @@
-"""Video files."""
+"""Videos: files, recordings at an address, and what comes through a pipe; PyAV reads them, else OpenCV."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+from urllib.parse import unquote_to_bytes
 
 from patchcut.errors import SourceError
-from patchcut.frames import Frame
+from patchcut.pyav import load_av
+from patchcut.sources.av_videos import AvVideo
 from patchcut.sources.base import Source
-from patchcut.sources.captures import frame_count, frame_rate, no_frame, open_capture, property_id
+from patchcut.sources.cameras import LiveVideo, without_password
+from patchcut.sources.containers import COPY_AGAIN, MAX_PIXELS, open_file, open_url
+from patchcut.sources.opencv_videos import OpenCvVideo
 
-_VIDEOS = "mp4 m4v mov avi mkv webm mpg mpeg ts mts m2ts wmv flv 3gp ogv mjpeg mjpg"
+_VIDEOS = (
+    "mp4 m4v mov qt avi divx mkv webm mpg mpeg m2v mpv vob ts mts m2ts m2t wmv asf flv f4v 3gp 3g2 ogv ogm "
+    "mjpeg mjpg h264 264 avc h265 265 hevc obu ivf y4m mxf dv nut"
+)
 VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _VIDEOS.split())
 
-# Reads that may fail in a row before the rest of a file is given up: ten seconds at 25 fps.
-_MAX_GAP = 250
-# These write down how many frames they hold; elsewhere OpenCV guesses from duration and rate.
-_COUNTED = "mp4 m4v mov avi 3gp"
-_COUNTED_SUFFIXES = frozenset(f".{suffix}" for suffix in _COUNTED.split())
+# Over these an address may be that of a file; rtsp, udp and the like are always live.
+_RECORDING_SCHEMES = frozenset({"http", "https", "ftp", "ftps", "sftp"})
 
 
-class VideoFile(Source):
-    """Frames of a video file; those that do not decode are skipped, and counted in `problems`.
+def open_video(path: Path, *, every: int = 1, max_pixels: int = MAX_PIXELS) -> Source:
+    """The frames of a video file.
 
     Args:
-        path: the file.
-        every: yield frames 0, every, 2 * every, ...; those between are not converted.
+        path: the file; its name may be any bytes.
+        every: yield frames 0, every, 2 * every, ...
+        max_pixels: frames of more are not decoded.
     Raises:
-        SourceError: "[cars.mp4] cannot be opened as a video; ...".
+        SourceError: "[cars.mp4] cannot be opened as a video: ...".
+        OSError: it cannot be read.
+    Examples:
+        >>> (folder / "empty.mp4").touch()
+        >>> patchcut.sources.videos.open_video(folder / "empty.mp4")
+        Traceback (most recent call last):
+        patchcut.errors.SourceError: [empty.mp4] is empty (0 bytes); copy or download it again
     """
+    if path.stat().st_size == 0:
+        raise SourceError(path.name, "is empty (0 bytes)", COPY_AGAIN)
+    av = load_av()
+    if av is None:
+        return OpenCvVideo(path, every=every)
+    return open_video_stream(av, path.open("rb"), path.name, every=every, max_pixels=max_pixels)
 
-    def __init__(self, path: Path, *, every: int = 1) -> None:
-        if path.stat().st_size == 0:
-            raise SourceError(path.name, "is empty (0 bytes)", "copy or download it again")
-        # Absolute, so that FFmpeg takes nothing in the name for a protocol.
-        self._capture = open_capture(str(path.resolve()))
-        if not self._capture.isOpened():
-            what = "cannot be opened as a video: damaged, cut short, or a codec that this OpenCV lacks"
-            raise SourceError(path.name, what, "play it to check, or convert it: ffmpeg -i IN OUT.mp4")
-        self._frames_in_file = frame_count(self._capture)
-        self._counted = path.suffix.lower() in _COUNTED_SUFFIXES
-        self._every = every
-        total = None if self._frames_in_file is None else -(-self._frames_in_file // every)
-        super().__init__("video", path.name, total=total, fps=frame_rate(self._capture))
 
-    def __iter__(self) -> Iterator[Frame]:
-        index = read = gaps = misses = 0
-        time_s = 0.0
-        while not self._ended(index, misses):
-            ok, image = self._read(wanted=index % self._every == 0)
-            if ok:
-                read, gaps, misses = read + 1, gaps + misses, 0
-                time_s = self._time_s(index, time_s)
-                if image is not None:
-                    yield Frame(image, "bgr", self.name, index, time_s)
-            else:
-                misses += 1
-            index += 1
-        self._tell_missing(read, gaps, time_s)
+def open_video_stream(av: Any, file: BinaryIO, name: str, *, every: int, max_pixels: int) -> Source:
+    """The frames of a video in an open file or pipe, which is closed with the source or where this fails.
 
-    def close(self) -> None:
-        self._capture.release()
+    Raises:
+        SourceError: it cannot be opened as a video.
+    """
+    try:
+        container = open_file(av, file, name)
+        return _frames_of(av, container, name, every=every, max_pixels=max_pixels, file=file)
+    except BaseException:
+        file.close()
+        raise
 
-    def _read(self, wanted: bool) -> tuple[bool, Any]:
-        if not wanted:
-            return self._capture.grab(), None
-        ok, image = self._capture.read()
-        return ok, image
 
-    def _ended(self, index: int, misses: int) -> bool:
-        """True where nothing more can come: a failed read inside a file may be followed by good frames."""
-        if misses == 0:
-            return False
-        return self._frames_in_file is None or index >= self._frames_in_file or misses >= _MAX_GAP
+def open_address(url: str, *, every: int = 1, max_pixels: int = MAX_PIXELS) -> Source:
+    """The frames behind a URL: a recording, read to its end by its own clock, or a live stream.
 
-    def _time_s(self, index: int, previous_s: float) -> float:
-        position_s = float(self._capture.get(property_id("POS_MSEC"))) / 1000
-        if index == 0 or position_s > previous_s:
-            return position_s
-        # Some decoders lose the clock on their last, delayed frames and answer 0.
-        return max(previous_s, index / self.fps if self.fps else 0.0)
+    A file served over http:// or ftp:// is a recording, known by its length or its size; what has neither,
+    and every other scheme, is live. A `file://` URL is a path: see `path_of_url`.
 
-    def _tell_missing(self, read: int, gaps: int, last_s: float) -> None:
-        if read == 0:
-            self.problems.append(no_frame(self.name))
-        elif gaps or self._is_short(read, last_s):
-            total = self._frames_in_file or read + gaps
-            what = f"decoded {read} of {total} frames: the file is damaged or cut short"
-            self.problems.append(str(SourceError(self.name, what, "copy or download it again")))
+    Raises:
+        SourceError: "[http://host/x.mp4] cannot be opened: Server returned 404 Not Found; ...".
+    """
+    scheme = url.partition("://")[0].lower()
+    av = load_av() if scheme in _RECORDING_SCHEMES else None
+    if av is None:
+        return LiveVideo(url, every=every)
+    name = without_password(url)
+    container = open_url(av, url, name)
+    if _is_recording(container):
+        return _frames_of(av, container, name, every=every, max_pixels=max_pixels)
+    container.close()
+    return LiveVideo(url, every=every)
 
-    def _is_short(self, read: int, last_s: float) -> bool:
-        """True if the file promised clearly more; a few frames are lost to edit lists and rounding."""
-        total = self._frames_in_file
-        if total is None:
-            return False
-        if not self._counted and self.fps:
-            read = round(last_s * self.fps) + 1
-        return total - read > max(2, total // 100)
+
+def path_of_url(url: str) -> str | None:
+    """The path that a `file:` URL means, of any bytes; None for another scheme or another machine.
+
+    Examples:
+        >>> patchcut.sources.videos.path_of_url("file:///holiday/day%201.mp4")
+        '/holiday/day 1.mp4'
+    """
+    scheme, _, rest = url.partition(":")
+    if scheme.lower() != "file":
+        return None
+    if rest.startswith("//"):
+        host, slash, rest = rest[2:].partition("/")
+        if host.lower() not in ("", "localhost"):
+            return None
+        rest = slash + rest
+    path = os.fsdecode(unquote_to_bytes(os.fsencode(rest)))
+    # A name with a % in it, written as it is
+    return rest if Path(rest).exists() and not Path(path).exists() else path
+
+
+def _frames_of(
+    av: Any, container: Any, name: str, *, every: int, max_pixels: int, file: BinaryIO | None = None
+) -> Source:
+    try:
+        return AvVideo(av, container, name, every=every, max_pixels=max_pixels, file=file)
+    except BaseException:
+        container.close()
+        raise
+
+
+def _is_recording(container: Any) -> bool:
+    """Whether a container at an address has an end: a playlist has only if it says how long it plays."""
+    if container.duration is not None and container.duration > 0:
+        return True
+    return container.format.name != "hls" and container.size > 0

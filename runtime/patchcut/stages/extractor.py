@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from patchcut_kernels import cuda
 
 from patchcut.bundle import BackboneSpec, Bundle, GraphSpec
 from patchcut.engines import Engine, open_engine
+from patchcut.engines.processes import check_process
 from patchcut.errors import EngineError
 from patchcut.features import Features
 from patchcut.frames import Frame
@@ -27,6 +29,7 @@ class Extractor:
     def __init__(self, backbone: BackboneSpec, engine: Engine) -> None:
         self.backbone = backbone
         self.engine = engine
+        self._opened_by = os.getpid()
 
     @classmethod
     def open(
@@ -78,6 +81,18 @@ class Extractor:
         self.preprocess(frames)
         return self.run(len(frames))
 
+    def check_process(self) -> None:
+        """Checks that this is the process that opened the engine.
+
+        Raises:
+            EngineError: "[segmenter] was loaded before the fork (by process 7), and its threads stayed there;
+                load after the fork, ...".
+        Examples:
+            >>> extractor.check_process() is None
+            True
+        """
+        check_process(self._opened_by)
+
     def preprocess(self, frames: Sequence[Frame]) -> None:
         """Fits each frame into the engine's input; to one on a GPU each frame goes in one copy.
 
@@ -88,6 +103,7 @@ class Extractor:
             >>> extractor.engine.images(1).shape
             (1, 3, 224, 224)
         """
+        self.check_process()
         max_batch = self.engine.facts.max_batch
         if not 1 <= len(frames) <= max_batch:
             came = f"takes 1 to {max_batch} frames at once, got {len(frames)}"
@@ -115,4 +131,5 @@ class Extractor:
             >>> extractor.run(1).grid_hw
             (16, 16)
         """
+        self.check_process()
         return Features(self.engine.run(batch), self.graph.grid_hw)

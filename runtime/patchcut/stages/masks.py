@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import patchcut_kernels as kernels
 from patchcut_kernels import cuda
 
@@ -63,7 +64,7 @@ class Masks:
         objects = self(frame, patches.foreground, canvas)
         return divide(
             objects,
-            patches.label_map(objects.label_map > 0, canvas),
+            _seen(patches.label_map(objects.label_map > 0, canvas), frame),
             objects.confidence,
             min_area=canvas.min_area(self.min_area_patches),
             background=patches.background_columns,
@@ -90,15 +91,24 @@ class Masks:
             >>> seg.masks.components(patchcut.Frame(frame), seg.head(features)[0], canvas).ids.shape
             (512, 512)
         """
-        if isinstance(assignment, cuda.DeviceArray) and self.stays_on_device(canvas):
+        if (
+            isinstance(assignment, cuda.DeviceArray)
+            and self.stays_on_device(canvas)
+            and frame.visible is None
+        ):
             return self._components_on_device(assignment, canvas)
         rows = to_host(assignment)
         label_map, confidence = canvas.upsample(rows)
         min_area = canvas.min_area(self.min_area_patches)
         if self.refiner != "none":
-            unrefined = PatchLabels(label_map, confidence, rows.shape[1] == 2, canvas.patch_side)
-            label_map, confidence = refine(self.refiner, unrefined, frame, min_area)
-        return find_components(label_map, confidence, min_area)
+            # Not held by a name here: it is let go where the refined one is made.
+            label_map, confidence = refine(
+                self.refiner,
+                PatchLabels(label_map, confidence, rows.shape[1] == 2, canvas.patch_side),
+                frame,
+                min_area,
+            )
+        return find_components(_seen(label_map, frame), confidence, min_area)
 
     def _components_on_device(self, assignment: cuda.DeviceArray, canvas: Canvas) -> Components:
         """The same, found on the GPU: ids and statistics come down together, the confidence stays there."""
@@ -136,3 +146,10 @@ class Masks:
         assert stats.label is not None
         table = np.concatenate([np.zeros(1, np.int32), stats.label])
         return Components(kernels.relabel(host_ids, table), host_ids, confidence, stats)
+
+
+def _seen(label_map: npt.NDArray[np.int32], frame: Frame) -> npt.NDArray[np.int32]:
+    """The label map itself, [H, W], background where nothing of the frame can be seen."""
+    if frame.visible is not None:
+        label_map[~frame.visible] = 0
+    return label_map

@@ -22,7 +22,7 @@ Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DividedPatches:
     """The n patches of a frame whose foreground, and maybe background, is divided.
 
@@ -62,11 +62,15 @@ class DividedPatches:
             >>> patches.label_map(np.zeros((512, 512), bool), canvas).max().item()
             0
         """
-        parts = 1 + canvas.upsample_labels(self.parts, self.part_count)
+        parts = canvas.upsample_labels(self.parts, self.part_count)
+        parts += 1
         if self.background is None:
-            return np.where(foreground, parts, 0)
-        background = canvas.upsample_labels(self.background, self.background_count)
-        return np.where(foreground, parts, 1 + self.part_count + background)
+            parts *= foreground
+            return parts
+        label_map = canvas.upsample_labels(self.background, self.background_count)
+        label_map += 1 + self.part_count
+        np.copyto(label_map, parts, where=foreground)
+        return label_map
 
 
 class Parts:

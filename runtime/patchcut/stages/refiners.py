@@ -20,11 +20,14 @@ Confidence = npt.NDArray[np.float32]
 GUIDED_RADIUS = 1.0
 GUIDED_SAMPLES = 4
 GUIDED_EPS = 1e-4
+# The kernel's largest window; a patch is larger in pictures above 16,384 x 16,384 pixels.
+GUIDED_LARGEST = 1024
 # How sure the bilateral solver is told to be of every pixel, as in TokenCut.
 BILATERAL_CONFIDENCE = 0.999
+_STRIP_PIXELS = 2**20
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PatchLabels:
     """A label map as the patches have it, before its borders are refined.
 
@@ -43,8 +46,8 @@ class PatchLabels:
     @property
     def soft(self) -> Confidence:
         """[H, W] float32 in [0, 1], how much each pixel is foreground; only where there are two columns."""
-        soft: Confidence = np.abs((self.label_map == 0) - self.confidence)
-        return soft
+        soft: Confidence = np.subtract(self.label_map == 0, self.confidence, dtype=np.float32)
+        return np.abs(soft, out=soft)
 
 
 Refined = tuple[LabelMap, Confidence]
@@ -58,20 +61,32 @@ def keep_borders(unrefined: PatchLabels, frame: Frame) -> Refined:
 
 def guided(unrefined: PatchLabels, frame: Frame) -> Refined:
     """Borders after the guided filter (He, Sun, Tang 2013) with the frame's colours as its guide."""
-    radius = max(1, round(GUIDED_RADIUS * unrefined.patch_side))
+    radius = min(max(1, round(GUIDED_RADIUS * unrefined.patch_side)), GUIDED_LARGEST)
     subsample = max(1, radius // GUIDED_SAMPLES)
-    maps = unrefined.soft if unrefined.two_columns else unrefined.label_map
-    refined = kernels.guided_refine(frame.image, maps, radius, GUIDED_EPS, subsample=subsample)
-    return _cut(refined) if unrefined.two_columns else _moved(unrefined, refined)
+    two_columns = unrefined.two_columns
+    refined = kernels.guided_refine(
+        frame.image,
+        unrefined.soft if two_columns else unrefined.label_map,
+        radius,
+        GUIDED_EPS,
+        subsample=subsample,
+    )
+    return _cut(refined) if two_columns else _moved(unrefined, refined)
 
 
 def bilateral(unrefined: PatchLabels, frame: Frame) -> Refined:
     """Borders after the fast bilateral solver (1511.03296), with the settings of TokenCut (2202.11539)."""
     if unrefined.two_columns:
         return _cut(_solved(unrefined.label_map > 0, frame))
-    labels = np.unique(unrefined.label_map)
-    maps = [_solved(unrefined.label_map == label, frame) for label in labels]
-    return _moved(unrefined, labels[np.argmax(maps, axis=0)])
+    present = map(int, np.unique(unrefined.label_map))
+    first = next(present)
+    labels = np.full_like(unrefined.label_map, first)
+    best = _solved(unrefined.label_map == first, frame)
+    for label in present:
+        solved = _solved(unrefined.label_map == label, frame)
+        np.copyto(labels, label, where=solved > best)
+        np.maximum(best, solved, out=best)
+    return _moved(unrefined, labels)
 
 
 def _solved(mask: npt.NDArray[np.bool_], frame: Frame) -> Confidence:
@@ -132,7 +147,11 @@ def _moved_away(before: LabelMap, ids: LabelMap, count: int, after: LabelMap) ->
 def _is_over_half_changed(ids: LabelMap, count: int, same: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """[count + 1] bool, whether fewer than half of the pixels of each number 0 to count are the same."""
     areas = kernels.region_stats(ids, count).area
-    kept = kernels.region_stats(ids * same, count).area
+    kept = np.zeros_like(areas)
+    rows = max(1, _STRIP_PIXELS // ids.shape[1])
+    for begin in range(0, len(ids), rows):  # so that no second map of numbers is made
+        strip = np.s_[begin : begin + rows]
+        kept += kernels.region_stats(ids[strip] * same[strip], count).area
     kept_of_0 = np.count_nonzero(same) - kept.sum()
     over_half_changed: npt.NDArray[np.bool_] = np.append(
         2 * kept_of_0 < ids.size - areas.sum(), 2 * kept < areas
@@ -141,13 +160,19 @@ def _is_over_half_changed(ids: LabelMap, count: int, same: npt.NDArray[np.bool_]
 
 
 def _cut(soft: Confidence) -> Refined:
-    """Label map and confidence of two columns, from how much each pixel is foreground, [H, W] float32."""
-    sure = np.abs(soft - 0.5)
-    sure += 0.5
-    return (soft > 0.5).astype(np.int32), np.minimum(sure, 1, out=sure)
+    """Label map and confidence of two columns, from how much each pixel is foreground, [H, W] float32.
+
+    The confidence is written over `soft`.
+    """
+    labels = (soft > 0.5).astype(np.int32)
+    soft -= 0.5
+    np.abs(soft, out=soft)
+    soft += 0.5
+    return labels, np.minimum(soft, 1, out=soft)
 
 
 def _moved(unrefined: PatchLabels, labels: LabelMap) -> Refined:
     """Label map and confidence of several columns: a pixel's new label has at most what its old one left."""
-    confidence = np.where(labels == unrefined.label_map, unrefined.confidence, 1 - unrefined.confidence)
+    confidence = unrefined.confidence.copy()
+    np.subtract(1, confidence, out=confidence, where=labels != unrefined.label_map)
     return labels, confidence

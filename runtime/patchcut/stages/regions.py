@@ -56,12 +56,21 @@ class Regions:
     areas: npt.NDArray[np.int64]
     region_labels: Int32
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self._found()}>"
+
+    def _found(self) -> str:
+        """Size and regions in a few words; whole arrays would fill the screen."""
+        height, width = self.label_map.shape
+        best = f", best {self.scores[0]:.2f}" if len(self.scores) else ""
+        return f"{width}x{height}, {len(self.scores)} region{'' if len(self.scores) == 1 else 's'}{best}"
+
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled or copied: memory of a GPU means nothing to another process, so it comes down."""
         return {name: to_host(value) for name, value in vars(self).items()}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Components:
     """The m 8-connected components of a label map that are large enough.
 

@@ -161,10 +161,30 @@ def test_strides_out_and_bytes_that_are_not_one(device_ops, rng):
     np.testing.assert_array_equal(out, masks)
 
 
-def test_text_as_json_gives_it(rng):
+def test_text_that_json_takes(rng):
     masks = blobs(rng, 2, (50, 40))
-    rles = json.loads(json.dumps([{**rle, "counts": rle["counts"].decode()} for rle in pk.rle_encode(masks)]))
+    ids = masks.argmax(0).astype(np.int32)
+    rles = json.loads(json.dumps(pk.rle_encode(masks, text=True)))
+    assert rles == [{**rle, "counts": rle["counts"].decode()} for rle in pk.rle_encode(masks)]
     np.testing.assert_array_equal(pk.rle_decode(rles), masks)
+    assert json.loads(json.dumps(pk.rle_encode(ids, 1, text=True))) == [pk.rle_encode(ids == 1, text=True)]
+    assert pk.rle_encode(masks, compressed=False, text=True) == pk.rle_encode(masks, compressed=False)
+    out = pk.rle_encode(masks, out=room((50, 40), 2, 9000))
+    assert out.rles(text=True) == rles
+
+
+def test_uint8_masks_as_pycocotools_has_them(rng):
+    masks = blobs(rng, 3, (63, 70))
+    for ones in (1, 255):
+        theirs = masks.astype(np.uint8) * np.uint8(ones)
+        assert pk.rle_encode(theirs) == pk.rle_encode(masks)
+        assert (
+            pk.rle_encode(theirs[1]) == pk.rle_encode(np.asfortranarray(theirs[1])) == pk.rle_encode(masks[1])
+        )
+        assert pk.rle_encode(theirs[:, ::-2, ::3]) == pk.rle_encode(masks[:, ::-2, ::3])
+        frozen = theirs[0].copy()
+        frozen.flags.writeable = False
+        assert pk.rle_encode(frozen) == pk.rle_encode(masks[0])
 
 
 @pytest.mark.parametrize(
@@ -221,9 +241,15 @@ IDS = np.array([[0, 1], [2, 3]], np.int32)
     [
         (MASK.tolist(), None, TypeError, "masks must be an array, got list"),
         (MASK[0], None, ValueError, r"masks must be \[H, W\] or \[m, H, W\], got shape \(4,\)"),
-        (MASK.view(np.uint8), None, TypeError, "masks must be bool, or int32 with count, got uint8"),
-        (IDS, None, TypeError, "masks must be bool, or int32 with count, got int32"),
-        (MASK, 1, TypeError, "masks must be bool, or int32 with count, got bool"),
+        (
+            MASK.astype(float),
+            None,
+            TypeError,
+            "masks must be bool or uint8, or int32 with count, got float64",
+        ),
+        (IDS, None, TypeError, "masks must be bool or uint8, or int32 with count, got int32"),
+        (MASK, 1, TypeError, "masks must be bool or uint8, or int32 with count, got bool"),
+        (MASK.view(np.uint8), 1, TypeError, "masks must be .* or int32 with count, got uint8"),
         (np.broadcast_to(True, (2**16, 2**16)), None, ValueError, r"masks must be below 2\^31 - 1 pixels"),
         (IDS, -1, ValueError, "count must be at least 0, got -1"),
         (IDS, 1.5, TypeError, "count must be an int, got float"),

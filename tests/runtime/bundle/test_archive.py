@@ -136,7 +136,7 @@ def test_big_members_are_checked_when_they_are_read(tmp_path: Path, monkeypatch:
 def test_a_newer_schema_asks_for_an_upgrade(tmp_path: Path) -> None:
     newer = SCHEMA_VERSION + 1
     path = write_with(tmp_path / "x.patchcut", lambda spec: spec.update(schema_version=newer, tracks={}))
-    refused(path, "newer patchcut", f"schema_version is {newer}", "pip install -U patchcut")
+    refused(path, "newer patchcut", f"schema_version is {newer}", "install a newer patchcut")
 
 
 @pytest.mark.parametrize("version", [None, "1", 0, -1, True, 1.5, [1]])
@@ -156,9 +156,8 @@ def test_an_unknown_key_is_named(tmp_path: Path, where: str) -> None:
         found["extra"] = 1
 
     name = f"{where}.extra" if where else "extra"
-    refused(
-        write_with(tmp_path / "x.patchcut", add), "foreign or newer", f"does not know: {name}", "-U patchcut"
-    )
+    path = write_with(tmp_path / "x.patchcut", add)
+    refused(path, "foreign or newer", f"does not know: {name}", "install a newer patchcut")
 
 
 def toys(spec: Spec) -> Spec:
@@ -422,7 +421,7 @@ def test_choices_that_contradict_each_other_are_foreign(tmp_path: Path, change: 
 
 def test_a_choice_that_is_not_known_is_newer(tmp_path: Path) -> None:
     path = write_with(tmp_path / "x.patchcut", lambda spec: toys(spec).update(registers=True))
-    refused(path, "foreign or newer", "backbones.toy.registers", "pip install -U patchcut")
+    refused(path, "foreign or newer", "backbones.toy.registers", "install a newer patchcut")
 
 
 def test_a_head_of_an_unknown_kind_is_newer(tmp_path: Path) -> None:

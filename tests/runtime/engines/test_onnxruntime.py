@@ -165,13 +165,16 @@ CPU, CUDA = adapter.CPU_PROVIDER, adapter.CUDA_PROVIDER
 def test_cuda_without_its_provider_says_what_to_install(
     toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adapter, "_import_onnxruntime", lambda: fake_runtime([CPU], [CPU]))
-    with pytest.raises(EngineError, match=r"no CUDAExecutionProvider, only CPU.*patchcut\[gpu\]"):
+    monkeypatch.setattr(adapter, "import_onnxruntime", lambda: fake_runtime([CPU], [CPU]))
+    with pytest.raises(
+        EngineError,
+        match=r"no CUDAExecutionProvider, only CPU.*pip uninstall onnxruntime && pip install .*\[gpu\]'",
+    ):
         patchcut.load(toy_bundle, device="cuda")
 
 
 def test_cuda_that_does_not_really_run_is_an_error(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapter, "_import_onnxruntime", lambda: fake_runtime([CUDA, CPU], [CPU]))
+    monkeypatch.setattr(adapter, "import_onnxruntime", lambda: fake_runtime([CUDA, CPU], [CPU]))
     with pytest.raises(
         EngineError, match=r"has CUDAExecutionProvider but runs on CPUExecutionProvider; .*cpu"
     ):
@@ -179,7 +182,7 @@ def test_cuda_that_does_not_really_run_is_an_error(toy_bundle: Path, monkeypatch
 
 
 def test_auto_tells_what_really_runs(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapter, "_import_onnxruntime", lambda: fake_runtime([CUDA, CPU], [CPU]))
+    monkeypatch.setattr(adapter, "import_onnxruntime", lambda: fake_runtime([CUDA, CPU], [CPU]))
     described = patchcut.load(toy_bundle).describe()
     assert (described.device, described.provider, described.precision) == ("cpu", CPU, "int8")
 
@@ -187,7 +190,7 @@ def test_auto_tells_what_really_runs(toy_bundle: Path, monkeypatch: pytest.Monke
 def test_cuda_that_cannot_load_is_not_the_bundles_fault(
     toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adapter, "_import_onnxruntime", lambda: fake_runtime([CUDA, CPU], [CPU], fails=True))
+    monkeypatch.setattr(adapter, "import_onnxruntime", lambda: fake_runtime([CUDA, CPU], [CPU], fails=True))
     with pytest.raises(EngineError, match=r"\[device\] .* with CUDAExecutionProvider: CUDA failure 100"):
         patchcut.load(toy_bundle, device="cuda")
     described = patchcut.load(toy_bundle).describe()
@@ -209,7 +212,7 @@ def test_a_session_that_fails_prints_nothing(
 
 
 def test_auto_takes_cuda_where_it_runs(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapter, "_import_onnxruntime", lambda: fake_runtime([CUDA, CPU], [CUDA, CPU]))
+    monkeypatch.setattr(adapter, "import_onnxruntime", lambda: fake_runtime([CUDA, CPU], [CUDA, CPU]))
     described = patchcut.load(toy_bundle).describe()
     assert (described.device, described.provider, described.precision) == ("cuda", CUDA, "fp32")
 
@@ -217,7 +220,7 @@ def test_auto_takes_cuda_where_it_runs(toy_bundle: Path, monkeypatch: pytest.Mon
 def test_kernels_without_cuda_have_the_features_on_the_host(
     toy_bundle: Path, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adapter, "_import_onnxruntime", lambda: fake_runtime([CUDA, CPU], [CUDA, CPU]))
+    monkeypatch.setattr(adapter, "import_onnxruntime", lambda: fake_runtime([CUDA, CPU], [CUDA, CPU]))
     monkeypatch.setattr(cuda, "is_available", lambda: False)
     segmenter = patchcut.load(toy_bundle)
     described = segmenter.describe()
@@ -227,7 +230,7 @@ def test_kernels_without_cuda_have_the_features_on_the_host(
 
 def test_a_missing_onnxruntime_names_the_extra(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(EngineError, match=r"onnxruntime cannot be imported.*pip install 'patchcut\[cpu\]'"):
+    with pytest.raises(EngineError, match=r"onnxruntime cannot be imported.*pip install .*\[cpu\]'"):
         patchcut.load(toy_bundle)
 
 

@@ -21,13 +21,13 @@ def test_an_iterable_of_paths_is_photos(folder: Path) -> None:
 
 
 def test_arrays_and_pil_images() -> None:
-    items = [picture(), np.zeros((4, 4), np.uint8), None, Image.fromarray(picture())]
+    items = [picture(), np.zeros((4, 4, 2), np.uint8), None, Image.fromarray(picture())]
     source = open_source(iter(items), color="rgb")
     frames = list(source)
     assert (source.kind, source.total) == ("frames", None)
     assert [(frame.index, frame.color) for frame in frames] == [(0, "rgb"), (3, "rgb")]
     assert frames[0].image is items[0]
-    assert source.problems[0].startswith("[frame 1] must be [H, W, 3] uint8, got [4, 4] uint8 (grey)")
+    assert source.problems[0].startswith("[frame 1] must be [H, W, 3] uint8, got [4, 4, 2] uint8; pass")
     assert source.problems[1].startswith("[frame 2] got None")
 
 

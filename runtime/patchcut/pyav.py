@@ -1,0 +1,41 @@
+"""PyAV, imported on first use; where it is missing OpenCV stands in for it, and that is said."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import Any
+
+# The first with dispositions, which tell a cover picture from a video.
+_OLDEST = 15
+
+_logger = logging.getLogger("patchcut")
+
+
+@functools.cache
+def load_av() -> Any | None:
+    """The `av` module; None where it is missing or too old.
+
+    None is logged once, as a warning of the logger "patchcut": what OpenCV cannot know is no fault of the
+    video, so it is none of a source's `problems`.
+
+    Examples:
+        >>> patchcut.pyav.load_av().__name__
+        'av'
+    """
+    try:
+        import av
+    except ImportError as error:
+        return _without(f"PyAV cannot be imported ({error})")
+    if int(av.__version__.split(".")[0]) < _OLDEST:
+        return _without(f"PyAV {av.__version__} is older than {_OLDEST}")
+    return av
+
+
+def _without(reason: str) -> None:
+    _logger.warning(
+        "[video] %s, so OpenCV reads and writes videos: times are those of a constant rate where it knows no "
+        "better, frames keep the first one's size, and a file that was cut short may pass for a whole one; "
+        "pip install 'patchcut[video]'",
+        reason,
+    )
