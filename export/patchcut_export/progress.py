@@ -21,7 +21,8 @@ class StepBar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if not self._bar.disable:  # before rich 14.3 it ends the line of a bar that was never drawn
+            self._bar.stop()
 
     def say(self, line: str) -> None:
         """Prints a line above the bar."""

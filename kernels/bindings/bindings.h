@@ -41,6 +41,13 @@ auto data_or_null(const OptionalArray& array) {
 // Raises the status as an exception of Python.
 void raise_on(patchcut_status status);
 
+// Whether this is the thread that Python runs signal handlers on.
+bool on_main_thread();
+
+// For patchcut_context: runs the handlers of signals that have come, on the thread whose PyThreadState* `data`
+// points to. Gives 1 where one of them raised, which is then that thread's exception.
+int32_t hear_signals(void* data);
+
 // Calls into the library without the GIL.
 template <class Call>
 void run(const Call& call) {
@@ -49,6 +56,20 @@ void run(const Call& call) {
     nb::gil_scoped_release release;
     status = call();
   }
+  raise_on(status);
+}
+
+// The same of an op. On Python's main thread signals are heard meanwhile: where a handler raises, such as that
+// of Ctrl-C, the op ends, and the exception goes on.
+template <class Call>
+void run(const patchcut_context& context, const Call& call) {
+  if (!on_main_thread()) return run([&] { return call(&context); });
+  patchcut_context asked = context;
+  PyThreadState* thread = PyEval_SaveThread();
+  asked.interrupted = &hear_signals;
+  asked.interrupt_data = &thread;
+  const patchcut_status status = call(&asked);
+  PyEval_RestoreThread(thread);
   raise_on(status);
 }
 

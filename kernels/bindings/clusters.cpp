@@ -12,10 +12,10 @@ void kmeans(const FloatInput<3>& points, const std::optional<Input<float, 3>>& i
             const Array<float, 3>& centroids, const Array<float, 1>& inertia,
             const patchcut_context& context) {
   const patchcut_kmeans_params params{metric, iterations, restarts, seed};
-  run([&] {
+  run(context, [&](const patchcut_context* asked) {
     return patchcut_kmeans(points.data(), dtype_of(points), extent(points, 0), extent(points, 1),
                            extent(points, 2), extent(centroids, 1), data_or_null(init), &params,
-                           labels.data(), centroids.data(), inertia.data(), &context);
+                           labels.data(), centroids.data(), inertia.data(), asked);
   });
 }
 
@@ -23,20 +23,20 @@ void correlation_cluster(const FloatInput<3>& affinity, int64_t max_clusters, ui
                          const Array<int32_t, 2>& labels, const Array<int32_t, 1>& counts,
                          const Array<float, 1>& objectives, const patchcut_context& context) {
   const patchcut_correlation_cluster_params params{max_clusters, seed};
-  run([&] {
+  run(context, [&](const patchcut_context* asked) {
     return patchcut_correlation_cluster(affinity.data(), dtype_of(affinity), extent(affinity, 0),
                                         extent(affinity, 1), &params, labels.data(), counts.data(),
-                                        objectives.data(), &context);
+                                        objectives.data(), asked);
   });
 }
 
 void assign(const FloatInput<3>& features, const Input<float, 2>& prototypes, float temperature,
             const Array<int32_t, 2>& labels, const Array<float, 2>& similarity,
             const std::optional<Array<float, 3>>& assignment, const patchcut_context& context) {
-  run([&] {
+  run(context, [&](const patchcut_context* asked) {
     return patchcut_assign(features.data(), dtype_of(features), extent(features, 0), extent(features, 1),
                            extent(features, 2), prototypes.data(), extent(prototypes, 0), temperature,
-                           labels.data(), similarity.data(), data_or_null(assignment), &context);
+                           labels.data(), similarity.data(), data_or_null(assignment), asked);
   });
 }
 

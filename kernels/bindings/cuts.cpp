@@ -7,10 +7,10 @@ void ncut(const FloatInput<3>& features, patchcut_cut_graph graph, int64_t k, fl
           float offset, int64_t iterations, uint64_t seed, const Array<float, 2>& eigenvalues,
           const Array<float, 3>& vectors, const Array<float, 2>& residuals, const patchcut_context& context) {
   const patchcut_ncut_params params{graph, threshold, floor, offset, iterations, seed};
-  run([&] {
+  run(context, [&](const patchcut_context* asked) {
     return patchcut_ncut(features.data(), dtype_of(features), extent(features, 0), extent(features, 1),
                          extent(features, 2), k, &params, eigenvalues.data(), vectors.data(),
-                         residuals.data(), &context);
+                         residuals.data(), asked);
   });
 }
 
@@ -18,10 +18,10 @@ void bipartition(const FloatInput<3>& features, patchcut_cut_graph graph, float 
                  float offset, int64_t iterations, uint64_t seed, bool connected, const Array<bool, 3>& masks,
                  const Array<int32_t, 1>& seeds, const patchcut_context& context) {
   const patchcut_ncut_params params{graph, threshold, floor, offset, iterations, seed};
-  run([&] {
+  run(context, [&](const patchcut_context* asked) {
     return patchcut_bipartition(features.data(), dtype_of(features), extent(masks, 0), extent(masks, 1),
                                 extent(masks, 2), extent(features, 2), connected, &params,
-                                reinterpret_cast<uint8_t*>(masks.data()), seeds.data(), &context);
+                                reinterpret_cast<uint8_t*>(masks.data()), seeds.data(), asked);
   });
 }
 

@@ -30,10 +30,10 @@ void gnn_fit(const FloatInput<3>& features, const FloatInput<3>& affinity, const
     weights = {theta.data(),       theta_bias.data(), hidden.data(),
                hidden_bias.data(), logits.data(),     logits_bias.data()};
   }
-  run([&] {
+  run(context, [&](const patchcut_context* asked) {
     return patchcut_gnn_fit(features.data(), dtype_of(features), affinity.data(), dtype_of(affinity),
                             extent(features, 0), extent(features, 1), extent(features, 2), extent(out, 2),
-                            init ? &weights : nullptr, &params, out.data(), losses.data(), &context);
+                            init ? &weights : nullptr, &params, out.data(), losses.data(), asked);
   });
 }
 

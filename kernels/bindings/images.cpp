@@ -29,9 +29,9 @@ void preprocess(const nb::ndarray<const uint8_t>& frames, const FloatArray<4>& i
   const int64_t height = nv12 ? extent(frames, 1) / 3 * 2 : extent(frames, 1);
   const int64_t strides[4] = {frames.stride(0), frames.stride(1), nv12 ? 1 : frames.stride(2),
                               nv12 ? height * frames.stride(1) : frames.stride(3)};
-  run([&] {
+  run(context, [&](const patchcut_context* asked) {
     return patchcut_preprocess(frames.data(), extent(frames, 0), height, extent(frames, 2), strides, &params,
-                               images.data(), dtype_of(images), &context);
+                               images.data(), dtype_of(images), asked);
   });
 }
 

@@ -11,28 +11,28 @@ namespace {
 void upsample_argmax(const Input<float, 3>& assignment, int64_t grid_height, int64_t grid_width,
                      const Array<int32_t, 3>& labels, const std::optional<Array<float, 3>>& confidence,
                      const patchcut_context& context) {
-  run([&] {
+  run(context, [&](const patchcut_context* asked) {
     return patchcut_upsample_argmax(assignment.data(), extent(assignment, 0), grid_height, grid_width,
                                     extent(assignment, 2), extent(labels, 1), extent(labels, 2),
-                                    labels.data(), data_or_null(confidence), &context);
+                                    labels.data(), data_or_null(confidence), asked);
   });
 }
 
 void connected_components(const Input<int32_t, 3>& label_map, int32_t connectivity, int64_t min_area,
                           const Array<int32_t, 3>& ids, const std::optional<Array<int32_t, 3>>& kept_labels,
                           const Array<int32_t, 1>& counts, const patchcut_context& context) {
-  run([&] {
+  run(context, [&](const patchcut_context* asked) {
     return patchcut_connected_components(label_map.data(), extent(label_map, 0), extent(label_map, 1),
                                          extent(label_map, 2), connectivity, min_area, ids.data(),
-                                         data_or_null(kept_labels), counts.data(), &context);
+                                         data_or_null(kept_labels), counts.data(), asked);
   });
 }
 
 void relabel(const Input<int32_t, 3>& labels, const Input<int32_t, 1>& table, const Array<int32_t, 3>& out,
              const patchcut_context& context) {
-  run([&] {
+  run(context, [&](const patchcut_context* asked) {
     return patchcut_relabel(labels.data(), extent(labels, 0), extent(labels, 1), extent(labels, 2),
-                            table.data(), extent(table, 0), out.data(), &context);
+                            table.data(), extent(table, 0), out.data(), asked);
   });
 }
 
@@ -40,11 +40,11 @@ void region_stats(const Input<int32_t, 3>& ids, const std::optional<Input<int32_
                   const std::optional<Input<float, 3>>& confidence, const Array<int64_t, 2>& area,
                   const Array<float, 3>& boxes_xyxy, const std::optional<Array<float, 2>>& mean_confidence,
                   const std::optional<Array<int32_t, 2>>& label, const patchcut_context& context) {
-  run([&] {
+  run(context, [&](const patchcut_context* asked) {
     return patchcut_region_stats(ids.data(), data_or_null(label_map), data_or_null(confidence),
                                  extent(ids, 0), extent(ids, 1), extent(ids, 2), extent(area, 1), area.data(),
                                  boxes_xyxy.data(), data_or_null(mean_confidence), data_or_null(label),
-                                 &context);
+                                 asked);
   });
 }
 
@@ -54,25 +54,25 @@ uint8_t* as_bytes(bool* values) { return reinterpret_cast<uint8_t*>(values); }
 
 void rle_encode(const Input<bool, 3>& masks, const Array<uint32_t, 1>& runs, const Array<int64_t, 1>& offsets,
                 const patchcut_context& context) {
-  run([&] {
+  run(context, [&](const patchcut_context* asked) {
     return patchcut_rle_encode(as_bytes(masks.data()), extent(masks, 0), extent(masks, 1), extent(masks, 2),
-                               extent(runs, 0), runs.data(), offsets.data(), &context);
+                               extent(runs, 0), runs.data(), offsets.data(), asked);
   });
 }
 
 void rle_encode_ids(const Input<int32_t, 3>& ids, int64_t count, const Array<uint32_t, 1>& runs,
                     const Array<int64_t, 1>& offsets, const patchcut_context& context) {
-  run([&] {
+  run(context, [&](const patchcut_context* asked) {
     return patchcut_rle_encode_ids(ids.data(), extent(ids, 0), extent(ids, 1), extent(ids, 2), count,
-                                   extent(runs, 0), runs.data(), offsets.data(), &context);
+                                   extent(runs, 0), runs.data(), offsets.data(), asked);
   });
 }
 
 void rle_decode(const Input<uint32_t, 1>& runs, const Input<int64_t, 1>& offsets, const Array<bool, 3>& masks,
                 const patchcut_context& context) {
-  run([&] {
+  run(context, [&](const patchcut_context* asked) {
     return patchcut_rle_decode(runs.data(), offsets.data(), extent(masks, 0), extent(masks, 1),
-                               extent(masks, 2), extent(runs, 0), as_bytes(masks.data()), &context);
+                               extent(masks, 2), extent(runs, 0), as_bytes(masks.data()), asked);
   });
 }
 

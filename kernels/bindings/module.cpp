@@ -1,6 +1,9 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <pthread.h>
+
+#include <atomic>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -19,9 +22,36 @@ void raise_on(patchcut_status status) {
       throw nb::value_error(text);
     case PATCHCUT_OUT_OF_MEMORY:
       throw std::bad_alloc();
+    case PATCHCUT_INTERRUPTED:
+      throw nb::python_error();  // what the signal's handler raised
     default:
       throw std::runtime_error(text);
   }
+}
+
+namespace {
+
+std::atomic<unsigned long> main_thread{0};
+
+// A child's only thread is its main one, whichever thread forked.
+void note_main_thread() { main_thread.store(PyThread_get_thread_ident()); }
+
+void find_main_thread() {
+  const nb::object thread = nb::module_::import_("threading").attr("main_thread")();
+  main_thread.store(nb::cast<unsigned long>(thread.attr("ident")));
+  pthread_atfork(nullptr, nullptr, note_main_thread);
+}
+
+}  // namespace
+
+bool on_main_thread() { return PyThread_get_thread_ident() == main_thread.load(std::memory_order_relaxed); }
+
+int32_t hear_signals(void* data) {
+  auto* thread = static_cast<PyThreadState**>(data);
+  PyEval_RestoreThread(*thread);
+  const int raised = PyErr_CheckSignals();
+  *thread = PyEval_SaveThread();
+  return raised != 0;
 }
 
 namespace {
@@ -65,7 +95,7 @@ void bind_context(nb::module_& module) {
       .def("__init__", [](patchcut_context* self, patchcut_device_type device_type, int32_t device_index,
                           uintptr_t stream, uintptr_t workspace, int64_t workspace_bytes) {
         new (self) patchcut_context{device_type, device_index, reinterpret_cast<void*>(stream),
-                                    reinterpret_cast<void*>(workspace), workspace_bytes};
+                                    reinterpret_cast<void*>(workspace), workspace_bytes, nullptr, nullptr};
       });
 }
 
@@ -76,6 +106,7 @@ NB_MODULE(_C, module) {
   using namespace patchcut;
   // A daemon thread still holds its objects when the interpreter ends: that is no leak.
   nb::set_leak_warnings(false);
+  find_main_thread();
   module.def("default_threads", &default_threads, nb::arg("root"));
   module.def("get_threads", &get_threads);
   module.def("set_threads", &set_threads);

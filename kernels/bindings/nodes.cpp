@@ -17,10 +17,10 @@ void affinity(const FloatInput<3>& features, const FloatArray<3>& out,
               const std::optional<Array<float, 2>>& degrees, patchcut_affinity_kind kind,
               patchcut_affinity_mode mode, float threshold, float alpha, const patchcut_context& context) {
   const patchcut_affinity_params params{kind, mode, threshold, alpha};
-  run([&] {
+  run(context, [&](const patchcut_context* asked) {
     return patchcut_affinity(features.data(), dtype_of(features), extent(features, 0), extent(features, 1),
                              extent(features, 2), &params, out.data(), dtype_of(out), data_or_null(degrees),
-                             &context);
+                             asked);
   });
 }
 
@@ -47,7 +47,7 @@ class PackedGcn {
                                        graph.data(),  static_cast<int64_t>(graph.size()),
                                        linear.data(), static_cast<int64_t>(linear.size()),
                                        temperature};
-    run([&] { return patchcut_gcn_create(&weights, &gcn_, &context); });
+    run(context, [&](const patchcut_context* asked) { return patchcut_gcn_create(&weights, &gcn_, asked); });
   }
   ~PackedGcn() { patchcut_gcn_destroy(gcn_); }
   PackedGcn(const PackedGcn&) = delete;
@@ -63,11 +63,11 @@ class PackedGcn {
 void gcn_forward(const FloatInput<3>& features, const std::optional<FloatInput<3>>& affinity,
                  const std::optional<Input<float, 2>>& degrees, const Array<float, 3>& out,
                  const PackedGcn& weights, const patchcut_context& context) {
-  run([&] {
+  run(context, [&](const patchcut_context* asked) {
     return patchcut_gcn_forward(features.data(), dtype_of(features), data_or_null(affinity),
                                 affinity ? dtype_of(*affinity) : PATCHCUT_FLOAT32, data_or_null(degrees),
                                 extent(features, 0), extent(features, 1), weights.get(), out.data(),
-                                &context);
+                                asked);
   });
 }
 

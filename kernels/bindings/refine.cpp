@@ -18,9 +18,9 @@ patchcut_guided_refine_params make_params(int64_t radius, float eps, int64_t sub
 void guided_refine(const Input<uint8_t, 4>& frames, const Input<float, 4>& maps, int64_t radius, float eps,
                    int64_t subsample, const Array<float, 4>& out, const patchcut_context& context) {
   const patchcut_guided_refine_params params = make_params(radius, eps, subsample);
-  run([&] {
+  run(context, [&](const patchcut_context* asked) {
     return patchcut_guided_refine(frames.data(), maps.data(), extent(maps, 0), extent(maps, 1),
-                                  extent(maps, 2), extent(maps, 3), &params, out.data(), &context);
+                                  extent(maps, 2), extent(maps, 3), &params, out.data(), asked);
   });
 }
 
@@ -28,10 +28,10 @@ void guided_refine_labels(const Input<uint8_t, 4>& frames, const Input<int32_t, 
                           int64_t radius, float eps, int64_t subsample, const Array<int32_t, 3>& out,
                           const patchcut_context& context) {
   const patchcut_guided_refine_params params = make_params(radius, eps, subsample);
-  run([&] {
+  run(context, [&](const patchcut_context* asked) {
     return patchcut_guided_refine_labels(frames.data(), label_maps.data(), extent(label_maps, 0),
                                          extent(label_maps, 1), extent(label_maps, 2), count, &params,
-                                         out.data(), &context);
+                                         out.data(), asked);
   });
 }
 
@@ -47,9 +47,9 @@ void bilateral_solver(const Input<uint8_t, 4>& frames, const Input<float, 3>& ma
   params.iterations = iterations;
   params.bistochastic_iterations = bistochastic_iterations;
   params.color = color;
-  run([&] {
+  run(context, [&](const patchcut_context* asked) {
     return patchcut_bilateral_solver(frames.data(), maps.data(), confidence.data(), extent(maps, 0),
-                                     extent(maps, 1), extent(maps, 2), &params, out.data(), &context);
+                                     extent(maps, 1), extent(maps, 2), &params, out.data(), asked);
   });
 }
 

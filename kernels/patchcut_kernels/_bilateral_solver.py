@@ -45,8 +45,8 @@ def bilateral_solver(
         sigma_luma: size of a cell in luma, of 256 levels, at least 1.
         sigma_chroma: size of a cell in either chroma, of 256 levels, at least 1.
         smoothness: weight of smoothness against confidence, the paper's lambda, at least 0.
-        iterations: steps of conjugate gradients; all are run.
-        bistochastic_iterations: steps of the paper's algorithm 1.
+        iterations: steps of conjugate gradients, 0 to 65,536; they end where nothing is left to gain.
+        bistochastic_iterations: steps of the paper's algorithm 1, 0 to 65,536; all are run.
         color: order of channels of the frame.
         out: as `soft_map`, contiguous, may be `soft_map` or `confidence` itself; written and returned.
         workspace: memory to compute in on CUDA, see `patchcut_kernels.cuda`.
@@ -56,6 +56,9 @@ def bilateral_solver(
     Raises:
         TypeError: "[bilateral_solver] frame must be uint8, got float32".
         ValueError: "[bilateral_solver] soft_map must have shape (480, 640), got (640, 480)".
+        ValueError: "[bilateral_solver] map, confidence and smoothness overflow: ...", where products and sums
+            of theirs leave float32.
+    Maps below about 1e-12 come out as the means of their vertices: what is left to gain counts as nothing.
     min_x lambda / 2 sum_ij W_ij (x_i - x_j)^2 + sum_i c_i (x_i - t_i)^2, with W made bistochastic, in the
     simplified bilateral grid, by conjugate gradients with the Jacobi preconditioner: Barron, Poole, "The fast
     bilateral solver" (1511.03296), equations 1 to 9 and algorithm 1.
@@ -79,8 +82,10 @@ def bilateral_solver(
     for name, value in {**sigmas, "smoothness": smoothness}.items():
         if not limits[name] <= _checks.number(_OP, name, value) < _checks.LARGEST_FLOAT:
             raise ValueError(f"[{_OP}] {name} must be at least {limits[name]:g} and finite, got {value}")
-    iterations = _checks.integer(_OP, "iterations", iterations, 0)
-    bistochastic_iterations = _checks.integer(_OP, "bistochastic_iterations", bistochastic_iterations, 0)
+    iterations = _checks.integer(_OP, "iterations", iterations, 0, _checks.MOST_ROUNDS)
+    bistochastic_iterations = _checks.integer(
+        _OP, "bistochastic_iterations", bistochastic_iterations, 0, _checks.MOST_ROUNDS
+    )
     _checks.choice(_OP, "color", color, ("bgr", "rgb"))
     launch = _launch.prepare(_OP, stream, workspace, frame=frame, soft_map=soft_map, confidence=confidence)
     result = _checks.output(_OP, "out", out, np.float32, shape, launch)

@@ -23,6 +23,8 @@ Dtypes = type[_Scalar] | tuple[type[_Scalar], ...]
 _FLOATS: tuple[type[Any], ...] = (np.float32, np.float16)
 LARGEST_FLOAT = float(np.finfo(np.float32).max)  # that the native ops take
 _LARGEST_INTEGER = 2**63 - 1
+MOST_ROUNDS = 65536  # of an op that goes over all of its data in each
+_IDS_OF_SMALL_MAPS = 65536
 
 
 def _require_dtype(op: str, name: str, value: npt.NDArray[Any], dtypes: Dtypes[Any]) -> None:
@@ -265,6 +267,21 @@ def integer(op: str, name: str, value: object, low: int, high: int | None = None
     if not low <= value <= largest:
         raise ValueError(f"[{op}] {name} must be {low} to {largest}, got {value}")
     return int(value)
+
+
+def id_count(op: str, value: object, pixels: int) -> int:
+    """`value` as the number of ids in a map: 0 to what its pixels can hold, or 65,536 where they are few."""
+    count = integer(op, "count", value, 0)
+    if count > max(pixels, _IDS_OF_SMALL_MAPS):
+        raise ValueError(f"[{op}] count must be at most the {pixels} pixels of a map, or 65536, got {count}")
+    return count
+
+
+def few_pixels(op: str, name: str, size_hw: tuple[int, int]) -> tuple[int, int]:
+    """`size_hw` of an image to make, which must have fewer than 2^31 - 1 pixels."""
+    if size_hw[0] * size_hw[1] >= 2**31 - 1:
+        raise ValueError(f"[{op}] {name} must be below 2^31 - 1 pixels, got {size_hw}")
+    return size_hw
 
 
 def pair_hw(op: str, name: str, value: object) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from ._arrays import Array
 from ._gnn_fit_weights import GnnFitWeights
 
 _OP = "gnn_fit"
+_LARGEST_WIDTH = 65536  # of a layer
 _Array = npt.NDArray[np.float32]
 
 
@@ -52,9 +53,9 @@ def gnn_fit(
             they are, not normalised.
         affinity: [n, n] or [b, n, n] float32 or float16, finite and symmetric; at least 0 for "ncut", signed
             for "cc".
-        k: columns of the assignment, at least 1; for "cc" the largest number of clusters.
+        k: columns of the assignment, 1 to 65,536; for "cc" the largest number of clusters.
         loss: "ncut" or "cc", see below.
-        steps: passes, at least 1; AdamW moves the weights between two of them.
+        steps: passes, 1 to 65,536; AdamW moves the weights between two of them.
         learning_rate: AdamW's, above 0; its other settings are torch's defaults.
         dropout: share of the hidden units that a pass drops, in [0, 1).
         init: where each image starts; None: GCN d-64 and MLP 64-32-k, drawn as torch-geometric and torch do.
@@ -89,9 +90,9 @@ def gnn_fit(
         )
     affinity = _checks.floats(_OP, "affinity", affinity, ("[n, n]", "[b, n, n]"))
     _checks.shape(_OP, "affinity", affinity, (*batch, n, n))
-    k = _checks.integer(_OP, "k", k, 1)
+    k = _checks.integer(_OP, "k", k, 1, _LARGEST_WIDTH)
     native_loss = _checks.member(_OP, "loss", loss, _C.AffinityMode)
-    steps = _checks.integer(_OP, "steps", steps, 1)
+    steps = _checks.integer(_OP, "steps", steps, 1, _checks.MOST_ROUNDS)
     learning_rate, dropout = _rates(learning_rate, dropout)
     _check_init(init, d, k)
     seed = _checks.integer(_OP, "seed", seed, 0, 2**64 - 1)

@@ -53,8 +53,8 @@ def kmeans(
         k: clusters, 1 to n. Where there are fewer distinct points, clusters stay empty.
         metric: "euclidean" for squared distances; "cosine" for 1 - cosine, on unit rows and centroids; a zero
             row is equally far from all.
-        iterations: largest number of updates of the means, at least 1; it ends where no label changes.
-        restarts: how often it begins anew; the run of the least inertia is kept.
+        iterations: largest number of updates of the means, 1 to 65,536; it ends where no label changes.
+        restarts: how often it begins anew, 1 to 65,536 (on CUDA times iterations); the run of the least inertia is kept.
         seed: 0 to 2^64 - 1, for the random draws; equal seeds give equal results on every device.
         init: "k-means++", or [k, d] or [b, k, d] float32, the first centroids; then restarts must be 1.
         out: contiguous arrays to write; returned.
@@ -65,7 +65,10 @@ def kmeans(
     Raises:
         TypeError: "[kmeans] points must be float32 or float16, got float64".
         ValueError: "[kmeans] k must be 1 to 256, got 300".
-        ValueError: "[kmeans] points overflow: ...", where squared distances leave float32.
+        ValueError: "[kmeans] points overflow: ...", where squared distances, added up, leave float32.
+    Points of any magnitude are told apart, down to subnormal numbers; the inertia of the smallest is 0, or
+    a subnormal number. On CUDA, differences whose squares leave float32, below 1e-22 and above 1e19, are as 0
+    and infinity.
     Greedy k-means++ (Arthur and Vassilvitskii 2007, section 4) with 2 + log(k) candidates for each centroid,
     then Lloyd (1982). An empty cluster takes the point that is farthest from its centroid. "cosine" is
     spherical k-means (Dhillon and Modha 2001); half the squared distance of unit rows is 1 - cosine.
@@ -80,8 +83,8 @@ def kmeans(
         raise ValueError(f"[{_OP}] points must have at least one row and column, got shape {rows.shape}")
     k = _checks.integer(_OP, "k", k, 1, n)
     native_metric = _checks.member(_OP, "metric", metric, _C.Metric)
-    iterations = _checks.integer(_OP, "iterations", iterations, 1, 2**63 - 1)
-    restarts = _checks.integer(_OP, "restarts", restarts, 1, 2**63 - 1)
+    iterations = _checks.integer(_OP, "iterations", iterations, 1, _checks.MOST_ROUNDS)
+    restarts = _checks.integer(_OP, "restarts", restarts, 1, _checks.MOST_ROUNDS)
     seed = _checks.integer(_OP, "seed", seed, 0, 2**64 - 1)
     first = _first_centroids(init, (*batch, k, d), restarts)
     launch = _launch.prepare(_OP, stream, workspace, points=rows, init=first)

@@ -95,6 +95,7 @@ def preprocess(
         if isinstance(size, (tuple, list))
         else (_checks.integer(_OP, "size", size, 1),) * 2
     )
+    _checks.few_pixels(_OP, "size", size_hw)
     means, stds = _triple("mean", mean), _triple("std", std)
     if min(stds) <= 0:
         raise ValueError(f"[{_OP}] std must be above 0, got {stds}")

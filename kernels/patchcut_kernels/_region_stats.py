@@ -47,7 +47,7 @@ def region_stats(
 
     Args:
         ids: [H, W] or [b, H, W] int32 in [0, count], 0 = no region; as `connected_components` returns them.
-        count: number of regions, of every item the same; ids without pixels have area 0.
+        count: number of regions, of every item the same, at most H * W or 65,536, whichever is more; ids without pixels have area 0.
         label_map: as `ids`.
         confidence: as `ids`, but float32.
         out: RegionStats of contiguous arrays; written and returned.
@@ -66,7 +66,7 @@ def region_stats(
     """
     ids = _checks.array(_OP, "ids", ids, np.int32, ("[H, W]", "[b, H, W]"))
     *batch, height, width = ids.shape
-    count = _checks.integer(_OP, "count", count, 0)
+    count = _checks.id_count(_OP, count, height * width)
     if label_map is not None:
         label_map = _checks.array(_OP, "label_map", label_map, np.int32, ("[H, W]", "[b, H, W]"))
         _checks.shape(_OP, "label_map", label_map, ids.shape)

@@ -14,6 +14,7 @@ from ._rle_encode import Rle, RunLengths
 _OP = "rle_decode"
 _Mask = npt.NDArray[np.bool_]
 _Runs = npt.NDArray[np.uint32]
+_LARGE = 1 << 20  # pixels
 
 
 def rle_decode(
@@ -51,6 +52,8 @@ def rle_decode(
         raise ValueError(f"[{_OP}] offsets must be [m + 1], got shape {offsets.shape}")
     launch = _launch.prepare(_OP, stream, workspace, runs=runs, offsets=offsets)
     flat = (offsets.size - 1, height, width)
+    if out is None and launch.stream is None:
+        _require_pixels(runs, offsets, flat)
     masks = _checks.output(_OP, "out", out, np.bool_, flat[1:] if isinstance(rles, Mapping) else flat, launch)
     if out is not None:
         _checks.disjoint(_OP, masks, runs, offsets)
@@ -61,6 +64,16 @@ def rle_decode(
         launch.context,
     )
     return _checks.returned(out, masks)
+
+
+def _require_pixels(runs: _Runs, offsets: npt.NDArray[np.int64], flat: tuple[int, int, int]) -> None:
+    """Raises where large masks are asked of runs that have not as many pixels, before there is memory for them."""
+    pixels = flat[0] * flat[1] * flat[2]
+    if pixels < _LARGE or np.any(np.diff(offsets) < 0) or offsets[0] < 0 or offsets[-1] > runs.size:
+        return  # small, or what the op itself refuses
+    got = int(runs[offsets[0] : offsets[-1]].sum(dtype=np.uint64))
+    if got != pixels:
+        raise ValueError(f"[{_OP}] counts must sum to {pixels} pixels, got {got}")
 
 
 def _lengths_of(rles: object) -> RunLengths:

@@ -84,7 +84,7 @@ def rle_encode(
         masks: [H, W] or [m, H, W] bool, in host memory also uint8, where all but 0 is of the mask; or, with
             `count`, ids as `connected_components` returns them, [H, W] or [b, H, W] int32 in [0, count],
             which are read once for all masks.
-        count: number of ids; row i belongs to id i + 1.
+        count: number of ids, at most H * W or 65,536, whichever is more; row i belongs to id i + 1.
         compressed: False for `counts` as a list of ints instead of COCO's text.
         text: True for that text as str, which JSON takes, instead of bytes.
         out: RunLengths of the masks' size, with contiguous arrays of any capacity; written and returned.
@@ -110,7 +110,7 @@ def rle_encode(
     """
     view = _masks(masks, by_id=count is not None)
     if count is not None:
-        count = _checks.integer(_OP, "count", count, 0)
+        count = _checks.id_count(_OP, count, math.prod(view.shape[-2:]))
     launch = _launch.prepare(_OP, stream, workspace, masks=view)
     flat = (math.prod(view.shape[:-2]), *view.shape[-2:])
     data = _checks.native(_OP, "masks", view, *flat)

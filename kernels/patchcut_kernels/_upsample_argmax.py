@@ -47,9 +47,9 @@ def upsample_argmax(
     """Label map of an assignment, at the frame's own size.
 
     Args:
-        assignment: [n, k] or [b, n, k] float32, finite, rows of the grid from left to right, top to bottom.
+        assignment: [n, k] or [b, n, k] float32, at most 2^125 (4e37) in magnitude, rows of the grid from left to right, top to bottom.
         grid_hw: (h, w) of the grid, h * w = n.
-        size_hw: (H, W) of the label map.
+        size_hw: (H, W) of the label map, below 2^31 - 1 pixels.
         out: [H, W] or [b, H, W] int32, contiguous; written and returned.
         confidence: True to also return the winning value; or an array of the shape of `out`, float32,
             contiguous, to have it written there and returned.
@@ -70,7 +70,7 @@ def upsample_argmax(
     """
     assignment = _checks.array(_OP, "assignment", assignment, np.float32, ("[n, k]", "[b, n, k]"))
     grid_hw = _checks.pair_hw(_OP, "grid_hw", grid_hw)
-    size_hw = _checks.pair_hw(_OP, "size_hw", size_hw)
+    size_hw = _checks.few_pixels(_OP, "size_hw", _checks.pair_hw(_OP, "size_hw", size_hw))
     *batch, n, k = assignment.shape
     if n != grid_hw[0] * grid_hw[1]:
         rows = grid_hw[0] * grid_hw[1]

@@ -71,7 +71,7 @@ _HOME = {
     "settings": ("Settings",),
     "sources": ("open_source",),
 }
-_MODULES = (*_HOME, "checks", "engines", "heads", "output", "pixels", "stages", "texts")
+_MODULES = (*_HOME, "checks", "engines", "heads", "output", "pixels", "stages", "telemetry", "texts")
 
 
 def __getattr__(name: str) -> Any:

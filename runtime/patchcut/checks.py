@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 from patchcut.errors import OptionError
@@ -89,6 +90,22 @@ def check_text(option: str, value: object) -> None:
     """
     if not isinstance(value, str) or not value:
         raise OptionError(option, f"must be a text, got {shown(value)}")
+
+
+def check_path(option: str, value: object, wanted: str) -> None:
+    """Checks that `value` is a text or a path, and not empty.
+
+    Raises:
+        OptionError: it is something else, such as bytes or an open file, or has a NUL character.
+    Examples:
+        >>> patchcut.checks.check_path("bundle", b"x.patchcut", "a bundle's name or path")
+        Traceback (most recent call last):
+        patchcut.errors.OptionError: [bundle] must be a bundle's name or path, got bytes; write it as a text
+    """
+    if not isinstance(value, str | Path):
+        raise OptionError(option, f"must be {wanted}, got {type(value).__name__}", "write it as a text")
+    if not str(value) or "\0" in str(value):
+        raise OptionError(option, f"must be {wanted}, got {shown(str(value))}", "name one")
 
 
 def check_environment() -> None:

@@ -9,6 +9,8 @@ from urllib.parse import unquote, urlsplit
 
 from patchcut.texts import one_line
 
+_MAX_TEXT = 1000
+
 
 class PatchcutError(Exception):
     """Any failure that patchcut foresees.
@@ -26,8 +28,8 @@ class PatchcutError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        what = f"{self.what}; {self.remedy}" if self.remedy else self.what
-        return one_line(f"[{self.where}] {' '.join(what.split())}")
+        what = _shortened(" ".join(self.what.split()))
+        return one_line(f"[{self.where}] {what}; {self.remedy}" if self.remedy else f"[{self.where}] {what}")
 
 
 class OptionError(PatchcutError, ValueError):
@@ -54,15 +56,10 @@ class OutputError(PatchcutError):
     """A result cannot be written."""
 
 
-def printable(text: object) -> str:
-    """`text` on one line, with "?" for each character that could steer a terminal.
-
-    Examples:
-        >>> patchcut.errors.printable("a" + chr(27) + "[2J" + chr(10) + "b")
-        'a?[2J b'
-    """
-    line = " ".join(str(text).split())
-    return "".join(character if character.isprintable() else "?" for character in line)
+def _shortened(text: str) -> str:
+    """`text`, without its middle where it holds a long name or value."""
+    half = _MAX_TEXT // 2
+    return text if len(text) <= _MAX_TEXT else f"{text[:half]} ... {text[-half:]}"
 
 
 def install_hint(extra: str = "") -> str:

@@ -100,7 +100,7 @@ def _from_pil(obj: Any, rule: PixelRule) -> npt.NDArray[Any]:
         raise FrameError("frame", f"PIL image is empty, size {obj.size}", "check where it was cropped")
     _check_size(obj.height, obj.width, rule)
     try:
-        hides = obj.mode in ("LA", "La", "PA", "RGBa") or "transparency" in obj.info
+        hides = obj.has_transparency_data
         if obj.mode[0] in "IF" or obj.mode == "RGBA" or (obj.mode == "RGB" and not hides):
             return np.asarray(obj)  # I;16, I;16B, I and F keep their bits
         return np.asarray(obj.convert("RGBA" if hides else "RGB"))

@@ -7,6 +7,8 @@ from typing import Any
 
 from patchcut.errors import PatchcutError, install_hint
 
+_SILENT = 0  # LOG_LEVEL_SILENT
+
 
 def load_cv2() -> Any:
     """The `cv2` module.
@@ -23,5 +25,5 @@ def load_cv2() -> Any:
         what = f"cv2 cannot be imported ({error})"
         raise PatchcutError("opencv", what, install_hint("cpu")) from error
     if "OPENCV_LOG_LEVEL" not in os.environ:
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        getattr(cv2.utils, "logging", cv2).setLogLevel(_SILENT)  # OpenCV 5 moved it
     return cv2

@@ -26,13 +26,15 @@ def load_av() -> Any | None:
     try:
         import av
     except ImportError as error:
-        return _without(f"PyAV cannot be imported ({error})")
+        _warn(f"PyAV cannot be imported ({error})")
+        return None
     if int(av.__version__.split(".")[0]) < _OLDEST:
-        return _without(f"PyAV {av.__version__} is older than {_OLDEST}")
+        _warn(f"PyAV {av.__version__} is older than {_OLDEST}")
+        return None
     return av
 
 
-def _without(reason: str) -> None:
+def _warn(reason: str) -> None:
     _logger.warning(
         "[video] %s, so OpenCV reads and writes videos: times are those of a constant rate where it knows no "
         "better, frames keep the first one's size, and a file that was cut short may pass for a whole one; "

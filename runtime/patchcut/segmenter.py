@@ -332,8 +332,8 @@ class Segmenter:
         return _Stages(self.head, self.parts, self.masks)
 
     def _segment(self, frame: Frame, stages: _Stages, timings_ms: dict[str, float] | None = None) -> Result:
-        masks = stages.masks
         self.extractor.check_process()  # before the lock: another thread may have held it at the fork
+        masks = stages.masks
         with self._lock:
             clock = _Clock(timings_ms or {})
             self.extractor.preprocess([frame])

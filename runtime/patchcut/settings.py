@@ -11,9 +11,9 @@ from patchcut.checks import (
     check_choice,
     check_flag,
     check_number,
+    check_path,
     check_text,
     check_whole,
-    shown,
     use_plain_values,
 )
 from patchcut.errors import OptionError
@@ -79,8 +79,7 @@ def _check_head(option: str, value: object) -> None:
 
 
 def _check_bundle(option: str, value: object) -> None:
-    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
-        raise OptionError(option, f"must be a bundle's name or path, got {shown(value)}")
+    check_path(option, value, "a bundle's name or path")
 
 
 @dataclass(frozen=True, kw_only=True)

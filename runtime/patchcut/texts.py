@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -30,6 +31,8 @@ def encodable(text: str) -> str:
         >>> patchcut.texts.encodable("caf\\udce9 \\ud800")
         'caf%E9 %ED%A0%80'
     """
+    with contextlib.suppress(UnicodeEncodeError):  # UTF-8 that Python took for bytes
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
     return "".join(map(_encodable, text))
 
 
@@ -40,7 +43,7 @@ def one_line(text: str) -> str:
         >>> patchcut.texts.one_line("a\\n\\x1b[31mb")
         'a\\\\n\\\\x1b[31mb'
     """
-    return "".join(map(_printable, text))
+    return "".join(map(_printable, encodable(text)))
 
 
 def _encodable(character: str) -> str:
@@ -54,8 +57,6 @@ def _encodable(character: str) -> str:
 def _printable(character: str) -> str:
     if character.isprintable():
         return character
-    if "\ud800" <= character <= "\udfff":
-        return _encodable(character)
     code = ord(character)
     width = "x02" if code < 0x100 else "u04" if code < 0x10000 else "U08"
     return _ESCAPES.get(character, f"\\{width[0]}{code:{width[1:]}x}")

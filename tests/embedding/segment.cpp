@@ -160,7 +160,7 @@ void show_errors(const FloatArray& features, const Head& head) {
   show(patchcut_gcn_forward(features.values.data(), PATCHCUT_FLOAT32, nullptr, PATCHCUT_FLOAT32, nullptr, 1,
                             -4, head.gcn.get(), assignment.data(), nullptr));
   show(patchcut_upsample_argmax(assignment.data(), 1, 2, 2, 0, 4, 4, labels.data(), nullptr, nullptr));
-  const patchcut_context cuda{PATCHCUT_CUDA, 1000, nullptr, nullptr, 0};
+  const patchcut_context cuda{PATCHCUT_CUDA, 1000, nullptr, nullptr, 0, nullptr, nullptr};
   show(patchcut_upsample_argmax(assignment.data(), 1, 2, 2, 1, 4, 4, labels.data(), nullptr, &cuda));
 }
 

@@ -97,7 +97,7 @@ def add_head(backbone: Path, path: Path, labels: tuple[str, ...]) -> Path:
     import torch
     from patchcut.bundle import AffinitySpec, open_bundle
     from patchcut_export.bundles.archive import safetensors_bytes
-    from patchcut_export.bundles.builder import gnn_head, rewrite_bundle, with_head
+    from patchcut_export.bundles.rewriting import gnn_head, rewrite_bundle, with_head
     from patchcut_export.training.gnn import GraphHead
 
     torch.manual_seed(5)

@@ -28,6 +28,7 @@ class Call:
         bad: values that are refused, by the name of an argument or of a field of a struct. Null arrays, sizes
             that are negative or overflow and unknown dtypes are tried of every function, and need no entry.
         counts: int64 numbers that are no size of an array and may be large.
+        in_place: (output, input) that may be one array.
         tag: in its errors where that is not the function's own name.
         kept: what the structs point to.
     """
@@ -36,6 +37,7 @@ class Call:
     optional: tuple[str, ...] = ()
     bad: dict[str, list[Any]] = field(default_factory=dict)
     counts: tuple[str, ...] = ()
+    in_place: tuple[tuple[str, str], ...] = ()
     tag: str = ""
     kept: Any = None
 
@@ -95,6 +97,7 @@ def connected_components() -> Call:
         optional=("kept_labels",),
         bad={"connectivity": [0, 6, -8], "min_area": [0]},
         counts=("min_area",),
+        in_place=(("ids", "label_map"), ("kept_labels", "label_map")),
     )
 
 
@@ -144,7 +147,7 @@ def gcn_create() -> Call:
             "layer_count": [-1],
             "mlp": [None],
             "mlp_count": [0, -1],
-            "temperature": [0, NAN],
+            "temperature": [0, NAN, 1e-45],
         },
         kept=gcn,
     )
@@ -178,8 +181,9 @@ def gnn_fit() -> Call:
         optional=("weights",),
         bad={
             **{key: [None] for key in names},
-            **{key: [0] for key in ("n", "d", "k")},
-            **{key: [0, -1, TOO_LARGE] for key in ("steps", "graph_width", "hidden_width")},
+            **{key: [0] for key in ("n", "d")},
+            "k": [0, 65537],
+            **{key: [0, -1, 65537, TOO_LARGE] for key in ("steps", "graph_width", "hidden_width")},
             "loss": [-1, 2],
             "learning_rate": [0, -1, NAN],
             "dropout": [-0.1, 1, NAN],
@@ -203,12 +207,17 @@ def bilateral_solver() -> Call:
             **{f"sigma_{axis}": [0.5, -1, NAN, np.inf] for axis in ("spatial", "luma", "chroma")},
             "smoothness": [-1, NAN, np.inf],
             "color": [-1, 2],
-            **{key: [-1, -(2**63)] for key in ("iterations", "bistochastic_iterations")},
+            **{key: [-1, -(2**63), 65537] for key in ("iterations", "bistochastic_iterations")},
         },
+        in_place=(("out", "maps"), ("out", "confidence")),
     )
 
 
-GUIDED_BAD = {"radius": [0, -1, 1025], "eps": [0, -1, NAN, 1e-45], "subsample": [0, -1, 1025]}
+GUIDED_BAD = {
+    "radius": [0, -1, 65537],
+    "eps": [0, -1, NAN, 1e-10, 1e38],
+    "subsample": [0, -1, 65537],
+}
 
 
 def guided_refine() -> Call:
@@ -235,8 +244,8 @@ def kmeans() -> Call:
             **{key: [0] for key in ("n", "d")},
             "k": [0, 7],
             "metric": [-1, 2],
-            "iterations": [0, -1],
-            "restarts": [0, -1, 2],
+            "iterations": [0, -1, 65537],
+            "restarts": [0, -1, 2, 65537],
         },
     )
 
@@ -287,7 +296,7 @@ def preprocess() -> Call:
             **{key: [0, -1, 4, TOO_LARGE] for key in ("content_height", "content_width")},
             **{key: [-1, 3, TOO_LARGE] for key in ("top", "left")},
             "color": [-1, 3, 2],  # NV12 of odd sizes is none
-            "scale": [(1.0, NAN, 1.0)],
+            "scale": [(1.0, NAN, 1.0), (2e36, 1.0, 1.0)],
             "offset": [(0.0, 0.0, -float("inf"))],
         },
     )
@@ -304,7 +313,7 @@ def region_stats() -> Call:
     return Call(
         {**maps, **MAP_SIZES, "count": 2, **result},
         optional=("mean_confidence", "label"),
-        bad={"count": [1]},
+        bad={"count": [1, 65537]},
     )
 
 
@@ -313,6 +322,7 @@ def relabel() -> Call:
     return Call(
         {"labels": label_map(), **MAP_SIZES, **table, "out": empty(2, 4, 5, dtype=np.int32)},
         bad={"count": [0, 2]},
+        in_place=(("out", "labels"),),
     )
 
 
@@ -336,7 +346,7 @@ def rle_encode() -> Call:
 
 def rle_encode_ids() -> Call:
     runs = {"capacity": 84, "runs": empty(84, dtype=np.uint32), "offsets": empty(5, dtype=np.int64)}
-    return Call({"ids": label_map(), **MAP_SIZES, "count": 2, **runs}, bad={"count": [1]}, tag="rle_encode")
+    return Call({"ids": label_map(), **MAP_SIZES, "count": 2, **runs}, bad={"count": [1, 65537]}, tag="rle_encode")
 
 
 def rle_read_text() -> Call:

@@ -14,6 +14,7 @@ _SCALARS = {
     "int64_t": ctypes.c_int64,
     "uint64_t": ctypes.c_uint64,
     "void": None,
+    "patchcut_interrupt": ctypes.c_void_p,  # a pointer to a function
 }
 _ENUM = re.compile(r"typedef enum (\w+) \{([^}]*)\} \1;")
 _STRUCT = re.compile(r"typedef struct (\w+) \{([^}]*)\} \1;")

@@ -160,6 +160,98 @@ def test_null_pointers(call, op, name):
         assert answer[1].endswith(f"] {name} must not be null")
 
 
+def arrays_of(op: str) -> list[str]:
+    """Names of the arrays that a function takes."""
+    arguments = CALLS[op]().arguments
+    return [each.name for each in OPS[op].parameters if isinstance(arguments.get(each.name), np.ndarray)]
+
+
+ARRAYS = [(op, name) for op in CALLS for name in arrays_of(op)]
+OUTPUTS = [(op, each.name) for op in CALLS for each in OPS[op].parameters if each.is_output]
+
+
+@pytest.mark.parametrize(("op", "name"), ARRAYS)
+def test_misaligned_arrays_are_refused(call, op, name):
+    array = call.calls[op].arguments[name]
+    if array.itemsize == 1:
+        pytest.skip("bytes lie anywhere")
+    shifted = np.empty(array.nbytes + 1, np.uint8)
+    shifted[1:] = array.view(np.uint8).ravel()
+    answer = call(op, **{name: shifted.ctypes.data + 1})
+    assert_refused(op, answer)
+    assert " must be aligned" in answer[1]
+
+
+@pytest.mark.parametrize(("op", "name"), parameters(lambda each: each.name in ("params", "weights")))
+def test_misaligned_structs_are_refused(call, op, name):
+    good = call.calls[op].arguments[name]
+    shifted = np.empty(ctypes.sizeof(good) + 1, np.uint8)
+    shifted[1:] = np.frombuffer(bytes(good), np.uint8)
+    assert_refused(op, call(op, **{name: shifted.ctypes.data + 1}))
+
+
+@pytest.mark.parametrize(("op", "name"), OUTPUTS)
+def test_outputs_that_overlap_another_array_are_refused(call, op, name):
+    arguments = call.calls[op].arguments
+    for other in arrays_of(op):
+        if name == other or name not in arrays_of(op):
+            continue
+        output, array = arguments[name], arguments[other]
+        room = np.zeros(output.nbytes + array.nbytes + 64, np.uint8)
+        begin = room.ctypes.data + -room.ctypes.data % 64
+        room[-room.ctypes.data % 64 :][: array.nbytes] = array.view(np.uint8).ravel()
+        last = (array.nbytes - 1) // output.itemsize * output.itemsize
+        for offset in {0, last}:
+            answer = call(op, **{other: begin, name: begin + offset})
+            if (name, other) in call.calls[op].in_place and offset == 0:
+                assert answer[0] == OK, answer[1]
+                continue
+            assert_refused(op, answer)
+            assert " must not overlap " in answer[1]
+
+
+def test_frames_may_lie_anywhere_but_where_images_are_written(call):
+    arguments = call.calls["preprocess"].arguments
+    frames, images = arguments["frames"], arguments["images"]
+    strides = np.array([-value for value in frames.strides[:3]] + [1])
+    last = frames.ctypes.data + frames.nbytes - 3
+    assert call("preprocess", frames=last, strides=strides)[0] == OK
+    assert_refused("preprocess", call("preprocess", frames=last, strides=strides, images=frames))
+    assert_refused("preprocess", call("preprocess", frames=images.ctypes.data + images.nbytes - 1))
+    far = np.array([2**61, 15, 3, 1])
+    assert_refused("preprocess", call("preprocess", strides=far))
+
+
+def test_an_op_is_ended_by_its_context(call):
+    """The first answer ends it; the next call is a new one."""
+    ask = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)
+    asked: list[int | None] = []
+    end = ask(lambda data: asked.append(data) or 1)
+    context = struct("context", interrupted=ctypes.cast(end, ctypes.c_void_p), interrupt_data=7)
+    points = np.random.default_rng(0).standard_normal((8000, 64)).astype(np.float32)
+    long = {
+        "points": points,
+        "batch": 1,
+        "n": 8000,
+        "d": 64,
+        "k": 1000,
+        "init": None,
+        "labels": np.empty(8000, np.int32),
+        "centroids": np.empty((1000, 64), np.float32),
+        "params": struct("kmeans_params", iterations=1000, restarts=1000),
+    }
+    before = pk.get_threads()
+    for threads in (1, 2):
+        pk.set_threads(threads)
+        asked.clear()
+        status, text = call("kmeans", context, **long)
+        assert (status, text) == (HEADER.constants["PATCHCUT_INTERRUPTED"], "the op was interrupted")
+        assert asked == [7]
+        assert call("kmeans", context)[0] == OK  # a short one is not even asked for
+        assert asked == [7]
+    pk.set_threads(before)
+
+
 @pytest.mark.parametrize("value", [-1, -(2**63), TOO_LARGE, 2**63 - 1])
 @pytest.mark.parametrize(("op", "name"), parameters(lambda each: each.type == "int64_t"))
 def test_sizes_that_are_negative_or_overflow(call, op, name, value):

@@ -11,7 +11,9 @@ import pytest
 
 from .conftest import ROOT
 
-EXTRAS = {"cpu", "gpu", "export", "test", "docs", "dev"}
+EXTRAS = {"cpu", "gpu", "video", "heic", "export", "test", "docs", "dev"}
+# Which bring a whole runtime; docs runs nothing of patchcut, and the others add to one that is there.
+WHOLE = {"cpu", "gpu", "export", "test", "dev"}
 OFFLINE = {"torch", "timm", "onnx", "onnxscript", "onnxslim"}
 
 
@@ -43,7 +45,7 @@ def test_extras(pyproject: dict[str, Any]) -> None:
     assert set(pyproject["project"]["optional-dependencies"]) == EXTRAS
 
 
-@pytest.mark.parametrize("extra", sorted(EXTRAS - {"docs"}))  # which runs nothing of patchcut
+@pytest.mark.parametrize("extra", sorted(WHOLE))
 def test_no_extra_brings_two_opencvs_or_two_runtimes(pyproject: dict[str, Any], extra: str) -> None:
     names = expand(pyproject, extra)
     assert len([name for name in names if name.startswith("opencv")]) == 1
@@ -64,6 +66,43 @@ def test_every_requirement_has_both_bounds(pyproject: dict[str, Any]) -> None:
     groups = [project["dependencies"], *project["optional-dependencies"].values()]
     loose = [r for group in groups for r in group if "patchcut[" not in r and not re.search(r">=.+,<", r)]
     assert loose == []
+
+
+def floors(pyproject: dict[str, Any], extra: str | None) -> dict[str, str]:
+    """The lowest version of each package that an extra brings, those of the extras it names included."""
+    project = pyproject["project"]
+    wanted = project["dependencies"] if extra is None else project["optional-dependencies"][extra]
+    found: dict[str, str] = {}
+    for requirement in wanted:
+        name, _, inner, version = re.match(r"([\w.-]+)(\[([\w,]+)\])?(?:>=([\d.]+))?", requirement).groups()  # type: ignore[union-attr]
+        if name == "patchcut":
+            for each in inner.split(","):
+                found |= floors(pyproject, each)
+        else:
+            found[name.lower()] = version
+    return found
+
+
+def padded(version: str) -> list[int]:
+    return [int(number) for number in [*version.split("."), "0", "0"][:3]]
+
+
+def test_the_lowest_versions_are_those_that_are_promised(pyproject: dict[str, Any]) -> None:
+    promised = floors(pyproject, None) | floors(pyproject, "test")
+    lines = (ROOT / "tests/packaging/lowest.txt").read_text("utf-8").splitlines()
+    tested = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    assert tested.keys() == promised.keys()
+    for name, version in promised.items():
+        assert padded(tested[name]) == padded(version), name
+
+
+@pytest.mark.parametrize("extra", ["gpu", "export", "dev"])
+def test_a_package_has_one_floor(pyproject: dict[str, Any], extra: str) -> None:
+    promised = floors(pyproject, None) | floors(pyproject, "test")
+    other = floors(pyproject, extra)
+    other["onnxruntime"] = other.pop("onnxruntime-gpu", other.get("onnxruntime", ""))
+    for name in other.keys() & promised.keys():
+        assert other[name] == promised[name], name
 
 
 def test_one_version_everywhere(pyproject: dict[str, Any]) -> None:

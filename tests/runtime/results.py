@@ -34,6 +34,7 @@ def made_result(m: int = 2) -> Result:
 
 def boxes_result(
     boxes: Sequence[tuple[int, int, int, int]],
+    /,
     size_hw: tuple[int, int] = (200, 200),
     scores: Sequence[float] | None = None,
     **fields: Any,

@@ -125,6 +125,13 @@ def test_a_transparent_colour_of_a_pil_image_hides(mode: str) -> None:
     assert visible is not None and not visible[0, 1] and visible.sum() == visible.size - 1
 
 
+def test_a_palette_with_alpha_hides() -> None:
+    rgba = np.dstack([COLOUR, np.full(COLOUR.shape[:2], 255, np.uint8)])
+    rgba[:, 1, 3] = 0
+    visible = as_frame(Image.fromarray(rgba).quantize(8)).visible
+    assert visible is not None and visible.tolist() == [[True, False, True]] * 2
+
+
 def test_more_pixels_than_allowed_are_refused() -> None:
     rule = PixelRule(max_pixels=5)
     for large in (COLOUR, COLOUR[..., 0], Image.fromarray(COLOUR), Frame(COLOUR)):

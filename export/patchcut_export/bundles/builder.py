@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,20 +15,23 @@ from patchcut.bundle import (
     BundleSpec,
     FeatureComponent,
     FeatureSetSpec,
-    FileSpec,
     GraphSpec,
     HeadSpec,
     Precision,
     RegionsSpec,
-    ReportRow,
-    Role,
 )
 from patchcut.checks import check_choice
 from patchcut.engines.onnxruntime import import_onnxruntime, session_options
 from patchcut.errors import OptionError
 from patchcut_kernels import default_threads
 
-from patchcut_export.backbones.onnx_export import OUTPUT, export_fp32, set_offsets, share_weights
+from patchcut_export.backbones.onnx_export import (
+    OUTPUT,
+    export_fp32,
+    graph_bytes,
+    set_offsets,
+    share_weights,
+)
 from patchcut_export.backbones.vit import (
     MAX_SIZE,
     FeatureExtractor,
@@ -38,19 +40,13 @@ from patchcut_export.backbones.vit import (
     check_feature,
 )
 from patchcut_export.backbones.weights import Provenance, StateDict
-from patchcut_export.bundles.archive import graph_bytes, safetensors_bytes, safetensors_extents, write_archive
-from patchcut_export.bundles.card import render_card
+from patchcut_export.bundles.archive import safetensors_bytes, safetensors_extents
+from patchcut_export.bundles.rewriting import file_specs, write_bundle
 from patchcut_export.errors import ExportError
 from patchcut_export.outputs import check_output_file
 from patchcut_export.precision.int8 import dequantize_weights, quantize_int8
 
 WEIGHTS = "backbone.safetensors"
-CARD = "card.md"
-# Name and weights of the head that training makes, by what it finds; one of the same name is replaced.
-_TRAINED: dict[Role, tuple[str, str]] = {
-    "objects": ("gnn", "head.safetensors"),
-    "parts": ("parts", "parts.safetensors"),
-}
 # Least mean cosine of a graph's features to torch's with which it is shipped, by precision of the weights.
 MIN_COSINE = {"fp32": 0.99999, "int8": 0.998}
 
@@ -99,12 +95,13 @@ def build_bundle(
         donor: the bundle whose heads are taken, as far as they are of the backbone of its first one, or None.
     Raises:
         OptionError: as `check_plan` does.
-        ExportError: when the weights do not fit the plan, the donor has no head or one that was trained on
-            other features, or a graph disagrees with torch.
+        ExportError: when the weights are not finite or do not fit the plan, the donor has no head or one that
+            was trained on other features, or a graph disagrees with torch.
         OutputError: when the bundle cannot be written.
     """
     check_plan(plan)
     check_output_file(path)
+    _check_finite(state)
     heads = [] if donor is None else _heads_of(donor, plan, origin)
     models: dict[str, onnx.ModelProto] = {}
     graphs: list[GraphSpec] = []
@@ -131,7 +128,7 @@ def build_bundle(
         backbones={plan.feature.name: _backbone_spec(plan, origin, extractor, shipped)},
         heads=tuple(heads),
         regions=regions,
-        files=_file_specs(members),
+        files=file_specs(members),
     )
     write_bundle(path, spec, members)
 
@@ -152,84 +149,10 @@ def check_plan(plan: BackbonePlan) -> None:
         check_feature(plan.feature, size)
 
 
-def gnn_head(spec: BundleSpec, role: Role, **fields: Any) -> HeadSpec:
-    """A GNN on the default features of a bundle.
-
-    Args:
-        spec: the bundle's manifest.
-        role: "objects" or "parts"; decides the name of the head and of its file.
-        fields: all others of HeadSpec; `labels` must be among them.
-    """
-    name, file = _TRAINED[role]
-    if any(file in head.files.values() for head in spec.heads if head.name != name):
-        file = f"{name}-{file}"  # the other head keeps its weights
-    backbone, features = next(iter(spec.backbones)), next(iter(spec.backbone.features))
-    made = {"name": name, "kind": "gnn", "role": role, "backbone": backbone, "features": (features,)}
-    return HeadSpec.model_validate({**made, "files": {"weights": file}, **fields})
-
-
-def with_head(spec: BundleSpec, head: HeadSpec) -> BundleSpec:
-    """A copy with this head in the place of the one of its name, or else as the first of its role.
-
-    Calibration and report are the head's own: those of the old one are gone with it.
-    """
-    heads, names = list(spec.heads), [old.name for old in spec.heads]
-    if head.name in names:
-        heads[names.index(head.name)] = head
-    else:
-        roles = [old.role for old in heads]
-        heads.insert(roles.index(head.role) if head.role in roles else len(heads), head)
-    return spec.model_copy(update={"heads": tuple(heads)})
-
-
-def with_report(spec: BundleSpec, rows: tuple[ReportRow, ...], head: str | None = None) -> BundleSpec:
-    """A copy with rows in a report, in the place of older ones of the same kind.
-
-    Args:
-        rows: what was measured.
-        head: name of the trained head that was measured, None for one that is fitted to the features of the
-            first backbone; then each row's `head` says which.
-    """
-    if head is not None:
-        owner = next(old for old in spec.heads if old.name == head)
-        return with_head(spec, owner.model_copy(update={"report": _merge(owner.report, rows)}))
-    name, backbone = next(iter(spec.backbones.items()))
-    changed = backbone.model_copy(update={"report": _merge(backbone.report, rows)})
-    return spec.model_copy(update={"backbones": {**spec.backbones, name: changed}})
-
-
-def _merge(old: tuple[ReportRow, ...], new: tuple[ReportRow, ...]) -> tuple[ReportRow, ...]:
-    kinds = {_kind(row) for row in new}
-    return (*(row for row in old if _kind(row) not in kinds), *new)
-
-
-def _kind(row: ReportRow) -> tuple[str, str, int, str, str, str]:
-    return (row.dataset, row.metric, row.size, row.precision, row.refine, row.head)
-
-
-def rewrite_bundle(
-    bundle: Bundle, path: Path, spec: BundleSpec, members: Mapping[str, bytes] | None = None
-) -> None:
-    """Writes a changed copy of a bundle.
-
-    Args:
-        bundle: the bundle to copy; `path` may be its own.
-        path: the .patchcut file to write; it is replaced once the new one is whole.
-        spec: the manifest of the copy, such as `with_head` makes from `bundle.spec`.
-        members: those that the bundle has not, or has otherwise; what `spec` does not name is left out.
-    """
-    changed, named = members or {}, spec.members() - {spec.card}
-    names = [name for name in dict.fromkeys([*bundle.spec.files, *changed]) if name in named]
-    write_bundle(
-        path, spec, {name: changed[name] if name in changed else bundle.read(name) for name in names}
-    )
-
-
-def write_bundle(path: Path, spec: BundleSpec, members: dict[str, bytes]) -> None:
-    """Writes a bundle from its manifest and its members; the card, checksums and sizes are made here."""
-    members = {**members, CARD: render_card(spec).encode()}
-    fields = {**spec.model_dump(), "card": CARD, "files": _file_specs(members)}
-    write_archive(path, BundleSpec.model_validate(fields).model_dump_json(indent=1), members)
+def _check_finite(state: StateDict) -> None:
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ExportError("weights", f"{name} is not finite", "use weights of a training that went well")
 
 
 def _heads_of(donor: Bundle, plan: BackbonePlan, origin: Provenance) -> list[HeadSpec]:
@@ -274,7 +197,7 @@ def _graphs(
         cosine = _agreement(extractor, model, size, name)
         say(f"{size}x{size} {name}: mean cosine to torch {cosine:.6f}")
         least = MIN_COSINE[precision]
-        if cosine < least:
+        if not cosine >= least:  # and where it is not a number
             what = f"{name} at {size} has mean cosine {cosine:.5f} to torch, at least {least} needed"
             raise ExportError("export", what, "export with --precision fp32" if precision == "int8" else "")
     return graphs
@@ -336,11 +259,4 @@ def _feature_fields(spec: FeatureSpec) -> dict[str, Any]:
         "scales": spec.scales,
         "join": spec.join,
         "log_bins": spec.log_bins,
-    }
-
-
-def _file_specs(members: Mapping[str, bytes]) -> dict[str, FileSpec]:
-    return {
-        name: FileSpec(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
-        for name, data in members.items()
     }

@@ -16,7 +16,7 @@ from patchcut.output.whole_files import write_whole
 from patchcut.segmenter import Description
 from patchcut.settings import Settings
 
-from patchcut_export.bundles.builder import rewrite_bundle, with_report
+from patchcut_export.bundles.rewriting import rewrite_bundle, with_report
 from patchcut_export.measuring import DEFAULTS
 from patchcut_export.measuring.datasets import Choices, Dataset, open_dataset
 from patchcut_export.measuring.evaluation import METRICS, Summary, evaluate, summarize

@@ -25,7 +25,7 @@ from patchcut.sources import open_source
 from patchcut.stages import Canvas
 from patchcut.stages.regions import calibrated_scores
 
-from patchcut_export.bundles.builder import rewrite_bundle, with_head
+from patchcut_export.bundles.rewriting import rewrite_bundle, with_head
 from patchcut_export.errors import TrainingError
 from patchcut_export.measuring.empty_scenes import background_crop, blank_images
 from patchcut_export.outputs import check_output_file
@@ -39,6 +39,7 @@ Step = Callable[[str, int, int], None]
 # Of the squared weights, so that classes which can be told apart do not send them to infinity.
 _RIDGE = 1e-2
 _NEWTON_STEPS = 50
+_LARGEST = 1e6  # a bundle's weights are no larger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +114,7 @@ def fit_calibration(samples: list[Sample], keep: float, fitted_on: str = "") -> 
     Args:
         samples: one for each size of the backbone's input.
     Raises:
-        TrainingError: there are no regions of one of the kinds.
+        TrainingError: there are no regions of one of the kinds, or no weights tell them apart.
     """
     objects = np.concatenate([sample.objects for sample in samples])
     others = np.concatenate([sample.others for sample in samples])
@@ -123,7 +124,10 @@ def fit_calibration(samples: list[Sample], keep: float, fitted_on: str = "") -> 
     rows = np.concatenate([objects, others])
     truth = np.repeat([1.0, 0.0], [len(objects), len(others)])
     counts = np.where(truth > 0, 0.5 / len(objects), 0.5 / len(others)) * len(rows)
-    *weights, bias = fit_logistic(rows, truth, counts)
+    *weights, bias = fitted = fit_logistic(rows, truth, counts)
+    if not np.abs(fitted).max() <= _LARGEST:  # and where one is not a number
+        problem = f"the regression gave no usable weights: {fitted.round(3).tolist()}"
+        raise TrainingError("calibrate", problem, "name a folder with more images")
     fields = {"weights": weights, "bias": bias, "nothing_below": 0, "fitted_on": fitted_on}
     draft = CalibrationSpec.model_validate(fields)
     limit = min(_score_kept(sample, draft, keep) for sample in samples)

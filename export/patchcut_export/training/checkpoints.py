@@ -95,14 +95,18 @@ class Best:
         self.epoch, self.loss, self._weights = state["epoch"], state["loss"], state["weights"]
 
 
-def claim_folder(folder: Path, plan: Mapping[str, Any], images: Sequence[str]) -> None:
+def claim_folder(
+    folder: Path, plan: Mapping[str, Any], images: Sequence[str], contents: Sequence[str]
+) -> None:
     """Marks the folder as this plan's on these images, or finds that it is.
 
+    Args:
+        contents: the sha256 of each image's file.
     Raises:
         TrainingError: it holds a run of another plan or other images, or is damaged.
     """
     path = folder / "plan.json"
-    mine = json.dumps({"plan": plan, "images": images})
+    mine = json.dumps({"plan": plan, "images": images, "contents": contents})
     if not path.is_file():
         write_whole(path, mine.encode())
         return

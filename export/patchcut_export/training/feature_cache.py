@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import mmap
 import os
@@ -43,12 +44,14 @@ class CachedFeatures:
         images: the N images' names, under the folder they were read from.
         grid_hw: rows and columns of the patch grid, n = h * w.
         problems: a line for each image that was skipped.
+        contents: sha256 of each image's file, as it was when it was looked at.
     """
 
     features: npt.NDArray[np.float16]
     images: tuple[str, ...]
     grid_hw: tuple[int, int]
     problems: tuple[str, ...]
+    contents: tuple[str, ...] = ()
 
     def take(self, rows: slice | npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
         """[m, n, d] float16, a copy for m of the images. However many are taken, no more stay in memory."""
@@ -61,6 +64,8 @@ def cache_features(
     images: Path, bundle: Bundle, extractor: Extractor, folder: Path, advance: Advance
 ) -> CachedFeatures:
     """The features of every image in a folder, from `folder` as far as they are there already.
+
+    An image is known by its name and its content: another picture under the same name is another image.
 
     Args:
         images: a folder of images, searched with its subfolders.
@@ -76,8 +81,9 @@ def cache_features(
     paths, problems = _list_photos(images)
     photos = {path.relative_to(images).as_posix(): path for path in paths}
     key = _key(images, len(photos), bundle, extractor)
-    names = _read_names(folder, key)
-    if not photos.keys() >= set(names):
+    contents = _read_contents(folder, key)
+    names = list(contents)
+    if not photos.keys() >= set(names) or any(_sha256(photos[name]) != contents[name] for name in names):
         raise _foreign(folder)
     check_writable(folder)
     done = set(names)
@@ -88,21 +94,22 @@ def cache_features(
         table = _open_table(folder, shape, fresh=not names)
         for frame in source:
             table[len(names)] = to_host(extractor([frame]).default)[0]
+            contents[frame.name] = _sha256(photos[frame.name])
             names.append(frame.name)
             if len(names) % _FLUSH_EVERY == 0:
                 table.flush()
                 _give_back(table)
-                _write_names(folder, key, names)
+                _write_contents(folder, key, contents)
             advance(len(names), len(photos))
         table.flush()
     except OSError as error:
         raise output_error(folder, error) from error
-    _write_names(folder, key, names)
+    _write_contents(folder, key, contents)
     problems += source.problems
     if not names:
         raise SourceError(str(images), "none of its images can be read", "; ".join(problems[:1]))
     features = np.load(folder / _FEATURES, mmap_mode="r")[: len(names)]
-    return CachedFeatures(features, tuple(names), graph.grid_hw, tuple(problems))
+    return CachedFeatures(features, tuple(names), graph.grid_hw, tuple(problems), tuple(contents.values()))
 
 
 def _give_back(features: npt.NDArray[np.float16]) -> None:
@@ -180,24 +187,36 @@ def _foreign(folder: Path) -> OutputError:
     return OutputError("features", problem, "name another --work folder, or delete it")
 
 
-def _read_names(folder: Path, key: dict[str, Any]) -> list[str]:
-    """The images whose rows are written."""
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _read_contents(folder: Path, key: dict[str, Any]) -> dict[str, str]:
+    """The images whose rows are written, in the rows' order, and the sha256 of each one's file."""
     path = folder / _STATE
     if not path.is_file():
-        return []
+        return {}
     try:
         fields = json.loads(path.read_text("utf-8"))
         theirs, names = {**_UNTOLD, **fields["key"]}, list(fields["names"])
+        contents = [str(one) for one in fields.get("contents", [""] * len(names))]
         if theirs.keys() != key.keys():
             raise ValueError(f"its key has {', '.join(theirs)}")
         if len(set(names)) != len(names):
             raise ValueError("it names an image twice")
+        if len(contents) != len(names):
+            raise ValueError("it does not have each image's content")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from error
     if theirs != key:
         raise _foreign(folder)
-    return names
+    return dict(zip(names, contents, strict=True))
 
 
-def _write_names(folder: Path, key: dict[str, Any], names: list[str]) -> None:
-    write_whole(folder / _STATE, json.dumps({"key": key, "names": names}).encode())
+def _write_contents(folder: Path, key: dict[str, Any], contents: dict[str, str]) -> None:
+    fields = {"key": key, "names": list(contents), "contents": list(contents.values())}
+    write_whole(folder / _STATE, json.dumps(fields).encode())

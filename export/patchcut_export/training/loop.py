@@ -165,7 +165,7 @@ class Loop:
         """
         self._check_features()
         self.folder.mkdir(parents=True, exist_ok=True)
-        claim_folder(self.folder, {**asdict(self.plan), **more}, self.cached.images)
+        claim_folder(self.folder, {**asdict(self.plan), **more}, self.cached.images, self.cached.contents)
 
     def sample(self, count: int) -> Rows:
         """About `count` of the images that are trained on, evenly spread."""

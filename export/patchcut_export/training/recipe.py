@@ -24,8 +24,8 @@ from patchcut.sources.photos import read_photo
 from patchcut.stages import Extractor
 
 from patchcut_export.bundles.archive import safetensors_bytes
-from patchcut_export.bundles.builder import gnn_head, rewrite_bundle, with_head
-from patchcut_export.errors import ExportError
+from patchcut_export.bundles.rewriting import gnn_head, rewrite_bundle, with_head
+from patchcut_export.errors import ExportError, TrainingError
 from patchcut_export.measuring.datasets import Example, open_dataset
 from patchcut_export.measuring.metrics import mask_iou
 from patchcut_export.measuring.truth import read_truth
@@ -245,7 +245,10 @@ class _Recipe:
         """Writes the bundle with a new head; None keeps the description."""
         update = {"name": self.request.name} | ({"description": description} if description else {})
         spec = with_head(self.bundle.spec, made).model_copy(update=update)
-        weights = {made.files["weights"]: safetensors_bytes(head.tensors())}
+        tensors = head.tensors()
+        if broken := [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]:
+            raise TrainingError("train", f"the head's {broken[0]} is not finite", "lower the learning rate")
+        weights = {made.files["weights"]: safetensors_bytes(tensors)}
         rewrite_bundle(self.bundle, self.request.bundle, spec, weights)
 
 

@@ -29,7 +29,8 @@ typedef enum patchcut_status {
   PATCHCUT_OUT_OF_MEMORY = 2,
   PATCHCUT_UNAVAILABLE = 3, /* CUDA asked of a build without it, or on a machine without a device */
   PATCHCUT_CUDA_ERROR = 4,  /* a call of the CUDA runtime failed */
-  PATCHCUT_INTERNAL_ERROR = 5
+  PATCHCUT_INTERNAL_ERROR = 5,
+  PATCHCUT_INTERRUPTED = 6 /* the context's `interrupted` said so */
 } patchcut_status;
 
 typedef enum patchcut_device_type { PATCHCUT_CPU = 0, PATCHCUT_CUDA = 1 } patchcut_device_type;
@@ -42,13 +43,21 @@ typedef enum patchcut_color {
   PATCHCUT_NV12 = 2 /* BT.601 of limited range, as cameras and decoders give it */
 } patchcut_color;
 
-/* Where an op runs. A null context means the CPU. */
+/* Whether the op that runs should end; not 0 where it should. */
+typedef int32_t (*patchcut_interrupt)(void* data);
+
+/* Where an op runs, and what may end it. A null context means the CPU, to the end. */
 typedef struct patchcut_context {
   int32_t device_type;     /* patchcut_device_type */
   int32_t device_index;    /* of the CUDA device */
   void* stream;            /* cudaStream_t; null is the legacy default stream */
   void* workspace;         /* device memory, 256-byte aligned; null: taken from the stream's memory pool */
   int64_t workspace_bytes; /* no meaning on the CPU */
+  /* Asked on the thread that called the op, every 0.1 s while the op computes on the CPU; null: nothing is
+   * asked. Where it gives anything but 0 the op returns PATCHCUT_INTERRUPTED soon after; calls that follow are
+   * not touched by it. A signal handler need only set a flag that this function reads. */
+  patchcut_interrupt interrupted;
+  void* interrupt_data; /* what it is called with */
 } patchcut_context;
 
 /* The text of this thread's last status that was not PATCHCUT_OK; valid until the next one. Never null. */

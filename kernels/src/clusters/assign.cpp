@@ -16,17 +16,19 @@ constexpr const char* kOp = "assign";
 patchcut_status patchcut_assign(const void* features, int32_t dtype, int64_t batch, int64_t n, int64_t d,
                                 const float* prototypes, int64_t c, float temperature, int32_t* labels,
                                 float* similarity, float* assignment, const patchcut_context* context) {
-  return guard([&] {
+  return guard_op(context, [&] {
     require_sizes(kOp, {batch, n, d});
     require_sizes(kOp, {batch, n, c});
     require_sizes(kOp, {c, d});
     require(d > 0, kOp, "features must have at least one column");
     require(c > 0, kOp, "prototypes must have at least one row");
     require_dtype(kOp, "dtype", dtype);
-    require_array(kOp, "features", features, batch * n * d);
-    require_array(kOp, "prototypes", prototypes, c * d);
-    require_array(kOp, "labels", labels, batch * n);
-    require_array(kOp, "similarity", similarity, batch * n);
+    Arrays arrays(kOp);
+    arrays.input("features", features, batch * n * d, dtype);
+    arrays.input("prototypes", prototypes, c * d);
+    arrays.output("labels", labels, batch * n);
+    arrays.output("similarity", similarity, batch * n);
+    arrays.optional_output("assignment", assignment, batch * n * c);
     require(assignment == nullptr || (temperature > 0 && std::isfinite(1 / temperature)), kOp,
             "temperature must be above 0, with a finite inverse");
     if (on_cuda(kOp, context)) {

@@ -10,7 +10,7 @@ namespace {
 constexpr const char* kOp = "correlation_cluster";
 
 void check(const patchcut_correlation_cluster_params* params) {
-  require(params != nullptr, kOp, "params must not be null");
+  require_struct(kOp, "params", params);
   require(params->max_clusters >= 1, kOp,
           "max_clusters must be at least 1, got " + std::to_string(params->max_clusters));
 }
@@ -21,15 +21,16 @@ patchcut_status patchcut_correlation_cluster(const void* affinity, int32_t dtype
                                              const patchcut_correlation_cluster_params* params,
                                              int32_t* labels, int32_t* counts, float* objectives,
                                              const patchcut_context* context) {
-  return guard([&] {
+  return guard_op(context, [&] {
     require_sizes(kOp, {batch, n, n});
     require(n > 0, kOp, "affinity must have at least one node");
     require(n <= INT32_MAX, kOp, "affinity must have fewer than 2^31 nodes, got " + std::to_string(n));
     require_dtype(kOp, "dtype", dtype);
-    require_array(kOp, "affinity", affinity, batch * n * n);
-    require_array(kOp, "labels", labels, batch * n);
-    require_array(kOp, "counts", counts, batch);
-    require_array(kOp, "objectives", objectives, batch);
+    Arrays arrays(kOp);
+    arrays.input("affinity", affinity, batch * n * n, dtype);
+    arrays.output("labels", labels, batch * n);
+    arrays.output("counts", counts, batch);
+    arrays.output("objectives", objectives, batch);
     check(params);
     if (on_cuda(kOp, context)) {
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {

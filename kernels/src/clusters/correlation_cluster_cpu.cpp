@@ -6,6 +6,7 @@
 #include "clusters/correlation_cluster.h"
 #include "clusters/simd.h"
 #include "cpu/errors.h"
+#include "cpu/interrupt.h"
 #include "cpu/random.h"
 #include "cpu/scratch.h"
 #include "cpu/thread_pool.h"
@@ -78,7 +79,7 @@ void make_weights(const float* affinity, Graph* graph) {
       if (!average_block(*graph, affinity, block * panel, tile, row_sums)) finite.store(false);
     }
   });
-  require_finite(finite, "correlation_cluster", "affinity");
+  require_finite(finite, "correlation_cluster", "affinity and the sum of a pair's two entries");
   const double largest = *std::max_element(row_sums, row_sums + graph->n);
   graph->scale = largest > 0.0 ? std::ldexp(1.0, 28 - std::ilogb(largest)) : 1.0;
   parallel_for(graph->n, graph->padded / 8, [&](int64_t begin, int64_t end) {
@@ -160,7 +161,9 @@ void make_start(const Graph& graph, uint64_t seed, int64_t start, Partition* par
   Scratch scratch;
   int64_t* order = scratch.take<int64_t>(graph.n);
   order_nodes(graph.n, seed, start, order);
+  InterruptPoll poll;
   for (int64_t i = 0; i < graph.n; ++i) {
+    poll.spend(graph.n);
     move_node(graph, partition, order[i], best_cluster(graph, *partition, order[i]));
   }
 }
@@ -178,7 +181,9 @@ bool gain_by_chain(const Graph& graph, Partition* partition) {
   int64_t best = 0;
   int64_t moves = 0;
   int64_t kept = 0;
+  InterruptPoll poll;
   while (moves < std::min(graph.n, kept + kPatience)) {
+    poll.spend(graph.n * partition->used);
     const NodeMove move = best_move(graph, *partition);
     if (move.node < 0) break;
     partition->free[move.node] = 0;
@@ -201,8 +206,10 @@ bool gain_by_merge(const Graph& graph, Partition* partition) {
   int64_t largest = 0;
   int32_t into = 0;
   int32_t gone = 0;
+  InterruptPoll poll;
   for (int32_t a = 0; a < partition->used; ++a) {
     if (partition->sizes[a] == 0) continue;
+    poll.spend(graph.n);
     std::fill_n(partition->common, partition->used, 0);
     const int32_t* sums = partition->sums + a * graph.padded;
     for (int64_t node = 0; node < graph.n; ++node) partition->common[partition->labels[node]] += sums[node];
@@ -243,7 +250,12 @@ int64_t solve(const Graph& graph, const patchcut_correlation_cluster_params& par
                       static_cast<int32_t>(slots),
                       0};
   make_start(graph, params.seed, start, &partition);
-  while (gain_by_chain(graph, &partition) || gain_by_merge(graph, &partition)) {
+  // Weights are whole numbers, and each of these rounds gains at least 1: there is an end. It comes after
+  // few rounds; the bound is for graphs that are made to need many.
+  const int64_t most_rounds = kMostSearchRounds + 16 * graph.n;
+  for (int64_t round = 0; round < most_rounds; ++round) {
+    check_interrupt();
+    if (!gain_by_chain(graph, &partition) && !gain_by_merge(graph, &partition)) break;
   }
   std::copy_n(partition.labels, graph.n, labels);
   return objective_of(graph, partition);
@@ -283,6 +295,8 @@ void correlation_cluster_cpu(const float* affinity, int64_t n,
   const int64_t best = std::max_element(objectives, objectives + starts) - objectives;
   *count = number_labels(n, found + best * n, labels);
   *objective = static_cast<float>(static_cast<double>(objectives[best]) / graph.scale);
+  require(std::isfinite(*objective), "correlation_cluster",
+          "affinity overflows: the weights within clusters, added up, must fit float32");
 }
 
 }  // namespace patchcut

@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(kThreads) average_kernel(const T* affinity, in
     const int col = first_col + x;
     if (row >= n || col >= n) continue;
     const int64_t at = item + static_cast<int64_t>(row) * n + col;
-    averages[at] = row == col ? 0.0f : to_float(affinity[at]) * 0.5f + tile[x][i] * 0.5f;
+    averages[at] = row == col ? 0.0f : (to_float(affinity[at]) + tile[x][i]) * 0.5f;
   }
 }
 
@@ -377,7 +377,9 @@ __global__ void __launch_bounds__(kMaxThreads)
     search.order_nodes(seed, start);
     search.insert_nodes();
   }
-  while (search.gain_by_chain() || search.gain_by_merge()) {
+  const int64_t most_rounds = kMostSearchRounds + 16 * static_cast<int64_t>(n);  // as on the CPU
+  for (int64_t round = 0; round < most_rounds; ++round) {
+    if (!search.gain_by_chain() && !search.gain_by_merge()) break;
   }
   const long long objective = search.objective();
   if (threadIdx.x == 0) *search.memory.objectives = objective;

@@ -10,13 +10,12 @@ namespace {
 constexpr const char* kOp = "kmeans";
 
 void check(const patchcut_kmeans_params* params, const float* init) {
-  require(params != nullptr, kOp, "params must not be null");
+  require_struct(kOp, "params", params);
   require(
       params->metric == PATCHCUT_EUCLIDEAN || params->metric == PATCHCUT_COSINE_DISTANCE, kOp,
       "metric must be PATCHCUT_EUCLIDEAN or PATCHCUT_COSINE_DISTANCE, got " + std::to_string(params->metric));
-  require(params->iterations >= 1, kOp,
-          "iterations must be at least 1, got " + std::to_string(params->iterations));
-  require(params->restarts >= 1, kOp, "restarts must be at least 1, got " + std::to_string(params->restarts));
+  require_rounds(kOp, "iterations", params->iterations, 1);
+  require_rounds(kOp, "restarts", params->restarts, 1);
   require(params->restarts == 1 || init == nullptr, kOp, "restarts must be 1 where init is given");
 }
 
@@ -26,7 +25,7 @@ patchcut_status patchcut_kmeans(const void* points, int32_t dtype, int64_t batch
                                 int64_t k, const float* init, const patchcut_kmeans_params* params,
                                 int32_t* labels, float* centroids, float* inertia,
                                 const patchcut_context* context) {
-  return guard([&] {
+  return guard_op(context, [&] {
     require_sizes(kOp, {batch, n, d});
     require(n > 0, kOp, "points must have at least one row");
     require(d > 0, kOp, "points must have at least one column");
@@ -34,11 +33,15 @@ patchcut_status patchcut_kmeans(const void* points, int32_t dtype, int64_t batch
             "k must be 1 to the number of points, " + std::to_string(n) + ", got " + std::to_string(k));
     require_dtype(kOp, "dtype", dtype);
     check(params, init);
-    require_array(kOp, "points", points, batch * n * d);
-    require_array(kOp, "labels", labels, batch * n);
-    require_array(kOp, "centroids", centroids, batch * k * d);
-    require_array(kOp, "inertia", inertia, batch);
+    Arrays arrays(kOp);
+    arrays.input("points", points, batch * n * d, dtype);
+    arrays.optional_input("init", init, batch * k * d);
+    arrays.output("labels", labels, batch * n);
+    arrays.output("centroids", centroids, batch * k * d);
+    arrays.output("inertia", inertia, batch);
     if (on_cuda(kOp, context)) {
+      require(params->iterations * params->restarts <= kMostRounds, kOp,
+              "iterations times restarts must be at most 65536 on CUDA");
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
         kmeans_cuda(points, dtype, batch, n, d, k, *params, init, labels, centroids, inertia, queue);
       });

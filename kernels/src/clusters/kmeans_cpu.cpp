@@ -7,6 +7,7 @@
 #include "clusters/simd.h"
 #include "cpu/errors.h"
 #include "cpu/feature_rows.h"
+#include "cpu/interrupt.h"
 #include "cpu/random.h"
 #include "cpu/scratch.h"
 #include "cpu/thread_pool.h"
@@ -29,7 +30,8 @@ struct Job {
   int64_t d;
   int64_t k;
   int64_t blocks;     // of simd.panel points
-  const float* rows;  // [n, d], unit rows where the metric is cosine
+  float scale;        // a power of two that points are multiplied by, see scale_of
+  const float* rows;  // [n, d], unit rows where the metric is cosine, scaled points where the scale is not 1
   float* packed;      // [blocks, d, panel], the same, transposed
 
   bool cosine() const { return params.metric == PATCHCUT_COSINE_DISTANCE; }
@@ -56,18 +58,40 @@ void for_blocks(const Job& job, int64_t rows, const Body& body) {
   });
 }
 
-void pack_points(const Job& job, const float* points, float* unit) {
+// The largest magnitude of values [rows, d]. Throws where it is not finite.
+float largest_of(const SimdTable& simd, const char* name, int64_t rows, int64_t d, const float* values) {
+  std::atomic<float> largest{0.0f};
   std::atomic<bool> finite{true};
+  parallel_for(rows, d / 8, [&](int64_t begin, int64_t end) {
+    const float magnitude = simd.largest_magnitude((end - begin) * d, values + begin * d);
+    if (!std::isfinite(magnitude)) finite.store(false);
+    float before = largest.load();
+    while (magnitude > before && !largest.compare_exchange_weak(before, magnitude)) {
+    }
+  });
+  require_finite(finite, "kmeans", name);
+  return largest;
+}
+
+// 1 where squares of what is of this magnitude, and of much less, are floats; else what brings it near 1.
+float scale_of(float largest) {
+  if (largest == 0.0f || (largest >= 0x1p-32f && largest <= 0x1p48f)) return 1.0f;
+  return std::ldexp(1.0f, std::clamp(-std::ilogb(largest), -126, 126));
+}
+
+// `made` [n, d] is where job.rows points, null where these are the points themselves.
+void pack_points(const Job& job, const float* points, float* made) {
   for_blocks(job, 4, [&](int64_t block) {
     const int64_t first = block * job.simd.panel * job.d;
     const int64_t rows = job.rows_of(block);
-    if (!job.simd.all_finite(rows * job.d, points + first)) return finite.store(false);
-    for (int64_t i = 0; unit != nullptr && i < rows; ++i) {
-      normalize_row(job.simd, job.d, points + first + i * job.d, unit + first + i * job.d);
+    if (made != nullptr && !job.cosine()) {
+      job.simd.scale_row(rows * job.d, points + first, job.scale, made + first);
+    }
+    for (int64_t i = 0; job.cosine() && i < rows; ++i) {
+      normalize_row(job.simd, job.d, points + first + i * job.d, made + first + i * job.d);
     }
     job.simd.pack_transposed(rows, job.d, job.rows + first, job.d, job.packed + first);
   });
-  require_finite(finite, "kmeans", "points");
 }
 
 // ---- the first centroids
@@ -193,6 +217,7 @@ void reseed_empty_clusters(const Job& job, const Run& run) {
   for (int64_t i = 0; i < job.n; ++i) ++run.counts[run.labels[i]];
   for (int64_t c = 0; c < job.k; ++c) {
     if (run.counts[c] > 0) continue;
+    check_interrupt();
     const int64_t point = farthest_point(job, run);
     if (point < 0) return;
     --run.counts[run.labels[point]];
@@ -249,23 +274,27 @@ void lloyd(const Job& job, const Run& run) {
   }
 }
 
-float inertia_of(const Job& job, const Run& run) {
+// Of rows, which may be scaled.
+double inertia_of(const Job& job, const Run& run) {
   double total = 0.0;
   for (int64_t i = 0; i < job.n; ++i) total += run.distances[i];
-  const float inertia = static_cast<float>(job.cosine() ? 0.5 * total : total);
-  require(std::isfinite(inertia), "kmeans",
-          "points overflow: squared distances and their sum must fit float32, got NaN or infinity");
-  return inertia;
+  return job.cosine() ? 0.5 * total : total;
 }
 
-// init, or its unit rows.
+float unscaled_inertia(const Job& job, double inertia) {
+  const float unscaled = static_cast<float>(inertia / job.scale / job.scale);
+  require(std::isfinite(unscaled), "kmeans",
+          "points overflow: squared distances and their sum must fit float32, got NaN or infinity");
+  return unscaled;
+}
+
+// init, scaled as the points are, or its unit rows.
 void copy_centroids(const Job& job, const float* init, float* centroids) {
-  require_finite(job.simd.all_finite(job.k * job.d, init), "kmeans", "init");
   for (int64_t c = 0; c < job.k; ++c) {
     if (job.cosine()) {
       normalize_row(job.simd, job.d, init + c * job.d, centroids + c * job.d);
     } else {
-      std::copy_n(init + c * job.d, job.d, centroids + c * job.d);
+      job.simd.scale_row(job.d, init + c * job.d, job.scale, centroids + c * job.d);
     }
   }
 }
@@ -277,7 +306,11 @@ void kmeans_cpu(const float* points, int64_t n, int64_t d, int64_t k, const patc
   const SimdTable& table = simd();
   const int64_t blocks = (n + table.panel - 1) / table.panel;
   Scratch scratch;
-  float* unit = params.metric == PATCHCUT_COSINE_DISTANCE ? scratch.take<float>(n * d) : nullptr;
+  const bool cosine = params.metric == PATCHCUT_COSINE_DISTANCE;
+  float largest = largest_of(table, "points", n, d, points);
+  if (init != nullptr) largest = std::max(largest, largest_of(table, "init", k, d, init));
+  const float scale = cosine ? 1.0f : scale_of(largest);
+  float* made = cosine || scale != 1.0f ? scratch.take<float>(n * d) : nullptr;
   const Job job{table,
                 table.get<ClusterTable>(),
                 params,
@@ -285,13 +318,15 @@ void kmeans_cpu(const float* points, int64_t n, int64_t d, int64_t k, const patc
                 d,
                 k,
                 blocks,
-                unit == nullptr ? points : unit,
+                scale,
+                made == nullptr ? points : made,
                 scratch.take<float>(blocks * table.panel * d)};
   const Run run{scratch.take<float>(k * d),        scratch.take<double>(k * d),
                 scratch.take<int64_t>(k),          scratch.take<int32_t>(job.padded()),
                 scratch.take<float>(job.padded()), scratch.take<int32_t>(n),
                 scratch.take<int64_t>(n)};
-  pack_points(job, points, unit);
+  pack_points(job, points, made);
+  float best = kInfinity;
   for (int64_t restart = 0; restart < params.restarts; ++restart) {
     if (init != nullptr) {
       copy_centroids(job, init, run.centroids);
@@ -299,11 +334,12 @@ void kmeans_cpu(const float* points, int64_t n, int64_t d, int64_t k, const patc
       plus_plus(job, restart, run.centroids);
     }
     lloyd(job, run);
-    const float found = inertia_of(job, run);
-    if (restart > 0 && found >= *inertia) continue;
-    *inertia = found;
+    const double found = inertia_of(job, run);
+    if (restart > 0 && static_cast<float>(found) >= best) continue;
+    best = static_cast<float>(found);
+    *inertia = unscaled_inertia(job, found);
     std::copy_n(run.labels, n, labels);
-    std::copy_n(run.centroids, k * d, centroids);
+    table.scale_row(k * d, run.centroids, 1.0f / scale, centroids);
   }
 }
 

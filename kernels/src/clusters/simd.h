@@ -39,7 +39,7 @@ struct ClusterTable {
   virtual float lower_row(int64_t count, const float* x, float* lowest) const = 0;
   // from -= x, to += x; from may be null.
   virtual void move_row(int64_t count, const float* x, double* from, double* to) const = 0;
-  // out = (x + y) / 2
+  // out = (x + y) / 2, the same whichever is x; infinite where the sum is beyond float32
   virtual void average_rows(int64_t count, const float* x, const float* y, float* out) const = 0;
   virtual double sum_absolute(int64_t count, const float* x) const = 0;
   // out = round(x * scale); out may be the memory of x.

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <exception>
 #include <stdexcept>
 #include <string>
 
@@ -13,6 +14,11 @@ struct Unavailable : std::runtime_error {
 // A call of the CUDA runtime failed.
 struct CudaError : std::runtime_error {
   using std::runtime_error::runtime_error;
+};
+
+// The caller of an op wants it to end.
+struct Interrupted : std::exception {
+  const char* what() const noexcept override { return "the op was interrupted"; }
 };
 
 // Throws std::invalid_argument "[op] what" unless ok.

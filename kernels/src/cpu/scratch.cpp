@@ -4,7 +4,10 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <utility>
 #include <vector>
+
+#include "cpu/per_thread.h"
 
 namespace patchcut {
 namespace {
@@ -21,38 +24,39 @@ struct Block {
   size_t bytes;
 };
 
-struct Arena {
+}  // namespace
+
+struct Scratch::Arena {
   std::vector<Block> blocks;
   size_t block = 0;
   size_t offset = 0;
+
+  void add_block(size_t least);
 };
 
-thread_local Arena arena;
-
-void add_block(size_t bytes) {
-  const size_t last = arena.blocks.empty() ? kFirstBlock / 2 : arena.blocks.back().bytes;
-  const size_t size = std::max(bytes, 2 * last);
-  void* memory = std::aligned_alloc(kAlignment, size);
+void Scratch::Arena::add_block(size_t least) {
+  const size_t last = blocks.empty() ? kFirstBlock / 2 : blocks.back().bytes;
+  const size_t size = std::max(least, 2 * last);
+  std::unique_ptr<char, Free> memory(static_cast<char*>(std::aligned_alloc(kAlignment, size)));
   if (memory == nullptr) throw std::bad_alloc();
-  arena.blocks.push_back({std::unique_ptr<char, Free>(static_cast<char*>(memory)), size});
+  blocks.push_back({std::move(memory), size});
 }
 
-}  // namespace
-
-Scratch::Scratch() : block_(arena.block), offset_(arena.offset) {}
+Scratch::Scratch() : arena_(PerThread<Arena>::get()), block_(arena_.block), offset_(arena_.offset) {}
 
 Scratch::~Scratch() {
-  arena.block = block_;
-  arena.offset = offset_;
+  arena_.block = block_;
+  arena_.offset = offset_;
 }
 
 void* Scratch::take_bytes(size_t bytes) {
+  Arena& arena = arena_;
   bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
   while (arena.block < arena.blocks.size() && arena.offset + bytes > arena.blocks[arena.block].bytes) {
     ++arena.block;
     arena.offset = 0;
   }
-  if (arena.block == arena.blocks.size()) add_block(bytes);
+  if (arena.block == arena.blocks.size()) arena.add_block(bytes);
   void* memory = arena.blocks[arena.block].memory.get() + arena.offset;
   arena.offset += bytes;
   return memory;

@@ -22,8 +22,11 @@ class Scratch {
   }
 
  private:
+  struct Arena;
+
   void* take_bytes(size_t bytes);
 
+  Arena& arena_;  // this thread's
   size_t block_;
   size_t offset_;
 };

@@ -131,6 +131,19 @@ struct Table final : SimdTable {
     return accumulate(count, x, [](Vec v) { return v * 0.0f; }) == 0.0f;
   }
 
+  float largest_magnitude(int64_t count, const float* x) const override {
+    IntVec largest{};  // magnitudes are ordered as their bits are, and NaN comes last
+    for_each_vector(count, [&](int64_t i, auto get, auto) {
+      const IntVec magnitude = magnitude_bits(get(x + i));
+      largest = magnitude > largest ? magnitude : largest;
+    });
+    int32_t bits = largest[0];
+    for (int lane = 1; lane < kLanes; ++lane) bits = largest[lane] > bits ? largest[lane] : bits;
+    float magnitude;
+    __builtin_memcpy(&magnitude, &bits, sizeof(magnitude));
+    return magnitude;
+  }
+
   void half_to_float(int64_t count, const uint16_t* halves, float* out) const override {
     for_each_vector(count, [&](int64_t i, auto get, auto put) { put(out + i, widen(get(halves + i))); });
   }

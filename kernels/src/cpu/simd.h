@@ -44,6 +44,8 @@ struct SimdTable {
   // packed[k, panel] = a[rows, k] transposed, zeros past `rows`.
   virtual void pack_transposed(int64_t rows, int64_t k, const float* a, int64_t lda, float* packed) const = 0;
   virtual bool all_finite(int64_t count, const float* x) const = 0;
+  // The largest |x|, 0 of none; NaN where one is NaN.
+  virtual float largest_magnitude(int64_t count, const float* x) const = 0;
   // IEEE half precision; every half is a float.
   virtual void half_to_float(int64_t count, const uint16_t* halves, float* out) const = 0;
   // To the nearest, ties to even; returns whether all halves are finite.

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "cpu/interrupt.h"
 #include "cpu/step_aside.h"
 #include "cpu/threads.h"
 
@@ -88,6 +89,7 @@ class ThreadPool {
       if (spin < kSpins) {
         pause_core();
       } else {
+        ask_interrupt();
         std::this_thread::yield();
       }
     }

@@ -16,15 +16,16 @@ patchcut_status patchcut_bipartition(const void* features, int32_t dtype, int64_
                                      int64_t grid_width, int64_t d, int32_t connected,
                                      const patchcut_ncut_params* params, uint8_t* masks, int32_t* seeds,
                                      const patchcut_context* context) {
-  return guard([&] {
+  return guard_op(context, [&] {
     require_sizes(kOp, {grid_height, grid_width});
     const int64_t n = grid_height * grid_width;
     require(n < INT32_MAX, kOp, "a grid must have fewer than 2^31 - 1 patches");
     check_cut(kOp, params, batch, n, d, 1);
     require_dtype(kOp, "dtype", dtype);
-    require_array(kOp, "features", features, batch * n * d);
-    require_array(kOp, "masks", masks, batch * n);
-    require_array(kOp, "seeds", seeds, batch);
+    Arrays arrays(kOp);
+    arrays.input("features", features, batch * n * d, dtype);
+    arrays.output("masks", masks, batch * n);
+    arrays.output("seeds", seeds, batch);
     if (on_cuda(kOp, context)) {
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
         bipartition_cuda(features, dtype, batch, grid_height, grid_width, d, *params, connected != 0, masks,

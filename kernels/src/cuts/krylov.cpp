@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "cpu/interrupt.h"
 #include "cpu/random.h"
 #include "cpu/scratch.h"
 #include "cpu/thread_pool.h"
@@ -69,7 +70,9 @@ void subtract_projection(const Basis& basis, int64_t count, float* block) {
 
 // Gram and Schmidt among the vectors of a block; one that is shorter than `least` becomes zero.
 void orthonormalize_block(const Basis& basis, float least, float* block) {
+  InterruptPoll poll;
   for (int64_t c = 0; c < basis.block_rows; ++c) {
+    poll.spend(c * basis.size / 8);
     float* vector = block + c * basis.size;
     for (int64_t r = 0; r < c; r += basis.loops.row_group) {
       float sums[kMaxRows] = {};

@@ -17,7 +17,7 @@ void patchcut::check_cut(const char* op, const patchcut_ncut_params* params, int
                          int64_t d, int64_t k) {
   require_sizes(op, {batch, n, d});
   require_sizes(op, {batch, n, n});
-  require(params != nullptr, op, "params must not be null");
+  require_struct(op, "params", params);
   require(params->graph >= PATCHCUT_GRAPH_AFFINITY && params->graph <= PATCHCUT_GRAPH_COSINE, op,
           "graph must be a patchcut_cut_graph, got " + std::to_string(params->graph));
   require(d > 0, op, "features must have at least one column");
@@ -34,13 +34,14 @@ void patchcut::check_cut(const char* op, const patchcut_ncut_params* params, int
 patchcut_status patchcut_ncut(const void* features, int32_t dtype, int64_t batch, int64_t n, int64_t d,
                               int64_t k, const patchcut_ncut_params* params, float* eigenvalues,
                               float* vectors, float* residuals, const patchcut_context* context) {
-  return guard([&] {
+  return guard_op(context, [&] {
     check_cut(kOp, params, batch, n, d, k);
     require_dtype(kOp, "dtype", dtype);
-    require_array(kOp, "features", features, batch * n * d);
-    require_array(kOp, "eigenvalues", eigenvalues, batch * k);
-    require_array(kOp, "vectors", vectors, batch * n * k);
-    require_array(kOp, "residuals", residuals, batch * k);
+    Arrays arrays(kOp);
+    arrays.input("features", features, batch * n * d, dtype);
+    arrays.output("eigenvalues", eigenvalues, batch * k);
+    arrays.output("vectors", vectors, batch * n * k);
+    arrays.output("residuals", residuals, batch * k);
     if (on_cuda(kOp, context)) {
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
         ncut_cuda(features, dtype, batch, n, d, k, *params, eigenvalues, vectors, residuals, queue);

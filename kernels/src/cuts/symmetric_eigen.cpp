@@ -6,6 +6,7 @@
 #include <numeric>
 #include <utility>
 
+#include "cpu/interrupt.h"
 #include "cpu/scratch.h"
 
 namespace patchcut {
@@ -63,7 +64,9 @@ void tridiagonalize(int64_t n, double* matrix, double* diagonal, double* beside)
   Scratch scratch;
   double* rotation = scratch.take<double>(n * n);
   double* product = scratch.take<double>(n);
+  InterruptPoll poll;
   for (int64_t c = 0; c + 1 < n; ++c) {
+    poll.spend((n - c) * (n - c));
     double* v = matrix + c * n + c + 1;  // row c is done with: the reflection is kept there
     beside[c] = make_reflection(n - c - 1, v);
     reflect_both_sides(n - c - 1, n, v, matrix + (c + 1) * (n + 1), product);
@@ -75,6 +78,7 @@ void tridiagonalize(int64_t n, double* matrix, double* diagonal, double* beside)
     rotation[i * (n + 1)] = 1.0;
   }
   for (int64_t c = n - 2; c >= 0; --c) {
+    poll.spend((n - c) * n);
     reflect_rows(n - c - 1, n, matrix + c * n + c + 1, rotation + (c + 1) * (n + 1), product);
   }
   for (int64_t i = 0; i < n; ++i) {
@@ -149,10 +153,12 @@ void symmetric_eigen(int64_t n, double* matrix, double* values) {
   Scratch scratch;
   double* beside = scratch.take<double>(n);
   tridiagonalize(n, matrix, values, beside);
+  InterruptPoll poll;
   for (int64_t first = 0; first < n; ++first) {
     for (int step = 0; step < kMaxSteps; ++step) {
       const int64_t last = block_end(n, first, values, beside);
       if (last == first) break;
+      poll.spend((last - first) * n);
       ql_step(n, first, last, values, beside, matrix);
     }
   }

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "cpu/interrupt.h"
 #include "cpu/scratch.h"
 #include "patchcut/patchcut.h"
 
@@ -21,7 +22,9 @@ double measure_balance(const LossSums& sums, int64_t k, float* mix) {
   double* gram = scratch.take<double>(count);
   double* excess = scratch.take<double>(count);
   double squares = 0.0;
+  InterruptPoll poll;
   for (int64_t e = 0; e < count; ++e) {
+    poll.spend(8 * sums.blocks);
     gram[e] = add_blocks(sums.gram + e, sums.blocks, count);
     squares += gram[e] * gram[e];
   }

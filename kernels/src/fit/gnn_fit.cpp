@@ -10,25 +10,30 @@ using namespace patchcut;
 namespace {
 
 constexpr const char* kOp = "gnn_fit";
+constexpr int64_t kLargestWidth = 65536;  // of a layer
 
 void check(const patchcut_gnn_fit_params* params) {
-  require(params != nullptr, kOp, "params must not be null");
+  require_struct(kOp, "params", params);
   require(params->loss == PATCHCUT_NCUT || params->loss == PATCHCUT_CC, kOp,
           "loss must be PATCHCUT_NCUT or PATCHCUT_CC, got " + std::to_string(params->loss));
-  require(params->steps > 0, kOp, "steps must be at least 1, got " + std::to_string(params->steps));
+  require_rounds(kOp, "steps", params->steps, 1);
   require(std::isfinite(params->learning_rate) && params->learning_rate > 0, kOp,
           "learning_rate must be above 0");
   require(params->dropout >= 0 && params->dropout < 1, kOp, "dropout must be in [0, 1)");
-  require(params->graph_width > 0 && params->hidden_width > 0, kOp, "widths must be at least 1");
+  const auto is_width = [](int64_t width) { return width > 0 && width <= kLargestWidth; };
+  require(is_width(params->graph_width) && is_width(params->hidden_width), kOp, "widths must be 1 to 65536");
 }
 
-void check(const patchcut_gnn_fit_weights& weights) {
-  require_array(kOp, "theta", weights.theta, 1);
-  require_array(kOp, "theta_bias", weights.theta_bias, 1);
-  require_array(kOp, "hidden", weights.hidden, 1);
-  require_array(kOp, "hidden_bias", weights.hidden_bias, 1);
-  require_array(kOp, "logits", weights.logits, 1);
-  require_array(kOp, "logits_bias", weights.logits_bias, 1);
+void add(const patchcut_gnn_fit_weights* weights, const patchcut_gnn_fit_params& params, int64_t d, int64_t k,
+         Arrays& arrays) {
+  if (weights == nullptr) return;
+  require_struct(kOp, "weights", weights);
+  arrays.input("theta", weights->theta, d * params.graph_width);
+  arrays.input("theta_bias", weights->theta_bias, params.graph_width);
+  arrays.input("hidden", weights->hidden, params.graph_width * params.hidden_width);
+  arrays.input("hidden_bias", weights->hidden_bias, params.hidden_width);
+  arrays.input("logits", weights->logits, params.hidden_width * k);
+  arrays.input("logits_bias", weights->logits_bias, k);
 }
 
 }  // namespace
@@ -38,7 +43,7 @@ patchcut_status patchcut_gnn_fit(const void* features, int32_t dtype, const void
                                  const patchcut_gnn_fit_weights* weights,
                                  const patchcut_gnn_fit_params* params, float* assignment, float* losses,
                                  const patchcut_context* context) {
-  return guard([&] {
+  return guard_op(context, [&] {
     check(params);
     require_sizes(kOp, {batch, n, d});
     require_sizes(kOp, {batch, n, n});
@@ -50,13 +55,15 @@ patchcut_status patchcut_gnn_fit(const void* features, int32_t dtype, const void
     require_sizes(kOp, {params->graph_width, params->hidden_width});
     require_sizes(kOp, {params->hidden_width, k});
     require(n > 0 && d > 0 && k > 0, kOp, "sizes n, d and k must be at least 1");
+    require(k <= kLargestWidth, kOp, "k must be at most 65536, got " + std::to_string(k));
     require_dtype(kOp, "dtype", dtype);
     require_dtype(kOp, "affinity_dtype", affinity_dtype);
-    require_array(kOp, "features", features, batch);
-    require_array(kOp, "affinity", affinity, batch);
-    require_array(kOp, "assignment", assignment, batch);
-    require_array(kOp, "losses", losses, batch);
-    if (weights != nullptr) check(*weights);
+    Arrays arrays(kOp);
+    arrays.input("features", features, batch * n * d, dtype);
+    arrays.input("affinity", affinity, batch * n * n, affinity_dtype);
+    add(weights, *params, d, k, arrays);
+    arrays.output("assignment", assignment, batch * n * k);
+    arrays.output("losses", losses, batch * params->steps);
     if (on_cuda(kOp, context)) {
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
         gnn_fit_cuda(features, dtype, affinity, affinity_dtype, batch, n, d, k, *params, weights, assignment,

@@ -14,16 +14,18 @@ patchcut_status patchcut_connected_components(const int32_t* label_map, int64_t 
                                               int64_t width, int32_t connectivity, int64_t min_area,
                                               int32_t* ids, int32_t* kept_labels, int32_t* counts,
                                               const patchcut_context* context) {
-  return guard([&] {
+  return guard_op(context, [&] {
     require_sizes(kOp, {batch, height, width});
     const int64_t pixels = height * width;
     require(pixels < INT32_MAX, kOp, "a label map must have fewer than 2^31 - 1 pixels");
     require(connectivity == 4 || connectivity == 8, kOp,
             "connectivity must be 4 or 8, got " + std::to_string(connectivity));
     require(min_area >= 1, kOp, "min_area must be at least 1, got " + std::to_string(min_area));
-    require_array(kOp, "label_map", label_map, batch * pixels);
-    require_array(kOp, "ids", ids, batch * pixels);
-    require_array(kOp, "counts", counts, batch);
+    Arrays arrays(kOp);
+    arrays.input("label_map", label_map, batch * pixels);
+    arrays.output("ids", ids, batch * pixels, {"label_map"});
+    arrays.optional_output("kept_labels", kept_labels, batch * pixels, {"label_map"});
+    arrays.output("counts", counts, batch);
     if (on_cuda(kOp, context)) {
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
         connected_components_cuda(label_map, batch, height, width, connectivity == 8, min_area, ids,

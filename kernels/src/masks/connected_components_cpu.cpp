@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "cpu/interrupt.h"
+#include "cpu/per_thread.h"
 #include "cpu/runs.h"
 #include "cpu/thread_pool.h"
 #include "masks/connected_components.h"
@@ -23,11 +25,9 @@ struct Work {
   std::vector<int32_t> names;       // by run; only roots are used
 };
 
-thread_local Work work;
-
 // A map of noise, which needs up to 23 bytes a pixel, must not cost its memory for as long as the thread
 // lives.
-void release_excess() {
+void release_excess(Work& work) {
   constexpr size_t kKeptRuns = size_t{1} << 16;
   if (work.runs.capacity() > std::max(kKeptRuns, 4 * work.runs.size())) work = Work();
 }
@@ -70,10 +70,12 @@ void join_rows(std::vector<Run>& runs, int64_t above, int64_t above_end, int64_t
   }
 }
 
-void find_components(const int32_t* label_map, int64_t height, int64_t width, int64_t reach) {
+void find_components(const int32_t* label_map, int64_t height, int64_t width, int64_t reach, Work& work) {
   work.runs.clear();
   work.row_starts.assign(1, 0);
+  InterruptPoll poll;
   for (int64_t y = 0; y < height; ++y) {
+    poll.spend(width);
     const int64_t first = static_cast<int64_t>(work.runs.size());
     find_runs(label_map + y * width, width, work.runs);
     const int64_t end = static_cast<int64_t>(work.runs.size());
@@ -82,11 +84,13 @@ void find_components(const int32_t* label_map, int64_t height, int64_t width, in
   }
 }
 
-int64_t name_components(int64_t min_area) {
+int64_t name_components(int64_t min_area, Work& work) {
   const int64_t count = static_cast<int64_t>(work.runs.size());
   work.areas.assign(count, 0);
   work.names.resize(count);
+  InterruptPoll poll;
   for (int64_t r = 0; r < count; ++r) {
+    poll.spend(8);
     const int64_t root = find_root(work.runs, r);
     work.runs[r].parent = root;
     work.areas[root] += work.runs[r].end - work.runs[r].begin;
@@ -134,10 +138,11 @@ void write_maps(const Work& found, int64_t height, int64_t width, int32_t* ids, 
 
 int64_t connected_components_cpu(const int32_t* label_map, int64_t height, int64_t width, bool diagonal,
                                  int64_t min_area, int32_t* ids, int32_t* kept_labels) {
-  find_components(label_map, height, width, diagonal ? 1 : 0);
-  const int64_t count = name_components(min_area);
+  Work& work = PerThread<Work>::get();
+  find_components(label_map, height, width, diagonal ? 1 : 0, work);
+  const int64_t count = name_components(min_area, work);
   write_maps(work, height, width, ids, kept_labels, kept_labels == label_map);
-  release_excess();
+  release_excess(work);
   return count;
 }
 

@@ -14,15 +14,19 @@ patchcut_status patchcut_region_stats(const int32_t* ids, const int32_t* label_m
                                       int64_t batch, int64_t height, int64_t width, int64_t count,
                                       int64_t* area, float* boxes_xyxy, float* mean_confidence,
                                       int32_t* label, const patchcut_context* context) {
-  return guard([&] {
+  return guard_op(context, [&] {
     require_sizes(kOp, {batch, height, width});
     require_sizes(kOp, {batch, count, 4});
     const int64_t pixels = height * width;
-    require_array(kOp, "ids", ids, batch * pixels);
-    require_array(kOp, "area", area, batch * count);
-    require_array(kOp, "boxes_xyxy", boxes_xyxy, batch * count);
-    require_array(kOp, "label_map", label_map, label == nullptr ? 0 : batch * pixels);
-    require_array(kOp, "confidence", confidence, mean_confidence == nullptr ? 0 : batch * pixels);
+    require_ids(kOp, count, pixels);
+    Arrays arrays(kOp);
+    arrays.input("ids", ids, batch * pixels);
+    arrays.input("label_map", label_map, label == nullptr ? 0 : batch * pixels);
+    arrays.input("confidence", confidence, mean_confidence == nullptr ? 0 : batch * pixels);
+    arrays.output("area", area, batch * count);
+    arrays.output("boxes_xyxy", boxes_xyxy, batch * count * 4);
+    arrays.optional_output("mean_confidence", mean_confidence, batch * count);
+    arrays.optional_output("label", label, batch * count);
     if (on_cuda(kOp, context)) {
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
         region_stats_cuda(ids, label_map, confidence, batch, height, width, count,

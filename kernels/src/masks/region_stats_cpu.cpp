@@ -2,6 +2,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "cpu/interrupt.h"
 #include "cpu/runs.h"
 #include "cpu/scratch.h"
 #include "masks/region_stats.h"
@@ -53,7 +54,9 @@ void region_stats_cpu(const int32_t* ids, const int32_t* label_map, const float*
   Scratch scratch;
   Region* found = scratch.take<Region>(count);
   std::fill_n(found, count, Region{});
+  InterruptPoll poll;
   for (int64_t y = 0; y < height; ++y) {
+    poll.spend(width);
     const int32_t* row = ids + y * width;
     for (int64_t x = 0, end = 0; x < width; x = end) {
       end = run_end(row, x, width);

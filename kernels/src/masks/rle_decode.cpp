@@ -15,13 +15,14 @@ constexpr const char* kOp = "rle_decode";
 patchcut_status patchcut_rle_decode(const uint32_t* runs, const int64_t* offsets, int64_t batch,
                                     int64_t height, int64_t width, int64_t capacity, uint8_t* masks,
                                     const patchcut_context* context) {
-  return guard([&] {
+  return guard_op(context, [&] {
     require_sizes(kOp, {batch, height, width});
     require_sizes(kOp, {capacity});
     require(height == 0 || width < INT32_MAX / height, kOp, "a mask must have fewer than 2^31 - 1 pixels");
-    require_array(kOp, "runs", runs, capacity);
-    require_array(kOp, "offsets", offsets, batch + 1);
-    require_array(kOp, "masks", masks, batch * height * width);
+    Arrays arrays(kOp);
+    arrays.input("runs", runs, capacity);
+    arrays.input("offsets", offsets, batch + 1);
+    arrays.output("masks", masks, batch * height * width);
     if (on_cuda(kOp, context)) {
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
         rle_decode_cuda(runs, offsets, batch, height, width, capacity, masks, queue);
@@ -36,9 +37,10 @@ patchcut_status patchcut_rle_decode(const uint32_t* runs, const int64_t* offsets
 patchcut_status patchcut_rle_read_text(const char* text, int64_t length, uint32_t* runs, int64_t* count) {
   return guard([&] {
     require_sizes(kOp, {length});
-    require_array(kOp, "text", text, length);
-    require_array(kOp, "runs", runs, length);
-    require(count != nullptr, kOp, "count must not be null");
+    Arrays arrays(kOp);
+    arrays.input("text", text, length);
+    arrays.output("runs", runs, length);
+    arrays.output("count", count, 1);
     *count = rle_read_text(text, length, runs);
   });
 }

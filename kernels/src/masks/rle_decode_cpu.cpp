@@ -2,6 +2,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "cpu/interrupt.h"
 #include "cpu/thread_pool.h"
 #include "masks/rle_decode.h"
 #include "masks/rle_encode.h"
@@ -24,7 +25,9 @@ void require_sum(const uint32_t* runs, int64_t count, int64_t item, int64_t pixe
 void mark_changes(const uint32_t* runs, int64_t count, int64_t height, int64_t width, uint8_t* mask) {
   int64_t begin = 0;
   uint8_t before = 0;
+  InterruptPoll poll;
   for (int64_t i = 0; i < count; ++i) {
+    poll.spend(8);
     if (runs[i] == 0) continue;
     const uint8_t value = i % 2;
     const int64_t end = begin + runs[i];
@@ -45,7 +48,11 @@ void add_row(const uint8_t* __restrict above, int64_t width, uint8_t* __restrict
 void decode(const uint32_t* runs, int64_t count, int64_t height, int64_t width, uint8_t* mask) {
   std::fill_n(mask, height * width, uint8_t{0});
   mark_changes(runs, count, height, width, mask);
-  for (int64_t y = 1; y < height; ++y) add_row(mask + (y - 1) * width, width, mask + y * width);
+  InterruptPoll poll;
+  for (int64_t y = 1; y < height; ++y) {
+    poll.spend(width);
+    add_row(mask + (y - 1) * width, width, mask + y * width);
+  }
 }
 
 // One run of the text at `at`, which moves past it.

@@ -8,15 +8,17 @@ namespace {
 
 constexpr const char* kOp = "rle_encode";
 
-void check(const void* image, const char* name, int64_t batch, int64_t height, int64_t width, int64_t items,
-           int64_t capacity, const uint32_t* runs, const int64_t* offsets) {
+template <class Pixel>
+void check(const Pixel* image, const char* name, int64_t batch, int64_t height, int64_t width, int64_t items,
+           int64_t capacity, uint32_t* runs, int64_t* offsets) {
   require_sizes(kOp, {batch, height, width});
   require_sizes(kOp, {items});
   require_sizes(kOp, {capacity});
   require(height == 0 || width < INT32_MAX / height, kOp, "a mask must have fewer than 2^31 - 1 pixels");
-  require_array(kOp, name, image, batch * height * width);
-  require_array(kOp, "runs", runs, capacity);
-  require_array(kOp, "offsets", offsets, items + 1);
+  Arrays arrays(kOp);
+  arrays.input(name, image, batch * height * width);
+  arrays.output("runs", runs, capacity);
+  arrays.output("offsets", offsets, items + 1);
 }
 
 }  // namespace
@@ -24,7 +26,7 @@ void check(const void* image, const char* name, int64_t batch, int64_t height, i
 patchcut_status patchcut_rle_encode(const uint8_t* masks, int64_t batch, int64_t height, int64_t width,
                                     int64_t capacity, uint32_t* runs, int64_t* offsets,
                                     const patchcut_context* context) {
-  return guard([&] {
+  return guard_op(context, [&] {
     check(masks, "masks", batch, height, width, batch, capacity, runs, offsets);
     if (on_cuda(kOp, context)) {
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
@@ -39,8 +41,10 @@ patchcut_status patchcut_rle_encode(const uint8_t* masks, int64_t batch, int64_t
 patchcut_status patchcut_rle_encode_ids(const int32_t* ids, int64_t batch, int64_t height, int64_t width,
                                         int64_t count, int64_t capacity, uint32_t* runs, int64_t* offsets,
                                         const patchcut_context* context) {
-  return guard([&] {
+  return guard_op(context, [&] {
     require_sizes(kOp, {batch, count});
+    require_sizes(kOp, {batch, height, width});
+    require_ids(kOp, count, height * width);
     check(ids, "ids", batch, height, width, batch * count, capacity, runs, offsets);
     if (on_cuda(kOp, context)) {
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
@@ -58,9 +62,10 @@ patchcut_status patchcut_rle_encode_ids(const int32_t* ids, int64_t batch, int64
 patchcut_status patchcut_rle_write_text(const uint32_t* runs, int64_t count, char* text, int64_t* length) {
   return guard([&] {
     require_sizes(kOp, {count});
-    require_array(kOp, "runs", runs, count);
-    require_array(kOp, "text", text, count);
-    require(length != nullptr, kOp, "length must not be null");
+    Arrays arrays(kOp);
+    arrays.input("runs", runs, count);
+    arrays.output("text", text, count * kRleLetters);
+    arrays.output("length", length, 1);
     *length = rle_write_text(runs, count, text);
   });
 }

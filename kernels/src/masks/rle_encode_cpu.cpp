@@ -3,6 +3,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "cpu/interrupt.h"
 #include "cpu/scratch.h"
 #include "cpu/thread_pool.h"
 #include "masks/rle_encode.h"
@@ -111,7 +112,9 @@ int64_t find_changes(const Pixel* image, int64_t word, const Changes& changes) {
 // Calls visit(x, y) for each change, in the order of the runs.
 template <class Visit>
 void visit_changes(const Changes& changes, const Visit& visit) {
+  InterruptPoll poll;
   for (int64_t x = 0; x < changes.width; ++x) {
+    poll.spend(changes.height);
     const uint64_t* column = changes.words + x * changes.column_words;
     for (int64_t w = 0; w < changes.column_words; ++w) {
       for (uint64_t bits = column[w]; bits != 0; bits &= bits - 1) {
@@ -144,7 +147,9 @@ void encode_group(const uint8_t* masks, int64_t count, int64_t height, int64_t w
     for (int64_t i = begin; i < end; ++i) {
       const Changes changes = changes_of(i);
       offsets[i + 1] = 1;
+      InterruptPoll poll;
       for (int64_t w = 0; w < changes.column_words; ++w) {
+        poll.spend(width * kWordBits);
         offsets[i + 1] += find_changes(masks + i * height * width, w, changes);
       }
     }

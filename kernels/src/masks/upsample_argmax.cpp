@@ -14,12 +14,16 @@ patchcut_status patchcut_upsample_argmax(const float* assignment, int64_t batch,
                                          int64_t grid_width, int64_t k, int64_t height, int64_t width,
                                          int32_t* labels, float* confidence,
                                          const patchcut_context* context) {
-  return guard([&] {
+  return guard_op(context, [&] {
     require_sizes(kOp, {batch, grid_height, grid_width, k});
     require_sizes(kOp, {batch, height, width});
+    require(height == 0 || width < INT32_MAX / height, kOp,
+            "a label map must have fewer than 2^31 - 1 pixels");
     require(grid_height > 0 && grid_width > 0 && k > 0, kOp, "the grid and k must be at least 1");
-    require_array(kOp, "assignment", assignment, batch);
-    require_array(kOp, "labels", labels, batch * height * width);
+    Arrays arrays(kOp);
+    arrays.input("assignment", assignment, batch * grid_height * grid_width * k);
+    arrays.output("labels", labels, batch * height * width);
+    arrays.optional_output("confidence", confidence, batch * height * width);
     if (on_cuda(kOp, context)) {
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
         upsample_argmax_cuda(assignment, batch, grid_height, grid_width, k, height, width, labels, confidence,

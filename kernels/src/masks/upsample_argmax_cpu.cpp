@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <cmath>
+#include <string>
 
 #include "cpu/errors.h"
 #include "cpu/scratch.h"
@@ -8,6 +10,9 @@
 
 namespace patchcut {
 namespace {
+
+// The sum of four, and the difference of two, are still finite.
+constexpr float kLargestAssignment = 0x1p125f;
 
 // Output positions [begin, end) lie between grid points `low` and `high`.
 struct Span {
@@ -154,7 +159,10 @@ void fill_rows(const Job& job, int64_t begin, int64_t end) {
 void upsample_argmax_cpu(const float* assignment, int64_t grid_height, int64_t grid_width, int64_t k,
                          int64_t height, int64_t width, int32_t* labels, float* confidence) {
   const SimdTable& table = simd();
-  require_finite(table.all_finite(grid_height * grid_width * k, assignment), "upsample_argmax", "assignment");
+  const float largest = table.largest_magnitude(grid_height * grid_width * k, assignment);
+  require_finite(std::isfinite(largest), "upsample_argmax", "assignment");
+  require(largest <= kLargestAssignment, "upsample_argmax",
+          "assignment must be at most 2^125 (4e37) in magnitude, got " + std::to_string(largest));
   Scratch scratch;
   const Job job{table.get<MaskTable>(),
                 assignment,

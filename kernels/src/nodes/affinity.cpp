@@ -12,7 +12,7 @@ namespace {
 constexpr const char* kOp = "affinity";
 
 void check(const patchcut_affinity_params* params) {
-  require(params != nullptr, kOp, "params must not be null");
+  require_struct(kOp, "params", params);
   require(params->kind == PATCHCUT_COSINE || params->kind == PATCHCUT_DOT, kOp,
           "kind must be PATCHCUT_COSINE or PATCHCUT_DOT, got " + std::to_string(params->kind));
   require(params->mode == PATCHCUT_NCUT || params->mode == PATCHCUT_CC, kOp,
@@ -27,14 +27,16 @@ void check(const patchcut_affinity_params* params) {
 patchcut_status patchcut_affinity(const void* features, int32_t dtype, int64_t batch, int64_t n, int64_t d,
                                   const patchcut_affinity_params* params, void* affinity,
                                   int32_t affinity_dtype, float* degrees, const patchcut_context* context) {
-  return guard([&] {
+  return guard_op(context, [&] {
     require_sizes(kOp, {batch, n, d});
     require_sizes(kOp, {batch, n, n});
     require(d > 0, kOp, "features must have at least one column");
     require_dtype(kOp, "dtype", dtype);
     require_dtype(kOp, "affinity_dtype", affinity_dtype);
-    require_array(kOp, "features", features, batch * n * d);
-    require_array(kOp, "affinity", affinity, batch * n * n);
+    Arrays arrays(kOp);
+    arrays.input("features", features, batch * n * d, dtype);
+    arrays.output("affinity", affinity, batch * n * n, affinity_dtype);
+    arrays.optional_output("degrees", degrees, batch * n);
     check(params);
     if (on_cuda(kOp, context)) {
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {

@@ -28,29 +28,35 @@ void require_width(int64_t expected, int64_t inputs, int64_t outputs) {
               std::to_string(inputs) + " and " + std::to_string(outputs));
 }
 
+void require_input(const char* name, const float* values, int64_t count) {
+  Arrays(kCreate).input(name, values, count);
+}
+
 void check(const patchcut_gcn_weights* weights) {
-  require(weights != nullptr, kCreate, "weights must not be null");
+  require_struct(kCreate, "weights", weights);
   require(weights->d > 0 && weights->layer_count >= 0 && weights->mlp_count > 0, kCreate,
           "weights must have d above 0 and at least one linear layer");
-  require(weights->temperature > 0 && std::isfinite(weights->temperature), kCreate,
-          "temperature must be above 0");
-  require_array(kCreate, "shift", weights->shift, weights->d);
-  require_array(kCreate, "scale", weights->scale, weights->d);
-  require_array(kCreate, "layers", weights->layers, weights->layer_count);
-  require_array(kCreate, "mlp", weights->mlp, weights->mlp_count);
+  require(weights->temperature > 0 && std::isfinite(weights->temperature) &&
+              std::isfinite(1 / weights->temperature),
+          kCreate, "temperature must be above 0, with a finite inverse");
+  require_input("shift", weights->shift, weights->d);
+  require_input("scale", weights->scale, weights->d);
+  if (weights->layer_count > 0) require_struct(kCreate, "layers", weights->layers);
+  require_struct(kCreate, "mlp", weights->mlp);
   int64_t width = weights->d;
   for (int64_t i = 0; i < weights->layer_count; ++i) {
     const patchcut_gcn_layer& layer = weights->layers[i];
     require_width(width, layer.inputs, layer.outputs);
-    require_array(kCreate, "theta", layer.theta, layer.inputs);
-    require_array(kCreate, "bias", layer.bias, layer.outputs);
+    require_input("theta", layer.theta, layer.inputs);
+    if (layer.root != nullptr) require_input("root", layer.root, layer.inputs);
+    require_input("bias", layer.bias, layer.outputs);
     width = layer.outputs;
   }
   for (int64_t i = 0; i < weights->mlp_count; ++i) {
     const patchcut_linear_layer& layer = weights->mlp[i];
     require_width(width, layer.inputs, layer.outputs);
-    require_array(kCreate, "weight", layer.weight, layer.inputs);
-    require_array(kCreate, "bias", layer.bias, layer.outputs);
+    require_input("weight", layer.weight, layer.inputs);
+    require_input("bias", layer.bias, layer.outputs);
     width = layer.outputs;
   }
 }
@@ -72,8 +78,8 @@ void forward_on_cpu(const void* features, int32_t dtype, const void* affinity, i
 
 patchcut_status patchcut_gcn_create(const patchcut_gcn_weights* weights, patchcut_gcn** gcn,
                                     const patchcut_context* context) {
-  return guard([&] {
-    require(gcn != nullptr, kCreate, "gcn must not be null");
+  return guard_op(context, [&] {
+    require_struct(kCreate, "gcn", gcn);
     check(weights);
     patchcut_gcn made{nullptr, nullptr, weights->layer_count, weights->d,
                       weights->mlp[weights->mlp_count - 1].outputs};
@@ -99,15 +105,19 @@ patchcut_status patchcut_gcn_forward(const void* features, int32_t dtype, const 
                                      int32_t affinity_dtype, const float* degrees, int64_t batch, int64_t n,
                                      const patchcut_gcn* gcn, float* assignment,
                                      const patchcut_context* context) {
-  return guard([&] {
+  return guard_op(context, [&] {
     require(gcn != nullptr, kOp, "gcn must not be null");
     require_sizes(kOp, {batch, n, gcn->d});
     require_sizes(kOp, {batch, n, n});
     require_dtype(kOp, "dtype", dtype);
     require_dtype(kOp, "affinity_dtype", affinity_dtype);
-    require_array(kOp, "features", features, batch * n);
-    require_array(kOp, "affinity", affinity, gcn->layers == 0 ? 0 : batch * n);
-    require_array(kOp, "assignment", assignment, batch * n);
+    Arrays arrays(kOp);
+    arrays.input("features", features, batch * n * gcn->d, dtype);
+    if (affinity != nullptr || gcn->layers > 0) {
+      arrays.input("affinity", affinity, batch * n * n, affinity_dtype);
+    }
+    arrays.optional_input("degrees", degrees, batch * n);
+    arrays.output("assignment", assignment, batch * n * gcn->k);
     const bool cuda = on_cuda(kOp, context);
     require(cuda == (gcn->cuda != nullptr), kOp, "gcn must be made for the device of the context");
     if (cuda) {

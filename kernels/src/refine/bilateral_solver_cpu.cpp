@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <utility>
 
 #include "cpu/errors.h"
@@ -93,21 +94,29 @@ constexpr double kVanishing = 1e-30;
 
 // Conjugate gradients with the Jacobi preconditioner.
 void solve(const Job& job, const patchcut_bilateral_solver_params& params) {
+  const auto require_fits = [](bool finite) {
+    require(finite, "bilateral_solver",
+            "map, confidence and smoothness overflow: what is made of them must fit float32");
+  };
   const SolverTable& loops = job.loops;
   const SolverVectors& v = job.v;
   const QuadGraph& graph = job.grid.graph;
   for_blocks(job, [&](int64_t block) { loops.set_up(block, graph, params.smoothness, v); });
   double squared = sum_blocks(job, [&](int64_t block) { return loops.residual(block, graph, v); });
+  require_fits(std::isfinite(squared));
   const double negligible = std::max(squared * kNegligible, kVanishing);
   for (int64_t i = 0; i < params.iterations && squared > negligible; ++i) {
     const double curvature = sum_blocks(job, [&](int64_t block) { return loops.apply(block, graph, v); });
-    if (!(curvature > 0.0)) return;
+    require_fits(std::isfinite(curvature));
+    if (curvature <= 0.0) break;
     const float alpha = static_cast<float>(squared / curvature);
     const double before = squared;
     squared = sum_blocks(job, [&](int64_t block) { return loops.step(block, graph, alpha, v); });
+    require_fits(std::isfinite(squared));
     const float beta = static_cast<float>(squared / before);
     for_blocks(job, [&](int64_t block) { loops.turn(block, graph, alpha, beta, v); });
   }
+  require_fits(simd().all_finite(graph.quads * kQuad, v.x));
 }
 
 // Gives each pixel the value of its vertex.

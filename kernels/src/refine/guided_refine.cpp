@@ -9,15 +9,16 @@ using namespace patchcut;
 namespace {
 
 constexpr const char* kOp = "guided_refine";
+constexpr int64_t kMostQueuedLabels = 65536;  // each takes some kernels
 
 void check(const patchcut_guided_refine_params* params) {
-  require(params != nullptr, kOp, "params must not be null");
+  require_struct(kOp, "params", params);
   require(params->radius >= 1 && params->radius <= kMaxGuidedRadius, kOp,
-          "radius must be 1 to 1024, got " + std::to_string(params->radius));
-  require(std::isfinite(params->eps) && params->eps * 65025.0f > 0 && std::isfinite(1 / params->eps), kOp,
-          "eps must be above 0, with a finite inverse");
+          "radius must be 1 to 65536, got " + std::to_string(params->radius));
+  require(params->eps >= kLeastGuidedEps && std::isfinite(params->eps * 65025.0f), kOp,
+          "eps must be at least 1e-9, and at most 1e33");
   require(params->subsample >= 1 && params->subsample <= kMaxGuidedRadius, kOp,
-          "subsample must be 1 to 1024, got " + std::to_string(params->subsample));
+          "subsample must be 1 to 65536, got " + std::to_string(params->subsample));
 }
 
 void check_sizes(int64_t batch, int64_t planes, int64_t height, int64_t width) {
@@ -32,12 +33,13 @@ patchcut_status patchcut_guided_refine(const uint8_t* frames, const float* maps,
                                        int64_t height, int64_t width,
                                        const patchcut_guided_refine_params* params, float* out,
                                        const patchcut_context* context) {
-  return guard([&] {
+  return guard_op(context, [&] {
     check_sizes(batch, k, height, width);
     const int64_t pixels = height * width;
-    require_array(kOp, "frames", frames, batch * pixels);
-    require_array(kOp, "maps", maps, batch * k * pixels);
-    require_array(kOp, "out", out, batch * k * pixels);
+    Arrays arrays(kOp);
+    arrays.input("frames", frames, batch * pixels * 3);
+    arrays.input("maps", maps, batch * k * pixels);
+    arrays.output("out", out, batch * k * pixels);
     check(params);
     if (on_cuda(kOp, context)) {
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
@@ -55,17 +57,19 @@ patchcut_status patchcut_guided_refine_labels(const uint8_t* frames, const int32
                                               int64_t height, int64_t width, int64_t count,
                                               const patchcut_guided_refine_params* params, int32_t* out,
                                               const patchcut_context* context) {
-  return guard([&] {
+  return guard_op(context, [&] {
     check_sizes(batch, 1, height, width);
     const int64_t pixels = height * width;
-    require_array(kOp, "frames", frames, batch * pixels);
-    require_array(kOp, "label_maps", label_maps, batch * pixels);
-    require_array(kOp, "out", out, batch * pixels);
+    Arrays arrays(kOp);
+    arrays.input("frames", frames, batch * pixels * 3);
+    arrays.input("label_maps", label_maps, batch * pixels);
+    arrays.output("out", out, batch * pixels);
     check(params);
     require(count >= 0 && count <= INT32_MAX, kOp,
             "count must be 0 to 2^31 - 1, got " + std::to_string(count));
     if (on_cuda(kOp, context)) {
-      require(count >= 1, kOp, "count must be at least 1 on CUDA, got 0");
+      require(count >= 1 && count <= kMostQueuedLabels, kOp,
+              "count must be 1 to 65536 on CUDA, got " + std::to_string(count));
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
         guided_refine_labels_cuda(frames, label_maps, batch, height, width, count, *params, out, queue);
       });

@@ -8,9 +8,12 @@ namespace patchcut {
 
 class CudaQueue;
 
-constexpr int64_t kMaxGuidedRadius = 1024;
+constexpr int64_t kMaxGuidedRadius = 65536;
+// Products of these with 255^2 and the inverse of eps, twice summed over a window, stay within float32.
+constexpr float kLargestGuidedMap = 1e12f;
+constexpr float kLeastGuidedEps = 1e-9f;
 
-// Throws std::invalid_argument where maps are not finite.
+// Throws std::invalid_argument where maps are not finite, or above kLargestGuidedMap.
 void guided_refine_cpu(const uint8_t* frame,  // [height, width, 3]
                        const float* maps,     // [k, height, width]
                        int64_t k, int64_t height, int64_t width, const patchcut_guided_refine_params& params,

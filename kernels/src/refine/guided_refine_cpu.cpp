@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "cpu/errors.h"
+#include "cpu/interrupt.h"
 #include "cpu/runs.h"
 #include "cpu/scratch.h"
 #include "cpu/thread_pool.h"
@@ -17,6 +18,7 @@ namespace {
 constexpr int64_t kPadding = 16;     // elements that rows are longer than what they hold, see guided_simd.h
 constexpr int64_t kChannels = 4;     // maps that share the work on the frame
 constexpr int64_t kPlanes = 4;       // of coefficients: a of each color, b
+constexpr int64_t kRowCycles = 16;   // about what a pixel of a row takes
 constexpr int64_t kGuidePlanes = 9;  // of moments of the frame, and of what is made of them
 
 int64_t padded(int64_t count) { return (count + kPadding - 1) / kPadding * kPadding + kPadding; }
@@ -200,7 +202,9 @@ void load_map_row(const Job& job, const Channel& channel, int64_t row, float* li
 }
 
 void load_source(const Job& job, const Strip& strip) {
+  InterruptPoll poll;
   for (int64_t row = 0; row < strip.source.size(); ++row) {
+    poll.spend(job.step * job.width * strip.channel_count);
     load_guide_row(job, strip.source.begin + row, strip.guide + row * 3 * job.stride());
     for (int64_t c = 0; c < strip.channel_count; ++c) {
       const Channel& channel = strip.channels[c];
@@ -218,7 +222,11 @@ void move_window(const Job& job, int64_t row, bool start, const Add& add) {
   const GuidedWindow& w = job.window;
   const auto at = [&](int64_t i) { return reflect_index(row + i, job.rows); };
   if (start) {
-    for (int64_t i = -w.inner; i <= w.inner; ++i) add(at(i), kNone, 1.0f);
+    InterruptPoll poll;
+    for (int64_t i = -w.inner; i <= w.inner; ++i) {
+      poll.spend(kRowCycles * job.stride());
+      add(at(i), kNone, 1.0f);
+    }
     if (w.edge == 0.0f) return;
     add(at(-w.reach), kNone, w.edge);
     add(at(w.reach), kNone, w.edge);
@@ -344,8 +352,13 @@ void filter(const Job& job, const Strip& strip) {
   const int64_t reach = job.window.reach;
   const int64_t first = std::max<int64_t>(0, strip.means.begin - reach);
   int64_t next = first;
+  InterruptPoll poll;
   for (int64_t row = strip.means.begin; row < strip.means.end; ++row) {
-    for (; next < std::min(job.rows, row + reach + 1); ++next) solve_row(job, strip, next, next == first);
+    for (; next < std::min(job.rows, row + reach + 1); ++next) {
+      poll.spend(kRowCycles * job.stride());
+      solve_row(job, strip, next, next == first);
+    }
+    poll.spend(kRowCycles * job.stride());
     job.loops.widen_planes(job.stride(), guide_row(job, strip, row), job.stride(), strip.enter);
     for (int64_t c = 0; c < strip.channel_count; ++c) {
       average_row(job, strip, strip.channels[c], row, row == strip.means.begin);
@@ -373,7 +386,9 @@ void apply_upsampled(const Job& job, const Strip& strip) {
   const Range y_range = job.pixels_of(strip.out, job.height);
   const int64_t stride = job.stride();
   float* blended = strip.boxed;
+  InterruptPoll poll;
   for (int64_t y = y_range.begin; y < y_range.end; ++y) {
+    poll.spend(kRowCycles * job.width);
     job.loops.split_channels(job.width, job.frame + y * job.width * 3, strip.pixels, job.pixel_stride());
     job.loops.widen_planes(job.width, strip.pixels, job.pixel_stride(), strip.colors);
     const double at = static_cast<double>(2 * y - (job.step - 1)) / static_cast<double>(2 * job.step);
@@ -430,7 +445,11 @@ int64_t find_labels(const Job& job, const Range& y, Area* areas, int64_t runs) {
       *at = {labels[x], {x, end}, end - x};
     }
   }
-  std::sort(areas, at, [](const Area& a, const Area& b) { return a.label < b.label; });
+  InterruptPoll poll;
+  std::sort(areas, at, [&poll](const Area& a, const Area& b) {
+    poll.spend(8);
+    return a.label < b.label;
+  });
   int64_t count = 0;
   for (const Area* run = areas; run != areas + runs; ++run) {
     if (count == 0 || areas[count - 1].label != run->label) {
@@ -528,14 +547,16 @@ void for_each_strip(const Job& job, const RefineStrip& refine_strip) {
   });
 }
 
-void check_finite(const SimdTable& simd, int64_t rows, int64_t width, const float* maps) {
+void check_maps(const SimdTable& simd, int64_t rows, int64_t width, const float* maps) {
   std::atomic<bool> finite{true};
+  std::atomic<bool> small{true};
   parallel_for(rows, width / 4, [&](int64_t begin, int64_t end) {
-    if (!simd.all_finite((end - begin) * width, maps + begin * width)) {
-      finite.store(false, std::memory_order_relaxed);
-    }
+    const float largest = simd.largest_magnitude((end - begin) * width, maps + begin * width);
+    if (!std::isfinite(largest)) finite.store(false, std::memory_order_relaxed);
+    if (largest > kLargestGuidedMap) small.store(false, std::memory_order_relaxed);
   });
   require_finite(finite, "guided_refine", "maps");
+  require(small, "guided_refine", "maps must be at most 1e12 in magnitude: sums over windows must fit float32");
 }
 
 }  // namespace
@@ -543,7 +564,7 @@ void check_finite(const SimdTable& simd, int64_t rows, int64_t width, const floa
 void guided_refine_cpu(const uint8_t* frame, const float* maps, int64_t k, int64_t height, int64_t width,
                        const patchcut_guided_refine_params& params, float* out) {
   if (height == 0 || width == 0) return;
-  check_finite(simd(), k * height, width, maps);
+  check_maps(simd(), k * height, width, maps);
   Scratch scratch;
   Job job = make_job(frame, height, width, params, &scratch);
   job.maps = maps;

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
 import zipfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import numpy.typing as npt
 from pydantic import ValidationError
 
+from patchcut.bundle.graph_check import check_graph
 from patchcut.bundle.legacy import to_schema_3
 from patchcut.bundle.library import find_bundle
-from patchcut.bundle.spec import SCHEMA_VERSION, BundleSpec
+from patchcut.bundle.onnx_messages import GraphError
+from patchcut.bundle.spec import SCHEMA_VERSION, BundleSpec, GraphSpec
+from patchcut.bundle.tensors import load_tensors
 from patchcut.errors import BundleError
 
 MANIFEST = "bundle.json"
@@ -63,17 +68,39 @@ class Bundle:
             >>> bundle.spec.schema_version
             3
         """
-        self._archive.close()
+        _close(self._archive)
 
     def read(self, name: str) -> bytes:
         """The bytes of one member, after its size and sha256 were found right.
 
+        A graph is checked, too: it computes its outputs once, from the image and the bundle's own weights.
+
         Raises:
-            BundleError: the member is not there, or damaged.
+            BundleError: the member is not there or damaged, or a graph that does something else.
         Examples:
             >>> bundle.read("card.md").decode().splitlines()[0]
             '# ...'
         """
+        try:
+            return self._read_checked(name)
+        except MemoryError:
+            _lacks_memory(self.path)
+
+    def _read_checked(self, name: str) -> bytes:
+        data = self._read_whole(name)
+        for backbone in self.spec.backbones.values():
+            for graph in backbone.graphs:
+                if graph.file == name:
+                    self._check_graph(graph, data, backbone.weights)
+        return data
+
+    def _check_graph(self, graph: GraphSpec, data: bytes, weights: str | None) -> None:
+        try:
+            check_graph(data, graph.initializers, weights)
+        except GraphError as error:
+            _foreign(self.path, f"{graph.file} cannot be run: {error}")
+
+    def _read_whole(self, name: str) -> bytes:
         if name not in self.spec.files:
             _fail(self.path, f"has no member {name}", f"it has: {', '.join(sorted(self.spec.files))}")
         data = _read_member(self.path, self._archive, name)
@@ -90,12 +117,12 @@ class Bundle:
             >>> bundle.read_tensors("head.safetensors")["gcn.0.theta"].dtype
             dtype('float32')
         """
-        from safetensors.numpy import load
-
         data = self.read(name)
         try:
-            return load(data)
-        except Exception as error:  # the reader raises many kinds; all mean the same here
+            return load_tensors(data)
+        except MemoryError:
+            _lacks_memory(self.path)
+        except ValueError as error:
             _foreign(self.path, f"{name} cannot be read as safetensors: {error}")
 
     def verify(self) -> None:
@@ -124,6 +151,13 @@ def open_bundle(bundle: str | Path | None = None) -> Bundle:
         'default.patchcut'
     """
     path = find_bundle(bundle)
+    try:
+        return _open_checked(path)
+    except MemoryError:
+        _lacks_memory(path)
+
+
+def _open_checked(path: Path) -> Bundle:
     archive = _open_archive(path)
     try:
         infos = _check_members(path, archive.infolist())
@@ -132,27 +166,52 @@ def open_bundle(bundle: str | Path | None = None) -> Bundle:
         opened = Bundle(path, archive, spec)
         for name, file in spec.files.items():
             if file.bytes <= EAGER_BYTES:
-                opened.read(name)
+                opened._read_whole(name)
     except BaseException:
-        archive.close()
+        _close(archive)
         raise
     return opened
 
 
+def _close(archive: zipfile.ZipFile) -> None:
+    """Closes an archive, and the file that was given to it."""
+    file = archive.fp
+    archive.close()
+    if file is not None:
+        file.close()
+
+
 def _open_archive(path: Path) -> zipfile.ZipFile:
+    file, magic = _open_file(path), b""
     try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        raise BundleError("bundle", f"cannot open {path}: {error.strerror}", "check the path") from error
-    try:
-        return zipfile.ZipFile(path)
+        magic = file.read(4)
+        return zipfile.ZipFile(file)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        file.close()
         if magic == b"PK\x03\x04":
             _damaged(
                 path, f"it starts as a bundle but its directory cannot be read, as if cut short ({error})"
             )
         _foreign(path, "it is no zip archive")
+
+
+def _open_file(path: Path) -> BinaryIO:
+    """The file, if it is one: a pipe or device might never end, and is not waited for.
+
+    Raises:
+        BundleError: it is none, or cannot be opened.
+    """
+    try:
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:  # ValueError: a name that the system cannot have
+        what = error.strerror if isinstance(error, OSError) else "no file has such a name"
+        raise BundleError("bundle", f"cannot open {path}: {what}", "check the path") from error
+    kind = os.fstat(number)
+    if not stat.S_ISREG(kind.st_mode):
+        os.close(number)
+        what = "it is a folder" if stat.S_ISDIR(kind.st_mode) else "it is no regular file"
+        raise BundleError("bundle", f"cannot open {path}: {what}", "check the path")
+    return os.fdopen(number, "rb")
 
 
 def _check_members(path: Path, infos: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
@@ -235,6 +294,10 @@ def _check_sizes(path: Path, infos: dict[str, zipfile.ZipInfo], spec: BundleSpec
 def _check_none(path: Path, what: str, names: Iterable[str]) -> None:
     if listed := ", ".join(sorted(names)):
         _damaged(path, f"it {what} {listed}")
+
+
+def _lacks_memory(path: Path) -> NoReturn:
+    _fail(path, "needs more memory than this process may have", "allow it more")
 
 
 def _damaged(path: Path, what: str) -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from patchcut.checks import check_path
 from patchcut.errors import BundleError
 
 DEFAULT = "default"
@@ -30,18 +31,20 @@ def find_bundle(bundle: str | Path | None = None) -> Path:
         bundle: the name of an embedded one, None for "default", or a path: what has a suffix or a separator
             is one, and so is what no embedded bundle is called but a file is.
     Raises:
+        OptionError: it is no text and no path, or empty.
         BundleError: it is neither.
     Examples:
         >>> patchcut.bundle.find_bundle("default").name
         'default.patchcut'
     """
     given = DEFAULT if bundle is None else bundle
+    check_path("bundle", given, "a bundle's name or path")
     path, embedded = Path(given), embedded_bundles()
     if path.suffix or path.name != str(given):
         return path
     if path.name in embedded:
         return embedded[path.name]
-    if os.path.exists(path):  # noqa: PTH110 - False, too, where the name is too long to be one
+    if os.path.lexists(path):
         return path
     remedy = f"pass the path of a {SUFFIX} file"
     if not embedded:

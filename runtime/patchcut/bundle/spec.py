@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PositiveInt,
+    StringConstraints,
+    model_validator,
+)
 
 SCHEMA_VERSION: Final = 3
 
@@ -15,16 +25,36 @@ Facet = Literal["key", "query", "value", "token"]
 Join = Literal["mean", "concat"]
 Role = Literal["objects", "parts", "names"]
 
-Name = Annotated[str, Field(min_length=1, max_length=256)]
+# The affinity of one frame's patches has the square of their number: 1 GiB.
+MAX_PATCHES: Final = 1 << 14
+MAX_FEATURES: Final = 1 << 28  # numbers of one frame
+
+# Control characters, and those that turn the direction of writing: a terminal would obey them.
+_STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def _check_text(text: str) -> str:
+    if found := _STEERING.search(text):
+        raise ValueError(f"must have no control characters, got {found[0]!r}")
+    return text
+
+
+Text = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_check_text)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_check_text)]
 # A head is chosen by its name on the command line, as in "--head cc:alpha=5".
 HeadName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Side = Annotated[int, Field(gt=0, le=8192)]
+Dim = Annotated[int, Field(gt=0, le=1 << 16)]
 SizeHw = tuple[Side, Side]
-PositiveFloat = Annotated[FiniteFloat, Field(gt=0)]
-Temperature = Annotated[FiniteFloat, Field(ge=1e-6)]  # its inverse, too, must be finite in float32
+# Numbers that kernels compute with: they and their inverses are far from the limits of float32.
+Moderate = Annotated[FiniteFloat, Field(ge=1e-6, le=1e6)]
+Weight = Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)]
 Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
-Rgb = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+# Of images whose values are from 0 to 1.
+Mean = Annotated[FiniteFloat, Field(ge=-10, le=10)]
+Deviation = Annotated[FiniteFloat, Field(ge=1e-3, le=1e3)]
+Scale = Annotated[FiniteFloat, Field(ge=1 / 64, le=64)]
 
 _WEIGHTS_TOLERANCE = 1e-6
 # Files that a head of a known kind needs; of other kinds the runtime says that they are newer.
@@ -42,16 +72,16 @@ class ReportRow(_Model):
     a backbone's report, or "gnn, parts by parts".
     """
 
-    dataset: str
-    metric: str
+    dataset: Text
+    metric: Text
     value: FiniteFloat
     size: PositiveInt
     precision: Precision
     images: PositiveInt
-    refine: str
-    command: str
-    protocol: str = ""
-    head: str = ""
+    refine: Text
+    command: Text
+    protocol: Text = ""
+    head: Text = ""
 
 
 class GraphSpec(_Model):
@@ -64,14 +94,14 @@ class GraphSpec(_Model):
     size_hw: SizeHw
     grid_hw: SizeHw
     precision: Precision
-    initializers: tuple[str, ...] = ()
+    initializers: tuple[Name, ...] = ()
 
 
 class FeatureComponent(_Model):
     """One activation of the ViT. Several are made unit length, times the root of `weight`, and joined."""
 
     facet: Facet
-    layer: Annotated[int, Field(ge=0)]
+    layer: Annotated[int, Field(ge=0, lt=1000)]
     weight: Annotated[FiniteFloat, Field(gt=0, le=1)] = 1.0
 
 
@@ -91,11 +121,11 @@ class FeatureSetSpec(_Model):
     """
 
     output: Name
-    dim: PositiveInt
+    dim: Dim
     components: Annotated[tuple[FeatureComponent, ...], Field(min_length=1)]
-    scales: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.0,)
+    scales: Annotated[tuple[Scale, ...], Field(min_length=1)] = (1.0,)
     join: Join = "mean"
-    log_bins: Annotated[int, Field(ge=0)] = 0
+    log_bins: Annotated[int, Field(ge=0, le=64)] = 0
 
     @model_validator(mode="after")
     def _check_components(self) -> FeatureSetSpec:
@@ -117,14 +147,14 @@ class BackboneSpec(_Model):
     """
 
     model: Name
-    source: str
-    source_sha256: str
-    licence: str
-    trained_on: str
-    patch_size: PositiveInt
-    stride: PositiveInt | None = None
-    mean: Rgb
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    source: Text
+    source_sha256: Text
+    licence: Text
+    trained_on: Text
+    patch_size: Side
+    stride: Side | None = None
+    mean: tuple[Mean, Mean, Mean]
+    std: tuple[Deviation, Deviation, Deviation]
     fit: Literal["stretch", "letterbox"]
     weights: Name | None = None
     graphs: Annotated[tuple[GraphSpec, ...], Field(min_length=1)]
@@ -214,8 +244,8 @@ class AffinitySpec(_Model):
 
     kind: Literal["cosine", "dot"] = "cosine"
     mode: Literal["ncut", "cc"] = "ncut"
-    threshold: Annotated[FiniteFloat, Field(ge=0)] = 0.0
-    alpha: PositiveFloat = 3.0
+    threshold: Annotated[FiniteFloat, Field(ge=0, le=1e6)] = 0.0
+    alpha: Moderate = 3.0
 
 
 class CalibrationSpec(_Model):
@@ -225,10 +255,10 @@ class CalibrationSpec(_Model):
     `nothing_below` are none.
     """
 
-    weights: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
-    bias: FiniteFloat
+    weights: tuple[Weight, Weight, Weight, Weight]
+    bias: Weight
     nothing_below: Share
-    fitted_on: str = ""
+    fitted_on: Text = ""
 
 
 class HeadSpec(_Model):
@@ -250,11 +280,11 @@ class HeadSpec(_Model):
     backbone: Name
     features: Annotated[tuple[Name, ...], Field(min_length=1)]
     affinity: AffinitySpec = AffinitySpec()
-    labels: Annotated[tuple[Name, ...], Field(min_length=2)]
+    labels: Annotated[tuple[Name, ...], Field(min_length=2, max_length=256)]
     normalize: bool = True
-    temperature: Temperature = 1.0
-    trained_on: str = ""
-    method: str = ""
+    temperature: Moderate = 1.0
+    trained_on: Text = ""
+    method: Text = ""
     calibration: CalibrationSpec | None = None
     report: tuple[ReportRow, ...] = ()
     files: dict[Name, Name]
@@ -289,12 +319,12 @@ class BundleSpec(_Model):
 
     schema_version: Literal[3] = SCHEMA_VERSION
     name: Name
-    description: str
+    description: Text
     backbones: Annotated[dict[Name, BackboneSpec], Field(min_length=1)]
     heads: tuple[HeadSpec, ...] = ()
     regions: RegionsSpec = RegionsSpec()
     card: Name | None = None
-    files: dict[str, FileSpec]
+    files: dict[Name, FileSpec]
 
     @model_validator(mode="after")
     def _check_heads(self) -> BundleSpec:
@@ -304,6 +334,20 @@ class BundleSpec(_Model):
                 raise ValueError(f"head {head.name}: there is no backbone {head.backbone}")
             if missing := sorted(set(head.features) - set(self.backbones[head.backbone].features)):
                 raise ValueError(f"head {head.name}: {head.backbone} has no features {', '.join(missing)}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_grids(self) -> BundleSpec:
+        least = self.regions.min_area_patches
+        for backbone in self.backbones.values():
+            dim = max(features.dim for features in backbone.features.values())
+            for graph in backbone.graphs:
+                patches = graph.grid_hw[0] * graph.grid_hw[1]
+                if patches > MAX_PATCHES or patches * dim > MAX_FEATURES:
+                    limits = f"the limits are {MAX_PATCHES:,} and {MAX_FEATURES:,} numbers"
+                    raise ValueError(f"{graph.file}: has {patches:,} patches of {dim:,}, {limits}")
+                if least > patches:
+                    raise ValueError(f"{graph.file}: has {patches} patches, no region has {least:g}")
         return self
 
     @model_validator(mode="after")

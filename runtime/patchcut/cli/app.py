@@ -17,7 +17,7 @@ from patchcut.errors import OptionError, PatchcutError
 from patchcut.settings import Settings
 
 # The words of `patchcut.output.sinks.SINKS`, whose module takes numpy: the help comes without it.
-SAVED = ("overlay", "masks", "labels", "json")
+SAVED = ("overlay", "masks", "labels", "cutout", "crop", "json", "coco", "index")
 MAX_EVERY = 2**31 - 1
 
 _COMMAND_HELP = {"export": "Make, check and measure bundles (needs patchcut\\[export])."}
@@ -25,7 +25,8 @@ _COMMAND_HELP = {"export": "Make, check and measure bundles (needs patchcut\\[ex
 app = typer.Typer(
     help="Real-time segmentation without labels: a frame goes in, masks and boxes come out.",
     epilog="Exit status: 0 all good; 1 something failed or was skipped, or nothing was processed; "
-    "2 the command line is wrong; 130 stopped by Ctrl-C, SIGTERM or SIGHUP. What was written is whole in each case.",
+    "2 the command line is wrong; 130 stopped by Ctrl-C, SIGTERM or SIGHUP. "
+    "What was written is whole in each case.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -136,12 +137,13 @@ def _info(
     ] = None,
     listed: Annotated[bool, typer.Option("--list", help="List the embedded bundles instead.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say all that is known of it.")] = False,
 ) -> int:
     """Say what a bundle holds, how well it does, and what would run it here."""
     from patchcut.cli.info import info, list_bundles
 
     if not listed:
-        return info(bundle, as_json=json)
+        return info(bundle, as_json=json, verbose=verbose)
     if bundle is not None:
         raise OptionError("list", f"lists all embedded bundles, got the name of one: {bundle}")
     return list_bundles(as_json=json)
@@ -149,13 +151,13 @@ def _info(
 
 @command(app, "demo")
 def _demo(
-    out: Annotated[Path, typer.Option(help="Folder for overlays and masks.")] = Path("patchcut-demo"),
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder for overlays and masks.")] = "patchcut-demo",
     bundle: Annotated[str, typer.Option(help="An embedded bundle's name or a .patchcut file.")] = "default",
 ) -> int:
     """Segment the sample photos that come with patchcut."""
     from patchcut.cli.demo import demo
 
-    return demo(out, Settings(bundle=bundle))
+    return demo(Path(out), Settings(bundle=bundle))
 
 
 def main() -> None:

@@ -5,27 +5,36 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import patchcut_kernels
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import patchcut
 from patchcut.bundle import BackboneSpec, Bundle, BundleSpec, HeadSpec, embedded_bundles, open_bundle
+from patchcut.bundle.spec import ReportRow
 from patchcut.checks import check_environment
 from patchcut.cli.tables import make_console, precision_text, size_text
 from patchcut.errors import PatchcutError
 from patchcut.heads import FITTED
+from patchcut.texts import one_line
+
+_WIDTH, _INDENT = 80, 14
+_SHORT_REPORTS = 8
+_CARDS_ACCURACY = re.compile(r"^## Accuracy\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 
 
-def info(bundle: str | None, *, as_json: bool = False) -> int:
-    """Exit status 0, after everything known of a bundle was printed.
+def info(bundle: str | None, *, as_json: bool = False, verbose: bool = False) -> int:
+    """Exit status 0, after what matters of a bundle was printed.
 
     Args:
         bundle: a name of an embedded bundle or a path; None is the default.
+        verbose: everything that is known of it.
     Raises:
         BundleError: it is missing, damaged (every checksum is looked at), foreign or newer.
     """
@@ -35,8 +44,10 @@ def info(bundle: str | None, *, as_json: bool = False) -> int:
         facts, spec = _facts(opened), opened.spec
     if as_json:
         print(json.dumps(facts, indent=1))
+    elif verbose:
+        _print_all(spec, facts)
     else:
-        _print(make_console(), spec, facts)
+        _print_short(spec, facts)
     return 0
 
 
@@ -49,8 +60,8 @@ def list_bundles(*, as_json: bool = False) -> int:
     table = Table("name", "MB", "backbone", "heads", "graphs", box=SIMPLE_HEAD)
     table.columns[1].justify = "right"
     for entry in bundles:
-        lists = ("\n".join(entry[key]) for key in ("backbones", "heads", "graphs"))
-        table.add_row(entry["name"], f"{entry['bytes'] / 1e6:.1f}", *lists)
+        lists = ("\n".join(map(one_line, entry[key])) for key in ("backbones", "heads", "graphs"))
+        table.add_row(one_line(entry["name"]), f"{entry['bytes'] / 1e6:.1f}", *lists)
     make_console().print(table)
     return 0
 
@@ -91,29 +102,55 @@ def _machine(path: Path) -> dict[str, Any]:
         return {"error": str(error), **kernels}
 
 
-def _print(console: Console, spec: BundleSpec, facts: dict[str, Any]) -> None:
-    sections = [(spec.name, _bundle_rows(spec, facts))]
-    sections += [(f"backbone {name}", _backbone_rows(it)) for name, it in spec.backbones.items()]
-    sections += [(f"head {head.name}", _head_rows(head)) for head in spec.heads]
-    sections.append(("on this machine", _machine_rows(facts["machine"])))
-    for title, rows in sections:
-        console.print(f"\n{title}", style="bold")
-        console.print(_pairs(rows))
-    if (table := _report_table(spec)).rows:
-        console.print("\naccuracy", style="bold")
-        console.print(table)
-    if facts["card"]:
-        console.print("\nmodel card", style="bold")
-        console.print(facts["card"].strip())
-
-
-def _bundle_rows(spec: BundleSpec, facts: dict[str, Any]) -> list[tuple[str, str]]:
-    return [
+def _print_short(spec: BundleSpec, facts: dict[str, Any]) -> None:
+    """One screen, whatever the bundle holds: at most 40 lines of 80 letters."""
+    backbones = spec.backbones
+    graphs = dict.fromkeys(text for one in backbones.values() for text in _graphs(one))
+    heads = ", ".join(f"{head.name} ({head.role})" for head in spec.heads) or "none"
+    rows = [
         ("what", spec.description),
+        *_file_rows(spec, facts),
+        ("backbone", ", ".join(backbones)),
+        ("licence", "; ".join(dict.fromkeys(one.licence for one in backbones.values()))),
+        ("graphs", ", ".join(graphs)),
+        ("heads", f"{heads}; untrained: {', '.join(FITTED)}"),
+        ("trained on", "; ".join(dict.fromkeys(head.trained_on for head in spec.heads))),
+        ("scores", "; ".join(dict.fromkeys(map(_scores_text, spec.heads)))),
+        *_machine_rows(facts["machine"]),
+    ]
+    _print_rows(spec.name, rows, most_lines=2)
+    reports = _reports(spec)
+    shown = [one for one in reports if _runs_here(one[1], facts["machine"])] or reports
+    if shown:
+        make_console().print(_report_table(shown[:_SHORT_REPORTS]))
+    print("all of it: patchcut info -v")
+
+
+def _print_all(spec: BundleSpec, facts: dict[str, Any]) -> None:
+    heads = ", ".join(head.name for head in spec.heads) or "none"
+    untrained = f"{', '.join(FITTED)}: fitted to each frame, see --head"
+    rows = [("what", spec.description), *_file_rows(spec, facts), ("heads", heads), ("untrained", untrained)]
+    _print_rows(spec.name, rows)
+    for name, backbone in spec.backbones.items():
+        _print_rows(f"backbone {name}", _backbone_rows(backbone))
+    for head in spec.heads:
+        _print_rows(f"head {head.name}", _head_rows(head))
+    _print_rows("on this machine", _machine_rows(facts["machine"]))
+    card = facts["card"]
+    if reports := _reports(spec):
+        console = make_console()
+        console.print("\naccuracy", style="bold")
+        console.print(_report_table(reports))
+        card = _CARDS_ACCURACY.sub("", card)
+    if card:
+        make_console().print("\nmodel card", style="bold")
+        print("\n".join(one_line(line.expandtabs(4)) for line in card.strip().splitlines()))
+
+
+def _file_rows(spec: BundleSpec, facts: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
         ("file", f"{facts['path']} ({facts['bytes'] / 1e6:.1f} MB, {len(spec.files)} members, all whole)"),
         ("sha256", facts["sha256"]),
-        ("heads", ", ".join(head.name for head in spec.heads) or "none"),
-        ("or, untrained", f"{', '.join(FITTED)}: fitted to each frame, see --head"),
     ]
 
 
@@ -124,7 +161,7 @@ def _backbone_rows(backbone: BackboneSpec) -> list[tuple[str, str]]:
         ("sha256", backbone.source_sha256),
         ("licence", backbone.licence),
         ("trained on", backbone.trained_on),
-        *((f"features {name}", backbone.features_text(name)) for name in backbone.features),
+        *(("features", f"{name}: {backbone.features_text(name)}") for name in backbone.features),
         ("graphs", f"{', '.join(_graphs(backbone))} (the first is the default)"),
     ]
 
@@ -134,17 +171,20 @@ def _graphs(backbone: BackboneSpec) -> list[str]:
 
 
 def _head_rows(head: HeadSpec) -> list[tuple[str, str]]:
-    scores = "rank regions; they are no probabilities"
-    if head.calibration is not None:
-        scores = f"are probabilities; nothing is found below {head.calibration.nothing_below:.3f}"
     return [
         ("kind", f"{head.kind}, finds {head.role}"),
         ("features", f"{', '.join(head.features)} of {head.backbone}"),
         ("method", head.method),
         ("trained on", head.trained_on),
         ("labels", ", ".join(head.labels)),
-        ("scores", scores),
+        ("scores", _scores_text(head)),
     ]
+
+
+def _scores_text(head: HeadSpec) -> str:
+    if head.calibration is None:
+        return "rank regions; they are no probabilities"
+    return f"are probabilities; nothing is found below {head.calibration.nothing_below:.3f}"
 
 
 def _machine_rows(machine: dict[str, Any]) -> list[tuple[str, str]]:
@@ -152,33 +192,56 @@ def _machine_rows(machine: dict[str, Any]) -> list[tuple[str, str]]:
         return [("cannot run", machine["error"]), ("kernels", machine["isa"])]
     precision = precision_text(machine["precision"], machine["weights"])
     return [
-        ("engine", f"{machine['engine']} ({machine['provider']})"),
-        ("device", machine["device"]),
-        (
-            "precision",
-            f"{precision} at {size_text(machine['size_hw'])}",
-        ),
-        ("head", machine["head"]),
+        ("engine", f"{machine['engine']} ({machine['provider']}) on {machine['device']}"),
+        ("runs", f"{machine['head']} {precision} at {size_text(machine['size_hw'])}"),
         ("threads", f"{machine['threads']} of the engine, {machine['kernel_threads']} of the kernels"),
         ("kernels", f"{machine['isa']} on {machine['cpu']}"),
     ]
 
 
-def _pairs(rows: list[tuple[str, str]]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
+def _print_rows(title: str, rows: list[tuple[str, str]], most_lines: int = 0) -> None:
+    """A title and named texts; of each no more than `most_lines`, unless that is 0."""
+    console = make_console()
+    console.print(f"\n{_cut(one_line(title), 1)}" if most_lines else f"\n{one_line(title)}", style="bold")
     for name, value in rows:
-        table.add_row(f"  {name}", value)
-    return table
+        text = one_line(value)
+        wrapped = textwrap.fill(
+            _cut(text, most_lines) if most_lines else text,
+            _WIDTH,
+            initial_indent=f"  {name:<12}",
+            subsequent_indent=" " * _INDENT,
+            break_long_words=False,  # to be copied
+            break_on_hyphens=False,
+        )
+        print(wrapped)
 
 
-def _report_table(spec: BundleSpec) -> Table:
-    titles = ("head", "dataset", "metric", "value", "size", "precision", "images", "refine")
-    table = Table(*titles, box=SIMPLE_HEAD)
+def _cut(text: str, lines: int) -> str:
+    room = lines * (_WIDTH - _INDENT) - 8  # a line breaks before a word
+    return text if len(text) <= room else text[: room - 3] + "..."
+
+
+_Reports = list[tuple[str, ReportRow]]
+
+
+def _reports(spec: BundleSpec) -> _Reports:
+    """What was measured, and with which head."""
     rows = [(row.head or head.name, row) for head in spec.heads for row in head.report]
-    rows += [(row.head, row) for backbone in spec.backbones.values() for row in backbone.report]
+    return rows + [(row.head, row) for backbone in spec.backbones.values() for row in backbone.report]
+
+
+def _runs_here(row: ReportRow, machine: dict[str, Any]) -> bool:
+    """Whether a row was measured with what runs here by default."""
+    size, precision = machine.get("size_hw", (0,)), machine.get("precision")
+    return row.refine == "none" and row.size == size[0] and row.precision == precision
+
+
+def _report_table(rows: _Reports) -> Table:
+    table = Table("head", "accuracy on", "", "value", "with", "images", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in table.columns:
+        column.no_wrap, column.overflow = True, "ellipsis"
     for head, row in rows:
-        accuracy = (row.dataset, row.metric, f"{row.value:.3f}")
-        table.add_row(head, *accuracy, *map(str, (row.size, row.precision, row.images)), row.refine)
+        how = f"{row.size} {row.precision} {row.refine}"
+        cells = (head, row.dataset, row.metric, f"{row.value:.3f}", how, str(row.images))
+        table.add_row(*(Text(one_line(cell)) for cell in cells))
     return table

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from patchcut.cli.signals import EXIT_INTERRUPTED
-from patchcut.cli.streams import close_stdout, drop_stdout, say
+from patchcut.cli.streams import StdoutError, close_stdout, drop_stdout, say
 from patchcut.errors import OptionError, PatchcutError
 from patchcut.settings import Settings, option_name
 
@@ -120,9 +120,11 @@ def exit_with(work: Callable[[], int]) -> NoReturn:
 
 
 def status_of(error: PatchcutError | BrokenPipeError) -> int:
-    """The exit status of an error, which is said on stderr; of a reader of stdout who left nothing is said."""
+    """The exit status of an error, which is said on stderr; a reader of stdout who left is not told."""
     if isinstance(error, BrokenPipeError):
         drop_stdout()
         return EXIT_FAILED
+    if isinstance(error, StdoutError):
+        drop_stdout()  # once is enough
     say(f"patchcut: {error}")
     return EXIT_USAGE if isinstance(error, OptionError) else EXIT_FAILED

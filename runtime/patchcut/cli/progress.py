@@ -62,4 +62,5 @@ class FrameBar:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._bar.stop()
+        if not self._bar.disable:  # before rich 14.3 it ends the line of a bar that was never drawn
+            self._bar.stop()

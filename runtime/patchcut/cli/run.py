@@ -184,7 +184,7 @@ def _starts(running: Run, part: Source) -> bool:
         with unbroken():
             if not running.folder.start(part):
                 return False
-    if running.options.json and part is not running.source:
+    if running.options.json and part.is_video and part is not running.source:
         run_json.print_part(part)
     return True
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from patchcut.errors import PatchcutError
 from patchcut.result import Result
+from patchcut.texts import encodable, name_text
 
 if TYPE_CHECKING:
     from patchcut.cli.run import Run
@@ -17,11 +18,15 @@ if TYPE_CHECKING:
 
 def print_start(source: Source, segmenter: Segmenter) -> None:
     """What is read, and what runs."""
-    _print("start", source=source.name, segmenter=segmenter.describe().to_dict())
+    runs = {
+        key: encodable(it) if isinstance(it, str) else it
+        for key, it in segmenter.describe().to_dict().items()
+    }
+    _print("start", source=source.name, segmenter=runs)
 
 
 def print_part(part: Source) -> None:
-    """Whose frames follow, of a source that is made of several: photos, or one video."""
+    """Whose frames follow: one of the videos of a source that is made of several."""
     _print("part", name=part.name, kind=part.kind, fps=part.fps, total=part.total)
 
 
@@ -37,7 +42,7 @@ def print_end(running: Run, failure: BaseException | None) -> None:
         "end",
         **asdict(running.stats.summary(running.source.dropped)),
         skipped=running.skipped,
-        out=None if options.out is None else str(options.out),
+        out=None if options.out is None else name_text(options.out),
         problems=running.problems,
         notes=running.source.notes,
         interrupted=isinstance(failure, KeyboardInterrupt),

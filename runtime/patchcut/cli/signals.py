@@ -1,7 +1,7 @@
 """What Ctrl-C, SIGTERM and SIGHUP do to a command, from its first line to its last.
 
     leave_at_once()    while nothing is written: the process ends there and then, without a word
-    with stoppable():  while there is work to finish: KeyboardInterrupt, which the command turns into a good end
+    with stoppable():  while there is work to finish: KeyboardInterrupt, which the command makes a good end
     with unbroken():   inside that: what must not be torn, such as writing a frame; the stop comes after it
     ignore()           when all is done: too late to stop anything
 
@@ -42,7 +42,7 @@ def leave_at_once() -> None:
 
 
 def ignore() -> None:
-    """From now on signals come too late: the interpreter itself is ending, and would say so in a traceback."""
+    """From now on signals come too late: the interpreter itself is ending, and would print a traceback."""
     _hear(signal.SIG_IGN)
 
 

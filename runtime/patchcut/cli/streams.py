@@ -1,7 +1,7 @@
 """stdout and stderr that may be closed, full, or read by nobody.
 
-What cannot be written to stdout is a failure of the command, said in one line; what cannot be written to stderr
-is lost, as there is nobody to tell.
+What cannot be written to stdout is a failure of the command, said in one line; what cannot be written to
+stderr is lost, as there is nobody to tell.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ from patchcut.errors import OutputError
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
 
+class StdoutError(OutputError):
+    """stdout cannot be written."""
+
+
 class Stdout(io.TextIOWrapper):
-    """Text whose failures are OutputErrors; a reader who left is a BrokenPipeError, which needs no words."""
+    """Text whose failures are StdoutErrors; a reader who left is a BrokenPipeError, which needs no words."""
 
     def write(self, text: str) -> int:
         """As of any text stream."""
@@ -76,13 +80,13 @@ def close_stdout() -> None:
     """Writes what stdout still holds, or drops it where that fails: the interpreter says nothing of it later.
 
     Raises:
-        OutputError, BrokenPipeError: it failed.
+        StdoutError, BrokenPipeError: it failed.
     """
     if sys.stdout is None:
         return
     try:
         sys.stdout.flush()
-    except (OutputError, OSError):
+    except (StdoutError, OSError):
         drop_stdout()
         raise
 
@@ -107,7 +111,7 @@ def _explained() -> Iterator[None]:
         raise
     except OSError as error:
         remedy = "look at where stdout leads, or write files with --out and be quiet with -q"
-        raise OutputError("stdout", f"cannot be written: {error.strerror or error}", remedy) from error
+        raise StdoutError("stdout", f"cannot be written: {error.strerror or error}", remedy) from error
 
 
 def _open_at(descriptor: int, flags: int) -> None:

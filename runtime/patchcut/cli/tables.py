@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from patchcut.texts import one_line
+from patchcut.texts import name_text, one_line
 
 if TYPE_CHECKING:
     from patchcut.cli.run import Run
@@ -39,7 +39,7 @@ def print_run(running: Run, *, interrupted: bool = False) -> None:
     if summary.dropped:
         console.print(f"{_count(summary.dropped, 'frame')} dropped: the source is faster than this machine")
     if folder is not None and (written := folder.written()):
-        console.print(f"written: {', '.join(written)} in {one_line(str(folder.path))}")
+        console.print(f"written: {', '.join(written)} in {one_line(name_text(folder.path))}")
     if interrupted:
         console.print(f"stopped after {_count(summary.frames, 'frame')}", style="bold yellow")
     _print_list(console, "note", running.source.notes)

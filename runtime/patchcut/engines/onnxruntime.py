@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from threading import Event, Thread
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +47,15 @@ _FLOAT_ARITHMETIC = ("session.disable_quant_qdq", "1")
 # Where external data lies that is not given: in no folder, or files of the working directory would be read.
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
-_LOG_ERROR = 3
+# How ONNX Runtime says that the system gave it no memory or no thread.
+_LACKS = re.compile(
+    r"bad_?alloc|bad allocation|allocate memory|out of memory|pthread_create|Resource temporarily",
+    re.IGNORECASE,
+)
+
+# What it logs is in its exceptions, too, and holds names out of the graph as they are; with CUDA the log says
+# which libraries are missing, and no exception does.
+_LOG_FATAL, _LOG_ERROR = 4, 3
 _MAX_BATCH = 64
 
 
@@ -90,7 +100,7 @@ class OnnxRuntimeEngine:
             self._session.run_with_iobinding(self._binding, self._run_options)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             what = f"onnxruntime failed to run {self.facts.graph.file}: {error}"
-            raise EngineError("engine", what, "try another precision or device") from error
+            raise EngineError("engine", what, _remedy(error, "try another precision or device")) from error
         return self._features
 
     def _bind(self, batch: int) -> None:
@@ -180,22 +190,20 @@ def _open_on(
     stream = cuda.Stream() if device == "cuda" and cuda.is_available() else None
     options = session_options(ort, threads, graph.precision)
     options.add_session_config_entry(_EXTERNAL_FOLDER, str(bundle.path))
-    if tensors:
-        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in tensors.values()]
-        options.add_external_initializers(list(tensors), values)
+    if device == "cuda":
+        options.log_severity_level = _LOG_ERROR
     proto = bundle.read(graph.file)
+    _require_threads(threads)
     try:
+        if tensors:
+            values = [ort.OrtValue.ortvalue_from_numpy(array) for array in tensors.values()]
+            options.add_external_initializers(list(tensors), values)
         # Its own fallback prints to stdout, and would choose another provider unasked.
         session = ort.InferenceSession(
             proto, options, providers=_providers(device, stream), enable_fallback=0
         )
     except Exception as error:  # ONNX Runtime's exceptions share no base class
-        if device == "cuda":
-            raise _ProviderError(
-                f"onnxruntime cannot load {graph.file} with {CUDA_PROVIDER}: {error}"
-            ) from error
-        what = f"{bundle.path} is foreign: onnxruntime cannot load {graph.file}: {error}"
-        raise BundleError("bundle", what, "upgrade onnxruntime, or export the bundle again") from error
+        _explain(error, bundle, graph, device)
     outlive_forks(session)
     _check_interface(bundle, backbone, graph, session)
     provider = session.get_providers()[0]
@@ -213,6 +221,47 @@ def _open_on(
     return OnnxRuntimeEngine(session, run_options, facts, backbone.features, tensors, on_device)
 
 
+def _require_threads(threads: int) -> None:
+    """Checks that this process may have as many threads as a session starts.
+
+    A session that gets some of its threads, and not all, waits for ever for the others to end.
+
+    Raises:
+        EngineError: it may not.
+    """
+    done = Event()
+    started = []
+    try:
+        for _ in range(threads - 1):
+            thread = Thread(target=done.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    except (RuntimeError, MemoryError) as error:
+        what = f"the system gives this process {len(started) + 1} of {threads} threads"
+        raise EngineError("threads", what, "pass threads=1, or allow it more processes") from error
+    finally:
+        done.set()
+        for thread in started:
+            thread.join()
+
+
+def _explain(error: Exception, bundle: Bundle, graph: GraphSpec, device: str) -> NoReturn:
+    """Says whose fault it is that ONNX Runtime has not loaded a graph."""
+    cannot = f"onnxruntime cannot load {graph.file}"
+    if device == "cuda":
+        raise _ProviderError(f"{cannot} with {CUDA_PROVIDER}: {error}") from error
+    if remedy := _remedy(error):
+        raise EngineError("engine", f"{cannot}: {error}", remedy) from error
+    what = f"{bundle.path} is foreign: {cannot}: {error}"
+    raise BundleError("bundle", what, "upgrade onnxruntime, or export the bundle again") from error
+
+
+def _remedy(error: Exception, otherwise: str = "") -> str:
+    """What helps against a failure: other limits, where the system gave too little."""
+    lacks = isinstance(error, MemoryError) or _LACKS.search(str(error))
+    return "allow this process more memory or threads, or pass threads=1" if lacks else otherwise
+
+
 def _providers(device: str, stream: cuda.Stream | None) -> list[Any]:
     if device == "cpu":
         return [CPU_PROVIDER]
@@ -225,6 +274,7 @@ def _providers(device: str, stream: cuda.Stream | None) -> list[Any]:
 def _run_options(ort: Any, stream: cuda.Stream | None) -> Any:
     """Options of a run; on a stream of ours nothing waits for its end."""
     options = ort.RunOptions()
+    options.log_severity_level = _LOG_FATAL
     if stream is not None:
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")
     return options
@@ -246,7 +296,12 @@ def _external_weights(
     if missing := set(graph.initializers) - set(tensors):
         what = f"{bundle.path} is damaged: {weights} lacks {', '.join(sorted(missing))} of {graph.file}"
         raise BundleError("bundle", what, "export the bundle again")
-    return {name: tensors[name] for name in graph.initializers}
+    used = {name: tensors[name] for name in graph.initializers}
+    for name, tensor in used.items():
+        if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+            what = f"{bundle.path} is damaged: {name} in {weights} is not finite"
+            raise BundleError("bundle", what, "export the bundle again")
+    return used
 
 
 def session_options(ort: Any, threads: int, precision: Precision) -> Any:
@@ -261,7 +316,7 @@ def session_options(ort: Any, threads: int, precision: Precision) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = _LOG_ERROR
+    options.log_severity_level = _LOG_FATAL
     options.add_session_config_entry(*_spinning(ort.__version__))
     if _saturates(platform.machine(), _cpu_flags()):
         options.add_session_config_entry(*_WIDE_PRODUCTS)

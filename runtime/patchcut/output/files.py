@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import weakref
@@ -111,7 +112,8 @@ class OutputFiles:
         Raises:
             OutputError: a link or a file is where its folder would be.
         """
-        if any(words_of(path) == word for path in self.manifest.known):
+        files = [path for path in self.manifest.known if "/" not in path and words_of(path) == word]
+        if any(self._size(path) is not None for path in files):
             return True
         try:
             descriptor = os.open(word, OPEN_FOLDER, dir_fd=self._root)
@@ -120,6 +122,8 @@ class OutputFiles:
         except OSError as error:
             raise output_error(self.root / word, error) from error
         try:
+            if not os.access(".", os.W_OK, dir_fd=descriptor):
+                raise output_error(self.root / word, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
             return bool(os.listdir(descriptor))  # noqa: PTH208 - pathlib takes no descriptor
         finally:
             os.close(descriptor)

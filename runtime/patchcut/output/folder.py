@@ -2,8 +2,12 @@
 
     DIR/overlay/<name>.jpg       the photo with its regions drawn; for a video one video, <video>.mp4
     DIR/masks/<name>/01.png      one mask a region, 0 or 255, best first: 01 is region 1
-    DIR/labels/<name>.png        the label map: 0 background, i the i-th label (8 bits; 16 beyond 255)
+    DIR/labels/<name>.png        the label map: 0 background, i the i-th label (a palette; 16 bits beyond 255)
+    DIR/cutout/<name>.png        the photo with its objects opaque and the rest transparent
+    DIR/crop/<name>.jpg          the photo around its best object
     DIR/json/<name>.json         boxes, scores, labels, areas and timings, and where the masks are
+    DIR/coco.json                images, annotations, categories of all photos; of a video coco/<video>.json
+    DIR/index.json, index.html   all results of the run, and a contact sheet with the pictures of DIR/index
     DIR/.patchcut/               which of these files runs have written, and what they are done with
 
 <name> is the photo's path in its source without the suffix, or <video>/<number of the frame, six digits>; see
@@ -46,7 +50,7 @@ class OutputFolder:
         path: the folder; made if it is not there.
         save: what to save, words of `patchcut.output.sinks.SINKS`.
         overwrite: replace results of earlier runs; those of photos that are gone are removed when the folder
-            is closed without an error. Files that no run has on record are never touched.
+            is closed after a whole run. Files that no run has on record are never touched.
         resume: skip photos and videos that an earlier run is done with, with the same recipe.
         recipe: what results depend on, such as the bundle and the settings, as JSON can tell it.
     Attributes:
@@ -85,6 +89,7 @@ class OutputFolder:
         self._names = OutputNames()
         self._part: Source | None = None
         self._video = ""
+        self._cut = False
         self._whole = True
         self._frame_files = 0
         self._stamps: dict[str, str] = {}
@@ -121,10 +126,15 @@ class OutputFolder:
         self._stamps, self._named = {}, {}
         for sink in self._sinks:
             sink.start(part)
-        if not part.is_video:
+        if part.is_video:
+            done = self._skip_done(part.name, self._video, part.stamp)
+        else:
             part.skip = self._skips
-            return not (part.stamp and self._skips(part.name, part.stamp))
-        return not self._skip_done(part.name, self._video, part.stamp)
+            done = part.stamp is not None and self._skips(part.name, part.stamp)
+        self._cut = not done
+        if done:
+            self._end_part(None)
+        return not done
 
     def write(self, result: Result, overlay: npt.NDArray[np.uint8] | None = None) -> None:
         """Saves one frame's result, as asked for; what cannot be written is told in `problems`.
@@ -142,6 +152,7 @@ class OutputFolder:
         """
         if self._part is None:
             self.start(FrameSource([]))
+            self._cut = False
         if self._video:
             name = f"{self._video}/{result.index:06d}"
         else:
@@ -168,7 +179,7 @@ class OutputFolder:
             >>> out = OutputFolder(folder, ["json"])
             >>> out.finish_part()
         """
-        part, told = self._part, len(self.problems)
+        part, told, self._cut = self._part, len(self.problems), False
         self.files.begin_item()
         self._end_part(end_s)
         if part is not None and self._video and part.stamp and self._whole and len(self.problems) == told:
@@ -178,7 +189,8 @@ class OutputFolder:
         """Finishes what is unfinished; an overlay video plays to the last frame written.
 
         Args:
-            complete: the run came to its end: with `overwrite`, what it has not written again is removed.
+            complete: nothing went wrong. With `overwrite`, what was not written again is removed then, but
+                not where a part that was started has not been finished.
         Raises:
             OutputError: something could not be finished.
         Examples:
@@ -189,6 +201,7 @@ class OutputFolder:
             1
         """
         try:
+            complete = complete and not self._cut
             self._end_part(None)
             for sink in self._sinks:
                 with self._telling(str(self.path), sink.word):
@@ -269,7 +282,7 @@ class OutputFolder:
         except OutputError as error:
             if stops_all(error):
                 raise
-            what = f"its {word} is not saved: {error.what}"
+            what = f"is not saved as {word}: {error.what}"
             self.problems.append(str(OutputError(name, what, error.remedy)))
 
 

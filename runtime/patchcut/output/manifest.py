@@ -25,6 +25,7 @@ from typing import Any
 from patchcut.output.whole_files import CREATE, lock
 
 OWN_FOLDER = ".patchcut"
+_LONGEST_LINE = 2**26  # of a journal; one that was planted may have no end
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
@@ -131,7 +132,7 @@ def recorded_files(folder: str | os.PathLike[str]) -> frozenset[str]:
         records = Records()
         for name in _journals(own):
             with contextlib.suppress(OSError), _opened(own, name) as descriptor:
-                _read(descriptor, 0, records)
+                _read(descriptor, 0, records, b'["file"')
         return frozenset(records.files)
     finally:
         os.close(own)
@@ -326,12 +327,16 @@ def _opened(folder: int, name: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _read(descriptor: int, start: int, records: Records) -> int:
-    """Takes the whole lines of a journal from `start` on in, and returns where they end."""
+def _read(descriptor: int, start: int, records: Records, kind: bytes = b"") -> int:
+    """Takes the whole lines of a journal from `start` on in, and returns where they end.
+
+    Args:
+        kind: what lines begin with that are wanted.
+    """
     os.lseek(descriptor, start, os.SEEK_SET)
     with os.fdopen(os.dup(descriptor), "rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
+        while len(line := file.readline(_LONGEST_LINE)) < _LONGEST_LINE and line.endswith(b"\n"):
+            if line.startswith(kind):
                 records.add(line)
-                start += len(line)
+            start += len(line)
     return start

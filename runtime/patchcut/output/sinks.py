@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -186,6 +186,7 @@ class CocoSink(Sink):
     def __init__(self, files: OutputFiles) -> None:
         super().__init__(files)
         self._of_video = False
+        self._listed: set[str] = set()
         self._photos = CocoFile(files, "coco.json")
         self._video: CocoFile | None = None
 
@@ -195,7 +196,7 @@ class CocoSink(Sink):
     def write(self, name: str, result: Result, overlay: Image | None) -> None:
         if not self._of_video:
             found = found_in(result, result.name or name)
-            self._photos.add(found)
+            self._list(name, found)
             self.files.note("coco", name, found)
             return
         if self._video is None:
@@ -204,7 +205,7 @@ class CocoSink(Sink):
 
     def skipped(self, name: str) -> None:
         if name in (notes := self.files.notes("coco")):  # a video has a file of its own
-            self._photos.add(notes[name])
+            self._list(name, notes[name])
 
     def finish_part(self, end_s: float | None) -> None:
         video, self._video = self._video, None
@@ -212,7 +213,13 @@ class CocoSink(Sink):
             video.close()
 
     def close(self) -> None:
+        for name, found in _left_out(self.files.notes("coco"), self._listed):
+            self._list(name, found)
         self._photos.close()
+
+    def _list(self, name: str, found: dict[str, Any]) -> None:
+        self._listed.add(name)
+        self._photos.add(found)
 
 
 class IndexSink(Sink):
@@ -223,6 +230,7 @@ class IndexSink(Sink):
     def __init__(self, files: OutputFiles) -> None:
         super().__init__(files)
         self._of_video = False
+        self._listed: set[str] = set()
         self._index = Index(files)
         self._video: VideoEntry | None = None
 
@@ -242,7 +250,7 @@ class IndexSink(Sink):
 
     def skipped(self, name: str) -> None:
         if name in (notes := self.files.notes("index")):
-            self._index.add(notes[name])
+            self._list(name, notes[name])
 
     def finish_part(self, end_s: float | None) -> None:
         video, self._video = self._video, None
@@ -250,14 +258,27 @@ class IndexSink(Sink):
             self._add(video.name, video.entry(self.files.item), video.thumbnail)
 
     def close(self) -> None:
+        for name, entry in _left_out(self.files.notes("index"), self._listed):
+            paths = [path for paths in entry["files"].values() for path in paths]
+            if all(self.files.path(path).exists() for path in paths):
+                self._list(name, entry)
         self._index.close()
+
+    def _list(self, name: str, entry: dict[str, Any]) -> None:
+        self._listed.add(name)
+        self._index.add(entry)
 
     def _add(self, name: str, entry: dict[str, Any], thumbnail: Image | None) -> None:
         if thumbnail is not None:
             entry["thumbnail"] = f"index/{name}.jpg"
             self.files.write_image(entry["thumbnail"], thumbnail)
-        self._index.add(entry)
+        self._list(name, entry)
         self.files.note("index", name, entry)
+
+
+def _left_out(notes: Mapping[str, Any], listed: Collection[str]) -> list[tuple[str, Any]]:
+    """What earlier runs have noted and this one did not come to: it was stopped, or had another source."""
+    return [(name, note) for name, note in notes.items() if name not in listed]
 
 
 def _told(result: Result, item: Collection[str]) -> dict[str, Any]:

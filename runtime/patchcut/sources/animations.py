@@ -15,7 +15,7 @@ from patchcut.frames import Frame, as_frame
 from patchcut.pixels import AS_IT_COMES, PixelRule
 from patchcut.sources.base import Source
 from patchcut.sources.headers import PNG_START, Header, is_full_page, page_header, read_header, tiff_pages
-from patchcut.sources.photos import decode_photo, read_frame
+from patchcut.sources.photos import decode_photo
 
 _HEAD_BYTES = 65_536
 _PILLOW = "AVIF GIF PNG WEBP"
@@ -55,7 +55,7 @@ def open_animation(path: Path, *, every: int, rule: PixelRule = AS_IT_COMES) -> 
     if wrong := rule.too_large(header.height, header.width):
         raise SourceError(path.name, *wrong)
     if not _pillow_reads(header.kind):
-        return FirstFrame(path, header, rule=rule)
+        return FirstFrame(path.name, data, header, rule=rule)
     image = _opened(data)
     if image is None:
         raise SourceError(path.name, header.damage or "is damaged and cannot be decoded", _COPY_AGAIN)
@@ -132,18 +132,20 @@ class Animation(Source):
 class FirstFrame(Source):
     """The first frame of an animation, where nothing is installed that reads the others."""
 
-    def __init__(self, path: Path, header: Header, *, rule: PixelRule = AS_IT_COMES) -> None:
-        super().__init__("images", path.name, total=1)
-        self._path, self._count, self._rule = path, header.pictures, rule
+    def __init__(self, name: str, data: bytes, header: Header, *, rule: PixelRule = AS_IT_COMES) -> None:
+        super().__init__("images", name, total=1)
+        self._data, self._header, self._rule = data, header, rule
 
     def __iter__(self) -> Iterator[Frame]:
-        what = f"only the first of {self._count} frames was read"
+        what = f"only the first of {self._header.pictures} frames was read"
         self.problems.append(str(SourceError(self.name, what, "pip install 'pillow>=11.3'")))
+        alone = replace(self._header, pictures=1)
         try:
-            frame = read_frame(self._path, self.name, rule=self._rule)
+            pixels = decode_photo(self._data, self.name, rule=self._rule, header=alone)
         except SourceError as error:
             self.problems.append(str(error))
             return
+        frame = Frame(pixels.image, "bgr", self.name, visible=pixels.visible, notes=pixels.notes)
         self.take_notes(frame)
         yield frame
 

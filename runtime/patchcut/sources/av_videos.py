@@ -11,8 +11,16 @@ import numpy.typing as npt
 
 from patchcut.errors import SourceError
 from patchcut.frames import Frame
+from patchcut.pixels import PixelRule
 from patchcut.sources.base import Source
-from patchcut.sources.containers import CHECK_ADDRESS, COPY_AGAIN, frame_rate, promise_of, video_stream
+from patchcut.sources.containers import (
+    CHECK_ADDRESS,
+    COPY_AGAIN,
+    MAX_FRAME_PIXELS,
+    frame_rate,
+    promise_of,
+    video_stream,
+)
 from patchcut.sources.cut_files import is_cut_short
 from patchcut.sources.frame_clock import ChunkTimes, FrameClock
 
@@ -21,6 +29,8 @@ _MAX_FAILURES = 16
 # Clearly less than the end that a header states: durations of last packets are rounded or left out.
 _SHORT_S = 0.5
 _LARGE_FRAME = 2**24
+# The flag comes a packet or two before the gap.
+_SPLICE_PACKETS, _LEAP_FRAMES = 3, 2.5
 
 # The decoder fills what is missing of a JPEG with grey and says nothing.
 _RAW_JPEG, _JPEG_END = frozenset({"mjpeg", "jpeg_pipe"}), b"\xff\xd9"
@@ -37,10 +47,10 @@ class AvVideo(Source):
         container: opened by `containers.py`; closed with this source.
         name: what a person would call it.
         every: yield frames 0, every, 2 * every, ...; those between are not converted.
-        max_pixels: frames of more are not decoded.
+        rule: how many pixels a frame may have.
         file: what the container reads, closed with it; None for an address.
     Raises:
-        SourceError: it holds no video, or frames of more than `max_pixels`.
+        SourceError: it holds no video, or frames that are too large.
     """
 
     def __init__(
@@ -50,26 +60,30 @@ class AvVideo(Source):
         name: str,
         *,
         every: int,
-        max_pixels: int,
+        rule: PixelRule,
         file: BinaryIO | None = None,
     ) -> None:
         self._av = av
         self._container = container
         self._file = file
-        self._every = every
         self._stream = video_stream(container, name)
         self._decoder = self._stream.codec_context
-        self._prepare_decoder(name, max_pixels)
-        self._promise = promise_of(container, self._stream)
-        self._cut = file is not None and file.seekable() and is_cut_short(file)
+        self._prepare_decoder(name, min(rule.max_pixels, MAX_FRAME_PIXELS))
+        seekable = file is not None and file.seekable()
+        self._cut = file is not None and seekable and is_cut_short(file)
+        self._promise = promise_of(container, self._stream, seekable=seekable, cut=self._cut)
         self._formats = frozenset(container.format.name.split(","))
         self._chunk_times = ChunkTimes() if "avi" in self._formats else None
         self._packets_seen = self._lost = 0
         self._packets_end_s = 0.0
+        self._last_packet: tuple[int, float] | None = None
         self._key_seen = False
+        self._gap = 0
+        self._last_dts: int | None = None
         frames = self._promise.frames
         total = None if frames is None else -(-frames // every)
-        super().__init__("video", name, total=total, fps=frame_rate(self._stream))
+        super().__init__("video", name, total=total, fps=frame_rate(self._stream, self._promise))
+        self.every = every
 
     def __iter__(self) -> Iterator[Frame]:
         clock = FrameClock(self._stream.time_base, self.fps)
@@ -79,10 +93,10 @@ class AvVideo(Source):
             index = shown + self._lost
             shown += 1
             time_s = clock.time_s(frame.pts, frame.duration or 0)
-            if index % self._every == 0:
+            if index % self.every == 0:
                 yield Frame(image_of(frame), "bgr", self.name, index, time_s)
         self._cut = self._cut or self._is_short()
-        self.end_s = clock.end_s(None if self._cut else self._promise.video_end_s)
+        self.end_s = clock.end_s(() if self._cut else self._ends_s())
         self._tell_missing(shown)
         self.close()
 
@@ -93,9 +107,8 @@ class AvVideo(Source):
 
     def _prepare_decoder(self, name: str, max_pixels: int) -> None:
         width, height = self._decoder.width, self._decoder.height
-        if width * height > max_pixels:
-            what = f"has frames of {width}x{height} pixels, more than max_pixels allows ({max_pixels})"
-            raise SourceError(name, what, "scale it down")
+        if too_large := PixelRule(max_pixels=max_pixels).too_large(height, width):
+            raise SourceError(name, *too_large)
         self._decoder.options = {"max_pixels": str(max_pixels)}
         # A thread for each of several frames is faster; a thread for each part of one takes less memory.
         self._decoder.thread_type = "AUTO" if width * height < _LARGE_FRAME else "SLICE"
@@ -108,7 +121,7 @@ class AvVideo(Source):
 
     def _decode(self, packet: Any) -> Iterator[Any]:
         if packet is not None and self._chunk_times is not None:
-            self._chunk_times.add(packet.pts)
+            self._chunk_times.add(packet.dts)
         try:
             frames = self._decoder.decode(packet)
         except EOFError:  # drained already
@@ -149,8 +162,23 @@ class AvVideo(Source):
     def _is_whole(self, packet: Any) -> bool:
         if self._formats & _RAW_JPEG:
             return bytes(packet).rstrip(b"\0").endswith(_JPEG_END)
-        # In a broadcast the flag also says that another recording follows: there the decoder tells.
-        return not packet.is_corrupt or "mpegts" in self._formats
+        if "mpegts" in self._formats:
+            self._watch_gap(packet)
+            return True
+        return not packet.is_corrupt
+
+    def _watch_gap(self, packet: Any) -> None:
+        """A broadcast's flag says that something is missing hereabouts; the decoder shows what it can.
+
+        It is damage where the time leaps forward next; where it runs back another recording follows.
+        """
+        previous, self._last_dts = self._last_dts, packet.dts
+        if packet.is_corrupt and self._key_seen:
+            self._gap = _SPLICE_PACKETS
+        elif self._gap and previous is not None and packet.dts is not None:
+            self._gap = 0 if packet.dts < previous else self._gap - 1
+            leap_s = float((packet.dts - previous) * packet.time_base)
+            self._cut = self._cut or leap_s > _LEAP_FRAMES / (self.fps or 25)
 
     def _all_packets(self) -> Iterator[Any]:
         failures = 0
@@ -168,9 +196,18 @@ class AvVideo(Source):
 
     def _note_end(self, packet: Any) -> None:
         start = packet.dts if packet.pts is None else packet.pts
-        if start is not None and packet.time_base is not None:
-            end_s = float((start + (packet.duration or 0)) * packet.time_base)
-            self._packets_end_s = max(self._packets_end_s, end_s)
+        if start is None or packet.time_base is None:
+            return
+        end_s = float((start + (packet.duration or 0)) * packet.time_base)
+        self._packets_end_s = max(self._packets_end_s, end_s)
+        if packet.stream_index == self._stream.index and not packet.is_discard:
+            self._last_packet = max(self._last_packet or (start, end_s), (start, end_s))
+
+    def _ends_s(self) -> Iterator[float | None]:
+        """Where the container says that the video ends, the best first."""
+        yield self._promise.video_end_s
+        if "mov" in self._formats and self._last_packet is not None:  # each sample has its duration
+            yield self._last_packet[1]
 
     def _is_short(self) -> bool:
         """True if fewer packets came than an index lists, or none up to the end that the header states."""
@@ -207,7 +244,7 @@ class _Converter:
 
     def __call__(self, frame: Any) -> npt.NDArray[np.uint8]:
         shown = self._reformatter.reformat(frame, format="bgr24", interpolation="BICUBIC")
-        image: npt.NDArray[np.uint8] = shown.to_ndarray()
+        image: npt.NDArray[np.uint8] = np.asarray(shown.to_ndarray(), np.uint8)
         matrix = frame.side_data.get("DISPLAYMATRIX")
         return image if matrix is None else turned(image, bytes(matrix))
 

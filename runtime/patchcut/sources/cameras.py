@@ -51,11 +51,11 @@ class LiveVideo(Source):
         if not self._capture.isOpened():
             raise SourceError(name, "cannot be opened", _LIVE_REMEDY[kind])
         self._frames_in_file = frame_count(self._capture) if kind == "stream" else None
-        self._every = every
         self._start_s = time.monotonic()
         self._newest: NewestFrames | None = None
         total = None if self._frames_in_file is None else -(-self._frames_in_file // every)
         super().__init__(kind, name, total=total, fps=frame_rate(self._capture))
+        self.every = every
         self.live = self._frames_in_file is None
 
     def __iter__(self) -> Iterator[Frame]:
@@ -83,7 +83,7 @@ class LiveVideo(Source):
         index = 0
         try:
             while self._capture.grab():
-                if index % self._every == 0:
+                if index % self.every == 0:
                     ok, image = self._capture.retrieve()
                     if not ok:
                         break
@@ -126,7 +126,7 @@ def _check_address(address: int | str, name: str) -> None:
     """Refuses what OpenCV crashes on, or answers in its own words."""
     if isinstance(address, int) and not 0 <= address <= _MOST_CAMERAS:
         raise SourceError(
-            name, f"is no camera: they are counted from 0 to {_MOST_CAMERAS}", "name 0 for the first"
+            name, f"cannot be opened: cameras are counted from 0 to {_MOST_CAMERAS}", "name 0 for the first"
         )
     if isinstance(address, str):
         try:

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 from patchcut.errors import SourceError
 
 # Four times a frame of 8K. A decoder keeps a dozen frames: this bounds what a hostile header makes it take.
-MAX_PIXELS = 2**27
+MAX_FRAME_PIXELS = 2**27
 COPY_AGAIN = "copy or download it again"
 CHECK_ADDRESS = "check the address, the network and the password"
 
@@ -91,21 +91,29 @@ def _preference(stream: Any, best: Any) -> tuple[bool, ...]:
     return stream.codec_context is not None, stream.frames != 1, default, stream is best
 
 
-def frame_rate(stream: Any) -> float | None:
+def frame_rate(stream: Any, promise: Promise) -> float | None:
     """Frames a second: the mean where the container knows it, None where nobody does."""
-    for rate in (stream.average_rate, stream.guessed_rate):
+    mean = None
+    if promise.frames and stream.duration and stream.duration > 0:
+        mean = promise.frames / (stream.duration * stream.time_base)
+    for rate in (mean, stream.average_rate, stream.guessed_rate):
         if rate and 0 < rate <= 1000:
             return float(rate)
     return None
 
 
-def promise_of(container: Any, stream: Any) -> Promise:
-    """What the container promises of `stream`."""
+def promise_of(container: Any, stream: Any, *, seekable: bool, cut: bool) -> Promise:
+    """What the container promises of `stream`.
+
+    Args:
+        seekable: an index at the end of the file could be read.
+        cut: that end is missing.
+    """
     formats = container.format.name.split(",")
     if "mov" in formats:
-        return Promise(frames=_shown_samples(stream))
+        return Promise(frames=_shown_samples(stream), video_end_s=_track_end_s(stream))
     if "avi" in formats:
-        return Promise(frames=_avi_frames(stream))
+        return Promise(frames=_avi_frames(stream, cut) if seekable else None)
     if "matroska" in formats or "flv" in formats:
         end_s = container.duration / 1e6 if container.duration and container.duration > 0 else None
         alone = len(container.streams) == 1
@@ -113,20 +121,30 @@ def promise_of(container: Any, stream: Any) -> Promise:
     return Promise()
 
 
+def _track_end_s(stream: Any) -> float | None:
+    """The end of the last sample; not its packet's, whose duration a parser may guess from the rate."""
+    if stream.start_time is None or not stream.duration:
+        return None
+    return float((stream.start_time + stream.duration) * stream.time_base)
+
+
 def _shown_samples(stream: Any) -> int | None:
     """Samples in the index of an MP4 or MOV that its edit list shows; None for fragments."""
     entries = getattr(stream, "index_entries", None)  # from PyAV 17
     if not stream.frames or entries is None:
         return None
-    return sum(not entry.is_discard for entry in entries)
+    return sum(1 for entry in entries if not entry.is_discard)
 
 
-def _avi_frames(stream: Any) -> int | None:
-    """Chunks that hold a frame: an empty one lets the frame before it stay."""
-    entries = list(getattr(stream, "index_entries", None) or ())
-    if entries and len(entries) == stream.frames:
-        return sum(entry.size > 0 for entry in entries)
-    return stream.frames or None
+def _avi_frames(stream: Any, cut: bool) -> int | None:
+    """Entries of an AVI's index; of one that is missing the header's count.
+
+    The header also counts empty chunks, which let the frame before them stay.
+    """
+    entries = getattr(stream, "index_entries", None) or ()
+    if cut:
+        return int(stream.frames) or None
+    return len(entries) if len(entries) > 1 else None
 
 
 def _tagged_end_s(stream: Any) -> float | None:

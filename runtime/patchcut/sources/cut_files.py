@@ -11,7 +11,7 @@ _LONGEST_OGG_PAGE = 27 + 255 + 255 * 255
 
 
 def is_cut_short(file: BinaryIO) -> bool:
-    """True if a Matroska, WebM or Ogg file ends before the size that it states; the position is kept.
+    """True if a Matroska, WebM, AVI or Ogg file ends before the size that it states; the position is kept.
 
     FFmpeg takes the end of such a file for the end of the recording. Other containers are False: FFmpeg says
     it of them, or they state no size.
@@ -28,6 +28,8 @@ def is_cut_short(file: BinaryIO) -> bool:
         if head.startswith(_EBML):
             end = _segment_end(head)
             return end is not None and end > size
+        if head.startswith(b"RIFF") and head[8:12] == b"AVI ":
+            return int.from_bytes(head[4:8], "little") + 8 > size
         if head.startswith(_OGG_PAGE):
             file.seek(max(0, size - _LONGEST_OGG_PAGE))
             return not _last_page_is_whole(file.read())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Iterable
 from fractions import Fraction
 from statistics import median
 
@@ -12,8 +13,9 @@ _NEW_RECORDING_S = 1.0
 _NEW_RECORDING_FRAMES = 8
 _DEFAULT_FPS = 25.0
 _INTERVALS = 9
-# No decoder holds back more frames for their order.
-_MOST_REORDERED = 16
+_SHORTEST_S = 1 / 250
+# Frames that a decoder holds back: for their order, and one for each of its threads.
+_MOST_WAITING = 16 + 16
 
 
 class FrameClock:
@@ -48,16 +50,17 @@ class FrameClock:
         self._last_duration_s = self._seconds(duration)
         return time_s
 
-    def end_s(self, promised_s: float | None = None) -> float | None:
+    def end_s(self, promised_s: Iterable[float | None] = ()) -> float | None:
         """When the last frame ends, None where there was none.
 
         Args:
-            promised_s: where the container says that this video ends, if it does.
+            promised_s: where the container says that this video ends; the first that can be is taken.
         """
         if self._last_s is None:
             return None
-        if promised_s is not None and promised_s > self._last_s:
-            return promised_s
+        for end_s in promised_s:
+            if end_s is not None and end_s > self._last_s:
+                return end_s
         return self._last_s + self._duration_s()
 
     def _untimed_s(self) -> float:
@@ -90,21 +93,22 @@ class FrameClock:
         """How long the last frame is shown.
 
         A container without durations gets them from a guessed rate, "1000 fps" for a browser's recording:
-        one far shorter than the frames before it is not believed.
+        one that no camera has, and far shorter than the frames before it, is not believed.
         """
         usual_s = self._usual_s()
-        return self._last_duration_s if self._last_duration_s > usual_s / 4 else usual_s
+        believed = self._last_duration_s > min(usual_s / 4, _SHORTEST_S)
+        return self._last_duration_s if believed else usual_s
 
 
 class ChunkTimes:
     """Times of an AVI's frames, in the order of display.
 
     An AVI has a time for each chunk and none for a frame: with B-frames FFmpeg gives frames each other's
-    times. The chunks' times are handed out in increasing order instead.
+    times. The chunks' times are handed out in increasing order instead, from the first frame's own on.
 
     Examples:
         >>> times = patchcut.sources.frame_clock.ChunkTimes()
-        >>> for chunk in (1, 4, 2, 3):
+        >>> for chunk in range(4):
         ...     times.add(chunk)
         >>> [times.take(frame) for frame in (1, 4, 2, 3)]
         [1, 2, 3, 4]
@@ -112,20 +116,24 @@ class ChunkTimes:
 
     def __init__(self) -> None:
         self._waiting: list[int] = []
+        self._delay: int | None = None
 
-    def add(self, pts: int | None) -> None:
+    def add(self, dts: int | None) -> None:
         """A chunk goes into the decoder."""
-        if pts is not None:
-            heapq.heappush(self._waiting, pts)
+        if dts is not None:
+            heapq.heappush(self._waiting, dts)
+        if len(self._waiting) > _MOST_WAITING:  # one of them gave no frame
+            heapq.heappop(self._waiting)
 
     def take(self, pts: int | None) -> int | None:
         """The time of the frame that comes out, or is lost.
 
         Args:
-            pts: what FFmpeg takes for it; chunks much earlier than it gave no frame.
+            pts: what FFmpeg takes for it.
         """
-        while self._waiting:
-            time = heapq.heappop(self._waiting)
-            if pts is None or time >= pts - _MOST_REORDERED:
-                return time
-        return pts
+        if not self._waiting:
+            return pts
+        chunk = heapq.heappop(self._waiting)
+        if self._delay is None and pts is not None:
+            self._delay = pts - chunk
+        return chunk + (self._delay or 0)

@@ -41,15 +41,15 @@ class OpenCvVideo(Source):
             )
         self._frames_in_file = frame_count(self._capture)
         self._counted = path.suffix.lower() in _COUNTED_SUFFIXES
-        self._every = every
         total = -(-self._frames_in_file // every) if self._counted and self._frames_in_file else None
         super().__init__("video", path.name, total=total, fps=frame_rate(self._capture))
+        self.every = every
 
     def __iter__(self) -> Iterator[Frame]:
         index = read = gaps = misses = 0
         time_s = 0.0
         while not self._ended(index, misses):
-            ok, image = self._read(wanted=index % self._every == 0)
+            ok, image = self._read(wanted=index % self.every == 0)
             if ok:
                 read, gaps, misses = read + 1, gaps + misses, 0
                 time_s = self._time_s(index, time_s)

@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Iterable
 from numbers import Integral
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,9 @@ from patchcut.errors import OptionError, SourceError
 from patchcut.frames import Frame
 from patchcut.pixels import AS_IT_COMES, PixelRule
 from patchcut.settings import COLOR_ORDERS, ColorOrder
-from patchcut.sources.animations import open_animation
 from patchcut.sources.arrays import FrameSource
-from patchcut.sources.base import Source, stamp_of
+from patchcut.sources.base import Source
 from patchcut.sources.cameras import LiveVideo
-from patchcut.sources.photos import PHOTO_SUFFIXES, read_frame
 from patchcut.sources.pipes import open_stream
 from patchcut.sources.several import (
     expanded,
@@ -31,8 +28,9 @@ from patchcut.sources.several import (
     open_glob,
     open_list,
 )
-from patchcut.sources.videos import VIDEO_SUFFIXES, open_address, open_video, path_of_url
-from patchcut.texts import name_text
+from patchcut.sources.single import open_file
+from patchcut.sources.videos import open_address, path_of_url
+from patchcut.texts import encodable, name_text
 
 _CAMERA_DEVICE = re.compile(r"/dev/video([0-9]{1,9})")
 _CAMERA_INDEX = re.compile(r"[0-9]{1,10}")
@@ -110,7 +108,7 @@ def _open_text(text: str, every: int, rule: PixelRule) -> Source:
             return LiveVideo(int(device[1]), every=every)
         text = path_of_url(text) or text
         if "://" in text:
-            return open_address(text, every=every, max_pixels=rule.max_pixels)
+            return open_address(encodable(text), every=every, rule=rule)
         return _open_path(text, every, rule)
     except OSError as error:
         what = f"cannot be opened: {error.strerror or error}"
@@ -129,13 +127,7 @@ def _open_stdin(every: int, rule: PixelRule) -> Source:
     if pipe.isatty():
         raise SourceError("stdin", "is a terminal", remedy)
     try:
-        return open_stream(
-            pipe,
-            "stdin",
-            every=every,
-            max_pixels=rule.max_pixels,
-            open_picture=lambda path: _open_file(path, every, rule),
-        )
+        return open_stream(pipe, "stdin", every=every, rule=rule)
     except OSError as error:
         raise SourceError("stdin", f"cannot be read: {error.strerror or error}", remedy) from error
 
@@ -145,32 +137,8 @@ def _open_path(text: str, every: int, rule: PixelRule) -> Source:
     if path.is_dir():
         return open_folder(path, every, rule)
     if path.is_file():
-        return _open_file(path, every, rule)
+        return open_file(path, every=every, rule=rule)
     if glob.has_magic(text):
         found = open_glob(str(path), every, rule)
-        return found if isinstance(found, Source) else _open_file(found, every, rule)
+        return found if isinstance(found, Source) else open_file(found, every=every, rule=rule)
     raise missing_path(text)
-
-
-def _open_file(path: Path, every: int, rule: PixelRule) -> Source:
-    source = _open_one(path, every, rule)
-    source.name, source.stamp = name_text(path.name), stamp_of(path)
-    return source
-
-
-def _open_one(path: Path, every: int, rule: PixelRule) -> Source:
-    suffix, name = path.suffix.lower(), name_text(path.name)
-    if suffix in VIDEO_SUFFIXES:
-        return open_video(path, every=every, max_pixels=rule.max_pixels)
-    if (several := open_animation(path, every=every, rule=rule)) is not None:
-        return several
-    try:
-        return FrameSource([read_frame(path, name, rule=rule)], kind="images", name=name)
-    except SourceError:
-        if suffix in PHOTO_SUFFIXES:
-            raise
-    try:
-        return open_video(path, every=every, max_pixels=rule.max_pixels)
-    except SourceError as error:
-        what = "is neither an image nor a video that OpenCV reads"
-        raise SourceError(name_text(path), what, "convert it to JPEG, PNG or MP4") from error

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from patchcut.errors import FrameError, SourceError
+from patchcut.errors import FrameError, SourceError, install_hint
 from patchcut.frames import Frame, as_frame
 from patchcut.opencv import load_cv2
 from patchcut.pixels import AS_IT_COMES, PixelRule, Pixels, to_8_bits
@@ -152,11 +153,15 @@ def decode_photo(
         if wrong := rule.too_large(header.height, header.width):
             raise SourceError(name, *wrong)
     try:
-        return _decode(data, name, header, upright, rule)
+        pixels = _decode(data, name, header, upright, rule)
     except MemoryError as error:
         raise SourceError(name, *_NO_MEMORY) from error
     except FrameError as error:
         raise SourceError(name, error.what, error.remedy) from error
+    if header is not None and header.pictures > 1:
+        first = f"[{name}] only the first of its {header.pictures} pictures was read; name the file by itself"
+        pixels = replace(pixels, notes=(*pixels.notes, first))
+    return pixels
 
 
 def _decode(
@@ -177,7 +182,7 @@ def _decode(
     pixels = _pixels(values, name, rule, header)
     if lacks_alpha:
         unread = f"[{name}] its alpha was not read, so that what it hides may be found; pip install pillow"
-        pixels = Pixels(pixels.image, None, (*pixels.notes, unread))
+        pixels = replace(pixels, notes=(*pixels.notes, unread))
     return pixels
 
 
@@ -256,7 +261,7 @@ def _why_undecoded(data: bytes | bytearray, header: Header | None) -> tuple[str,
     if header is not None and header.kind == "HEIC":
         if _has_pillow_heif():
             return "is damaged and cannot be decoded", _COPY_AGAIN
-        return "is a HEIC file, which OpenCV does not decode", f"pip install 'patchcut[heic]', or {_CONVERT}"
+        return "is a HEIC file, which OpenCV does not decode", f"{install_hint('heic')}, or {_CONVERT}"
     if data[4:8] == b"ftyp" and header is None:
         brand = data[8:12].decode("ascii", "replace").strip().upper()
         return f"is a {brand} file, which OpenCV does not decode", _CONVERT

@@ -44,7 +44,7 @@ class _Files:
         """Takes files in that were found below a folder; results of earlier runs there are left out."""
         kept = without_results(files, base)
         if left := len(files) - len(kept):
-            what = f"{left} results of earlier runs are left out"
+            what = f"{left} {'result' if left == 1 else 'results'} of earlier runs left out"
             self.notes.append(str(SourceError(name_text(base), what, "name their folder to take them")))
         for path in kept:
             self._add(path)
@@ -106,9 +106,9 @@ class PhotoFiles(Source):
     def _frames(self, path: Path, index: int, pages: Source | None) -> Iterator[Frame]:
         name = relative_name(path, self._root)
         if pages is not None:
-            yield from self._pages(pages, name, index)
+            yield from self._pages(pages, path, name, index)
             return
-        if self.skip is not None and self.skip(name, stamp_of(path) or ""):
+        if self._skips(name, path):
             return
         try:
             frame = read_frame(path, name, index=index, rule=self._rule)
@@ -125,11 +125,15 @@ class PhotoFiles(Source):
         except (SourceError, OSError):
             return None
 
-    def _pages(self, pages: Source, name: str, index: int) -> Iterator[Frame]:
+    def _skips(self, name: str, path: Path) -> bool:
+        return self.skip is not None and self.skip(name, stamp_of(path) or "")
+
+    def _pages(self, pages: Source, path: Path, name: str, index: int) -> Iterator[Frame]:
         pages.name, pages.problems, pages.notes = name, self.problems, self.notes
         with pages:
             for page in pages:
-                yield replace(page, index=index)
+                if not self._skips(page.name, path):
+                    yield replace(page, index=index)
 
 
 class SeveralFiles(Source):
@@ -195,7 +199,7 @@ class SeveralFiles(Source):
             animation = open_animation(path, every=self.every, rule=self._rule)
             if animation is not None:
                 return animation
-        return open_video(path, every=self.every, max_pixels=self._rule.max_pixels)
+        return open_video(path, every=self.every, rule=self._rule)
 
 
 def open_folder(folder: Path, every: int, rule: PixelRule = AS_IT_COMES) -> Source:

@@ -8,11 +8,12 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
 from patchcut.errors import SourceError
+from patchcut.pixels import AS_IT_COMES, PixelRule
 from patchcut.pyav import load_av
 from patchcut.sources.av_videos import AvVideo
-from patchcut.sources.base import Source
+from patchcut.sources.base import Source, stamp_of
 from patchcut.sources.cameras import LiveVideo, without_password
-from patchcut.sources.containers import COPY_AGAIN, MAX_PIXELS, open_file, open_url
+from patchcut.sources.containers import COPY_AGAIN, open_file, open_url
 from patchcut.sources.opencv_videos import OpenCvVideo
 
 _VIDEOS = (
@@ -25,13 +26,13 @@ VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _VIDEOS.split())
 _RECORDING_SCHEMES = frozenset({"http", "https", "ftp", "ftps", "sftp"})
 
 
-def open_video(path: Path, *, every: int = 1, max_pixels: int = MAX_PIXELS) -> Source:
+def open_video(path: Path, *, every: int = 1, rule: PixelRule = AS_IT_COMES) -> Source:
     """The frames of a video file.
 
     Args:
         path: the file; its name may be any bytes.
         every: yield frames 0, every, 2 * every, ...
-        max_pixels: frames of more are not decoded.
+        rule: how many pixels a frame may have.
     Raises:
         SourceError: "[cars.mp4] cannot be opened as a video: ...".
         OSError: it cannot be read.
@@ -44,12 +45,16 @@ def open_video(path: Path, *, every: int = 1, max_pixels: int = MAX_PIXELS) -> S
     if path.stat().st_size == 0:
         raise SourceError(path.name, "is empty (0 bytes)", COPY_AGAIN)
     av = load_av()
-    if av is None:
-        return OpenCvVideo(path, every=every)
-    return open_video_stream(av, path.open("rb"), path.name, every=every, max_pixels=max_pixels)
+    source = (
+        OpenCvVideo(path, every=every)
+        if av is None
+        else open_video_stream(av, path.open("rb"), path.name, every=every, rule=rule)
+    )
+    source.stamp = stamp_of(path)
+    return source
 
 
-def open_video_stream(av: Any, file: BinaryIO, name: str, *, every: int, max_pixels: int) -> Source:
+def open_video_stream(av: Any, file: BinaryIO, name: str, *, every: int, rule: PixelRule) -> Source:
     """The frames of a video in an open file or pipe, which is closed with the source or where this fails.
 
     Raises:
@@ -57,13 +62,13 @@ def open_video_stream(av: Any, file: BinaryIO, name: str, *, every: int, max_pix
     """
     try:
         container = open_file(av, file, name)
-        return _frames_of(av, container, name, every=every, max_pixels=max_pixels, file=file)
+        return _frames_of(av, container, name, every=every, rule=rule, file=file)
     except BaseException:
         file.close()
         raise
 
 
-def open_address(url: str, *, every: int = 1, max_pixels: int = MAX_PIXELS) -> Source:
+def open_address(url: str, *, every: int = 1, rule: PixelRule = AS_IT_COMES) -> Source:
     """The frames behind a URL: a recording, read to its end by its own clock, or a live stream.
 
     A file served over http:// or ftp:// is a recording, known by its length or its size; what has neither,
@@ -79,7 +84,7 @@ def open_address(url: str, *, every: int = 1, max_pixels: int = MAX_PIXELS) -> S
     name = without_password(url)
     container = open_url(av, url, name)
     if _is_recording(container):
-        return _frames_of(av, container, name, every=every, max_pixels=max_pixels)
+        return _frames_of(av, container, name, every=every, rule=rule)
     container.close()
     return LiveVideo(url, every=every)
 
@@ -105,10 +110,10 @@ def path_of_url(url: str) -> str | None:
 
 
 def _frames_of(
-    av: Any, container: Any, name: str, *, every: int, max_pixels: int, file: BinaryIO | None = None
+    av: Any, container: Any, name: str, *, every: int, rule: PixelRule, file: BinaryIO | None = None
 ) -> Source:
     try:
-        return AvVideo(av, container, name, every=every, max_pixels=max_pixels, file=file)
+        return AvVideo(av, container, name, every=every, rule=rule, file=file)
     except BaseException:
         container.close()
         raise
@@ -118,4 +123,4 @@ def _is_recording(container: Any) -> bool:
     """Whether a container at an address has an end: a playlist has only if it says how long it plays."""
     if container.duration is not None and container.duration > 0:
         return True
-    return container.format.name != "hls" and container.size > 0
+    return bool(container.format.name != "hls" and container.size > 0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +26,8 @@ GUIDED_EPS = 1e-4
 GUIDED_LARGEST = 1024
 # How sure the bilateral solver is told to be of every pixel, as in TokenCut.
 BILATERAL_CONFIDENCE = 0.999
+# The solver takes up to 200 bytes a pixel (measured on noise): of larger frames it sees so many samples.
+BILATERAL_PIXELS = 2**20
 _STRIP_PIXELS = 2**20
 
 
@@ -76,17 +80,45 @@ def guided(unrefined: PatchLabels, frame: Frame) -> Refined:
 
 def bilateral(unrefined: PatchLabels, frame: Frame) -> Refined:
     """Borders after the fast bilateral solver (1511.03296), with the settings of TokenCut (2202.11539)."""
+    samples = _samples(unrefined.label_map.shape)
+    label_map, image = unrefined.label_map[samples], frame.image[samples]
+    small = replace(frame, image=image, visible=None)
     if unrefined.two_columns:
-        return _cut(_solved(unrefined.label_map > 0, frame))
-    present = map(int, np.unique(unrefined.label_map))
-    first = next(present)
-    labels = np.full_like(unrefined.label_map, first)
-    best = _solved(unrefined.label_map == first, frame)
-    for label in present:
-        solved = _solved(unrefined.label_map == label, frame)
-        np.copyto(labels, label, where=solved > best)
+        soft = _solved(label_map > 0, small)
+        return _cut(soft) if soft.shape == unrefined.label_map.shape else _enlarged(soft, unrefined)
+    present = np.unique(label_map)
+    best, labels = _solved(label_map == present[0], small), np.zeros(label_map.shape, np.int32)
+    for i in range(1, len(present)):
+        solved = _solved(label_map == present[i], small)
+        np.copyto(labels, i, where=solved > best)
         np.maximum(best, solved, out=best)
-    return _moved(unrefined, labels)
+    if labels.shape != unrefined.label_map.shape:
+        one_hot = np.eye(len(present), dtype=np.float32)[labels.ravel()]
+        labels = kernels.upsample_argmax(one_hot, label_map.shape, unrefined.label_map.shape)
+    return _moved(unrefined, kernels.relabel(labels, present.astype(np.int32)))
+
+
+def _samples(size_hw: tuple[int, ...]) -> Any:
+    """Index of the rows and columns that the bilateral solver sees: all of them in most frames."""
+    height, width = size_hw
+    share = math.sqrt(BILATERAL_PIXELS / (height * width))
+    if share >= 1:
+        return np.s_[:, :]
+    rows, columns = (
+        ((np.arange(count) + 0.5) * (side / count)).astype(np.intp)
+        for side in size_hw
+        for count in [max(1, int(side * share))]
+    )
+    return np.ix_(rows, columns)
+
+
+def _enlarged(soft: Confidence, unrefined: PatchLabels) -> Refined:
+    """Label map and confidence of two columns, from how much each sample is foreground, [h, w] float32."""
+    columns = np.stack([1 - soft, soft], axis=-1).reshape(-1, 2)
+    labels, confidence = kernels.upsample_argmax(
+        columns, soft.shape, unrefined.label_map.shape, confidence=True
+    )
+    return labels, np.minimum(confidence, 1, out=confidence)
 
 
 def _solved(mask: npt.NDArray[np.bool_], frame: Frame) -> Confidence:

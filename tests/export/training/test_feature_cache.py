@@ -167,6 +167,38 @@ def test_other_images_under_the_same_name_of_folder_are_refused(cache: Cache, ph
         cache()
 
 
+def replace_keeping_size_and_time(path: Path) -> None:
+    """Another picture, whose file is as long and as old."""
+    data, times = path.read_bytes(), path.stat()
+    path.write_bytes(data[:-20] + b"x" * 8 + data[-12:])
+    assert path.stat().st_size == times.st_size
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@pytest.mark.parametrize("which", [["part1/5.png"], [f"part{s % 2}/{s}.png" for s in range(6)]])
+def test_other_photos_under_the_same_names_are_refused(cache: Cache, photos: Path, which: list[str]) -> None:
+    cached = cache()
+    assert len(set(cached.contents)) == 6
+    for name in which:
+        replace_keeping_size_and_time(photos / name)
+    with pytest.raises(OutputError, match="other images or another backbone; name another"):
+        cache()
+
+
+def test_photos_that_were_only_touched_are_the_same(cache: Cache, photos: Path) -> None:
+    cached = cache()
+    for path in photos.rglob("*.png"):
+        os.utime(path, (1, 1))
+    assert cache(advance=stop_at(0)).contents == cached.contents
+
+
+def test_a_cache_that_does_not_tell_what_the_photos_held_is_refused(cache: Cache, tmp_path: Path) -> None:
+    cache()
+    edit_state(tmp_path / "features", lambda fields: fields.pop("contents"))
+    with pytest.raises(OutputError, match="other images"):
+        cache()
+
+
 @pytest.mark.parametrize(
     ("file", "content"),
     [

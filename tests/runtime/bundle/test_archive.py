@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import io
 import json
+import os
+import socket
 import struct
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +16,7 @@ import patchcut
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from patchcut import BundleError, open_bundle
+from patchcut import BundleError, OptionError, open_bundle
 from patchcut.bundle import SCHEMA_VERSION, archive
 from safetensors.numpy import save
 
@@ -66,6 +70,78 @@ def test_no_file(tmp_path: Path) -> None:
 
 def test_a_folder(tmp_path: Path) -> None:
     refused(tmp_path, "cannot open", "check the path")
+
+
+def test_a_pipe_or_a_device_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "pipe.patchcut")
+    (tmp_path / "loop.patchcut").symlink_to("loop.patchcut")
+    monkeypatch.chdir(tmp_path)
+    server = socket.socket(socket.AF_UNIX)
+    server.bind("socket.patchcut")
+    devices = [device for device in ("/dev/zero", "/dev/full", "/dev/null") if Path(device).exists()]
+    assert devices
+    start = time.perf_counter()
+    for name in (*devices, "pipe", "pipe.patchcut", "loop.patchcut", "socket.patchcut"):
+        refused(Path(name), "cannot open", "check the path")
+    assert time.perf_counter() - start < 1
+    server.close()
+
+
+NO_PATHS = [
+    b"x.patchcut",
+    io.BytesIO(b"PK"),
+    3,
+    -1,
+    True,
+    1.5,
+    "",
+    "a\0b",
+    "a\0.patchcut",
+    [],
+    object(),
+    np.zeros(9),
+]
+
+
+@pytest.mark.parametrize("given", NO_PATHS, ids=repr)
+def test_what_is_no_path_is_an_option(given: Any) -> None:
+    for opening in (open_bundle, patchcut.load):
+        with pytest.raises(OptionError, match=r"\[bundle\] must be a bundle's name or path, got .+; "):
+            opening(given)
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "\ud800", "\udcff", "b" * 10_000, "\x1b[2J", " "])
+@pytest.mark.parametrize("suffix", ["", ".patchcut"])
+def test_a_name_that_no_file_has_is_told_in_a_line(name: str, suffix: str) -> None:
+    for opening in (open_bundle, patchcut.load):
+        with pytest.raises(BundleError) as caught:
+            opening(name + suffix)
+        said = str(caught.value)
+        assert said.isprintable() and len(said) < 1200
+        assert ("cannot open" if suffix else "no embedded bundle is called") in said
+
+
+def test_a_bundle_without_memory_is_not_called_foreign(
+    toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise MemoryError
+
+    bundle = open_bundle(toy_bundle)
+    monkeypatch.setattr(zipfile.ZipFile, "read", fail)
+    said = "needs more memory than this process may have; allow it more"
+    for work in (lambda: open_bundle(toy_bundle), lambda: bundle.read("card.md"), bundle.verify):
+        with pytest.raises(BundleError, match=said):
+            work()
+
+
+def test_a_closed_bundle_closes_its_file(toy_bundle: Path) -> None:
+    opened = Path("/proc/self/fd")
+    before = len(list(opened.iterdir()))
+    with open_bundle(toy_bundle):
+        assert len(list(opened.iterdir())) == before + 1
+    assert len(list(opened.iterdir())) == before
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"\x89PNG\r\n" + bytes(100), b"{}"])
@@ -182,6 +258,25 @@ CHANGES: dict[str, Callable[[Spec], object]] = {
     "a head called auto": lambda s: s["heads"][0].update(name="auto"),
     "labels alike": lambda s: s["heads"][0].update(labels=["a", "a", "b"]),
     "one label": lambda s: s["heads"][0].update(labels=["a"]),
+    "a mean of no image": lambda s: toys(s).update(mean=[1e30, 0.0, 0.2]),
+    "a std that gives no numbers": lambda s: toys(s).update(std=[1e-39, 0.2, 0.2]),
+    "a giant std": lambda s: toys(s).update(std=[1e38, 0.2, 0.2]),
+    "more features than memory": lambda s: toys(s)["features"]["key"].update(dim=1 << 30),
+    "patches of a giant": lambda s: toys(s).update(patch_size=1 << 40),
+    "a giant layer": lambda s: toys(s)["features"]["key"]["components"][0].update(layer=10**400),
+    "a scale of nothing": lambda s: toys(s)["features"]["key"].update(scales=[1e-30]),
+    "more patches than an affinity": lambda s: toys(s)["graphs"][0].update(
+        size_hw=[8190, 8190], grid_hw=[585, 585]
+    ),
+    "regions larger than the grid": lambda s: s["regions"].update(min_area_patches=65),
+    "regions without an end": lambda s: s["regions"].update(min_area_patches=1e300),
+    "a threshold of no cosine": lambda s: s["heads"][0]["affinity"].update(threshold=1e300),
+    "an alpha without an inverse": lambda s: s["heads"][0]["affinity"].update(alpha=1e-40),
+    "a giant temperature": lambda s: s["heads"][0].update(temperature=1e38),
+    "more labels than columns": lambda s: s["heads"][0].update(labels=[str(i) for i in range(300)]),
+    "a calibration of giants": lambda s: s["heads"][0].update(
+        calibration={"weights": [1e300, 0, 0, 0], "bias": 0, "nothing_below": 0.5}
+    ),
     "temperature of zero": lambda s: s["heads"][0].update(temperature=0),
     "negative minimum area": lambda s: s["regions"].update(min_area_patches=-1),
     "a sha256 that is none": lambda s: s["files"]["card.md"].update(sha256="abc"),
@@ -193,6 +288,29 @@ CHANGES: dict[str, Callable[[Spec], object]] = {
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 def test_a_manifest_that_makes_no_sense_is_foreign(tmp_path: Path, change: Callable[[Spec], None]) -> None:
     refused(write_with(tmp_path / "x.patchcut", change), "foreign", "bundle.json is not valid at")
+
+
+TEXTS: dict[str, Callable[[Spec, str], object]] = {
+    "name": lambda s, text: s.update(name=text),
+    "description": lambda s, text: s.update(description=text),
+    "backbone": lambda s, text: s["backbones"].update({text: toys(s)}),
+    "licence": lambda s, text: toys(s).update(licence=text),
+    "source": lambda s, text: toys(s).update(source=text),
+    "trained on": lambda s, text: s["heads"][0].update(trained_on=text),
+    "method": lambda s, text: s["heads"][0].update(method=text),
+    "label": lambda s, text: s["heads"][0].update(labels=["a", text]),
+    "feature set": lambda s, text: toys(s)["features"].update({text: toys(s)["features"]["key"]}),
+    "file": lambda s, text: s["files"].update({text: s["files"]["card.md"]}),
+}
+
+
+@pytest.mark.parametrize("steering", ["\x1b[2J", "\x07", "\r", "\n", "\x9b2J", "\x00", "\u202e", "\x7f"])
+@pytest.mark.parametrize("change", TEXTS.values(), ids=TEXTS.keys())
+def test_no_text_of_a_bundle_steers_a_terminal(
+    tmp_path: Path, change: Callable[[Spec, str], None], steering: str
+) -> None:
+    path = write_with(tmp_path / "x.patchcut", lambda spec: change(spec, f"a{steering}b"))
+    assert "control characters" in refused(path, "foreign", "not valid at")
 
 
 @pytest.mark.parametrize("text", ["[1]", "null", '"x"', "1"])
@@ -322,7 +440,7 @@ def test_tensors_that_are_none_are_foreign(tmp_path: Path, member: str, data: by
 
 def test_a_graph_that_is_no_onnx_is_foreign(tmp_path: Path) -> None:
     path = toy.write(tmp_path / "x.patchcut", {**toy.members(), "backbone-112-int8.onnx": b"no graph"})
-    refused(path, "foreign", "onnxruntime cannot load backbone-112-int8.onnx")
+    refused(path, "foreign", "backbone-112-int8.onnx cannot be run: it is no ONNX graph")
 
 
 def test_an_initializer_that_the_weights_lack_is_damage(tmp_path: Path) -> None:
@@ -336,7 +454,7 @@ def test_an_initializer_that_the_weights_lack_is_damage(tmp_path: Path) -> None:
 @pytest.mark.parametrize("names", [[], ["embed.fp32"]])
 def test_initializers_that_the_graph_does_not_declare_are_foreign(tmp_path: Path, names: list[str]) -> None:
     path = write_with(tmp_path / "x.patchcut", lambda s: toys(s)["graphs"][0].update(initializers=names))
-    refused(path, "foreign", "onnxruntime cannot load")
+    refused(path, "foreign", "it reads embed.int8 from a file, which `initializers` does not name")
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp32"])
@@ -352,7 +470,7 @@ def test_nothing_beside_the_bundle_is_read(
     (tmp_path / "backbone.safetensors").write_bytes(toy.members()["backbone.safetensors"])
     monkeypatch.chdir(tmp_path)
     path = write_with(tmp_path / "x.patchcut", hide)
-    with pytest.raises(BundleError, match="is foreign: onnxruntime cannot load"):
+    with pytest.raises(BundleError, match=f"it reads embed.{precision} from a file"):
         patchcut.load(path, precision=precision)
 
 
@@ -426,7 +544,7 @@ def test_a_choice_that_is_not_known_is_newer(tmp_path: Path) -> None:
 
 def test_a_head_of_an_unknown_kind_is_newer(tmp_path: Path) -> None:
     path = write_with(tmp_path / "x.patchcut", lambda spec: spec["heads"][0].update(kind="mask-transformer"))
-    refused(path, "newer", "mask-transformer", "upgrade")
+    refused(path, "newer", "mask-transformer", "install a newer patchcut")
 
 
 def test_a_bundle_without_a_head_says_so(tmp_path: Path) -> None:

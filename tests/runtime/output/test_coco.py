@@ -153,27 +153,50 @@ def test_ctrl_c_leaves_a_whole_file(tmp_path: Path, of_video: bool) -> None:
     check(tmp_path / ("coco/x.json" if of_video else "coco.json"), results)
 
 
-def test_a_resumed_run_tells_of_all_photos(tmp_path: Path, embedded_segmenter: Segmenter) -> None:
-    photos = tmp_path / "photos"
-    photos.mkdir()
+def resume(segmenter: Segmenter, photos: Path, out: Path, *, limit: int = 10) -> list[patchcut.Result]:
+    """What a resumed run makes before it is stopped."""
+    made = []
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        patchcut.open_source(photos) as source,
+        OutputFolder(out, ["coco"], resume=True) as folder,
+    ):
+        for part in source.parts():
+            folder.start(part)
+            for one in segmenter.results(part):
+                folder.write(one)
+                made.append(one)
+                if len(made) == limit:
+                    raise KeyboardInterrupt
+            folder.finish_part()
+    return made
+
+
+def names_in(path: Path) -> list[str]:
+    return sorted(image["file_name"] for image in read(path).imgs.values())
+
+
+def add_photos(folder: Path, *names: str) -> None:
+    folder.mkdir(exist_ok=True)
     sample = Path(patchcut.__file__).parent / "samples/coffee.jpg"
-    results = []
-    for names in (["a.jpg"], ["b.jpg", "c.jpg"]):
-        for name in names:
-            (photos / name).write_bytes(sample.read_bytes())
-        with (
-            patchcut.open_source(photos) as source,
-            OutputFolder(tmp_path / "out", ["coco"], resume=True) as folder,
-        ):
-            for part in source.parts():
-                folder.start(part)
-                for one in embedded_segmenter.results(part):
-                    folder.write(one)
-                    results.append(one)
-                folder.finish_part()
-    assert [one.name for one in results] == ["a.jpg", "b.jpg", "c.jpg"]
-    told = check(tmp_path / "out/coco.json", results)
-    assert sorted(image["file_name"] for image in told.imgs.values()) == ["a.jpg", "b.jpg", "c.jpg"]
+    for name in names:
+        (folder / name).write_bytes(sample.read_bytes())
+
+
+def test_a_resumed_run_tells_of_all_photos(tmp_path: Path, toy_segmenter: Segmenter) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    add_photos(photos, "m.jpg")
+    results = resume(toy_segmenter, photos, out)
+    add_photos(photos, "b.jpg", "c.jpg")
+    results = [*resume(toy_segmenter, photos, out), *results]
+    assert [one.name for one in results] == ["b.jpg", "c.jpg", "m.jpg"]
+    check(out / "coco.json", results)
+    add_photos(photos, "a.jpg", "d.jpg")
+    assert len(resume(toy_segmenter, photos, out, limit=1)) == 1, "stopped before it came to the others"
+    assert names_in(out / "coco.json") == ["a.jpg", "b.jpg", "c.jpg", "m.jpg"]
+    add_photos(tmp_path / "others", "z.jpg")
+    resume(toy_segmenter, tmp_path / "others", out)
+    assert names_in(out / "coco.json") == ["a.jpg", "b.jpg", "c.jpg", "m.jpg", "z.jpg"]
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,6 +171,14 @@ def test_a_planted_record_does_no_harm(tmp_path: Path, line: str) -> None:
     assert (tmp_path / "victim").read_text() == "victim"
 
 
+def test_a_planted_record_without_an_end_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / ".patchcut").mkdir()
+    with (tmp_path / ".patchcut" / "run-0123.jsonl").open("wb") as file:
+        file.write(b'["file", "json/a.json", 1]\n')
+        file.truncate(2**40)
+    assert recorded_files(tmp_path) == {"json/a.json"}
+
+
 def test_what_killed_runs_left_is_removed(tmp_path: Path) -> None:
     code = f"""
 import os, pathlib

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from patchcut.output.whole_files import whole_file
 from patchcut.result import Result
 from patchcut.sources import Source, open_source
 from patchcut.sources.arrays import FrameSource
+from PIL import Image
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -185,7 +187,7 @@ def test_overlay_video_without_any_encoder_says_so(tmp_path: Path, monkeypatch: 
         for index in range(2):
             folder.write(result(frame("x.mp4", index)))
     (problem,) = folder.problems
-    assert problem.startswith("[x.mp4] its overlay is not saved: OpenCV has no encoder that writes ")
+    assert problem.startswith("[x.mp4] is not saved as overlay: OpenCV has no encoder that writes ")
     assert " at 64x48; " in problem
     assert files(tmp_path) == ["json/x/000000.json", "json/x/000001.json"]
 
@@ -381,6 +383,10 @@ def test_overwriting_removes_results_of_photos_that_are_gone(tmp_path: Path) -> 
     assert len([name for name in files(out) if name.startswith("json")]) == 3  # not asked for again
     with pytest.raises(KeyboardInterrupt):
         run(OutputFolder(out, ["json"], overwrite=True), open_source(photos), stop_after=1)
+    with OutputFolder(out, ["json"], overwrite=True) as folder:
+        for part in open_source(photos).parts():
+            folder.start(part)
+            folder.write(result(next(iter(part))))  # and no more, as with --limit
     assert len([name for name in files(out) if name.startswith("json")]) == 3  # only a whole run removes
 
 
@@ -463,7 +469,7 @@ def test_resuming_a_folder_of_which_nothing_is_on_record(tmp_path: Path) -> None
     folder = OutputFolder(tmp_path / "theirs", ["json"], resume=True)
     assert run(folder, open_source(photos)) == ["a.png"]
     (problem,) = folder.problems
-    assert problem.startswith("[a.png] its json is not saved: ") and "is there already" in problem
+    assert problem.startswith("[a.png] is not saved as json: ") and "is there already" in problem
     assert (tmp_path / "theirs" / "json" / "a.json").read_text() == "mine"
 
 
@@ -515,13 +521,24 @@ def test_a_single_file_is_resumed(tmp_path: Path) -> None:
         assert run(again, open_source(tmp_path / name)) == [] and again.skipped == 1
 
 
+def test_a_folder_that_was_emptied_holds_nothing(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    run(OutputFolder(out, ["json"], recipe={"head": "cc"}), photos_in(photos, "a.png"))
+    shutil.rmtree(out / "json")  # and not the record, which is hidden
+    again = OutputFolder(out, ["json"], resume=True, recipe={"head": "ncut"})
+    assert run(again, open_source(photos)) == ["a.png"]
+    shutil.rmtree(out / "json")
+    assert run(OutputFolder(out, ["json"]), open_source(photos)) == ["a.png"]
+    assert files(out) == ["json/a.json"]
+
+
 def test_one_photo_that_cannot_be_saved_ends_nothing(tmp_path: Path) -> None:
     wide = Frame(np.zeros((2, 70_000, 3), np.uint8), "bgr", "wide.png")
     with OutputFolder(tmp_path, ["overlay", "json"]) as folder:
         for one in (frame("a.png"), wide, frame("caf\udce9.png"), frame(f"{'x' * 251}.jpg")):
             folder.write(result(one))
     (problem,) = folder.problems
-    assert problem.startswith("[wide.png] its overlay is not saved: cannot encode 70000x2 pixels as ")
+    assert problem.startswith("[wide.png] is not saved as overlay: cannot encode 70000x2 pixels as ")
     assert len(files(tmp_path)) == 3 + 4
     assert "json/wide.json" in files(tmp_path) and "json/caf%E9.json" in files(tmp_path)
     for name in files(tmp_path):
@@ -554,3 +571,18 @@ def test_the_current_folder_and_a_source_in_its_own_results(
         with OutputFolder(".", ["overlay", "masks"], overwrite=overwrite) as folder:
             assert run(folder, open_source(".")) == ["a.png", "b.png"]
     assert len(files(tmp_path)) == 2 + 2 * 3
+
+
+def test_animations_and_pages_in_a_folder(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos_in(photos, "x.png")
+    pages = [Image.fromarray(np.full((48, 64, 3), value, np.uint8)) for value in (10, 90, 200)]
+    pages[0].save(photos / "x.gif", save_all=True, append_images=pages[1:], duration=100)
+    pages[0].save(photos / "pages.tif", save_all=True, append_images=pages[1:])
+    pages[0].save(photos / "one.gif")
+    read = run(OutputFolder(out, ["json"]), open_source(photos))
+    assert read == ["one.gif", *(f"pages.tif#{i}" for i in (1, 2, 3)), "x.png", *["x.gif"] * 3]
+    wanted = ["one", "pages#1", "pages#2", "pages#3", *(f"x-gif/00000{i}" for i in range(3)), "x"]
+    assert files(out) == [f"json/{name}.json" for name in wanted]
+    again = OutputFolder(out, ["json"], resume=True)
+    assert run(again, open_source(photos)) == [] and again.skipped == 6

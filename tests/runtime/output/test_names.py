@@ -93,4 +93,5 @@ def test_name_text() -> None:
 
 def test_one_line() -> None:
     assert one_line("a\nb\tc\x1b[0m\x9b\u202e\udce9") == "a\\nb\\tc\\x1b[0m\\x9b\\u202e%E9"
+    assert one_line("\udcc3\udca9\udcc3") == "é%C3"
     assert one_line("ü 日本 👩") == "ü 日本 👩"

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import patchcut_kernels as kernels
 import pytest
 from patchcut import Frame, FrameError, PatchcutError, Result, Segmenter
 from patchcut.output import overlay as overlay_module
@@ -205,6 +206,33 @@ def test_small_pictures_are_not_hidden_by_texts(plates: Plates, size_hw: tuple[i
     result.overlay(np.full((height, width, 3), 100, np.uint8))
     assert sum(plate.sum() for _, plate in plates) <= height * width / 8
     assert bool(plates) == (min(size_hw) >= 48)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_any_regions_can_be_drawn(plates: Plates, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    height, width = (int(side) for side in rng.integers(1, 400, 2))
+    blocks = rng.integers(0, 4, (height // 16 + 1, width // 16 + 1)).astype(np.int32)
+    labels = np.kron(blocks, np.ones((16, 16), np.int32))[:height, :width]
+    ids, count = kernels.connected_components(np.ascontiguousarray(labels))
+    stats = kernels.region_stats(ids, count, label_map=labels)
+    result = boxes_result(
+        [],
+        (height, width),
+        mode=("foreground", "parts", "scene")[seed % 3],
+        label_map=labels,
+        region_ids=ids,
+        boxes=stats.boxes_xyxy,
+        areas=stats.area,
+        scores=rng.random(count, np.float32),
+        region_labels=stats.label,
+        labels=("background", "a", "b", "a long name of a label"),
+        background_columns=(0, 3) if seed % 2 else (0,),
+    )
+    frame = rng.integers(0, 256, (height, width, 3), np.uint8)
+    overlay = result.overlay(frame)
+    assert overlay.shape == frame.shape and np.any(overlay != frame) == (count > 0)
+    assert sum(plate.sum() for _, plate in plates) <= height * width / 8
 
 
 @pytest.mark.parametrize(("top", "captioned"), [(44, False), (120, True)])

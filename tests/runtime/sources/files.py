@@ -6,13 +6,22 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from patchcut.sources import Source
+from PIL import Image
 
 
 def picture(height: int = 60, width: int = 80, seed: int = 0) -> np.ndarray:
     """[H, W, 3] uint8: smooth blobs, so that every codec keeps them and no two seeds look alike."""
     grid = np.random.default_rng(seed).integers(0, 256, (4, 5, 3)).astype(np.uint8)
     return cv2.resize(grid, (width, height))
+
+
+def needs_codec(format: str) -> None:
+    """Skips a test whose format this OpenCV or this Pillow does not write."""
+    Image.init()
+    if format not in Image.SAVE or not cv2.haveImageWriter(f"x.{format.lower()}"):
+        pytest.skip(f"this OpenCV or this Pillow has no {format}")
 
 
 def encoded(suffix: str, image: np.ndarray | None = None, *params: int) -> bytes:

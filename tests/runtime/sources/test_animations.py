@@ -20,7 +20,7 @@ from patchcut.sources.animations import open_animation
 from patchcut.sources.headers import read_header, tiff_pages
 from PIL import Image
 
-from tests.runtime.sources.files import encoded, picture
+from tests.runtime.sources.files import encoded, needs_codec, picture
 
 DELAYS_MS = [80, 120, 40, 500, 90, 70, 200]
 FORMATS = {"GIF": ".gif", "WEBP": ".webp", "PNG": ".png", "AVIF": ".avif"}
@@ -31,6 +31,8 @@ def images(count: int = len(DELAYS_MS), mode: str = "RGB") -> list[Image.Image]:
 
 
 def animation(format: str, frames: list[Image.Image] | None = None, **options: Any) -> bytes:
+    if format == "AVIF":
+        needs_codec(format)
     frames = images() if frames is None else frames
     buffer = io.BytesIO()
     options = {"duration": DELAYS_MS[: len(frames)], "loop": 3, **options}
@@ -124,6 +126,8 @@ def test_the_still_picture_of_an_apng_is_no_frame(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_one_picture_is_a_photo(format: str, tmp_path: Path) -> None:
+    if format == "AVIF":
+        needs_codec(format)
     path = tmp_path / f"x{FORMATS[format]}"
     images()[0].save(path)
     assert open_animation(path, every=1) is None
@@ -163,6 +167,8 @@ def test_a_gif_without_its_last_byte_is_cut_short(tmp_path: Path) -> None:
 def test_without_pillow_it_says_that_only_the_first_was_read(
     format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if format != "PNG":
+        needs_codec(format)
     path = tmp_path / f"x{FORMATS[format]}"
     path.write_bytes(animation(format))
     monkeypatch.setitem(sys.modules, "PIL", None)
@@ -172,6 +178,15 @@ def test_without_pillow_it_says_that_only_the_first_was_read(
     assert source.problems == [
         f"[{path.name}] only the first of 7 frames was read; pip install 'pillow>=11.3'"
     ]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_animation_among_photos_says_that_its_first_was_read(format: str, tmp_path: Path) -> None:
+    path = tmp_path / f"x{FORMATS[format]}"
+    path.write_bytes(animation(format))
+    source = open_source(iter([path]))
+    assert len(list(source)) == 1
+    assert "only the first of its 7 pictures was read; name the file by itself" in source.notes[0]
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -18,8 +18,8 @@ from tests.runtime.sources.files import encoded, names, picture, write_video
         ("missing.jpg", r"\[missing.jpg\] does not exist; check the name"),
         ("", r"\[source\] is an empty text"),
         ("*.gif", r"\[\*.gif\] matches no file"),
-        ("*.txt", r"\[notes.txt\] is neither an image nor a video"),
-        ("notes.txt", r"\[notes.txt\] is neither an image nor a video"),
+        ("*.txt", r"\[notes.txt\] is neither an image nor a video that can be read"),
+        ("notes.txt", r"\[notes.txt\] is neither an image nor a video that can be read"),
         ("text.jpg", r"\[text.jpg\] is not an image"),
         ("cut.jpg", r"\[cut.jpg\] is cut short"),
         ("empty.mp4", r"\[empty.mp4\] is empty"),
@@ -39,6 +39,7 @@ from tests.runtime.sources.files import encoded, names, picture, write_video
         ("997", r"\[camera 997\] cannot be opened"),
         ("/dev/null", r"\[/dev/null\] is neither a file nor a folder"),
         ("x" * 5000, "File name too long"),
+        ("rtsp://127.0.0.1:1/\udce9", r"\[rtsp://127.0.0.1:1/%E9\] cannot be opened"),
         ("rtsp://me:secret@127.0.0.1:1/x", r"\[rtsp://me@127.0.0.1:1/x\] cannot be opened"),
     ],
 )

@@ -187,9 +187,7 @@ def test_results_of_earlier_runs_are_no_photos(folder: Path) -> None:
     wanted = ["b/übung [1].png", "img2.JPG", "img10.jpg", "results/overlay/mine.jpg"]
     source = open_source(folder)
     assert names(source) == wanted
-    assert source.notes == [
-        f"[{folder}] 2 results of earlier runs are left out; name their folder to take them"
-    ]
+    assert source.notes == [f"[{folder}] 2 results of earlier runs left out; name their folder to take them"]
     found = names(open_source(str(folder / "**" / "*.jpg")))
     assert found == ["img10.jpg", "results/overlay/mine.jpg"]
     assert names(open_source(out / "overlay")) == ["img2.jpg", "mine.jpg"]

@@ -289,3 +289,35 @@ def test_a_video_is_refined(
 def test_an_unknown_refiner_is_told(toy_bundle: Path) -> None:
     with pytest.raises(OptionError, match=r'\[refine\] must be one of "auto", "none", "guided"'):
         patchcut.load(toy_bundle, refine="sharp")
+
+
+def test_the_guided_window_is_bounded_in_pictures_of_any_size() -> None:
+    """A patch of a picture above 16,384 x 16,384 is wider than the kernel's largest window."""
+    frame, disc = scene()
+    unrefined = replace(as_patches(disc), patch_side=5000.0)
+    labels, confidence = refine("guided", unrefined, frame, 1)
+    assert labels.shape == confidence.shape == disc.shape
+
+
+@pytest.mark.parametrize("columns", [2, 3])
+def test_the_bilateral_solver_sees_samples_of_a_large_frame(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame, disc = scene()
+    patches = as_patches(disc)
+    if columns > 2:
+        left = np.arange(disc.shape[1]) < 151
+        patches = replace(patches, label_map=patches.label_map * np.where(left, 1, 2).astype(np.int32))
+        patches = replace(patches, two_columns=False)
+
+    def refined() -> Refined:
+        fresh = replace(patches, label_map=patches.label_map.copy(), confidence=patches.confidence.copy())
+        return refine("bilateral", fresh, frame, 1)
+
+    whole, _ = refined()
+    monkeypatch.setattr(refiners, "BILATERAL_PIXELS", disc.size // 5)
+    sampled, confidence = refined()
+    assert sampled.shape == confidence.shape == disc.shape
+    assert confidence.min() >= 0 and confidence.max() <= 1
+    assert iou(sampled > 0, disc) > iou(as_patches(disc).label_map > 0, disc)
+    assert (sampled == whole).mean() > 0.95

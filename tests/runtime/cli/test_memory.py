@@ -1,0 +1,54 @@
+"""What a run takes at most: 12 times the picture's decoded bytes and 200 MB."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from patchcut.output.sinks import SINKS
+
+HEIGHT, WIDTH = 3000, 4000
+
+# Not ru_maxrss, which begins at what the parent held when it forked.
+MEASURED_RUN = """
+import atexit, re, sys
+from patchcut.cli.app import main
+
+def tell() -> None:
+    peak_kb = re.search(r"VmHWM:\\s*([0-9]+)", open("/proc/self/status").read())[1]
+    print("peak_kb", peak_kb, file=sys.stderr)
+
+atexit.register(tell)
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def large_photo(tmp_path_factory: pytest.TempPathFactory, photo: np.ndarray) -> Path:
+    """A JPEG of 12 megapixels with a grain, as a camera has it."""
+    image = cv2.resize(photo, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    grain = np.random.default_rng(0).integers(0, 24, (HEIGHT, WIDTH, 1), np.uint8)
+    path = tmp_path_factory.mktemp("large") / "x.jpg"
+    cv2.imwrite(str(path), cv2.add(image, cv2.merge([grain] * 3)))
+    return path
+
+
+@pytest.mark.parametrize(
+    "mode, refine",
+    [("foreground", "none"), ("scene", "guided"), ("scene", "bilateral")],
+)
+def test_a_large_photo_takes_a_bounded_memory(
+    mode: str, refine: str, large_photo: Path, tmp_path: Path, embedded_bundle: Path
+) -> None:
+    options = ["--mode", mode, "--refine", refine, "--nothing-below", "0"]
+    command = ["run", str(large_photo), *options, "--out", str(tmp_path), "--save", ",".join(SINKS)]
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED_RUN, *command], capture_output=True, text=True, check=True
+    )
+    peak_bytes = 1024 * int(done.stderr.rpartition("peak_kb ")[2])
+    assert (tmp_path / "overlay" / "x.jpg").is_file()
+    assert peak_bytes <= 12 * 3 * HEIGHT * WIDTH + 200e6
