@@ -1,4 +1,4 @@
-"""The C face under arguments that are wrong in all ways but one: sizes are those of the arrays, or smaller."""
+"""The C face under arguments wrong in all ways but one: sizes are those of the arrays, or smaller."""
 
 from __future__ import annotations
 
