@@ -1,6 +1,5 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
-
 #include <pthread.h>
 
 #include <atomic>
@@ -94,8 +93,13 @@ void bind_context(nb::module_& module) {
   nb::class_<patchcut_context>(module, "Context")
       .def("__init__", [](patchcut_context* self, patchcut_device_type device_type, int32_t device_index,
                           uintptr_t stream, uintptr_t workspace, int64_t workspace_bytes) {
-        new (self) patchcut_context{device_type, device_index, reinterpret_cast<void*>(stream),
-                                    reinterpret_cast<void*>(workspace), workspace_bytes, nullptr, nullptr};
+        new (self) patchcut_context{device_type,
+                                    device_index,
+                                    reinterpret_cast<void*>(stream),
+                                    reinterpret_cast<void*>(workspace),
+                                    workspace_bytes,
+                                    nullptr,
+                                    nullptr};
       });
 }
 
