@@ -91,7 +91,7 @@ class OutputFiles:
         file is removed, and what was there before stays.
 
         Args:
-            relative: a path below the root, or one that begins with it.
+            relative: a path below the root as text, or a whole `Path`, see `path`.
         Raises:
             OutputError: as `write`, for any OSError of the block too.
         """
@@ -188,8 +188,8 @@ class OutputFiles:
     @contextlib.contextmanager
     def _placed(self, relative: str | PurePath) -> Iterator[tuple[str, int]]:
         """An empty file's name and its folder's descriptor; renamed to its place when the block ends."""
-        if PurePath(relative).is_relative_to(self.root):
-            relative = PurePath(relative).relative_to(self.root)
+        if isinstance(relative, Path):
+            relative = relative.relative_to(self.root)
         path = self.path(relative)
         name, made = "", False
         try:
