@@ -48,12 +48,26 @@ bool on_main_thread();
 // `data` points to. Gives 1 where one of them raised, which is then that thread's exception.
 int32_t hear_signals(void* data);
 
+// Gives the GIL back for a scope. A thread that Python ends while it waits for the GIL would unwind through
+// our frames, which ends the process: once the interpreter is ending, a thread waits here until the process
+// is gone.
+class WithoutGil {
+ public:
+  WithoutGil();
+  ~WithoutGil();
+  WithoutGil(const WithoutGil&) = delete;
+  WithoutGil& operator=(const WithoutGil&) = delete;
+
+ private:
+  PyThreadState* thread_;
+};
+
 // Calls into the library without the GIL.
 template <class Call>
 void run(const Call& call) {
   patchcut_status status;
   {
-    nb::gil_scoped_release release;
+    const WithoutGil without_gil;
     status = call();
   }
   raise_on(status);
