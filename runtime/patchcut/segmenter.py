@@ -394,7 +394,7 @@ _LAST_FRAME_S = 5.0
 
 @atexit.register
 def _finish_frames() -> None:
-    """Lets daemon threads finish their frames: a thread that Python ends inside an engine ends the process."""
+    """Lets daemon threads finish their frames: one that Python ends inside an engine ends the process."""
     _ending.set()
     for segmenter in list(_open):
         segmenter._finish_frame()
