@@ -87,7 +87,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def _check_replaceable(path: Path) -> None:
-    """Refuses a device, pipe or socket: renaming a file onto /dev/null would take it from the whole machine."""
+    """Refuses a device, pipe or socket: a file renamed onto /dev/null takes it from the whole machine."""
     try:
         mode = path.lstat().st_mode
     except OSError:
