@@ -8,7 +8,10 @@ def main() -> None:
     signals.leave_at_once()
     from patchcut.cli.app import main as run
 
-    run()
+    try:
+        run()
+    finally:
+        signals.ignore()
 
 
 if __name__ == "__main__":

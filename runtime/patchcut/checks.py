@@ -43,7 +43,7 @@ def check_whole(option: str, value: object, least: int, largest: int) -> None:
         patchcut.errors.OptionError: [k] must be a whole number from 2 to 256, got 1
     """
     number = plain(value)
-    if not isinstance(number, Integral) or isinstance(number, bool) or not least <= number <= largest:
+    if not _is_among(number, Integral, least, largest):
         what = f"must be a whole number from {least} to {largest}, got {shown(value)}"
         raise OptionError(option, what)
 
@@ -59,9 +59,17 @@ def check_number(option: str, value: object, least: float, largest: float) -> No
         patchcut.errors.OptionError: [alpha] must be a number from 1e-06 to 1e+06, got 0
     """
     number = plain(value)
-    if not isinstance(number, Real) or isinstance(number, bool) or not least <= number <= largest:
+    if not _is_among(number, Real, least, largest):
         what = f"must be a number from {least:g} to {largest:g}, got {shown(value)}"
         raise OptionError(option, what)
+
+
+def _is_among(number: Any, kind: type, least: float, largest: float) -> bool:
+    # Compared as it is: 10**400 is no float.
+    if not isinstance(number, kind) or isinstance(number, bool):
+        return False
+    value: Any = number
+    return bool(least <= value <= largest)
 
 
 def check_flag(option: str, value: object) -> None:

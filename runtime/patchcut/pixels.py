@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from patchcut.errors import FrameError, OptionError
+from patchcut.errors import FrameError
+from patchcut.pixel_rule import AS_IT_COMES, PixelRule, Range, parse_value_range
 
-MAX_PIXELS = 2**28
+__all__ = ["AS_IT_COMES", "PixelRule", "Pixels", "Range", "parse_value_range", "to_8_bits"]
+
 # Transparent pixels are laid over mid grey: neither dark nor light drawings vanish on it.
 BEHIND_ALPHA = 128
 # A pixel that is less opaque than this cannot be seen.
@@ -27,38 +29,6 @@ _STRIP_PIXELS = 2**20
 _RANGE_REMEDY = "fix the range with --value-range LO:HI (value_range) where pictures are to be alike"
 
 Values = npt.NDArray[Any]
-Range = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class PixelRule:
-    """What a caller chooses of how pixels are read; `Settings.pixel_rule` is that of some settings.
-
-    Attributes:
-        value_range: which values of more than 8 bits become 0 and 255; None finds them in each picture.
-        max_pixels: pictures of more are refused before they are decoded.
-    Examples:
-        >>> patchcut.pixels.PixelRule((0, 4095)).max_pixels == 2**28
-        True
-    """
-
-    value_range: Range | None = None
-    max_pixels: int = MAX_PIXELS
-
-    def too_large(self, height: int, width: int) -> tuple[str, str] | None:
-        """What is wrong with a picture of this size and what to do, None where it is not too large.
-
-        Examples:
-            >>> patchcut.pixels.PixelRule(max_pixels=100).too_large(10, 11)[0]
-            'has 11x10 pixels, more than max_pixels allows (100)'
-        """
-        if height * width <= self.max_pixels:
-            return None
-        what = f"has {width}x{height} pixels, more than max_pixels allows ({self.max_pixels})"
-        return what, "scale it down, or raise --max-pixels (max_pixels) where there is memory for it"
-
-
-AS_IT_COMES = PixelRule()
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,26 +44,6 @@ class Pixels:
     image: npt.NDArray[np.uint8]
     visible: npt.NDArray[np.bool_] | None = None
     notes: tuple[str, ...] = ()
-
-
-def parse_value_range(option: str, text: object) -> Range | None:
-    """The range that "LO:HI" names, None for "auto".
-
-    Raises:
-        OptionError: "[value_range] must be auto or LO:HI such as 0:4095, got '5'".
-    Examples:
-        >>> patchcut.pixels.parse_value_range("value_range", "0:4095")
-        (0.0, 4095.0)
-    """
-    if text == "auto":
-        return None
-    try:
-        low, high = map(float, text.split(":")) if isinstance(text, str) else (math.nan, math.nan)
-    except ValueError:
-        low = high = math.nan
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise OptionError(option, f"must be auto or LO:HI such as 0:4095, got {text!r}")
-    return low, high
 
 
 def to_8_bits(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -133,11 +134,12 @@ class Result(Regions):
         best: npt.NDArray[np.float32] = self.boxes[0]
         return best
 
-    def overlay(self, frame: object = None) -> npt.NDArray[np.uint8]:
-        """[H, W, 3] uint8: `frame` with masks, contours, boxes and scores drawn on a copy.
+    def overlay(self, frame: object = None, *, colors: Sequence[int] | None = None) -> npt.NDArray[np.uint8]:
+        """[H, W, 3] uint8: `frame` with masks, contours, boxes, numbers and scores drawn on a copy.
 
         Args:
             frame: the frame this result was made from, as the segmenter took it; None is `self.frame`.
+            colors: the number of each object's colour, from 1; None is 1, 2, ...
         Raises:
             FrameError: the frame is none, or its size is not the result's.
         The order of channels is the frame's own (RGB for a PIL image).
@@ -153,6 +155,7 @@ class Result(Regions):
             self._frame("overlay", frame),
             self.background_columns,
             by_label=self.mode != "foreground",
+            colors=colors,
         )
 
     def cutout(self, frame: object = None) -> npt.NDArray[np.uint8]:

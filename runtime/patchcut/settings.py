@@ -17,7 +17,7 @@ from patchcut.checks import (
     use_plain_values,
 )
 from patchcut.errors import OptionError
-from patchcut.pixels import MAX_PIXELS, PixelRule, parse_value_range
+from patchcut.pixel_rule import MAX_PIXELS, PixelRule, parse_value_range
 
 if TYPE_CHECKING:
     from patchcut.heads import Head

@@ -65,7 +65,7 @@ def test_every_public_name_is_there() -> None:
 
 def test_each_module_is_there_after_a_plain_import() -> None:
     found = [path.stem for path in Path(patchcut.__file__).parent.iterdir() if path.suffix in ("", ".py")]
-    names = sorted(set(found) - {"__init__", "__pycache__", "cli", "opencv", "samples"})
+    names = sorted(set(found) - {"__init__", "__main__", "__pycache__", "cli", "opencv", "samples"})
     assert {"bundle", "heads", "settings", "stages"} <= set(names)
     code = f"import patchcut; print(*[getattr(patchcut, name).__name__ for name in {names!r}])"
     assert run_fresh(code).split() == [f"patchcut.{name}" for name in names]
@@ -92,7 +92,8 @@ def test_no_modules_import_each_other(package: str) -> None:
 def test_the_runtime_imports_nothing_that_only_the_export_needs(package: str) -> None:
     imported = {name.split(".")[0] for names in imports_of(package).values() for name in names}
     assert "numpy" in imported
-    assert imported.isdisjoint(OFFLINE)
+    # PyAV reads videos: patchcut.pyav imports it within a function, and a frame needs none of it.
+    assert imported.isdisjoint(set(OFFLINE) - ({"av"} if package == "patchcut" else set()))
 
 
 def test_a_circle_is_found() -> None:

@@ -109,7 +109,8 @@ def _run(
     Exit status: 0 all good; 1 something was skipped, failed, or there was nothing; 2 wrong usage;
     130 Ctrl-C, SIGTERM or SIGHUP. What was written is whole in each case.
     """
-    from patchcut.cli.run import DEFAULT_OUT, RunOptions, run
+    from patchcut.cli.run import run
+    from patchcut.cli.run_options import DEFAULT_OUT, RunOptions
 
     return run(
         RunOptions(
@@ -163,19 +164,17 @@ def _demo(
 def main() -> None:
     """Run the command line and exit; errors that patchcut foresees are one line on stderr.
 
-    `patchcut.__main__` calls it, after it made signals harmless to imports.
+    `patchcut.__main__` calls it: there signals are harmless to imports, too.
     """
     prepare_streams()
-    signals.leave_at_once()
     try:
-        _add_commands()
-        app()
+        with signals.leaving_at_once():
+            _add_commands()
+            app()
     except SystemExit as left:
         sys.exit(_status(left))
     except (PatchcutError, BrokenPipeError) as error:
         sys.exit(status_of(error))
-    finally:
-        signals.ignore()
 
 
 def _status(left: SystemExit) -> int:

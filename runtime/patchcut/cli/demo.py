@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from patchcut.cli.run import RunOptions, run
+from patchcut.cli.run import run
+from patchcut.cli.run_options import RunOptions
 from patchcut.cli.tables import make_console
 from patchcut.opencv import load_cv2
 from patchcut.output.whole_files import write_image

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import fields
 from time import perf_counter
 from typing import Any
 
@@ -13,6 +12,7 @@ from patchcut.bundle import open_bundle
 from patchcut.cli import run_json
 from patchcut.cli.options import EXIT_FAILED, EXIT_GOOD
 from patchcut.cli.progress import FrameBar
+from patchcut.cli.run_options import Run, RunOptions
 from patchcut.cli.run_stats import RunStats
 from patchcut.cli.signals import EXIT_INTERRUPTED, stoppable, unbroken
 from patchcut.cli.streams import say
@@ -22,65 +22,7 @@ from patchcut.errors import OptionError, PatchcutError
 from patchcut.output.folder import DEFAULT_SAVE, OutputFolder, check_save
 from patchcut.result import Result
 from patchcut.segmenter import Segmenter
-from patchcut.settings import Settings
 from patchcut.sources import Source, open_source
-
-DEFAULT_OUT = "patchcut-out"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """The arguments of `patchcut run`.
-
-    Attributes:
-        sources: one source, or several photos, videos and folders.
-        out: folder for results; None writes nothing.
-        save: what to write there; None is the default.
-        overwrite: allow results in `out` to be replaced.
-        resume: leave out what is done in `out`.
-        limit: frames to stop after; None is all.
-        every: take every N-th frame.
-        show: open a live window.
-        json: JSON lines on stdout instead of tables.
-        quiet: neither tables nor progress: errors and problems only.
-        verbose: say what is read and what runs, on stderr.
-        settings: the segmenter's.
-    """
-
-    sources: tuple[str, ...]
-    out: str | Path | None = None
-    save: tuple[str, ...] | None = None
-    overwrite: bool = False
-    resume: bool = False
-    limit: int | None = None
-    every: int = 1
-    show: bool = False
-    json: bool = False
-    quiet: bool = False
-    verbose: bool = False
-    settings: Settings = field(default_factory=Settings)
-
-
-@dataclass(frozen=True)
-class Run:
-    """All that the loop over frames works with."""
-
-    options: RunOptions
-    source: Source
-    segmenter: Segmenter
-    folder: OutputFolder | None
-    window: Window | None
-    stats: RunStats
-
-    @property
-    def problems(self) -> list[str]:
-        """What was skipped or not written so far."""
-        return [*self.source.problems, *(self.folder.problems if self.folder else ())]
-
-    @property
-    def skipped(self) -> int:
-        """Photos and videos that an earlier run was done with."""
-        return self.folder.skipped if self.folder else 0
 
 
 def run(options: RunOptions) -> int:
@@ -214,7 +156,7 @@ def _hand_out(running: Run, result: Result) -> bool:
     folder, window = running.folder, running.window
     overlay = None
     if window is not None or (folder is not None and folder.draws):
-        overlay = result.overlay()  # drawn once for both
+        overlay = result.overlay(colors=running.colors(result))  # drawn once for both
     if folder is not None:
         with unbroken():
             folder.write(result, overlay)

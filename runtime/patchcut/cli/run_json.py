@@ -11,7 +11,7 @@ from patchcut.result import Result
 from patchcut.texts import encodable, name_text
 
 if TYPE_CHECKING:
-    from patchcut.cli.run import Run
+    from patchcut.cli.run_options import Run
     from patchcut.segmenter import Segmenter
     from patchcut.sources import Source
 

@@ -37,8 +37,15 @@ class _State:
 
 def leave_at_once() -> None:
     """From now on a signal ends the process with status 130: imports may turn an exception into anything."""
-    _State.came = _State.unbroken = 0
     _hear(_leave)
+
+
+@contextlib.contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """The same in a block only, as where a command is called from Python."""
+    with _handlers_kept():
+        leave_at_once()
+        yield
 
 
 def ignore() -> None:
@@ -53,17 +60,14 @@ def stoppable() -> Iterator[None]:
     The third one ends the process as it is: what was being written stays under its hidden name.
     """
     hook = sys.unraisablehook
-    before = {number: signal.getsignal(number) for number in _NUMBERS}
     _State.came = _State.unbroken = 0
-    try:
-        sys.unraisablehook = lambda args: None if args.exc_type is KeyboardInterrupt else hook(args)
-        _hear(_stop)
-        yield
-    finally:
-        sys.unraisablehook = hook
-        if _on_main_thread():
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    with _handlers_kept():
+        try:
+            sys.unraisablehook = lambda args: None if args.exc_type is KeyboardInterrupt else hook(args)
+            _hear(_stop)
+            yield
+        finally:
+            sys.unraisablehook = hook
 
 
 @contextlib.contextmanager
@@ -92,13 +96,18 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def _hear(handler: Handler | signal.Handlers) -> None:
     for number in _NUMBERS if _on_main_thread() else ():
-        if signal.getsignal(number) is not signal.SIG_IGN or _heard.get(number):
-            _heard[number] = True
+        if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)
 
 
-# Signals that this module has taken: those that were ignored before are not among them.
-_heard: dict[int, bool] = {}
+@contextlib.contextmanager
+def _handlers_kept() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in _NUMBERS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items() if _on_main_thread() else ():
+            signal.signal(number, handler)
 
 
 def _on_main_thread() -> bool:

@@ -13,7 +13,7 @@ from rich.text import Text
 from patchcut.texts import name_text, one_line
 
 if TYPE_CHECKING:
-    from patchcut.cli.run import Run
+    from patchcut.cli.run_options import Run
     from patchcut.cli.run_stats import Found, Summary
     from patchcut.segmenter import Description
 

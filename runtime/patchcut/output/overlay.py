@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +74,7 @@ def draw_overlay(
     background: Sequence[int] = (0,),
     *,
     by_label: bool = False,
+    colors: Sequence[int] | None = None,
 ) -> Image:
     """[H, W, 3] uint8: a copy of a frame with its regions drawn, best on top.
 
@@ -86,6 +88,7 @@ def draw_overlay(
         frame: whose order of channels the picture has.
         background: the columns that are background.
         by_label: as parts are drawn: a colour and at most one caption for each label, not for each region.
+        colors: the number of each region's colour, where labels have none; None is 1, 2, ...
     Raises:
         PatchcutError: OpenCV is missing.
     Examples:
@@ -98,20 +101,21 @@ def draw_overlay(
     behind = np.isin(regions.region_labels, background)
     if by_label:
         ids, ids_behind = regions.label_map, np.isin(np.arange(len(labels)), background)
-        numbers = regions.region_labels
+        ids_number, numbers = np.arange(len(labels)), regions.region_labels
     else:
         ids, ids_behind = regions.region_ids, np.append(True, behind)
-        numbers = np.arange(1, len(behind) + 1, dtype=np.int32)
-    _tint(image, ids, ~ids_behind, TINT, frame.color)
-    _tint(image, ids, ids_behind, BACKGROUND_TINT, frame.color)
-    colors = [color_of(int(number), frame.color) for number in numbers]
+        numbers = np.array(range(1, len(behind) + 1) if colors is None else colors, np.int32)
+        ids_number = np.append(0, numbers)
+    _tint(image, ids, np.where(ids_behind, 0, ids_number), TINT, frame.color)
+    _tint(image, ids, np.where(ids_behind, ids_number, 0), BACKGROUND_TINT, frame.color)
+    drawn = [color_of(int(number), frame.color) for number in numbers]
     captioned = _captioned(regions, behind, by_label)
     for i in reversed(np.flatnonzero(~behind)):
-        _outline(image, regions, int(i), colors[i], boxed=int(i) in captioned)
+        _outline(image, regions, int(i), drawn[i], boxed=int(i) in captioned)
     several = len(labels) - len(set(background)) > 1
     names = [f": {labels[column]}" if several else "" for column in regions.region_labels]
     texts = {i: f"{i + 1}{names[i]} {regions.scores[i]:.2f}" for i in captioned}
-    _write(image, regions, texts, colors)
+    _write(image, regions, texts, drawn)
     return image
 
 
@@ -127,14 +131,13 @@ def _captioned(regions: Regions, behind: npt.NDArray[np.bool_], by_label: bool) 
 def _tint(
     image: Image,
     ids: npt.NDArray[np.int32],
-    wanted: npt.NDArray[np.bool_],
+    numbers: npt.NDArray[np.integer[Any]],
     share: float,
     order: ColorOrder,
 ) -> None:
-    """Blends a share of each pixel's colour, that of its id, into `image`, where wanted[id]; 0 has none."""
+    """Blends a share of the colour of the number numbers[id] into each pixel of `image`; 0 is none."""
     cv2 = load_cv2()
-    table = np.where(wanted, (np.arange(len(wanted)) - 1) % COLORS + 1, 0).astype(np.uint8)
-    table[0] = 0
+    table = np.where(numbers > 0, (numbers - 1) % COLORS + 1, 0).astype(np.uint8)
     if not table.any():
         return
     rows = max(1, _STRIP_PIXELS // image.shape[1])

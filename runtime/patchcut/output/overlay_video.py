@@ -128,6 +128,7 @@ class OverlayVideo:
 
     def _append_held(self, end_s: float) -> None:
         """Hands the frame that is held to the encoder, now that its end is known."""
+        self._wait()  # before the frame is taken: an interruption comes here
         held, self._held = self._held, None
         if held is not None:
             self._run(partial(self._encoder.append, held, self._held_s, max(end_s - self._held_s, 0.0)))

@@ -17,6 +17,7 @@ from patchcut.output.files import OutputFiles
 from patchcut.output.index import Index, VideoEntry, files_by_word, thumbnail_of
 from patchcut.output.label_maps import encode_label_map
 from patchcut.output.overlay_video import OverlayVideo
+from patchcut.output.steady_colors import SteadyColors
 from patchcut.result import Result
 from patchcut.sources import Source
 
@@ -87,6 +88,7 @@ class OverlaySink(Sink):
         super().__init__(files)
         self._fps: float | None = None
         self._video: OverlayVideo | None = None
+        self._colors = SteadyColors()
         self._failed = False
 
     def start(self, part: Source) -> None:
@@ -94,7 +96,7 @@ class OverlaySink(Sink):
         self._video, self._failed = None, False
 
     def write(self, name: str, result: Result, overlay: Image | None) -> None:
-        image = result.overlay() if overlay is None else overlay
+        image = result.overlay(colors=self._colors(result)) if overlay is None else overlay
         image = image[..., ::-1] if result.color == "rgb" else image
         if self._fps is None:
             self.files.write_image(f"overlay/{name}.jpg", image)

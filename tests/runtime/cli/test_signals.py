@@ -183,8 +183,14 @@ def test_a_stop_that_was_lost_in_a_destructor_comes_again(capfd: pytest.CaptureF
 
 @pytest.mark.usefixtures("handlers")
 def test_too_late_is_too_late() -> None:
+    signals.leave_at_once()
+    assert {signal.getsignal(number) for number in SIGNALS} == {signals._leave}
     signals.ignore()
     for number in SIGNALS:
         signal.raise_signal(number)
-    signals.leave_at_once()
-    assert {signal.getsignal(number) for number in SIGNALS} == {signals._leave}
+
+
+def test_a_command_called_from_python_leaves_the_handlers_as_they_are(run_cli: Callable[..., int]) -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    assert run_cli("--version") == 0
+    assert [signal.getsignal(number) for number in SIGNALS] == before

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from patchcut.errors import OptionError, OutputError
 from patchcut.frames import Frame
-from patchcut.output import overlay_video, read_label_map
+from patchcut.output import opencv_encoder, overlay_video, read_label_map
 from patchcut.output.folder import OutputFolder
 from patchcut.output.sinks import SINKS
 from patchcut.output.whole_files import whole_file
@@ -174,6 +174,7 @@ def test_overlay_video_keeps_its_size_when_a_stream_changes_it(tmp_path: Path) -
 
 
 def test_overlay_video_without_mpeg4_is_motion_jpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlay_video, "load_av", lambda: None)
     monkeypatch.setattr(overlay_video, "_FORMATS", (("none", ".mp4"), ("MJPG", ".avi")))
     with started(tmp_path, ["overlay"], "x.mp4") as folder:
         folder.write(result(frame("x.mp4")))
@@ -182,19 +183,21 @@ def test_overlay_video_without_mpeg4_is_motion_jpeg(tmp_path: Path, monkeypatch:
 
 
 def test_overlay_video_without_any_encoder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlay_video, "load_av", lambda: None)
     monkeypatch.setattr(overlay_video, "_FORMATS", (("none", ".mp4"),))
     with started(tmp_path, ["overlay", "json"], "x.mp4") as folder:
         for index in range(2):
             folder.write(result(frame("x.mp4", index)))
     (problem,) = folder.problems
-    assert problem.startswith("[x.mp4] is not saved as overlay: OpenCV has no encoder that writes ")
+    assert problem.startswith("[x.mp4] is not saved as overlay: there is no encoder that writes ")
     assert " at 64x48; " in problem
     assert files(tmp_path) == ["json/x/000000.json", "json/x/000001.json"]
 
 
 def test_overlay_video_that_lost_frames_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlay_video, "load_av", lambda: None)
     monkeypatch.setattr(
-        overlay_video, "_frame_count", lambda path: 1
+        opencv_encoder, "frame_count", lambda path: 1
     )  # as where the disk filled up unnoticed
     folder = started(tmp_path, ["overlay"], "x.mp4")
     for index in range(3):
@@ -213,7 +216,8 @@ def test_overlay_video_of_a_live_source_keeps_its_pace(tmp_path: Path) -> None:
         for index, time_s in enumerate(times_s):
             live = replace(frame("camera 0", index), time_s=time_s)
             folder.write(result(live))
-    assert frames_in(tmp_path / "overlay/camera-0.mp4") == 11
+    shown_s = [one.time_s for one in open_source(tmp_path / "overlay/camera-0.mp4")]
+    assert np.allclose(shown_s, np.array(times_s) - 7.0, atol=1e-4)
 
 
 def test_overlay_video_is_finished_when_a_run_is_stopped(tmp_path: Path) -> None:
@@ -292,7 +296,8 @@ def test_whole_file_takes_its_place_only_at_the_end(tmp_path: Path) -> None:
 
 
 def test_error_on_the_way_is_not_hidden_by_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overlay_video, "_frame_count", lambda path: 0)
+    monkeypatch.setattr(overlay_video, "load_av", lambda: None)
+    monkeypatch.setattr(opencv_encoder, "frame_count", lambda path: 0)
     with (
         pytest.raises(OutputError, match="first"),
         started(tmp_path, ["overlay"], "x.mp4") as folder,
@@ -586,3 +591,32 @@ def test_animations_and_pages_in_a_folder(tmp_path: Path) -> None:
     assert files(out) == [f"json/{name}.json" for name in wanted]
     again = OutputFolder(out, ["json"], resume=True)
     assert run(again, open_source(photos)) == [] and again.skipped == 6
+
+
+def test_a_result_that_takes_too_much_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any) -> NoReturn:
+        raise MemoryError
+
+    monkeypatch.setattr(SINKS["labels"], "write", fail)
+    with OutputFolder(tmp_path, ["labels", "json"]) as folder:
+        folder.write(result(frame()))
+    (problem,) = folder.problems
+    assert problem == "[x.jpg] is not saved as labels: there is not enough memory; scale the frame down"
+    assert files(tmp_path) == ["json/x.json"]
+
+
+@pytest.mark.parametrize("name", ["json", "overlay", ".", "json/json"])
+def test_an_output_folder_called_as_a_sink(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with OutputFolder(name, ["overlay", "json"]) as folder:
+        folder.write(result(frame()))
+        folder.start(Video("y.mp4"))
+        folder.write(result(frame("y.mp4")))
+    assert files(tmp_path / name) == [
+        "json/x.json",
+        "json/y/000000.json",
+        "overlay/x.jpg",
+        "overlay/y.mp4",
+    ]

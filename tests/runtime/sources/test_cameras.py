@@ -6,13 +6,44 @@ import time
 import cv2
 import numpy as np
 import pytest
-from patchcut.sources import Source, cameras, open_source
+from patchcut.errors import SourceError
+from patchcut.sources import Source, cameras, open_source, videos
 from patchcut.sources.cameras import without_password
 
 
 def test_password_is_left_out() -> None:
     assert without_password("rtsp://me:pass@host:554/a@b:c") == "rtsp://me@host:554/a@b:c"
     assert without_password("http://host:80/x") == "http://host:80/x"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("rtsp://me:p@ss@host/a", "rtsp://me@host/a"),
+        ("rtsp://me:p/a:s@host:554/x", "rtsp://me@host:554/x"),
+        ("http://host:80/a@b", "http://host:80/a@b"),
+        ("http://[::1]:80/a@b", "http://[::1]:80/a@b"),
+        ("http://host/video?user=me&pwd=secret&x=1", "http://host/video?user=me&pwd=...&x=1"),
+        ("http://host?token=secret", "http://host?token=..."),
+        ("rtsp://host/user=me_password=secret_channel=1", "rtsp://host/user=me_password=..._channel=1"),
+        ("file", "file"),
+    ],
+)
+def test_passwords_of_all_kinds_are_left_out(url: str, shown: str) -> None:
+    assert without_password(url) == shown
+
+
+@pytest.mark.parametrize("index", [-1, 1000, 2**31, 2**31 - 1, -(2**31), 10**30])
+def test_no_camera_has_that_index(index: int) -> None:
+    with pytest.raises(
+        SourceError, match=rf"^\[camera {index}\] cannot be opened: cameras are counted from 0 "
+    ):
+        open_source(index)
+
+
+def test_an_address_of_other_bytes_is_refused() -> None:
+    with pytest.raises(SourceError, match="holds bytes that are no UTF-8; write them as %XX"):
+        open_source("rtsp://host/caf\udce9")
 
 
 class FakeCapture:
@@ -128,6 +159,7 @@ def test_a_recording_behind_an_address_is_read_whole(monkeypatch: pytest.MonkeyP
     for _ in range(4):
         capture._sent.release()
     monkeypatch.setattr(cameras, "_open_stream", lambda url: capture)
+    monkeypatch.setattr(videos, "load_av", lambda: None)
     threading.Timer(0.2, capture.end).start()
     with open_source("http://host/x.mp4") as source:
         assert [frame.index for frame in source] == [0, 1, 2, 3]

@@ -1,0 +1,72 @@
+"""The arguments of `patchcut run`, and what they are opened as."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from patchcut.cli.run_stats import RunStats
+from patchcut.cli.window import Window
+from patchcut.output.folder import OutputFolder
+from patchcut.output.steady_colors import SteadyColors
+from patchcut.segmenter import Segmenter
+from patchcut.settings import Settings
+from patchcut.sources import Source
+
+DEFAULT_OUT = "patchcut-out"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """The arguments of `patchcut run`.
+
+    Attributes:
+        sources: one source, or several photos, videos and folders.
+        out: folder for results; None writes nothing.
+        save: what to write there; None is the default.
+        overwrite: allow results in `out` to be replaced.
+        resume: leave out what is done in `out`.
+        limit: frames to stop after; None is all.
+        every: take every N-th frame.
+        show: open a live window.
+        json: JSON lines on stdout instead of tables.
+        quiet: neither tables nor progress: errors and problems only.
+        verbose: say what is read and what runs, on stderr.
+        settings: the segmenter's.
+    """
+
+    sources: tuple[str, ...]
+    out: str | Path | None = None
+    save: tuple[str, ...] | None = None
+    overwrite: bool = False
+    resume: bool = False
+    limit: int | None = None
+    every: int = 1
+    show: bool = False
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    settings: Settings = field(default_factory=Settings)
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that the loop over frames works with."""
+
+    options: RunOptions
+    source: Source
+    segmenter: Segmenter
+    folder: OutputFolder | None
+    window: Window | None
+    stats: RunStats
+    colors: SteadyColors = field(default_factory=SteadyColors)
+
+    @property
+    def problems(self) -> list[str]:
+        """What was skipped or not written so far."""
+        return [*self.source.problems, *(self.folder.problems if self.folder else ())]
+
+    @property
+    def skipped(self) -> int:
+        """Photos and videos that an earlier run was done with."""
+        return self.folder.skipped if self.folder else 0
