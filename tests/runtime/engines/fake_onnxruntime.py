@@ -34,7 +34,10 @@ class Binding:
 
 
 class Session(SimpleNamespace):
-    """One that can be referred to weakly, as ONNX Runtime's own."""
+    """One that a weak set takes, as it does ONNX Runtime's own."""
+
+    def __hash__(self) -> int:
+        return id(self)
 
 
 def fake_runtime(available: list[str], running: list[str], fails: bool = False) -> SimpleNamespace:
