@@ -27,7 +27,9 @@ def main() -> None:
     library, allocator = open_library(LIBRARY, HEADER), ctypes.CDLL(None)
     gcn = ctypes.c_void_p()
     weights = CALLS["gcn_create"]()
-    assert library.patchcut_gcn_create(ctypes.byref(weights.arguments["weights"]), ctypes.byref(gcn), None) == 0
+    assert (
+        library.patchcut_gcn_create(ctypes.byref(weights.arguments["weights"]), ctypes.byref(gcn), None) == 0
+    )
     for op, make in CALLS.items():
         call = make()
         if op == "gcn_forward":

@@ -138,6 +138,7 @@ def _segment_part(running: Run, part: Source, bar: FrameBar) -> bool:
         stopped = _hand_out(running, result)
         running.stats.add(result, save_ms=1e3 * (perf_counter() - started), listed=not part.is_video)
         bar.advance(running.stats.fps)
+        del result  # a large one is not held while the next frame is worked on
         if stopped or running.stats.frames == running.options.limit:
             return False
     return True
