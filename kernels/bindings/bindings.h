@@ -44,23 +44,37 @@ void raise_on(patchcut_status status);
 // Whether this is the thread that Python runs signal handlers on.
 bool on_main_thread();
 
-// For patchcut_context: runs the handlers of signals that have come, on the thread whose PyThreadState* `data`
-// points to. Gives 1 where one of them raised, which is then that thread's exception.
+// For patchcut_context: runs the handlers of signals that have come, on the thread whose PyThreadState*
+// `data` points to. Gives 1 where one of them raised, which is then that thread's exception.
 int32_t hear_signals(void* data);
+
+// Gives the GIL back for a scope. A thread that Python ends while it waits for the GIL would unwind through
+// our frames, which ends the process: once the interpreter is ending, a thread waits here until the process
+// is gone.
+class WithoutGil {
+ public:
+  WithoutGil();
+  ~WithoutGil();
+  WithoutGil(const WithoutGil&) = delete;
+  WithoutGil& operator=(const WithoutGil&) = delete;
+
+ private:
+  PyThreadState* thread_;
+};
 
 // Calls into the library without the GIL.
 template <class Call>
 void run(const Call& call) {
   patchcut_status status;
   {
-    nb::gil_scoped_release release;
+    const WithoutGil without_gil;
     status = call();
   }
   raise_on(status);
 }
 
-// The same of an op. On Python's main thread signals are heard meanwhile: where a handler raises, such as that
-// of Ctrl-C, the op ends, and the exception goes on.
+// The same of an op. On Python's main thread signals are heard meanwhile: where a handler raises, such as
+// that of Ctrl-C, the op ends, and the exception goes on.
 template <class Call>
 void run(const patchcut_context& context, const Call& call) {
   if (!on_main_thread()) return run([&] { return call(&context); });

@@ -1,7 +1,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
-
 #include <pthread.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <new>
@@ -56,6 +56,38 @@ int32_t hear_signals(void* data) {
 
 namespace {
 
+// Which thread ends the interpreter; 0 before.
+std::atomic<unsigned long> ending_thread{0};
+// Threads that may be waiting for the GIL at this moment.
+std::atomic<int> returning{0};
+
+// Called by Python's atexit: until those that wait have the GIL, and with it go on in Python.
+void end_calls() {
+  ending_thread.store(PyThread_get_thread_ident());
+  PyThreadState* thread = PyEval_SaveThread();
+  for (int waited_ms = 0; returning.load() != 0 && waited_ms < 5000; ++waited_ms) usleep(1000);
+  PyEval_RestoreThread(thread);
+}
+
+void forget_other_threads() { returning.store(0); }
+
+}  // namespace
+
+WithoutGil::WithoutGil() : thread_(PyEval_SaveThread()) {}
+
+WithoutGil::~WithoutGil() {
+  returning.fetch_add(1);
+  const unsigned long ending = ending_thread.load();
+  if (ending != 0 && ending != PyThread_get_thread_ident()) {
+    returning.fetch_sub(1);
+    for (;;) pause();
+  }
+  PyEval_RestoreThread(thread_);
+  returning.fetch_sub(1);
+}
+
+namespace {
+
 int32_t default_threads(const std::string& root) {
   int32_t count = 0;
   raise_on(patchcut_default_threads(root.c_str(), &count));
@@ -94,8 +126,13 @@ void bind_context(nb::module_& module) {
   nb::class_<patchcut_context>(module, "Context")
       .def("__init__", [](patchcut_context* self, patchcut_device_type device_type, int32_t device_index,
                           uintptr_t stream, uintptr_t workspace, int64_t workspace_bytes) {
-        new (self) patchcut_context{device_type, device_index, reinterpret_cast<void*>(stream),
-                                    reinterpret_cast<void*>(workspace), workspace_bytes, nullptr, nullptr};
+        new (self) patchcut_context{device_type,
+                                    device_index,
+                                    reinterpret_cast<void*>(stream),
+                                    reinterpret_cast<void*>(workspace),
+                                    workspace_bytes,
+                                    nullptr,
+                                    nullptr};
       });
 }
 
@@ -104,6 +141,8 @@ void bind_context(nb::module_& module) {
 
 NB_MODULE(_C, module) {
   using namespace patchcut;
+  pthread_atfork(nullptr, nullptr, forget_other_threads);
+  nb::module_::import_("atexit").attr("register")(nb::cpp_function(&end_calls));
   // A daemon thread still holds its objects when the interpreter ends: that is no leak.
   nb::set_leak_warnings(false);
   find_main_thread();

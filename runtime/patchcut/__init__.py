@@ -71,7 +71,19 @@ _HOME = {
     "settings": ("Settings",),
     "sources": ("open_source",),
 }
-_MODULES = (*_HOME, "checks", "engines", "heads", "output", "pixels", "stages", "telemetry", "texts")
+_MODULES = (
+    *_HOME,
+    "checks",
+    "engines",
+    "heads",
+    "output",
+    "pixel_rule",
+    "pixels",
+    "pyav",
+    "stages",
+    "telemetry",
+    "texts",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -66,7 +66,10 @@ def check_number(option: str, value: object, least: float, largest: float) -> No
 
 def _is_among(number: Any, kind: type, least: float, largest: float) -> bool:
     # Compared as it is: 10**400 is no float.
-    return isinstance(number, kind) and not isinstance(number, bool) and bool(least <= number <= largest)
+    if not isinstance(number, kind) or isinstance(number, bool):
+        return False
+    value: Any = number
+    return bool(least <= value <= largest)
 
 
 def check_flag(option: str, value: object) -> None:

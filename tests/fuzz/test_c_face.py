@@ -1,4 +1,4 @@
-"""The C face under arguments that are wrong in every way a caller can get them wrong without lying about sizes."""
+"""The C face under arguments wrong in all ways but one: sizes are those of the arrays, or smaller."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Fuzzer:
         return ctypes.byref(changed)
 
     def array(self, value: np.ndarray, wrong: bool) -> Any:
-        """The address of a copy, between fences; null, misaligned or that of another array where it is wrong."""
+        """The address of a copy, between fences; null, misaligned or of spoiled values where it is wrong."""
         memory = self.keep(np.full(value.nbytes + 2 * FENCE + 64, FENCE_BYTE, np.uint8))
         first = FENCE + -memory.ctypes.data % 64
         inside = memory[first : first + value.nbytes]

@@ -1,4 +1,4 @@
-"""Every op through Python, under arguments of any kind: each call ends in a result or in an error that says why."""
+"""Every op through Python, under arguments of any kind: a call ends in a result, or an error saying why."""
 
 from __future__ import annotations
 
@@ -22,6 +22,18 @@ NUMBERS: list[Any] = [
     *(True, None, "3", b"3", [3], (2, 3), 1j, np.int8(3), np.uint64(3), np.float16(0.5), np.float64(2.0)),
 ]
 DTYPES = [np.float16, np.float32, np.float64, np.int32, np.int64, np.uint8, np.bool_, ">f4", "c8", "O"]
+
+
+def misaligned(array: np.ndarray) -> np.ndarray:
+    shifted = np.empty(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
+    shifted[...] = array
+    return shifted
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    view = array[...]
+    view.flags.writeable = False
+    return view
 
 
 class Maker:
@@ -76,27 +88,21 @@ class Maker:
 
     def lay(self, array: np.ndarray) -> Any:
         """The array in another way in memory, or another array, or none."""
-        kind = self.rng.randrange(9) if self.wrong() else 0
-        if kind == 1:
-            return np.asfortranarray(array)
-        if kind == 2:
-            return np.repeat(array, 2, axis=-1)[..., ::2] if array.ndim else array
-        if kind == 3:
-            return array[::-1] if array.ndim else array
-        if kind == 4:
-            shifted = np.empty(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
-            shifted[...] = array
-            return shifted
-        if kind == 5:
-            with np.errstate(all="ignore"):
-                return array.astype(self.rng.choice(DTYPES))
-        if kind == 6:
-            return self.rng.choice([array[..., None], array.ravel(), array[None], array[:0]])
-        if kind == 7:
-            return self.rng.choice([None, 3, "array", array.tolist(), object(), np.ndarray])
-        if kind == 8:
-            array.flags.writeable = False
-        return array
+        if not self.wrong():
+            return array
+        with np.errstate(all="ignore"):
+            return self.rng.choice(
+                [
+                    lambda: np.asfortranarray(array),
+                    lambda: np.repeat(array, 2, axis=-1)[..., ::2] if array.ndim else array,
+                    lambda: array[::-1] if array.ndim else array,
+                    lambda: misaligned(array),
+                    lambda: read_only(array),
+                    lambda: array.astype(self.rng.choice(DTYPES)),
+                    lambda: self.rng.choice([array[..., None], array.ravel(), array[None]]),
+                    lambda: self.rng.choice([None, 3, "array", array.tolist(), object(), np.ndarray]),
+                ]
+            )()
 
     def output(self, dtype: type[np.generic], shape: tuple[int, ...], *inputs: Any) -> Any:
         """None, or an array to write: as it should be, of another kind, or in the memory of an input."""

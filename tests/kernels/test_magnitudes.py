@@ -117,7 +117,7 @@ def test_bilateral_solver_says_where_it_overflows():
         try:
             out = pk.bilateral_solver(FRAME, **arguments)
         except ValueError as error:
-            assert str(error).startswith("[bilateral_solver] map, confidence and smoothness overflow")  # noqa: PT017
+            assert str(error).startswith("[bilateral_solver] map, confidence and smoothness overflow")
         else:
             assert np.isfinite(out).all()
     with pytest.raises(ValueError, match="overflow"):
@@ -160,7 +160,7 @@ DEGENERATE = {
 @pytest.mark.parametrize("connected", [True, False])
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_a_bipartition_of_what_has_no_single_cut_is_one_of_its_cuts(ops, name, connected):
-    """Which one depends on the instruction set; that its seed is in it does not, nor what one of them gives."""
+    """Which one depends on the instruction set; that its seed is in it does not."""
     features = DEGENERATE[name]
     got = ops.bipartition(features, (3, 4), connected=connected)
     assert got.mask.shape == (3, 4)

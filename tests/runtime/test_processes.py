@@ -346,3 +346,25 @@ def test_threads_of_kernels_under_no_limit() -> None:
         assert patchcut_kernels.get_threads() == 3
     finally:
         patchcut_kernels.set_threads(threads)
+
+
+@pytest.mark.parametrize("work", ["seg(frame)", "patchcut_kernels.affinity(features)"])
+def test_the_interpreter_ends_while_a_daemon_thread_works(toy_bundle: Path, work: str) -> None:
+    said = run_script(
+        toy_bundle,
+        f"""
+        import patchcut_kernels
+
+        features = np.random.default_rng(0).standard_normal((1500, 64)).astype(np.float32)
+
+        def keep_busy():
+            while True:
+                {work}
+
+        for _ in range(2):
+            threading.Thread(target=keep_busy, daemon=True).start()
+        time.sleep(0.1)
+        print("end")
+        """,
+    )
+    assert said == "end"

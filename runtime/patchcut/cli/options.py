@@ -120,7 +120,12 @@ def exit_with(work: Callable[[], int]) -> NoReturn:
 
 
 def status_of(error: PatchcutError | BrokenPipeError) -> int:
-    """The exit status of an error, which is said on stderr; a reader of stdout who left is not told."""
+    """The exit status of an error, which is said on stderr; a reader of stdout who left is not told.
+
+    Examples:
+        >>> options.status_of(patchcut.FrameError("frame", "is none"))
+        1
+    """
     if isinstance(error, BrokenPipeError):
         drop_stdout()
         return EXIT_FAILED

@@ -91,7 +91,7 @@ class OutputFiles:
         file is removed, and what was there before stays.
 
         Args:
-            relative: a path below the root, or one that begins with it.
+            relative: a path below the root as text, or a whole `Path`, see `path`.
         Raises:
             OutputError: as `write`, for any OSError of the block too.
         """
@@ -112,7 +112,8 @@ class OutputFiles:
         Raises:
             OutputError: a link or a file is where its folder would be.
         """
-        files = [path for path in self.manifest.known if "/" not in path and words_of(path) == word]
+        recorded = self.manifest.over.files
+        files = [path for path in recorded if "/" not in path and words_of(path) == word]
         if any(self._size(path) is not None for path in files):
             return True
         try:
@@ -187,8 +188,8 @@ class OutputFiles:
     @contextlib.contextmanager
     def _placed(self, relative: str | PurePath) -> Iterator[tuple[str, int]]:
         """An empty file's name and its folder's descriptor; renamed to its place when the block ends."""
-        if PurePath(relative).is_relative_to(self.root):
-            relative = PurePath(relative).relative_to(self.root)
+        if isinstance(relative, Path):
+            relative = relative.relative_to(self.root)
         path = self.path(relative)
         name, made = "", False
         try:
@@ -232,9 +233,9 @@ class OutputFiles:
             os.stat(name.encode(), dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
             return
-        if relative not in self.manifest.known:
+        if not self.manifest.knows(relative):
             self.manifest.refresh()
-        if relative not in self.manifest.known:
+        if not self.manifest.knows(relative):
             what = f"{self.path(relative)} is there already, and no run of patchcut has it on record"
             raise OutputError("output", what, "move it away, or choose another folder")
 

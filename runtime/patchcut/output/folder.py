@@ -284,6 +284,9 @@ class OutputFolder:
                 raise
             what = f"is not saved as {word}: {error.what}"
             self.problems.append(str(OutputError(name, what, error.remedy)))
+        except MemoryError:
+            what = f"is not saved as {word}: there is not enough memory"
+            self.problems.append(str(OutputError(name, what, "scale the frame down")))
 
 
 def check_save(save: Collection[str]) -> tuple[str, ...]:

@@ -146,13 +146,12 @@ class Manifest:
         redo: sinks that do everything again.
     Attributes:
         over: what runs that are over have written; theirs may be removed.
-        known: files of these and of runs that run now, as far as `refresh` has looked; they may be replaced.
         folder: descriptor of DIR/.patchcut, -1 where it is not there.
     """
 
     def __init__(self, root: int, redo: Collection[str] = ()) -> None:
         self.over = Records()
-        self.known: set[str] = set()
+        self._others: set[str] = set()
         self.folder = -1
         self._root = root
         self._redo = redo
@@ -186,8 +185,12 @@ class Manifest:
         self.begin()
         return f"partial-{self._run}-{secrets.token_hex(8)}{suffix}"
 
+    def knows(self, relative: str) -> bool:
+        """Whether a run has written a file, so that it may be replaced; one that runs now included."""
+        return relative in self.over.files or relative in self._others
+
     def refresh(self) -> None:
-        """Learns what other runs have written since."""
+        """Learns what this run and those that run now have written since."""
         if self.folder < 0:
             return
         for name in _journals(self.folder):
@@ -197,7 +200,6 @@ class Manifest:
     def forget(self, relative: str) -> None:
         """Takes a file out that was removed."""
         self._removed.add(relative)
-        self.known.discard(relative)
         self.over.files.pop(relative, None)
 
     def close(self) -> None:
@@ -276,7 +278,8 @@ class Manifest:
             over = keep and lock(descriptor)
             records = self.over if over else Records()
             self._read_to[name] = _read(descriptor, self._read_to.get(name, 0), records)
-            self.known |= records.files.keys()
+            if not over:
+                self._others |= records.files.keys()
             return [(name, os.dup(descriptor))] if over else []
 
     def _take_over(self, name: str) -> None:

@@ -24,13 +24,13 @@ from patchcut.sources.pipes import open_stream
 from patchcut.sources.several import (
     expanded,
     missing_path,
+    not_opened,
     open_folder,
     open_glob,
     open_list,
 )
 from patchcut.sources.single import open_file
 from patchcut.sources.videos import open_address, path_of_url
-from patchcut.texts import encodable, name_text
 
 _CAMERA_DEVICE = re.compile(r"/dev/video([0-9]{1,9})")
 _CAMERA_INDEX = re.compile(r"[0-9]{1,10}")
@@ -108,15 +108,12 @@ def _open_text(text: str, every: int, rule: PixelRule) -> Source:
             return LiveVideo(int(device[1]), every=every)
         text = path_of_url(text) or text
         if "://" in text:
-            return open_address(encodable(text), every=every, rule=rule)
+            return open_address(text, every=every, rule=rule)
         return _open_path(text, every, rule)
-    except OSError as error:
-        what = f"cannot be opened: {error.strerror or error}"
-        raise SourceError(name_text(text), what, "check its name and rights") from error
-    except (UnicodeError, ValueError) as error:
-        if isinstance(error, OptionError):
-            raise
-        raise SourceError(name_text(text), "is no name that a file can have", "check the name") from error
+    except OptionError:
+        raise
+    except (OSError, ValueError) as error:
+        raise not_opened(text, error) from error
 
 
 def _open_stdin(every: int, rule: PixelRule) -> Source:
@@ -127,9 +124,11 @@ def _open_stdin(every: int, rule: PixelRule) -> Source:
     if pipe.isatty():
         raise SourceError("stdin", "is a terminal", remedy)
     try:
-        return open_stream(pipe, "stdin", every=every, rule=rule)
+        source = open_stream(pipe, "stdin", every=every, rule=rule)
     except OSError as error:
         raise SourceError("stdin", f"cannot be read: {error.strerror or error}", remedy) from error
+    source.stamp = None  # that of a copy, which is another one each time
+    return source
 
 
 def _open_path(text: str, every: int, rule: PixelRule) -> Source:

@@ -209,7 +209,7 @@ def open_folder(folder: Path, every: int, rule: PixelRule = AS_IT_COMES) -> Sour
         SourceError: there is none.
     """
     files = _Files()
-    _add_folder(files, folder)
+    _add_folder(files, folder, folder)
     return _opened(files, folder, name_text(folder), every, rule)
 
 
@@ -238,9 +238,10 @@ def open_list(texts: list[str], every: int, rule: PixelRule = AS_IT_COMES) -> So
     for text in texts:
         try:
             _add_text(files, text)
-        except SourceError as error:
-            first = first or error
-            files.problems.append(str(error))
+        except (SourceError, OSError, ValueError) as error:
+            told = error if isinstance(error, SourceError) else not_opened(text, error)
+            first = first or told
+            files.problems.append(str(told))
     if first is not None and not files.photos and not files.videos:
         raise first
     root = _common_folder([*files.photos, *files.videos])
@@ -251,6 +252,14 @@ def expanded(text: str) -> Path:
     """The path that a text means: as it stands where that is there, else with the home folder for a `~`."""
     path = Path(text)
     return path if os.path.lexists(path) else Path(os.path.expanduser(text))  # noqa: PTH111 - it never raises
+
+
+def not_opened(text: str, error: OSError | ValueError) -> SourceError:
+    """The error of a path that the system refuses, or that no file can have."""
+    if not isinstance(error, OSError):
+        return SourceError(name_text(text), "is no name that a file can have", "check the name")
+    what = f"cannot be opened: {error.strerror or error}"
+    return SourceError(name_text(text), what, "check its name and rights")
 
 
 def missing_path(text: str) -> SourceError:
@@ -277,16 +286,16 @@ def _opened(files: _Files, root: Path, name: str, every: int, rule: PixelRule) -
     return source
 
 
-def _add_folder(files: _Files, folder: Path) -> None:
-    """Takes every photo and video below a folder in.
+def _add_folder(files: _Files, folder: Path, base: Path) -> None:
+    """Takes every photo and video below a folder in, but for results on record in folders from `base` on.
 
     Raises:
         SourceError: there is none.
     """
     walk, found = Walk(), _Files()
-    found.add(walk.files(folder), folder)
+    found.add(walk.files(folder), base)
     problems = [*walk.problems, *found.problems]
-    if not found.photos and not found.videos:
+    if not found.photos and not found.videos and (base == folder or not found.notes):
         what = "holds no photos and no videos"
         raise SourceError(name_text(folder), f"{what}: {problems[0]}" if problems else what, _ANY_REMEDY)
     _merge(files, found, problems)
@@ -317,7 +326,7 @@ def _add_text(files: _Files, text: str) -> None:
     """Takes in what one of several paths, folders and globs names."""
     path = expanded(text)
     if path.is_dir():
-        _add_folder(files, path)
+        _add_folder(files, path, Path(path.anchor))  # a shell's * names folders of results, too
     elif path.is_file():
         kind = kind_of(path)
         (files.videos if kind == "video" else files.photos).append(path)

@@ -89,6 +89,13 @@ def test_results_inside_the_source(
     for option in ("--overwrite", "--resume", "--overwrite"):
         assert run_cli("run", tmp_path, *args, option) == 0
         assert results(Path(out)) == first
+    assert (
+        run_cli(
+            "run", *sorted(path.name for path in Path().iterdir() if path.name[0] != "."), *args, "--resume"
+        )
+        == 0
+    )
+    assert results(Path(out)) == first
     assert run_cli("run", "**/*.jpg", *args, "--overwrite") == 0
     assert [name for name in results(Path(out)) if name.startswith(b"overlay")] == [b"overlay/a.jpg"]
 

@@ -33,6 +33,10 @@ class Binding:
         return np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float)), shape)
 
 
+class Session(SimpleNamespace):
+    """One that can be referred to weakly, as ONNX Runtime's own."""
+
+
 def fake_runtime(available: list[str], running: list[str], fails: bool = False) -> SimpleNamespace:
     """onnxruntime as on a machine with these providers; sessions run on `running`, whatever was asked for.
 
@@ -52,7 +56,7 @@ def fake_runtime(available: list[str], running: list[str], fails: bool = False) 
             ):
                 np.copyto(binding.outputs[name], made)
 
-        return SimpleNamespace(
+        return Session(
             get_providers=lambda: running,
             get_inputs=real.get_inputs,
             get_outputs=real.get_outputs,

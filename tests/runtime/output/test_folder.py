@@ -591,3 +591,32 @@ def test_animations_and_pages_in_a_folder(tmp_path: Path) -> None:
     assert files(out) == [f"json/{name}.json" for name in wanted]
     again = OutputFolder(out, ["json"], resume=True)
     assert run(again, open_source(photos)) == [] and again.skipped == 6
+
+
+def test_a_result_that_takes_too_much_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any) -> NoReturn:
+        raise MemoryError
+
+    monkeypatch.setattr(SINKS["labels"], "write", fail)
+    with OutputFolder(tmp_path, ["labels", "json"]) as folder:
+        folder.write(result(frame()))
+    (problem,) = folder.problems
+    assert problem == "[x.jpg] is not saved as labels: there is not enough memory; scale the frame down"
+    assert files(tmp_path) == ["json/x.json"]
+
+
+@pytest.mark.parametrize("name", ["json", "overlay", ".", "json/json"])
+def test_an_output_folder_called_as_a_sink(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with OutputFolder(name, ["overlay", "json"]) as folder:
+        folder.write(result(frame()))
+        folder.start(Video("y.mp4"))
+        folder.write(result(frame("y.mp4")))
+    assert files(tmp_path / name) == [
+        "json/x.json",
+        "json/y/000000.json",
+        "overlay/x.jpg",
+        "overlay/y.mp4",
+    ]

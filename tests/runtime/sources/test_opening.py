@@ -39,7 +39,7 @@ from tests.runtime.sources.files import encoded, names, picture, write_video
         ("997", r"\[camera 997\] cannot be opened"),
         ("/dev/null", r"\[/dev/null\] is neither a file nor a folder"),
         ("x" * 5000, "File name too long"),
-        ("rtsp://127.0.0.1:1/\udce9", r"\[rtsp://127.0.0.1:1/%E9\] cannot be opened"),
+        ("rtsp://127.0.0.1:1/\udce9", r"%E9\] holds bytes that are no UTF-8"),
         ("rtsp://me:secret@127.0.0.1:1/x", r"\[rtsp://me@127.0.0.1:1/x\] cannot be opened"),
     ],
 )

@@ -223,3 +223,27 @@ def test_a_list_with_what_cannot_be_among_files(folder: Path) -> None:
         "is neither a file nor a folder, but a pipe, a socket or a device",
         "is not an image that OpenCV reads",
     ]
+
+
+def test_a_list_with_names_that_the_system_refuses(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "secret").write_bytes(encoded(".jpg"))
+    real_open = Path.open
+
+    def deny(path: Path, *args: Any, **options: Any) -> Any:
+        if path.name == "secret":
+            raise PermissionError(13, "Permission denied")
+        return real_open(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", deny)
+    odd = ["x" * 5000, "a\0b", "\ud800", folder / "secret"]
+    source = open_source([folder / "img2.JPG", *odd])
+    assert names(source) == ["img2.JPG"]
+    assert len(source.problems) == 4
+    assert "cannot be opened: File name too long" in source.problems[0]
+    assert "cannot be opened: Permission denied" in source.problems[3]
+    with pytest.raises(SourceError):
+        open_source(odd)
+    source = open_source(folder)
+    assert [problem for problem in source.problems if "secret" in problem] == [
+        f"[{folder}/secret] cannot be read: Permission denied; check its rights"
+    ]
