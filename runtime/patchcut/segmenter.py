@@ -262,7 +262,9 @@ class Segmenter:
             told = 0
             for result in self.results(source):
                 told = _log_problems(source.problems, told)
+                _log_notes(source.notes)
                 yield result
+                del result  # not held while the next frame is worked on
             _log_problems(source.problems, told)
             _log_notes(source.notes)
 
