@@ -262,9 +262,7 @@ class Segmenter:
             told = 0
             for result in self.results(source):
                 told = _log_problems(source.problems, told)
-                _log_notes(source.notes)
                 yield result
-                del result  # not held while the next frame is worked on
             _log_problems(source.problems, told)
             _log_notes(source.notes)
 
@@ -331,14 +329,14 @@ class Segmenter:
             calibrated=rules.calibration is not None,
         )
 
+    def _finish_frame(self) -> None:
+        if self.extractor.is_ours:  # the lock of a fork may be held by a thread that it does not have
+            self._lock.acquire(timeout=_LAST_FRAME_S)
+
     @property
     def _stages(self) -> _Stages:
         """Those of single frames, which remember nothing."""
         return _Stages(self.head, self.parts, self.masks)
-
-    def _finish_frame(self) -> None:
-        if self.extractor.is_ours:  # the lock of a fork may be held by a thread that it does not have
-            self._lock.acquire(timeout=_LAST_FRAME_S)
 
     def _segment(self, frame: Frame, stages: _Stages, timings_ms: dict[str, float] | None = None) -> Result:
         _await_the_end()
