@@ -66,8 +66,7 @@ void gcn_forward(const FloatInput<3>& features, const std::optional<FloatInput<3
   run(context, [&](const patchcut_context* asked) {
     return patchcut_gcn_forward(features.data(), dtype_of(features), data_or_null(affinity),
                                 affinity ? dtype_of(*affinity) : PATCHCUT_FLOAT32, data_or_null(degrees),
-                                extent(features, 0), extent(features, 1), weights.get(), out.data(),
-                                asked);
+                                extent(features, 0), extent(features, 1), weights.get(), out.data(), asked);
   });
 }
 

@@ -62,7 +62,9 @@ def bipartition(
         workspace: memory to compute in on CUDA, see `patchcut_kernels.cuda`.
         stream: the CUDA stream to run on, see `patchcut_kernels.cuda`.
     Returns:
-        Bipartition. Where all patches are alike the mask means nothing.
+        Bipartition. Where the smallest eigenvalue is not a single one (all patches are alike, or there are
+        more than two groups without an edge between them) any vector of its space cuts as well as another;
+        which one is taken, and so the mask, then depends on the instruction set and the device.
     Raises:
         TypeError: "[bipartition] features must be float32 or float16, got float64".
         ValueError: "[bipartition] grid_hw must hold 6 patches, got (2, 2)".

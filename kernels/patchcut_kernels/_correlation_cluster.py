@@ -55,8 +55,8 @@ def correlation_cluster(
     Raises:
         TypeError: "[correlation_cluster] affinity must be float32 or float16, got float64".
         ValueError: "[correlation_cluster] affinity must be square, got shape (4, 3)".
-        ValueError: "[correlation_cluster] affinity overflows: ...", where the objective, or the sum of a pair's
-            two entries, leaves float32.
+        ValueError: "[correlation_cluster] affinity overflows: ...", where the objective leaves float32; the
+            sum of a pair's two entries must not either.
     Maximises sum_{i<j} W_ij [l_i = l_j], the correlation clustering of Bansal, Blum and Chawla (2004); with
     one-hot rows S the loss -Tr(S^T W S) of DeepCut (2212.05853), section 3.2, is -(2 objective + Tr(W)). From
     several starts (nodes taken up greedily in different orders, and one cluster) nodes move in the chains of

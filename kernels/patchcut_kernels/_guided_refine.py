@@ -32,14 +32,15 @@ def guided_refine(
 
     Args:
         frame: [H, W, 3] or [b, H, W, 3] uint8; the order of channels does not matter.
-        maps: soft maps, float32 and at most 1e12 in magnitude, [H, W] or [k, H, W], or with a batch of frames [b, H, W] or
-            [b, k, H, W]; or label maps, int32, [H, W], or [b, H, W] with a batch of frames.
+        maps: soft maps, float32 and at most 1e12 in magnitude, [H, W] or [k, H, W], or with a batch of frames
+            [b, H, W] or [b, k, H, W]; or label maps, int32, [H, W], or [b, H, W] with a batch of frames.
         radius: radius of the window in pixels, 1 to 65,536.
         eps: at least 1e-9, a squared intensity where white is 1; edges of less variance are smoothed over.
         subsample: 1 for the guided filter; 2 to 65,536 for the fast one, which reads every `subsample`-th row
             and column, and solves about `subsample` squared times fewer windows.
         count: number of labels, needed for label maps on CUDA, where nothing is read back to find them:
-            labels are in [0, count), of 65,536 at most, and others count as count - 1. In host memory labels may be any.
+            labels are in [0, count), of 65,536 at most, and others count as count - 1. In host memory labels
+            may be any.
         out: as `maps`, contiguous, not `maps` itself; written and returned.
         workspace: memory to compute in on CUDA, see `patchcut_kernels.cuda`.
         stream: the CUDA stream to run on, see `patchcut_kernels.cuda`.

@@ -54,7 +54,8 @@ def kmeans(
         metric: "euclidean" for squared distances; "cosine" for 1 - cosine, on unit rows and centroids; a zero
             row is equally far from all.
         iterations: largest number of updates of the means, 1 to 65,536; it ends where no label changes.
-        restarts: how often it begins anew, 1 to 65,536 (on CUDA times iterations); the run of the least inertia is kept.
+        restarts: how often it begins anew, 1 to 65,536 (on CUDA times iterations); the run of the least
+            inertia is kept.
         seed: 0 to 2^64 - 1, for the random draws; equal seeds give equal results on every device.
         init: "k-means++", or [k, d] or [b, k, d] float32, the first centroids; then restarts must be 1.
         out: contiguous arrays to write; returned.

@@ -47,7 +47,8 @@ def region_stats(
 
     Args:
         ids: [H, W] or [b, H, W] int32 in [0, count], 0 = no region; as `connected_components` returns them.
-        count: number of regions, of every item the same, at most H * W or 65,536, whichever is more; ids without pixels have area 0.
+        count: number of regions, of every item the same, at most H * W or 65,536, whichever is more; ids
+            without pixels have area 0.
         label_map: as `ids`.
         confidence: as `ids`, but float32.
         out: RegionStats of contiguous arrays; written and returned.

@@ -67,7 +67,7 @@ def rle_decode(
 
 
 def _require_pixels(runs: _Runs, offsets: npt.NDArray[np.int64], flat: tuple[int, int, int]) -> None:
-    """Raises where large masks are asked of runs that have not as many pixels, before there is memory for them."""
+    """Raises where large masks are asked of runs of fewer pixels, before there is memory for them."""
     pixels = flat[0] * flat[1] * flat[2]
     if pixels < _LARGE or np.any(np.diff(offsets) < 0) or offsets[0] < 0 or offsets[-1] > runs.size:
         return  # small, or what the op itself refuses

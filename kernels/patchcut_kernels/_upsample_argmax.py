@@ -47,7 +47,8 @@ def upsample_argmax(
     """Label map of an assignment, at the frame's own size.
 
     Args:
-        assignment: [n, k] or [b, n, k] float32, at most 2^125 (4e37) in magnitude, rows of the grid from left to right, top to bottom.
+        assignment: [n, k] or [b, n, k] float32, at most 2^125 (4e37) in magnitude, rows of the grid from left
+            to right, top to bottom.
         grid_hw: (h, w) of the grid, h * w = n.
         size_hw: (H, W) of the label map, below 2^31 - 1 pixels.
         out: [H, W] or [b, H, W] int32, contiguous; written and returned.

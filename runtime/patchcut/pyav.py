@@ -6,8 +6,8 @@ import functools
 import logging
 from typing import Any
 
-# The first with dispositions, which tell a cover picture from a video.
-_OLDEST = 15
+# The first with indexes, which tell whether a file is whole.
+_OLDEST = 17
 
 _logger = logging.getLogger("patchcut")
 

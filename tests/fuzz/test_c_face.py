@@ -1,4 +1,4 @@
-"""The C face under arguments that are wrong in every way a caller can get them wrong without lying about sizes."""
+"""The C face under arguments wrong in all ways but one: sizes are those of the arrays, or smaller."""
 
 from __future__ import annotations
 
@@ -21,7 +21,22 @@ OK, INVALID_ARGUMENT = 0, HEADER.constants["PATCHCUT_INVALID_ARGUMENT"]
 UNAVAILABLE = HEADER.constants["PATCHCUT_UNAVAILABLE"]
 CALLS_OF_EACH = 200
 FENCE, FENCE_BYTE = 64, 0xA5
-SPECIAL_FLOATS = [0.0, -0.0, 1e-45, -1e-39, 1e-30, 1e-23, 1.0, 1e19, 1e30, -1e38, 3.4e38, np.nan, np.inf, -np.inf]
+SPECIAL_FLOATS = [
+    0.0,
+    -0.0,
+    1e-45,
+    -1e-39,
+    1e-30,
+    1e-23,
+    1.0,
+    1e19,
+    1e30,
+    -1e38,
+    3.4e38,
+    np.nan,
+    np.inf,
+    -np.inf,
+]
 SPECIAL_INTEGERS = [-(2**31), -1, 0, 1, 2, 3, 5, 2**31 - 1]
 NOT_SIZES = [-(2**63), -(2**31), -1, 2**62, 2**63 - 1]
 # Settings of params that say nothing of sizes.
@@ -82,13 +97,17 @@ class Fuzzer:
             setattr(changed, name, self.rng.choice([None, before]))
         elif isinstance(before, int):
             small = self.rng.randint(0, 300 if name in ROUNDS else before)
-            setattr(changed, name, self.rng.choice([-1, 0, small, 2**31 - 1 if kind is ctypes.c_int32 else 2**62]))
+            setattr(
+                changed, name, self.rng.choice([-1, 0, small, 2**31 - 1 if kind is ctypes.c_int32 else 2**62])
+            )
         else:
-            setattr(changed, name, type(before)(*(self.rng.choice(SPECIAL_FLOATS) for _ in range(len(before)))))
+            setattr(
+                changed, name, type(before)(*(self.rng.choice(SPECIAL_FLOATS) for _ in range(len(before))))
+            )
         return ctypes.byref(changed)
 
     def array(self, value: np.ndarray, wrong: bool) -> Any:
-        """The address of a copy, between fences; null, misaligned or that of another array where it is wrong."""
+        """The address of a copy, between fences; null, misaligned or of spoiled values where it is wrong."""
         memory = self.keep(np.full(value.nbytes + 2 * FENCE + 64, FENCE_BYTE, np.uint8))
         first = FENCE + -memory.ctypes.data % 64
         inside = memory[first : first + value.nbytes]
@@ -129,7 +148,9 @@ def test_calls(library: ctypes.CDLL, op: str) -> None:
     native = getattr(library, f"patchcut_{op}")
     gcn = ctypes.c_void_p()
     weights = CALLS["gcn_create"]()
-    assert library.patchcut_gcn_create(ctypes.byref(weights.arguments["weights"]), ctypes.byref(gcn), None) == OK
+    assert (
+        library.patchcut_gcn_create(ctypes.byref(weights.arguments["weights"]), ctypes.byref(gcn), None) == OK
+    )
     calls, taken, slowest = 0, 0, 0.0
     for _ in range(CALLS_OF_EACH):
         call = CALLS[op]()

@@ -1,4 +1,4 @@
-"""Every op through Python, under arguments of any kind: each call ends in a result or in an error that says why."""
+"""Every op through Python, under arguments of any kind: a call ends in a result, or an error saying why."""
 
 from __future__ import annotations
 
@@ -22,6 +22,18 @@ NUMBERS: list[Any] = [
     *(True, None, "3", b"3", [3], (2, 3), 1j, np.int8(3), np.uint64(3), np.float16(0.5), np.float64(2.0)),
 ]
 DTYPES = [np.float16, np.float32, np.float64, np.int32, np.int64, np.uint8, np.bool_, ">f4", "c8", "O"]
+
+
+def misaligned(array: np.ndarray) -> np.ndarray:
+    shifted = np.empty(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
+    shifted[...] = array
+    return shifted
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    view = array[...]
+    view.flags.writeable = False
+    return view
 
 
 class Maker:
@@ -63,7 +75,9 @@ class Maker:
     def integers(self, high: int, *shape: int) -> Any:
         values = self.numpy.integers(0, high + 1, shape).astype(np.int32)
         if self.wrong() and values.size:
-            values.flat[self.rng.randrange(values.size)] = self.rng.choice([-(2**31), -1, high + 1, 2**31 - 1])
+            values.flat[self.rng.randrange(values.size)] = self.rng.choice(
+                [-(2**31), -1, high + 1, 2**31 - 1]
+            )
         return self.lay(values)
 
     def frames(self, *shape: int) -> Any:
@@ -74,27 +88,21 @@ class Maker:
 
     def lay(self, array: np.ndarray) -> Any:
         """The array in another way in memory, or another array, or none."""
-        kind = self.rng.randrange(9) if self.wrong() else 0
-        if kind == 1:
-            return np.asfortranarray(array)
-        if kind == 2:
-            return np.repeat(array, 2, axis=-1)[..., ::2] if array.ndim else array
-        if kind == 3:
-            return array[::-1] if array.ndim else array
-        if kind == 4:
-            shifted = np.empty(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
-            shifted[...] = array
-            return shifted
-        if kind == 5:
-            with np.errstate(all="ignore"):
-                return array.astype(self.rng.choice(DTYPES))
-        if kind == 6:
-            return self.rng.choice([array[..., None], array.ravel(), array[None], array[:0]])
-        if kind == 7:
-            return self.rng.choice([None, 3, "array", array.tolist(), object(), np.ndarray])
-        if kind == 8:
-            array.flags.writeable = False
-        return array
+        if not self.wrong():
+            return array
+        with np.errstate(all="ignore"):
+            return self.rng.choice(
+                [
+                    lambda: np.asfortranarray(array),
+                    lambda: np.repeat(array, 2, axis=-1)[..., ::2] if array.ndim else array,
+                    lambda: array[::-1] if array.ndim else array,
+                    lambda: misaligned(array),
+                    lambda: read_only(array),
+                    lambda: array.astype(self.rng.choice(DTYPES)),
+                    lambda: self.rng.choice([array[..., None], array.ravel(), array[None]]),
+                    lambda: self.rng.choice([None, 3, "array", array.tolist(), object(), np.ndarray]),
+                ]
+            )()
 
     def output(self, dtype: type[np.generic], shape: tuple[int, ...], *inputs: Any) -> Any:
         """None, or an array to write: as it should be, of another kind, or in the memory of an input."""
@@ -131,7 +139,9 @@ def affinity(m: Maker) -> Any:
 def assign(m: Maker) -> Any:
     d, batch = m.size(20), m.batch()
     temperature = m.rng.choice([None, m.number(0.1, 1.0)])
-    return pk.assign(m.floats(*batch, m.size(40), d, half=True), m.floats(m.size(5), d), temperature=temperature)
+    return pk.assign(
+        m.floats(*batch, m.size(40), d, half=True), m.floats(m.size(5), d), temperature=temperature
+    )
 
 
 def bilateral_solver(m: Maker) -> Any:
@@ -211,14 +221,20 @@ def guided_refine(m: Maker) -> Any:
     maps = m.integers(3, *shape) if labels else m.floats(*shape)
     out = m.output(np.int32 if labels else np.float32, shape, maps)
     options = {"subsample": m.number(1, 2, 3), "count": m.number(None, 4), "out": out}
-    return pk.guided_refine(m.frames(*batch, h, w, 3), maps, m.number(1, 2, 8), m.number(1e-3, 1.0), **options)
+    return pk.guided_refine(
+        m.frames(*batch, h, w, 3), maps, m.number(1, 2, 8), m.number(1e-3, 1.0), **options
+    )
 
 
 def kmeans(m: Maker) -> Any:
     n, d, batch = m.size(40), m.size(9), m.batch()
     k = m.number(*range(1, max(n, 1) + 1))
     init = m.floats(*batch, k, d) if isinstance(k, int) and 0 < k < 50 and m.wrong() else "k-means++"
-    options = {"metric": m.word("euclidean", "cosine"), "iterations": m.number(1, 100), "seed": m.number(0, 9)}
+    options = {
+        "metric": m.word("euclidean", "cosine"),
+        "iterations": m.number(1, 100),
+        "seed": m.number(0, 9),
+    }
     return pk.kmeans(m.floats(*batch, n, d, half=True), k, restarts=m.number(1, 2), init=init, **options)
 
 
@@ -237,7 +253,9 @@ def preprocess(m: Maker) -> Any:
     means = [m.number(0.5, 0.0) for _ in range(3)], [m.number(0.2, 1.0) for _ in range(3)]
     out = m.output(dtype, (*batch, 3, 8, 8), frames)
     size = (8, 8) if out is not None else size
-    return pk.preprocess(frames, size, *means, color=color, fit=m.word("stretch", "letterbox"), dtype=dtype, out=out)
+    return pk.preprocess(
+        frames, size, *means, color=color, fit=m.word("stretch", "letterbox"), dtype=dtype, out=out
+    )
 
 
 def region_stats(m: Maker) -> Any:
@@ -250,18 +268,24 @@ def region_stats(m: Maker) -> Any:
 def relabel(m: Maker) -> Any:
     shape = (*m.batch(), m.size(12), m.size(12))
     labels = m.integers(3, *shape)
-    return pk.relabel(labels, m.integers(9, m.number(4, 9) if not m.chance else 4), out=m.output(np.int32, shape, labels))
+    return pk.relabel(
+        labels, m.integers(9, m.number(4, 9) if not m.chance else 4), out=m.output(np.int32, shape, labels)
+    )
 
 
 def rle_decode(m: Maker) -> Any:
     rles = pk.rle_encode(np.atleast_3d(m.numpy.random((m.size(3), m.size(9), m.size(9))) < 0.5))
     for rle in rles if m.chance else ():
         if m.wrong():
-            rle["size"] = m.rng.choice([rle["size"], [m.number(1), m.number(2)], m.number((2, 3)), [2**15, 2**15]])
+            rle["size"] = m.rng.choice(
+                [rle["size"], [m.number(1), m.number(2)], m.number((2, 3)), [2**15, 2**15]]
+            )
         if m.wrong():
             text = bytes(m.rng.randrange(256) for _ in range(m.rng.randrange(9)))
             runs = [m.number(5, 0) for _ in range(m.rng.randrange(5))]
-            rle["counts"] = m.rng.choice([text, text.decode("latin1"), runs, m.number(b"22"), rle["counts"] + b"0"])
+            rle["counts"] = m.rng.choice(
+                [text, text.decode("latin1"), runs, m.number(b"22"), rle["counts"] + b"0"]
+            )
     if m.wrong():
         count = m.size(3)
         offsets = m.lay(np.array([m.rng.choice([0, 1, 3, -1, 2**62]) for _ in range(count)], np.int64))
@@ -276,7 +300,10 @@ def rle_encode(m: Maker) -> Any:
         return pk.rle_encode(m.integers(4, *shape), m.number(4, 9), compressed=compressed)
     masks, out = m.bools(*shape), None
     if m.rng.random() < 0.3:
-        runs, offsets = m.output(np.uint32, (50,), masks), m.output(np.int64, (math.prod(shape[:-2]) + 1,), masks)
+        runs, offsets = (
+            m.output(np.uint32, (50,), masks),
+            m.output(np.int64, (math.prod(shape[:-2]) + 1,), masks),
+        )
         out = pk.RunLengths(shape[-2:], runs, offsets)
     return pk.rle_encode(masks, compressed=compressed, out=out)
 

@@ -96,7 +96,7 @@ def test_damaged_videos_end_in_frames_or_one_line(whole: list[tuple[str, bytes]]
         started = time.monotonic()
         try:
             if number % 5 == 4 and path.stat().st_size:
-                source = open_stream(path.open("rb"), path.name, open_picture=open_video)
+                source = open_stream(path.open("rb"), path.name)
             else:
                 source = open_video(path, every=1 + number % 3)
             with source:

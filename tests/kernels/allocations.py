@@ -1,4 +1,4 @@
-"""Every op with every allocation failing once: run with failing_malloc.c loaded before it, see test_memory.py.
+"""Every op with each of its allocations failing; failing_malloc.c is loaded before it, see test_memory.py.
 
     python -m tests.kernels.allocations
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,9 @@ def main() -> None:
     library, allocator = open_library(LIBRARY, HEADER), ctypes.CDLL(None)
     gcn = ctypes.c_void_p()
     weights = CALLS["gcn_create"]()
-    assert library.patchcut_gcn_create(ctypes.byref(weights.arguments["weights"]), ctypes.byref(gcn), None) == 0
+    assert (
+        library.patchcut_gcn_create(ctypes.byref(weights.arguments["weights"]), ctypes.byref(gcn), None) == 0
+    )
     for op, make in CALLS.items():
         call = make()
         if op == "gcn_forward":
@@ -44,15 +46,10 @@ def fail_each(
 ) -> int:
     """Fails the first allocation of a call, the second and so on, until the call needs none that fails."""
     for before in range(MOST):
-        statuses: list[tuple[int, int]] = []
-        attempt = threading.Thread(
-            target=lambda before=before: statuses.append(
-                attempt_call(library, allocator, op, call, threads, (before, alone))
-            )
-        )
-        attempt.start()  # a thread of its own has no memory of earlier calls
-        attempt.join()
-        status, failed = statuses[0]
+        # A thread of its own has no memory of earlier calls.
+        with ThreadPoolExecutor(1) as thread:
+            attempt = thread.submit(attempt_call, library, allocator, op, call, threads, (before, alone))
+            status, failed = attempt.result()
         if status not in (0, OUT_OF_MEMORY):
             sys.exit(f"{op}: status {status} where allocation {before} failed")
         if failed == 0:

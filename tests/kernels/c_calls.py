@@ -346,7 +346,9 @@ def rle_encode() -> Call:
 
 def rle_encode_ids() -> Call:
     runs = {"capacity": 84, "runs": empty(84, dtype=np.uint32), "offsets": empty(5, dtype=np.int64)}
-    return Call({"ids": label_map(), **MAP_SIZES, "count": 2, **runs}, bad={"count": [1, 65537]}, tag="rle_encode")
+    return Call(
+        {"ids": label_map(), **MAP_SIZES, "count": 2, **runs}, bad={"count": [1, 65537]}, tag="rle_encode"
+    )
 
 
 def rle_read_text() -> Call:

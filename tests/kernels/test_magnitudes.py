@@ -52,7 +52,9 @@ def test_kmeans_is_the_same_at_any_scale(scale):
     wanted = pk.kmeans(points.astype(np.float32), 5, restarts=3)
     got = pk.kmeans(tiny, 5, restarts=3)
     np.testing.assert_array_equal(got.labels[:, None] == got.labels, wanted.labels[:, None] == wanted.labels)
-    np.testing.assert_allclose(got.centroids[got.labels], wanted.centroids[wanted.labels] * scale, 1e-5, 2e-45)
+    np.testing.assert_allclose(
+        got.centroids[got.labels], wanted.centroids[wanted.labels] * scale, 1e-5, 2e-45
+    )
     np.testing.assert_allclose(got.inertia, float(wanted.inertia) * scale * scale, 1e-4, 2e-45)
     given = pk.kmeans(tiny, 5, init=got.centroids)
     np.testing.assert_array_equal(given.labels, got.labels)
@@ -115,7 +117,7 @@ def test_bilateral_solver_says_where_it_overflows():
         try:
             out = pk.bilateral_solver(FRAME, **arguments)
         except ValueError as error:
-            assert str(error).startswith("[bilateral_solver] map, confidence and smoothness overflow")  # noqa: PT017
+            assert str(error).startswith("[bilateral_solver] map, confidence and smoothness overflow")
         else:
             assert np.isfinite(out).all()
     with pytest.raises(ValueError, match="overflow"):
@@ -127,7 +129,9 @@ def test_preprocess_says_where_images_overflow():
     good = pk.preprocess(frame, 4, (0, 0, 0), (1e-4, 1, 1), dtype=np.float16)
     assert np.isfinite(good).all()
     for std, dtype in ((1e-5, np.float16), (1e-39, np.float32)):
-        with pytest.raises(ValueError, match=r"^\[preprocess\] (scale and offset must lead to|mean / std and)"):
+        with pytest.raises(
+            ValueError, match=r"^\[preprocess\] (scale and offset must lead to|mean / std and)"
+        ):
             pk.preprocess(frame, 4, (0, 0, 0), (std, 1, 1), dtype=dtype)
 
 
@@ -156,7 +160,7 @@ DEGENERATE = {
 @pytest.mark.parametrize("connected", [True, False])
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_a_bipartition_of_what_has_no_single_cut_is_one_of_its_cuts(ops, name, connected):
-    """Which one depends on the instruction set; that its seed is in it does not, nor what one of them gives."""
+    """Which one depends on the instruction set; that its seed is in it does not."""
     features = DEGENERATE[name]
     got = ops.bipartition(features, (3, 4), connected=connected)
     assert got.mask.shape == (3, 4)
@@ -173,9 +177,13 @@ def test_a_bipartition_with_a_single_cut_is_the_same_on_each_instruction_set(isa
     rng = np.random.default_rng(5)
     for seed in range(20):
         sides = rng.random(48) < 0.3
-        features = (np.where(sides[:, None], [1, 0.1, 0], [0, 0.1, 1]) + rng.normal(0, 0.05, (48, 3))).astype("f4")
+        features = (np.where(sides[:, None], [1, 0.1, 0], [0, 0.1, 1]) + rng.normal(0, 0.05, (48, 3))).astype(
+            "f4"
+        )
         pk.set_isa(isa)
         got = pk.bipartition(features, (6, 8), connected=False, seed=seed)
         pk.set_isa("baseline")
-        np.testing.assert_array_equal(got.mask, pk.bipartition(features, (6, 8), connected=False, seed=seed).mask)
+        np.testing.assert_array_equal(
+            got.mask, pk.bipartition(features, (6, 8), connected=False, seed=seed).mask
+        )
     pk.set_isa(isa)

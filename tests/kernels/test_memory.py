@@ -77,7 +77,9 @@ IDS = np.int32([[0, 1], [2, 2]])
 @pytest.mark.parametrize("count", [65537, 2**31 - 1, 2**62])
 def test_counts_that_no_map_can_hold_are_refused(count: int) -> None:
     for call in (lambda: pk.rle_encode(IDS, count), lambda: pk.region_stats(IDS, count)):
-        with pytest.raises(ValueError, match=r"^\[\w+\] count must be at most the 4 pixels of a map, or 65536"):
+        with pytest.raises(
+            ValueError, match=r"^\[\w+\] count must be at most the 4 pixels of a map, or 65536"
+        ):
             call()
 
 

@@ -92,7 +92,8 @@ def test_no_modules_import_each_other(package: str) -> None:
 def test_the_runtime_imports_nothing_that_only_the_export_needs(package: str) -> None:
     imported = {name.split(".")[0] for names in imports_of(package).values() for name in names}
     assert "numpy" in imported
-    assert imported.isdisjoint(OFFLINE)
+    # PyAV reads videos: patchcut.pyav imports it within a function, and a frame needs none of it.
+    assert imported.isdisjoint(set(OFFLINE) - ({"av"} if package == "patchcut" else set()))
 
 
 def test_a_circle_is_found() -> None:

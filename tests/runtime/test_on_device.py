@@ -73,6 +73,20 @@ def test_a_frame_goes_up_once_and_comes_down_once(
     assert [direction for direction, _ in transfers[2:]] == ["down", "down"], "on first use"
 
 
+def test_regions_below_the_limit_are_none_there_either(
+    on_device: Any, toy_bundle: Path, photo: np.ndarray, transfers: list[tuple[str, int]]
+) -> None:
+    scores = patchcut.load(toy_bundle, precision="fp32")(photo).scores
+    limit = float(scores[len(scores) // 2 - 1 :][:2].mean())
+    segmenter = on_device(toy_bundle, nothing_below=limit)
+    segmenter(photo)
+    transfers.clear()
+    result = segmenter(photo)
+    assert [direction for direction, _ in transfers] == ["up", "down"]
+    assert 1 <= len(result) < len(scores)
+    alike(result, patchcut.load(toy_bundle, precision="fp32", nothing_below=limit)(photo))
+
+
 def test_what_runs_where_is_told(on_device: Any, toy_bundle: Path) -> None:
     described = on_device(toy_bundle).describe()
     assert (described.device, described.provider, described.head_device) == ("cuda", CUDA, "cuda")

@@ -6,6 +6,20 @@
  * CUDA work is queued on the context's stream and nothing waits for it; values of arrays are not checked
  * there.
  *
+ * Alignment: each array lies at a multiple of the size of its elements, each struct where C would put it.
+ * Overlap: an array that is written shares no byte with another array of the call, but where it says below
+ * that it may be an input itself: then both are the same array, from the first element to the last. What is
+ * misaligned or overlaps is refused with PATCHCUT_INVALID_ARGUMENT, before anything is written.
+ *
+ * Numbers: an op gives finite results or says what overflows, for every finite input on the CPU; products and
+ * sums are float32 but where it says more. Work is bounded by sizes and params, whatever the values are.
+ * Where memory runs out, at whatever step, the status is PATCHCUT_OUT_OF_MEMORY, and later calls are as good
+ * as ever.
+ *
+ * Stability: before version 1.0 a minor version may change functions and add fields at the end of structs, so
+ * that a program is compiled with the header of the library that it loads: patchcut_version() tells. A patch
+ * version changes neither. Fill structs by `= {0}` or their defaults and by name, so that new fields are 0.
+ *
  * Functions may be called from several threads at once.
  */
 #ifndef PATCHCUT_PATCHCUT_H
@@ -54,8 +68,8 @@ typedef struct patchcut_context {
   void* workspace;         /* device memory, 256-byte aligned; null: taken from the stream's memory pool */
   int64_t workspace_bytes; /* no meaning on the CPU */
   /* Asked on the thread that called the op, every 0.1 s while the op computes on the CPU; null: nothing is
-   * asked. Where it gives anything but 0 the op returns PATCHCUT_INTERRUPTED soon after; calls that follow are
-   * not touched by it. A signal handler need only set a flag that this function reads. */
+   * asked. Where it gives anything but 0 the op returns PATCHCUT_INTERRUPTED soon after; calls that follow
+   * are not touched by it. A signal handler need only set a flag that this function reads. */
   patchcut_interrupt interrupted;
   void* interrupt_data; /* what it is called with */
 } patchcut_context;
@@ -188,11 +202,11 @@ PATCHCUT_API patchcut_status patchcut_gcn_forward(const void* features, int32_t 
 
 typedef struct patchcut_gnn_fit_params {
   int32_t loss;         /* patchcut_affinity_mode: what the affinity is for */
-  int64_t steps;        /* passes, at least 1; between two of them AdamW moves the weights */
+  int64_t steps;        /* passes, 1 to 65,536; between two of them AdamW moves the weights */
   float learning_rate;  /* AdamW's, above 0; its other settings are torch's defaults */
   float dropout;        /* of the units, in [0, 1) */
   uint64_t seed;        /* of what drops, and of the weights where none are given */
-  int64_t graph_width;  /* of the graph layer */
+  int64_t graph_width;  /* of the graph layer; 65,536 at most, as k and the other */
   int64_t hidden_width; /* of the hidden layer */
 } patchcut_gnn_fit_params;
 
@@ -233,9 +247,10 @@ typedef struct patchcut_kmeans_params {
 
 #define PATCHCUT_KMEANS_DEFAULTS {PATCHCUT_EUCLIDEAN, 100, 1, 0}
 
-/* points [batch, n, d] of `dtype`; k is 1 to n; init [batch, k, d], the first centroids, or null: greedy
- * k-means++. labels [batch, n]; centroids [batch, k, d]; inertia [batch], distances to the own centroid,
- * added up. */
+/* iterations and restarts are 65,536 at most, on CUDA their product. Points of any magnitude are told apart;
+ * on CUDA, differences whose squares leave float32, below 1e-22 and above 1e19, are as 0 and infinity. points
+ * [batch, n, d] of `dtype`; k is 1 to n; init [batch, k, d], the first centroids, or null: greedy k-means++.
+ * labels [batch, n]; centroids [batch, k, d]; inertia [batch], distances to the own centroid, added up. */
 PATCHCUT_API patchcut_status patchcut_kmeans(const void* points, int32_t dtype, int64_t batch, int64_t n,
                                              int64_t d, int64_t k, const float* init,
                                              const patchcut_kmeans_params* params, int32_t* labels,
@@ -251,7 +266,8 @@ typedef struct patchcut_correlation_cluster_params {
 
 /* affinity [batch, n, n] of `dtype`, signed; the weight of a pair is the mean of its two entries, the
  * diagonal has no meaning. labels [batch, n], numbered by their first nodes; counts [batch], clusters found;
- * objectives [batch], the weights of pairs within clusters, added up, which is what is maximised. */
+ * objectives [batch], the weights of pairs within clusters, added up, which is what is maximised; they, and
+ * the sum of a pair's two entries, must fit float32. */
 PATCHCUT_API patchcut_status patchcut_correlation_cluster(const void* affinity, int32_t dtype, int64_t batch,
                                                           int64_t n,
                                                           const patchcut_correlation_cluster_params* params,
@@ -299,7 +315,10 @@ PATCHCUT_API patchcut_status patchcut_ncut(const void* features, int32_t dtype, 
                                            float* eigenvalues, float* vectors, float* residuals,
                                            const patchcut_context* context);
 
-/* features [batch, grid_height * grid_width, d] of `dtype`. seeds [batch], the patch whose entry in the first
+/* Where the smallest eigenvalue is not a single one (all patches are alike, or there are more than two groups
+ * without an edge between them) any vector of its space is right; which one is taken, and so the mask, then
+ * depends on the instruction set and the device.
+ * features [batch, grid_height * grid_width, d] of `dtype`. seeds [batch], the patch whose entry in the first
  * vector of patchcut_ncut has the largest magnitude; masks [batch, grid_height, grid_width], 1 where the
  * vector is on the seed's side of its mean and, where `connected` is not 0, joined to the seed by neighbours
  * in rows and columns. */
@@ -311,8 +330,9 @@ PATCHCUT_API patchcut_status patchcut_bipartition(const void* features, int32_t 
 
 /* ---- upsample_argmax: assignments to label maps ---- */
 
-/* assignment [batch, grid_height * grid_width, k]; labels [batch, height, width], the column whose bilinearly
- * interpolated value is largest; confidence [batch, height, width], that value, or null. */
+/* assignment [batch, grid_height * grid_width, k], at most 2^125 in magnitude; labels [batch, height, width],
+ * the column whose bilinearly interpolated value is largest; confidence [batch, height, width], that value,
+ * or null. */
 PATCHCUT_API patchcut_status patchcut_upsample_argmax(const float* assignment, int64_t batch,
                                                       int64_t grid_height, int64_t grid_width, int64_t k,
                                                       int64_t height, int64_t width, int32_t* labels,
@@ -321,18 +341,19 @@ PATCHCUT_API patchcut_status patchcut_upsample_argmax(const float* assignment, i
 /* ---- connected_components, region_stats, relabel ---- */
 
 /* label_map [batch, height, width], 0 is background; connectivity 4 or 8; components of fewer than min_area
- * pixels become background. ids [batch, height, width], 0 and 1..count in scan order, may be label_map
- * itself; kept_labels [batch, height, width], label_map with 0 where ids is 0, or null; counts [batch]. */
+ * pixels become background. kept_labels may be label_map itself too, where ids is not. ids [batch, height,
+ * width], 0 and 1..count in scan order, may be label_map itself; kept_labels [batch, height, width],
+ * label_map with 0 where ids is 0, or null; counts [batch]. */
 PATCHCUT_API patchcut_status patchcut_connected_components(const int32_t* label_map, int64_t batch,
                                                            int64_t height, int64_t width,
                                                            int32_t connectivity, int64_t min_area,
                                                            int32_t* ids, int32_t* kept_labels,
                                                            int32_t* counts, const patchcut_context* context);
 
-/* Of `count` regions of each item; ids [batch, height, width] in [0, count], 0 is no region. label_map and
- * confidence [batch, height, width], or null where label, mean_confidence are. area [batch, count];
- * boxes_xyxy [batch, count, 4], half-open, zeros for an id without pixels; mean_confidence [batch, count];
- * label [batch, count], of the region's first pixel. */
+/* Of `count` regions of each item, as many as it has pixels or 65,536 at most; ids [batch, height, width] in
+ * [0, count], 0 is no region. label_map and confidence [batch, height, width], or null where label,
+ * mean_confidence are. area [batch, count]; boxes_xyxy [batch, count, 4], half-open, zeros for an id without
+ * pixels; mean_confidence [batch, count]; label [batch, count], of the region's first pixel. */
 PATCHCUT_API patchcut_status patchcut_region_stats(const int32_t* ids, const int32_t* label_map,
                                                    const float* confidence, int64_t batch, int64_t height,
                                                    int64_t width, int64_t count, int64_t* area,
@@ -356,8 +377,9 @@ PATCHCUT_API patchcut_status patchcut_rle_encode(const uint8_t* masks, int64_t b
                                                  int64_t width, int64_t capacity, uint32_t* runs,
                                                  int64_t* offsets, const patchcut_context* context);
 
-/* The same for the pixels of each id from 1 to count, in one pass; ids [batch, height, width] in [0, count];
- * offsets [batch * count + 1]. On CUDA, pixels of other ids are left out. */
+/* The same for the pixels of each id from 1 to count, which is at most the pixels of an item or 65,536, in
+ * one pass; ids [batch, height, width] in [0, count]; offsets [batch * count + 1]. On CUDA, pixels of other
+ * ids are left out. */
 PATCHCUT_API patchcut_status patchcut_rle_encode_ids(const int32_t* ids, int64_t batch, int64_t height,
                                                      int64_t width, int64_t count, int64_t capacity,
                                                      uint32_t* runs, int64_t* offsets,
@@ -381,22 +403,23 @@ PATCHCUT_API patchcut_status patchcut_rle_read_text(const char* text, int64_t le
 /* ---- guided_refine: borders of maps moved to the edges of a frame ---- */
 
 typedef struct patchcut_guided_refine_params {
-  int64_t radius;    /* of the window, in pixels; 1 to 1024 */
-  float eps;         /* of squared intensity, where white is 1; above 0 */
-  int64_t subsample; /* 1: the guided filter; to 1024: the fast one, on each subsample-th pixel of an axis */
+  int64_t radius; /* of the window, in pixels; 1 to 65,536 */
+  float eps;      /* of squared intensity, where white is 1; at least 1e-9 */
+  int64_t
+      subsample; /* 1: the guided filter; to 65,536: the fast one, on each subsample-th pixel of an axis */
 } patchcut_guided_refine_params;
 
 #define PATCHCUT_GUIDED_REFINE_DEFAULTS {8, 1e-3f, 1}
 
-/* frames [batch, height, width, 3]; maps and out [batch, k, height, width], apart from each other. */
+/* frames [batch, height, width, 3]; maps, at most 1e12 in magnitude, and out [batch, k, height, width]. */
 PATCHCUT_API patchcut_status patchcut_guided_refine(const uint8_t* frames, const float* maps, int64_t batch,
                                                     int64_t k, int64_t height, int64_t width,
                                                     const patchcut_guided_refine_params* params, float* out,
                                                     const patchcut_context* context);
 
-/* label_maps and out [batch, height, width], apart from each other: at each pixel the label whose filtered
- * indicator is largest. On CUDA labels are in [0, count), and others are as count - 1; in host memory they
- * may be any, whatever count is. */
+/* label_maps and out [batch, height, width]: at each pixel the label whose filtered
+ * indicator is largest. On CUDA labels are in [0, count), count is at most 65,536, and others are as count -
+ * 1; in host memory they may be any, whatever count is. */
 PATCHCUT_API patchcut_status patchcut_guided_refine_labels(const uint8_t* frames, const int32_t* label_maps,
                                                            int64_t batch, int64_t height, int64_t width,
                                                            int64_t count,
@@ -410,9 +433,9 @@ typedef struct patchcut_bilateral_solver_params {
   float sigma_luma;    /* in levels of 256; at least 1 */
   float sigma_chroma;  /* in levels of 256; at least 1 */
   float smoothness;    /* weight of smoothness against confidence, the paper's lambda; at least 0 */
-  int64_t iterations;  /* of conjugate gradients, all of which are run */
-  int64_t bistochastic_iterations;
-  int32_t color; /* PATCHCUT_RGB or PATCHCUT_BGR */
+  int64_t iterations;  /* of conjugate gradients, 0 to 65,536; fewer where nothing is left to gain */
+  int64_t bistochastic_iterations; /* 0 to 65,536 */
+  int32_t color;                   /* PATCHCUT_RGB or PATCHCUT_BGR */
 } patchcut_bilateral_solver_params;
 
 #define PATCHCUT_BILATERAL_SOLVER_DEFAULTS {24.0f, 4.0f, 4.0f, 256.0f, 25, 10, PATCHCUT_BGR}

@@ -72,8 +72,9 @@ void Arrays::require_apart(const Array& array, const Array& other,
 }
 
 void require_rounds(const char* op, const char* name, int64_t rounds, int64_t least) {
-  require(rounds >= least && rounds <= kMostRounds, op,
-          std::string(name) + " must be " + std::to_string(least) + " to 65536, got " + std::to_string(rounds));
+  require(
+      rounds >= least && rounds <= kMostRounds, op,
+      std::string(name) + " must be " + std::to_string(least) + " to 65536, got " + std::to_string(rounds));
 }
 
 void require_ids(const char* op, int64_t count, int64_t pixels) {

@@ -61,7 +61,8 @@ void require_sizes(const char* op, std::initializer_list<int64_t> sizes);
 template <class Struct>
 void require_struct(const char* op, const char* name, const Struct* data) {
   require(data != nullptr, op, std::string(name) + " must not be null");
-  require(reinterpret_cast<uintptr_t>(data) % alignof(Struct) == 0, op, std::string(name) + " must be aligned");
+  require(reinterpret_cast<uintptr_t>(data) % alignof(Struct) == 0, op,
+          std::string(name) + " must be aligned");
 }
 
 // The arrays of one call, named one after the other. Throws std::invalid_argument for one that is null though
@@ -108,8 +109,7 @@ class Arrays {
   static size_t bytes_of(int32_t dtype) { return dtype == PATCHCUT_FLOAT16 ? 2 : 4; }
   // `may_be`: names of inputs of which it may be one, element for element.
   void add(const Array& array, std::initializer_list<const char*> may_be = {});
-  void require_apart(const Array& array, const Array& other,
-                     std::initializer_list<const char*> may_be) const;
+  void require_apart(const Array& array, const Array& other, std::initializer_list<const char*> may_be) const;
 
   static constexpr int kMost = 12;
   const char* op_;
@@ -119,8 +119,8 @@ class Arrays {
 
 constexpr int64_t kMostRounds = 65536;
 
-// Throws unless a number of rounds, each of which goes over all data, is `least` to kMostRounds: what asks for
-// more asks for an op that never ends.
+// Throws unless a number of rounds, each of which goes over all data, is `least` to kMostRounds: what asks
+// for more asks for an op that never ends.
 void require_rounds(const char* op, const char* name, int64_t rounds, int64_t least);
 
 // Throws where the ids of a map are more than it has pixels, and than 65,536.

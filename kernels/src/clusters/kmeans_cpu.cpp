@@ -58,40 +58,43 @@ void for_blocks(const Job& job, int64_t rows, const Body& body) {
   });
 }
 
-// The largest magnitude of values [rows, d]. Throws where it is not finite.
-float largest_of(const SimdTable& simd, const char* name, int64_t rows, int64_t d, const float* values) {
-  std::atomic<float> largest{0.0f};
-  std::atomic<bool> finite{true};
-  parallel_for(rows, d / 8, [&](int64_t begin, int64_t end) {
-    const float magnitude = simd.largest_magnitude((end - begin) * d, values + begin * d);
-    if (!std::isfinite(magnitude)) finite.store(false);
-    float before = largest.load();
-    while (magnitude > before && !largest.compare_exchange_weak(before, magnitude)) {
-    }
-  });
-  require_finite(finite, "kmeans", name);
-  return largest;
-}
-
 // 1 where squares of what is of this magnitude, and of much less, are floats; else what brings it near 1.
 float scale_of(float largest) {
   if (largest == 0.0f || (largest >= 0x1p-32f && largest <= 0x1p48f)) return 1.0f;
   return std::ldexp(1.0f, std::clamp(-std::ilogb(largest), -126, 126));
 }
 
-// `made` [n, d] is where job.rows points, null where these are the points themselves.
-void pack_points(const Job& job, const float* points, float* made) {
+// Packs job.rows, which are the points or, where `unit` is not null, lie there once they are normalised.
+// Returns the largest magnitude of the points.
+float pack_points(const Job& job, const float* points, float* unit) {
+  std::atomic<float> largest{0.0f};
+  std::atomic<bool> finite{true};
   for_blocks(job, 4, [&](int64_t block) {
     const int64_t first = block * job.simd.panel * job.d;
     const int64_t rows = job.rows_of(block);
-    if (made != nullptr && !job.cosine()) {
-      job.simd.scale_row(rows * job.d, points + first, job.scale, made + first);
+    const float magnitude = job.simd.largest_magnitude(rows * job.d, points + first);
+    if (!std::isfinite(magnitude)) return finite.store(false);
+    float before = largest.load(std::memory_order_relaxed);
+    while (magnitude > before && !largest.compare_exchange_weak(before, magnitude)) {
     }
-    for (int64_t i = 0; job.cosine() && i < rows; ++i) {
-      normalize_row(job.simd, job.d, points + first + i * job.d, made + first + i * job.d);
+    for (int64_t i = 0; unit != nullptr && i < rows; ++i) {
+      normalize_row(job.simd, job.d, points + first + i * job.d, unit + first + i * job.d);
     }
     job.simd.pack_transposed(rows, job.d, job.rows + first, job.d, job.packed + first);
   });
+  require_finite(finite, "kmeans", "points");
+  return largest;
+}
+
+// Lets `scaled` [n, d] be the rows.
+void scale_points(const float* points, float scale, float* scaled, Job* job) {
+  job->scale = scale;
+  job->rows = scaled;
+  parallel_for(job->n, job->d / 8, [&](int64_t begin, int64_t end) {
+    const int64_t first = begin * job->d;
+    job->simd.scale_row((end - begin) * job->d, points + first, scale, scaled + first);
+  });
+  pack_points(*job, scaled, nullptr);
 }
 
 // ---- the first centroids
@@ -288,6 +291,12 @@ float unscaled_inertia(const Job& job, double inertia) {
   return unscaled;
 }
 
+float largest_of_init(const Job& job, const float* init) {
+  const float largest = job.simd.largest_magnitude(job.k * job.d, init);
+  require_finite(std::isfinite(largest), "kmeans", "init");
+  return largest;
+}
+
 // init, scaled as the points are, or its unit rows.
 void copy_centroids(const Job& job, const float* init, float* centroids) {
   for (int64_t c = 0; c < job.k; ++c) {
@@ -306,26 +315,26 @@ void kmeans_cpu(const float* points, int64_t n, int64_t d, int64_t k, const patc
   const SimdTable& table = simd();
   const int64_t blocks = (n + table.panel - 1) / table.panel;
   Scratch scratch;
-  const bool cosine = params.metric == PATCHCUT_COSINE_DISTANCE;
-  float largest = largest_of(table, "points", n, d, points);
-  if (init != nullptr) largest = std::max(largest, largest_of(table, "init", k, d, init));
-  const float scale = cosine ? 1.0f : scale_of(largest);
-  float* made = cosine || scale != 1.0f ? scratch.take<float>(n * d) : nullptr;
-  const Job job{table,
-                table.get<ClusterTable>(),
-                params,
-                n,
-                d,
-                k,
-                blocks,
-                scale,
-                made == nullptr ? points : made,
-                scratch.take<float>(blocks * table.panel * d)};
+  float* unit = params.metric == PATCHCUT_COSINE_DISTANCE ? scratch.take<float>(n * d) : nullptr;
+  Job job{table,
+          table.get<ClusterTable>(),
+          params,
+          n,
+          d,
+          k,
+          blocks,
+          1.0f,
+          unit == nullptr ? points : unit,
+          scratch.take<float>(blocks * table.panel * d)};
   const Run run{scratch.take<float>(k * d),        scratch.take<double>(k * d),
                 scratch.take<int64_t>(k),          scratch.take<int32_t>(job.padded()),
                 scratch.take<float>(job.padded()), scratch.take<int32_t>(n),
                 scratch.take<int64_t>(n)};
-  pack_points(job, points, made);
+  float largest = pack_points(job, points, unit);
+  if (init != nullptr) largest = std::max(largest, largest_of_init(job, init));
+  if (const float scale = scale_of(largest); unit == nullptr && scale != 1.0f) {
+    scale_points(points, scale, scratch.take<float>(n * d), &job);
+  }
   float best = kInfinity;
   for (int64_t restart = 0; restart < params.restarts; ++restart) {
     if (init != nullptr) {
@@ -339,7 +348,7 @@ void kmeans_cpu(const float* points, int64_t n, int64_t d, int64_t k, const patc
     best = static_cast<float>(found);
     *inertia = unscaled_inertia(job, found);
     std::copy_n(run.labels, n, labels);
-    table.scale_row(k * d, run.centroids, 1.0f / scale, centroids);
+    table.scale_row(k * d, run.centroids, 1.0f / job.scale, centroids);
   }
 }
 

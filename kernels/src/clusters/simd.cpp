@@ -77,8 +77,8 @@ struct Table final : ClusterTable {
   void average_rows(int64_t count, const float* x, const float* y, float* out) const override {
     // Not the sum of two halves: of those a fused multiply-add rounds only one, and the result of subnormal
     // numbers would depend on which of the two comes first.
-    for_each_vector(
-        count, [&](int64_t i, auto get, auto put) { put(out + i, (get(x + i) + get(y + i)) * 0.5f); });
+    for_each_vector(count,
+                    [&](int64_t i, auto get, auto put) { put(out + i, (get(x + i) + get(y + i)) * 0.5f); });
   }
 
   double sum_absolute(int64_t count, const float* x) const override {

@@ -55,7 +55,8 @@ class WorkFor {
  public:
   WorkFor(Interruptible* call, bool made_it) : before_(call_of_thread) { call_of_thread = {call, made_it}; }
   // The thread that made the call remains that.
-  explicit WorkFor(Interruptible* call) : WorkFor(call, call_of_thread.call == call && call_of_thread.made_it) {}
+  explicit WorkFor(Interruptible* call)
+      : WorkFor(call, call_of_thread.call == call && call_of_thread.made_it) {}
   ~WorkFor() { call_of_thread = before_; }
   WorkFor(const WorkFor&) = delete;
   WorkFor& operator=(const WorkFor&) = delete;

@@ -7,8 +7,8 @@
 
 namespace patchcut {
 
-// One T for each thread, made where the thread first asks for it, and destroyed with the thread. Where there is
-// no memory for it, it throws std::bad_alloc; a thread_local T with a destructor ends the process there.
+// One T for each thread, made where the thread first asks for it, and destroyed with the thread. Where there
+// is no memory for it, it throws std::bad_alloc; a thread_local T with a destructor ends the process there.
 template <class T>
 class PerThread {
  public:

@@ -37,8 +37,8 @@ void check_range(const patchcut_preprocess_params& params, int32_t dtype) {
   for (int channel = 0; channel < 3; ++channel) {
     const double offset = params.offset[channel];
     const double white = 255.0 * params.scale[channel] + offset;
-    require(std::fabs(offset) <= limit && std::fabs(white) <= limit && std::fabs(white - offset) <= limit, kOp,
-            "scale and offset must lead to images that fit their dtype");
+    require(std::fabs(offset) <= limit && std::fabs(white) <= limit && std::fabs(white - offset) <= limit,
+            kOp, "scale and offset must lead to images that fit their dtype");
   }
 }
 

@@ -556,7 +556,8 @@ void check_maps(const SimdTable& simd, int64_t rows, int64_t width, const float*
     if (largest > kLargestGuidedMap) small.store(false, std::memory_order_relaxed);
   });
   require_finite(finite, "guided_refine", "maps");
-  require(small, "guided_refine", "maps must be at most 1e12 in magnitude: sums over windows must fit float32");
+  require(small, "guided_refine",
+          "maps must be at most 1e12 in magnitude: sums over windows must fit float32");
 }
 
 }  // namespace

@@ -25,10 +25,10 @@ OPERATORS: Final = frozenset(
     """
     Abs Add And ArgMax ArgMin AveragePool BatchNormalization Cast CastLike Ceil Clip Concat Constant
     ConstantOfShape Conv ConvInteger Cos CumSum DepthToSpace DequantizeLinear Div Dropout
-    DynamicQuantizeLinear Einsum Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND
+    DynamicQuantizeLinear Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND
     Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GroupNormalization HardSigmoid
     HardSwish Identity InstanceNormalization LayerNormalization LeakyRelu Less LessOrEqual Log
-    LogSoftmax LpNormalization MatMul MatMulInteger Max MaxPool Mean Min Mish Mod Mul Neg Not Or PRelu
+    LogSoftmax LpNormalization MatMul MatMulInteger Max MaxPool Mean Min Mish Mul Neg Not Or PRelu
     Pad Pow QLinearConv QLinearMatMul QuantizeLinear RMSNormalization Reciprocal ReduceL1 ReduceL2
     ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape
     Resize Round Selu Shape Sigmoid Sign Sin Size Slice Softmax Softplus SpaceToDepth Split Sqrt Squeeze
@@ -49,6 +49,9 @@ _SIZES: Final = {"ConstantOfShape": 0, "Expand": 1, "Resize": 3}
 _FACTORS: Final = {"Tile": 1, "Resize": 2}
 _PADDINGS: Final = {"Pad": 1}
 _PADDING_ATTRIBUTES: Final = ("pads", "output_padding")
+# Attributes that onnxruntime divides by; with 0 some versions end the process.
+_COUNTS: Final = ("strides", "dilations", "kernel_shape", "group", "num_groups", "blocksize", "num_outputs")
+_MAX_COUNT: Final = 1 << 16
 # What only moves sizes about; it takes them from its first input, or from all of them.
 _MOVES_FIRST: Final = ("Cast", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze")
 _MOVES_ALL: Final = ("Concat", "Mul")
@@ -72,6 +75,18 @@ _TYPES: Final = {
 }
 _LAYOUTS: Final = {1: "<f", 6: "<i", 7: "<q", 11: "<d"}
 _DATA: Final = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data")
+_FLOAT, _UINT8, _INT32, _INT64, _BOOL = 1, 2, 6, 7, 9
+_FLOATS: Final = (1, 10, 11, 16)
+# The type of an operator's first output, where it is not that of its first input; and which input says it.
+_MAKES: Final = {
+    **dict.fromkeys(("ArgMax", "ArgMin", "Shape", "Size"), _INT64),
+    **dict.fromkeys(("ConvInteger", "MatMulInteger"), _INT32),
+    **dict.fromkeys(("DynamicQuantizeLinear", "QuantizeLinear", "QLinearConv", "QLinearMatMul"), _UINT8),
+    **dict.fromkeys(("QGemm", "QLinearAdd", "QLinearMul", "QLinearSoftmax"), _UINT8),
+    **dict.fromkeys(("DynamicQuantizeMatMul", "MatMulIntegerToFloat"), _FLOAT),
+    **dict.fromkeys(("And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or"), _BOOL),
+}
+_TYPED_BY: Final = {"CastLike": 1, "DequantizeLinear": 1, "Where": 1}
 _EXTERNAL = 1
 _EXTERNAL_KEYS: Final = {"location", "offset", "length"}
 # onnxruntime takes a file with these bytes for one of its own format, whatever else it is.
@@ -113,6 +128,7 @@ def check_graph(data: bytes, initializers: Collection[str], weights: str | None)
         _check_node(node)
     _check_interface(graph)
     _Sizes(graph).check()
+    _check_division(graph)
 
 
 def _check_model(model: Message) -> None:
@@ -178,6 +194,10 @@ def _check_node(node: Message) -> None:
             _check_tensor(attribute["t"])
         if attribute["name"] in _PADDING_ATTRIBUTES:
             _check_padding(operator, attribute["ints"])
+        if attribute["name"] in _COUNTS:
+            counts = attribute["ints"] or [attribute["i"]]
+            if not all(1 <= count <= _MAX_COUNT for count in counts):
+                raise GraphError(f"its {operator} has {attribute['name']} of {counts}")
 
 
 def _check_padding(operator: str, padding: list[Any]) -> None:
@@ -260,6 +280,49 @@ class _Sizes:
             raise GraphError(f"its {operator} is told its size by what the graph computes")
         self._known[name] = product
         return product
+
+
+def _check_division(graph: Message) -> None:
+    """Whole numbers may only be divided by constants above 0: x / 0 and least / -1 end the process."""
+    types = _element_types(graph)
+    constants = {one["name"]: _numbers(one) for one in graph["initializer"]}
+    constants |= {name: _constant(node) for node in graph["node"] for name in node["output"][:1]}
+    for node in graph["node"]:
+        operator, inputs = node["op_type"], node["input"]
+        if operator not in ("Div", "ReduceMean") or any(types.get(name) in _FLOATS for name in inputs):
+            continue
+        divisors = constants.get(inputs[1]) if operator == "Div" and len(inputs) > 1 else None
+        if not divisors or not all(number > 0 for number in divisors):
+            raise GraphError(f"its {operator} divides whole numbers by what may be 0")
+
+
+def _element_types(graph: Message) -> dict[str, int]:
+    """The TensorProto.DataType of tensors by name, as far as nodes are in the order in which they run."""
+    types: dict[str, int] = {one["name"]: one["data_type"] for one in graph["initializer"]}
+    types["image"] = _FLOAT
+    for node in graph["node"]:
+        operator = node["op_type"]
+        if operator in _MAKES:
+            made = _MAKES[operator]
+        elif operator == "Cast":
+            made = next((one["i"] for one in node["attribute"] if one["name"] == "to"), 0)
+        elif operator in ("Constant", "ConstantOfShape"):
+            made = _constant_type(node)
+        else:
+            made = types.get(_input(node, _TYPED_BY.get(operator, 0)), 0)
+        types.update(dict.fromkeys(node["output"][:1], made))
+        if operator == "Split":
+            types.update(dict.fromkeys(node["output"], made))
+    return types
+
+
+def _constant_type(node: Message) -> int:
+    for attribute in node["attribute"]:
+        if attribute["t"] is not None:
+            return int(attribute["t"]["data_type"])
+        if attribute["name"].startswith("value_int"):
+            return _INT64
+    return _FLOAT
 
 
 def _input(node: Message, index: int | None) -> str:

@@ -18,7 +18,7 @@ from patchcut.cli.signals import EXIT_INTERRUPTED, stoppable, unbroken
 from patchcut.cli.streams import say
 from patchcut.cli.terminal import muted_native_stderr
 from patchcut.cli.window import Window
-from patchcut.errors import OptionError, PatchcutError
+from patchcut.errors import OptionError, OutputError, PatchcutError
 from patchcut.output.folder import DEFAULT_SAVE, OutputFolder, check_save
 from patchcut.result import Result
 from patchcut.segmenter import Segmenter
@@ -135,9 +135,15 @@ def _segment_part(running: Run, part: Source, bar: FrameBar) -> bool:
     """False where the limit or the person at the window ends the run."""
     for result in running.segmenter.results(part):
         started = perf_counter()
-        stopped = _hand_out(running, result)
+        try:
+            stopped = _hand_out(running, result)
+        except MemoryError:  # the next photo may be smaller
+            what = f"the results of {result.name or result.index} do not fit in memory"
+            part.problems.append(str(OutputError("output", what, "scale it down, or save less of it")))
+            stopped = False
         running.stats.add(result, save_ms=1e3 * (perf_counter() - started), listed=not part.is_video)
         bar.advance(running.stats.fps)
+        del result  # a large one is not held while the next frame is worked on
         if stopped or running.stats.frames == running.options.limit:
             return False
     return True

@@ -75,7 +75,8 @@ def choose_graph(backbone: BackboneSpec, settings: Settings, preferred: Sequence
     """
     graphs, size = backbone.graphs, settings.size
     size_hw = graphs[0].size_hw if size is None else (size, size)
-    of_size = {graph.precision: graph for graph in graphs if graph.size_hw == size_hw}
+    known = size is None or type(size) is int  # True is no size, and an array equals nothing by itself
+    of_size = {graph.precision: graph for graph in graphs if known and graph.size_hw == size_hw}
     if not of_size:
         sizes = ", ".join(
             str(h) if h == w else f"{h}x{w}" for h, w in dict.fromkeys(g.size_hw for g in graphs)

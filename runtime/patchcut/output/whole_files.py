@@ -72,6 +72,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     partial = path.with_name(f"{_PARTIAL}{secrets.token_hex(8)}{partial_suffix(path)}")
     held = -1
     try:
+        _check_replaceable(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         held = os.open(partial, CREATE, 0o666)
         lock(held)
@@ -83,6 +84,16 @@ def whole_file(path: Path) -> Iterator[Path]:
         if held >= 0:
             remove(partial)
             os.close(held)
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuses a device, pipe or socket: a file renamed onto /dev/null takes it from the whole machine."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return  # it is not there, or opening tells what is wrong
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
+        raise OutputError("output", f"{path} is a device, pipe or socket", "name a file")
 
 
 def write_whole(path: Path, data: bytes) -> None:

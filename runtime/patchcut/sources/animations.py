@@ -15,7 +15,7 @@ from patchcut.frames import Frame, as_frame
 from patchcut.pixels import AS_IT_COMES, PixelRule
 from patchcut.sources.base import Source
 from patchcut.sources.headers import PNG_START, Header, is_full_page, page_header, read_header, tiff_pages
-from patchcut.sources.photos import decode_photo
+from patchcut.sources.photos import decode_photo, known_formats
 
 _HEAD_BYTES = 65_536
 _PILLOW = "AVIF GIF PNG WEBP"
@@ -137,13 +137,15 @@ class FirstFrame(Source):
         self._data, self._header, self._rule = data, header, rule
 
     def __iter__(self) -> Iterator[Frame]:
-        what = f"only the first of {self._header.pictures} frames was read"
-        self.problems.append(str(SourceError(self.name, what, "pip install 'pillow>=11.3'")))
         alone = replace(self._header, pictures=1)
+        pixels, which = None, "only the first"
         try:
             pixels = decode_photo(self._data, self.name, rule=self._rule, header=alone)
-        except SourceError as error:
-            self.problems.append(str(error))
+        except SourceError:  # OpenCV before 4.11 reads no animated WebP, and no GIF
+            which = "none"
+        what = f"{which} of {self._header.pictures} frames was read"
+        self.problems.append(str(SourceError(self.name, what, "pip install 'pillow>=11.3'")))
+        if pixels is None:
             return
         frame = Frame(pixels.image, "bgr", self.name, visible=pixels.visible, notes=pixels.notes)
         self.take_notes(frame)
@@ -228,6 +230,6 @@ def _opened(data: bytes) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of many pixels: they were counted already
-            return Image.open(io.BytesIO(data), formats=_PILLOW.split())
+            return Image.open(io.BytesIO(data), formats=known_formats(Image, _PILLOW))
     except Exception:  # its readers raise whatever they meet in a broken file
         return None

@@ -23,6 +23,7 @@ from patchcut.sources.containers import (
 )
 from patchcut.sources.cut_files import is_cut_short
 from patchcut.sources.frame_clock import ChunkTimes, FrameClock
+from patchcut.sources.skipped_bytes import SkippedBytes
 
 # A demuxer that fails so often in a row has lost its place; one that fails now and then finds it again.
 _MAX_FAILURES = 16
@@ -31,6 +32,9 @@ _SHORT_S = 0.5
 _LARGE_FRAME = 2**24
 # The flag comes a packet or two before the gap.
 _SPLICE_PACKETS, _LEAP_FRAMES = 3, 2.5
+
+# Their demuxers look for a place to go on, and tell nobody.
+_RESYNCING = frozenset({"matroska", "flv"})
 
 # The decoder fills what is missing of a JPEG with grey and says nothing.
 _RAW_JPEG, _JPEG_END = frozenset({"mjpeg", "jpeg_pipe"}), b"\xff\xd9"
@@ -74,6 +78,8 @@ class AvVideo(Source):
         self._promise = promise_of(container, self._stream, seekable=seekable, cut=self._cut)
         self._formats = frozenset(container.format.name.split(","))
         self._chunk_times = ChunkTimes() if "avi" in self._formats else None
+        watched = seekable and bool(self._formats & _RESYNCING)
+        self._skipped = SkippedBytes() if watched else None
         self._packets_seen = self._lost = 0
         self._packets_end_s = 0.0
         self._last_packet: tuple[int, float] | None = None
@@ -82,7 +88,9 @@ class AvVideo(Source):
         self._last_dts: int | None = None
         frames = self._promise.frames
         total = None if frames is None else -(-frames // every)
-        super().__init__("video", name, total=total, fps=frame_rate(self._stream, self._promise))
+        super().__init__(
+            "video", name, total=total, fps=frame_rate(self._stream, None if self._cut else frames)
+        )
         self.every = every
 
     def __iter__(self) -> Iterator[Frame]:
@@ -150,6 +158,8 @@ class AvVideo(Source):
             if packet.size == 0:
                 continue
             self._note_end(packet)
+            if self._skipped is not None and packet.pos is not None and packet.pos >= 0:
+                self._skipped.note(packet.pos, packet.size)
             if packet.stream_index != self._stream.index:
                 continue
             self._packets_seen += not packet.is_discard
@@ -210,8 +220,10 @@ class AvVideo(Source):
             yield self._last_packet[1]
 
     def _is_short(self) -> bool:
-        """True if fewer packets came than an index lists, or none up to the end that the header states."""
+        """True if bytes were skipped, packets of an index did not come, or none up to the stated end."""
         promise = self._promise
+        if self._skipped is not None and self._file is not None and self._skipped.any_damaged(self._file):
+            return True
         if promise.frames is not None and self._packets_seen < promise.frames:
             return True
         return promise.packets_end_s is not None and self._packets_end_s < promise.packets_end_s - _SHORT_S

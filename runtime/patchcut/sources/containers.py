@@ -73,7 +73,7 @@ def video_stream(container: Any, name: str) -> Any:
     Raises:
         SourceError: there is no video, or no decoder for it.
     """
-    videos = [stream for stream in container.streams.video if not int(stream.disposition) & _NO_VIDEO]
+    videos = [stream for stream in container.streams.video if not _disposition(stream) & _NO_VIDEO]
     if not videos:
         held = "sound" if container.streams.audio else "data"
         what = f"holds {held}, but no video"
@@ -86,16 +86,24 @@ def video_stream(container: Any, name: str) -> Any:
     return chosen
 
 
+def _disposition(stream: Any) -> int:
+    return int(getattr(stream.disposition, "value", stream.disposition))  # an enum before PyAV 18
+
+
 def _preference(stream: Any, best: Any) -> tuple[bool, ...]:
-    default = bool(int(stream.disposition) & _DEFAULT)
+    default = bool(_disposition(stream) & _DEFAULT)
     return stream.codec_context is not None, stream.frames != 1, default, stream is best
 
 
-def frame_rate(stream: Any, promise: Promise) -> float | None:
-    """Frames a second: the mean where the container knows it, None where nobody does."""
+def frame_rate(stream: Any, frames: int | None) -> float | None:
+    """Frames a second: the mean where the container knows it, None where nobody does.
+
+    Args:
+        frames: how many there are, where that is known.
+    """
     mean = None
-    if promise.frames and stream.duration and stream.duration > 0:
-        mean = promise.frames / (stream.duration * stream.time_base)
+    if frames and stream.duration and stream.duration > 0:
+        mean = frames / (stream.duration * stream.time_base)
     for rate in (mean, stream.average_rate, stream.guessed_rate):
         if rate and 0 < rate <= 1000:
             return float(rate)
@@ -130,10 +138,9 @@ def _track_end_s(stream: Any) -> float | None:
 
 def _shown_samples(stream: Any) -> int | None:
     """Samples in the index of an MP4 or MOV that its edit list shows; None for fragments."""
-    entries = getattr(stream, "index_entries", None)  # from PyAV 17
-    if not stream.frames or entries is None:
+    if not stream.frames:
         return None
-    return sum(1 for entry in entries if not entry.is_discard)
+    return sum(1 for entry in stream.index_entries if not entry.is_discard)
 
 
 def _avi_frames(stream: Any, cut: bool) -> int | None:
@@ -141,10 +148,10 @@ def _avi_frames(stream: Any, cut: bool) -> int | None:
 
     The header also counts empty chunks, which let the frame before them stay.
     """
-    entries = getattr(stream, "index_entries", None) or ()
     if cut:
         return int(stream.frames) or None
-    return len(entries) if len(entries) > 1 else None
+    entries = len(stream.index_entries)
+    return entries if entries > 1 else None
 
 
 def _tagged_end_s(stream: Any) -> float | None:

@@ -327,8 +327,7 @@ def _gif(data: bytes) -> Header:
         elif block == 0x2C and position + 9 <= len(data):
             left, top, wide, high, flags = struct.unpack_from("<HHHHB", data, position)
             width, height = max(width, left + wide), max(height, top + high)
-            delays.append(delay)
-            delay = Fraction(0)
+            delays.append(delay)  # which stays what it was where none is said, as FFmpeg has it
             position += 10 + _color_table(flags)
         else:
             break

@@ -7,7 +7,6 @@ import os
 import re
 import sys
 from collections.abc import Iterable
-from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -125,8 +124,7 @@ def _open_stdin(every: int, rule: PixelRule) -> Source:
     if pipe.isatty():
         raise SourceError("stdin", "is a terminal", remedy)
     try:
-        open_picture = partial(open_file, every=every, rule=rule)
-        source = open_stream(pipe, "stdin", every=every, rule=rule, open_picture=open_picture)
+        source = open_stream(pipe, "stdin", every=every, rule=rule)
     except OSError as error:
         raise SourceError("stdin", f"cannot be read: {error.strerror or error}", remedy) from error
     source.stamp = None  # that of a copy, which is another one each time

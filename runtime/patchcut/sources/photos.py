@@ -29,6 +29,9 @@ PHOTO_SUFFIXES = frozenset(f".{suffix}" for suffix in _PHOTOS.split())
 # What Pillow may be asked for; some of its other formats start programs.
 _PILLOW = "AVIF BMP DIB GIF ICO JPEG2000 PCX PNG PPM QOI SGI TGA TIFF WEBP"
 
+# Older ones hold an OpenJPEG that writes past its memory where a file is damaged.
+_SAFE_FOR_JPEG2000 = (4, 12)
+
 _COPY_AGAIN = "copy or download it again"
 _CONVERT = "convert it to JPEG or PNG"
 _NO_MEMORY = ("does not fit in memory when decoded", "scale it down, or lower --max-pixels (max_pixels)")
@@ -191,6 +194,9 @@ def _by_opencv(data: bytes | bytearray, name: str, header: Header | None) -> npt
     cv2 = load_cv2()
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
     if header is not None:
+        if header.kind == "JPEG 2000" and not is_safe_for_jpeg2000(cv2):
+            what = f"is a JPEG 2000 file, which OpenCV {cv2.__version__} does not decode safely"
+            raise SourceError(name, what, f"pip install 'opencv-python-headless>=4.12', or {_CONVERT}")
         deep = header.alpha or ((header.deep or header.said) and header.kind != "AVIF")
         flags = cv2.IMREAD_UNCHANGED if deep else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         if header.kind == "TIFF" and header.orientation != 1:
@@ -200,6 +206,17 @@ def _by_opencv(data: bytes | bytearray, name: str, header: Header | None) -> npt
     except cv2.error as error:
         raise _decoder_error(error, name) from error
     return image
+
+
+def is_safe_for_jpeg2000(cv2: Any) -> bool:
+    """Whether this OpenCV (its module `cv2`) survives damaged files of JPEG 2000.
+
+    Examples:
+        >>> from types import SimpleNamespace
+        >>> patchcut.sources.photos.is_safe_for_jpeg2000(SimpleNamespace(__version__="4.11.0"))
+        False
+    """
+    return tuple(int(number) for number in cv2.__version__.split(".")[:2]) >= _SAFE_FOR_JPEG2000
 
 
 def _pixels(values: npt.NDArray[Any], name: str, rule: PixelRule, header: Header | None = None) -> Pixels:
@@ -235,7 +252,7 @@ def _by_pillow(
 
                 image: Any = open_heif(io.BytesIO(data)).to_pillow()
             else:
-                image = Image.open(io.BytesIO(data), formats=_PILLOW.split())
+                image = Image.open(io.BytesIO(data), formats=known_formats(Image, _PILLOW))
                 if wrong := rule.too_large(image.height, image.width):
                     raise SourceError(name, *wrong)
                 image = ImageOps.exif_transpose(image) if upright else image
@@ -246,6 +263,18 @@ def _by_pillow(
         return None
     notes = tuple(note.replace("[frame]", f"[{name}]", 1) for note in frame.notes)
     return Pixels(np.ascontiguousarray(frame.image[..., ::-1]), frame.visible, notes if upright else ())
+
+
+def known_formats(pillow: Any, names: str) -> list[str]:
+    """Those of several formats that this Pillow (its module `Image`) knows; it stumbles over others.
+
+    Examples:
+        >>> from PIL import Image
+        >>> patchcut.sources.photos.known_formats(Image, "PNG MADEUP")
+        ['PNG']
+    """
+    pillow.init()
+    return [name for name in names.split() if name in pillow.OPEN]
 
 
 def _decoder_error(error: Any, name: str) -> SourceError:

@@ -6,8 +6,6 @@ import io
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -16,6 +14,7 @@ from patchcut.pixels import AS_IT_COMES, PixelRule
 from patchcut.pyav import load_av
 from patchcut.sources.base import Source
 from patchcut.sources.containers import COPY_AGAIN
+from patchcut.sources.single import open_file
 from patchcut.sources.videos import open_video, open_video_stream
 
 _HEAD_BYTES = 1 << 12
@@ -37,14 +36,7 @@ _NETPBM = frozenset(b"P%d" % kind for kind in range(1, 7))
 _MOTION_JPEG_FRAMES = 8
 
 
-def open_stream(
-    file: BinaryIO,
-    name: str,
-    *,
-    every: int = 1,
-    rule: PixelRule = AS_IT_COMES,
-    open_picture: Callable[[Path], Source],
-) -> Source:
+def open_stream(file: BinaryIO, name: str, *, every: int = 1, rule: PixelRule = AS_IT_COMES) -> Source:
     """The frames of a photo, an animation or a video that is read from an open file, which may be a pipe.
 
     A video is read as it comes: Matroska, MPEG-TS, AVI, fragmented MP4 and others. What has to be there as a
@@ -56,12 +48,11 @@ def open_stream(
         name: what a person would call it, such as "stdin".
         every: yield frames 0, every, 2 * every, ...
         rule: how many pixels a frame may have.
-        open_picture: opens a photo or an animation, of which a copy is made.
     Raises:
         SourceError: it is empty, or neither a picture nor a video.
     Examples:
         >>> import io
-        >>> patchcut.sources.pipes.open_stream(io.BytesIO(), "stdin", open_picture=patchcut.open_source)
+        >>> patchcut.sources.pipes.open_stream(io.BytesIO(), "stdin")
         Traceback (most recent call last):
         patchcut.errors.SourceError: [stdin] is empty (0 bytes); copy or download it again
     """
@@ -72,8 +63,7 @@ def open_stream(
     av = load_av()
     suffix = _picture_suffix(head)
     if av is None or suffix or _index_comes_late(head):
-        open_copy = partial(open_video, every=every, rule=rule)
-        return _open_copy(stream, name, suffix, open_picture, open_copy)
+        return _open_copy(stream, name, suffix, every, rule)
     return open_video_stream(av, stream, name, every=every, rule=rule)
 
 
@@ -139,13 +129,7 @@ def _index_comes_late(head: bytes) -> bool:
     return True
 
 
-def _open_copy(
-    stream: BinaryIO,
-    name: str,
-    suffix: str,
-    open_picture: Callable[[Path], Source],
-    open_copy: Callable[[Path], Source],
-) -> Source:
+def _open_copy(stream: BinaryIO, name: str, suffix: str, every: int, rule: PixelRule) -> Source:
     """The frames of a copy in a temporary folder, which is removed with the source."""
     folder = Path(tempfile.mkdtemp(prefix="patchcut-"))
     path = folder / (name.replace("/", "-") + (suffix or ".video"))
@@ -154,7 +138,8 @@ def _open_copy(
             shutil.copyfileobj(stream, copy, _COPY_BYTES)
         if suffix == ".jpg" and _is_motion_jpeg(path):
             path, suffix = path.rename(path.with_suffix(".mjpeg")), ""
-        source = open_picture(path) if suffix else open_copy(path)
+        opener = open_file if suffix else open_video
+        source = opener(path, every=every, rule=rule)
     except SourceError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise SourceError(name, error.what, error.remedy) from error

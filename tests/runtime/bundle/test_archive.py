@@ -104,7 +104,9 @@ NO_PATHS = [
 ]
 
 
-@pytest.mark.parametrize("given", NO_PATHS, ids=repr)
+@pytest.mark.parametrize(
+    "given", NO_PATHS, ids=[f"{i}-{type(given).__name__}" for i, given in enumerate(NO_PATHS)]
+)
 def test_what_is_no_path_is_an_option(given: Any) -> None:
     for opening in (open_bundle, patchcut.load):
         with pytest.raises(OptionError, match=r"\[bundle\] must be a bundle's name or path, got .+; "):

@@ -247,6 +247,60 @@ def test_sizes_that_double_at_every_step_take_no_time() -> None:
     assert time.perf_counter() - start < 1
 
 
+COUNTS = [("Conv", "strides"), ("Conv", "dilations"), ("Conv", "kernel_shape"), ("MaxPool", "strides")]
+COUNTS += [("AveragePool", "kernel_shape"), ("Conv", "group"), ("GroupNormalization", "num_groups")]
+COUNTS += [("DepthToSpace", "blocksize"), ("Split", "num_outputs")]
+
+
+@pytest.mark.parametrize("value", [0, -1, 1 << 40, -(1 << 63)])
+@pytest.mark.parametrize(("operator", "name"), COUNTS)
+def test_nothing_is_divided_by_a_count_of_0(operator: str, name: str, value: int) -> None:
+    model = toy_model()
+    several = name in ("strides", "dilations", "kernel_shape")
+    add_node(model, operator, "image", "embed.fp32", **{name: [1, value] if several else value})
+    with pytest.raises(GraphError, match=rf"its {operator} has {name} of"):
+        check(model)
+
+
+WHOLE: dict[str, Callable[[ModelProto], None]] = {
+    "by 0": lambda m: add_node(m, "Div", "columns", "zero"),
+    "the least by -1": lambda m: add_node(m, "Div", "least", "minus"),
+    "by what is computed": lambda m: (
+        m.graph.node.append(helper.make_node("Shape", ["image"], ["sides"])),
+        add_node(m, "Div", "columns", "sides"),
+    )[-1],
+    "by what was a float": lambda m: (
+        m.graph.node.append(helper.make_node("Cast", ["image"], ["whole"], to=TensorProto.INT32)),
+        add_node(m, "Div", "whole", "whole"),
+    )[-1],
+    "a mean of whole numbers": lambda m: add_node(m, "ReduceMean", "columns"),
+    "a remainder": lambda m: add_node(m, "Mod", "columns", "zero"),
+    "nothing": lambda m: add_node(m, "Div", "columns"),
+}
+
+
+@pytest.mark.parametrize("change", WHOLE.values(), ids=WHOLE.keys())
+def test_whole_numbers_are_not_divided_by_what_may_be_0(change: Callable[[ModelProto], None]) -> None:
+    model = toy_model()
+    for name, number in (("zero", 0), ("minus", -1), ("least", -(1 << 63)), ("two", 2)):
+        model.graph.initializer.append(plain_tensor(name, number))
+    check(model)
+    change(model)
+    with pytest.raises(GraphError, match=r"divides whole numbers by what may be 0|the operator Mod"):
+        check(model)
+
+
+def test_floats_are_divided_and_whole_numbers_by_constants() -> None:
+    model = toy_model()
+    model.graph.initializer.append(plain_tensor("two", 2))
+    model.graph.node.append(helper.make_node("ReduceL2", ["features"], ["length"]))
+    model.graph.node.append(helper.make_node("Div", ["features", "length"], ["unit"]))
+    model.graph.node.append(helper.make_node("ReduceMean", ["unit"], ["mean"]))
+    model.graph.node.append(helper.make_node("Shape", ["image"], ["sides"]))
+    model.graph.node.append(helper.make_node("Div", ["sides", "two"], ["half"]))
+    check(model)
+
+
 def test_what_pads_by_an_attribute_is_bounded() -> None:
     model = toy_model()
     model.graph.node[0].attribute.append(helper.make_attribute("pads", [0, 0, 1 << 30, 0]))

@@ -28,24 +28,25 @@ main()
 
 
 @pytest.fixture(scope="module")
-def large_photo(tmp_path_factory: pytest.TempPathFactory, photo: np.ndarray) -> Path:
-    """A JPEG of 12 megapixels with a grain, as a camera has it."""
+def large_photos(tmp_path_factory: pytest.TempPathFactory, photo: np.ndarray) -> Path:
+    """A folder of JPEGs of 12 megapixels with a grain, as a camera has it."""
     image = cv2.resize(photo, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
     grain = np.random.default_rng(0).integers(0, 24, (HEIGHT, WIDTH, 1), np.uint8)
-    path = tmp_path_factory.mktemp("large") / "x.jpg"
-    cv2.imwrite(str(path), cv2.add(image, cv2.merge([grain] * 3)))
-    return path
+    folder = tmp_path_factory.mktemp("large")
+    for name in ("x.jpg", "y.jpg"):
+        cv2.imwrite(str(folder / name), cv2.add(image, cv2.merge([grain] * 3)))
+    return folder
 
 
 @pytest.mark.parametrize(
-    "mode, refine",
-    [("foreground", "none"), ("scene", "guided"), ("scene", "bilateral")],
+    "source, mode, refine",
+    [(".", "foreground", "guided"), ("x.jpg", "scene", "guided"), ("x.jpg", "scene", "bilateral")],
 )
 def test_a_large_photo_takes_a_bounded_memory(
-    mode: str, refine: str, large_photo: Path, tmp_path: Path, embedded_bundle: Path
+    source: str, mode: str, refine: str, large_photos: Path, tmp_path: Path, embedded_bundle: Path
 ) -> None:
     options = ["--mode", mode, "--refine", refine, "--nothing-below", "0"]
-    command = ["run", str(large_photo), *options, "--out", str(tmp_path), "--save", ",".join(SINKS)]
+    command = ["run", str(large_photos / source), *options, "--out", str(tmp_path), "--save", ",".join(SINKS)]
     done = subprocess.run(
         [sys.executable, "-c", MEASURED_RUN, *command], capture_output=True, text=True, check=True
     )

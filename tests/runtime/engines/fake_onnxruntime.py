@@ -33,6 +33,13 @@ class Binding:
         return np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float)), shape)
 
 
+class Session(SimpleNamespace):
+    """One that a weak set takes, as it does ONNX Runtime's own."""
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
 def fake_runtime(available: list[str], running: list[str], fails: bool = False) -> SimpleNamespace:
     """onnxruntime as on a machine with these providers; sessions run on `running`, whatever was asked for.
 
@@ -52,7 +59,7 @@ def fake_runtime(available: list[str], running: list[str], fails: bool = False) 
             ):
                 np.copyto(binding.outputs[name], made)
 
-        return SimpleNamespace(
+        return Session(
             get_providers=lambda: running,
             get_inputs=real.get_inputs,
             get_outputs=real.get_outputs,

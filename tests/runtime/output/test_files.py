@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -391,3 +392,11 @@ def test_a_disk_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     wrote(tmp_path, "json/a.json")
     wrote(tmp_path, "json/a.json", "json/b.json")
     assert recorded_files(tmp_path) == {"json/a.json", "json/b.json"}
+
+
+def test_a_device_or_pipe_is_never_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "null")
+    with pytest.raises(OutputError, match=r"null is a device, pipe or socket; name a file"):
+        write_whole(tmp_path / "null", b"x")
+    assert stat.S_ISFIFO((tmp_path / "null").lstat().st_mode)
+    assert [path.name for path in tmp_path.iterdir()] == ["null"]

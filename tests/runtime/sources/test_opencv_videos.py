@@ -101,7 +101,7 @@ def test_no_video(tmp_path: Path) -> None:
         open_source(tmp_path / "x.mp4")
 
 
-@pytest.mark.parametrize("version", [None, "14.4.0"])
+@pytest.mark.parametrize("version", [None, "16.1.0"])
 def test_that_opencv_stands_in_is_said_once_and_is_no_problem(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, version: str | None
 ) -> None:

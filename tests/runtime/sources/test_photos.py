@@ -193,6 +193,13 @@ def test_a_header_says_the_size_before_anything_is_decoded(
         decode_photo(data, "x", rule=PixelRule(max_pixels=4799))
 
 
+def test_jpeg_2000_is_refused_where_a_damaged_one_would_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(".jp2", picture(240, 320))
+    monkeypatch.setattr(cv2, "__version__", "4.11.0")
+    with pytest.raises(SourceError, match=r"OpenCV 4.11.0 does not decode safely; pip install .*>=4\.12"):
+        decode_photo(data, "x.jp2")
+
+
 @pytest.mark.parametrize("suffix", [".tga", ".ico"])
 def test_what_opencv_does_not_read_pillow_does(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"x{suffix}"

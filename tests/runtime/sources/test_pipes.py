@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from patchcut.errors import SourceError
-from patchcut.sources import Source, open_source, pipes
+from patchcut.sources import Source, pipes
 from patchcut.sources.pipes import open_stream
 
 from tests.runtime.sources.files import encoded, picture
@@ -43,7 +43,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def piped(data: bytes) -> Source:
-    return open_stream(Pipe(data), "stdin", open_picture=open_source)  # type: ignore[arg-type]
+    return open_stream(Pipe(data), "stdin")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -271,7 +271,7 @@ def test_frames_lost_inside_a_video_are_counted(tmp_path: Path) -> None:
     assert source.problems == [f"[x.avi] {what}; copy or download it again"]
 
 
-@pytest.mark.parametrize("name", ["x.mp4", "x.ts", "x.avi", "x.flv", "x.mpg"])
+@pytest.mark.parametrize("name", ["x.mp4", "x.mkv", "x.webm", "x.ts", "x.avi", "x.flv", "x.mpg"])
 def test_damage_in_the_middle_is_told_and_what_follows_is_read(tmp_path: Path, name: str) -> None:
     codec = {"x.webm": "libvpx-vp9", "x.mpg": "mpeg2video", "x.avi": "mpeg4"}.get(name, "libx264")
     path = record(tmp_path / name, np.arange(120) / 25, codec=codec, options={"g": "12"})
