@@ -28,8 +28,9 @@ class PatchcutError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        what = _shortened(" ".join(self.what.split()))
-        return one_line(f"[{self.where}] {what}; {self.remedy}" if self.remedy else f"[{self.where}] {what}")
+        what = _shortened(self.what)
+        text = " ".join((f"{what}; {self.remedy}" if self.remedy else what).split())
+        return one_line(f"[{self.where}] {text}")
 
 
 class OptionError(PatchcutError, ValueError):

@@ -30,6 +30,17 @@ void log_call(const char* what, const char* detail) {
   close(file);
 }
 
+// Logs a path that is relative to an open folder, as a whole one.
+void log_write_at(int folder, const char* path) {
+  if (path[0] == '/' || folder == AT_FDCWD) return log_call("write", path);
+  char link[64], whole[4096];
+  snprintf(link, sizeof link, "/proc/self/fd/%d", folder);
+  const ssize_t length = readlink(link, whole, sizeof whole - 1);
+  if (length < 0) return log_call("write", path);
+  snprintf(whole + length, sizeof whole - static_cast<size_t>(length), "/%s", path);
+  log_call("write", whole);
+}
+
 bool writes(int flags) { return (flags & (O_WRONLY | O_RDWR | O_CREAT)) != 0; }
 
 const char* family(int domain) { return domain == AF_UNIX ? "local" : "network"; }
@@ -56,7 +67,7 @@ OPEN(open64)
     va_start(rest, flags);                                                          \
     const mode_t mode = va_arg(rest, mode_t);                                       \
     va_end(rest);                                                                   \
-    if (writes(flags)) log_call("write", path);                                     \
+    if (writes(flags)) log_write_at(folder, path);                                  \
     return real<int(int, const char*, int, ...)>(#NAME)(folder, path, flags, mode); \
   }
 OPENAT(openat)
@@ -73,6 +84,11 @@ FOPEN(fopen64)
 int mkdir(const char* path, mode_t mode) {
   log_call("write", path);
   return real<int(const char*, mode_t)>("mkdir")(path, mode);
+}
+
+int mkdirat(int folder, const char* path, mode_t mode) {
+  log_write_at(folder, path);
+  return real<int(int, const char*, mode_t)>("mkdirat")(folder, path, mode);
 }
 
 int socket(int domain, int type, int protocol) {

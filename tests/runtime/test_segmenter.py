@@ -229,7 +229,7 @@ def test_an_error_leaves_the_segmenter_usable(
     segmenter = patchcut.load(toy_bundle)
     expected = segmenter(photo)
     with pytest.raises(FrameError):
-        segmenter(photo[..., 0])
+        segmenter(photo[..., :2])
     engine, features = segmenter.extractor.engine, np.full((1, 64, toy.DIM), np.nan, np.float32)
     with monkeypatch.context() as broken, pytest.raises(EngineError):
         broken.setattr(engine, "run", lambda batch: {"key": features})
@@ -389,7 +389,7 @@ def test_results_of_a_stream_hold_their_frames(toy_segmenter: Segmenter, photo: 
 def test_a_stream_logs_what_it_skips(
     toy_segmenter: Segmenter, photo: np.ndarray, caplog: pytest.LogCaptureFixture
 ) -> None:
-    frames = [photo, photo[:, :, 0], photo, np.zeros((4, 4, 3), np.uint16)]
+    frames = [photo, photo[:, :, :2], photo, np.full((4, 4, 3), np.nan, np.float32)]
     assert len(list(toy_segmenter.stream(frames))) == 2
     assert [record.name for record in caplog.records] == ["patchcut", "patchcut"]
     assert "frame 1" in caplog.messages[0]

@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any, NoReturn
 
 import numpy as np
@@ -193,7 +192,6 @@ def _open_on(
     if device == "cuda":
         options.log_severity_level = _LOG_ERROR
     proto = bundle.read(graph.file)
-    _require_threads(threads)
     try:
         if tensors:
             values = [ort.OrtValue.ortvalue_from_numpy(array) for array in tensors.values()]
@@ -219,30 +217,6 @@ def _open_on(
     on_device = stream if facts.device == "cuda" else None
     run_options = _run_options(ort, on_device)
     return OnnxRuntimeEngine(session, run_options, facts, backbone.features, tensors, on_device)
-
-
-def _require_threads(threads: int) -> None:
-    """Checks that this process may have as many threads as a session starts.
-
-    A session that gets some of its threads, and not all, waits for ever for the others to end.
-
-    Raises:
-        EngineError: it may not.
-    """
-    done = Event()
-    started = []
-    try:
-        for _ in range(threads - 1):
-            thread = Thread(target=done.wait, daemon=True)
-            thread.start()
-            started.append(thread)
-    except (RuntimeError, MemoryError) as error:
-        what = f"the system gives this process {len(started) + 1} of {threads} threads"
-        raise EngineError("threads", what, "pass threads=1, or allow it more processes") from error
-    finally:
-        done.set()
-        for thread in started:
-            thread.join()
 
 
 def _explain(error: Exception, bundle: Bundle, graph: GraphSpec, device: str) -> NoReturn:

@@ -95,20 +95,21 @@ def test_auto_takes_the_best_there_is_without_int8(tmp_path: Path) -> None:
         patchcut.load(path, precision="int8")
 
 
+WHOLE_SIZE = r"\[size\] must be a whole number from 1 to 65536, got "
 BAD_OPTIONS = [
     ({"engine": "tensorflow"}, r'\[engine\] must be one of "auto", .*"onnxruntime".*, got \'tensorflow\''),
-    ({"engine": None}, r"\[engine\] must be one of"),
+    ({"engine": None}, r"\[engine\] must be a text, got None"),
     ({"device": "gpu"}, r'\[device\] must be one of "auto", "cpu", "cuda", got \'gpu\''),
     ({"device": 0}, r"\[device\] must be one of"),
     ({"precision": "int4"}, r'\[precision\] must be one of "auto", "int8", "fp16", "fp32", got \'int4\''),
     ({"precision": "fp16"}, r"\[precision\] the bundle has int8, fp32 at this size, got 'fp16'"),
     ({"size": 224}, r"\[size\] must be one of the bundle's sizes \(112, 168\), got 224"),
-    ({"size": "112"}, r"\[size\] must be one of"),
-    ({"size": True}, r"\[size\] must be one of"),
-    ({"size": (112, 112)}, r"\[size\] must be one of"),
-    ({"size": np.array([112, 168])}, r"\[size\] must be one of"),
-    ({"size": 10**400}, r"\[size\] must be one of"),
-    ({"engine": np.array(["a", "b"])}, r"\[engine\] must be one of"),
+    ({"size": "112"}, WHOLE_SIZE),
+    ({"size": True}, WHOLE_SIZE),
+    ({"size": (112, 112)}, WHOLE_SIZE),
+    ({"size": np.array([112, 168])}, WHOLE_SIZE),
+    ({"size": 10**400}, WHOLE_SIZE),
+    ({"engine": np.array(["a", "b"])}, r"\[engine\] must be a text, got array"),
     ({"precision": np.zeros(3)}, r"\[precision\] must be one of"),
     ({"head": "magic"}, r'\[head\] must be one of "auto", "gnn", "gnn-fit", .*, got \'magic\''),
     ({"head": None}, r"\[head\] must be one of"),
@@ -131,7 +132,9 @@ BAD_OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("options", "said"), BAD_OPTIONS, ids=[str(options) for options, _ in BAD_OPTIONS])
+@pytest.mark.parametrize(
+    ("options", "said"), BAD_OPTIONS, ids=[str(options)[:40] for options, _ in BAD_OPTIONS]
+)
 def test_a_wrong_option_lists_what_is_allowed(toy_bundle: Path, options: dict[str, Any], said: str) -> None:
     with pytest.raises(OptionError, match=said) as caught:
         patchcut.load(toy_bundle, **options)
