@@ -18,7 +18,7 @@ from patchcut.errors import OutputError, SourceError
 from patchcut.features import to_host
 from patchcut.output.whole_files import check_writable, output_error, write_whole
 from patchcut.sources import open_source
-from patchcut.sources.photos import PHOTO_SUFFIXES, PhotoSource
+from patchcut.sources.photos import PHOTO_SUFFIXES, read_frame
 from patchcut.stages import Extractor
 
 _FEATURES = "features.npy"
@@ -86,16 +86,19 @@ def cache_features(
     if not photos.keys() >= set(names) or any(_sha256(photos[name]) != contents[name] for name in names):
         raise _foreign(folder)
     check_writable(folder)
-    done = set(names)
-    missing = [path for name, path in photos.items() if name not in done]
-    source = PhotoSource(missing, images, str(images))
+    missing = [name for name in photos if name not in contents]
     try:
         shape = (len(photos), graph.grid_hw[0] * graph.grid_hw[1], kept.dim)
         table = _open_table(folder, shape, fresh=not names)
-        for frame in source:
+        for name in missing:
+            try:
+                frame = read_frame(photos[name], name)
+            except SourceError as error:
+                problems.append(str(error))
+                continue
             table[len(names)] = to_host(extractor([frame]).default)[0]
-            contents[frame.name] = _sha256(photos[frame.name])
-            names.append(frame.name)
+            contents[name] = _sha256(photos[name])
+            names.append(name)
             if len(names) % _FLUSH_EVERY == 0:
                 table.flush()
                 _give_back(table)
@@ -105,7 +108,6 @@ def cache_features(
     except OSError as error:
         raise output_error(folder, error) from error
     _write_contents(folder, key, contents)
-    problems += source.problems
     if not names:
         raise SourceError(str(images), "none of its images can be read", "; ".join(problems[:1]))
     features = np.load(folder / _FEATURES, mmap_mode="r")[: len(names)]

@@ -1,10 +1,9 @@
-"""Photos: decoding one file, and walking many."""
+"""Photos: decoding one file."""
 
 from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from patchcut.errors import FrameError, SourceError, install_hint
 from patchcut.frames import Frame, as_frame
 from patchcut.opencv import load_cv2
 from patchcut.pixels import AS_IT_COMES, PixelRule, Pixels, to_8_bits
-from patchcut.sources.base import Source
 from patchcut.sources.headers import Header, as_stored, read_header, turn_steps
 
 # OpenCV reads most of them, Pillow the others where it is installed; a folder says which it had to skip.
@@ -35,36 +33,6 @@ _SAFE_FOR_JPEG2000 = (4, 12)
 _COPY_AGAIN = "copy or download it again"
 _CONVERT = "convert it to JPEG or PNG"
 _NO_MEMORY = ("does not fit in memory when decoded", "scale it down, or lower --max-pixels (max_pixels)")
-
-
-class PhotoSource(Source):
-    """Photos of a list, in its order; a photo that cannot be read is skipped and told.
-
-    Args:
-        paths: the files.
-        root: folder that frame names are relative to.
-        name: what a person would call the list.
-        rule: how pixels are read.
-    """
-
-    def __init__(
-        self, paths: Sequence[Path], root: Path, name: str, *, rule: PixelRule = AS_IT_COMES
-    ) -> None:
-        super().__init__("images", name, total=len(paths))
-        self._paths = paths
-        self._root = root.absolute()
-        self._rule = rule
-
-    def __iter__(self) -> Iterator[Frame]:
-        for index, path in enumerate(self._paths):
-            name = path.absolute().relative_to(self._root).as_posix()
-            try:
-                frame = read_frame(path, name, index=index, rule=self._rule)
-            except SourceError as error:
-                self.problems.append(str(error))
-                continue
-            self.take_notes(frame)
-            yield frame
 
 
 def read_photo(path: Path, name: str | None = None, *, upright: bool = True) -> npt.NDArray[np.uint8]:

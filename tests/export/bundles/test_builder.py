@@ -211,7 +211,7 @@ def test_a_bundle_says_which_features_it_has(
     )
     said += "log-binned in 9, 2304 a patch"
     assert said.encode() in members(choices_bundle)["card.md"]
-    assert run_cli("info", choices_bundle) == 0
+    assert run_cli("info", choices_bundle, "-v") == 0
     assert said in " ".join(capfd.readouterr().out.split())
 
 

@@ -154,7 +154,7 @@ def test_images_become_parts(
         assert first.read(parts.files["weights"]) == second.read(other.files["weights"])
         assert parts.temperature < 1
         assert parts.trained_on.startswith("6 ")
-    assert run_cli("info", outs[1]) == 0
+    assert run_cli("info", outs[1], "-v") == 0
     assert "bright, dark, else" in capfd.readouterr().out
 
 

@@ -18,8 +18,9 @@ pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
 from patchcut.bundle import open_bundle
 from patchcut.errors import OutputError, PatchcutError, SourceError
+from patchcut.frames import Frame
 from patchcut.settings import Settings
-from patchcut.sources.photos import read_photo
+from patchcut.sources.photos import read_frame
 from patchcut.stages import Extractor
 from patchcut_export.training import feature_cache
 from patchcut_export.training.feature_cache import CachedFeatures, cache_features
@@ -293,11 +294,11 @@ def test_resuming_decodes_only_what_is_missing(
         cache(advance=stop_at(4))
     decoded: list[str | None] = []
 
-    def read(path: Path, name: str | None = None) -> np.ndarray:
+    def read(path: Path, name: str) -> Frame:
         decoded.append(name)
-        return read_photo(path, name)
+        return read_frame(path, name)
 
-    monkeypatch.setattr("patchcut.sources.photos.read_photo", read)
+    monkeypatch.setattr(feature_cache, "read_frame", read)
     cache()
     assert decoded == ["part1/3.png", "part1/5.png"]
     cache()
