@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -46,16 +47,25 @@ def fail_each(
 ) -> int:
     """Fails the first allocation of a call, the second and so on, until the call needs none that fails."""
     for before in range(MOST):
-        # A thread of its own has no memory of earlier calls.
-        with ThreadPoolExecutor(1) as thread:
-            attempt = thread.submit(attempt_call, library, allocator, op, call, threads, (before, alone))
-            status, failed = attempt.result()
+        status, failed = in_thread(attempt_call, library, allocator, op, call, threads, (before, alone))
         if status not in (0, OUT_OF_MEMORY):
             sys.exit(f"{op}: status {status} where allocation {before} failed")
         if failed == 0:
             assert status == 0, op
             return before
     sys.exit(f"{op}: more than {MOST} allocations")
+
+
+def in_thread(call: Callable[..., tuple[int, int]], *arguments: object) -> tuple[int, int]:
+    """What a call gives in a thread of its own, which has no memory of earlier calls.
+
+    Who waits for it allocates nothing meanwhile, as a pool of threads does.
+    """
+    results: list[tuple[int, int]] = []
+    thread = threading.Thread(target=lambda: results.append(call(*arguments)))
+    thread.start()
+    thread.join()
+    return results[0]
 
 
 def attempt_call(

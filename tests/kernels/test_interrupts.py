@@ -42,7 +42,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[None]:
     pk.set_threads(before)
 
 
-def raise_later(signal_number: int, seconds: float = 0.3) -> list[float]:
+def raise_later(signal_number: int, seconds: float = 0.2) -> list[float]:
     """Sends this process a signal; when it did is what is written there."""
     sent: list[float] = []
 
@@ -59,7 +59,8 @@ def raise_later(signal_number: int, seconds: float = 0.3) -> list[float]:
 def test_ctrl_c_ends_an_op(name: str) -> None:
     sent = raise_later(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        LONG[name]()
+        for _ in range(1000):  # on a fast machine one may be done before the signal
+            LONG[name]()
     assert time.monotonic() - sent[0] < 3  # 0.1 s on a machine that does nothing else
     np.testing.assert_array_equal(pk.kmeans(np.float32([[0], [1], [9]]), 2, seed=1).labels[:2], [0, 0])
 
@@ -93,7 +94,8 @@ def test_a_handler_that_returns_lets_the_op_go_on() -> None:
     wanted = call()
     try:
         raise_later(signal.SIGUSR1, 0.05)
-        got = call()
+        while not heard:
+            got = call()
         ended = time.monotonic()
     finally:
         signal.signal(signal.SIGUSR1, before)
