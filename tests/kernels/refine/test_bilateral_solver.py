@@ -265,7 +265,7 @@ MAP = np.ones((4, 6), np.float32)
             ValueError,
             "smoothness must be at least 0 and",
         ),
-        ((FRAME, MAP, MAP), {"iterations": -1}, ValueError, "iterations must be at least 0, got -1"),
+        ((FRAME, MAP, MAP), {"iterations": -1}, ValueError, "iterations must be 0 to 65536, got -1"),
         ((FRAME, MAP, MAP), {"iterations": 1.0}, TypeError, "iterations must be an int, got float"),
         (
             (FRAME, MAP, MAP),
