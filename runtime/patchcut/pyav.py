@@ -6,6 +6,8 @@ import functools
 import logging
 from typing import Any
 
+from patchcut.errors import install_hint
+
 # The first with indexes, which tell whether a file is whole.
 _OLDEST = 17
 
@@ -38,6 +40,7 @@ def _warn(reason: str) -> None:
     _logger.warning(
         "[video] %s, so OpenCV reads and writes videos: times are those of a constant rate where it knows no "
         "better, frames keep the first one's size, and a file that was cut short may pass for a whole one; "
-        "pip install 'patchcut[video]'",
+        "%s",
         reason,
+        install_hint("video"),
     )

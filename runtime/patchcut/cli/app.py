@@ -13,7 +13,7 @@ import patchcut
 from patchcut.cli import signals
 from patchcut.cli.options import EXIT_FAILED, command, exit_with, status_of, with_settings
 from patchcut.cli.streams import close_stdout, prepare_streams, say
-from patchcut.errors import OptionError, PatchcutError
+from patchcut.errors import OptionError, PatchcutError, install_hint
 from patchcut.settings import Settings
 
 # The words of `patchcut.output.sinks.SINKS`, whose module takes numpy: the help comes without it.
@@ -206,7 +206,7 @@ def _add_command(point: EntryPoint) -> None:
             raise typer.Exit(signals.EXIT_INTERRUPTED) from stop
         except ImportError as error:  # also where the command imports what it needs only when it runs
             theirs = f"install what {_package(point)} needs"
-            remedy = f"pip install 'patchcut[{point.name}]'" if point.name in _COMMAND_HELP else theirs
+            remedy = install_hint(point.name) if point.name in _COMMAND_HELP else theirs
             say(f"patchcut: [{point.name}] lacks a package ({error}); {remedy}")
             raise typer.Exit(EXIT_FAILED) from error
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from patchcut.errors import SourceError
+from patchcut.errors import SourceError, install_hint
 from patchcut.frames import Frame
 from patchcut.sources.base import Source
 from patchcut.sources.captures import codec_name, frame_count, frame_rate, open_capture, property_id
@@ -36,9 +36,7 @@ class OpenCvVideo(Source):
         if not self._capture.isOpened():
             self.close()
             what = "cannot be opened as a video: damaged, cut short, or a codec that this OpenCV lacks"
-            raise SourceError(
-                path.name, what, "install PyAV, which reads more: pip install 'patchcut[video]'"
-            )
+            raise SourceError(path.name, what, f"install PyAV, which reads more: {install_hint('video')}")
         self._frames_in_file = frame_count(self._capture)
         self._counted = path.suffix.lower() in _COUNTED_SUFFIXES
         total = -(-self._frames_in_file // every) if self._counted and self._frames_in_file else None
@@ -90,7 +88,7 @@ class OpenCvVideo(Source):
         if read == 0:
             codec = codec_name(self._capture)
             what = f"opened, but no frame could be decoded; its codec is {codec}, which this OpenCV may lack"
-            remedy = "install PyAV, which decodes more (AV1 too): pip install 'patchcut[video]'"
+            remedy = f"install PyAV, which decodes more (AV1 too): {install_hint('video')}"
         elif gaps or (self._counted and read < (self._frames_in_file or 0)):
             what = f"decoded {read} of {max(self._frames_in_file or 0, read + gaps)} frames"
             what, remedy = f"{what}: the file is damaged or cut short", "copy or download it again"

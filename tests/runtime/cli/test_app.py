@@ -18,6 +18,7 @@ import patchcut
 import pytest
 from patchcut.cli import app as cli
 from patchcut.cli import run as run_module
+from patchcut.errors import install_hint
 from patchcut.output.folder import OutputFolder
 from patchcut.sources.arrays import FrameSource
 from patchcut.stages import Extractor
@@ -515,7 +516,7 @@ def test_command_that_lacks_a_package(run_cli: Patchcut, capfd: pytest.CaptureFi
     assert "plugin_lacks" not in sys.modules
     assert "lacks" in capfd.readouterr().out
     remedies = {"lacks": "install what plugin_lacks needs", "works": "install what plugin_works needs"}
-    remedies["export"] = "pip install 'patchcut[export]'"
+    remedies["export"] = install_hint("export")
     for args in (["lacks", "--help"], ["works", "three"], ["export"]):
         assert run_cli(*args) == 1
         assert capfd.readouterr().err == (

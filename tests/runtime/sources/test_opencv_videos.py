@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from patchcut import pyav
-from patchcut.errors import SourceError
+from patchcut.errors import SourceError, install_hint
 from patchcut.pyav import load_av
 from patchcut.sources import open_source, videos
 from patchcut.sources.opencv_videos import OpenCvVideo
@@ -92,7 +92,7 @@ def test_a_codec_that_opencv_lacks_is_named(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("patchcut.sources.opencv_videos.codec_name", lambda capture: "AV01")
     assert list(source) == []
     assert source.problems[0].startswith("[x.avi] opened, but no frame could be decoded; its codec is AV01")
-    assert "pip install 'patchcut[video]'" in source.problems[0]
+    assert install_hint("video") in source.problems[0]
 
 
 def test_no_video(tmp_path: Path) -> None:
@@ -118,4 +118,4 @@ def test_that_opencv_stands_in_is_said_once_and_is_no_problem(
         load_av.cache_clear()
     (message,) = caplog.messages
     assert "so OpenCV reads and writes videos" in message
-    assert message.endswith("pip install 'patchcut[video]'")
+    assert message.endswith(install_hint("video"))
