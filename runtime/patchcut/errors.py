@@ -11,6 +11,9 @@ from patchcut.texts import one_line
 
 _MAX_TEXT = 1000
 
+COPY_AGAIN = "copy or download it again"
+"""What to do about a file that is damaged or cut short."""
+
 
 class PatchcutError(Exception):
     """Any failure that patchcut foresees.

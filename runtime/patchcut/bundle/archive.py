@@ -21,7 +21,7 @@ from patchcut.bundle.library import find_bundle
 from patchcut.bundle.onnx_messages import GraphError
 from patchcut.bundle.spec import SCHEMA_VERSION, BundleSpec, GraphSpec
 from patchcut.bundle.tensors import load_tensors
-from patchcut.errors import BundleError
+from patchcut.errors import COPY_AGAIN, BundleError
 
 MANIFEST = "bundle.json"
 
@@ -31,7 +31,6 @@ MAX_MANIFEST_BYTES = 4 << 20
 # so that an engine that uses one graph of many does not pay for hashing the rest.
 EAGER_BYTES = 8 << 20
 
-_DAMAGED = "copy or download it again"
 _FOREIGN = "make one with `patchcut export`"
 _NEWER = "install a newer patchcut"
 
@@ -301,7 +300,7 @@ def _lacks_memory(path: Path) -> NoReturn:
 
 
 def _damaged(path: Path, what: str) -> NoReturn:
-    _fail(path, f"is damaged: {what}", _DAMAGED)
+    _fail(path, f"is damaged: {what}", COPY_AGAIN)
 
 
 def _foreign(path: Path, what: str) -> NoReturn:

@@ -66,7 +66,7 @@ class Index:
         """Adds a photo or a video.
 
         Args:
-            entry: as `entry_of` gives it, or that of a video.
+            entry: its name, regions, files and thumbnail, or that of `VideoEntry.entry`.
         Raises:
             OutputError: "[output] cannot write DIR: No space left on device; ...".
         Examples:

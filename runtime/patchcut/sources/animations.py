@@ -10,7 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from patchcut.errors import FrameError, PatchcutError, SourceError
+from patchcut.errors import COPY_AGAIN, FrameError, PatchcutError, SourceError
 from patchcut.frames import Frame, as_frame
 from patchcut.pixels import AS_IT_COMES, PixelRule
 from patchcut.sources.base import Source
@@ -19,7 +19,6 @@ from patchcut.sources.photos import decode_photo, known_formats
 
 _HEAD_BYTES = 65_536
 _PILLOW = "AVIF GIF PNG WEBP"
-_COPY_AGAIN = "copy or download it again"
 
 
 def open_animation(path: Path, *, every: int, rule: PixelRule = AS_IT_COMES) -> Source | None:
@@ -58,7 +57,7 @@ def open_animation(path: Path, *, every: int, rule: PixelRule = AS_IT_COMES) -> 
         return FirstFrame(path.name, data, header, rule=rule)
     image = _opened(data)
     if image is None:
-        raise SourceError(path.name, header.damage or "is damaged and cannot be decoded", _COPY_AGAIN)
+        raise SourceError(path.name, header.damage or "is damaged and cannot be decoded", COPY_AGAIN)
     return Animation(path.name, image, header, every=every, rule=rule)
 
 
@@ -100,7 +99,7 @@ class Animation(Source):
         if damage or read < self._header.pictures:
             damage = damage or "is damaged"
             what = f"{damage}; {read} of {self._header.pictures} frames were read"
-            self.problems.append(str(SourceError(self.name, what, _COPY_AGAIN)))
+            self.problems.append(str(SourceError(self.name, what, COPY_AGAIN)))
 
     def _frame(self, position: int, wanted: bool) -> Frame | None:
         """The frame at a position of Pillow's, None where it is not wanted.
@@ -186,7 +185,7 @@ class Pages(Source):
             self.take_notes(frame)
             yield frame
         if self._damage:
-            self.problems.append(str(SourceError(self.name, self._damage, _COPY_AGAIN)))
+            self.problems.append(str(SourceError(self.name, self._damage, COPY_AGAIN)))
 
     def _directories(self) -> Iterator[tuple[int, dict[int, tuple[float, ...]]]]:
         try:

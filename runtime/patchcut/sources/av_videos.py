@@ -9,13 +9,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from patchcut.errors import SourceError
+from patchcut.errors import COPY_AGAIN, SourceError
 from patchcut.frames import Frame
 from patchcut.pixels import PixelRule
 from patchcut.sources.base import Source
 from patchcut.sources.containers import (
     CHECK_ADDRESS,
-    COPY_AGAIN,
     MAX_FRAME_PIXELS,
     frame_rate,
     promise_of,

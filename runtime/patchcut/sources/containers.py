@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from patchcut.errors import SourceError
+from patchcut.errors import COPY_AGAIN, SourceError
 
 # Four times a frame of 8K. A decoder keeps a dozen frames: this bounds what a hostile header makes it take.
 MAX_FRAME_PIXELS = 2**27
-COPY_AGAIN = "copy or download it again"
 CHECK_ADDRESS = "check the address, the network and the password"
 
 NETWORK_TIMEOUT_S = 10.0

@@ -16,6 +16,8 @@ from patchcut.pixels import Range
 
 JPEG_START = b"\xff\xd8\xff"
 PNG_START = b"\x89PNG\r\n\x1a\n"
+# AVIF and HEIC, and what both may begin with.
+HEIF_BRANDS = tuple(b"avif avis heic heix hevc hevx heim heis mif1 msf1".split())
 
 # In a scan, 0xff followed by 0 is data and by d0..d7 a restart: neither ends it. One 0xff alone is looked
 # for, not a row of them: that would look through a tail of 0xff once for each of them.
@@ -552,7 +554,7 @@ _PARSERS: tuple[tuple[bytes, str, Callable[[bytes], Header]], ...] = (
     (rb"P[1-6fF][\s#]", "PNM", _pnm),
     (rb"P7\s", "PAM", _pam),
     (rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000", _jpeg2000),
-    (rb".{4}ftyp(avif|avis|heic|heix|hevc|hevx|heim|heis|mif1|msf1)", "HEIF", _heif),
+    (rb".{4}ftyp(" + b"|".join(HEIF_BRANDS) + rb")", "HEIF", _heif),
     (rb"#\?R(ADIANCE|GBE)", "HDR", _hdr),
     (rb"\x59\xa6\x6a\x95", "Sun raster", _sun),
 )

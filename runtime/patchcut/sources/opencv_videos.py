@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from patchcut.errors import SourceError, install_hint
+from patchcut.errors import COPY_AGAIN, SourceError, install_hint
 from patchcut.frames import Frame
 from patchcut.sources.base import Source
 from patchcut.sources.captures import codec_name, frame_count, frame_rate, open_capture, property_id
@@ -91,7 +91,7 @@ class OpenCvVideo(Source):
             remedy = f"install PyAV, which decodes more (AV1 too): {install_hint('video')}"
         elif gaps or (self._counted and read < (self._frames_in_file or 0)):
             what = f"decoded {read} of {max(self._frames_in_file or 0, read + gaps)} frames"
-            what, remedy = f"{what}: the file is damaged or cut short", "copy or download it again"
+            what, remedy = f"{what}: the file is damaged or cut short", COPY_AGAIN
         else:
             return
         self.problems.append(str(SourceError(self.name, what, remedy)))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from patchcut.errors import FrameError, SourceError, install_hint
+from patchcut.errors import COPY_AGAIN, FrameError, SourceError, install_hint
 from patchcut.frames import Frame, as_frame
 from patchcut.opencv import load_cv2
 from patchcut.pixels import AS_IT_COMES, PixelRule, Pixels, to_8_bits
@@ -30,7 +30,6 @@ _PILLOW = "AVIF BMP DIB GIF ICO JPEG2000 PCX PNG PPM QOI SGI TGA TIFF WEBP"
 # Older ones hold an OpenJPEG that writes past its memory where a file is damaged.
 _SAFE_FOR_JPEG2000 = (4, 12)
 
-_COPY_AGAIN = "copy or download it again"
 _CONVERT = "convert it to JPEG or PNG"
 _NO_MEMORY = ("does not fit in memory when decoded", "scale it down, or lower --max-pixels (max_pixels)")
 
@@ -116,11 +115,11 @@ def decode_photo(
         [[[0, 0, 255], [255, 0, 0]]]
     """
     if not data:
-        raise SourceError(name, "is empty (0 bytes)", _COPY_AGAIN)
+        raise SourceError(name, "is empty (0 bytes)", COPY_AGAIN)
     header = read_header(bytes(data)) if header is None else header
     if header is not None:
         if header.damage and header.kind != "TIFF":  # whose pages are whole by themselves
-            raise SourceError(name, header.damage, _COPY_AGAIN)
+            raise SourceError(name, header.damage, COPY_AGAIN)
         if wrong := rule.too_large(header.height, header.width):
             raise SourceError(name, *wrong)
     try:
@@ -251,19 +250,19 @@ def _decoder_error(error: Any, name: str) -> SourceError:
         return SourceError(name, "has more pixels than OpenCV's safety limit", remedy)
     if "memory" in str(error).lower():
         return SourceError(name, *_NO_MEMORY)
-    return SourceError(name, f"cannot be decoded: {error.err}", _COPY_AGAIN)
+    return SourceError(name, f"cannot be decoded: {error.err}", COPY_AGAIN)
 
 
 def _why_undecoded(data: bytes | bytearray, header: Header | None) -> tuple[str, str]:
     if header is not None and header.kind == "HEIC":
         if _has_pillow_heif():
-            return "is damaged and cannot be decoded", _COPY_AGAIN
+            return "is damaged and cannot be decoded", COPY_AGAIN
         return "is a HEIC file, which OpenCV does not decode", f"{install_hint('heic')}, or {_CONVERT}"
     if data[4:8] == b"ftyp" and header is None:
         brand = data[8:12].decode("ascii", "replace").strip().upper()
         return f"is a {brand} file, which OpenCV does not decode", _CONVERT
     if header is not None:
-        return "is damaged and cannot be decoded", f"{_COPY_AGAIN}; if others read it, {_CONVERT}"
+        return "is damaged and cannot be decoded", f"{COPY_AGAIN}; if others read it, {_CONVERT}"
     return "is not an image that OpenCV reads", f"{_CONVERT}; pip install pillow reads some more formats"
 
 

@@ -9,29 +9,18 @@ import weakref
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from patchcut.errors import SourceError
+from patchcut.errors import COPY_AGAIN, SourceError
 from patchcut.pixels import AS_IT_COMES, PixelRule
 from patchcut.pyav import load_av
 from patchcut.sources.base import Source
-from patchcut.sources.containers import COPY_AGAIN
+from patchcut.sources.headers import JPEG_START
 from patchcut.sources.single import open_file
+from patchcut.sources.sniffing import kind_of_bytes
 from patchcut.sources.videos import open_video, open_video_stream
 
 _HEAD_BYTES = 1 << 12
 _COPY_BYTES = 1 << 20
 
-# What pictures begin with; an ISO file (HEIC, AVIF, MP4) has its brand at byte 8.
-_PICTURES = {
-    b"\xff\xd8\xff": ".jpg",
-    b"\x89PNG\r\n\x1a\n": ".png",
-    b"GIF8": ".gif",
-    b"BM": ".bmp",
-    b"II*\0": ".tif",
-    b"MM\0*": ".tif",
-    b"\0\0\0\x0cjP  ": ".jp2",
-}
-_BRANDS = {b"avif": ".avif", b"avis": ".avif", b"heic": ".heic", b"heix": ".heic", b"mif1": ".heic"}
-_NETPBM = frozenset(b"P%d" % kind for kind in range(1, 7))
 # A photo may hold a few pictures one after the other: depths, gains, previews.
 _MOTION_JPEG_FRAMES = 8
 
@@ -61,9 +50,9 @@ def open_stream(file: BinaryIO, name: str, *, every: int = 1, rule: PixelRule = 
         raise SourceError(name, "is empty (0 bytes)", COPY_AGAIN)
     stream = cast("BinaryIO", _Rejoined(head, file))
     av = load_av()
-    suffix = _picture_suffix(head)
-    if av is None or suffix or _index_comes_late(head):
-        return _open_copy(stream, name, suffix, every, rule)
+    is_photo = kind_of_bytes(head) == "photo"
+    if av is None or is_photo or _index_comes_late(head):
+        return _open_copy(stream, name, is_photo, every, rule)
     return open_video_stream(av, stream, name, every=every, rule=rule)
 
 
@@ -102,18 +91,6 @@ def _read_head(file: BinaryIO) -> bytes:
     return head
 
 
-def _picture_suffix(head: bytes) -> str:
-    """The suffix of files that begin like this picture, "" where it is none."""
-    for start, suffix in _PICTURES.items():
-        if head.startswith(start):
-            return suffix
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return ".webp"
-    if head[:2] in _NETPBM and head[2:3].isspace():
-        return ".ppm"
-    return _BRANDS.get(head[8:12], "") if head[4:8] == b"ftyp" else ""
-
-
 def _index_comes_late(head: bytes) -> bool:
     """True for an MP4 whose frames come before their index, and so make no sense as they come."""
     if head[4:8] != b"ftyp":
@@ -129,16 +106,16 @@ def _index_comes_late(head: bytes) -> bool:
     return True
 
 
-def _open_copy(stream: BinaryIO, name: str, suffix: str, every: int, rule: PixelRule) -> Source:
+def _open_copy(stream: BinaryIO, name: str, is_photo: bool, every: int, rule: PixelRule) -> Source:
     """The frames of a copy in a temporary folder, which is removed with the source."""
     folder = Path(tempfile.mkdtemp(prefix="patchcut-"))
-    path = folder / (name.replace("/", "-") + (suffix or ".video"))
+    path = folder / name.replace("/", "-")
     try:
         with path.open("wb") as copy:
             shutil.copyfileobj(stream, copy, _COPY_BYTES)
-        if suffix == ".jpg" and _is_motion_jpeg(path):
-            path, suffix = path.rename(path.with_suffix(".mjpeg")), ""
-        opener = open_file if suffix else open_video
+        if is_photo and _is_motion_jpeg(path):
+            path, is_photo = path.rename(path.with_suffix(".mjpeg")), False
+        opener = open_file if is_photo else open_video
         source = opener(path, every=every, rule=rule)
     except SourceError as error:
         shutil.rmtree(folder, ignore_errors=True)
@@ -152,4 +129,5 @@ def _open_copy(stream: BinaryIO, name: str, suffix: str, every: int, rule: Pixel
 
 
 def _is_motion_jpeg(path: Path) -> bool:
-    return path.read_bytes().count(b"\xff\xd9\xff\xd8\xff") > _MOTION_JPEG_FRAMES
+    data = path.read_bytes()
+    return data.startswith(JPEG_START) and data.count(b"\xff\xd9" + JPEG_START) > _MOTION_JPEG_FRAMES

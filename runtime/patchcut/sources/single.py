@@ -9,7 +9,8 @@ from patchcut.pixels import AS_IT_COMES, PixelRule
 from patchcut.sources.animations import open_animation
 from patchcut.sources.arrays import FrameSource
 from patchcut.sources.base import Source, stamp_of
-from patchcut.sources.photos import PHOTO_SUFFIXES, read_frame
+from patchcut.sources.photos import read_frame
+from patchcut.sources.sniffing import kind_of
 from patchcut.sources.videos import VIDEO_SUFFIXES, open_video
 from patchcut.texts import name_text
 
@@ -35,7 +36,7 @@ def _open(path: Path, name: str, every: int, rule: PixelRule) -> Source:
     try:
         return FrameSource([read_frame(path, name, rule=rule)], kind="images", name=name)
     except SourceError:
-        if suffix in PHOTO_SUFFIXES:
+        if kind_of(path) == "photo":
             raise
     try:
         return open_video(path, every=every, rule=rule)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from patchcut.sources.headers import HEIF_BRANDS, JPEG_START, PNG_START
 from patchcut.sources.photos import PHOTO_SUFFIXES
 from patchcut.sources.videos import VIDEO_SUFFIXES
 
@@ -20,8 +21,8 @@ _SOUND_SUFFIXES = frozenset(f".{suffix}" for suffix in _SOUNDS.split())
 _ALSO_TEXT = frozenset({".ts", ".mts"})
 
 _PHOTO_STARTS = (
-    b"\xff\xd8\xff",
-    b"\x89PNG\r\n\x1a\n",
+    JPEG_START,
+    PNG_START,
     b"GIF87a",
     b"GIF89a",
     b"II*\0",
@@ -46,7 +47,6 @@ _VIDEO_STARTS = (
     b"YUV4MPEG2 ",
     b"DKIF",
 )
-_PICTURE_BRANDS = frozenset({b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"})
 _SOUND_BRANDS = frozenset({b"M4A ", b"M4B ", b"M4P "})
 _MOVIE_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"pnot"})
 _BMP_HEADERS = frozenset({12, 40, 52, 56, 64, 108, 124})
@@ -101,7 +101,7 @@ def is_text(head: bytes) -> bool:
 
 
 def _kind_of_brand(head: bytes) -> FileKind:
-    if head[4:8] == b"ftyp" and head[8:12] in _PICTURE_BRANDS:
+    if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
         return "photo"
     return "other" if head[8:12] in _SOUND_BRANDS else "video"
 

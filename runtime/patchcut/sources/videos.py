@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
-from patchcut.errors import SourceError
+from patchcut.errors import COPY_AGAIN, SourceError
 from patchcut.pixels import AS_IT_COMES, PixelRule
 from patchcut.pyav import load_av
 from patchcut.sources.av_videos import AvVideo
 from patchcut.sources.base import Source, stamp_of
 from patchcut.sources.cameras import LiveVideo, without_password
-from patchcut.sources.containers import COPY_AGAIN, open_file, open_url
+from patchcut.sources.containers import open_file, open_url
 from patchcut.sources.opencv_videos import OpenCvVideo
 
 _VIDEOS = (

@@ -69,7 +69,7 @@ def test_a_video_in_a_pipe(
     assert not any(temporary.iterdir())
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tiff", ".webp", ".ppm"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tiff", ".webp", ".ppm", ".pam"])
 def test_a_photo_in_a_pipe(temporary: Path, suffix: str) -> None:
     source = piped(encoded(suffix))
     (frame,) = source
@@ -77,6 +77,13 @@ def test_a_photo_in_a_pipe(temporary: Path, suffix: str) -> None:
     assert np.abs(frame.image.astype(int) - picture()).mean() < 12
     del source
     assert not any(temporary.iterdir())
+
+
+def test_more_than_8_bits_in_a_pipe() -> None:
+    values = picture().astype(np.float32) / 255
+    for suffix in (".pfm", ".hdr"):
+        (frame,) = piped(encoded(suffix, values))
+        assert np.abs(frame.image.astype(int) - picture()).mean() < 12, suffix
 
 
 def test_motion_jpeg_in_a_pipe_is_a_video() -> None:
