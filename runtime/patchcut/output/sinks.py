@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any, ClassVar
 
 import numpy as np
@@ -180,34 +180,56 @@ class JsonSink(Sink):
         self.files.write(f"json/{name}.json", text.encode())
 
 
-class CocoSink(Sink):
+class ListingSink(Sink):
+    """A file that lists all photos. Each is noted, so that a run that resumes can list it again."""
+
+    def __init__(self, files: OutputFiles) -> None:
+        super().__init__(files)
+        self._of_video = False
+        self._listed: set[str] = set()
+
+    def start(self, part: Source) -> None:
+        self._of_video = part.is_video
+
+    def skipped(self, name: str) -> None:
+        if name in (notes := self.files.notes(self.word)):  # a video may have a file of its own
+            self._list(name, notes[name])
+
+    def _list_and_note(self, name: str, note: dict[str, Any]) -> None:
+        self._list(name, note)
+        self.files.note(self.word, name, note)
+
+    def _list(self, name: str, note: dict[str, Any]) -> None:
+        self._listed.add(name)
+        self._add(note)
+
+    def _left_out(self) -> list[tuple[str, Any]]:
+        """What earlier runs noted and this one did not come to: it was stopped, or had another source."""
+        notes = self.files.notes(self.word)
+        return [(name, note) for name, note in notes.items() if name not in self._listed]
+
+    @abstractmethod
+    def _add(self, note: dict[str, Any]) -> None:
+        """Adds a photo to the file."""
+
+
+class CocoSink(ListingSink):
     """coco.json: images, annotations and categories of all photos; coco/VIDEO.json: of a video's frames."""
 
     word = "coco"
 
     def __init__(self, files: OutputFiles) -> None:
         super().__init__(files)
-        self._of_video = False
-        self._listed: set[str] = set()
         self._photos = CocoFile(files, "coco.json")
         self._video: CocoFile | None = None
 
-    def start(self, part: Source) -> None:
-        self._of_video = part.is_video
-
     def write(self, name: str, result: Result, overlay: Image | None) -> None:
         if not self._of_video:
-            found = found_in(result, result.name or name)
-            self._list(name, found)
-            self.files.note("coco", name, found)
+            self._list_and_note(name, found_in(result, result.name or name))
             return
         if self._video is None:
             self._video = CocoFile(self.files, f"coco/{name.rpartition('/')[0]}.json")
         self._video.add(found_in(result, name, of_video=True))
-
-    def skipped(self, name: str) -> None:
-        if name in (notes := self.files.notes("coco")):  # a video has a file of its own
-            self._list(name, notes[name])
 
     def finish_part(self, end_s: float | None) -> None:
         video, self._video = self._video, None
@@ -215,72 +237,55 @@ class CocoSink(Sink):
             video.close()
 
     def close(self) -> None:
-        for name, found in _left_out(self.files.notes("coco"), self._listed):
+        for name, found in self._left_out():
             self._list(name, found)
         self._photos.close()
 
-    def _list(self, name: str, found: dict[str, Any]) -> None:
-        self._listed.add(name)
-        self._photos.add(found)
+    def _add(self, note: dict[str, Any]) -> None:
+        self._photos.add(note)
 
 
-class IndexSink(Sink):
+class IndexSink(ListingSink):
     """index.json: what was found in each photo and video, and in which files; index.html: a contact sheet."""
 
     word = "index"
 
     def __init__(self, files: OutputFiles) -> None:
         super().__init__(files)
-        self._of_video = False
-        self._listed: set[str] = set()
         self._index = Index(files)
         self._video: VideoEntry | None = None
-
-    def start(self, part: Source) -> None:
-        self._of_video = part.is_video
 
     def write(self, name: str, result: Result, overlay: Image | None) -> None:
         if not self._of_video:
             told = _told(result, self.files.item)
             entry = {key: told[key] for key in ("name", "size_hw", "regions", "files")}
             entry["name"] = entry["name"] or name
-            self._add(name, entry, thumbnail_of(result))
+            self._take(name, entry, thumbnail_of(result))
             return
         if self._video is None:
             self._video = VideoEntry(name.rpartition("/")[0])
         self._video.add(result, self.files.item)
 
-    def skipped(self, name: str) -> None:
-        if name in (notes := self.files.notes("index")):
-            self._list(name, notes[name])
-
     def finish_part(self, end_s: float | None) -> None:
         video, self._video = self._video, None
         if video is not None:
-            self._add(video.name, video.entry(self.files.item), video.thumbnail)
+            self._take(video.name, video.entry(self.files.item), video.thumbnail)
 
     def close(self) -> None:
-        for name, entry in _left_out(self.files.notes("index"), self._listed):
+        for name, entry in self._left_out():
             paths = [path for paths in entry["files"].values() for path in paths]
             if all(self.files.path(path).exists() for path in paths):
                 self._list(name, entry)
         self._index.close()
 
-    def _list(self, name: str, entry: dict[str, Any]) -> None:
-        self._listed.add(name)
-        self._index.add(entry)
+    def _add(self, note: dict[str, Any]) -> None:
+        self._index.add(note)
 
-    def _add(self, name: str, entry: dict[str, Any], thumbnail: Image | None) -> None:
+    def _take(self, name: str, entry: dict[str, Any], thumbnail: Image | None) -> None:
         if thumbnail is not None:
             entry["thumbnail"] = f"index/{name}.jpg"
             self.files.write_image(entry["thumbnail"], thumbnail)
-        self._list(name, entry)
-        self.files.note("index", name, entry)
-
-
-def _left_out(notes: Mapping[str, Any], listed: Collection[str]) -> list[tuple[str, Any]]:
-    """What earlier runs have noted and this one did not come to: it was stopped, or had another source."""
-    return [(name, note) for name, note in notes.items() if name not in listed]
+        self._list_and_note(name, entry)
 
 
 def _told(result: Result, item: Collection[str]) -> dict[str, Any]:
