@@ -150,13 +150,13 @@ def _table(dtype: np.dtype[Any], bounds: Range) -> npt.NDArray[np.uint8] | None:
 def _scaled(
     values: Values, bounds: Range | None, table: npt.NDArray[np.uint8] | None
 ) -> npt.NDArray[np.uint8]:
-    """Values of `bounds` as 0 to 255; what is beyond them becomes the nearest, and no number 0."""
+    """Values of `bounds` as 0 to 255; what is beyond them becomes the nearest, and NaN 0."""
     if bounds is None:
         return values
     if table is not None:
         return table[values]
     low, high = bounds
-    with np.errstate(all="ignore"):  # no number becomes 0
+    with np.errstate(all="ignore"):  # NaN becomes 0
         halves = np.clip(values.astype(np.float64), low, high) / 2  # so that no difference is infinite
         shares = (halves - low / 2) / (high / 2 - low / 2)
     return np.rint(255 * np.nan_to_num(shares, nan=0)).astype(np.uint8)

@@ -20,7 +20,7 @@ from patchcut.settings import Settings
 SAVED = ("overlay", "masks", "labels", "cutout", "crop", "json", "coco", "index")
 MAX_EVERY = 2**31 - 1
 
-_COMMAND_HELP = {"export": "Make, check and measure bundles (needs patchcut\\[export])."}
+_COMMAND_HELP = {"export": "Make, check and measure bundles (needs the extra export)."}
 
 app = typer.Typer(
     help="Real-time segmentation without labels: a frame goes in, masks and boxes come out.",
@@ -54,8 +54,8 @@ def _run(
         list[str],
         typer.Argument(
             metavar="SOURCE",
-            help="Photo, video, folder, glob, camera index, rtsp:// or http:// address; or several photos, "
-            "videos, folders and globs.",
+            help="Photo, video, folder, glob, camera index, rtsp:// or http:// address, - for what is piped "
+            "in; or several photos, videos, folders and globs.",
         ),
     ],
     *,
@@ -103,8 +103,9 @@ def _run(
 ) -> int:
     """Segment photos, videos, or a live picture.
 
-    The folder gets overlay/NAME.jpg (of a video one NAME.mp4), masks/NAME/01.png (a region each, best first),
-    labels/NAME.png (0 is background) and json/NAME.json.
+    The folder gets overlay/NAME.jpg (of a video one NAME.mp4), masks/NAME/01.png (a region each, best first)
+    and json/NAME.json; with --save also labels/NAME.png (0 is background), cutout/NAME.png, crop/NAME.jpg,
+    coco.json, and index.json with index.html.
 
     Exit status: 0 all good; 1 something was skipped, failed, or there was nothing; 2 wrong usage;
     130 Ctrl-C, SIGTERM or SIGHUP. What was written is whole in each case.

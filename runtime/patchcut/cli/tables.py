@@ -30,10 +30,11 @@ def print_run(running: Run, *, interrupted: bool = False) -> None:
             console.print(f"... and {stats.listed - len(stats.found)} more photos")
     if summary.frames:
         console.print(_stage_table(summary))
-    console.print(
-        f"{_count(summary.frames, 'frame')}, {_count(summary.regions, 'region')}, "
-        f"{summary.fps:.1f} frames a second, with {_engine_text(running.segmenter.describe())}"
-    )
+    if summary.frames or not running.skipped:
+        console.print(
+            f"{_count(summary.frames, 'frame')}, {_count(summary.regions, 'region')}, "
+            f"{summary.fps:.1f} frames a second, with {_engine_text(running.segmenter.describe())}"
+        )
     if running.skipped:
         console.print(f"{_count(running.skipped, 'photo or video', 'photos or videos')} done already")
     if summary.dropped:

@@ -22,6 +22,7 @@ from tests.runtime.sources.files import encoded, names, picture, write_video
         ("notes.txt", r"\[notes.txt\] is neither an image nor a video that can be read"),
         ("text.jpg", r"\[text.jpg\] is not an image"),
         ("cut.jpg", r"\[cut.jpg\] is cut short"),
+        ("cut", r"\[cut\] is cut short"),
         ("empty.mp4", r"\[empty.mp4\] is empty"),
         ("broken.mp4", r"\[broken.mp4\] cannot be opened as a video"),
         ("bare", r"\[bare\] holds no photos and no videos; photos end in .apng"),
@@ -52,6 +53,7 @@ def test_hopeless_source_is_refused_at_once(
     Path("loop").symlink_to("loop")
     os.mkfifo("pipe")
     Path("empty.mp4").write_bytes(b"")
+    Path("cut").write_bytes(encoded(".jpg")[:-200])
     Path("broken.mp4").write_bytes(os.urandom(1000))
     with pytest.raises(SourceError, match=message) as raised:
         open_source(text)
