@@ -71,8 +71,8 @@ def _run(
     save: Annotated[
         str | None,
         typer.Option(
-            help=f"What to write, of {','.join(SAVED)}; to patchcut-out where --out is not given. "
-            "\\[default: overlay,masks,json]",
+            help=f"What to write, separated by commas: {', '.join(SAVED)}; to patchcut-out where --out is "
+            "not given. \\[default: overlay,masks,json]",
             show_default=False,
         ),
     ] = None,
@@ -103,12 +103,14 @@ def _run(
 ) -> int:
     """Segment photos, videos, or a live picture.
 
-    The folder gets overlay/NAME.jpg (of a video one NAME.mp4), masks/NAME/01.png (a region each, best first)
-    and json/NAME.json; with --save also labels/NAME.png (0 is background), cutout/NAME.png, crop/NAME.jpg,
-    coco.json, and index.json with index.html.
+    The folder gets overlay/NAME.jpg (of a video one NAME.mp4),
+    masks/NAME/01.png (a region each, best first) and json/NAME.json;
+    with --save also labels/NAME.png (0 is background), cutout/NAME.png,
+    crop/NAME.jpg, coco.json, and index.json with index.html.
 
-    Exit status: 0 all good; 1 something was skipped, failed, or there was nothing; 2 wrong usage;
-    130 Ctrl-C, SIGTERM or SIGHUP. What was written is whole in each case.
+    Exit status: 0 all good; 1 something was skipped, failed, or there was
+    nothing; 2 wrong usage; 130 Ctrl-C, SIGTERM or SIGHUP.
+    What was written is whole in each case.
     """
     from patchcut.cli.run import run
     from patchcut.cli.run_options import DEFAULT_OUT, RunOptions

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from patchcut.sources import Source
+from patchcut.sources import Source, open_source
 from patchcut.sources.photos import is_safe_for_jpeg2000
 from PIL import Image
 
@@ -46,3 +46,12 @@ def write_video(path: Path, frames: int = 30, codec: str = "MJPG", fps: float = 
 
 def names(source: Source) -> list[str]:
     return [frame.name for frame in source]
+
+
+def check_that_a_cut_video_gives_what_it_has(folder: Path) -> None:
+    path = write_video(folder / "x.avi", frames=60)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    source = open_source(path)
+    count = len(list(source))
+    assert 20 < count < 40
+    assert f"decoded {count} of 60 frames" in source.problems[0]
