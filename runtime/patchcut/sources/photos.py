@@ -81,17 +81,6 @@ def read_frame(
     return Frame(pixels.image, "bgr", name, index, visible=pixels.visible, notes=pixels.notes)
 
 
-def is_whole(data: bytes) -> bool:
-    """False if `data` is a picture without its end, which OpenCV would fill with grey.
-
-    Examples:
-        >>> patchcut.sources.photos.is_whole(b"RIFF" + (100).to_bytes(4, "little") + b"WEBP")
-        False
-    """
-    header = read_header(data)
-    return header is None or not header.damage
-
-
 def decode_photo(
     data: bytes | bytearray,
     name: str,

@@ -18,7 +18,7 @@ from patchcut.frames import as_frame
 from patchcut.pixels import PixelRule
 from patchcut.sources import open_source, photos
 from patchcut.sources.headers import Header, read_header
-from patchcut.sources.photos import decode_photo, is_whole, read_frame, read_photo
+from patchcut.sources.photos import decode_photo, read_frame, read_photo
 from PIL import Image, ImageOps
 
 from tests.runtime.sources.files import encoded, names, needs_codec, picture
@@ -67,6 +67,12 @@ def test_exif_turns_the_photo(tmp_path: Path) -> None:
     assert np.abs(read.astype(int) - np.rot90(picture(), -1)).mean() < 5
     stored = read_photo(tmp_path / "x.jpg", upright=False)
     assert np.abs(stored.astype(int) - picture()).mean() < 5
+
+
+def is_whole(data: bytes) -> bool:
+    header = read_header(data)
+    assert header is not None
+    return not header.damage
 
 
 @pytest.mark.parametrize(
