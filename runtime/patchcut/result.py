@@ -175,7 +175,7 @@ class Result(Regions):
 
         own = self._frame("cutout", frame)
         patch_side = max(np.divide(self.label_map.shape, self.grid_hw))
-        return cut_out(own, self.foreground, self.soft_mask, float(patch_side) / 2)
+        return cut_out(own, self.foreground, self.confidence, float(patch_side) / 2)
 
     def crop(self, margin: float = 0.05, frame: object = None) -> npt.NDArray[np.uint8] | None:
         """[h, w, 3] uint8: a copy of `frame` around the best object; None where nothing was found.

@@ -18,7 +18,7 @@ _STRIP_PIXELS = 1 << 18  # whose alpha is made at a time, so that a large frame 
 
 
 def cut_out(
-    frame: Frame, foreground: npt.NDArray[np.bool_], soft_mask: npt.NDArray[np.float32], softness: float
+    frame: Frame, foreground: npt.NDArray[np.bool_], confidence: npt.NDArray[np.float32], softness: float
 ) -> Image:
     """[H, W, 4] uint8: a frame with its foreground opaque and the rest transparent, in its order of channels.
 
@@ -29,13 +29,13 @@ def cut_out(
     Args:
         frame: [H, W].
         foreground: [H, W] bool.
-        soft_mask: [H, W] float32 in [0, 1], at least 0.5 where the foreground is, at most elsewhere.
+        confidence: [H, W] float32, of each pixel's being foreground or background, as `Result` has it.
         softness: pixels from the border of the foreground within which alpha may be soft; above 0.
     Raises:
         PatchcutError: OpenCV is missing.
     Examples:
         >>> cut_out = patchcut.output.cutouts.cut_out
-        >>> cut_out(patchcut.Frame(frame), result.foreground, result.soft_mask, softness=16).shape
+        >>> cut_out(patchcut.Frame(frame), result.foreground, result.confidence, softness=16).shape
         (512, 512, 4)
     """
     cv2 = load_cv2()
@@ -46,18 +46,19 @@ def cut_out(
     for top in range(0, height, rows):
         first = max(0, top - halo)
         around = np.s_[first : top + rows + halo]
-        alpha = _alpha(foreground[around], soft_mask[around], softness)[top - first :][:rows]
+        alpha = _alpha(foreground[around], confidence[around], softness)[top - first :][:rows]
         seen = cv2.copyTo(np.ascontiguousarray(frame.image[top : top + rows]), alpha)
         cv2.merge([seen, alpha], picture[top : top + rows])
     return picture
 
 
-def _alpha(foreground: npt.NDArray[np.bool_], soft_mask: npt.NDArray[np.float32], softness: float) -> Image:
+def _alpha(foreground: npt.NDArray[np.bool_], confidence: npt.NDArray[np.float32], softness: float) -> Image:
     cv2 = load_cv2()
     inside, outside = foreground.view(np.uint8), (~foreground).view(np.uint8)
     depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5) - cv2.distanceTransform(outside, cv2.DIST_L2, 5)
     by_depth = 0.5 + np.clip(depth, -softness, softness) / (2 * softness)
-    soft = np.clip(2 * soft_mask - 0.5, 0, 1)
+    sure = np.clip(confidence, 0.5, 1)
+    soft = np.clip(2 * np.where(foreground, sure, 1 - sure) - 0.5, 0, 1)
     opaque = np.ceil(255 * np.maximum(soft, by_depth))
     alpha = np.where(foreground, opaque, np.floor(255 * np.minimum(soft, by_depth)))
     return alpha.astype(np.uint8)  # type: ignore[no-any-return]

@@ -16,7 +16,8 @@ GREY = np.full((200, 200, 3), 100, np.uint8)
 
 def alpha_of(foreground: np.ndarray, soft_mask: np.ndarray, softness: float = 10.0) -> np.ndarray:
     frame = Frame(np.full((*foreground.shape, 3), 100, np.uint8))
-    return cut_out(frame, foreground, soft_mask.astype(np.float32), softness)[..., 3]
+    confidence = np.where(foreground, soft_mask, 1 - soft_mask).astype(np.float32)
+    return cut_out(frame, foreground, confidence, softness)[..., 3]
 
 
 def test_objects_are_kept_and_the_rest_is_gone(toy_segmenter: Segmenter, photo: np.ndarray) -> None:
