@@ -240,7 +240,7 @@ class OutputFolder:
         if not self._resume:
             remedy = "choose another folder, or add --overwrite (overwrite=True) or --resume (resume=True)"
             raise OutputError("output", f"{where} holds results already", remedy)
-        all_done = (done for several in known.done.values() for done in several)
+        all_done = (done for several in known.done.values() for _, done in several)
         made_by = {done.recipe for done in all_done if set(done.words) & set(held)}
         for recipe in made_by - {recipe_name(self._recipe)}:
             what = f"{self.path} was made with {_difference(known.recipes.get(recipe, {}), self._recipe)}"
