@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from patchcut.endings import finished_first
 from patchcut.errors import OptionError, OutputError
 from patchcut.output.files import OutputFiles
 from patchcut.output.manifest import Done, recipe_name
@@ -136,6 +137,7 @@ class OutputFolder:
             self._end_part(None)
         return not done
 
+    @finished_first()
     def write(self, result: Result, overlay: npt.NDArray[np.uint8] | None = None) -> None:
         """Saves one frame's result, as asked for; what cannot be written is told in `problems`.
 
