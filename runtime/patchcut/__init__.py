@@ -74,6 +74,7 @@ _HOME = {
 _MODULES = (
     *_HOME,
     "checks",
+    "endings",
     "engines",
     "heads",
     "output",

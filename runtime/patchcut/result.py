@@ -12,6 +12,7 @@ import numpy.typing as npt
 import patchcut_kernels as kernels
 
 from patchcut.checks import check_choice, check_number
+from patchcut.endings import finished_first
 from patchcut.errors import FrameError, PatchcutError
 from patchcut.frames import Frame, as_frame, named
 from patchcut.settings import ColorOrder, Mode
@@ -134,6 +135,7 @@ class Result(Regions):
         best: npt.NDArray[np.float32] = self.boxes[0]
         return best
 
+    @finished_first()
     def overlay(self, frame: object = None, *, colors: Sequence[int] | None = None) -> npt.NDArray[np.uint8]:
         """[H, W, 3] uint8: `frame` with masks, contours, boxes, numbers and scores drawn on a copy.
 
@@ -158,6 +160,7 @@ class Result(Regions):
             colors=colors,
         )
 
+    @finished_first()
     def cutout(self, frame: object = None) -> npt.NDArray[np.uint8]:
         """[H, W, 4] uint8: `frame` with its objects opaque, soft at their borders, and the rest transparent.
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import pickle
 import threading
-import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from patchcut_kernels.cuda import DeviceArray
 
 from patchcut.bundle import BackboneSpec, BundleSpec, HeadSpec, embedded_bundles, open_bundle
 from patchcut.checks import check_environment
+from patchcut.endings import finished_first
 from patchcut.errors import EngineError, OptionError, SourceError
 from patchcut.features import Array, Features, to_host
 from patchcut.frames import Frame, as_frame
@@ -147,7 +146,6 @@ class Segmenter:
         self._absolute_path = path.absolute()  # the working directory may change
         self._opened = (extractor, head, parts, masks)
         self._lock = threading.Lock()
-        _open.add(self)
 
     @classmethod
     def open(cls, settings: Settings) -> Segmenter:
@@ -162,7 +160,7 @@ class Segmenter:
             3
         """
         check_environment()
-        with open_bundle(settings.bundle) as bundle:
+        with finished_first(), open_bundle(settings.bundle) as bundle:
             chosen = [choose_head(bundle, settings.head)]
             if settings.mode != "foreground":
                 chosen.append(choose_parts(bundle, settings.parts))
@@ -329,17 +327,13 @@ class Segmenter:
             calibrated=rules.calibration is not None,
         )
 
-    def _finish_frame(self) -> None:
-        if self.extractor.is_ours:  # the lock of a fork may be held by a thread that it does not have
-            self._lock.acquire(timeout=_LAST_FRAME_S)
-
     @property
     def _stages(self) -> _Stages:
         """Those of single frames, which remember nothing."""
         return _Stages(self.head, self.parts, self.masks)
 
+    @finished_first()
     def _segment(self, frame: Frame, stages: _Stages, timings_ms: dict[str, float] | None = None) -> Result:
-        _await_the_end()
         self.extractor.check_process()  # before the lock: another thread may have held it at the fork
         masks = stages.masks
         with self._lock:
@@ -385,25 +379,6 @@ class Segmenter:
         if stages.parts is None:
             return assignment, None
         return assignment, stages.parts(features.to("cpu"), _finite(to_host(assignment)))
-
-
-_open: weakref.WeakSet[Segmenter] = weakref.WeakSet()
-_ending = threading.Event()
-_LAST_FRAME_S = 5.0
-
-
-@atexit.register
-def _finish_frames() -> None:
-    """Lets daemon threads finish their frames: one that Python ends inside an engine ends the process."""
-    _ending.set()
-    for segmenter in list(_open):
-        segmenter._finish_frame()
-
-
-def _await_the_end() -> None:
-    """Keeps a thread that would begin a frame while the interpreter is ending, until the process is gone."""
-    if _ending.is_set() and threading.current_thread() is not threading.main_thread():
-        threading.Event().wait()
 
 
 class _Clock:

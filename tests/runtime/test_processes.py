@@ -22,6 +22,8 @@ import pytest
 from patchcut.engines.processes import threads_that_start
 from patchcut.heads import CcHead, KMeansHead
 
+from tests.runtime.sources.files import encoded, picture
+
 TIMEOUT_S = 60
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 
@@ -348,14 +350,27 @@ def test_threads_of_kernels_under_no_limit() -> None:
         patchcut_kernels.set_threads(threads)
 
 
-@pytest.mark.parametrize("work", ["seg(frame)", "patchcut_kernels.affinity(features)"])
-def test_the_interpreter_ends_while_a_daemon_thread_works(toy_bundle: Path, work: str) -> None:
+@pytest.mark.parametrize(
+    "work",
+    [
+        "seg(frame)",
+        "patchcut.load(bundle, threads=2)",
+        "patchcut_kernels.affinity(features)",
+        "[(result.overlay(), result.cutout()) for result in seg.stream(photo)]",
+    ],
+)
+def test_the_interpreter_ends_while_a_daemon_thread_works(
+    toy_bundle: Path, tmp_path: Path, work: str
+) -> None:
+    photo = tmp_path / "x.png"
+    photo.write_bytes(encoded(".png", picture(400, 600)))
     said = run_script(
         toy_bundle,
         f"""
         import patchcut_kernels
 
         features = np.random.default_rng(0).standard_normal((1500, 64)).astype(np.float32)
+        photo = {str(photo)!r}
 
         def keep_busy():
             while True:

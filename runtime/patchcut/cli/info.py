@@ -22,7 +22,7 @@ from patchcut.checks import check_environment
 from patchcut.cli.tables import make_console, precision_text, size_text
 from patchcut.errors import PatchcutError
 from patchcut.heads import FITTED
-from patchcut.texts import one_line
+from patchcut.texts import name_text, one_line
 
 _WIDTH, _INDENT = 80, 14
 _SHORT_REPORTS = 8
@@ -71,7 +71,7 @@ def _entry(name: str, path: Path) -> dict[str, Any]:
         backbones, heads = bundle.spec.backbones, bundle.spec.heads
     return {
         "name": name,
-        "path": str(path),
+        "path": name_text(path),
         "bytes": path.stat().st_size,
         "backbones": list(backbones),
         "heads": [f"{head.name} ({head.role})" for head in heads],
@@ -84,7 +84,7 @@ def _facts(bundle: Bundle) -> dict[str, Any]:
     card = bundle.read(spec.card).decode("utf-8", "replace") if spec.card else ""
     initializers = {"__all__": {"graphs": {"__all__": {"initializers"}}}}
     return {
-        "path": str(bundle.path),
+        "path": name_text(bundle.path),
         "bytes": bundle.path.stat().st_size,
         "sha256": hashlib.sha256(bundle.path.read_bytes()).hexdigest(),
         **spec.model_dump(mode="json", exclude={"card": True, "backbones": initializers}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from collections.abc import Mapping
@@ -43,7 +44,7 @@ _WIDE_PRODUCTS = ("session.x64quantprecision", "1")
 # them in 8 bits and rounds the activations too: features 0.9999 like the float ones, not equal to them.
 _FLOAT_ARITHMETIC = ("session.disable_quant_qdq", "1")
 
-# Where external data lies that is not given: in no folder, or files of the working directory would be read.
+# Where external data lies that is not given: below no folder, else files of the working directory are read.
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
 # How ONNX Runtime says that the system gave it no memory or no thread.
@@ -188,7 +189,7 @@ def _open_on(
     tensors = _external_weights(bundle, backbone, graph)
     stream = cuda.Stream() if device == "cuda" and cuda.is_available() else None
     options = session_options(ort, threads, graph.precision)
-    options.add_session_config_entry(_EXTERNAL_FOLDER, str(bundle.path))
+    options.add_session_config_entry(_EXTERNAL_FOLDER, os.devnull)
     if device == "cuda":
         options.log_severity_level = _LOG_ERROR
     proto = bundle.read(graph.file)

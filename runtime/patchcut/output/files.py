@@ -161,8 +161,8 @@ class OutputFiles:
     def is_done(self, key: str, wanted: Done) -> bool:
         """Whether earlier runs did the same, and left all files as they are."""
         missing = set(wanted.words)
-        for done in self.manifest.over.done.get(key, []):
-            same = (done.name, done.stamp, done.recipe) == (wanted.name, wanted.stamp, wanted.recipe)
+        for whose, done in self.manifest.over.done.get(wanted.name, []):
+            same = (whose, done.stamp, done.recipe) == (key, wanted.stamp, wanted.recipe)
             if same and self._is_whole(done):
                 missing -= set(done.words)
         return not missing

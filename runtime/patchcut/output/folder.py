@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from patchcut.endings import finished_first
 from patchcut.errors import OptionError, OutputError
 from patchcut.output.files import OutputFiles
 from patchcut.output.manifest import Done, recipe_name
@@ -136,6 +137,7 @@ class OutputFolder:
             self._end_part(None)
         return not done
 
+    @finished_first()
     def write(self, result: Result, overlay: npt.NDArray[np.uint8] | None = None) -> None:
         """Saves one frame's result, as asked for; what cannot be written is told in `problems`.
 
@@ -240,7 +242,7 @@ class OutputFolder:
         if not self._resume:
             remedy = "choose another folder, or add --overwrite (overwrite=True) or --resume (resume=True)"
             raise OutputError("output", f"{where} holds results already", remedy)
-        all_done = (done for several in known.done.values() for done in several)
+        all_done = (done for several in known.done.values() for _, done in several)
         made_by = {done.recipe for done in all_done if set(done.words) & set(held)}
         for recipe in made_by - {recipe_name(self._recipe)}:
             what = f"{self.path} was made with {_difference(known.recipes.get(recipe, {}), self._recipe)}"

@@ -56,13 +56,14 @@ class Records:
 
     Attributes:
         files: paths below the folder, and how many bytes each had.
-        done: by the name of a photo or video; the last entry of each sink counts.
+        done: by the name of the results, with the name of their photo or video, which may have been named
+            twice; the last entry of each sink counts.
         recipes: by their short names.
         notes: by sink, then by the name of the results.
     """
 
     files: dict[str, int] = field(default_factory=dict)
-    done: dict[str, list[Done]] = field(default_factory=dict)
+    done: dict[str, list[tuple[str, Done]]] = field(default_factory=dict)
     recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -75,18 +76,16 @@ class Records:
             elif kind == "recipe":
                 self.recipes[str(told[0])] = dict(told[1])
             elif kind == "done":
-                done = _checked(Done(**told[1]))
-                kept = [one for one in self.done.get(told[0], []) if not set(one.words) <= set(done.words)]
-                self.done[str(told[0])] = [*kept, done]
+                self._add_done(str(told[0]), _checked(Done(**told[1])))
             elif kind == "note":
                 self.notes.setdefault(str(told[0]), {})[str(told[1])] = told[2]
 
     def redo(self, words: Collection[str]) -> None:
         """Forgets that these sinks are done with anything."""
         self.done = {
-            key: kept
-            for key, all_done in self.done.items()
-            if (kept := [one for one in all_done if not set(words) & set(one.words)])
+            name: kept
+            for name, all_done in self.done.items()
+            if (kept := [(key, one) for key, one in all_done if not set(words) & set(one.words)])
         }
         self.notes = {word: notes for word, notes in self.notes.items() if word not in words}
 
@@ -94,10 +93,20 @@ class Records:
         """What `add` takes, to write it down again."""
         yield from (("file", path, size) for path, size in self.files.items())
         yield from (("recipe", name, recipe) for name, recipe in self.recipes.items())
-        for key, all_done in self.done.items():
-            yield from (("done", key, asdict(done)) for done in all_done)
+        for all_done in self.done.values():
+            yield from (("done", key, asdict(done)) for key, done in all_done)
         for word, notes in self.notes.items():
             yield from (("note", word, name, note) for name, note in notes.items())
+
+    def _add_done(self, key: str, done: Done) -> None:
+        """Takes an entry in, for those whose files it has replaced."""
+        words = set(done.words)
+        kept = [
+            (other, one)
+            for other, one in self.done.get(done.name, [])
+            if not (set(one.words) <= words if other == key else set(one.words) & words)
+        ]
+        self.done[done.name] = [*kept, (key, done)]
 
 
 def _checked(done: Done) -> Done:

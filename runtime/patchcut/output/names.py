@@ -52,7 +52,8 @@ class OutputNames:
         last, number = (page[1], f"#{page[2]}") if page else (last, "")
         stem, suffix = _without_suffix(last)
         path = [*map(_safe, folders), _safe(stem + number)]
-        return self._unique("/".join(path), _safe(suffix.replace(".", "-"))[:9])
+        short = _safe(suffix.replace(".", "-")).encode()[:9].decode(errors="ignore")
+        return self._unique("/".join(path), short)
 
     def video(self, name: str) -> str:
         """The name of a video's results, which is also the folder of those of its frames.

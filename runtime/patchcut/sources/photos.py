@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from patchcut.endings import finished_first
 from patchcut.errors import COPY_AGAIN, FrameError, SourceError, install_hint
 from patchcut.frames import Frame, as_frame
 from patchcut.opencv import load_cv2
@@ -47,6 +48,7 @@ def read_photo(path: Path, name: str | None = None, *, upright: bool = True) -> 
     return read_frame(path, name, upright=upright).image
 
 
+@finished_first()
 def read_frame(
     path: Path,
     name: str | None = None,

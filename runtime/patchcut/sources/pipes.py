@@ -100,7 +100,7 @@ def _index_comes_late(head: bytes) -> bool:
         size, kind = int.from_bytes(head[position : position + 4], "big"), head[position + 4 : position + 8]
         if kind == b"moov":
             return False
-        if size < 8:  # to the end of the file, or 64 bits long: of frames
+        if kind == b"mdat" or size < 8:  # to the end of the file, or 64 bits long: of frames
             return True
         position += size
     return True

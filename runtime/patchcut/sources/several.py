@@ -324,6 +324,8 @@ def _merge(files: _Files, found: _Files, problems: list[str]) -> None:
 
 def _add_text(files: _Files, text: str) -> None:
     """Takes in what one of several paths, folders and globs names."""
+    if not text:  # which a path takes for the current folder
+        raise SourceError("source", "is an empty text", "name a photo, video or folder")
     path = expanded(text)
     if path.is_dir():
         _add_folder(files, path, Path(path.anchor))  # a shell's * names folders of results, too

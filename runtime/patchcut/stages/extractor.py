@@ -81,11 +81,6 @@ class Extractor:
         self.preprocess(frames)
         return self.run(len(frames))
 
-    @property
-    def is_ours(self) -> bool:
-        """Whether this is the process that opened the engine, and no fork of it."""
-        return self._opened_by == os.getpid()
-
     def check_process(self) -> None:
         """Checks that this is the process that opened the engine.
 

@@ -37,6 +37,20 @@ def results(out: bytes | Path) -> list[bytes]:
 
 
 @pytest.mark.parametrize("locale", LOCALES)
+def test_a_bundle_in_any_place(toy_bundle: Path, tmp_path: Path, locale: dict[str, str]) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xe9\x1b[2J.patchcut"))
+    path.write_bytes(toy_bundle.read_bytes())
+    main = ["-c", "import patchcut.cli.app as cli; cli.main()", "info", "--json", path]
+    environment = {**os.environ, **locale}
+    done = subprocess.run(
+        [sys.executable, *main], env=environment, capture_output=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    told = json.loads(done.stdout)
+    assert told["path"].endswith("/b%E9\x1b[2J.patchcut") and told["machine"]["engine"] == "onnxruntime"
+
+
+@pytest.mark.parametrize("locale", LOCALES)
 @pytest.mark.parametrize("name", [b"v\xe9", "vü".encode(), b"v\n\x1b[31m"])
 def test_names_in_any_locale(toy_bundle: Path, tmp_path: Path, locale: dict[str, str], name: bytes) -> None:
     """The current folder, the source, what is in it and the output folder have that name."""

@@ -430,6 +430,25 @@ def test_resuming_does_again_what_has_changed(tmp_path: Path) -> None:
     assert json.loads((out / "json/b.json").read_text())["name"] == "b.png"
 
 
+def test_resuming_skips_what_is_named_twice(tmp_path: Path) -> None:
+    photos_in(tmp_path / "photos", "a.png", "b.png")
+    named = [str(tmp_path / "photos" / name) for name in ("a.png", "b.png", "a.png")]
+    run(OutputFolder(tmp_path / "out", ["masks"]), open_source(named))
+    again = OutputFolder(tmp_path / "out", ["masks"], resume=True)
+    assert run(again, open_source(named)) == [] and again.skipped == 3
+
+
+def test_resuming_does_not_take_anothers_results_for_those_of_a_photo(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    run(OutputFolder(out, ["masks"]), photos_in(photos, "a.png"))
+    cv2.imwrite(str(photos / "a.jpg"), frame().image)
+    first = run(OutputFolder(out, ["masks"], resume=True), open_source(photos))
+    assert first == ["a.jpg", "a.png"]  # which are a and a-png now
+    (photos / "a.jpg").unlink()
+    last = OutputFolder(out, ["masks"], resume=True)
+    assert run(last, open_source(photos)) == ["a.png"]  # a again, where the masks of a.jpg are
+
+
 def test_resuming_with_more_words_does_everything(tmp_path: Path) -> None:
     photos, out = tmp_path / "photos", tmp_path / "out"
     run(OutputFolder(out, ["json"]), photos_in(photos, "a.png", "b.png"))

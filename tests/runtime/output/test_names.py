@@ -95,3 +95,9 @@ def test_one_line() -> None:
     assert one_line("a\nb\tc\x1b[0m\x9b\u202e\udce9") == "a\\nb\\tc\\x1b[0m\\x9b\\u202e%E9"
     assert one_line("\udcc3\udca9\udcc3") == "é%C3"
     assert one_line("ü 日本 👩") == "ü 日本 👩"
+
+
+def test_a_long_suffix_of_any_script_fits_beside_the_longest_name() -> None:
+    names = OutputNames()
+    for suffix in (".jpg", "." + 8 * "\U0001f600"):  # a photo's by what it holds
+        assert len(names.photo("n" * 220 + suffix, 0).encode()) <= 255 - len("-99.json")

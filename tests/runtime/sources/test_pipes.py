@@ -69,6 +69,13 @@ def test_a_video_in_a_pipe(
     assert not any(temporary.iterdir())
 
 
+def test_a_video_so_short_that_its_late_index_comes_with_the_first_bytes(tmp_path: Path) -> None:
+    data = record(tmp_path / "x.mp4", np.arange(3) / 25, size_wh=(16, 16)).read_bytes()
+    assert data.index(b"mdat") < data.index(b"moov") < 4096
+    with piped(data) as source:
+        assert len(list(source)) == 3 and source.problems == []
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tiff", ".webp", ".ppm", ".pam"])
 def test_a_photo_in_a_pipe(temporary: Path, suffix: str) -> None:
     source = piped(encoded(suffix))

@@ -50,6 +50,17 @@ def test_relative_and_absolute_paths_mix(folder: Path, monkeypatch: pytest.Monke
     assert names(open_source("../img*")) == ["img2.JPG", "img10.jpg"]
 
 
+def test_an_empty_text_among_several_is_not_the_current_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    source = open_source(["img2.JPG", ""])
+    assert names(source) == ["img2.JPG"]
+    assert source.problems == ["[source] is an empty text; name a photo, video or folder"]
+    with pytest.raises(SourceError, match="is an empty text"):
+        open_source(["", ""])
+
+
 def test_globs_among_several_paths_are_opened(folder: Path) -> None:
     source = open_source([str(folder / "b" / "*.png"), str(folder / "img*"), str(folder / "*.gif")])
     assert names(source) == ["b/übung [1].png", "img2.JPG", "img10.jpg"]
