@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -47,6 +48,11 @@ def open_file(av: Any, file: BinaryIO, name: str) -> Any:
     try:
         return av.open(file, container_options=options, buffer_size=_READ_BYTES, metadata_errors="replace")
     except av.error.FFmpegError as error:
+        raise SourceError(name, *_why_not_opened(file)) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # A damaged file names a place before its begin
         raise SourceError(name, *_why_not_opened(file)) from error
 
 

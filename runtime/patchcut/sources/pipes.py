@@ -62,9 +62,28 @@ def open_stream(file: BinaryIO, name: str, *, every: int = 1, rule: PixelRule = 
     stream = cast("BinaryIO", _Rejoined(head, file))
     av = load_av()
     suffix = _picture_suffix(head)
-    if av is None or suffix or _index_comes_late(head):
+    if av is None or suffix or index_comes_late(head):
         return _open_copy(stream, name, suffix, every, rule)
     return open_video_stream(av, stream, name, every=every, rule=rule)
+
+
+def index_comes_late(head: bytes) -> bool:
+    """True for an MP4 whose frames come before their index, and so make no sense as they come.
+
+    Args:
+        head: the first bytes.
+    """
+    if head[4:8] != b"ftyp":
+        return False
+    position = 0
+    while position + 8 <= len(head):
+        size, kind = int.from_bytes(head[position : position + 4], "big"), head[position + 4 : position + 8]
+        if kind == b"moov":
+            return False
+        if size < 8:  # to the end of the file, or 64 bits long: of frames
+            return True
+        position += size
+    return True
 
 
 class _Rejoined(io.RawIOBase):
@@ -112,21 +131,6 @@ def _picture_suffix(head: bytes) -> str:
     if head[:2] in _NETPBM and head[2:3].isspace():
         return ".ppm"
     return _BRANDS.get(head[8:12], "") if head[4:8] == b"ftyp" else ""
-
-
-def _index_comes_late(head: bytes) -> bool:
-    """True for an MP4 whose frames come before their index, and so make no sense as they come."""
-    if head[4:8] != b"ftyp":
-        return False
-    position = 0
-    while position + 8 <= len(head):
-        size, kind = int.from_bytes(head[position : position + 4], "big"), head[position + 4 : position + 8]
-        if kind == b"moov":
-            return False
-        if size < 8:  # to the end of the file, or 64 bits long: of frames
-            return True
-        position += size
-    return True
 
 
 def _open_copy(stream: BinaryIO, name: str, suffix: str, every: int, rule: PixelRule) -> Source:
