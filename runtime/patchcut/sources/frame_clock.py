@@ -138,6 +138,7 @@ class ChunkTimes:
             self._begun = True
             while len(self._waiting) > 1 and self._waiting[0] < pts:
                 heapq.heappop(self._waiting)
+        time: int | None
         if self._waiting:
             time = heapq.heappop(self._waiting)
         else:  # no chunk follows the last frames, whose time FFmpeg guesses
