@@ -20,6 +20,7 @@ _READ_BYTES = 1 << 18
 # FFmpeg's AV_DISPOSITION_*: a cover in a file of music, thumbnails of chapters, a single picture.
 _ATTACHED_PIC, _TIMED_THUMBNAILS, _STILL_IMAGE = 1 << 10, 1 << 11, 1 << 20
 _DEFAULT = 1
+_UNKNOWN_FRAMES = 1 << 30
 _NO_VIDEO = _ATTACHED_PIC | _TIMED_THUMBNAILS | _STILL_IMAGE
 
 
@@ -152,8 +153,11 @@ def _shown_samples(stream: Any) -> int | None:
 def _avi_frames(stream: Any, cut: bool) -> int | None:
     """Entries of an AVI's index; of one that is missing the header's count.
 
-    The header also counts empty chunks, which let the frame before them stay.
+    The header also counts empty chunks, which let the frame before them stay. What was written into a pipe
+    has no index, and a count that stands for none.
     """
+    if stream.frames >= _UNKNOWN_FRAMES:
+        return None
     if cut:
         return int(stream.frames) or None
     entries = len(stream.index_entries)

@@ -8,6 +8,7 @@ from typing import BinaryIO
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _OGG_PAGE = b"OggS"
 _LONGEST_OGG_PAGE = 27 + 255 + 255 * 255
+_UNKNOWN_LENGTH = 2**32 - 1
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _MP4_FIRST = frozenset({b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide"})
@@ -33,7 +34,8 @@ def is_cut_short(file: BinaryIO) -> bool:
             end = _segment_end(head)
             return end is not None and end > size
         if head.startswith(b"RIFF") and head[8:12] == b"AVI ":
-            return int.from_bytes(head[4:8], "little") + 8 > size
+            length = int.from_bytes(head[4:8], "little")
+            return length != _UNKNOWN_LENGTH and length + 8 > size
         if head.startswith(_OGG_PAGE):
             file.seek(max(0, size - _LONGEST_OGG_PAGE))
             return not _last_page_is_whole(file.read())

@@ -90,6 +90,7 @@ def test_files_say_whether_they_are_whole() -> None:
         b"\x1a\x45\xdf\xa3\0": False,
         b"RIFF" + (4).to_bytes(4, "little") + b"AVI ": False,
         b"RIFF" + (5).to_bytes(4, "little") + b"AVI ": True,
+        b"RIFF" + b"\xff" * 4 + b"AVI ": False,  # written into a pipe
         b"RIFF" + (99).to_bytes(4, "little") + b"WEBP": False,
         b"OggS" + bytes(22) + b"\1\3abc": False,
         b"OggS" + bytes(22) + b"\1\4abc": True,

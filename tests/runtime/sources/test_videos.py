@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -82,6 +85,30 @@ def test_frames_of_an_avi_with_b_frames_follow_one_another(tmp_path: Path) -> No
     got_s = np.array([frame.time_s for frame in frames])
     assert np.allclose(got_s - got_s[0], STEADY_S)
     assert source.problems == []
+
+
+@pytest.mark.parametrize("format", ["avi", "matroska", "flv", "mpegts", "asf", "ogg"])
+def test_a_file_written_into_a_pipe_is_whole(tmp_path: Path, format: str) -> None:
+    """Its writer could not go back and fill in sizes and an index."""
+    codec = {"asf": "wmv2", "ogg": "libtheora", "avi": "mpeg4"}.get(format, "libx264")
+    into = io.BytesIO()
+    pipe = SimpleNamespace(write=into.write)
+    try:
+        with av.open(pipe, "w", format=format) as container:
+            stream: Any = container.add_stream(codec, rate=25)
+            stream.width, stream.height, stream.pix_fmt = 80, 60, "yuv420p"
+            for index in range(24):
+                frame: Any = av.VideoFrame.from_ndarray(picture(60, 80, index), format="bgr24")
+                frame.pts, frame.time_base = index, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    except (av.error.FFmpegError, ValueError) as error:
+        pytest.skip(f"this PyAV cannot make it: {error}")
+    path = tmp_path / "x"
+    path.write_bytes(into.getvalue())
+    source, frames = opened(path)
+    assert (len(frames), source.problems) == (24, [])
+    assert source.total in (24, None)
 
 
 def test_an_avi_that_begins_late_keeps_its_times(tmp_path: Path) -> None:
