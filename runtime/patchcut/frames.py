@@ -100,12 +100,22 @@ def _from_pil(obj: Any, rule: PixelRule) -> npt.NDArray[Any]:
         raise FrameError("frame", f"PIL image is empty, size {obj.size}", "check where it was cropped")
     _check_size(obj.height, obj.width, rule)
     try:
+        if obj.mode == "La":  # which converts to nothing else
+            obj = obj.convert("LA")
         hides = obj.has_transparency_data
+        if obj.mode[:2] == "I;" and isinstance(hidden := obj.info.get("transparency"), int):
+            return _hide(np.asarray(obj), hidden)
         if obj.mode[0] in "IF" or obj.mode == "RGBA" or (obj.mode == "RGB" and not hides):
             return np.asarray(obj)  # I;16, I;16B, I and F keep their bits
         return np.asarray(obj.convert("RGBA" if hides else "RGB"))
     except (OSError, ValueError, SyntaxError) as error:
         raise FrameError("frame", f"PIL cannot decode the image: {error}", "check the file") from error
+
+
+def _hide(grey: npt.NDArray[Any], hidden: int) -> npt.NDArray[Any]:
+    """[H, W, 4] of grey [H, W] of 16 bits of which one value stands for what is transparent."""
+    opaque = np.where(grey == hidden, 0, np.iinfo(np.uint16).max).astype(np.uint16)
+    return np.dstack([grey, grey, grey, opaque]).astype(np.uint16, copy=False)
 
 
 def _turned_note(obj: Any) -> tuple[str, ...]:

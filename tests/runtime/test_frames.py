@@ -11,6 +11,7 @@ from patchcut import Frame, FrameError, OptionError, PatchcutError
 from patchcut.frames import as_frame
 from patchcut.pixels import PixelRule
 from patchcut.settings import ColorOrder
+from patchcut.sources import open_source
 from PIL import Image, ImageOps
 
 COLOUR = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
@@ -123,6 +124,21 @@ def test_a_transparent_colour_of_a_pil_image_hides(mode: str) -> None:
     image.info["transparency"] = image.getpixel((1, 0))
     visible = as_frame(image).visible
     assert visible is not None and not visible[0, 1] and visible.sum() == visible.size - 1
+
+
+def test_a_transparent_value_of_16_bits_hides(tmp_path: Path) -> None:
+    grey = np.full((8, 9), 1000, np.uint16)
+    grey[2:5, 3:7] = 4000
+    Image.fromarray(grey).save(tmp_path / "x.png", transparency=4000)
+    for frame in (as_frame(Image.open(tmp_path / "x.png")), *open_source(tmp_path / "x.png")):
+        assert frame.visible is not None
+        assert (frame.visible == (grey == 1000)).all()
+        assert (frame.image[grey == 4000] == 128).all()
+
+
+def test_grey_that_was_multiplied_by_alpha_is_taken() -> None:
+    image = as_frame(Image.new("LA", (3, 2), (100, 0)).convert("La"))
+    assert image.visible is not None and not image.visible.any()
 
 
 def test_a_palette_with_alpha_hides() -> None:

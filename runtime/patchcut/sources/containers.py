@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -18,6 +19,7 @@ _READ_BYTES = 1 << 18
 # FFmpeg's AV_DISPOSITION_*: a cover in a file of music, thumbnails of chapters, a single picture.
 _ATTACHED_PIC, _TIMED_THUMBNAILS, _STILL_IMAGE = 1 << 10, 1 << 11, 1 << 20
 _DEFAULT = 1
+_UNKNOWN_FRAMES = 1 << 30
 _NO_VIDEO = _ATTACHED_PIC | _TIMED_THUMBNAILS | _STILL_IMAGE
 
 
@@ -46,6 +48,11 @@ def open_file(av: Any, file: BinaryIO, name: str) -> Any:
     try:
         return av.open(file, container_options=options, buffer_size=_READ_BYTES, metadata_errors="replace")
     except av.error.FFmpegError as error:
+        raise SourceError(name, *_why_not_opened(file)) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # A damaged file names a place before its begin
         raise SourceError(name, *_why_not_opened(file)) from error
 
 
@@ -145,8 +152,11 @@ def _shown_samples(stream: Any) -> int | None:
 def _avi_frames(stream: Any, cut: bool) -> int | None:
     """Entries of an AVI's index; of one that is missing the header's count.
 
-    The header also counts empty chunks, which let the frame before them stay.
+    The header also counts empty chunks, which let the frame before them stay. What was written into a pipe
+    has no index, and a count that stands for none.
     """
+    if stream.frames >= _UNKNOWN_FRAMES:
+        return None
     if cut:
         return int(stream.frames) or None
     entries = len(stream.index_entries)

@@ -8,13 +8,18 @@ from typing import BinaryIO
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _OGG_PAGE = b"OggS"
 _LONGEST_OGG_PAGE = 27 + 255 + 255 * 255
+_UNKNOWN_LENGTH = 2**32 - 1
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_MP4_FIRST = frozenset({b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide"})
+_MOST_BOXES = 2**20
 
 
 def is_cut_short(file: BinaryIO) -> bool:
-    """True if a Matroska, WebM, AVI or Ogg file ends before the size that it states; the position is kept.
+    """True if a file ends before the size that it states; the position is kept.
 
-    FFmpeg takes the end of such a file for the end of the recording. Other containers are False: FFmpeg says
-    it of them, or they state no size.
+    Matroska, WebM, AVI, Ogg, ASF (WMV) and fragmented MP4: FFmpeg takes the end of such a file for the end of
+    the recording. Other containers are False: FFmpeg says it of them, or they state no size.
     Examples:
         >>> import io
         >>> patchcut.sources.cut_files.is_cut_short(io.BytesIO(b"OggS" + bytes(30)))
@@ -29,11 +34,14 @@ def is_cut_short(file: BinaryIO) -> bool:
             end = _segment_end(head)
             return end is not None and end > size
         if head.startswith(b"RIFF") and head[8:12] == b"AVI ":
-            return int.from_bytes(head[4:8], "little") + 8 > size
+            length = int.from_bytes(head[4:8], "little")
+            return length != _UNKNOWN_LENGTH and length + 8 > size
         if head.startswith(_OGG_PAGE):
             file.seek(max(0, size - _LONGEST_OGG_PAGE))
             return not _last_page_is_whole(file.read())
-        return False
+        if head.startswith(_ASF):
+            return _asf_size(head) > size
+        return head[4:8] in _MP4_FIRST and _last_fragment_is_cut(file, size)
     finally:
         file.seek(position)
 
@@ -68,3 +76,32 @@ def _last_page_is_whole(tail: bytes) -> bool:
     segments = tail[start + 26]
     sizes = tail[start + 27 : start + 27 + segments]
     return len(sizes) == segments and start + 27 + segments + sum(sizes) <= len(tail)
+
+
+def _asf_size(head: bytes) -> int:
+    """The size that an ASF file states, 0 where it does not: a live one is marked as a broadcast."""
+    start = head.find(_ASF_FILE)
+    if start < 0 or len(head) < start + 92 or head[start + 88] & 1:
+        return 0
+    return int.from_bytes(head[start + 40 : start + 48], "little")
+
+
+def _last_fragment_is_cut(file: BinaryIO, size: int) -> bool:
+    """Whether the last box of an MP4 is an index or part of a fragment, and goes on past the end.
+
+    Without fragments, the index says what is missing of the frames.
+    """
+    position, fragmented = 0, False
+    for _ in range(_MOST_BOXES):
+        file.seek(position)
+        start = file.read(16)
+        kind, length = start[4:8], int.from_bytes(start[:4], "big")
+        if length == 1:
+            length = int.from_bytes(start[8:], "big")
+        if len(start) < 8 or length < 8:  # 0 is up to the end
+            return fragmented and 0 < len(start) < 8
+        fragmented = fragmented or kind == b"moof"
+        if position + length > size:
+            return kind in (b"moov", b"moof") or (fragmented and kind == b"mdat")
+        position += length
+    return False

@@ -104,7 +104,8 @@ class ChunkTimes:
     """Times of an AVI's frames, in the order of display.
 
     An AVI has a time for each chunk and none for a frame: with B-frames FFmpeg gives frames each other's
-    times. The chunks' times are handed out in increasing order instead, from the first frame's own on.
+    times. The chunks' times are handed out in increasing order instead, from the first frame's own on: those
+    before it are as many as the decoder holds back.
 
     Examples:
         >>> times = patchcut.sources.frame_clock.ChunkTimes()
@@ -116,7 +117,9 @@ class ChunkTimes:
 
     def __init__(self) -> None:
         self._waiting: list[int] = []
-        self._delay: int | None = None
+        self._begun = False
+        self._last: int | None = None
+        self._step = 1
 
     def add(self, dts: int | None) -> None:
         """A chunk goes into the decoder."""
@@ -131,9 +134,16 @@ class ChunkTimes:
         Args:
             pts: what FFmpeg takes for it.
         """
-        if not self._waiting:
-            return pts
-        chunk = heapq.heappop(self._waiting)
-        if self._delay is None and pts is not None:
-            self._delay = pts - chunk
-        return chunk + (self._delay or 0)
+        if not self._begun and pts is not None:
+            self._begun = True
+            while len(self._waiting) > 1 and self._waiting[0] < pts:
+                heapq.heappop(self._waiting)
+        time: int | None
+        if self._waiting:
+            time = heapq.heappop(self._waiting)
+        else:  # no chunk follows the last frames, whose time FFmpeg guesses
+            time = pts if self._last is None else self._last + self._step
+        if time is not None and self._last is not None:
+            self._step = max(1, time - self._last)
+        self._last = time
+        return time

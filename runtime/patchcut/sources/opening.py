@@ -17,6 +17,7 @@ from patchcut.errors import OptionError, SourceError
 from patchcut.frames import Frame
 from patchcut.pixels import AS_IT_COMES, PixelRule
 from patchcut.settings import COLOR_ORDERS, ColorOrder
+from patchcut.sources.addresses import open_address
 from patchcut.sources.arrays import FrameSource
 from patchcut.sources.base import Source
 from patchcut.sources.cameras import LiveVideo
@@ -30,7 +31,7 @@ from patchcut.sources.several import (
     open_list,
 )
 from patchcut.sources.single import open_file
-from patchcut.sources.videos import open_address, path_of_url
+from patchcut.sources.videos import path_of_url
 
 _CAMERA_DEVICE = re.compile(r"/dev/video([0-9]{1,9})")
 _CAMERA_INDEX = re.compile(r"[0-9]{1,10}")

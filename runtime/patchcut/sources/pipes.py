@@ -51,9 +51,28 @@ def open_stream(file: BinaryIO, name: str, *, every: int = 1, rule: PixelRule = 
     stream = cast("BinaryIO", _Rejoined(head, file))
     av = load_av()
     is_photo = kind_of_bytes(head) == "photo"
-    if av is None or is_photo or _index_comes_late(head):
+    if av is None or is_photo or index_comes_late(head):
         return _open_copy(stream, name, is_photo, every, rule)
     return open_video_stream(av, stream, name, every=every, rule=rule)
+
+
+def index_comes_late(head: bytes) -> bool:
+    """True for an MP4 whose frames come before their index, and so make no sense as they come.
+
+    Args:
+        head: the first bytes.
+    """
+    if head[4:8] != b"ftyp":
+        return False
+    position = 0
+    while position + 8 <= len(head):
+        size, kind = int.from_bytes(head[position : position + 4], "big"), head[position + 4 : position + 8]
+        if kind == b"moov":
+            return False
+        if kind == b"mdat" or size < 8:  # to the end of the file, or 64 bits long: of frames
+            return True
+        position += size
+    return True
 
 
 class _Rejoined(io.RawIOBase):
@@ -89,21 +108,6 @@ def _read_head(file: BinaryIO) -> bytes:
     while len(head) < _HEAD_BYTES and (piece := _read_some(file, _HEAD_BYTES - len(head))):
         head += piece
     return head
-
-
-def _index_comes_late(head: bytes) -> bool:
-    """True for an MP4 whose frames come before their index, and so make no sense as they come."""
-    if head[4:8] != b"ftyp":
-        return False
-    position = 0
-    while position + 8 <= len(head):
-        size, kind = int.from_bytes(head[position : position + 4], "big"), head[position + 4 : position + 8]
-        if kind == b"moov":
-            return False
-        if kind == b"mdat" or size < 8:  # to the end of the file, or 64 bits long: of frames
-            return True
-        position += size
-    return True
 
 
 def _open_copy(stream: BinaryIO, name: str, is_photo: bool, every: int, rule: PixelRule) -> Source:

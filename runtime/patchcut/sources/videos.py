@@ -1,4 +1,4 @@
-"""Videos: files, recordings at an address, and what comes through a pipe; PyAV reads them, else OpenCV."""
+"""Videos: files, and what comes through a pipe; PyAV reads them, else OpenCV."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from patchcut.pixels import AS_IT_COMES, PixelRule
 from patchcut.pyav import load_av
 from patchcut.sources.av_videos import AvVideo
 from patchcut.sources.base import Source, stamp_of
-from patchcut.sources.cameras import LiveVideo, without_password
-from patchcut.sources.containers import open_file, open_url
+from patchcut.sources.containers import open_file
 from patchcut.sources.opencv_videos import OpenCvVideo
 
 _VIDEOS = (
@@ -21,9 +20,6 @@ _VIDEOS = (
     "mjpeg mjpg h264 264 avc h265 265 hevc obu ivf y4m mxf dv nut"
 )
 VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _VIDEOS.split())
-
-# Over these an address may be that of a file; rtsp, udp and the like are always live.
-_RECORDING_SCHEMES = frozenset({"http", "https", "ftp", "ftps", "sftp"})
 
 
 def open_video(path: Path, *, every: int = 1, rule: PixelRule = AS_IT_COMES) -> Source:
@@ -62,31 +58,10 @@ def open_video_stream(av: Any, file: BinaryIO, name: str, *, every: int, rule: P
     """
     try:
         container = open_file(av, file, name)
-        return _frames_of(av, container, name, every=every, rule=rule, file=file)
+        return frames_of(av, container, name, every=every, rule=rule, file=file)
     except BaseException:
         file.close()
         raise
-
-
-def open_address(url: str, *, every: int = 1, rule: PixelRule = AS_IT_COMES) -> Source:
-    """The frames behind a URL: a recording, read to its end by its own clock, or a live stream.
-
-    A file served over http:// or ftp:// is a recording, known by its length or its size; what has neither,
-    and every other scheme, is live. A `file://` URL is a path: see `path_of_url`.
-
-    Raises:
-        SourceError: "[http://host/x.mp4] cannot be opened: Server returned 404 Not Found; ...".
-    """
-    scheme = url.partition("://")[0].lower()
-    av = load_av() if scheme in _RECORDING_SCHEMES else None
-    if av is None:
-        return LiveVideo(url, every=every)
-    name = without_password(url)
-    container = open_url(av, url, name)
-    if _is_recording(container):
-        return _frames_of(av, container, name, every=every, rule=rule)
-    container.close()
-    return LiveVideo(url, every=every)
 
 
 def path_of_url(url: str) -> str | None:
@@ -109,18 +84,12 @@ def path_of_url(url: str) -> str | None:
     return rest if Path(rest).exists() and not Path(path).exists() else path
 
 
-def _frames_of(
+def frames_of(
     av: Any, container: Any, name: str, *, every: int, rule: PixelRule, file: BinaryIO | None = None
 ) -> Source:
+    """The frames of an open container, which is closed with them or where this fails."""
     try:
         return AvVideo(av, container, name, every=every, rule=rule, file=file)
     except BaseException:
         container.close()
         raise
-
-
-def _is_recording(container: Any) -> bool:
-    """Whether a container at an address has an end: a playlist has only if it says how long it plays."""
-    if container.duration is not None and container.duration > 0:
-        return True
-    return bool(container.format.name != "hls" and container.size > 0)

@@ -15,7 +15,7 @@ from patchcut.sources import containers, open_source
 from patchcut.sources.cameras import LiveVideo
 from patchcut.sources.videos import path_of_url
 
-from tests.runtime.sources.recordings import UNEVEN_S, record
+from tests.runtime.sources.recordings import UNEVEN_S, own_times_s, record
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -50,6 +50,17 @@ def test_a_recording_at_an_address_has_its_own_times(tmp_path: Path, address: st
     assert (source.kind, source.live, source.problems) == ("video", False, [])
     assert source.end_s is not None
     assert "secret" not in source.name and source.name.endswith(name)
+
+
+@pytest.mark.parametrize("mux", [{}, {"movflags": "faststart"}])
+def test_an_mp4_from_a_server_that_cannot_jump(tmp_path: Path, address: str, mux: dict[str, str]) -> None:
+    path = record(tmp_path / "x y.mp4", size_wh=(320, 240), options={"qp": "10"}, mux=mux, sound_s=1.0)
+    assert path.stat().st_size > 2**17  # more than FFmpeg keeps of what came
+    with open_source(f"{address}/x%20y.mp4") as source:
+        frames = list(source)
+    assert [frame.time_s for frame in frames] == own_times_s(path)
+    assert (len(frames), source.problems) == (24, [])
+    assert "secret" not in source.name
 
 
 @pytest.mark.parametrize("name", ["missing.mp4", "text.mp4"])

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from patchcut.errors import SourceError
-from patchcut.sources import Source, cameras, open_source, videos
+from patchcut.sources import Source, addresses, cameras, open_source
 from patchcut.sources.cameras import without_password
 
 
@@ -159,7 +159,7 @@ def test_a_recording_behind_an_address_is_read_whole(monkeypatch: pytest.MonkeyP
     for _ in range(4):
         capture._sent.release()
     monkeypatch.setattr(cameras, "_open_stream", lambda url: capture)
-    monkeypatch.setattr(videos, "load_av", lambda: None)
+    monkeypatch.setattr(addresses, "load_av", lambda: None)
     threading.Timer(0.2, capture.end).start()
     with open_source("http://host/x.mp4") as source:
         assert [frame.index for frame in source] == [0, 1, 2, 3]

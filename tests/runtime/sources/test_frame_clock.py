@@ -68,6 +68,15 @@ def test_chunks_that_give_no_frame_do_not_pile_up() -> None:
     assert ChunkTimes().take(None) is None
 
 
+def test_chunks_after_a_gap_keep_it() -> None:
+    """FFmpeg's muxer puts the first frame of a late video at 0, and fills up with empty chunks."""
+    times = ChunkTimes()
+    for chunk in (0, 148, 150, 152, 154):
+        times.add(chunk)
+    assert [times.take(frame) for frame in (148, 152, 154, 150)] == [148, 150, 152, 154]
+    assert times.take(155) == 156  # no chunk follows the last
+
+
 def test_files_say_whether_they_are_whole() -> None:
     segment = b"\x18\x53\x80\x67"
     header = b"\x1a\x45\xdf\xa3\x82ab"
@@ -81,11 +90,26 @@ def test_files_say_whether_they_are_whole() -> None:
         b"\x1a\x45\xdf\xa3\0": False,
         b"RIFF" + (4).to_bytes(4, "little") + b"AVI ": False,
         b"RIFF" + (5).to_bytes(4, "little") + b"AVI ": True,
+        b"RIFF" + b"\xff" * 4 + b"AVI ": False,  # written into a pipe
         b"RIFF" + (99).to_bytes(4, "little") + b"WEBP": False,
         b"OggS" + bytes(22) + b"\1\3abc": False,
         b"OggS" + bytes(22) + b"\1\4abc": True,
         b"OggS" + bytes(22) + b"\2\3": True,
         b"OggS" + bytes(22): True,
+        _box(b"ftyp", 8) + _box(b"moov", 8) + _box(b"moof", 8) + _box(b"mdat", 8): False,
+        _box(b"ftyp", 8) + _box(b"moov", 8) + _box(b"moof", 8) + _box(b"mdat", 8)[:-1]: True,
+        _box(b"ftyp", 8) + _box(b"moov", 8) + _box(b"moof", 8)[:-1]: True,
+        _box(b"ftyp", 8) + _box(b"moof", 8) + b"\0\0\1": True,
+        _box(b"ftyp", 8) + _box(b"moof", 8) + b"\0\0\0\1mdat" + (24).to_bytes(8, "big") + bytes(8): False,
+        _box(b"ftyp", 8) + _box(b"moof", 8) + b"\0\0\0\1mdat" + (24).to_bytes(8, "big") + bytes(7): True,
+        _box(b"ftyp", 8) + _box(b"moof", 8) + b"\0\0\0\0mdat": False,  # to the end
+        _box(b"ftyp", 8) + _box(b"moov", 8) + _box(b"mdat", 8)[:-1]: False,  # the index says it
+        _box(b"ftyp", 8) + _box(b"mdat", 8) + _box(b"moov", 8)[:-1]: True,
+        _box(b"moof", 8) + _box(b"mfra", 8)[:-1]: False,
+        _asf(92): False,
+        _asf(93): True,
+        _asf(93, flags=1): False,  # of a broadcast
+        _asf(93)[:60]: False,
         b"": False,
         b"hello": False,
     }.items():
@@ -93,3 +117,15 @@ def test_files_say_whether_they_are_whole() -> None:
         file.seek(len(data) // 2)
         assert is_cut_short(file) is cut, data
         assert file.tell() == len(data) // 2
+
+
+def _box(kind: bytes, size: int) -> bytes:
+    """A box of an MP4 with this many bytes in it."""
+    return (8 + size).to_bytes(4, "big") + kind + bytes(size)
+
+
+def _asf(size: int, flags: int = 0) -> bytes:
+    """92 + 30 bytes of an ASF file that states this many and 30."""
+    start = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + bytes(14)
+    file = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365") + bytes(24) + (30 + size).to_bytes(8, "little")
+    return start + file + bytes(40) + flags.to_bytes(4, "little")

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -85,6 +88,41 @@ def test_frames_of_an_avi_with_b_frames_follow_one_another(tmp_path: Path) -> No
     assert own_s != sorted(own_s)  # FFmpeg gives frames each other's times
     source, frames = opened(path)
     got_s = np.array([frame.time_s for frame in frames])
+    assert np.allclose(got_s - got_s[0], STEADY_S)
+    assert source.problems == []
+
+
+@pytest.mark.parametrize("format", ["avi", "matroska", "flv", "mpegts", "asf", "ogg"])
+def test_a_file_written_into_a_pipe_is_whole(tmp_path: Path, format: str) -> None:
+    """Its writer could not go back and fill in sizes and an index."""
+    codec = {"asf": "wmv2", "ogg": "libtheora", "avi": "mpeg4"}.get(format, "libx264")
+    into = io.BytesIO()
+    pipe = SimpleNamespace(write=into.write)
+    try:
+        with av.open(pipe, "w", format=format) as container:
+            stream: Any = container.add_stream(codec, rate=25)
+            stream.width, stream.height, stream.pix_fmt = 80, 60, "yuv420p"
+            for index in range(24):
+                frame: Any = av.VideoFrame.from_ndarray(picture(60, 80, index), format="bgr24")
+                frame.pts, frame.time_base = index, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    except (av.error.FFmpegError, ValueError) as error:
+        pytest.skip(f"this PyAV cannot make it: {error}")
+    path = tmp_path / "x"
+    path.write_bytes(into.getvalue())
+    source, frames = opened(path)
+    assert (len(frames), source.problems) == (24, [])
+    assert source.total in (24, None)
+
+
+def test_an_avi_that_begins_late_keeps_its_times(tmp_path: Path) -> None:
+    """The muxer puts the first chunk at 0, and fills up with empty ones to the second."""
+    path = record(tmp_path / "x.avi", [3 + time_s for time_s in STEADY_S], options=B_FRAMES)
+    own_s = own_times_s(path)
+    source, frames = opened(path)
+    got_s = np.array([frame.time_s for frame in frames])
+    assert got_s[0] == own_s[0] > 2.5
     assert np.allclose(got_s - got_s[0], STEADY_S)
     assert source.problems == []
 
@@ -331,6 +369,31 @@ def test_a_file_cut_short_gives_what_it_has_and_is_told(
     (problem,) = source.problems
     assert problem.startswith(f"[{name}] decoded {len(frames)} ")
     assert problem.endswith(": the file is damaged or cut short; copy or download it again")
+
+
+@pytest.mark.parametrize("name", ["f.mp4", "x.wmv", "x.dv", "x.y4m", "x.flv"])
+def test_a_file_cut_anywhere_is_told(tmp_path: Path, name: str) -> None:
+    codecs = {"wmv": "wmv2", "dv": "dvvideo", "y4m": "wrapped_avframe"}
+    suffix = name.partition(".")[2]
+    try:
+        path = record(
+            tmp_path / name,
+            codec=codecs.get(suffix, "libx264"),
+            size_wh=(720, 576) if suffix == "dv" else (80, 60),
+            options={"g": "6"} if suffix in ("mp4", "flv") else {},
+            mux={"movflags": "frag_keyframe+empty_moov"} if suffix == "mp4" else {},
+            sound_s=0.9 if suffix in ("mp4", "flv") else 0.0,
+        )
+    except (av.error.FFmpegError, ValueError) as error:
+        pytest.skip(f"this PyAV cannot make it: {error}")
+    source, frames = opened(path)
+    assert (len(frames), source.problems) == (len(STEADY_S), [])
+    data = path.read_bytes()
+    whole = data.rfind(b"mfra") - 4 if suffix == "mp4" else len(data)
+    for share in (0.31, 0.53, 0.77, 0.9):
+        path.write_bytes(data[: int(whole * share)])
+        source, _ = opened(path)
+        assert any("the file is damaged or cut short" in problem for problem in source.problems), share
 
 
 def test_cut_video_gives_what_it_has(tmp_path: Path) -> None:
