@@ -14,12 +14,17 @@ from tests.runtime import toy_bundle as toy
 Patchcut = Callable[..., int]
 
 
+def longest(lines: list[str], path: Path) -> int:
+    """Letters of the longest line but that of the bundle's path, which is not broken."""
+    return max(len(line) for line in lines if str(path) not in line)
+
+
 def test_one_screen_of_what_matters(
     run_cli: Patchcut, embedded_bundle: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run_cli("info", embedded_bundle) == 0
     lines = capfd.readouterr().out.splitlines()
-    assert 15 < len(lines) <= 40 and max(map(len, lines)) <= 80
+    assert 15 < len(lines) <= 40 and longest(lines, embedded_bundle) <= 80
     said = "\n".join(lines)
     assert hashlib.sha256(embedded_bundle.read_bytes()).hexdigest() in said
     for word in ("licence", "trained on", "heads", "graphs", "onnxruntime", "threads", "CorLoc"):
@@ -33,7 +38,7 @@ def test_all_of_it_has_each_accuracy_once(
     assert run_cli("info", embedded_bundle, "--verbose") == 0
     said = capfd.readouterr().out
     table = said[: said.index("model card")]
-    assert max(map(len, table.splitlines())) <= 80
+    assert longest(table.splitlines(), embedded_bundle) <= 80
     assert len(re.findall(r"CorLoc +0\.\d{3} ", table)) == said.count("CorLoc") >= 2
     assert "## Head gnn" in said and "## Accuracy" not in said
 
