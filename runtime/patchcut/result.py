@@ -171,8 +171,8 @@ class Result(Regions):
         Raises:
             FrameError: the frame is none, or its size is not the result's.
         Examples:
-            >>> result.cutout()[..., 3].max()
-            np.uint8(255)
+            >>> int(result.cutout()[..., 3].max())
+            255
         """
         from patchcut.output.cutouts import cut_out
 

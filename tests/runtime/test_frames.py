@@ -129,7 +129,10 @@ def test_a_transparent_colour_of_a_pil_image_hides(mode: str) -> None:
 def test_a_transparent_value_of_16_bits_hides(tmp_path: Path) -> None:
     grey = np.full((8, 9), 1000, np.uint16)
     grey[2:5, 3:7] = 4000
-    Image.fromarray(grey).save(tmp_path / "x.png", transparency=4000)
+    try:
+        Image.fromarray(grey).save(tmp_path / "x.png", transparency=4000)
+    except OSError as error:
+        pytest.skip(f"this Pillow cannot make it: {error}")
     for frame in (as_frame(Image.open(tmp_path / "x.png")), *open_source(tmp_path / "x.png")):
         assert frame.visible is not None
         assert (frame.visible == (grey == 1000)).all()

@@ -145,7 +145,10 @@ def test_what_nohup_ignores_stays_ignored(start: Callable[..., subprocess.Popen[
 
 @pytest.fixture
 def handlers() -> Iterator[None]:
+    """Those of a process that ignores none of these signals, as one in the background of a script does."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -116,7 +116,7 @@ def test_everything_of_a_photo(tmp_path: Path) -> None:
         assert np.array_equal(mask, np.where(found.masks[region - 1], 255, 0))
     overlay = cv2.imread(str(out / "overlay/a/ü.jpg"))
     assert np.abs(overlay.astype(int) - found.overlay(photo)).mean() < 12  # what JPEG changes
-    assert np.abs(overlay.astype(int) - photo.image).mean() > 18
+    assert np.abs(overlay.astype(int) - photo.image).mean() > 16  # OpenCV 4 draws smaller captions
 
 
 def test_only_what_was_asked_for(tmp_path: Path) -> None:

@@ -221,6 +221,8 @@ TURNS = {
 
 @pytest.mark.parametrize("turn", TURNS)
 def test_frames_are_turned_as_they_are_shown(tmp_path: Path, turn: tuple[int, int, int, int]) -> None:
+    if not hasattr(av.VideoStream, "set_display_matrix"):
+        pytest.skip("this PyAV writes no display matrix")
     a, b, c, d = (65536 * one for one in turn)
     matrix = [a, b, 0, c, d, 0, 0, 0, 1 << 30]
     image = picture(6, 8)
@@ -392,8 +394,12 @@ def test_a_file_cut_anywhere_is_told(tmp_path: Path, name: str) -> None:
     whole = data.rfind(b"mfra") - 4 if suffix == "mp4" else len(data)
     for share in (0.31, 0.53, 0.77, 0.9):
         path.write_bytes(data[: int(whole * share)])
-        source, _ = opened(path)
-        assert any("the file is damaged or cut short" in problem for problem in source.problems), share
+        try:
+            source, _ = opened(path)
+        except SourceError as error:  # older FFmpegs read a whole fragment before they open a file
+            assert "cut short" in str(error), share
+        else:
+            assert any("the file is damaged or cut short" in problem for problem in source.problems), share
 
 
 def test_cut_video_gives_what_it_has(tmp_path: Path) -> None:
