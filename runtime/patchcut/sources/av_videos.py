@@ -39,7 +39,7 @@ _RESYNCING = frozenset({"matroska", "flv"})
 # Their demuxers leave out or fill a last frame of which a part is missing, and tell nobody.
 _NOTHING_BUT_FRAMES = frozenset({"dv", "obu", "yuv4mpegpipe"})
 
-# Only the decoder tells that raw H.264 was cut; with a thread for each frame it forgot it once in 70 times.
+# Only the decoder tells that raw H.264 was cut; with several threads it forgot it once in 70 times.
 _RAW_H264 = "h264"
 
 # The decoder fills what is missing of a JPEG with grey and says nothing.
@@ -126,8 +126,9 @@ class AvVideo(Source):
             raise SourceError(name, *too_large)
         self._decoder.options = {"max_pixels": str(max_pixels)}
         # A thread for each of several frames is faster; a thread for each part of one takes less memory.
-        raw = self._container.format.name == _RAW_H264
-        self._decoder.thread_type = "SLICE" if raw or width * height >= _LARGE_FRAME else "AUTO"
+        self._decoder.thread_type = "SLICE" if width * height >= _LARGE_FRAME else "AUTO"
+        if self._container.format.name == _RAW_H264:
+            self._decoder.thread_count = 1
 
     def _frames(self) -> Iterator[Any]:
         """Decoded frames in the order of display, without those that the decoder calls corrupt."""
