@@ -22,8 +22,6 @@ Confidence = npt.NDArray[np.float32]
 GUIDED_RADIUS = 1.0
 GUIDED_SAMPLES = 4
 GUIDED_EPS = 1e-4
-# The kernel's largest window; a patch is larger in pictures above 16,384 x 16,384 pixels.
-GUIDED_LARGEST = 1024
 # How sure the bilateral solver is told to be of every pixel, as in TokenCut.
 BILATERAL_CONFIDENCE = 0.999
 # The solver takes up to 200 bytes a pixel (measured on noise): of larger frames it sees so many samples.
@@ -65,7 +63,7 @@ def keep_borders(unrefined: PatchLabels, frame: Frame) -> Refined:
 
 def guided(unrefined: PatchLabels, frame: Frame) -> Refined:
     """Borders after the guided filter (He, Sun, Tang 2013) with the frame's colours as its guide."""
-    radius = min(max(1, round(GUIDED_RADIUS * unrefined.patch_side)), GUIDED_LARGEST)
+    radius = max(1, round(GUIDED_RADIUS * unrefined.patch_side))
     subsample = max(1, radius // GUIDED_SAMPLES)
     two_columns = unrefined.two_columns
     refined = kernels.guided_refine(

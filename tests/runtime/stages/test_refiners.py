@@ -291,8 +291,8 @@ def test_an_unknown_refiner_is_told(toy_bundle: Path) -> None:
         patchcut.load(toy_bundle, refine="sharp")
 
 
-def test_the_guided_window_is_bounded_in_pictures_of_any_size() -> None:
-    """A patch of a picture above 16,384 x 16,384 is wider than the kernel's largest window."""
+def test_patches_may_be_of_any_size() -> None:
+    """Those of a picture of 16,384 x 16,384 have more than 1,024 pixels a side."""
     frame, disc = scene()
     unrefined = replace(as_patches(disc), patch_side=5000.0)
     labels, confidence = refine("guided", unrefined, frame, 1)
