@@ -34,7 +34,7 @@ def _open(path: Path, name: str, every: int, rule: PixelRule) -> Source:
     if (several := open_animation(path, every=every, rule=rule)) is not None:
         return several
     try:
-        return FrameSource([read_frame(path, name, rule=rule)], kind="images", name=name)
+        return FrameSource([read_frame(path, name, rule=rule)], kind="images", name=name, rule=rule)
     except SourceError:
         if kind_of(path) == "photo":
             raise

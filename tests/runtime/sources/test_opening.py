@@ -4,9 +4,12 @@ import io
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from patchcut.errors import OptionError, SourceError
+from patchcut.frames import Frame
+from patchcut.pixels import PixelRule
 from patchcut.sources import open_source
 
 from tests.runtime.sources.files import encoded, names, picture, write_video
@@ -138,3 +141,18 @@ def test_one_file_is_known_by_its_stamp(tmp_path: Path) -> None:
         with open_source(path) as source:
             assert source.stamp == f"{path.stat().st_size}-{path.stat().st_mtime_ns}"
     assert open_source([picture()]).stamp is None
+
+
+def test_a_single_photo_is_read_and_checked_by_the_rule_of_the_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cv2.imwrite(str(tmp_path / "x.png"), np.zeros((4, 5, 3), np.uint8))
+    rule, rules = PixelRule(max_pixels=2**30), []
+
+    def check(frame: Frame, color: str, rule: PixelRule) -> Frame:
+        rules.append(rule)
+        return frame
+
+    monkeypatch.setattr("patchcut.sources.arrays.as_frame", check)
+    assert len(list(open_source(tmp_path / "x.png", rule=rule))) == 1
+    assert rules == [rule]
