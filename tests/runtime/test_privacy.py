@@ -43,7 +43,9 @@ class Watched:
         self.home, self.work = folder / "home", folder / "work"
         self.work.mkdir()
         self._log = folder / "calls"
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}
+        # torch, once imported by another test, leaves the folder of its compiler's cache in the environment
+        chosen = ("ORT_", "XDG_", "TORCHINDUCTOR_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(chosen)}
         quiet = {"PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(self.work)}
         preload = {"LD_PRELOAD": str(library), "CALL_LOG": str(self._log), "HOME": str(self.home)}
         self._environment = {**kept, **quiet, **preload}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -52,6 +53,7 @@ def start(toy_bundle: Path, video: Path, tmp_path: Path) -> Iterator[Callable[..
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
+                env={**os.environ, "PYTHONFAULTHANDLER": "1"},
                 preexec_fn=prepare,  # noqa: PLW1509
             )
         )
@@ -63,11 +65,15 @@ def start(toy_bundle: Path, video: Path, tmp_path: Path) -> Iterator[Callable[..
         process.wait()
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
+def wait_until(true: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 60) -> None:
+    """Waits; when the process ends or hangs before, the test fails with what it said and where it stood."""
     deadline = time.monotonic() + seconds
-    while not true() and time.monotonic() < deadline:
+    while not (happened := true()) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
-    assert true()
+    if not happened:
+        process.send_signal(signal.SIGABRT)
+        said, errors = process.communicate(timeout=60)
+        pytest.fail(f"status {process.returncode}\n{said}\n{errors}")
 
 
 def hears(process: subprocess.Popen[str]) -> bool:
@@ -96,7 +102,7 @@ def test_in_the_middle_what_is_written_is_finished(
     start: Callable[..., subprocess.Popen[str]], tmp_path: Path, number: signal.Signals
 ) -> None:
     process = start()
-    wait_until(lambda: len(list((tmp_path / "out").rglob("*.json"))) >= 5)
+    wait_until(lambda: len(list((tmp_path / "out").rglob("*.json"))) >= 5, process)
     process.send_signal(number)
     said, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "")
@@ -111,7 +117,7 @@ def test_at_any_moment_it_ends_quietly(start: Callable[..., subprocess.Popen[str
     statuses = []
     for turn, delay_s in enumerate((0, 0.01, 0.03, 0.06, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 1.6)):
         process = start("--limit", 20, "--overwrite")
-        wait_until(lambda process=process: hears(process))  # type: ignore[misc]
+        wait_until(lambda process=process: hears(process), process)  # type: ignore[misc]
         time.sleep(delay_s)
         process.send_signal(SIGNALS[turn % 3])
         said, errors = process.communicate(timeout=60)
@@ -126,7 +132,7 @@ def test_signals_while_it_finishes_leave_it_the_time(
     start: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     process = start()
-    wait_until(lambda: len(list((tmp_path / "out").rglob("*.json"))) >= 5)
+    wait_until(lambda: len(list((tmp_path / "out").rglob("*.json"))) >= 5, process)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
     assert (process.communicate(timeout=60)[1], process.returncode) == ("", 130)
@@ -135,7 +141,7 @@ def test_signals_while_it_finishes_leave_it_the_time(
 
 def test_what_nohup_ignores_stays_ignored(start: Callable[..., subprocess.Popen[str]]) -> None:
     process = start("--limit", 10, ignored=(signal.SIGHUP, signal.SIGINT))
-    wait_until(lambda: hears(process))
+    wait_until(lambda: hears(process), process)
     for _ in range(20):
         process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGINT)
