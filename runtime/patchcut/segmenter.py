@@ -309,7 +309,7 @@ class Segmenter:
             bundle=self._path,
             engine=facts.name,
             device=cast("Device", facts.device),
-            precision=facts.graph.precision,
+            precision=facts.precision,
             size=height if height == width else None,
             head=_chosen(self.head),
             nothing_below=rules.nothing_below,

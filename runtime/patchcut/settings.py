@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 ColorOrder = Literal["bgr", "rgb"]
 Mode = Literal["foreground", "parts", "scene"]
-Device = Literal["auto", "cpu", "cuda"]
+Device = Literal["auto", "cpu", "cuda", "gpu", "npu"]
 
 COLOR_ORDERS: tuple[ColorOrder, ...] = get_args(ColorOrder)
 MODES: tuple[Mode, ...] = get_args(Mode)
 DEVICES: tuple[Device, ...] = get_args(Device)
-PRECISIONS = ("auto", "int8", "fp16", "fp32")
+PRECISIONS = ("auto", "int8", "int8-qdq", "bf16", "fp16", "fp32")
 REFINES = ("auto", "none", "guided", "bilateral")
 MAX_THREADS = 256
 
@@ -89,8 +89,10 @@ class Settings:
     Attributes:
         bundle: the name of an embedded bundle (`patchcut info --list`), or the path of a `.patchcut` file.
         engine: the name of an installed engine; "auto" is "onnxruntime".
-        device: "cpu", "cuda", or "auto": CUDA where the engine has it, else the CPU. `describe` tells.
-        precision: "int8", "fp16" or "fp32"; "auto" is int8 on a CPU and fp16 on CUDA where the bundle has it.
+        device: "cpu", "cuda", Intel's "gpu" or "npu", or "auto": CUDA where the engine has it, else the CPU.
+            `describe` tells.
+        precision: "int8", "int8-qdq", "bf16", "fp16" or "fp32" (see `patchcut.bundle.Precision`); "auto" is
+            what is fastest of those that the bundle's report accepts.
         size: side of the backbone's input in pixels, one that the bundle has; None is its default.
         head: "auto" is the bundle's first head for objects, and a name is one of its heads; "gnn-fit", "cc",
             "ncut" and "kmeans" are fitted to each frame and need no training. Their settings follow a colon,
@@ -110,6 +112,8 @@ class Settings:
         value_range: which values of more than 8 bits become black and white, "LO:HI" such as "0:4095"; "auto"
             is what the format says, or what each picture uses (see `patchcut.pixels.to_8_bits`).
         max_pixels: pictures of more are refused before they are decoded, 1 to 2**30.
+        throughput: True to run the frames of a batch beside each other, each on few threads: more frames a
+            second, and each later. For `Segmenter.batch`.
         threads: CPU threads from 1 to 256; None is one a physical core that this process may use (see
             `patchcut_kernels.default_threads`) and leaves the kernels' threads as they are. A number also
             sets the kernels' threads, for the whole process.
@@ -124,8 +128,8 @@ class Settings:
         check=_check_bundle,
     )
     engine: str = setting("auto", "What executes the backbone: auto, onnxruntime, ...", check=check_text)
-    device: Device = setting("auto", "auto, cpu or cuda.", choices=DEVICES)
-    precision: str = setting("auto", "auto, int8, fp16 or fp32.", choices=PRECISIONS)
+    device: Device = setting("auto", "auto, cpu, cuda; gpu and npu are Intel's.", choices=DEVICES)
+    precision: str = setting("auto", "auto, int8, int8-qdq, bf16, fp16 or fp32.", choices=PRECISIONS)
     size: int | None = setting(
         None,
         "Side of the backbone's input in pixels, one that the bundle has.",
@@ -179,6 +183,11 @@ class Settings:
         "Refuse pictures of more pixels before they are decoded.",
         type=int,
         between=(1, 2**30),
+    )
+    throughput: bool = setting(
+        False,
+        "Run the frames of a batch beside each other: more frames a second, each later.",
+        type=bool,
     )
     threads: int | None = setting(
         None,

@@ -5,6 +5,7 @@ from patchcut.bundle.library import EMBEDDED, embedded_bundles, find_bundle
 from patchcut.bundle.spec import (
     SCHEMA_VERSION,
     AffinitySpec,
+    AgreementRow,
     BackboneSpec,
     BundleSpec,
     CalibrationSpec,
@@ -19,12 +20,14 @@ from patchcut.bundle.spec import (
     RegionsSpec,
     ReportRow,
     Role,
+    TimingRow,
 )
 
 __all__ = [
     "EMBEDDED",
     "SCHEMA_VERSION",
     "AffinitySpec",
+    "AgreementRow",
     "BackboneSpec",
     "Bundle",
     "BundleSpec",
@@ -40,6 +43,7 @@ __all__ = [
     "RegionsSpec",
     "ReportRow",
     "Role",
+    "TimingRow",
     "embedded_bundles",
     "find_bundle",
     "open_bundle",

@@ -20,8 +20,9 @@ from pydantic import (
 
 SCHEMA_VERSION: Final = 3
 
-Precision = Literal["int8", "fp16", "fp32"]
-Facet = Literal["key", "query", "value", "token"]
+# "int8" rounds activations by their own range, frame by frame; "int8-qdq" by ranges that calibration found.
+Precision = Literal["int8", "int8-qdq", "bf16", "fp16", "fp32"]
+Facet = Literal["key", "query", "value", "token", "cls"]
 Join = Literal["mean", "concat"]
 Role = Literal["objects", "parts", "names"]
 
@@ -51,6 +52,7 @@ SizeHw = tuple[Side, Side]
 Moderate = Annotated[FiniteFloat, Field(ge=1e-6, le=1e6)]
 Weight = Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)]
 Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
+Cosine = Annotated[FiniteFloat, Field(ge=-1, le=1)]
 # Of images whose values are from 0 to 1.
 Mean = Annotated[FiniteFloat, Field(ge=-10, le=10)]
 Deviation = Annotated[FiniteFloat, Field(ge=1e-3, le=1e3)]
@@ -84,6 +86,56 @@ class ReportRow(_Model):
     head: Text = ""
 
 
+class AgreementRow(_Model):
+    """How near one feature set in a precision comes to fp32, as the export's gate measured it.
+
+    Attributes:
+        features: name of the feature set.
+        engine: what computed it, with its version, such as "onnxruntime 1.32.0".
+        images: how many were looked at; `data` says which.
+        cosine_mean, cosine_worst: of a patch's features to fp32's; the worst of all patches of all images.
+        affinity_correlation: Pearson's r between the affinities of patches, the least of all images.
+        label_agreement: share of patches that the bundle's head labels alike; None without a head.
+        iou, corloc: of the masks, where true ones were given, less fp32's own.
+        accepted: whether it passed; where not, the export was made with --allow-inaccurate.
+    """
+
+    precision: Precision
+    size: PositiveInt
+    features: Name
+    engine: Text
+    images: PositiveInt
+    data: Text
+    cosine_mean: Cosine
+    cosine_worst: Cosine
+    affinity_correlation: Cosine
+    label_agreement: Share | None = None
+    iou: Cosine | None = None
+    corloc: Cosine | None = None
+    accepted: bool
+
+
+class TimingRow(_Model):
+    """How long a backbone took for one frame in an engine, beside others in the same run.
+
+    Attributes:
+        engine, precision, size, device: what ran, as settings name it.
+        cpu: the CPU's kind, as `patchcut.engines.cpu_kind` names it; timings count on CPUs of that kind only.
+        threads: CPU threads.
+        ms: median, in milliseconds.
+        machine: the machine and the engine's version, for people.
+    """
+
+    engine: Name
+    precision: Precision
+    size: PositiveInt
+    device: Name
+    cpu: Name
+    threads: PositiveInt
+    ms: Annotated[FiniteFloat, Field(gt=0)]
+    machine: Text
+
+
 class GraphSpec(_Model):
     """One ONNX graph of the backbone: `image` [b, 3, S, S] float32 to one output a feature set.
 
@@ -109,7 +161,8 @@ class FeatureSetSpec(_Model):
     """One kind of features, all of it computed inside the graphs.
 
     Attributes:
-        output: name of the graphs' output, [b, n, dim] float32.
+        output: name of the graphs' output, [b, rows, dim] float32: a row a patch, or one row for the image
+            where the components are class tokens.
         components: weights sum to 1, so that the cosine of two patches is the weighted mean of the
             components' cosines.
         scales: sides of the images that are looked at, each times the input's, in whole patches. Where there
@@ -132,7 +185,25 @@ class FeatureSetSpec(_Model):
         _check_unique("components", ((component.facet, component.layer) for component in self.components))
         if abs(sum(component.weight for component in self.components) - 1) > _WEIGHTS_TOLERANCE:
             raise ValueError("weights of the components must sum to 1")
+        if self.of_image and (len(self.scales) > 1 or self.log_bins):
+            raise ValueError("class tokens have one scale and no log bins")
+        if not self.of_image and any(component.facet == "cls" for component in self.components):
+            raise ValueError("class tokens cannot be joined with features of patches")
         return self
+
+    @property
+    def of_image(self) -> bool:
+        """Whether it has one row for the whole image, not one a patch."""
+        return all(component.facet == "cls" for component in self.components)
+
+    def rows(self, grid_hw: tuple[int, int]) -> int:
+        """Rows on a grid.
+
+        Examples:
+            >>> bundle.spec.backbone.default_features.rows((16, 16))
+            256
+        """
+        return 1 if self.of_image else grid_hw[0] * grid_hw[1]
 
 
 class BackboneSpec(_Model):
@@ -144,6 +215,8 @@ class BackboneSpec(_Model):
             patch size.
         features: every graph has each of them as an output; the first is the default.
         report: accuracy of heads that are fitted to its features, whose words are each row's `head`.
+        agreement: how near each precision comes to fp32.
+        timings: how fast engines and precisions are, on kinds of CPUs on which that was measured.
     """
 
     model: Name
@@ -160,6 +233,8 @@ class BackboneSpec(_Model):
     graphs: Annotated[tuple[GraphSpec, ...], Field(min_length=1)]
     features: Annotated[dict[Name, FeatureSetSpec], Field(min_length=1)]
     report: tuple[ReportRow, ...] = ()
+    agreement: tuple[AgreementRow, ...] = ()
+    timings: tuple[TimingRow, ...] = ()
 
     @model_validator(mode="after")
     def _check_features(self) -> BackboneSpec:
@@ -236,7 +311,7 @@ class BackboneSpec(_Model):
             said.append(f"scales {scales} {joined}" if len(features.scales) > 1 else f"scale {scales}")
         if features.log_bins:
             said.append(f"log-binned in {1 + 8 * features.log_bins}")
-        return ", ".join([*said, f"{features.dim} a patch"])
+        return ", ".join([*said, f"{features.dim} {'an image' if features.of_image else 'a patch'}"])
 
 
 class AffinitySpec(_Model):

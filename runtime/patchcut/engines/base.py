@@ -19,8 +19,9 @@ class EngineFacts:
     Attributes:
         name: as in the entry point.
         provider: the engine's provider that executes, such as "CPUExecutionProvider".
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda", or what else the settings name.
         graph: the graph of the bundle that was chosen.
+        precision: what it computes in, such as "bf16"; an engine may compute an fp32 graph in fewer bits.
         weights: precision that its weights are stored in; a graph in fp32 may stand on weights in int8.
         threads: CPU threads that it may use.
         max_batch: the largest number of frames in one run.
@@ -30,6 +31,7 @@ class EngineFacts:
     provider: str
     device: str
     graph: GraphSpec
+    precision: Precision
     weights: str
     threads: int
     max_batch: int
@@ -49,8 +51,9 @@ class Engine(Protocol):
         ...
 
     def run(self, batch: int) -> Mapping[str, Array]:
-        """Feature set → [batch, n, d] float32 of `images(batch)`: the engine's own memory, overwritten later.
+        """Feature set → [batch, rows, d] float32 of `images(batch)`, in the engine's own memory.
 
+        The next run overwrites them. A set has a row a patch, or one for the image (`FeatureSetSpec.rows`).
         Every set of the backbone that it was opened with is there, in the order of that backbone.
 
         Raises:

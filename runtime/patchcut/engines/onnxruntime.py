@@ -106,10 +106,10 @@ class OnnxRuntimeEngine:
     def _bind(self, batch: int) -> None:
         """Makes the memory of a batch and tells the session of it."""
         graph = self.facts.graph
-        n = graph.grid_hw[0] * graph.grid_hw[1]
         self._batch = batch
         self._images = self._memory((batch, 3, *graph.size_hw))
-        self._features = {name: self._memory((batch, n, one.dim)) for name, one in self._outputs.items()}
+        shapes = {name: (batch, one.rows(graph.grid_hw), one.dim) for name, one in self._outputs.items()}
+        self._features = {name: self._memory(shape) for name, shape in shapes.items()}
         self._binding = self._session.io_binding()
         self._binding.bind_input("image", *_location(self._images))
         for name, one in self._outputs.items():
@@ -211,6 +211,7 @@ def _open_on(
         provider=provider,
         device="cuda" if provider == CUDA_PROVIDER else "cpu",
         graph=graph,
+        precision=graph.precision,
         weights="int8" if any(t.dtype in (np.int8, np.uint8) for t in tensors.values()) else graph.precision,
         threads=threads,
         max_batch=_max_batch(session),
@@ -320,9 +321,8 @@ def _cpu_flags() -> str:
 
 
 def _check_interface(bundle: Bundle, backbone: BackboneSpec, graph: GraphSpec, session: Any) -> None:
-    n = graph.grid_hw[0] * graph.grid_hw[1]
     expected: dict[str, tuple[int, ...]] = {"image": (3, *graph.size_hw)}
-    expected |= {one.output: (n, one.dim) for one in backbone.features.values()}
+    expected |= {one.output: (one.rows(graph.grid_hw), one.dim) for one in backbone.features.values()}
     found = {value.name: value for value in (*session.get_inputs(), *session.get_outputs())}
     for name, shape in expected.items():
         value = found.get(name)

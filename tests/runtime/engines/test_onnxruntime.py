@@ -99,9 +99,9 @@ WHOLE_SIZE = r"\[size\] must be a whole number from 1 to 65536, got "
 BAD_OPTIONS = [
     ({"engine": "tensorflow"}, r'\[engine\] must be one of "auto", .*"onnxruntime".*, got \'tensorflow\''),
     ({"engine": None}, r"\[engine\] must be a text, got None"),
-    ({"device": "gpu"}, r'\[device\] must be one of "auto", "cpu", "cuda", got \'gpu\''),
+    ({"device": "tpu"}, r'\[device\] must be one of "auto", "cpu", "cuda", "gpu", "npu", got \'tpu\''),
     ({"device": 0}, r"\[device\] must be one of"),
-    ({"precision": "int4"}, r'\[precision\] must be one of "auto", "int8", "fp16", "fp32", got \'int4\''),
+    ({"precision": "int4"}, r'\[precision\] must be one of "auto", "int8", .*"fp32", got \'int4\''),
     ({"precision": "fp16"}, r"\[precision\] the bundle has int8, fp32 at this size, got 'fp16'"),
     ({"size": 224}, r"\[size\] must be one of the bundle's sizes \(112, 168\), got 224"),
     ({"size": "112"}, WHOLE_SIZE),
