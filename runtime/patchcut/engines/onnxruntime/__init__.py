@@ -16,6 +16,7 @@ from patchcut.bundle import BackboneSpec, Bundle, GraphSpec
 from patchcut.bundle.graph_outputs import keep_outputs
 from patchcut.bundle.onnx_messages import GraphError
 from patchcut.engines.base import EngineFacts, choose_graph
+from patchcut.engines.cpu_kind import cpu_kind, multiplies_int8
 from patchcut.engines.onnxruntime.engine import OnnxRuntimeEngine, remedy
 from patchcut.engines.onnxruntime.installed import import_onnxruntime, preload_cuda
 from patchcut.engines.onnxruntime.providers import (
@@ -111,7 +112,10 @@ class _ProviderError(Exception):
 def _open(
     ort: Any, bundle: Bundle, backbone: BackboneSpec, settings: Settings, place: Place
 ) -> OnnxRuntimeEngine:
-    graph = choose_graph(backbone, settings, PREFERRED[place.provider])
+    preferred = PREFERRED[place.provider]
+    if not place.on_gpu and not multiplies_int8(cpu_kind()):
+        preferred = ("fp32", *preferred)  # where "auto" wanted a GPU that does not run
+    graph = choose_graph(backbone, settings, preferred)
     data, tensors = _graph(bundle, backbone, graph)
     if place.provider != TENSORRT_PROVIDER:
         return _open_session(ort, bundle, backbone, settings, graph, data, tensors, place)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -48,11 +47,10 @@ def _version(wheel: str) -> str:
         return ""
 
 
-@cache
 def preload_cuda(onnxruntime: Any) -> str:
-    """Loads the CUDA libraries of the extra `gpu`, once a process.
+    """Loads the CUDA libraries of the extra `gpu`, and says which could not be, for people.
 
-    They lie in packages of their own, where no loader looks. Returns what could not be loaded, for people.
+    They lie in packages of their own, where no loader looks.
     """
     if not hasattr(onnxruntime, "preload_dlls"):
         return ""

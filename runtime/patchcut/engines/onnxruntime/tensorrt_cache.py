@@ -45,7 +45,7 @@ class TensorrtCache:
 
     @contextmanager
     def entry(self) -> Iterator[Path]:
-        """The folder to give to the provider. Another process that wants the same one waits until it is whole.
+        """The folder to give to the provider; another process that wants it waits until it is whole.
 
         Raises:
             EngineError: it cannot be written.
