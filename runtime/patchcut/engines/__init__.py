@@ -68,6 +68,8 @@ def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> E
     chosen = choose_engine(backbone, settings)
     points = [point for point in entry_points(group=ENTRY_POINTS) if point.name == chosen.engine]
     if not points:
-        raise EngineError("engine", f"{chosen.engine} is not registered", f"install it again: {install_hint()}")
+        raise EngineError(
+            "engine", f"{chosen.engine} is not registered", f"install it again: {install_hint()}"
+        )
     factory = cast("EngineFactory", points[0].load())
     return factory(bundle, backbone, replace(settings, engine=chosen.engine, precision=chosen.precision))

@@ -14,7 +14,7 @@ from patchcut.settings import Settings
 
 DEFAULT_ENGINE = "onnxruntime"
 
-# Packages of which an engine needs one; an engine that is not here is somebody's own, and is taken to be whole.
+# Packages of which an engine needs one; one that is not here is somebody's own, and is taken to be whole.
 _PACKAGES = {
     "onnxruntime": ("onnxruntime",),
     "openvino": ("openvino",),
@@ -44,9 +44,10 @@ class Choice:
 def choose(backbone: BackboneSpec, settings: Settings, engines: Sequence[str]) -> Choice:
     """The engine and the precision that the settings stand for on this machine.
 
-    What is asked for is taken as it is. Of the rest, on a CPU: the fastest of what the backbone's `timings` have
-    of this kind of CPU and this size, whose precision the backbone's `agreement` accepts, and whose engine is
-    installed. Where nothing was measured: ONNX Runtime, in int8 where the CPU multiplies 8 bits, else in fp32.
+    What is asked for is taken as it is. The rest is, on a CPU, the fastest of what the backbone's `timings`
+    have of this kind of CPU and this size, whose precision the backbone's `agreement` accepts, and whose
+    engine is installed. Where nothing was measured it is ONNX Runtime, in int8 where the CPU multiplies 8
+    bits, else in fp32.
 
     Args:
         engines: names of the registered engines.
@@ -64,8 +65,9 @@ def choose(backbone: BackboneSpec, settings: Settings, engines: Sequence[str]) -
     installed = [name for name in engines if is_installed(name)]
     if on_cpu and (rows := _usable(backbone, settings, installed, size)):
         return _fastest(rows)
-    if settings.engine != "auto" and settings.engine != DEFAULT_ENGINE:
-        return Choice(settings.engine, settings.precision, "the engine was asked for; the precision is its own choice")
+    if settings.engine not in ("auto", DEFAULT_ENGINE):
+        why = "the engine was asked for, and chooses the precision"
+        return Choice(settings.engine, settings.precision, why)
     return _unmeasured(backbone, settings, installed, size, on_cpu=on_cpu)
 
 

@@ -18,8 +18,8 @@ from patchcut.errors import EngineError
 class OpenVinoEngine:
     """A backbone in OpenVINO, whose frames are computed one by one or, for throughput, beside each other.
 
-    The graph takes one frame: a frame's features are the same bits in every batch. Each frame of a batch has a
-    request that reads and writes its own rows of the batch's arrays, without a copy.
+    The graph takes one frame, so that a frame's features are the same bits in every batch. Each frame of a
+    batch has a request that reads and writes its own rows of the batch's arrays, without a copy.
 
     Args:
         openvino: the module.

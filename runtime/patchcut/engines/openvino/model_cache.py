@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from patchcut.engines.cache_folder import cache_folder
@@ -16,9 +17,26 @@ from patchcut.output.whole_files import whole_file
 _logger = logging.getLogger("patchcut")
 
 _MAGIC = b"patchcut, compiled by openvino, 1\n"
-_DIGEST_BYTES = hashlib.sha256().digest_size
+_WEIGHTS_BYTES = 16
+_HEAD_BYTES = len(_MAGIC) + _WEIGHTS_BYTES + hashlib.sha256().digest_size
 # About 22 MB each for a ViT-S: as many as two bundles have sizes and precisions.
 MAX_FILES = 16
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A compiled graph as OpenVINO exports it, and the type of its weights, as `EngineFacts` names it."""
+
+    weights: str
+    model: bytes
+
+    @property
+    def head(self) -> bytes:
+        """What stands before the model in a file."""
+        start = _MAGIC + self.weights.encode().ljust(_WEIGHTS_BYTES)
+        digest = hashlib.sha256(start)
+        digest.update(self.model)
+        return start + digest.digest()
 
 
 class ModelCache:
@@ -36,7 +54,7 @@ class ModelCache:
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         self.path: Path | None = None if folder is None else folder / f"{name}.compiled"
 
-    def read(self) -> bytes | None:
+    def read(self) -> Kept | None:
         """The compiled graph, if there is one."""
         if self.path is None:
             return None
@@ -46,17 +64,19 @@ class ModelCache:
                 # OpenVINO believes what it reads: only this user may have written it.
                 if status.st_uid != os.geteuid() or status.st_mode & 0o022:
                     return None
-                head = file.read(len(_MAGIC) + _DIGEST_BYTES)
-                compiled = file.read()
+                head = file.read(_HEAD_BYTES)
+                kept = Kept(
+                    head[len(_MAGIC) :][:_WEIGHTS_BYTES].decode("ascii", "replace").rstrip(), file.read()
+                )
         except (OSError, MemoryError):
             return None
-        if head != _MAGIC + hashlib.sha256(compiled).digest():
+        if head != kept.head:
             return None
         with contextlib.suppress(OSError):
             os.utime(self.path)  # the ones that were not used for longest go first
-        return compiled
+        return kept
 
-    def write(self, compiled: bytes) -> None:
+    def write(self, compiled: Kept) -> None:
         """Keeps a compiled graph, if it can."""
         if self.path is None:
             return
@@ -64,8 +84,8 @@ class ModelCache:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with whole_file(self.path) as partial, partial.open("wb") as file:
                 partial.chmod(0o600)
-                file.write(_MAGIC + hashlib.sha256(compiled).digest())
-                file.write(compiled)
+                file.write(compiled.head)
+                file.write(compiled.model)
             self._remove_oldest()
         except (OutputError, OSError) as error:
             _logger.info("[cache] %s is not kept: %s", self.path, error)

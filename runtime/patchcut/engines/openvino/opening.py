@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from patchcut_kernels import default_threads
 
 from patchcut import telemetry
 from patchcut.bundle import BackboneSpec, Bundle, GraphSpec, Precision
+from patchcut.bundle.graph_outputs import keep_outputs
+from patchcut.bundle.graph_weights import inline_weights
 from patchcut.engines.base import EngineFacts, choose_graph
-from patchcut.engines.choice import is_refused
+from patchcut.engines.choice import is_accepted
 from patchcut.engines.cpu_kind import cpu_kind
+from patchcut.engines.graph_tensors import external_tensors
 from patchcut.engines.openvino.engine import OpenVinoEngine
-from patchcut.engines.openvino.model_cache import ModelCache
-from patchcut.engines.openvino.weights import inline_weights
+from patchcut.engines.openvino.model_cache import Kept, ModelCache
 from patchcut.engines.processes import threads_that_start
 from patchcut.errors import BundleError, EngineError, OptionError, install_hint
 from patchcut.settings import Settings
 
+_logger = logging.getLogger("patchcut")
+
 DEVICES = {"auto": "CPU", "cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 
 _MAX_BATCH = 64
-_HINTS: dict[str, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
-_CAPABILITIES: dict[str, str] = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16"}
-# The fastest first. A graph in "int8" rounds activations frame by frame, which OpenVINO has no kernels for.
+_THREADS = "INFERENCE_NUM_THREADS"
+# What is not in 8 bits is computed in the first of these that the device has, beside a graph in "int8-qdq".
+_HINTS: dict[Precision, str] = {"bf16": "bf16", "fp32": "f32", "fp16": "f16"}
+_CAPABILITIES: dict[Precision, str] = {"bf16": "BF16", "fp32": "FP32", "fp16": "FP16"}
+# Which of the bundle's graphs it is computed from: an fp32 graph is rounded to bf16 as it is compiled; one in
+# fp16 says what of it must stay in fp32.
+_GRAPHS: dict[Precision, tuple[Precision, ...]] = {
+    "fp32": ("fp32",),
+    "bf16": ("fp32", "bf16"),
+    "fp16": ("fp16", "fp32"),
+}
+_ANY: tuple[Precision, ...] = ("fp32", "int8-qdq", "bf16", "fp16", "int8")
+# The fastest first. Graphs in "int8" round activations frame by frame, for which OpenVINO has no kernels.
 PREFERRED: dict[str, tuple[Precision, ...]] = {
     "CPU": ("int8-qdq", "bf16", "fp32"),
     "GPU": ("int8-qdq", "fp16", "fp32"),
     "NPU": ("int8-qdq", "fp16"),
 }
 _MISSING = {
-    "GPU": "install Intel's compute runtime (intel-opencl-icd) and join the group \"render\"",
-    "NPU": "install Intel's NPU driver (linux-npu-driver) and join the group \"render\"",
+    "GPU": 'install Intel\'s compute runtime (intel-opencl-icd) and join the group "render"',
+    "NPU": 'install Intel\'s NPU driver (linux-npu-driver) and join the group "render"',
 }
 
 
@@ -63,7 +78,7 @@ class _Plan:
         }
         if self.device == "CPU":
             # Left to itself "f32" rounds activations to 8 bits in groups where weights are in 8 bits.
-            properties |= {"INFERENCE_NUM_THREADS": threads, "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
+            properties |= {_THREADS: threads, "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
         return properties
 
 
@@ -82,7 +97,7 @@ def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> O
     plan = _make_plan(backbone, settings, device, capabilities)
     threads = threads_that_start(settings.threads or default_threads())
     properties = plan.properties(threads, throughput=settings.throughput)
-    compiled, weights = _compile(core, openvino, bundle, backbone, plan, properties)
+    compiled, weights = _compile(core, bundle, backbone, plan, properties)
     facts = EngineFacts(
         name="openvino",
         provider=compiled.get_property("EXECUTION_DEVICES")[0],
@@ -137,8 +152,8 @@ def _make_plan(backbone: BackboneSpec, settings: Settings, device: str, capabili
         return found
     runs = ", ".join(plans) or "nothing"
     if asked == "int8":
-        what = f"openvino has no fast kernels for activations that are rounded frame by frame; it runs {runs} here"
-        raise OptionError("precision", what, "choose one of these, or engine=\"onnxruntime\"")
+        what = f"openvino is slow where activations are rounded frame by frame; it runs {runs} here"
+        raise OptionError("precision", what, 'choose one of these, or engine="onnxruntime"')
     what = f"openvino runs {runs} of this bundle on this {device}, got {asked!r}"
     raise OptionError("precision", what, "choose one of these, another device, or export the bundle with it")
 
@@ -170,7 +185,9 @@ def _compile(
             _logger.info("[cache] %s is made again: %s", cache.path, error)
     model, weights = _read_model(core, bundle, backbone, plan)
     compiled = core.compile_model(model, plan.device, dict(properties))
-    if cache.path is not None and "EXPORT_IMPORT" in core.get_property(plan.device, "OPTIMIZATION_CAPABILITIES"):
+    if cache.path is not None and "EXPORT_IMPORT" in core.get_property(
+        plan.device, "OPTIMIZATION_CAPABILITIES"
+    ):
         cache.write(Kept(weights, compiled.export_model().getvalue()))
     return compiled, weights
 
@@ -206,3 +223,27 @@ def _read_model(core: Any, bundle: Bundle, backbone: BackboneSpec, plan: _Plan) 
         _fail(error, bundle, graph)
     _check_interface(bundle, backbone, graph, model)
     return model, weights
+
+
+def _check_interface(bundle: Bundle, backbone: BackboneSpec, graph: GraphSpec, model: Any) -> None:
+    for one in backbone.features.values():
+        wanted = (1, one.rows(graph.grid_hw), one.dim)
+        made = model.output(one.output)
+        shape = made.get_partial_shape()
+        if (
+            not shape.is_static
+            or tuple(shape.to_shape()) != wanted
+            or made.get_element_type().to_string() != "f32"
+        ):
+            came = f"{made.get_element_type().to_string()} {shape}"
+            what = f"{graph.file} must make {one.output} {list(wanted)} float32 of one image, got {came}"
+            raise BundleError("bundle", f"{bundle.path} is foreign: {what}", "export the bundle again")
+
+
+def _fail(error: Exception, bundle: Bundle, graph: GraphSpec) -> NoReturn:
+    """Says whose fault it is that OpenVINO does not take a graph."""
+    what = f"openvino cannot load {graph.file}: {error}"
+    if isinstance(error, MemoryError) or "bad_alloc" in str(error):
+        raise EngineError("engine", what, "allow this process more memory") from error
+    remedy = "upgrade openvino, or export the bundle again"
+    raise BundleError("bundle", f"{bundle.path} is foreign: {what}", remedy) from error
