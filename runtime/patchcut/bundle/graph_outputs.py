@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import Final, NamedTuple
+from collections.abc import Collection
+from typing import Final
 
+from patchcut.bundle.message_fields import MessageField, fields_of, head_of, text_of, texts_of
 from patchcut.bundle.onnx_messages import GraphError
 
 # Numbers of fields in onnx.proto.
 _MODEL_GRAPH: Final = 7
 _NODE, _INITIALIZER, _OUTPUT, _VALUE_INFO = 1, 5, 12, 13
 _NODE_INPUT, _NODE_OUTPUT, _TENSOR_NAME, _VALUE_NAME = 1, 2, 8, 1
-_DELIMITED: Final = 2
-_FIXED_BYTES: Final = {1: 8, 5: 4}
-_VARINT: Final = 0
-
-
-class _Field(NamedTuple):
-    """A field of a message: its number, all its bytes, and those of its value where it has a length."""
-
-    number: int
-    whole: memoryview
-    value: memoryview
 
 
 def keep_outputs(graph: bytes, outputs: Collection[str]) -> tuple[bytes, frozenset[str]]:
@@ -43,25 +33,27 @@ def keep_outputs(graph: bytes, outputs: Collection[str]) -> tuple[bytes, frozens
         >>> len(kept) <= len(data), len(names) > 100
         (True, True)
     """
-    model = list(_fields(memoryview(graph)))
+    model = list(fields_of(memoryview(graph)))
     inner = next((field.value for field in model if field.number == _MODEL_GRAPH), memoryview(b""))
-    fields = list(_fields(inner))
-    made = {_text(field.value, _VALUE_NAME) for field in fields if field.number == _OUTPUT}
+    fields = list(fields_of(inner))
+    made = {text_of(field.value, _VALUE_NAME) for field in fields if field.number == _OUTPUT}
     if missing := sorted(set(outputs) - made):
         raise GraphError(f"it has no output {missing[0]}, but {', '.join(sorted(made))}")
     if made == set(outputs):
-        names = (_text(field.value, _TENSOR_NAME) for field in fields if field.number == _INITIALIZER)
+        names = (text_of(field.value, _TENSOR_NAME) for field in fields if field.number == _INITIALIZER)
         return graph, frozenset(names)
     kept, initializers = _needed(fields, outputs)
     content = b"".join(field.whole for field in kept)
     parts = [
-        _head(_MODEL_GRAPH, len(content)) + content if field.number == _MODEL_GRAPH else field.whole
+        head_of(_MODEL_GRAPH, len(content)) + content if field.number == _MODEL_GRAPH else field.whole
         for field in model
     ]
     return b"".join(parts), initializers
 
 
-def _needed(fields: list[_Field], outputs: Collection[str]) -> tuple[list[_Field], frozenset[str]]:
+def _needed(
+    fields: list[MessageField], outputs: Collection[str]
+) -> tuple[list[MessageField], frozenset[str]]:
     """A graph's fields that its outputs need, in their order, and the names of the initializers among them.
 
     Nodes stand in the order in which they run, so that one look from the last to the first finds them.
@@ -69,79 +61,24 @@ def _needed(fields: list[_Field], outputs: Collection[str]) -> tuple[list[_Field
     needed = set(outputs)
     nodes = set()
     for i in range(len(fields) - 1, -1, -1):
-        if fields[i].number == _NODE and not needed.isdisjoint(_texts(fields[i].value, _NODE_OUTPUT)):
+        if fields[i].number == _NODE and not needed.isdisjoint(texts_of(fields[i].value, _NODE_OUTPUT)):
             nodes.add(i)
-            needed.update(_texts(fields[i].value, _NODE_INPUT))
+            needed.update(texts_of(fields[i].value, _NODE_INPUT))
     needed.discard("")  # an input that is left out
     initializers = set()
     kept = []
     for i, field in enumerate(fields):
         if field.number == _INITIALIZER:
-            if (name := _text(field.value, _TENSOR_NAME)) not in needed:
+            if (name := text_of(field.value, _TENSOR_NAME)) not in needed:
                 continue
             initializers.add(name)
         elif field.number == _NODE:
             if i not in nodes:
                 continue
         elif field.number == _OUTPUT:
-            if _text(field.value, _VALUE_NAME) not in outputs:
+            if text_of(field.value, _VALUE_NAME) not in outputs:
                 continue
-        elif field.number == _VALUE_INFO and _text(field.value, _VALUE_NAME) not in needed:
+        elif field.number == _VALUE_INFO and text_of(field.value, _VALUE_NAME) not in needed:
             continue
         kept.append(field)
     return kept, frozenset(initializers)
-
-
-def _texts(message: memoryview, number: int) -> list[str]:
-    return [str(field.value, "utf-8") for field in _fields(message) if field.number == number]
-
-
-def _text(message: memoryview, number: int) -> str:
-    return next((str(field.value, "utf-8") for field in _fields(message) if field.number == number), "")
-
-
-def _fields(message: memoryview) -> Iterator[_Field]:
-    """The fields of a message in their order."""
-    position, end = 0, len(message)
-    while position < end:
-        begin = position
-        key, position = _varint(message, position)
-        wire, value = key & 7, message[:0]
-        if wire == _DELIMITED:
-            size, position = _varint(message, position)
-            value = message[position : position + size]
-            position += size
-        elif wire == _VARINT:
-            _, position = _varint(message, position)
-        elif wire in _FIXED_BYTES:
-            position += _FIXED_BYTES[wire]
-        else:
-            position = end + 1
-        if position > end:
-            raise GraphError("it is no ONNX graph, or is cut short")
-        yield _Field(key >> 3, message[begin:position], value)
-
-
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    """A whole number, and where the next field begins."""
-    value = shift = 0
-    while position < len(message) and shift < 64:
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-    raise GraphError("it is no ONNX graph, or is cut short")
-
-
-def _head(number: int, length: int) -> bytes:
-    """What stands before a value that has a length."""
-    head = bytearray()
-    for value in (number << 3 | _DELIMITED, length):
-        rest = value
-        while rest > 0x7F:
-            head.append(rest & 0x7F | 0x80)
-            rest >>= 7
-        head.append(rest)
-    return bytes(head)
