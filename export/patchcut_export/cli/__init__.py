@@ -8,6 +8,7 @@ from patchcut.cli.options import command
 
 from patchcut_export.cli.bundle import bundle
 from patchcut_export.cli.calibrate import calibrate
+from patchcut_export.cli.engine import engine
 from patchcut_export.cli.evaluate import evaluate
 from patchcut_export.cli.train import train
 
@@ -21,3 +22,4 @@ command(app, "bundle")(bundle)
 command(app, "train")(train)
 command(app, "calibrate")(calibrate)
 command(app, "eval")(evaluate)
+command(app, "engine")(engine)
