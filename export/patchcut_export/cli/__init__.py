@@ -9,6 +9,7 @@ from patchcut.cli.options import command
 from patchcut_export.cli.bundle import bundle
 from patchcut_export.cli.calibrate import calibrate
 from patchcut_export.cli.evaluate import evaluate
+from patchcut_export.cli.fused import fused
 from patchcut_export.cli.train import train
 
 app = typer.Typer(
@@ -21,3 +22,4 @@ command(app, "bundle")(bundle)
 command(app, "train")(train)
 command(app, "calibrate")(calibrate)
 command(app, "eval")(evaluate)
+command(app, "fused")(fused)
