@@ -10,6 +10,8 @@ from patchcut_export.cli.bundle import bundle
 from patchcut_export.cli.calibrate import calibrate
 from patchcut_export.cli.engine import engine
 from patchcut_export.cli.evaluate import evaluate
+from patchcut_export.cli.fused import fused
+from patchcut_export.cli.parity import parity
 from patchcut_export.cli.train import train
 
 app = typer.Typer(
@@ -23,3 +25,5 @@ command(app, "train")(train)
 command(app, "calibrate")(calibrate)
 command(app, "eval")(evaluate)
 command(app, "engine")(engine)
+command(app, "fused")(fused)
+command(app, "parity")(parity)
