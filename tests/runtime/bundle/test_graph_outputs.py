@@ -44,7 +44,7 @@ def three_steps() -> onnx.ModelProto:
         (["b"], ["Mul", "Add", "Identity"], {"two", "three"}, ["inner"]),
         (["c", "a"], ["Mul", "Add", "Identity", "Clip"], {"two", "three", "five"}, ["inner"]),
     ],
-    ids=str,
+    ids=["first", "middle", "two"],
 )
 def test_what_only_other_outputs_need_is_gone(
     outputs: list[str], nodes: list[str], tensors: set[str], inner: list[str]
