@@ -317,7 +317,7 @@ class Segmenter:
             if part.is_video:
                 refine = self.settings.refine
                 stages = stages.of_video(_REFINER_OF_STREAMS if refine == "auto" else refine)
-            together = 1 if part.live else self._together
+            together = self._together(part)
             frames, error = iter(part), None
             while error is None:
                 read, error = self._read(frames, together)
@@ -330,11 +330,11 @@ class Segmenter:
             if error is not None:
                 raise error
 
-    @property
-    def _together(self) -> int:
-        """Frames of a recording or of a list that go through the backbone in one call."""
-        largest = self.extractor.engine.facts.max_batch
-        return min(_TOGETHER, largest) if self.settings.throughput else 1
+    def _together(self, part: Source) -> int:
+        """Frames of a source that go through the backbone in one call; of live ones each is wanted at once."""
+        if not self.settings.throughput or part.live:
+            return 1
+        return min(_TOGETHER, self.extractor.engine.facts.max_batch)
 
     def _read(
         self, frames: Iterator[Frame], count: int
