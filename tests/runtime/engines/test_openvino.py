@@ -147,8 +147,8 @@ def test_what_it_cannot_run_is_named(toy_bundle: Path) -> None:
 def test_a_device_that_is_not_there_is_an_error(
     toy_bundle: Path, monkeypatch: pytest.MonkeyPatch, device: Any, said: str
 ) -> None:
-    cpu_only = SimpleNamespace(Core=lambda: SimpleNamespace(available_devices=["CPU"]))
-    monkeypatch.setattr(opening, "import_openvino", lambda: cpu_only)
+    cpu_only = SimpleNamespace(available_devices=["CPU"])
+    monkeypatch.setattr(opening, "_core", lambda _: cpu_only)
     with pytest.raises(EngineError, match=rf"\[device\] openvino {said}") as caught:
         opened(toy_bundle, device=device)
     assert "\n" not in str(caught.value)
