@@ -33,7 +33,7 @@ from patchcut.heads import (
 )
 from patchcut.result import Result
 from patchcut.settings import Device, Settings
-from patchcut.stages import Canvas, DividedPatches, Extractor, Masks, Parts, Rules
+from patchcut.stages import Canvas, DividedPatches, Extractor, Masks, Parts, Regions, Rules
 
 if TYPE_CHECKING:
     from patchcut.sources import Source
@@ -417,45 +417,59 @@ class Segmenter:
             clock.stop("preprocess")
             features = self.extractor.run(len(frames))
             clock.stop("backbone")
-            share = {stage: ms / len(frames) for stage, ms in clock.ms.items()}
+            timings = self._timings(before, clock)
             return [
-                self._finish(frame, features.frame(i), stages, {**before[i], **share})
-                for i, frame in enumerate(frames)
+                self._finish(frame, features.frame(i), stages, timings[i]) for i, frame in enumerate(frames)
             ]
+
+    @staticmethod
+    def _timings(before: Sequence[dict[str, float]], clock: _Clock) -> list[dict[str, float]]:
+        """The timings of each frame until now: its own, and its share of what was done together."""
+        share = {stage: ms / len(before) for stage, ms in clock.ms.items()}
+        return [{**own, **share} for own in before]
 
     def _finish(
         self, frame: Frame, features: Features, stages: _Stages, timings_ms: dict[str, float]
     ) -> Result:
         """The result of one frame, whose features are there."""
-        clock = _Clock(timings_ms)
+        clock, masks = _Clock(timings_ms), stages.masks
         assignment, patches = self._assign(features, stages)
         clock.stop("head")
-        masks, graph = stages.masks, self.extractor.graph
         height, width = frame.image.shape[:2]
-        canvas = Canvas.of((height, width), self.extractor.backbone, graph)
-        background: tuple[int, ...] = (0,)
-        if patches is None:
-            on_device = isinstance(assignment, DeviceArray) and masks.stays_on_device(canvas)
-            if not on_device:
-                assignment = _finite(to_host(assignment))  # once, for the masks and the result
-            regions = masks(frame, assignment, canvas)
-            if on_device and not len(regions.scores):
-                _finite(to_host(assignment))  # no op on a GPU looks: nothing is found where it is not
-            labels = stages.head.labels[: assignment.shape[1]]
-        else:
+        canvas = Canvas.of((height, width), self.extractor.backbone, self.extractor.graph)
+        if patches is not None:
             regions = masks.divided(frame, patches, canvas)
-            assignment, labels = patches.assignment, patches.labels
-            background = patches.background_columns
+            clock.stop("masks")
+            return self._result(
+                frame, regions, patches.assignment, patches.labels, clock.ms, patches.background_columns
+            )
+        on_device = isinstance(assignment, DeviceArray) and masks.stays_on_device(canvas)
+        if not on_device:
+            assignment = _finite(to_host(assignment))  # once, for the masks and the result
+        regions = masks(frame, assignment, canvas)
+        if on_device:
+            _finite_if_empty(regions, assignment)
         clock.stop("masks")
+        return self._result(frame, regions, assignment, stages.head.labels, clock.ms)
+
+    def _result(
+        self,
+        frame: Frame,
+        regions: Regions,
+        assignment: Array,
+        labels: Sequence[str],
+        timings_ms: dict[str, float],
+        background: tuple[int, ...] = (0,),
+    ) -> Result:
         return Result.of(
             regions,
             frame,
             assignment=assignment,
-            labels=labels,
+            labels=tuple(labels[: assignment.shape[1]]),
             background_columns=background,
             mode=self.settings.mode,
-            grid_hw=graph.grid_hw,
-            timings_ms=clock.ms,
+            grid_hw=self.extractor.graph.grid_hw,
+            timings_ms=timings_ms,
         )
 
     def _assign(self, features: Features, stages: _Stages) -> tuple[Array, DividedPatches | None]:
@@ -568,6 +582,12 @@ def _finite(assignment: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         remedy = "the backbone overflows in this precision: try another one"
         raise EngineError("head", "the assignment is not finite", remedy)
     return assignment
+
+
+def _finite_if_empty(regions: Regions, assignment: Array) -> None:
+    """Checks an assignment on a GPU, where no op looks: nothing is found where it is not finite."""
+    if not len(regions.scores):
+        _finite(to_host(assignment))
 
 
 def _log_problems(problems: list[str], told: int) -> int:
