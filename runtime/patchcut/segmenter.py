@@ -52,6 +52,7 @@ class Description:
         settings: what was chosen, with what stands for "auto" and None, except for `refine`.
         bundle: name and path.
         provider: the engine's provider that executes, such as "CPUExecutionProvider".
+        why: why it is this engine and this precision, in a line.
         weights: precision that the graph's weights are stored in; an fp32 graph may stand on int8 weights.
         size_hw: size of the backbone's input, in pixels.
         head_device: where the head runs: "cpu" or "cuda".
@@ -65,6 +66,7 @@ class Description:
     settings: Settings
     bundle: str
     provider: str
+    why: str
     weights: str
     size_hw: tuple[int, int]
     head_device: str
@@ -320,6 +322,7 @@ class Segmenter:
             settings=settings,
             bundle=f"{self.spec.name} ({self._path})",
             provider=facts.provider,
+            why=self.extractor.why,
             weights=facts.weights,
             size_hw=facts.graph.size_hw,
             head_device=_device_of(self.head, self.extractor.device),

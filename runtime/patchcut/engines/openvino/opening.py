@@ -79,6 +79,8 @@ class _Plan:
         if self.device == "CPU":
             # Left to itself "f32" rounds activations to 8 bits in groups where weights are in 8 bits.
             properties |= {_THREADS: threads, "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
+            # A thread that is tied to a core waits for whatever else runs there, such as another segmenter.
+            properties["ENABLE_CPU_PINNING"] = False
         return properties
 
 
