@@ -14,9 +14,11 @@ from patchcut_kernels import cuda, default_threads
 
 from patchcut.bundle import BackboneSpec, Bundle, GraphSpec
 from patchcut.bundle.graph_outputs import keep_outputs
+from patchcut.bundle.graph_weights import inline_weights
 from patchcut.bundle.onnx_messages import GraphError
 from patchcut.engines.base import EngineFacts, choose_graph
 from patchcut.engines.cpu_kind import cpu_kind, multiplies_int8
+from patchcut.engines.graph_tensors import external_tensors
 from patchcut.engines.onnxruntime.engine import OnnxRuntimeEngine, remedy
 from patchcut.engines.onnxruntime.installed import import_onnxruntime, preload_cuda
 from patchcut.engines.onnxruntime.providers import (
@@ -119,10 +121,11 @@ def _open(
     data, tensors = _graph(bundle, backbone, graph)
     if place.provider != TENSORRT_PROVIDER:
         return _open_session(ort, bundle, backbone, settings, graph, data, tensors, place)
-    cache = TensorrtCache.of(ort, data, tensors)
+    whole = inline_weights(data, tensors)  # TensorRT's parser gets the graph, not what the session was given
+    cache = TensorrtCache.of(ort, whole)
     with nullcontext() if cache is None else cache.entry() as engines:
         in_cache = Place(place.provider, place.stream, engines)
-        engine = _open_session(ort, bundle, backbone, settings, graph, data, tensors, in_cache)
+        engine = _open_session(ort, bundle, backbone, settings, graph, whole, {}, in_cache)
         engine.run(1)  # what is not built by now would be built in the first run
     return engine
 
@@ -137,8 +140,7 @@ def _graph(
     except GraphError as error:
         what = f"{bundle.path} is foreign: {graph.file} does not give its feature sets: {error}"
         raise BundleError("bundle", what, "export the bundle again") from error
-    wanted = [name for name in graph.initializers if name in names]
-    return data, _external_weights(bundle, backbone, graph, wanted)
+    return data, external_tensors(bundle, backbone, graph, names)
 
 
 def _open_session(
@@ -219,24 +221,6 @@ def _max_batch(session: Any, place: Place) -> int:
     axis = session.get_inputs()[0].shape[0]
     free = TENSORRT_BATCH if place.provider == TENSORRT_PROVIDER else _MAX_BATCH
     return min(axis, free) if isinstance(axis, int) else free
-
-
-def _external_weights(
-    bundle: Bundle, backbone: BackboneSpec, graph: GraphSpec, wanted: list[str]
-) -> dict[str, npt.NDArray[Any]]:
-    weights = backbone.weights
-    if weights is None or not wanted:
-        return {}
-    tensors = bundle.read_tensors(weights)
-    if missing := set(wanted) - set(tensors):
-        what = f"{bundle.path} is damaged: {weights} lacks {', '.join(sorted(missing))} of {graph.file}"
-        raise BundleError("bundle", what, "export the bundle again")
-    used = {name: tensors[name] for name in wanted}
-    for name, tensor in used.items():
-        if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
-            what = f"{bundle.path} is damaged: {name} in {weights} is not finite"
-            raise BundleError("bundle", what, "export the bundle again")
-    return used
 
 
 def _check_interface(bundle: Bundle, backbone: BackboneSpec, graph: GraphSpec, session: Any) -> None:

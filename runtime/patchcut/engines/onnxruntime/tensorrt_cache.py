@@ -11,7 +11,7 @@ import hashlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,14 +32,12 @@ class TensorrtCache:
     folder: Path
 
     @classmethod
-    def of(cls, onnxruntime: Any, graph: bytes, tensors: Mapping[str, Any]) -> TensorrtCache | None:
-        """That of a graph and its weights on this GPU; None where nothing is kept."""
+    def of(cls, onnxruntime: Any, graph: bytes) -> TensorrtCache | None:
+        """That of a graph with its weights on this GPU; None where nothing is kept."""
         root = cache_folder("onnxruntime-tensorrt")
         if root is None:
             return None
         digest = hashlib.sha256(graph)
-        for name in sorted(tensors):
-            digest.update(name.encode() + tensors[name].tobytes())
         digest.update("\n".join(_machine(onnxruntime)).encode())
         return cls(root / digest.hexdigest()[:32])
 

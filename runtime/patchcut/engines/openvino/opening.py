@@ -107,7 +107,8 @@ def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> O
         graph=plan.graph,
         precision=plan.precision,
         weights=weights,
-        threads=threads,
+        # It takes no more than there are cores.
+        threads=compiled.get_property(_THREADS) if device == "CPU" else threads,
         max_batch=_MAX_BATCH,
     )
     return OpenVinoEngine(openvino, compiled, facts, backbone.features, beside=settings.throughput)
