@@ -331,7 +331,7 @@ class Segmenter:
                 raise error
 
     def _together(self, part: Source) -> int:
-        """Frames of a source that go through the backbone in one call; each of a live one is wanted at once."""
+        """Frames that go through the backbone in one call; each of a live source is wanted at once."""
         if not self.settings.throughput or part.live:
             return 1
         return min(_TOGETHER, self.extractor.engine.facts.max_batch)

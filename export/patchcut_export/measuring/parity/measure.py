@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from patchcut import open_source
-from patchcut.bundle import Bundle, embedded_bundles, open_bundle
+from patchcut.bundle import BackboneSpec, Bundle, embedded_bundles, open_bundle
 from patchcut.checks import check_choice
 from patchcut.cli.demo import SAMPLES
 from patchcut.engines import cpu_kind, engine_names
@@ -74,6 +74,8 @@ def measure_parity(request: ParityRequest, step: Step) -> ParityReport:
     for precision in request.precisions:
         check_choice("precision", precision, PRECISIONS[1:])
     with open_bundle(request.settings.bundle) as bundle:
+        if request.record:
+            _check_gate(bundle)
         report = _measure(bundle, request, step)
         if request.plot is not None:
             write_plot(request.plot, report)
@@ -93,6 +95,19 @@ def _check_outputs(request: ParityRequest) -> None:
         check_output_file(path)
     if request.plot is not None:
         check_plot(request.plot)
+
+
+def _check_gate(bundle: Bundle) -> None:
+    """Checks that times would not slow a bundle down: "auto" goes by the times of what the gate accepted.
+
+    Raises:
+        OptionError: the gate has not seen the bundle, and of what was timed "auto" would take fp32 alone.
+    """
+    backbone = _backbone(bundle)
+    others = {graph.precision for graph in backbone.graphs} - {"fp32"}
+    if others and not backbone.agreement:
+        what = f"{bundle.path} does not say how near its {', '.join(sorted(others))} comes to fp32"
+        raise OptionError("record", what, "export the backbone again: the gate measures that")
 
 
 def _measure(bundle: Bundle, request: ParityRequest, step: Step) -> ParityReport:
@@ -156,13 +171,18 @@ def _sizes(bundle: Bundle, request: ParityRequest) -> tuple[int, ...]:
     Raises:
         OptionError: the bundle has no such size.
     """
-    head = bundle.spec.head()
-    backbone = bundle.spec.backbones[head.backbone] if head else bundle.spec.backbone
+    backbone = _backbone(bundle)
     held = tuple(dict.fromkeys(graph.size_hw[0] for graph in backbone.graphs))
     if unknown := [size for size in request.sizes if size not in held]:
         listed = ", ".join(map(str, held))
         raise OptionError("size", f"must be one of the bundle's sizes ({listed}), got {unknown[0]}")
     return request.sizes or held
+
+
+def _backbone(bundle: Bundle) -> BackboneSpec:
+    """The backbone that the first head reads."""
+    head = bundle.spec.head()
+    return bundle.spec.backbones[head.backbone] if head else bundle.spec.backbone
 
 
 def _frames(request: ParityRequest) -> list[Frame]:

@@ -10,12 +10,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+import patchcut
 import pytest
 
 pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 pytest.importorskip("PIL", reason="needs patchcut[export]")
 
-from patchcut.bundle import AgreementRow, open_bundle
+from patchcut.bundle import open_bundle
 from patchcut.frames import Frame
 from patchcut.settings import Settings
 from patchcut_export.bundles.rewriting import rewrite_bundle
@@ -33,7 +34,26 @@ QUICK = ("--engine", "onnxruntime", "--device", "cpu", "--rounds", 2, "--threads
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    return toy.write(tmp_path / "toy.patchcut")
+    """The toy, whose int8 the gate has accepted."""
+    return gated(tmp_path / "toy.patchcut", accepted=True)
+
+
+def gated(path: Path, *, accepted: bool) -> Path:
+    files = toy.members()
+    spec = toy.manifest(files)
+    row = {
+        "precision": "int8",
+        "features": "key",
+        "engine": "tests",
+        "images": 1,
+        "data": "tests",
+        "cosine_mean": 0.5,
+        "cosine_worst": 0.1,
+        "affinity_correlation": 0.2,
+        "accepted": accepted,
+    }
+    spec["backbones"]["toy"]["agreement"] = [{**row, "size": size} for size in toy.SIZES]
+    return toy.write(path, files, spec)
 
 
 @pytest.fixture
@@ -78,6 +98,27 @@ def test_the_command_tells_draws_and_records(
 
 
 @pytest.mark.usefixtures("one_here")
+def test_auto_heeds_recorded_times(run_cli: Patchcut, bundle: Path) -> None:
+    assert run_cli("export", "parity", bundle, *QUICK, "--size", 112, "--record") == 0
+    with open_bundle(bundle) as opened:
+        fastest = min(opened.spec.backbone.timings, key=lambda row: row.ms)
+    ran = patchcut.load(bundle, device="cpu", threads=1).describe()
+    assert (ran.engine, ran.precision) == ("onnxruntime", fastest.precision)
+    assert "the fastest that was measured" in ran.why
+
+
+def test_times_of_what_no_gate_has_seen_are_not_recorded(
+    run_cli: Patchcut, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = toy.write(tmp_path / "old.patchcut")
+    before = path.read_bytes()
+    assert run_cli("export", "parity", path, *QUICK, "--record") == 2
+    said = capfd.readouterr().err
+    assert "does not say how near its int8 comes to fp32; export the backbone again" in said
+    assert path.read_bytes() == before
+
+
+@pytest.mark.usefixtures("one_here")
 def test_rows_of_the_same_kind_are_replaced_and_others_stay(run_cli: Patchcut, bundle: Path) -> None:
     assert run_cli("export", "parity", bundle, *QUICK, "--record") == 0
     with open_bundle(bundle) as opened:
@@ -98,27 +139,12 @@ def test_rows_of_the_same_kind_are_replaced_and_others_stay(run_cli: Patchcut, b
 def test_what_the_report_does_not_accept_is_said(
     run_cli: Patchcut, bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    row = AgreementRow(
-        precision="int8",
-        size=112,
-        features="key",
-        engine="tests",
-        images=1,
-        data="tests",
-        cosine_mean=0.5,
-        cosine_worst=0.1,
-        affinity_correlation=0.2,
-        accepted=False,
-    )
-    with open_bundle(bundle) as opened:
-        (name, backbone) = next(iter(opened.spec.backbones.items()))
-        changed = backbone.model_copy(update={"agreement": (row,)})
-        rewrite_bundle(opened, bundle, opened.spec.model_copy(update={"backbones": {name: changed}}))
+    gated(bundle, accepted=False)
     assert run_cli("export", "parity", bundle, *QUICK, "--json", tmp_path / "p.json") == 0
     said = capfd.readouterr().out
-    assert said.count("INACCURATE") == 2, "at 112, and in the notes"
+    assert said.count("INACCURATE") == 3, "at both sizes, and in the notes"
     rows = json.loads((tmp_path / "p.json").read_text())["rows"]
-    assert [r["accepted"] for r in rows if r["size"] == 112 and r["precision"] == "int8"] == [False]
+    assert {(row["precision"], row["accepted"]) for row in rows} == {("int8", False), ("fp32", None)}
 
 
 def test_answers_are_compared_as_they_should_be() -> None:
