@@ -173,9 +173,7 @@ def test_openvino_runs_it(bundle: Bundle, tmp_path: Path) -> None:
     assert (labels == wanted[1]).mean() > 0.999
 
 
-def test_the_program_of_the_docs_runs_it(
-    tmp_path: Path, docs_block: Callable[[str, str], str]
-) -> None:
+def test_the_program_of_the_docs_runs_it(tmp_path: Path, docs_block: Callable[[str, str], str]) -> None:
     openvino = pytest.importorskip("openvino", reason="needs patchcut[openvino]")
     compiler, package = shutil.which("g++"), Path(openvino.__file__).parent
     if compiler is None or not (package / "include/openvino/openvino.hpp").is_file():
