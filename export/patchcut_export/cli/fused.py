@@ -41,11 +41,9 @@ def fused(
     It is compared with patchcut's own answers before it is written.
     """
     from patchcut.bundle import open_bundle
-    from patchcut.output.whole_files import write_whole
 
-    from patchcut_export.fused.check import compare
-    from patchcut_export.fused.model import fuse
-    from patchcut_export.fused.plan import FusedPlan, describe, parse_frame
+    from patchcut_export.fused.plan import FusedPlan, parse_frame
+    from patchcut_export.fused.write import write_fused
     from patchcut_export.outputs import check_output_file
     from patchcut_export.progress import StepBar
 
@@ -59,14 +57,5 @@ def fused(
     )
     check_output_file(out)
     with StepBar() as bar, open_bundle(bundle) as opened:
-        said = describe(opened, plan)
-        bar.say(f"fusing {opened.spec.name}: {said}")
-        data = fuse(opened, plan)
-        found = compare(data, opened, plan)
-        write_whole(out, data)
-        bar.say(f"wrote {out}, {len(data) / 1e6:.1f} MB")
-        bar.say(
-            f"beside patchcut on {found.photos} photos: {found.same:.2%} of the patches alike, numbers "
-            f"differ by at most {found.largest:.1e}"
-        )
+        write_fused(out, opened, plan, bar.say)
     return 0

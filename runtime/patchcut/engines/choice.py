@@ -131,7 +131,14 @@ def is_installed(engine: str) -> bool:
         >>> patchcut.engines.choice.is_installed("onnxruntime")
         True
     """
-    return any(find_spec(package) is not None for package in _PACKAGES.get(engine, ("patchcut",)))
+    return any(_is_there(package) for package in _PACKAGES.get(engine, ("patchcut",)))
+
+
+def _is_there(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except (ImportError, ValueError):  # a finder of somebody else's may say it so
+        return False
 
 
 def is_accepted(backbone: BackboneSpec, precision: Precision, size: int) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,6 +171,30 @@ def test_openvino_runs_it(bundle: Bundle, tmp_path: Path) -> None:
     wanted = run(data, frames)
     np.testing.assert_allclose(assignment, wanted[0], **CLOSE)
     assert (labels == wanted[1]).mean() > 0.999
+
+
+def test_the_program_of_the_docs_runs_it(tmp_path: Path, docs_block: Callable[[str, str], str]) -> None:
+    openvino = pytest.importorskip("openvino", reason="needs patchcut[openvino]")
+    compiler, package = shutil.which("g++"), Path(openvino.__file__).parent
+    if compiler is None or not (package / "include/openvino/openvino.hpp").is_file():
+        pytest.skip("needs g++ and OpenVINO's headers")
+    (tmp_path / "m.cpp").write_text(docs_block("one-file.md", "cpp"))
+    (library,) = (package / "libs").glob("libopenvino.so.*")
+    libraries = [str(library), f"-Wl,-rpath,{package / 'libs'}"]
+    command = [compiler, "-std=c++17", "-Wall", f"-I{package / 'include'}", "m.cpp", *libraries, "-o", "m"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    plan = FusedPlan(frame_hw=(224, 224))
+    frames = frames_of((224, 224), 1)
+    with open_toy(tmp_path / "toy.patchcut") as opened:
+        data = fuse(opened, plan)
+    (tmp_path / "m.onnx").write_bytes(data)
+    done = subprocess.run(
+        ["./m", "m.onnx"], input=frames.tobytes(), cwd=tmp_path, check=True, capture_output=True
+    )
+    (wanted,) = run(data, frames)
+    found = np.frombuffer(done.stdout, np.uint8)
+    assert 0 < found.sum() < len(found)
+    np.testing.assert_array_equal(found, wanted[0, :, 1] > wanted[0, :, 0])
 
 
 def test_tensorrt_builds_it(bundle: Bundle) -> None:

@@ -8,13 +8,14 @@ from itertools import islice
 from pathlib import Path
 
 from patchcut import open_source
-from patchcut.bundle import Bundle, embedded_bundles, open_bundle
+from patchcut.bundle import BackboneSpec, Bundle, embedded_bundles, open_bundle
+from patchcut.checks import check_choice
 from patchcut.cli.demo import SAMPLES
-from patchcut.engines.cpu_kind import cpu_kind
+from patchcut.engines import cpu_kind, engine_names
 from patchcut.errors import OptionError
 from patchcut.frames import Frame
 from patchcut.output.whole_files import write_whole
-from patchcut.settings import Settings
+from patchcut.settings import PRECISIONS, Settings
 from patchcut_kernels import default_threads
 
 from patchcut_export.bundles.rewriting import rewrite_bundle, with_timings
@@ -38,7 +39,8 @@ class ParityRequest:
 
     Attributes:
         settings: the bundle, device and threads.
-        sizes, engines, precisions: those to try; all where none is named.
+        sizes, engines, precisions: those to try; all where none is named. fp32 is tried in any case: the
+            others are measured against it.
         images: a folder or whatever else `open_source` takes; None for the sample photos.
         limit: images to look at, at most.
         rounds: timed ones.
@@ -67,7 +69,13 @@ def measure_parity(request: ParityRequest, step: Step) -> ParityReport:
         PatchcutError: the bundle or the images cannot be read, or a file cannot be written.
     """
     _check_outputs(request)
+    for engine in request.engines:
+        check_choice("engine", engine, engine_names())
+    for precision in request.precisions:
+        check_choice("precision", precision, PRECISIONS[1:])
     with open_bundle(request.settings.bundle) as bundle:
+        if request.record:
+            _check_gate(bundle)
         report = _measure(bundle, request, step)
         if request.plot is not None:
             write_plot(request.plot, report)
@@ -89,6 +97,19 @@ def _check_outputs(request: ParityRequest) -> None:
         check_plot(request.plot)
 
 
+def _check_gate(bundle: Bundle) -> None:
+    """Checks that times would not slow a bundle down: "auto" goes by the times of what the gate accepted.
+
+    Raises:
+        OptionError: the gate has not seen the bundle, and of what was timed "auto" would take fp32 alone.
+    """
+    backbone = _backbone(bundle)
+    others = {graph.precision for graph in backbone.graphs} - {"fp32"}
+    if others and not backbone.agreement:
+        what = f"{bundle.path} does not say how near its {', '.join(sorted(others))} comes to fp32"
+        raise OptionError("record", what, "export the backbone again: the gate measures that")
+
+
 def _measure(bundle: Bundle, request: ParityRequest, step: Step) -> ParityReport:
     head = bundle.spec.head()
     threads = request.settings.threads or default_threads()
@@ -98,8 +119,9 @@ def _measure(bundle: Bundle, request: ParityRequest, step: Step) -> ParityReport
     rows: list[ParityRow] = []
     absent: list[Absent] = []
     features = ""
-    for size in request.sizes or _sizes(bundle):
-        only = {"engine": request.engines, "precision": request.precisions}
+    precisions = dict.fromkeys((*request.precisions, "fp32")) if request.precisions else ()
+    only = {"engine": request.engines, "precision": tuple(precisions)}
+    for size in _sizes(bundle, request):
         ways, without = open_ways(bundle, settings, (size,), only, step)
         absent += without
         if ways:
@@ -125,7 +147,7 @@ def _measure_size(
 ) -> list[ParityRow]:
     reference = reference_of(ways)
     if reference is None:
-        why = next((one.why for one in absent if one.precision == "fp32" or not ways), "it was not asked for")
+        why = next(one.why for one in absent if one.precision == "fp32")
         raise ExportError("parity", f"nothing runs here in fp32, to measure against: {why}")
     size = reference.size
 
@@ -143,11 +165,24 @@ def _measure_size(
     return rows
 
 
-def _sizes(bundle: Bundle) -> list[int]:
-    """Sides of the inputs of the backbone that the first head reads."""
+def _sizes(bundle: Bundle, request: ParityRequest) -> tuple[int, ...]:
+    """Sides of the inputs to try: those asked for, or all of the backbone that the first head reads.
+
+    Raises:
+        OptionError: the bundle has no such size.
+    """
+    backbone = _backbone(bundle)
+    held = tuple(dict.fromkeys(graph.size_hw[0] for graph in backbone.graphs))
+    if unknown := [size for size in request.sizes if size not in held]:
+        listed = ", ".join(map(str, held))
+        raise OptionError("size", f"must be one of the bundle's sizes ({listed}), got {unknown[0]}")
+    return request.sizes or held
+
+
+def _backbone(bundle: Bundle) -> BackboneSpec:
+    """The backbone that the first head reads."""
     head = bundle.spec.head()
-    backbone = bundle.spec.backbones[head.backbone] if head else bundle.spec.backbone
-    return list(dict.fromkeys(graph.size_hw[0] for graph in backbone.graphs))
+    return bundle.spec.backbones[head.backbone] if head else bundle.spec.backbone
 
 
 def _frames(request: ParityRequest) -> list[Frame]:

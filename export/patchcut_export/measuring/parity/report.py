@@ -100,8 +100,8 @@ class ParityReport:
             f"{self.machine} ({self.cpu}), {self.threads} threads, {self.rounds} rounds in turns",
             f"beside {reference.name}: {self.features} of {self.images} images ({self.data}), "
             f"labels and masks by {self.head}",
-            "run: the backbone's milliseconds for a frame; frame: frame to result; MB: in the bundle; RAM: at "
-            "most, in MB, and load, in seconds: both of a process of its own",
+            "run: the backbone's milliseconds for a frame; frame: frame to result; MB: in the bundle; RAM, "
+            "in MB at most, and load, in seconds: of a process of its own",
         ]
         if any(row.accepted is False for row in self.rows):
             lines.append("INACCURATE: the bundle's report does not accept this precision")
