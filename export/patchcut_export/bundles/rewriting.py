@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from patchcut.bundle import Bundle, BundleSpec, FileSpec, HeadSpec, ReportRow, Role
+from patchcut.bundle import AgreementRow, Bundle, BundleSpec, FileSpec, HeadSpec, ReportRow, Role
 
 from patchcut_export.bundles.archive import write_archive
 from patchcut_export.bundles.card import render_card
@@ -63,6 +63,13 @@ def with_report(spec: BundleSpec, rows: tuple[ReportRow, ...], head: str | None 
         return with_head(spec, owner.model_copy(update={"report": _merge(owner.report, rows)}))
     name, backbone = next(iter(spec.backbones.items()))
     changed = backbone.model_copy(update={"report": _merge(backbone.report, rows)})
+    return spec.model_copy(update={"backbones": {**spec.backbones, name: changed}})
+
+
+def with_agreement(spec: BundleSpec, rows: tuple[AgreementRow, ...]) -> BundleSpec:
+    """A copy with what the gate measured of the first backbone, in the place of what it measured before."""
+    name, backbone = next(iter(spec.backbones.items()))
+    changed = backbone.model_copy(update={"agreement": rows})
     return spec.model_copy(update={"backbones": {**spec.backbones, name: changed}})
 
 

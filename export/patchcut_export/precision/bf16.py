@@ -24,7 +24,9 @@ def to_bf16(model: onnx.ModelProto) -> onnx.ModelProto:
         if tensor.data_type == _HALF:
             source = numpy_helper.to_array(exact.get(tensor.name, tensor)).astype(np.float32)
             rounded = source.astype(helper.tensor_dtype_to_np_dtype(_BRAIN))
-            tensor.CopyFrom(helper.make_tensor(tensor.name, _BRAIN, source.shape, rounded.tobytes(), raw=True))
+            tensor.CopyFrom(
+                helper.make_tensor(tensor.name, _BRAIN, source.shape, rounded.tobytes(), raw=True)
+            )
     for value in [*converted.graph.value_info, *converted.graph.input, *converted.graph.output]:
         if value.type.tensor_type.elem_type == _HALF:
             value.type.tensor_type.elem_type = _BRAIN
