@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from patchcut_export.backbones.blocks import position_rotation, simplify_blocks
 from patchcut_export.backbones.descriptors import (
     Axis,
     Resample,
@@ -23,6 +24,10 @@ from patchcut_export.backbones.spec import FACETS, Component, FeatureSpec, ViTSp
 from patchcut_export.backbones.timm_models import check_vit, create_vit
 from patchcut_export.backbones.weights import StateDict
 from patchcut_export.errors import ExportError
+
+# What comes after the blocks in classifiers and towers of pairs, and is not needed.
+_HEADS = ("head.", "fc_norm.", "attn_pool.", "mask_token", "logit_scale", "logit_bias")
+_NAMED = 3  # tensors that an error names
 
 # What is read off a ViT: a facet of a block.
 _Reading = tuple[str, int]
@@ -61,11 +66,14 @@ class FeatureExtractor(nn.Module):
         grid = Axis.of_patches(image_size, patch, stride)
         self.grid_hw = (grid.count, grid.count)
         self.resizes, self.to_grid = nn.ModuleList(), nn.ModuleList()
-        for side in self._sides:
+        self.rotations = nn.ModuleList()
+        for vit, side in zip(vits.values(), self._sides, strict=True):
             same = side == image_size
             pixels = Axis.of_pixels(image_size), Axis.of_pixels(side)
             self.resizes.append(nn.Identity() if same else Resample(*pixels))
             its_grid = Axis.of_patches(side, patch, stride)
+            rotation = position_rotation(vit, (its_grid.count, its_grid.count))
+            self.rotations.append(nn.Identity() if rotation is None else rotation)
             self.to_grid.append(nn.Identity() if same else _ResampleRows(its_grid, grid))
 
     @property
@@ -81,11 +89,14 @@ class FeatureExtractor(nn.Module):
         """What the sets read of the image at one side, [b, n or 1, width] each, on that side's own grid."""
         vit = [self.vit, *self.others][i]
         wanted = self._wanted(self._sides[i])
-        tokens = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(self.resizes[i](image)))))
+        tokens = vit._pos_embed(vit.patch_embed(self.resizes[i](image)))
+        tokens = vit.norm_pre(tokens[0] if isinstance(tokens, tuple) else tokens)
+        rotated = not isinstance(self.rotations[i], nn.Identity)
         read: dict[_Reading, torch.Tensor] = {}
         for depth in range(max(map(_depth, wanted)) + 1):
             if depth > 0:
-                tokens = vit.blocks[depth - 1](tokens)
+                rope = {"rope": self.rotations[i](depth - 1)} if rotated else {}
+                tokens = vit.blocks[depth - 1](tokens, **rope)
             read |= {one: self._read(one, tokens) for one in wanted if _depth(one) == depth}
         return read
 
@@ -159,27 +170,46 @@ def _load_vit(spec: ViTSpec, state: StateDict, side: int) -> Any:
     prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
     expected = vit.state_dict()
     kept = {name: tensor for name, tensor in state.items() if name in expected or not _is_head(name)}
-    embedding = kept.get("pos_embed")
-    if embedding is not None:
+    embedding = kept.get("pos_embed") if "pos_embed" in expected else None
+    if embedding is not None and embedding.shape[-1:] == expected["pos_embed"].shape[-1:]:
         _check_position_embedding(embedding, prefix, spec.model)
         kept["pos_embed"] = resample_position_embedding(embedding, prefix, vit.patch_embed.grid_size)
-    try:
-        vit.load_state_dict(kept, strict=True)
-    except RuntimeError as error:
-        first = " ".join(str(error).split())[:300]
-        raise _misfit(spec.model, first) from error
-    if embedding is not None and spec.stride is not None:
+    if different := _tensors_that_differ(kept, expected):
+        more = len(different) - _NAMED
+        listed = "; ".join(different[:_NAMED]) + (f"; and {more} more" if more > 0 else "")
+        raise _misfit(spec.model, listed)
+    vit.load_state_dict({name: tensor for name, tensor in kept.items() if name in expected}, strict=False)
+    if spec.stride is not None:
         # As Amir et al. (2112.05814) make patches overlap: the same embedding on a denser grid.
         count = Axis.of_patches(side, vit.patch_embed.patch_size[0], spec.stride).count
         vit.patch_embed.proj.stride = (spec.stride, spec.stride)
-        vit.pos_embed = nn.Parameter(resample_position_embedding(embedding, prefix, (count, count)))
+        if embedding is not None:
+            vit.pos_embed = nn.Parameter(resample_position_embedding(embedding, prefix, (count, count)))
     return vit
 
 
+def _tensors_that_differ(state: StateDict, expected: StateDict) -> list[str]:
+    """What is missing, of another shape, or of no place in the model, in the model's order; for people."""
+    different = []
+    for name, tensor in expected.items():
+        if name not in state:
+            if not _is_head(name):
+                different.append(f"{name} {_shape(tensor)} is missing")
+        elif state[name].shape != tensor.shape:
+            different.append(f"{name} is {_shape(state[name])}, not {_shape(tensor)}")
+    return different + [
+        f"{name} {_shape(state[name])} has no place" for name in state if name not in expected
+    ]
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return str(tuple(tensor.shape))
+
+
 def _share_weights(first: Any, other: Any) -> None:
-    """Gives `other` all weights of `first` but the position embedding, which is of its own size."""
+    """Gives `other` all weights of `first` but those of positions, which are of its own size."""
     for name, child in first.named_children():
-        if name != "patch_embed":
+        if name not in ("patch_embed", "rope"):
             setattr(other, name, child)
     for name, child in first.patch_embed.named_children():
         setattr(other.patch_embed, name, child)
@@ -212,23 +242,6 @@ class _ResampleRows(nn.Module):
         return to_rows(self.resample(to_map(features)))
 
 
-def simplify_blocks(vit: Any) -> None:
-    """Rewrites a ViT's blocks in place to export to fewer, plainer operators; the function is unchanged.
-
-    LayerScale moves into the linear before it, the attention's scale into the query's weights.
-    """
-    for block in vit.blocks:
-        for scale_name, linear in (("ls1", block.attn.proj), ("ls2", getattr(block.mlp, "fc2", None))):
-            gamma = getattr(getattr(block, scale_name, None), "gamma", None)
-            if gamma is not None and linear is not None:
-                linear.weight.data *= gamma.data[:, None]
-                if linear.bias is not None:
-                    linear.bias.data *= gamma.data
-                setattr(block, scale_name, nn.Identity())
-        if _is_plain(block.attn):
-            block.attn = _PlainAttention(block.attn)
-
-
 def resample_position_embedding(
     embedding: torch.Tensor, prefix: int, grid_hw: tuple[int, int]
 ) -> torch.Tensor:
@@ -246,35 +259,6 @@ def resample_position_embedding(
     return torch.cat([head, grid.permute(0, 2, 3, 1).reshape(1, grid_hw[0] * grid_hw[1], -1)], dim=1)
 
 
-class _PlainAttention(nn.Module):
-    """Multi-head self-attention [b, n, d] → [b, n, d] with the scale already in the query's weights."""
-
-    def __init__(self, attention: Any) -> None:
-        super().__init__()
-        self.heads: int = attention.num_heads
-        self.qkv: nn.Linear = attention.qkv
-        self.proj: nn.Linear = attention.proj
-        width = self.qkv.out_features // 3
-        self.qkv.weight.data[:width] *= attention.scale
-        if self.qkv.bias is not None:
-            self.qkv.bias.data[:width] *= attention.scale
-
-    def forward(self, tokens: torch.Tensor, **_: object) -> torch.Tensor:
-        count, width = tokens.shape[1], self.proj.in_features
-        qkv = self.qkv(tokens).reshape(-1, count, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        query, key, value = qkv.unbind(0)
-        mixed = (query @ key.transpose(-2, -1)).softmax(dim=-1) @ value
-        out: torch.Tensor = self.proj(mixed.transpose(1, 2).reshape(-1, count, width))
-        return out
-
-
-def _is_plain(attention: Any) -> bool:
-    """Whether the attention is softmax(q k' scale) v and a projection, with nothing between them."""
-    between = [getattr(attention, name, None) for name in ("q_norm", "k_norm", "norm", "gate")]
-    bare = all(layer is None or isinstance(layer, nn.Identity) for layer in between)
-    return bare and type(attention).__name__ == "Attention"
-
-
 def _check_position_embedding(embedding: torch.Tensor, prefix: int, name: str) -> None:
     """Checks that it is [1, prefix + side * side, d].
 
@@ -289,17 +273,19 @@ def _check_position_embedding(embedding: torch.Tensor, prefix: int, name: str) -
 
 def _misfit(name: str, why: str) -> ExportError:
     problem = f"the weights do not fit {name}: {why}"
-    return ExportError("weights", problem, "name the --model that they belong to")
+    return ExportError("weights", problem, "name the backbone that they belong to")
 
 
 def _is_head(name: str) -> bool:
-    return name.startswith(("head.", "fc_norm.", "mask_token"))
+    return name.startswith(_HEADS)
 
 
 def _bias_free_projection(attention: Any, facet: str) -> nn.Linear:
     index = FACETS.index(facet)
-    qkv: nn.Linear = attention.qkv
-    width = qkv.out_features // 3
-    projection = nn.Linear(qkv.in_features, width, bias=False)
-    projection.weight.data = qkv.weight.data[index * width : (index + 1) * width].clone()
+    if getattr(attention, "qkv", None) is None:
+        weight = getattr(attention, ("q_proj", "k_proj", "v_proj")[index]).weight.data
+    else:
+        weight = attention.qkv.weight.data.chunk(3)[index]
+    projection = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    projection.weight.data = weight.clone()
     return projection
