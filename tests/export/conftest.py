@@ -64,11 +64,12 @@ def build(random_state: Callable[..., dict[str, Any]]) -> Callable[..., Path]:
         more: dict[str, FeatureSpec] | None = None,
         sha256: str = "0" * 64,
         donor: Bundle | None = None,
+        **changes: Any,
     ) -> Path:
         chosen = {"components": (Component(facet, 1),), "stride": None, **(choices or {})}
         stride = chosen.pop("stride")
         vit = ViTSpec(TINY, {facet: FeatureSpec(**chosen), **(more or {})}, stride)
-        plan = BackbonePlan(vit, sizes, precision)
+        plan = BackbonePlan(vit, sizes, tuple(precision.split(",")), **changes)
         origin = Provenance("tests", sha256, "Apache-2.0", "nothing")
         build_bundle(path, plan, random_state(), origin, name="tiny", say=lambda line: None, donor=donor)
         return path

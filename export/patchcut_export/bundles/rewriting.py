@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from patchcut.bundle import Bundle, BundleSpec, FileSpec, HeadSpec, ReportRow, Role, TimingRow
+from patchcut.bundle import (
+    AgreementRow,
+    Bundle,
+    BundleSpec,
+    FileSpec,
+    HeadSpec,
+    ReportRow,
+    Role,
+    TimingRow,
+)
 
 from patchcut_export.bundles.archive import write_archive
 from patchcut_export.bundles.card import render_card
@@ -82,6 +91,13 @@ def with_timings(spec: BundleSpec, rows: tuple[TimingRow, ...]) -> BundleSpec:
 
 def _what_ran(row: TimingRow) -> tuple[str, str, int, str, str]:
     return row.engine, row.precision, row.size, row.device, row.cpu
+
+
+def with_agreement(spec: BundleSpec, rows: tuple[AgreementRow, ...]) -> BundleSpec:
+    """A copy with what the gate measured of the first backbone, in the place of what it measured before."""
+    name, backbone = next(iter(spec.backbones.items()))
+    changed = backbone.model_copy(update={"agreement": rows})
+    return spec.model_copy(update={"backbones": {**spec.backbones, name: changed}})
 
 
 def _merge(old: tuple[ReportRow, ...], new: tuple[ReportRow, ...]) -> tuple[ReportRow, ...]:

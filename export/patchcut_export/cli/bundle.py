@@ -41,7 +41,21 @@ def bundle(
     size: Annotated[
         str, typer.Option(help="Sides of the square input in pixels, with commas; the first is the default.")
     ] = "224,448",
-    precision: Annotated[str, typer.Option(help="int8, or fp32.")] = "int8",
+    precision: Annotated[
+        str,
+        typer.Option(help="int8, int8-qdq, fp16, bf16 or fp32; several with commas, the first the default."),
+    ] = "int8",
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(help="Folder of photos to fit int8-qdq to, and to measure every precision on."),
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Folder with images/ and masks/ or boxes.json: also measure IoU and CorLoc there."),
+    ] = None,
+    allow_inaccurate: Annotated[
+        bool, typer.Option("--allow-inaccurate", help="Export what is too far from fp32; the bundle says so.")
+    ] = False,
     head: Annotated[
         Path | None, typer.Option(help="Take the head of this bundle, of the same backbone and facet.")
     ] = None,
@@ -65,12 +79,21 @@ def bundle(
         load_state_dict,
     )
     from patchcut_export.bundles.builder import BackbonePlan, build_bundle, check_plan
-    from patchcut_export.cli.features import parse_features, parse_scales, parse_sizes
+    from patchcut_export.cli.features import parse_features, parse_precisions, parse_scales, parse_sizes
     from patchcut_export.outputs import check_output_file
+    from patchcut_export.precision.gate import open_truth
+    from patchcut_export.precision.pictures import read_photos
     from patchcut_export.progress import StepBar
 
     vit = ViTSpec(model, parse_features(features, parse_scales(scales), join, log_bins), stride)
-    plan = BackbonePlan(vit, sizes=parse_sizes(size), precision=precision)
+    plan = BackbonePlan(
+        vit,
+        sizes=parse_sizes(size),
+        precisions=parse_precisions(precision),
+        pictures=None if calibrate is None else read_photos(calibrate),
+        truth=None if masks is None else open_truth(masks),
+        allow_inaccurate=allow_inaccurate,
+    )
     check_output_file(out)
     check_plan(plan)
     with StepBar() as bar, open_bundle(head) if head else nullcontext() as donor:

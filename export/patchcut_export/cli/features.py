@@ -1,9 +1,12 @@
-"""The command line's spelling of feature sets and sizes."""
+"""The command line's spelling of feature sets, sizes and precisions."""
 
 from __future__ import annotations
 
 import math
+from typing import cast, get_args
 
+from patchcut.bundle import Precision
+from patchcut.checks import check_choice
 from patchcut.errors import OptionError
 
 from patchcut_export.backbones.spec import Component, FeatureSpec
@@ -50,6 +53,20 @@ def parse_sizes(text: str) -> tuple[int, ...]:
         OptionError: an entry is no whole number.
     """
     return tuple(_whole("size", entry, f"got {text!r}") for entry in _entries("size", text))
+
+
+def parse_precisions(text: str) -> tuple[Precision, ...]:
+    """Precisions with commas between them, such as "int8,fp16".
+
+    Raises:
+        OptionError: there is no such precision, or one comes twice.
+    """
+    entries = _entries("precision", text)
+    for entry in entries:
+        check_choice("precision", entry, get_args(Precision))
+    if len(set(entries)) != len(entries):
+        raise OptionError("precision", f"must have each only once, got {text!r}")
+    return cast("tuple[Precision, ...]", tuple(entries))
 
 
 def _component(text: str, entry: str) -> Component:
