@@ -1,19 +1,30 @@
 # The CUDA half of libpatchcut. PATCHCUT_CUDA:
 #   AUTO  with CUDA where this machine has a driver for it and an nvcc that works, on the PATH or named by
-#         CUDACXX, CUDA_HOME or CUDA_PATH: all architectures take minutes, which nobody waits for without a GPU
+#         CUDACXX, CUDA_HOME or CUDA_PATH: that takes minutes, for which nobody waits without a GPU
 #   ON    with a driver or without, nvcc also looked for in /usr/local/cuda, and an error where there is none
 #   OFF   without
 #   HOST  for tests: the kernels compiled for the host, threads of a block as fibers (tests/host_cuda)
 
-function(patchcut_find_driver result)
-  execute_process(
-    COMMAND "${Python_EXECUTABLE}" -c "import ctypes; ctypes.CDLL('libcuda.so.1')"
-    RESULT_VARIABLE status OUTPUT_QUIET ERROR_QUIET)
-  if(status EQUAL 0)
-    set(${result} ON PARENT_SCOPE)
-  else()
-    set(${result} OFF PARENT_SCOPE)
+include("${CMAKE_CURRENT_LIST_DIR}/cuda_architectures.cmake")
+
+# Whether there is a driver here, and the capabilities of its GPUs as far as it tells.
+function(patchcut_find_driver found native)
+  set(status 1)
+  set(gpus)
+  if(NOT CMAKE_CROSSCOMPILING)
+    unset(patchcut_driver_status CACHE)
+    try_run(patchcut_driver_status patchcut_driver_compiled
+      "${CMAKE_CURRENT_BINARY_DIR}" "${CMAKE_CURRENT_SOURCE_DIR}/gpus_here.cpp"
+      LINK_LIBRARIES ${CMAKE_DL_LIBS} RUN_OUTPUT_VARIABLE gpus)
+    set(status "${patchcut_driver_status}")
   endif()
+  if(status EQUAL 0)
+    set(${found} ON PARENT_SCOPE)
+  else()
+    set(${found} OFF PARENT_SCOPE)
+  endif()
+  string(REGEX MATCHALL "[0-9]+" gpus "${gpus}")
+  set(${native} "${gpus}" PARENT_SCOPE)
 endfunction()
 
 function(patchcut_find_nvcc)
@@ -30,15 +41,35 @@ function(patchcut_find_nvcc)
   endif()
 endfunction()
 
+# Sets CMAKE_CUDA_ARCHITECTURES, where it is not set, to what the nvcc that is found compiles for; `native` are the
+# capabilities of this machine's GPUs. To nothing where nvcc does not tell: CMake then asks it for its default.
+function(patchcut_set_architectures native)
+  set(nvcc "$ENV{CUDACXX}")
+  if(CMAKE_CUDA_COMPILER)
+    set(nvcc "${CMAKE_CUDA_COMPILER}")
+  endif()
+  set(known)
+  if(nvcc)
+    patchcut_ask_nvcc("${nvcc}" known)
+  endif()
+  if(DEFINED CMAKE_CUDA_ARCHITECTURES OR NOT known)
+    return()
+  endif()
+  set(wanted "${PATCHCUT_CUDA_ARCHITECTURES}")
+  if(wanted STREQUAL "" AND PATCHCUT_CUDA STREQUAL "AUTO")
+    set(wanted native)
+  endif()
+  patchcut_choose_architectures("${wanted}" "${native}" "${known}" chosen)
+  set(CMAKE_CUDA_ARCHITECTURES "${chosen}" PARENT_SCOPE)
+endfunction()
+
 # Sets CMAKE_CUDA_COMPILER to an nvcc that compiles with this C++ compiler, or to nothing.
-macro(patchcut_check_cuda)
+macro(patchcut_check_cuda native)
   patchcut_find_nvcc()
   if(NOT DEFINED CMAKE_CUDA_HOST_COMPILER AND NOT DEFINED ENV{CUDAHOSTCXX})
     set(CMAKE_CUDA_HOST_COMPILER "${CMAKE_CXX_COMPILER}")
   endif()
-  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
-    set(CMAKE_CUDA_ARCHITECTURES "${PATCHCUT_CUDA_ARCHITECTURES}")
-  endif()
+  patchcut_set_architectures("${native}")
   include(CheckLanguage)
   check_language(CUDA)
 endmacro()

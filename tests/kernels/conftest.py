@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,9 @@ import pytest
 
 from tests.kernels.backends import Ops, ops_on_cuda
 from tests.kernels.tolerances import TOLERANCES
+
+
+ISAS = ["neon"] if platform.machine() == "aarch64" else ["baseline", "avx2", "avx512"]
 
 
 @pytest.fixture
@@ -27,7 +31,7 @@ def assert_close() -> Callable[..., None]:
     return check
 
 
-@pytest.fixture(params=["baseline", "avx2", "avx512", "cuda"])
+@pytest.fixture(params=[*ISAS, "cuda"])
 def ops(request: pytest.FixtureRequest) -> Iterator[Ops]:
     """The ops on each instruction set and on CUDA, for a test's one body."""
     if request.param == "cuda":
@@ -43,7 +47,7 @@ def device_ops(request: pytest.FixtureRequest) -> Ops:
     return ops_on_cuda() if request.param == "cuda" else Ops("cpu")
 
 
-@pytest.fixture(params=["baseline", "avx2", "avx512"])
+@pytest.fixture(params=ISAS)
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each instruction set, for what only the CPU has: threads, and checks of values."""
     with using_isa(request.param):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import platform
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -39,9 +40,20 @@ def test_fastest_isa_is_the_default():
 
 def test_unknown_isa_is_an_error():
     shown = run_python("import patchcut_kernels as pk; pk.get_isa()", PATCHCUT_ISA="sse9")
-    assert "[isa] PATCHCUT_ISA must be one of baseline" in shown.stderr
-    with pytest.raises(ValueError, match=r"\[isa\] isa must be one of baseline.*, got sse9"):
+    known = ", ".join(pk.available_isas())
+    assert f"[isa] PATCHCUT_ISA must be one of {known}, got sse9" in shown.stderr
+    with pytest.raises(ValueError, match=rf"^\[isa\] isa must be one of {known}, got sse9"):
         pk.set_isa("sse9")
+
+
+def test_isas_are_those_of_the_architecture():
+    if platform.machine() == "aarch64":
+        assert pk.available_isas() == ["neon"]
+    elif platform.machine() == "x86_64":
+        names = pk.available_isas()
+        assert names == ["baseline", "avx2", "avx512"][: len(names)]
+    else:
+        assert pk.available_isas() == ["baseline"]
 
 
 def test_threads_are_chosen_by_the_environment():

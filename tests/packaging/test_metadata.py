@@ -11,7 +11,8 @@ import pytest
 
 from .conftest import ROOT
 
-EXTRAS = {"cpu", "gpu", "video", "heic", "export", "test", "docs", "dev"}
+ENGINES = {"openvino", "tensorrt", "tensorrt-rtx", "pycuda"}
+EXTRAS = {"cpu", "gpu", "video", "heic", "export", "test", "docs", "dev"} | ENGINES
 # Which bring a whole runtime; docs runs nothing of patchcut, and the others add to one that is there.
 WHOLE = {"cpu", "gpu", "export", "test", "dev"}
 OFFLINE = {"torch", "timm", "onnx", "onnxscript", "onnxslim"}
@@ -33,7 +34,7 @@ def expand(pyproject: dict[str, Any], extra: str | None) -> set[str]:
     wanted = project["dependencies"] if extra is None else project["optional-dependencies"][extra]
     names: set[str] = set()
     for requirement in wanted:
-        name, _, inner = re.match(r"([\w.-]+)(\[([\w,]+)\])?", requirement).groups()  # type: ignore[union-attr]
+        name, _, inner = re.match(r"([\w.-]+)(\[([\w,-]+)\])?", requirement).groups()  # type: ignore[union-attr]
         if name == "patchcut":
             names |= set().union(*(expand(pyproject, each) for each in inner.split(",")))
         else:
@@ -52,7 +53,7 @@ def test_no_extra_brings_two_opencvs_or_two_runtimes(pyproject: dict[str, Any], 
     assert len([name for name in names if name.startswith("onnxruntime")]) == 1
 
 
-@pytest.mark.parametrize("extra", [None, "cpu", "gpu"])
+@pytest.mark.parametrize("extra", [None, "cpu", "gpu", *sorted(ENGINES)])
 def test_the_device_needs_nothing_of_the_export(pyproject: dict[str, Any], extra: str | None) -> None:
     assert not expand(pyproject, extra) & OFFLINE
 
@@ -74,7 +75,7 @@ def floors(pyproject: dict[str, Any], extra: str | None) -> dict[str, str]:
     wanted = project["dependencies"] if extra is None else project["optional-dependencies"][extra]
     found: dict[str, str] = {}
     for requirement in wanted:
-        name, _, inner, version = re.match(r"([\w.-]+)(\[([\w,]+)\])?(?:>=([\d.]+))?", requirement).groups()  # type: ignore[union-attr]
+        name, _, inner, version = re.match(r"([\w.-]+)(\[([\w,-]+)\])?(?:>=([\d.]+))?", requirement).groups()  # type: ignore[union-attr]
         if name == "patchcut":
             for each in inner.split(","):
                 found |= floors(pyproject, each)

@@ -93,8 +93,8 @@ PATCHCUT_API patchcut_status patchcut_set_threads(int32_t count);
  * below `root`, "" for the machine's own. */
 PATCHCUT_API patchcut_status patchcut_default_threads(const char* root, int32_t* count);
 
-/* The name at `index` of the instruction sets that this build holds and this machine can run, slowest first;
- * null past the last. */
+/* The name at `index` of the instruction sets that this build holds and this machine can run, slowest first:
+ * "baseline", "avx2" and "avx512" on x86-64, "neon" on aarch64; null past the last. */
 PATCHCUT_API const char* patchcut_available_isa(int32_t index);
 
 /* The one in use: the environment's PATCHCUT_ISA where it is set, else the fastest. */

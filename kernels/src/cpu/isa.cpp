@@ -8,9 +8,14 @@
 namespace patchcut {
 namespace {
 
-constexpr const char* kNames[] = {"baseline", "avx2", "avx512"};
+constexpr const char* kNames[] = {"baseline", "avx2", "avx512", "neon"};
+#if defined(__aarch64__)
+constexpr int32_t kSlowest = static_cast<int32_t>(Isa::neon);
+#else
+constexpr int32_t kSlowest = static_cast<int32_t>(Isa::baseline);
+#endif
 
-// How many of them, from the first, this build holds and this machine can run.
+// How many of them, from the slowest, this build holds and this machine can run.
 int32_t count_available() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
@@ -25,9 +30,9 @@ int32_t count_available() {
 
 Isa find_isa(const std::string& name, const char* what) {
   std::string known;
-  for (int32_t i = 0; available_isa(i) != nullptr; ++i) {
-    if (name == kNames[i]) return static_cast<Isa>(i);
-    known += (i == 0 ? "" : ", ") + std::string(kNames[i]);
+  for (int32_t i = 0; const char* available = available_isa(i); ++i) {
+    if (name == available) return static_cast<Isa>(kSlowest + i);
+    known += (i == 0 ? "" : ", ") + std::string(available);
   }
   throw std::invalid_argument("[isa] " + std::string(what) + " must be one of " + known + ", got " + name);
 }
@@ -44,13 +49,13 @@ Isa isa_in_use() {
   if (isa != kNotChosen) return isa;
   const char* name = std::getenv("PATCHCUT_ISA");
   isa = name != nullptr && *name != '\0' ? find_isa(name, "PATCHCUT_ISA")
-                                         : static_cast<Isa>(count_available() - 1);
+                                         : static_cast<Isa>(kSlowest + count_available() - 1);
   current.store(isa, std::memory_order_relaxed);
   return isa;
 }
 
 const char* available_isa(int32_t index) {
-  return index >= 0 && index < count_available() ? kNames[index] : nullptr;
+  return index >= 0 && index < count_available() ? kNames[kSlowest + index] : nullptr;
 }
 
 void set_isa(const char* name) { current.store(find_isa(name, "isa"), std::memory_order_relaxed); }

@@ -4,8 +4,9 @@
 
 namespace patchcut {
 
-// What the hot loops are compiled for, slowest first; PATCHCUT_ISA is one of these names.
-enum class Isa : int32_t { baseline, avx2, avx512 };
+// What the hot loops are compiled for; PATCHCUT_ISA is one of these names. On aarch64 neon is all there is,
+// elsewhere baseline is the slowest of what there is.
+enum class Isa : int32_t { baseline, avx2, avx512, neon };
 
 const char* name_of(Isa isa);
 

@@ -9,17 +9,22 @@
 #define PATCHCUT_PER_ISA(Table)   \
   static const Table& baseline(); \
   static const Table& avx2();     \
-  static const Table& avx512()
+  static const Table& avx512();   \
+  static const Table& neon()
 
 namespace patchcut {
 
 template <class Table>
-const Table& table_of(Isa isa) {
+const Table& table_of([[maybe_unused]] Isa isa) {
+#if defined(__aarch64__)
+  return Table::neon();
+#else
 #if defined(__x86_64__)
   if (isa == Isa::avx512) return Table::avx512();
   if (isa == Isa::avx2) return Table::avx2();
 #endif
   return Table::baseline();
+#endif
 }
 
 // The hot loops that ops of several groups share.
