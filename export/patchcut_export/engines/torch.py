@@ -58,9 +58,7 @@ def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> T
     names = {name: one.rows(graph.grid_hw) for name, one in backbone.features.items()}
     shapes = {name: (rows, backbone.features[name].dim) for name, rows in names.items()}
     place = Host() if device == "cpu" or not cuda.is_available() else OnDevice()
-    engine = TorchEngine(program, facts, shapes, place)
-    _check_interface(bundle, engine)
-    return engine
+    return TorchEngine(program, facts, shapes, place)
 
 
 class Host:
@@ -219,15 +217,15 @@ class TorchEngine:
         self._images = self._place.memory(shape)
         self._features = {name: self._place.memory((batch, *rows)) for name, rows in self._shapes.items()}
         self._lent = [self._place.lent(one) for one in (self._images, *self._features.values())]
-        if batch not in self._plans:
-            with self._quietly(), self._place.ordered():
-                self._plans[batch] = self._program.prepare(shape)
 
     def _compute(self) -> None:
         images, *features = self._lent
         program = self._program
         with self._quietly(), self._place.ordered():
-            made = self._plans[self._batch](images.to(program.device, program.dtype))
+            plan = self._plans.get(self._batch)
+            if plan is None:
+                plan = self._plans[self._batch] = program.prepare(tuple(images.shape))
+            made = plan(images.to(program.device, program.dtype))
             for out, one in zip(features, made, strict=True):
                 out.copy_(one)
 
@@ -311,6 +309,7 @@ def _open_program(
     outputs = [one.output for one in backbone.features.values()]
     try:
         model = onnx.load_from_string(proto)
+        _check_interface(bundle, backbone, graph, model.graph)
         with torch.inference_mode():
             return OnnxProgram(model, weights, outputs, device=torch.device(device), dtype=dtype)
     except (GraphError, MemoryError) as error:
@@ -328,8 +327,30 @@ def _weights(bundle: Bundle, backbone: BackboneSpec, graph: GraphSpec) -> dict[s
     return {name: tensors[name] for name in graph.initializers}
 
 
-def _check_interface(bundle: Bundle, engine: TorchEngine) -> None:
-    """Runs the graph once, and checks that it makes what `bundle.json` says."""
+def _check_interface(bundle: Bundle, backbone: BackboneSpec, graph: GraphSpec, found: Any) -> None:
+    """Checks that a graph of ONNX takes and makes what `bundle.json` says.
+
+    Raises:
+        BundleError: "... is foreign: backbone.onnx must have features [b, 256, 384] float32, got ...".
+    """
+    expected: dict[str, tuple[int, ...]] = {"image": (3, *graph.size_hw)}
+    expected |= {one.output: (one.rows(graph.grid_hw), one.dim) for one in backbone.features.values()}
+    values = {value.name: value.type.tensor_type for value in (*found.input, *found.output)}
+    for name, shape in expected.items():
+        value = values.get(name)
+        sides = None if value is None else [side.dim_value for side in value.shape.dim]
+        if value is None or value.elem_type != 1 or not _fits(sides, shape):
+            came = "no such tensor" if value is None else f"type {value.elem_type} {sides}"
+            wanted = f"{name} [b, {', '.join(map(str, shape))}] float32"
+            what = f"{bundle.path} is foreign: {graph.file} must have {wanted}, got {came}"
+            raise BundleError("bundle", what, "export the bundle again")
+
+
+def _fits(found: list[int] | None, shape: tuple[int, ...]) -> bool:
+    """Whether the sides of a graph's tensor, 0 where they are free, can be [b, *shape]."""
+    if found is None or len(found) != len(shape) + 1:
+        return False
+    return all(not side or side == wanted for side, wanted in zip(found[1:], shape, strict=True))
 
 
 def _lacks_memory(error: BaseException) -> bool:
