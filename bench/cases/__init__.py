@@ -19,6 +19,7 @@ GROUPS = {
     "head": "bench.cases.head",
     "start": "bench.cases.start",
     "kernels": "bench.cases.kernels",
+    "gpu": "bench.cases.gpu",
     "quality": "bench.cases.quality",
     "agreement": "bench.cases.agreement",
     "found-k": "bench.cases.found_k",

@@ -64,12 +64,12 @@ class FrameGraph:
         self._up = cuda.empty_host((batch, *frame_hw, 3), np.uint8) if on_host else None
         self._down: Any = None
         self.frames = cuda.empty((batch, *frame_hw, 3), np.uint8, stream=self.stream)
-        self.assignment: DeviceArray
-        self.found: FoundOnDevice
-        self._run()  # what is made in a first call cannot be made in a capture
+        _, found = self.run()  # what is made in a first call cannot be made in a capture
         self.stream.synchronize()
         if on_host:
-            self._down = cuda.empty_host(self.found.packed.memory.shape, np.uint8)
+            self._down = cuda.empty_host(found.packed.memory.shape, np.uint8)
+        self.assignment: DeviceArray
+        self.found: FoundOnDevice
         self._graphs = self._capture()
 
     def __call__(self, frames: Sequence[Frame]) -> list[tuple[Components, DeviceArray]]:
@@ -102,9 +102,10 @@ class FrameGraph:
             self._images.pointer
         )
 
-    def _run(self) -> None:
+    def run(self) -> tuple[DeviceArray, FoundOnDevice]:
+        """Gives the stages to the stream one by one, and returns what they make, in fresh memory."""
         self._before()
-        self._after(self._extractor.engine.run(self._batch))
+        return self._after(self._extractor.engine.run(self._batch))
 
     def _before(self) -> None:
         """Frames to the engine's images."""
@@ -121,23 +122,28 @@ class FrameGraph:
             out=self._images,
         )
 
-    def _after(self, features: Mapping[str, Array]) -> None:
-        """Features to components."""
-        self.assignment = cast("DeviceArray", self._head(Features(features, self._extractor.graph.grid_hw)))
-        self.found = self._masks.find_on_device(self.assignment, self._canvas)
+    def _after(self, features: Mapping[str, Array]) -> tuple[DeviceArray, FoundOnDevice]:
+        """Features to assignment and components."""
+        assignment = cast("DeviceArray", self._head(Features(features, self._extractor.graph.grid_hw)))
+        found = self._masks.find_on_device(assignment, self._canvas)
         if self._down is not None:
-            cuda.copy(self.found.packed.memory, self._down, stream=self.stream)
+            cuda.copy(found.packed.memory, self._down, stream=self.stream)
+        return assignment, found
 
     def _capture(self) -> list[cuda.Launchable]:
         """One graph, or those before and after the engine."""
         engine: Any = self._extractor.engine
+
+        def whole() -> None:
+            self.assignment, self.found = self.run()
+
         if getattr(engine, "capturable", False):
-            return [engine.capture(self._run)]
+            return [engine.capture(whole)]
         with cuda.graph_memory(self.stream), cuda.capture(self.stream) as before:
             self._before()
         features = engine.run(self._batch)
         with cuda.graph_memory(self.stream), cuda.capture(self.stream) as after:
-            self._after(features)
+            self.assignment, self.found = self._after(features)
         return [before, after]
 
     def _copy(self, array: DeviceArray) -> DeviceArray:

@@ -193,3 +193,23 @@ def test_runs_alone_become_a_graph(
         made = engine.run(2)["key"].numpy()
         np.testing.assert_allclose(made, factor * expected, rtol=1e-4, atol=2e-3)
         assert (engine._graph is not None) == (factor >= 2)
+
+
+def test_the_bench_of_a_gpu_measures_what_it_says(
+    on_layer: Any, toy_bundle: Path, photos: list[np.ndarray], host_cuda: HostCuda
+) -> None:
+    from bench.cases import gpu
+
+    segmenter, frame = on_layer(toy_bundle, precision="fp32"), np.ascontiguousarray(photos[0])
+    on_cpu = patchcut.load(toy_bundle, engine="torch", device="cpu", precision="fp32")
+    outcomes = list(gpu.on_device("case", segmenter, frame, 2, on_cpu(frame).label_map, repeats=1))
+    outcomes += gpu.to_result(segmenter, on_cpu, frame, repeats=1)
+    assert [one.device for one in outcomes] == ["cuda"] * 4 + ["cpu"]
+    assert all(one.metrics["frames_per_s"] > 0 for one in outcomes)
+    assert outcomes[0].quality["labels as on the CPU in fp32"] > 0.99
+    way = gpu._Way(segmenter, frame, 1)
+    with host_cuda.counted() as copies:
+        way.launch()
+    assert copies == {"up": 0, "down": 0, "device": 0}
+    with pytest.raises(gpu.BenchError, match="needs a GPU: the CUDA kernels of this build run on the host"):
+        gpu._require_gpu()
