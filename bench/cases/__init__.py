@@ -18,6 +18,7 @@ GROUPS = {
     "frame": "bench.cases.frame",
     "head": "bench.cases.head",
     "start": "bench.cases.start",
+    "engines": "bench.cases.engines",
     "kernels": "bench.cases.kernels",
     "gpu": "bench.cases.gpu",
     "quality": "bench.cases.quality",

@@ -71,5 +71,9 @@ def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> E
         raise EngineError(
             "engine", f"{chosen.engine} is not registered", f"install it again: {install_hint()}"
         )
-    factory = cast("EngineFactory", points[0].load())
+    try:
+        factory = cast("EngineFactory", points[0].load())
+    except ImportError as error:
+        what = f"{chosen.engine} cannot be imported: {error}"
+        raise EngineError("engine", what, f"install it again: {install_hint()}") from error
     return factory(bundle, backbone, replace(settings, engine=chosen.engine, precision=chosen.precision))

@@ -17,6 +17,7 @@ DEFAULT_ENGINE = "onnxruntime"
 # Packages of which an engine needs one; one that is not here is somebody's own, and is taken to be whole.
 _PACKAGES = {
     "onnxruntime": ("onnxruntime",),
+    "onnxruntime-tensorrt": ("onnxruntime",),
     "openvino": ("openvino",),
     "tensorrt": ("tensorrt", "tensorrt_rtx"),
     "torch": ("torch",),

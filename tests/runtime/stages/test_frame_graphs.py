@@ -283,3 +283,21 @@ def test_graphs_go_with_their_segmenter(load: Any, toy_bundle: Path, small: np.n
         del segmenter
         gc.collect()
         np.testing.assert_array_equal(results[-1].confidence, results[0].confidence)
+
+
+def test_a_batch_of_frames_of_one_size_is_one_graph(
+    load: Any, toy_bundle: Path, photos: list[np.ndarray], host_cuda: HostCuda
+) -> None:
+    segmenter = load(toy_bundle)
+    for _ in range(2):
+        segmenter.batch(photos[:3])
+    with host_cuda.counted() as copies:
+        results = segmenter.batch(photos[1:4])
+    assert {way: copies[way] for way in ("up", "down")} == ONE_UP_ONE_DOWN
+    for result, photo in zip(results, photos[1:4], strict=True):
+        assert "graph" in result.timings_ms
+        alone = segmenter(photo)
+        np.testing.assert_array_equal(result.label_map, alone.label_map)
+        np.testing.assert_array_equal(result.confidence, alone.confidence)
+    mixed = segmenter.batch([photos[0], photos[1][:50]])
+    assert [one.label_map.shape for one in mixed] == [photos[0].shape[:2], (50, 128)]

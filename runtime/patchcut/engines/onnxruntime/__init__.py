@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -117,45 +118,55 @@ def _open(
     preferred = PREFERRED[place.provider]
     if not place.on_gpu and not multiplies_int8(cpu_kind()):
         preferred = ("fp32", *preferred)  # where "auto" wanted a GPU that does not run
-    graph = choose_graph(backbone, settings, preferred)
-    data, tensors = _graph(bundle, backbone, graph)
+    graph = _read(bundle, backbone, choose_graph(backbone, settings, preferred))
     if place.provider != TENSORRT_PROVIDER:
-        return _open_session(ort, bundle, backbone, settings, graph, data, tensors, place)
-    whole = inline_weights(data, tensors)  # TensorRT's parser gets the graph, not what the session was given
-    cache = TensorrtCache.of(ort, whole)
+        return _open_session(ort, bundle, backbone, settings, graph, place)
+    # TensorRT's parser gets the graph's own bytes, and not what the session was given beside them.
+    graph = replace(graph, data=inline_weights(graph.data, graph.tensors), tensors={})
+    cache = TensorrtCache.of(ort, graph.data)
     with nullcontext() if cache is None else cache.entry() as engines:
-        in_cache = Place(place.provider, place.stream, engines)
-        engine = _open_session(ort, bundle, backbone, settings, graph, whole, {}, in_cache)
+        in_cache = replace(place, engines=engines)
+        engine = _open_session(ort, bundle, backbone, settings, graph, in_cache)
         engine.run(1)  # what is not built by now would be built in the first run
     return engine
 
 
-def _graph(
-    bundle: Bundle, backbone: BackboneSpec, graph: GraphSpec
-) -> tuple[bytes, dict[str, npt.NDArray[Any]]]:
-    """The bytes of a graph that makes the wanted feature sets and nothing else, and the tensors it needs."""
-    data = bundle.read(graph.file)
+@dataclass(frozen=True)
+class _Graph:
+    """A graph that makes the wanted feature sets and nothing else.
+
+    Attributes:
+        spec: what the bundle says of it.
+        data: its bytes.
+        tensors: its external ones.
+        weights: precision that the weights are stored in.
+    """
+
+    spec: GraphSpec
+    data: bytes
+    tensors: dict[str, npt.NDArray[Any]]
+    weights: str
+
+
+def _read(bundle: Bundle, backbone: BackboneSpec, spec: GraphSpec) -> _Graph:
+    data = bundle.read(spec.file)
     try:
         data, names = keep_outputs(data, [one.output for one in backbone.features.values()])
     except GraphError as error:
-        what = f"{bundle.path} is foreign: {graph.file} does not give its feature sets: {error}"
+        what = f"{bundle.path} is foreign: {spec.file} does not give its feature sets: {error}"
         raise BundleError("bundle", what, "export the bundle again") from error
-    return data, external_tensors(bundle, backbone, graph, names)
+    tensors = external_tensors(bundle, backbone, spec, names)
+    in_8_bits = any(tensor.dtype in (np.int8, np.uint8) for tensor in tensors.values())
+    return _Graph(spec, data, tensors, "int8" if in_8_bits else spec.precision)
 
 
 def _open_session(
-    ort: Any,
-    bundle: Bundle,
-    backbone: BackboneSpec,
-    settings: Settings,
-    graph: GraphSpec,
-    data: bytes,
-    tensors: dict[str, npt.NDArray[Any]],
-    place: Place,
+    ort: Any, bundle: Bundle, backbone: BackboneSpec, settings: Settings, graph: _Graph, place: Place
 ) -> OnnxRuntimeEngine:
+    spec, tensors = graph.spec, graph.tensors
     threads = threads_that_start(settings.threads or default_threads())
     beside = threads if settings.throughput and not place.on_gpu else 1
-    options = session_options(ort, 1 if beside > 1 else threads, graph.precision)
+    options = session_options(ort, 1 if beside > 1 else threads, spec.precision)
     options.add_session_config_entry(_EXTERNAL_FOLDER, os.devnull)
     if place.on_gpu:
         options.log_severity_level = LOG_ERROR
@@ -164,32 +175,36 @@ def _open_session(
             values = [ort.OrtValue.ortvalue_from_numpy(array) for array in tensors.values()]
             options.add_external_initializers(list(tensors), values)
         # Its own fallback prints to stdout, and would choose another provider unasked.
-        session = ort.InferenceSession(data, options, providers=place.options(graph), enable_fallback=0)
+        providers = place.options(spec)
+        session = ort.InferenceSession(graph.data, options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions share no base class
-        _explain(error, bundle, graph, place)
+        _explain(error, bundle, spec, place)
     outlive_forks(session)
     if what := fell_back(session, place.provider):
         raise _ProviderError(what)
-    _check_interface(bundle, backbone, graph, session)
-    facts = EngineFacts(
-        name="onnxruntime-tensorrt" if place.provider == TENSORRT_PROVIDER else "onnxruntime",
-        provider=place.provider,
-        device="cuda" if place.on_gpu else "cpu",
-        graph=graph,
-        precision=graph.precision,
-        weights="int8" if any(t.dtype in (np.int8, np.uint8) for t in tensors.values()) else graph.precision,
-        threads=threads,
-        max_batch=_max_batch(session, place),
-    )
+    _check_interface(bundle, backbone, spec, session)
     return OnnxRuntimeEngine(
         session,
         _run_options(ort, place.stream),
-        facts,
+        _facts(session, graph, place, threads),
         backbone.features,
         tensors,
         place.stream,
-        at_once=place.on_gpu and graph.precision != "int8",
+        at_once=place.on_gpu and spec.precision != "int8",
         beside=beside,
+    )
+
+
+def _facts(session: Any, graph: _Graph, place: Place, threads: int) -> EngineFacts:
+    return EngineFacts(
+        name="onnxruntime-tensorrt" if place.provider == TENSORRT_PROVIDER else "onnxruntime",
+        provider=place.provider,
+        device="cuda" if place.on_gpu else "cpu",
+        graph=graph.spec,
+        precision=graph.spec.precision,
+        weights=graph.weights,
+        threads=threads,
+        max_batch=_max_batch(session, place),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -26,6 +27,8 @@ from patchcut.errors import BundleError, EngineError, OptionError, install_hint
 from patchcut.settings import Settings
 
 _logger = logging.getLogger("patchcut")
+
+_cores: dict[int, Any] = {}
 
 DEVICES = {"auto": "CPU", "cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 
@@ -79,6 +82,8 @@ class _Plan:
         if self.device == "CPU":
             # Left to itself "f32" rounds activations to 8 bits in groups where weights are in 8 bits.
             properties |= {_THREADS: threads, "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
+            # A thread that is tied to a core waits for whatever else runs there, such as another segmenter.
+            properties["ENABLE_CPU_PINNING"] = False
         return properties
 
 
@@ -91,7 +96,7 @@ def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> O
         BundleError: the graph or its weights are not what `bundle.json` says.
     """
     openvino = import_openvino()
-    core = openvino.Core()
+    core = _core(openvino)
     device = _choose_device(core, settings.device)
     capabilities = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
     plan = _make_plan(backbone, settings, device, capabilities)
@@ -105,7 +110,8 @@ def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> O
         graph=plan.graph,
         precision=plan.precision,
         weights=weights,
-        threads=threads,
+        # It takes no more than there are cores.
+        threads=compiled.get_property(_THREADS) if device == "CPU" else threads,
         max_batch=_MAX_BATCH,
     )
     return OpenVinoEngine(openvino, compiled, facts, backbone.features, beside=settings.throughput)
@@ -123,6 +129,17 @@ def import_openvino() -> Any:
     except ImportError as error:
         remedy = install_hint("openvino")
         raise EngineError("engine", f"openvino cannot be imported: {error}", remedy) from error
+
+
+def _core(openvino: Any) -> Any:
+    """This process's core: making one loads libraries, and a fork in the middle of that breaks the child.
+
+    One that a fork has inherited has lost its threads; it is kept, since to free it would wait for them.
+    """
+    process = os.getpid()
+    if process not in _cores:
+        _cores[process] = openvino.Core()
+    return _cores[process]
 
 
 def _choose_device(core: Any, asked: str) -> str:
