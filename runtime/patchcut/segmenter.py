@@ -33,7 +33,8 @@ from patchcut.heads import (
 )
 from patchcut.result import Result
 from patchcut.settings import Device, Settings
-from patchcut.stages import Canvas, DividedPatches, Extractor, Masks, Parts, Regions, Rules
+from patchcut.stages import Canvas, DividedPatches, Extractor, FrameGraphs, Masks, Parts, Regions, Rules
+from patchcut.stages.regions import rank
 
 if TYPE_CHECKING:
     from patchcut.sources import Source
@@ -151,6 +152,7 @@ class Segmenter:
         self._absolute_path = path.absolute()  # the working directory may change
         self._opened = (extractor, head, parts, masks)
         self._lock = threading.Lock()
+        self._graphs = FrameGraphs()
 
     @classmethod
     def open(cls, settings: Settings) -> Segmenter:
@@ -413,6 +415,9 @@ class Segmenter:
         before = timings_ms or [{} for _ in frames]
         with self._lock:
             clock = _Clock({})
+            results = self._launched(frames, stages, before, clock)
+            if results is not None:
+                return results
             self.extractor.preprocess(frames)
             clock.stop("preprocess")
             features = self.extractor.run(len(frames))
@@ -421,6 +426,24 @@ class Segmenter:
             return [
                 self._finish(frame, features.frame(i), stages, timings[i]) for i, frame in enumerate(frames)
             ]
+
+    def _launched(
+        self, frames: Sequence[Frame], stages: _Stages, before: Sequence[dict[str, float]], clock: _Clock
+    ) -> list[Result] | None:
+        """Results of frames whose whole way is one graph on a GPU; None where they go stage by stage."""
+        if stages.parts is not None:
+            return None
+        found = self._graphs(self.extractor, frames, stages.head, stages.masks)
+        if found is None:
+            return None
+        results = []
+        clock.stop("graph")
+        timings = self._timings(before, clock)
+        for frame, (components, assignment), ms in zip(frames, found, timings, strict=True):
+            regions = rank(components, stages.masks.rules)
+            _finite_if_empty(regions, assignment)
+            results.append(self._result(frame, regions, assignment, stages.head.labels, ms))
+        return results
 
     @staticmethod
     def _timings(before: Sequence[dict[str, float]], clock: _Clock) -> list[dict[str, float]]:

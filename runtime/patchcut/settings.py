@@ -113,7 +113,8 @@ class Settings:
             is what the format says, or what each picture uses (see `patchcut.pixels.to_8_bits`).
         max_pixels: pictures of more are refused before they are decoded, 1 to 2**30.
         throughput: True to run the frames of a batch beside each other, each on few threads: more frames a
-            second, and each later. For `Segmenter.batch`.
+            second, and each later. For `Segmenter.batch`, and for streams of files, whose frames are then
+            read up to 8 ahead.
         threads: CPU threads from 1 to 256; None is one a physical core that this process may use (see
             `patchcut_kernels.default_threads`) and leaves the kernels' threads as they are. A number also
             sets the kernels' threads, for the whole process.

@@ -28,6 +28,7 @@ def kept_out(package: str) -> Iterator[None]:
     statistics; without the package `openvino_telemetry` it has a stub that does nothing.
 
     Examples:
+        >>> import sys
         >>> with patchcut.telemetry.kept_out("openvino_telemetry"):
         ...     "openvino_telemetry" in sys.modules
         True

@@ -54,6 +54,7 @@ class Engine(Protocol):
         """Feature set → [batch, rows, d] float32 of `images(batch)`, in the engine's own memory.
 
         The next run overwrites them. A set has a row a patch, or one for the image (`FeatureSetSpec.rows`).
+        Features of an image do not depend on the others of its batch, but for how sums are rounded.
         Every set of the backbone that it was opened with is there, in the order of that backbone.
 
         Raises:

@@ -50,7 +50,8 @@ def kind_of(machine: str, cpuinfo: str) -> str:
         machine: its architecture, as `uname -m` says it.
         cpuinfo: what /proc/cpuinfo has of all its cores. What one of them lacks none is taken to have.
     Examples:
-        >>> patchcut.engines.cpu_kind.kind_of("aarch64", "Features : fp asimd asimddp")
+        >>> from patchcut.engines.cpu_kind import kind_of
+        >>> kind_of("aarch64", "Features : fp asimd asimddp")
         'arm-dotprod'
     """
     family = _FAMILIES.get(machine.lower())
@@ -66,7 +67,8 @@ def multiplies_int8(kind: str) -> bool:
     """Whether a kind of CPU is faster in 8 bits than in fp32.
 
     Examples:
-        >>> patchcut.engines.cpu_kind.multiplies_int8("x86-avx2")
+        >>> from patchcut.engines.cpu_kind import multiplies_int8
+        >>> multiplies_int8("x86-avx2")
         False
     """
     return kind in _MULTIPLY_INT8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -146,6 +147,27 @@ def test_a_build_that_fails_leaves_no_folder(
     with pytest.raises(EngineError, match="has TensorrtExecutionProvider but runs on CUDAExecutionProvider"):
         open_tensorrt(toy_bundle)
     assert not any(one.is_dir() for one in cache.iterdir())
+
+
+def test_of_two_that_build_the_same_one_waits(tmp_path: Path) -> None:
+    cache = tensorrt_cache.TensorrtCache(tmp_path / "engines")
+    begun, waits, got = threading.Event(), threading.Event(), []
+
+    def second() -> None:
+        begun.wait(10)
+        waits.set()
+        with cache.entry() as folder:
+            got.append((folder, (folder / "engine").read_text()))
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    with cache.entry() as building:
+        begun.set()
+        waits.wait(10)
+        (building / "engine").write_text("whole")
+        assert not got and building != cache.folder
+    thread.join(10)
+    assert got == [(cache.folder, "whole")]
 
 
 def test_without_a_cache_nothing_is_kept(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
