@@ -124,6 +124,6 @@ def _how_to_load(options: TensorRtOptions, capability: str | None) -> str:
     if capability is None:
         return load
     return (
-        "no GPU was needed, and nothing was run: copy them into ~/.cache/patchcut/engines of a machine with such "
-        f"a GPU and the same version of tensorrt-rtx, and {load}"
+        "no GPU was needed, and nothing was run: copy them into ~/.cache/patchcut/engines of a machine with "
+        f"such a GPU and the same version of tensorrt-rtx, and {load}"
     )
