@@ -33,7 +33,8 @@ from patchcut.heads import (
 )
 from patchcut.result import Result
 from patchcut.settings import Device, Settings
-from patchcut.stages import Canvas, DividedPatches, Extractor, Masks, Parts, Rules
+from patchcut.stages import Canvas, DividedPatches, Extractor, FrameGraphs, Masks, Parts, Rules
+from patchcut.stages.regions import Regions, rank
 
 if TYPE_CHECKING:
     from patchcut.sources import Source
@@ -146,6 +147,7 @@ class Segmenter:
         self._absolute_path = path.absolute()  # the working directory may change
         self._opened = (extractor, head, parts, masks)
         self._lock = threading.Lock()
+        self._graphs = FrameGraphs()
 
     @classmethod
     def open(cls, settings: Settings) -> Segmenter:
@@ -338,29 +340,39 @@ class Segmenter:
         masks = stages.masks
         with self._lock:
             clock = _Clock(timings_ms or {})
-            self.extractor.preprocess([frame])
-            clock.stop("preprocess")
-            features = self.extractor.run(1)
-            clock.stop("backbone")
-            assignment, patches = self._assign(features, stages)
-            clock.stop("head")
             graph = self.extractor.graph
             height, width = frame.image.shape[:2]
             canvas = Canvas.of((height, width), self.extractor.backbone, graph)
             background: tuple[int, ...] = (0,)
-            if patches is None:
+            patches: DividedPatches | None = None
+            captured = None
+            if stages.parts is None:
+                captured = self._graphs(self.extractor, [frame], stages.head, masks)
+            if captured is None:
+                self.extractor.preprocess([frame])
+                clock.stop("preprocess")
+                features = self.extractor.run(1)
+                clock.stop("backbone")
+                assignment, patches = self._assign(features, stages)
+                clock.stop("head")
+            if captured is not None:
+                ((components, assignment),) = captured
+                regions = rank(components, masks.rules)
+                _finite_if_empty(regions, assignment)
+                labels = stages.head.labels[: assignment.shape[1]]
+            elif patches is None:
                 on_device = isinstance(assignment, DeviceArray) and masks.stays_on_device(canvas)
                 if not on_device:
                     assignment = _finite(to_host(assignment))  # once, for the masks and the result
                 regions = masks(frame, assignment, canvas)
-                if on_device and not len(regions.scores):
-                    _finite(to_host(assignment))  # no op on a GPU looks: nothing is found where it is not
+                if on_device:
+                    _finite_if_empty(regions, assignment)
                 labels = stages.head.labels[: assignment.shape[1]]
             else:
                 regions = masks.divided(frame, patches, canvas)
                 assignment, labels = patches.assignment, patches.labels
                 background = patches.background_columns
-            clock.stop("masks")
+            clock.stop("masks" if captured is None else "graph")
             return Result.of(
                 regions,
                 frame,
@@ -482,6 +494,12 @@ def _finite(assignment: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         remedy = "the backbone overflows in this precision: try another one"
         raise EngineError("head", "the assignment is not finite", remedy)
     return assignment
+
+
+def _finite_if_empty(regions: Regions, assignment: Array) -> None:
+    """Checks an assignment on a GPU, where no op looks: nothing is found where it is not finite."""
+    if not len(regions.scores):
+        _finite(to_host(assignment))
 
 
 def _log_problems(problems: list[str], told: int) -> int:

@@ -1,4 +1,4 @@
-"""Puts a graph's external weights into its bytes: not every engine takes them from memory."""
+"""Puts the bundle's weights into the bytes of a graph, for engines that know them from files only."""
 
 from __future__ import annotations
 
@@ -8,54 +8,56 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from patchcut.bundle.message_fields import fields_of, head_of, text_of
+from patchcut.bundle.onnx_fields import fields_of, head_of
 
 # Numbers of fields in onnx.proto.
 _MODEL_GRAPH: Final = 7
-_GRAPH_INITIALIZER: Final = 5
-_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 8, 9
+_INITIALIZER: Final = 5
+_NAME, _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 8, 9, 13, 14
 
 
 def inline_weights(graph: bytes, tensors: Mapping[str, npt.NDArray[Any]]) -> bytes:
-    """The graph with the numbers of these tensors in it, instead of the places in a file where they lie.
+    """An ONNX file that holds its external tensors itself.
 
     Args:
         graph: the bytes of an ONNX file that `check_graph` takes.
-        tensors: by name, with the shapes and types that the graph declares; more than it has is all right.
-    Returns:
-        The bytes of an ONNX file; its other tensors are as they were.
+        tensors: all of its external tensors by name; they are copied once.
     Examples:
-        >>> spec = bundle.spec.backbone
-        >>> graph = bundle.read(spec.graphs[0].file)
-        >>> whole = patchcut.bundle.graph_weights.inline_weights(graph, bundle.read_tensors(spec.weights))
-        >>> len(whole) > 100 * len(graph)
-        True
+        >>> backbone = bundle.spec.backbone
+        >>> data, tensors = bundle.read(backbone.graphs[0].file), bundle.read_tensors(backbone.weights)
+        >>> whole = patchcut.bundle.graph_weights.inline_weights(data, tensors)
+        >>> patchcut.bundle.graph_check.check_graph(whole, (), None)
     """
     parts: list[bytes | memoryview] = []
     for field in fields_of(memoryview(graph)):
-        if field.number != _MODEL_GRAPH:
+        if field.number == _MODEL_GRAPH:
+            parts += _with_head(_MODEL_GRAPH, _graph_parts(field.value, tensors))
+        else:
             parts.append(field.whole)
-            continue
-        inner = _inlined(field.value, tensors)
-        parts += [head_of(_MODEL_GRAPH, sum(map(len, inner))), *inner]
     return b"".join(parts)
 
 
-def _inlined(graph: memoryview, tensors: Mapping[str, npt.NDArray[Any]]) -> list[bytes | memoryview]:
+def _graph_parts(graph: memoryview, tensors: Mapping[str, npt.NDArray[Any]]) -> list[bytes | memoryview]:
     parts: list[bytes | memoryview] = []
     for field in fields_of(graph):
-        tensor = None
-        if field.number == _GRAPH_INITIALIZER:
-            tensor = tensors.get(text_of(field.value, _TENSOR_NAME))
-        if tensor is None:
+        if field.number == _INITIALIZER:
+            parts += _with_head(_INITIALIZER, _tensor_parts(field.value, tensors))
+        else:
             parts.append(field.whole)
-            continue
-        content: list[bytes | memoryview] = [
-            one.whole
-            for one in fields_of(field.value)
-            if one.number in (_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME)
-        ]
-        numbers = np.ascontiguousarray(tensor).tobytes()
-        content += [head_of(_TENSOR_RAW, len(numbers)), numbers]
-        parts += [head_of(_GRAPH_INITIALIZER, sum(map(len, content))), *content]
     return parts
+
+
+def _tensor_parts(tensor: memoryview, tensors: Mapping[str, npt.NDArray[Any]]) -> list[bytes | memoryview]:
+    fields = list(fields_of(tensor))
+    if all(field.number != _EXTERNAL_DATA for field in fields):
+        return [tensor]
+    name = next(str(field.value, "utf-8") for field in fields if field.number == _NAME)
+    array = np.ascontiguousarray(tensors[name])
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    numbers = memoryview(little.reshape(-1).view(np.uint8).data)
+    kept = [field.whole for field in fields if field.number not in (_EXTERNAL_DATA, _DATA_LOCATION)]
+    return [*kept, head_of(_RAW_DATA, len(numbers)), numbers]
+
+
+def _with_head(number: int, parts: list[bytes | memoryview]) -> list[bytes | memoryview]:
+    return [head_of(number, sum(map(len, parts))), *parts]

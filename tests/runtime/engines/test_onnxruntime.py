@@ -11,6 +11,7 @@ import pytest
 from patchcut import Bundle, BundleError, EngineError, OptionError, Settings, open_bundle
 from patchcut.engines import Engine, engine_names, open_engine
 from patchcut.engines import onnxruntime as adapter
+from patchcut.engines.onnxruntime import sessions
 from patchcut.heads import CcHead, KMeansHead
 from patchcut_kernels import cuda
 
@@ -238,7 +239,7 @@ def test_kernels_without_cuda_have_the_features_on_the_host(
 def test_a_missing_onnxruntime_names_the_extra(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(EngineError, match=r"onnxruntime cannot be imported.*pip install .*\[cpu\]'"):
-        patchcut.load(toy_bundle)
+        patchcut.load(toy_bundle, engine="onnxruntime")
 
 
 def test_a_failing_run_keeps_the_cause(toy_bundle: Path) -> None:
@@ -269,7 +270,7 @@ def test_onnxruntime_is_a_registered_engine() -> None:
     ],
 )
 def test_idle_threads_spin_briefly_where_that_can_be_said(version: str, key: str) -> None:
-    assert adapter._spinning(version)[0] == key
+    assert sessions.spinning(version)[0] == key
 
 
 @pytest.mark.parametrize(
@@ -283,4 +284,4 @@ def test_idle_threads_spin_briefly_where_that_can_be_said(version: str, key: str
     ],
 )
 def test_products_are_widened_only_where_they_saturate(machine: str, flags: str, saturates: bool) -> None:
-    assert adapter._saturates(machine, flags) is saturates
+    assert sessions.saturates(machine, flags) is saturates
