@@ -132,7 +132,9 @@ class OnnxProgram:
                 raise GraphError(f"a {operator} to type {value}")
             made = TORCH_TYPES[value]
             return self.dtype if made == torch.float32 else made
-        return list(value) if attribute.type in (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS) else value
+        return (
+            list(value) if attribute.type in (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS) else value
+        )
 
     def _fold(self) -> None:
         """Computes what needs no image, once."""
@@ -192,10 +194,14 @@ class Plan:
             call = OPERATORS[node.operator]
             if node.operator in ("Shape", "Size"):
                 source = values.get(node.inputs[0])
-                known[node.outputs[0]] = call(node.attributes, host(node.inputs[0]) if source is None else source)
+                known[node.outputs[0]] = call(
+                    node.attributes, host(node.inputs[0]) if source is None else source
+                )
                 continue
             if all(not name or host(name) is not None for name in node.inputs):
-                made = run_node(call, node.attributes, [host(name) for name in node.inputs], len(node.outputs))
+                made = run_node(
+                    call, node.attributes, [host(name) for name in node.inputs], len(node.outputs)
+                )
                 known |= dict(zip(node.outputs, made, strict=False))
                 continue
             for i, name in enumerate(node.inputs):

@@ -501,8 +501,8 @@ OPERATORS: Final[dict[str, Operator]] = {
     "GlobalMaxPool": lambda _, x: x.amax(list(range(2, x.ndim)), keepdim=True),
     "GroupNormalization": _group_norm,
     "HardSigmoid": lambda attributes, x: (
-        (x * attributes.get("alpha", 0.2) + attributes.get("beta", 0.5)).clamp(0, 1)
-    ),
+        x * attributes.get("alpha", 0.2) + attributes.get("beta", 0.5)
+    ).clamp(0, 1),
     "Identity": lambda _, x: x,
     "InstanceNormalization": _instance_norm,
     "LayerNormalization": layer_norm,
@@ -528,8 +528,9 @@ OPERATORS: Final[dict[str, Operator]] = {
     "ReduceSumSquare": _reducing(lambda x, dims, keep: x.square().sum(dims, keep)),
     "Reshape": _reshape,
     "Resize": resize,
-    "Selu": lambda attributes, x: attributes.get("gamma", 1.0507009873554805) * (
-        torch.where(x > 0, x, attributes.get("alpha", 1.6732632423543772) * torch.expm1(x))
+    "Selu": lambda attributes, x: (
+        attributes.get("gamma", 1.0507009873554805)
+        * (torch.where(x > 0, x, attributes.get("alpha", 1.6732632423543772) * torch.expm1(x)))
     ),
     "Shape": _shape,
     "Size": lambda _, x: torch.tensor(x.numel(), dtype=torch.int64),

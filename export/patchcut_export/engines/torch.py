@@ -322,7 +322,9 @@ def _weights(bundle: Bundle, backbone: BackboneSpec, graph: GraphSpec) -> dict[s
         return {}
     tensors = bundle.read_tensors(backbone.weights)
     if missing := set(graph.initializers) - set(tensors):
-        what = f"{bundle.path} is damaged: {backbone.weights} lacks {', '.join(sorted(missing))} of {graph.file}"
+        what = (
+            f"{bundle.path} is damaged: {backbone.weights} lacks {', '.join(sorted(missing))} of {graph.file}"
+        )
         raise BundleError("bundle", what, "export the bundle again")
     return {name: tensors[name] for name in graph.initializers}
 

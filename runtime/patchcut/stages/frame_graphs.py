@@ -123,9 +123,7 @@ class FrameGraph:
 
     def _after(self, features: Mapping[str, Array]) -> None:
         """Features to components."""
-        self.assignment = cast(
-            "DeviceArray", self._head(Features(features, self._extractor.graph.grid_hw))
-        )
+        self.assignment = cast("DeviceArray", self._head(Features(features, self._extractor.graph.grid_hw)))
         self.found = self._masks.find_on_device(self.assignment, self._canvas)
         if self._down is not None:
             cuda.copy(self.found.packed.memory, self._down, stream=self.stream)

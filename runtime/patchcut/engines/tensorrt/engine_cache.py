@@ -148,9 +148,7 @@ class EngineCache:
         if free < least_bytes:
             needs = f"an engine needs about {least_bytes / 1e6:.0f}"
             what = f"{self.folder} has {free / 1e6:.0f} MB of space, {needs}"
-            raise OutputError(
-                "output", what, "free some space, or name another folder: PATCHCUT_TENSORRT=cache="
-            )
+            raise OutputError("output", what, "free some space, or name another folder in PATCHCUT_CACHE")
 
     def why_not(self, key: EngineKey) -> str:
         """Why an engine of the same graph that lies here is not that of the key; "" where there is none."""
