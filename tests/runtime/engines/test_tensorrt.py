@@ -1,4 +1,7 @@
-"""TensorRT: real builds by TensorRT for RTX, which needs no GPU; what runs is the stand-in of fake_tensorrt."""
+"""TensorRT: real builds by TensorRT for RTX, which needs no GPU; execution is that of `fake_tensorrt`.
+
+None of it has run on a GPU.
+"""
 
 from __future__ import annotations
 
@@ -192,11 +195,11 @@ class FakePyCuda(ModuleType):
         self.memcpy_htod_async = self._copy("up")
         self.memcpy_dtoh_async = self._copy("down")
 
-    def Stream(self) -> Any:  # noqa: N802 - pycuda's name
+    def Stream(self) -> Any:
         assert self.context.depth
         return SimpleNamespace(handle=0, synchronize=lambda: None)
 
-    def Device(self, index: int) -> Any:  # noqa: N802 - pycuda's name
+    def Device(self, index: int) -> Any:
         return SimpleNamespace(name=lambda: "Orin", compute_capability=lambda: (8, 7))
 
     def mem_alloc(self, nbytes: int) -> int:
@@ -257,11 +260,8 @@ def test_an_engine_is_built_once(
     assert len(trt.configs) == 1 and len(list(cache.glob("*.engine"))) == 1
     said = warnings_of(caplog)
     assert said[0].startswith("[engine] builds an engine now, once, for minutes; `patchcut export engine`")
-    assert said[
-        1
-    ] == "[engine] builds backbone-112-fp32.onnx with tensorrt 10.3.0 for host (compute capability 0.0)" or (
-        "for host (compute capability" in said[1]
-    )
+    made = "[engine] builds backbone-112-fp32.onnx with tensorrt 10.3.0 for host (compute capability "
+    assert said[1].startswith(made) and len(said) == 2
     caplog.clear()
     opened(toy_bundle)
     assert len(trt.configs) == 1 and not warnings_of(caplog)
@@ -447,7 +447,7 @@ def no_driver(patch: pytest.MonkeyPatch) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
     patch.setattr(memory, "driver_version", gpus.driver_version)
-    patch.setattr(ctypes, "CDLL", missing)
+    patch.setattr(gpus, "ctypes", SimpleNamespace(CDLL=missing))
 
 
 def stub(patch: pytest.MonkeyPatch) -> None:
@@ -490,7 +490,7 @@ BAD = {
     "no TensorRT": (
         missing,
         EngineError,
-        r"\[engine\] tensorrt cannot be imported.*tensorrt_rtx cannot be imported.*\[tensorrt\].*\[tensorrt-rtx\]",
+        r"\[engine\] tensorrt cannot be imported.*tensorrt_rtx cannot .*\[tensorrt\].*\[tensorrt-rtx\]",
     ),
     "stub package": (
         stub,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from patchcut_kernels import cuda
 
 from patchcut.bundle import BackboneSpec, Bundle, GraphSpec, Precision
@@ -16,6 +15,8 @@ from patchcut.bundle.graph_outputs import keep_outputs
 from patchcut.bundle.graph_weights import inline_weights
 from patchcut.engines.base import EngineFacts, choose_graph
 from patchcut.engines.cache_folder import cache_folder
+from patchcut.engines.choice import is_refused
+from patchcut.engines.graph_tensors import external_tensors
 from patchcut.engines.processes import outlive_forks
 from patchcut.engines.tensorrt.builder import INPUT, build, check_operators, rtx_capability
 from patchcut.engines.tensorrt.engine_cache import BuiltEngine, EngineCache, EngineKey
@@ -192,11 +193,12 @@ def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> T
         what = f'tensorrt runs on an NVIDIA GPU, got device="{settings.device}"'
         raise EngineError("device", what, 'pass device="cuda", or another engine')
     options = TensorRtOptions.from_environment()
+    graph = _graph(backbone, settings)
     package = import_package(options.flavour)
     memory = open_memory(options.memory)
     folder = cache_folder("tensorrt")
     cache = None if folder is None else EngineCache(folder)
-    task = _task(bundle, backbone, settings, options, package, memory.gpu(), cache)
+    task = _task(bundle, backbone, graph, options, package, memory.gpu(), cache)
     built = None if cache is None else cache.read(task.key)
     if built is None:
         progress = LoadProgress()
@@ -239,6 +241,7 @@ def build_engine(
         EngineError: as `open_engine`; or only TensorRT for RTX builds for other GPUs.
         OptionError, BundleError, OutputError: as `open_engine`.
     """
+    graph = _graph(backbone, settings)
     flavour = "tensorrt-rtx" if capability and options.flavour == "auto" else options.flavour
     package = import_package(flavour)
     if not capability:
@@ -249,7 +252,7 @@ def build_engine(
         what = "tensorrt builds for the GPU that it runs on alone; only tensorrt-rtx builds for another"
         raise EngineError("capability", what, "leave --capability out, or run this on the device")
     cache = EngineCache(folder)
-    task = _task(bundle, backbone, settings, options, package, gpu, cache)
+    task = _task(bundle, backbone, graph, options, package, gpu, cache)
     if cache.read(task.key) is None:
         _build(task, say, step)
     else:
@@ -257,16 +260,23 @@ def build_engine(
     return cache.path(task.key)
 
 
+def _graph(backbone: BackboneSpec, settings: Settings) -> GraphSpec:
+    """The graph of the settings; without a precision the best that the bundle's report does not refuse."""
+    height, _ = choose_graph(backbone, replace(settings, precision="auto"), PREFERRED).size_hw
+    fitting = [one for one in PREFERRED if not is_refused(backbone, one, height)]
+    held = {graph.precision for graph in backbone.graphs if graph.size_hw[0] == height}
+    return choose_graph(backbone, settings, fitting if held.intersection(fitting) else PREFERRED)
+
+
 def _task(
     bundle: Bundle,
     backbone: BackboneSpec,
-    settings: Settings,
+    graph: GraphSpec,
     options: TensorRtOptions,
     package: Package,
     gpu: Gpu,
     cache: EngineCache | None,
 ) -> _Task:
-    graph = choose_graph(backbone, settings, PREFERRED)
     if package.is_rtx:  # its engines fit every GPU of a compute capability, and finish on the device
         rtx_capability(package, gpu.capability)
         gpu = Gpu("", gpu.capability, "")
@@ -322,21 +332,9 @@ def _whole_graph(task: _Task) -> tuple[bytes, str]:
     held = [one.precision for one in task.backbone.graphs if one.size_hw == graph.size_hw]
     check_operators(data, graph.file, list(held))
     data, names = keep_outputs(data, task.key.outputs)
-    tensors = _tensors(task, names)
+    tensors = external_tensors(bundle, task.backbone, graph, names)
     eight_bit = any(tensor.dtype in (np.int8, np.uint8) for tensor in tensors.values())
     return inline_weights(data, tensors), "int8" if eight_bit else graph.precision
-
-
-def _tensors(task: _Task, needed: frozenset[str]) -> dict[str, npt.NDArray[Any]]:
-    weights, graph = task.backbone.weights, task.graph
-    if weights is None:
-        return {}
-    tensors = task.bundle.read_tensors(weights)
-    wanted = [name for name in graph.initializers if name in needed]
-    if missing := sorted(set(wanted) - set(tensors)):
-        what = f"{task.bundle.path} is damaged: {weights} lacks {', '.join(missing)} of {graph.file}"
-        raise BundleError("bundle", what, "export the bundle again")
-    return {name: tensors[name] for name in wanted}
 
 
 def _deserialized(task: _Task, built: BuiltEngine) -> Any:
