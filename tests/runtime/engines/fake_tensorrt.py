@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from types import SimpleNamespace
 from typing import Any
 
@@ -261,6 +262,7 @@ class FakeTensorRt(SimpleNamespace):
     def __init__(self, give: Give | None = None) -> None:
         super().__init__(
             __version__=VERSION,
+            __spec__=ModuleSpec("tensorrt", None),
             ILogger=Logger,
             IProgressMonitor=ProgressMonitor,
             MemoryPoolType=Pool,
