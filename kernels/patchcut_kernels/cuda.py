@@ -202,20 +202,24 @@ def copy(source: Any, out: Any, *, stream: Stream) -> None:
         >>> array.numpy().tolist()
         [5.0, 5.0, 5.0]
     """
-    addresses = []
-    for array in (source, out):
-        on_device = isinstance(array, DeviceArray)
-        if not (array.is_contiguous if on_device else array.flags.c_contiguous) or array.dtype != out.dtype:
-            addresses = []
-            break
-        if on_device:
-            array.use_on(stream)
-        addresses.append(array.pointer if on_device else array.ctypes.data)
-    if not addresses or source.shape != out.shape:
+    contiguous = all(
+        array.is_contiguous if isinstance(array, DeviceArray) else array.flags.c_contiguous
+        for array in (source, out)
+    )
+    if not contiguous or (source.shape, source.dtype) != (out.shape, out.dtype):
         came = " and ".join(f"{array.dtype} {array.shape}" for array in (source, out))
         raise ValueError(f"[cuda.copy] arrays must be contiguous and alike, got {came}")
     if out.size:
-        _C.cuda.copy(stream.device, addresses[1], addresses[0], out.nbytes, stream.handle)
+        to, origin = (_address(array, stream) for array in (out, source))
+        _C.cuda.copy(stream.device, to, origin, out.nbytes, stream.handle)
+
+
+def _address(array: Any, stream: Stream) -> int:
+    """Of the first element; `stream` waits for the array."""
+    if not isinstance(array, DeviceArray):
+        return int(array.ctypes.data)
+    array.use_on(stream)
+    return array.pointer
 
 
 class Event:
@@ -308,9 +312,10 @@ def capture(stream: Stream) -> Iterator[Graph]:
 def graph_memory(stream: Stream) -> Iterator[GraphMemory]:
     """Gives a graph that is captured from `stream` meanwhile the memory that its ops take.
 
-    It belongs to the object that comes out, which also keeps the arrays that the ops were given. A `Graph` has
-    it; a graph that another library captures must not be launched without it. All that uses the memory is in
-    the order of the stream.
+    It belongs to the object that comes out, which also keeps the arrays that the ops were given. A `Graph`
+    has it; a graph that another library captures must not be launched without it. All that uses the memory is
+    in the order of the stream.
+
     Examples:
         >>> stream = pk.cuda.Stream()
         >>> features = pk.cuda.to_device(np.float32([[1, 0], [1, 1]]), stream=stream)

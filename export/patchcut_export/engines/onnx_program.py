@@ -1,4 +1,4 @@
-"""A bundle's ONNX graph as a list of calls of torch, for one batch: what the file says, whatever ViT it is."""
+"""A bundle's ONNX graph as calls of torch, for one batch: what the file says, whatever ViT it is."""
 
 from __future__ import annotations
 
@@ -193,25 +193,22 @@ class Plan:
         for node in program.nodes():
             call = OPERATORS[node.operator]
             if node.operator in ("Shape", "Size"):
-                source = values.get(node.inputs[0])
-                known[node.outputs[0]] = call(
-                    node.attributes, host(node.inputs[0]) if source is None else source
-                )
+                source = values.get(node.inputs[0], host(node.inputs[0]))
+                known[node.outputs[0]] = call(node.attributes, source)
                 continue
             if all(not name or host(name) is not None for name in node.inputs):
-                made = run_node(
-                    call, node.attributes, [host(name) for name in node.inputs], len(node.outputs)
-                )
+                inputs = [host(name) for name in node.inputs]
+                made = run_node(call, node.attributes, inputs, len(node.outputs))
                 known |= dict(zip(node.outputs, made, strict=False))
                 continue
             for i, name in enumerate(node.inputs):
                 if name and name not in values:
                     self._keep(program, known, node, i, name)
-            inputs = tuple(_slot(node, i, name) for i, name in enumerate(node.inputs))
-            held = [None if not name else self._kept.get(name, values.get(name)) for name in inputs]
+            slots = tuple(_slot(node, i, name) for i, name in enumerate(node.inputs))
+            held = [None if not name else self._kept.get(name, values.get(name)) for name in slots]
             made = run_node(call, node.attributes, held, len(node.outputs))
             values |= dict(zip(node.outputs, made, strict=False))
-            self._steps.append(_Step(call, node.attributes, inputs, tuple(node.outputs)))
+            self._steps.append(_Step(call, node.attributes, slots, tuple(node.outputs)))
         for name in self._outputs:
             if name not in values:
                 constant = host(name)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from patchcut_export.engines.quantized import QUANTIZED
+from patchcut_export.engines.quantized import QUANTIZED, or_none
 from patchcut_export.engines.resizing import resize
 
 Tensor = torch.Tensor
@@ -36,6 +36,7 @@ TORCH_TYPES: Final = {
 # Which inputs are read as numbers while the graph is prepared, by operator.
 READ_AHEAD: Final = {
     "ConstantOfShape": (0,),
+    "Dropout": (1, 2),
     "CumSum": (1,),
     "Expand": (1,),
     "Pad": (1, 3),
@@ -71,6 +72,12 @@ def _divide(_: Attributes, a: Tensor, b: Tensor) -> Tensor:
 
 def _gelu(attributes: Attributes, x: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.gelu(x if bias is None else x + bias, approximate=_text(attributes, "approximate", "none"))
+
+
+def _dropout(attributes: Attributes, x: Tensor, *more: Tensor | None) -> Any:
+    if len(more) > 1 and more[1] is not None and bool(more[1]):
+        raise ValueError("a Dropout that trains")
+    return x if attributes["outputs"] == 1 else (x, torch.ones_like(x, dtype=torch.bool))
 
 
 def _text(attributes: Attributes, name: str, default: str) -> str:
@@ -171,11 +178,13 @@ def _pool_pads(attributes: Attributes, x: Tensor) -> tuple[list[int], list[int],
             outputs = -(-left // strides[i]) + 1
             if (outputs - 1) * strides[i] >= side + pads[i]:  # a window that begins in the padding
                 outputs -= 1
-            pads[n + i] += max(0, (outputs - 1) * strides[i] + reach - (side + pads[i] + pads[n + i]))
+            pads[n + i] = (outputs - 1) * strides[i] + reach - side - pads[i]
     return kernel, strides, dilations, pads
 
 
 def _max_pool(attributes: Attributes, x: Tensor) -> Tensor:
+    if attributes["outputs"] > 1:
+        raise ValueError("a MaxPool that tells where the largest are")
     kernel, strides, dilations, pads = _pool_pads(attributes, x)
     whole = not x.is_floating_point()
     values = _padded(x.float() if whole else x, pads, -math.inf)
@@ -197,7 +206,7 @@ def _average_pool(attributes: Attributes, x: Tensor) -> Tensor:
 
 
 def _difference(inside: Tensor, x: Tensor, pads: Sequence[int]) -> list[int]:
-    """How much of `pads` is in `inside` already, which is either `x` or padded as it says without rounding."""
+    """How much of `pads` is in `inside` already: nothing, or all but what rounding up adds."""
     if inside.shape == x.shape:
         return [0] * len(pads)
     n = len(pads) // 2
@@ -207,6 +216,8 @@ def _difference(inside: Tensor, x: Tensor, pads: Sequence[int]) -> list[int]:
 
 def _batch_norm(attributes: Attributes, x: Tensor, scale: Tensor, bias: Tensor, *of: Tensor) -> Tensor:
     mean, variance = of
+    if attributes.get("training_mode", 0):
+        raise ValueError("a BatchNormalization that trains")
     return F.batch_norm(x, mean, variance, scale, bias, eps=attributes.get("epsilon", 1e-5))
 
 
@@ -237,12 +248,12 @@ def _rms_norm(attributes: Attributes, x: Tensor, scale: Tensor) -> Tensor:
     axis = attributes.get("axis", -1) % x.ndim
     dims = list(range(axis, x.ndim))
     mean = x.float().square().mean(dims, keepdim=True)
-    return ((x.float() * (mean + attributes.get("epsilon", 1e-5)).rsqrt()).to(x.dtype)) * scale
+    made: Tensor = (x.float() * (mean + attributes.get("epsilon", 1e-5)).rsqrt()).to(x.dtype)
+    return made * scale
 
 
 def _skip_layer_norm(attributes: Attributes, *inputs: Tensor | None) -> Any:
-    x, skip, scale, shift, bias = (*inputs, *[None] * (5 - len(inputs)))
-    assert x is not None and skip is not None and scale is not None
+    x, skip, scale, shift, bias = or_none(inputs, 5)
     total = x + skip if bias is None else x + skip + bias
     made = F.layer_norm(total, x.shape[-1:], scale, shift, attributes.get("epsilon", 1e-12))
     return made if attributes["outputs"] == 1 else (made, None, None, total)
@@ -263,8 +274,8 @@ def _cumulated(attributes: Attributes, x: Tensor, axis: Tensor) -> Tensor:
 
 
 def _constant_of_shape(attributes: Attributes, shape: Tensor) -> Tensor:
-    value = attributes.get("value", torch.zeros(1))
-    return value.reshape(()).expand(numbers(shape)).clone()
+    value: Tensor = attributes.get("value", torch.zeros(1))
+    return value.reshape(()).expand(numbers(shape) or ()).clone()
 
 
 def _depth_to_space(attributes: Attributes, x: Tensor) -> Tensor:
@@ -280,7 +291,9 @@ def _depth_to_space(attributes: Attributes, x: Tensor) -> Tensor:
 def _space_to_depth(attributes: Attributes, x: Tensor) -> Tensor:
     size = attributes["blocksize"]
     b, c, h, w = x.shape
-    blocks = x.reshape(b, c, h // size, size, w // size, size).permute(0, 3, 5, 1, 2, 4)
+    blocks = x.reshape(b, c, h // size, size, w // size, size)
+    by_block = _text(attributes, "mode", "DCR") == "DCR"
+    blocks = blocks.permute((0, 3, 5, 1, 2, 4) if by_block else (0, 1, 3, 5, 2, 4))
     return blocks.reshape(b, c * size**2, h // size, w // size)
 
 
@@ -289,7 +302,7 @@ def _gather(attributes: Attributes, x: Tensor, indices: Tensor) -> Tensor:
     flat = indices.reshape(-1).long()
     flat = torch.where(flat < 0, flat + x.shape[axis], flat)
     made = x.index_select(axis, flat)
-    return made.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+    return made.reshape((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
 
 def _gather_elements(attributes: Attributes, x: Tensor, indices: Tensor) -> Tensor:
@@ -304,24 +317,25 @@ def _gather_nd(attributes: Attributes, x: Tensor, indices: Tensor) -> Tensor:
     values = x.reshape(rows, *x.shape[batch:])
     places = indices.long().reshape(rows, -1, depth)
     of_row = torch.arange(rows, device=x.device)[:, None].expand(rows, places.shape[1])
-    made = values[(of_row, *places.unbind(-1))]
-    return made.reshape(*front, *indices.shape[batch:-1], *x.shape[batch + depth :])
+    where = (of_row, *places.unbind(-1))
+    made = values[where]
+    return made.reshape((*front, *indices.shape[batch:-1], *x.shape[batch + depth :]))
 
 
 def _gemm(attributes: Attributes, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
     made = (a.T if attributes.get("transA", 0) else a) @ (b.T if attributes.get("transB", 0) else b)
-    made = made * attributes.get("alpha", 1.0)
-    return made if c is None else made + attributes.get("beta", 1.0) * c
+    made = made * float(attributes.get("alpha", 1.0))
+    return made if c is None else made + float(attributes.get("beta", 1.0)) * c
 
 
 def _fused_matmul(attributes: Attributes, a: Tensor, b: Tensor) -> Tensor:
     a = a.mT if attributes.get("transA", 0) else a
     b = b.mT if attributes.get("transB", 0) else b
-    return attributes.get("alpha", 1.0) * (a @ b)
+    return float(attributes.get("alpha", 1.0)) * (a @ b)
 
 
 def _pad(attributes: Attributes, x: Tensor, *more: Tensor | None) -> Tensor:
-    pads, value, axes = (*more, *[None] * (3 - len(more)))
+    pads, value, axes = or_none(more, 3)
     sides = attributes.get("pads") or numbers(pads) or []
     dims = [axis % x.ndim for axis in numbers(axes) or range(x.ndim)]
     before_after = [(0, 0)] * x.ndim
@@ -345,7 +359,7 @@ def _reshape(attributes: Attributes, x: Tensor, shape: Tensor) -> Tensor:
     sides = numbers(shape) or []
     if not attributes.get("allowzero", 0):
         sides = [x.shape[i] if side == 0 else side for i, side in enumerate(sides)]
-    return x.reshape(sides)
+    return x.reshape(tuple(sides))
 
 
 def _shape(attributes: Attributes, x: Tensor) -> Tensor:
@@ -354,7 +368,7 @@ def _shape(attributes: Attributes, x: Tensor) -> Tensor:
 
 
 def _slice(attributes: Attributes, x: Tensor, *more: Tensor | None) -> Tensor:
-    starts, ends, axes, steps = (numbers(one) for one in (*more, *[None] * (4 - len(more))))
+    starts, ends, axes, steps = (numbers(one) for one in or_none(more, 4))
     starts, ends = attributes.get("starts", starts), attributes.get("ends", ends)
     axes = attributes.get("axes", axes) or list(range(len(starts)))
     for begin, end, axis, step in zip(starts, ends, axes, steps or [1] * len(starts), strict=True):
@@ -374,7 +388,7 @@ def _split(attributes: Attributes, x: Tensor, sizes: Tensor | None = None) -> tu
     if lengths is None:
         length = -(-x.shape[axis] // parts)
         lengths = [length] * (parts - 1) + [x.shape[axis] - length * (parts - 1)]
-    return tuple(x.split(lengths, axis))
+    return tuple(torch.split(x, lengths, axis))
 
 
 def _squeeze(attributes: Attributes, x: Tensor, axes: Tensor | None = None) -> Tensor:
@@ -390,7 +404,8 @@ def _unsqueeze(attributes: Attributes, x: Tensor, axes: Tensor | None = None) ->
 
 
 def _expand(_: Attributes, x: Tensor, shape: Tensor) -> Tensor:
-    return x.expand(torch.broadcast_shapes(x.shape, tuple(numbers(shape) or ())))
+    wanted = np.broadcast_shapes(tuple(x.shape), tuple(numbers(shape) or ()))
+    return x.expand(wanted)
 
 
 def _flatten(attributes: Attributes, x: Tensor) -> Tensor:
@@ -401,7 +416,7 @@ def _flatten(attributes: Attributes, x: Tensor) -> Tensor:
 
 def _top(attributes: Attributes, x: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
     axis, largest = attributes.get("axis", -1), bool(attributes.get("largest", 1))
-    values, indices = x.sort(axis, descending=largest, stable=True)
+    values, indices = x.sort(stable=True, dim=axis, descending=largest)
     return values.narrow(axis, 0, int(count)), indices.narrow(axis, 0, int(count))
 
 
@@ -426,7 +441,7 @@ def linear(_: Attributes, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.linear(x, weight.mT, bias)
 
 
-def _plain(function: Callable[..., Tensor]) -> Operator:
+def _plain(function: Operator) -> Operator:
     return lambda _, *inputs: function(*inputs)
 
 
@@ -434,45 +449,45 @@ def _same_type(function: Callable[[Tensor, Tensor], Tensor]) -> Operator:
     return lambda _, a, b: function(a, b).to(a.dtype)
 
 
+# Functions of torch that take an operator's inputs as they are.
+_PLAIN: Final[dict[str, Operator]] = {
+    "Abs": torch.abs,
+    "Add": torch.add,
+    "And": torch.logical_and,
+    "Ceil": torch.ceil,
+    "Cos": torch.cos,
+    "Equal": torch.eq,
+    "Erf": torch.erf,
+    "Exp": torch.exp,
+    "Floor": torch.floor,
+    "Greater": torch.gt,
+    "GreaterOrEqual": torch.ge,
+    "HardSwish": F.hardswish,
+    "Less": torch.lt,
+    "LessOrEqual": torch.le,
+    "Log": torch.log,
+    "MatMul": torch.matmul,
+    "Mish": F.mish,
+    "Mul": torch.mul,
+    "Neg": torch.neg,
+    "Not": torch.logical_not,
+    "Or": torch.logical_or,
+    "Reciprocal": torch.reciprocal,
+    "Relu": torch.relu,
+    "Round": torch.round,
+    "Sigmoid": torch.sigmoid,
+    "Sign": torch.sign,
+    "Sin": torch.sin,
+    "Softplus": F.softplus,
+    "Sqrt": torch.sqrt,
+    "Sub": torch.sub,
+    "Tanh": torch.tanh,
+    "Where": torch.where,
+    "Xor": torch.logical_xor,
+}
+
 OPERATORS: Final[dict[str, Operator]] = {
-    **{
-        name: _plain(function)
-        for name, function in {
-            "Abs": torch.abs,
-            "Add": torch.add,
-            "And": torch.logical_and,
-            "Ceil": torch.ceil,
-            "Cos": torch.cos,
-            "Equal": torch.eq,
-            "Erf": torch.erf,
-            "Exp": torch.exp,
-            "Floor": torch.floor,
-            "Greater": torch.gt,
-            "GreaterOrEqual": torch.ge,
-            "HardSwish": F.hardswish,
-            "Less": torch.lt,
-            "LessOrEqual": torch.le,
-            "Log": torch.log,
-            "MatMul": torch.matmul,
-            "Mish": F.mish,
-            "Mul": torch.mul,
-            "Neg": torch.neg,
-            "Not": torch.logical_not,
-            "Or": torch.logical_or,
-            "Reciprocal": torch.reciprocal,
-            "Relu": torch.relu,
-            "Round": torch.round,
-            "Sigmoid": torch.sigmoid,
-            "Sign": torch.sign,
-            "Sin": torch.sin,
-            "Softplus": F.softplus,
-            "Sqrt": torch.sqrt,
-            "Sub": torch.sub,
-            "Tanh": torch.tanh,
-            "Where": torch.where,
-            "Xor": torch.logical_xor,
-        }.items()
-    },
+    **{name: _plain(function) for name, function in _PLAIN.items()},
     "ArgMax": _arg(largest=True),
     "ArgMin": _arg(largest=False),
     "AveragePool": _average_pool,
@@ -486,9 +501,7 @@ OPERATORS: Final[dict[str, Operator]] = {
     "CumSum": _cumulated,
     "DepthToSpace": _depth_to_space,
     "Div": _divide,
-    "Dropout": lambda attributes, x, *_: (
-        x if attributes["outputs"] == 1 else (x, torch.ones_like(x, dtype=torch.bool))
-    ),
+    "Dropout": _dropout,
     "Elu": lambda attributes, x: F.elu(x, attributes.get("alpha", 1.0)),
     "Expand": _expand,
     "Flatten": _flatten,

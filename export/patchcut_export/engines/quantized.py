@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
 
 Tensor = torch.Tensor
 Attributes = Mapping[str, Any]
+
+
+def or_none(inputs: Sequence[Tensor | None], count: int) -> tuple[Any, ...]:
+    """`count` inputs: those that are there, and None for those that are left out at the end."""
+    return (*inputs, *([None] * (count - len(inputs))))
 
 
 def _along(values: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
@@ -79,8 +84,7 @@ def _qlinear_matmul(_: Attributes, *inputs: Tensor) -> Tensor:
 
 
 def _qgemm(attributes: Attributes, *inputs: Tensor | None) -> Tensor:
-    a, a_scale, a_zero, b, b_scale, b_zero, bias, scale, zero = (*inputs, *[None] * (9 - len(inputs)))
-    assert a is not None and b is not None and a_scale is not None and b_scale is not None
+    a, a_scale, a_zero, b, b_scale, b_zero, bias, scale, zero = or_none(inputs, 9)
     b = b.mT if attributes.get("transB", 0) else b
     made = _multiply(a.mT if attributes.get("transA", 0) else a, b, a_zero, b_zero)
     made = made if bias is None else made + bias.double()
@@ -124,14 +128,13 @@ def _qlinear_softmax(attributes: Attributes, *inputs: Tensor) -> Tensor:
 
 
 def _matmul_to_float(_: Attributes, *inputs: Tensor | None) -> Tensor:
-    a, b, a_scale, b_scale, a_zero, b_zero, bias = (*inputs, *[None] * (7 - len(inputs)))
-    assert a is not None and b is not None and a_scale is not None and b_scale is not None
-    made = _multiply(a, b, a_zero, b_zero).to(a_scale.dtype) * (a_scale * b_scale)
+    a, b, a_scale, b_scale, a_zero, b_zero, bias = or_none(inputs, 7)
+    made: Tensor = _multiply(a, b, a_zero, b_zero).to(a_scale.dtype) * (a_scale * b_scale)
     return made if bias is None else made + bias
 
 
 def _matmul_dynamically(attributes: Attributes, x: Tensor, b: Tensor, *more: Tensor | None) -> Tensor:
-    b_scale, b_zero, bias = (*more, *[None] * (3 - len(more)))
+    b_scale, b_zero, bias = or_none(more, 3)
     a, scale, zero = _quantize_dynamically({}, x)
     return _matmul_to_float(attributes, a, b, scale, b_scale, zero, b_zero, bias)
 

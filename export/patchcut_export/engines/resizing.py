@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from patchcut_export.engines.quantized import or_none
+
 Float64 = np.typing.NDArray[np.float64]
 
 
@@ -21,7 +23,7 @@ def resize(attributes: Mapping[str, Any], x: torch.Tensor, *more: torch.Tensor |
     Raises:
         ValueError: a mode that crops.
     """
-    _, scales, sizes = (*more, *[None] * (3 - len(more)))
+    _, scales, sizes = or_none(more, 3)
     how = _words(attributes, "coordinate_transformation_mode", "half_pixel")
     if how == "tf_crop_and_resize" or _words(attributes, "keep_aspect_ratio_policy", "stretch") != "stretch":
         raise ValueError("a Resize that crops or keeps the aspect")
@@ -60,7 +62,7 @@ def _weights(attributes: Mapping[str, Any], side: int, length: int, scale: float
     for row, place in enumerate(places):
         inputs = np.arange(math.floor(place) - reach, math.floor(place) + reach + 2)
         shares = _kernel(mode, (inputs - place) * narrowing, a)
-        if attributes.get("exclude_outside", 0) or attributes.get("antialias", 0):
+        if attributes.get("exclude_outside", 0):
             shares[(inputs < 0) | (inputs >= side)] = 0
         np.add.at(weights[row], np.clip(inputs, 0, side - 1), shares / shares.sum())
     return weights
@@ -72,7 +74,8 @@ def _places(how: str, side: int, length: int, scale: float) -> Float64:
     if how == "asymmetric":
         return outputs / scale
     if how == "align_corners":
-        return outputs * (side - 1) / (length - 1) if length > 1 else np.zeros(length)
+        resized = side * scale
+        return outputs * (side - 1) / (resized - 1) if resized > 1 else np.zeros(length)
     if how == "pytorch_half_pixel" and length == 1:
         return np.zeros(1)
     places = (outputs + 0.5) / scale - 0.5

@@ -87,7 +87,7 @@ class Host:
 
 
 class OnDevice(Host):
-    """Images and features on the GPU: torch reads and writes the memory that the kernels do, on one stream."""
+    """Images and features on the GPU: torch shares the memory and the stream of the kernels."""
 
     def __init__(self) -> None:
         self.stream = cuda.Stream()
@@ -101,7 +101,7 @@ class OnDevice(Host):
         import torch
 
         with self.ordered():
-            return torch.from_dlpack(array)
+            return torch.utils.dlpack.from_dlpack(array)
 
     @contextmanager
     def ordered(self) -> Iterator[None]:
@@ -109,7 +109,7 @@ class OnDevice(Host):
         import torch
 
         assert self.stream is not None
-        with torch.cuda.stream(torch.cuda.ExternalStream(self.stream.handle)):
+        with torch.cuda.stream(_as_torch(self.stream)):
             yield
 
     def capture(self, work: Callable[[], None]) -> cuda.Launchable:
@@ -118,7 +118,7 @@ class OnDevice(Host):
 
         graph = torch.cuda.CUDAGraph()
         assert self.stream is not None
-        stream = torch.cuda.ExternalStream(self.stream.handle)
+        stream = _as_torch(self.stream)
         with (
             cuda.graph_memory(self.stream) as memory,
             torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
@@ -138,8 +138,16 @@ class _TorchGraph:
         """Gives all of it to `stream`."""
         import torch
 
-        with torch.cuda.stream(torch.cuda.ExternalStream(stream.handle)):
+        with torch.cuda.stream(_as_torch(stream)):
             self._graph.replay()
+
+
+def _as_torch(stream: cuda.Stream) -> Any:
+    """The same stream as torch has it."""
+    import torch
+
+    open_stream: Any = torch.cuda.ExternalStream
+    return open_stream(stream.handle)
 
 
 class TorchEngine:
