@@ -14,6 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from patchcut.engines.tensorrt.gpus import Gpu
+from patchcut_kernels import cuda
 
 Give = Callable[[int, Callable[[], None]], None]
 VERSION = "10.3.0"
@@ -240,6 +242,46 @@ class Context:
         names = [one.name for one in self.engine.session.get_outputs()]
         for name, made in zip(names, self.engine.session.run(names, {"image": image}), strict=True):
             np.copyto(_memory(self.addresses[name], made.shape), made)
+
+
+class HostBuffer:
+    """[max_batch, ...] float32 in host memory."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.whole = np.zeros(shape, np.float32)
+        self.pointer = self.whole.ctypes.data
+
+    def array(self, batch: int) -> np.ndarray:
+        return self.whole[:batch]
+
+    def upload(self, batch: int) -> None:
+        pass
+
+    def download(self, batch: int) -> None:
+        pass
+
+
+class HostMemory:
+    """Memory of a GPU where the kernels were built without CUDA; it has no graphs."""
+
+    captures = False
+    stream = 0
+
+    def __init__(self, driver: str) -> None:
+        self.driver = driver
+
+    def gpu(self) -> Gpu:
+        major, minor = cuda.compute_capability(0)
+        return Gpu(cuda.device_name(0), f"{major}.{minor}", self.driver)
+
+    def buffer(self, shape: tuple[int, ...]) -> HostBuffer:
+        return HostBuffer(shape)
+
+    def scratch(self, nbytes: int) -> HostBuffer:
+        return HostBuffer((nbytes,))
+
+    def finish(self) -> None:
+        pass
 
 
 def _memory(address: int, shape: tuple[int, ...]) -> np.ndarray:

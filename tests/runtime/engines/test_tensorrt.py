@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -29,11 +31,12 @@ from onnx import TensorProto, helper, numpy_helper
 from patchcut import EngineError, OptionError, OutputError, Settings, open_bundle
 from patchcut.engines import Engine, open_engine
 from patchcut.engines.tensorrt import TensorRtOptions, builder, engine_cache, gpus, memory, options
+from patchcut.engines.tensorrt.memory import KernelMemory
 from patchcut.features import to_host
 from patchcut_kernels import cuda
 
 from tests.runtime import toy_bundle as toy
-from tests.runtime.engines.fake_tensorrt import FakeTensorRt
+from tests.runtime.engines.fake_tensorrt import FakeTensorRt, HostMemory
 from tests.runtime.results import same
 
 DRIVER = "540.4.0, CUDA 12.6"
@@ -54,12 +57,24 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def trt(monkeypatch: pytest.MonkeyPatch, cache: Path, host_cuda: Any) -> FakeTensorRt:
-    """TensorRT and a GPU, both of them stand-ins; work is done in the order of the host layer's streams."""
-    fake = FakeTensorRt(host_cuda.call)
+def trt(monkeypatch: pytest.MonkeyPatch, cache: Path, request: pytest.FixtureRequest) -> FakeTensorRt:
+    """TensorRT and a GPU, both of them stand-ins: CUDA that the host runs, or else the host's memory."""
+    fake = FakeTensorRt()
+    if cuda.is_available() and cuda.device_name() == "host":
+        fake.give = request.getfixturevalue("host_cuda").call
+    else:
+        monkeypatch.setattr(memory, "KernelMemory", HostMemory)
+    monkeypatch.setattr(cuda, "device_name", lambda device=0: "host")
+    monkeypatch.setattr(cuda, "compute_capability", lambda device=0: (8, 7))
     monkeypatch.setitem(sys.modules, "tensorrt", fake)  # type: ignore[arg-type]
     monkeypatch.setattr(memory, "driver_version", lambda: DRIVER)
     return fake
+
+
+@pytest.fixture
+def trt_on_stream(host_cuda: Any, trt: FakeTensorRt) -> FakeTensorRt:
+    """The same with streams and graphs, which are those of the host layer."""
+    return trt
 
 
 def opened(path: Path, sets: Any = ("key",), **settings: Any) -> Engine:
@@ -129,8 +144,8 @@ def test_two_segmenters_give_equal_results(trt: FakeTensorRt, toy_bundle: Path, 
     same(one(photo[::4, ::4]), other(photo[::4, ::4]))
 
 
-def test_work_is_a_graph_from_the_second_run_on(trt: FakeTensorRt, toy_bundle: Path) -> None:
-    engine = opened(toy_bundle)
+def test_work_is_a_graph_from_the_second_run_on(trt_on_stream: FakeTensorRt, toy_bundle: Path) -> None:
+    trt, engine = trt_on_stream, opened(toy_bundle)
     asked, done = trt.executed, trt.computed
     for _ in range(3):
         engine.run(1)
@@ -142,7 +157,7 @@ def test_work_is_a_graph_from_the_second_run_on(trt: FakeTensorRt, toy_bundle: P
     assert trt.executed == asked + 2
 
 
-def test_an_engine_is_a_part_of_a_graph(trt: FakeTensorRt, toy_bundle: Path) -> None:
+def test_an_engine_is_a_part_of_a_graph(trt_on_stream: FakeTensorRt, toy_bundle: Path) -> None:
     engine: Any = opened(toy_bundle)
     values = images(1)
     host = cuda.empty_host(values.shape)
@@ -160,7 +175,7 @@ def test_an_engine_is_a_part_of_a_graph(trt: FakeTensorRt, toy_bundle: Path) -> 
 
 
 def test_what_cannot_be_captured_runs_all_the_same(
-    trt: FakeTensorRt, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
+    trt_on_stream: FakeTensorRt, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory.KernelMemory, "capture", lambda *_: None)
     engine: Any = opened(toy_bundle)
@@ -228,6 +243,8 @@ class FakePyCuda(ModuleType):
 def test_memory_of_pycuda(
     trt: FakeTensorRt, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch, kernels: str
 ) -> None:
+    if kernels == "cuda" and trt.give is None:
+        pytest.skip("needs kernels that were built with PATCHCUT_CUDA=HOST")
     context = FakeContext()
     fake = FakePyCuda(context)
     monkeypatch.setitem(sys.modules, "pycuda", ModuleType("pycuda"))
@@ -249,6 +266,17 @@ def test_memory_of_pycuda(
         expected = [("up", values.nbytes), ("down", made.nbytes)] if kernels == "cpu" else []
         assert fake.copied == expected
     assert context.depth == 0
+
+
+def test_engines_leave_nothing_behind(trt: FakeTensorRt, toy_bundle: Path) -> None:
+    gone = []
+    for _ in range(5):
+        engine = opened(toy_bundle)
+        engine.run(1)
+        gone.append(weakref.ref(engine))
+    del engine
+    gc.collect()
+    assert not any(reference() for reference in gone)
 
 
 # The cache of engines
@@ -372,9 +400,7 @@ def test_a_timing_cache_is_kept_and_a_damaged_one_is_begun_anew(
     assert trt.timing_caches[2:] == [b""]
     trt.timings = []  # TensorRT itself does not take it
     trt.__version__ = "10.3.1"
-    key = SimpleNamespace(flavour="tensorrt", version="10.3.1", gpu="host", driver=DRIVER)
-    major, minor = cuda.compute_capability()
-    key.capability = f"{major}.{minor}"
+    key = SimpleNamespace(flavour="tensorrt", version="10.3.1", gpu="host", capability="8.7", driver=DRIVER)
     engine_cache.EngineCache(cache).write_timings(key, b"of another")  # type: ignore[arg-type]
     opened(toy_bundle)
     assert trt.timing_caches[3:] == [b""]
@@ -462,6 +488,7 @@ def missing(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_cuda(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(memory, "KernelMemory", KernelMemory)
     patch.setattr(cuda, "is_available", lambda: False)
     patch.setattr(cuda, "why_unavailable", lambda: "these kernels were built without CUDA")
 
