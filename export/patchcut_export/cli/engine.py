@@ -54,7 +54,7 @@ def engine(
         ),
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Folder of engines.", show_default="~/.cache/patchcut/engines")
+        Path | None, typer.Option(help="Folder of engines.", show_default="where load looks for them")
     ] = None,
 ) -> int:
     """Build TensorRT engines of a bundle's backbone ahead, so that loading it takes no minutes.
@@ -64,6 +64,7 @@ def engine(
     is chosen here and in PATCHCUT_TENSORRT must be the same.
     """
     from patchcut.bundle import open_bundle
+    from patchcut.engines.cache_folder import cache_folder
     from patchcut.engines.tensorrt import build_engine
 
     from patchcut_export.progress import StepBar
@@ -73,10 +74,12 @@ def engine(
         "max_batch": max_batch,
         "workspace_mb": workspace_mb,
         "low_memory": None if low_memory is None else ("yes" if low_memory else "no"),
-        "cache": None if cache is None else str(cache),
     }
     chosen = {name: value for name, value in given.items() if value is not None}
     options = replace(TensorRtOptions.from_environment(), **chosen)  # type: ignore[arg-type]
+    folder = cache_folder("tensorrt") if cache is None else cache
+    if folder is None:
+        raise OptionError("cache", "must be a folder, as PATCHCUT_CACHE=off keeps nothing")
     with open_bundle(bundle) as opened, StepBar() as bar:
         backbone = _with_features(opened.spec, features)
         sizes = size or list(dict.fromkeys(graph.size_hw[0] for graph in backbone.graphs))
@@ -84,7 +87,7 @@ def engine(
             settings = Settings(engine="tensorrt", precision=precision, size=one)
             for target in _capabilities(capability):
                 path = build_engine(
-                    opened, backbone, settings, options, capability=target, say=bar.say, step=bar.step
+                    opened, backbone, settings, options, folder, capability=target, say=bar.say, step=bar.step
                 )
                 bar.say(f"{path}, {path.stat().st_size / 1e6:.1f} MB")
         bar.say(_how_to_load(options, capability))
@@ -119,11 +122,9 @@ def _capabilities(words: str | None) -> list[str]:
 
 def _how_to_load(options: TensorRtOptions, capability: str | None) -> str:
     """What makes `load` find what was built."""
-    words = (options if capability is None else replace(options, cache="")).words()
+    words = options.words()
     load = f'load with {f"{VARIABLE}={words} and " if words else ""}engine="tensorrt"'
     if capability is None:
         return load
-    return (
-        "no GPU was needed, and nothing was run: copy them into ~/.cache/patchcut/engines of a machine with such "
-        f"a GPU and the same version of tensorrt-rtx, and {load}"
-    )
+    there = "a machine with such a GPU and the same version of tensorrt-rtx"
+    return f"nothing was run: copy them into ~/.cache/patchcut/tensorrt of {there}, and {load}"

@@ -40,7 +40,7 @@ def keep_outputs(graph: bytes, outputs: Collection[str]) -> tuple[bytes, frozens
     if missing := sorted(set(outputs) - made):
         raise GraphError(f"it has no output {missing[0]}, but {', '.join(sorted(made))}")
     if made == set(outputs):
-        names = (text_of(field.value, _TENSOR_NAME) for field in fields if field.number == _INITIALIZER)
+        names = (_text(field.value, _TENSOR_NAME) for field in fields if field.number == _INITIALIZER)
         return graph, frozenset(names)
     kept, initializers = _needed(fields, outputs)
     content = b"".join(field.whole for field in kept)
@@ -61,24 +61,24 @@ def _needed(
     needed = set(outputs)
     nodes = set()
     for i in range(len(fields) - 1, -1, -1):
-        if fields[i].number == _NODE and not needed.isdisjoint(texts_of(fields[i].value, _NODE_OUTPUT)):
+        if fields[i].number == _NODE and not needed.isdisjoint(_texts(fields[i].value, _NODE_OUTPUT)):
             nodes.add(i)
-            needed.update(texts_of(fields[i].value, _NODE_INPUT))
+            needed.update(_texts(fields[i].value, _NODE_INPUT))
     needed.discard("")  # an input that is left out
     initializers = set()
     kept = []
     for i, field in enumerate(fields):
         if field.number == _INITIALIZER:
-            if (name := text_of(field.value, _TENSOR_NAME)) not in needed:
+            if (name := _text(field.value, _TENSOR_NAME)) not in needed:
                 continue
             initializers.add(name)
         elif field.number == _NODE:
             if i not in nodes:
                 continue
         elif field.number == _OUTPUT:
-            if text_of(field.value, _VALUE_NAME) not in outputs:
+            if _text(field.value, _VALUE_NAME) not in outputs:
                 continue
-        elif field.number == _VALUE_INFO and text_of(field.value, _VALUE_NAME) not in needed:
+        elif field.number == _VALUE_INFO and _text(field.value, _VALUE_NAME) not in needed:
             continue
         kept.append(field)
     return kept, frozenset(initializers)

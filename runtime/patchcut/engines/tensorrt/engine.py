@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from patchcut_kernels import cuda
 
 from patchcut.bundle import BackboneSpec, Bundle, GraphSpec, Precision
 from patchcut.bundle.graph_outputs import keep_outputs
 from patchcut.bundle.graph_weights import inline_weights
 from patchcut.engines.base import EngineFacts, choose_graph
+from patchcut.engines.cache_folder import cache_folder
+from patchcut.engines.choice import is_refused
+from patchcut.engines.graph_tensors import external_tensors
 from patchcut.engines.processes import outlive_forks
 from patchcut.engines.tensorrt.builder import INPUT, build, check_operators, rtx_capability
 from patchcut.engines.tensorrt.engine_cache import BuiltEngine, EngineCache, EngineKey
 from patchcut.engines.tensorrt.gpus import Gpu
-from patchcut.engines.tensorrt.memory import Buffer, GpuMemory, Launch, open_memory
+from patchcut.engines.tensorrt.memory import Buffer, GpuMemory, open_memory
 from patchcut.engines.tensorrt.options import TensorRtOptions
 from patchcut.engines.tensorrt.package import Package, import_package, quiet
 from patchcut.engines.tensorrt.progress import LoadProgress, Say, Step
@@ -33,8 +36,22 @@ _SPARE_BYTES = 64 << 20  # an engine's kernels, beside its weights
 _RUNS_BEFORE_CAPTURE = 2
 
 
+@dataclass
+class _Batch:
+    """What runs a number of frames: a context that is told of it once, and what callers see.
+
+    A graph of CUDA holds what a context was when it was captured, and no context may change after that.
+    """
+
+    context: Any
+    images: Array
+    features: dict[str, Array]
+    runs: int = 0
+    graph: cuda.Launchable | None = None
+
+
 class TensorRtEngine:
-    """A backbone in TensorRT, with memory for `max_batch` frames.
+    """A backbone in TensorRT, with memory for `max_batch` frames; all of it is done in one stream's order.
 
     From the second run of a batch on its work is launched as one CUDA graph, where TensorRT allows that.
     """
@@ -46,32 +63,25 @@ class TensorRtEngine:
         self._package = package  # its logger must outlive the engine
         self._engine = engine
         self._memory = memory
-        self._context = engine.create_execution_context()
-        if self._context is None:
-            what = package.last_error("the GPU has too little memory")
-            raise EngineError("engine", f"{package} cannot run {facts.graph.file}: {what}", "free its memory")
         graph, most = facts.graph, facts.max_batch
+        self._outputs = {name: one.output for name, one in backbone.features.items()}
         self._image = memory.buffer((most, 3, *graph.size_hw))
         self._sets: dict[str, Buffer] = {
             name: memory.buffer((most, one.rows(graph.grid_hw), one.dim))
             for name, one in backbone.features.items()
         }
-        self._context.set_tensor_address(INPUT, self._image.pointer)
-        for name, one in backbone.features.items():
-            self._context.set_tensor_address(one.output, self._sets[name].pointer)
-        self._launch: Launch | None = None
-        self._batch = self._runs = 0
-        self._images: Array = self._image.array(1)
-        self._features: dict[str, Array] = {}
+        # Contexts take turns, so that all of them compute in the same memory.
+        self._scratch_bytes = int(engine.device_memory_size_v2)
+        self._scratch = memory.scratch(self._scratch_bytes)
+        self._batches: dict[int, _Batch] = {}
+        self._capturing, self._capturable = False, memory.captures
         outlive_forks(self)
         for _ in range(_RUNS_BEFORE_CAPTURE):  # what is done once is done before the first frame
             self.run(1)
 
     def images(self, batch: int) -> Array:
         """[batch, 3, Sh, Sw] float32, as in `Engine`."""
-        if batch != self._batch:
-            self._bind(batch)
-        return self._images
+        return self._batch(batch).images
 
     def run(self, batch: int) -> Mapping[str, Array]:
         """Feature set → [batch, rows, d] float32, as in `Engine`; queued on the stream of the arrays.
@@ -79,35 +89,77 @@ class TensorRtEngine:
         Raises:
             EngineError: TensorRT failed; its own message is kept.
         """
-        self.images(batch)
-        if self._launch is None:
-            self._runs += 1
-            if self._runs == _RUNS_BEFORE_CAPTURE:
-                self._launch = self._memory.capture(self._queue)
-        if self._launch is None:
-            self._queue()
+        bound = self._batch(batch)
+        if self._capturing:
+            self._queue(bound)
+            return bound.features
+        bound.runs += 1
+        if bound.runs == _RUNS_BEFORE_CAPTURE and self.capturable:
+            bound.graph = self._memory.capture(lambda: self._queue(bound))
+            self._capturable = bound.graph is not None
+        if bound.graph is None:
+            self._queue(bound)
         else:
-            self._launch()
+            self._memory.launch(bound.graph)
         self._memory.finish()
-        return self._features
+        return bound.features
 
-    def _bind(self, batch: int) -> None:
-        """Tells TensorRT of a batch; a graph that was captured before is of another."""
-        self._launch, self._runs = None, 0
-        self._batch = batch
-        self._images = self._image.array(batch)
-        self._features = {name: buffer.array(batch) for name, buffer in self._sets.items()}
-        if not self._context.set_input_shape(INPUT, (batch, 3, *self.facts.graph.size_hw)):
-            what = self._package.last_error("it does not say why")
-            raise EngineError("engine", f"{self._package} does not take {batch} frames: {what}")
+    @property
+    def capturable(self) -> bool:
+        """Whether `capture` is there: whether the engine's work can be part of a graph of CUDA."""
+        return self._capturable
 
-    def _queue(self) -> None:
-        self._image.upload(self._batch)
-        if not self._context.execute_async_v3(self._memory.stream):
-            what = self._package.last_error("it does not say why")
-            raise EngineError("engine", f"{self._package} failed to run {self.facts.graph.file}: {what}")
+    def capture(self, work: Callable[[], None]) -> cuda.Launchable:
+        """The work that `work` gives to the engine's stream, of which `run` is a part, as one graph of CUDA.
+
+        Everything in it must have been done once before.
+
+        Raises:
+            EngineError: what is done in it cannot be captured.
+        """
+        self._capturing = True
+        try:
+            graph = self._memory.capture(work)
+        finally:
+            self._capturing = False
+        if graph is None:
+            raise EngineError("engine", f"{self._package} cannot be captured in a graph of CUDA")
+        return graph
+
+    def _batch(self, batch: int) -> _Batch:
+        """What runs so many frames, made when it is asked for first."""
+        if batch not in self._batches:
+            self._batches[batch] = _Batch(
+                self._new_context(batch),
+                self._image.array(batch),
+                {name: buffer.array(batch) for name, buffer in self._sets.items()},
+            )
+        return self._batches[batch]
+
+    def _new_context(self, batch: int) -> Any:
+        strategy = self._package.module.ExecutionContextAllocationStrategy.USER_MANAGED
+        context = self._engine.create_execution_context(strategy)
+        if context is None:
+            raise self._failure("cannot run", "free memory of the GPU")
+        context.set_device_memory(self._scratch.pointer, self._scratch_bytes)
+        context.set_tensor_address(INPUT, self._image.pointer)
+        for name, output in self._outputs.items():
+            context.set_tensor_address(output, self._sets[name].pointer)
+        if not context.set_input_shape(INPUT, (batch, 3, *self.facts.graph.size_hw)):
+            raise self._failure(f"takes 1 to {self.facts.max_batch} frames, not {batch}, of")
+        return context
+
+    def _queue(self, bound: _Batch) -> None:
+        batch = len(bound.images)
+        self._image.upload(batch)
+        if not bound.context.execute_async_v3(self._memory.stream):
+            raise self._failure("failed to run")
         for buffer in self._sets.values():
-            buffer.download(self._batch)
+            buffer.download(batch)
+
+    def _failure(self, what: str, remedy: str = "") -> EngineError:
+        said = self._package.last_error("it does not say why")
+        return EngineError("engine", f"{self._package} {what} {self.facts.graph.file}: {said}", remedy)
 
 
 @dataclass(frozen=True)
@@ -119,7 +171,13 @@ class _Task:
     graph: GraphSpec
     package: Package
     key: EngineKey
-    cache: EngineCache
+    cache: EngineCache | None  # None where nothing is kept
+
+    @property
+    def weights_bytes(self) -> int:
+        """Size of the weights' file, which those of the engine come near."""
+        weights = self.backbone.weights
+        return 0 if weights is None else self.bundle.spec.files[weights].bytes
 
 
 def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> TensorRtEngine:
@@ -135,10 +193,13 @@ def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> T
         what = f'tensorrt runs on an NVIDIA GPU, got device="{settings.device}"'
         raise EngineError("device", what, 'pass device="cuda", or another engine')
     options = TensorRtOptions.from_environment()
+    graph = _graph(backbone, settings)
     package = import_package(options.flavour)
     memory = open_memory(options.memory)
-    task = _task(bundle, backbone, settings, options, package, memory.gpu())
-    built = task.cache.read(task.key)
+    folder = cache_folder("tensorrt")
+    cache = None if folder is None else EngineCache(folder)
+    task = _task(bundle, backbone, graph, options, package, memory.gpu(), cache)
+    built = None if cache is None else cache.read(task.key)
     if built is None:
         progress = LoadProgress()
         progress.say("builds an engine now, once, for minutes; `patchcut export engine` does it beforehand")
@@ -162,12 +223,13 @@ def build_engine(
     backbone: BackboneSpec,
     settings: Settings,
     options: TensorRtOptions,
+    folder: Path,
     *,
     capability: str = "",
     say: Say,
     step: Step,
 ) -> Path:
-    """Builds an engine into the cache, unless it is there; the path of its file.
+    """Builds an engine into a folder, unless it is there; the path of its file.
 
     Args:
         backbone: one of the bundle's, with the feature sets that are wanted.
@@ -179,6 +241,7 @@ def build_engine(
         EngineError: as `open_engine`; or only TensorRT for RTX builds for other GPUs.
         OptionError, BundleError, OutputError: as `open_engine`.
     """
+    graph = _graph(backbone, settings)
     flavour = "tensorrt-rtx" if capability and options.flavour == "auto" else options.flavour
     package = import_package(flavour)
     if not capability:
@@ -188,23 +251,32 @@ def build_engine(
     else:
         what = "tensorrt builds for the GPU that it runs on alone; only tensorrt-rtx builds for another"
         raise EngineError("capability", what, "leave --capability out, or run this on the device")
-    task = _task(bundle, backbone, settings, options, package, gpu)
-    if task.cache.read(task.key):
-        say(f"{task.cache.path(task.key)} is there already")
-    else:
+    cache = EngineCache(folder)
+    task = _task(bundle, backbone, graph, options, package, gpu, cache)
+    if cache.read(task.key) is None:
         _build(task, say, step)
-    return task.cache.path(task.key)
+    else:
+        say(f"{cache.path(task.key)} is there already")
+    return cache.path(task.key)
+
+
+def _graph(backbone: BackboneSpec, settings: Settings) -> GraphSpec:
+    """The graph of the settings; without a precision the best that the bundle's report does not refuse."""
+    height, _ = choose_graph(backbone, replace(settings, precision="auto"), PREFERRED).size_hw
+    fitting = [one for one in PREFERRED if not is_refused(backbone, one, height)]
+    held = {graph.precision for graph in backbone.graphs if graph.size_hw[0] == height}
+    return choose_graph(backbone, settings, fitting if held.intersection(fitting) else PREFERRED)
 
 
 def _task(
     bundle: Bundle,
     backbone: BackboneSpec,
-    settings: Settings,
+    graph: GraphSpec,
     options: TensorRtOptions,
     package: Package,
     gpu: Gpu,
+    cache: EngineCache | None,
 ) -> _Task:
-    graph = choose_graph(backbone, settings, PREFERRED)
     if package.is_rtx:  # its engines fit every GPU of a compute capability, and finish on the device
         rtx_capability(package, gpu.capability)
         gpu = Gpu("", gpu.capability, "")
@@ -223,26 +295,34 @@ def _task(
         workspace_bytes=options.workspace_bytes(portable=package.is_rtx),
         few_memory=options.spares_memory(portable=package.is_rtx),
     )
-    return _Task(bundle, backbone, graph, package, key, EngineCache(options.folder))
+    return _Task(bundle, backbone, graph, package, key, cache)
 
 
 def _build(task: _Task, say: Say, step: Step) -> BuiltEngine:
     """Builds an engine and keeps it; another process that builds the same is waited for."""
     key, cache = task.key, task.cache
+    if cache is None:
+        return _built(task, b"", say, step)[0]
     with cache.alone(key, say):
         if (found := cache.read(key)) is not None:
             return found
-        graph, weights = _whole_graph(task)
-        cache.check_room(len(graph) + _SPARE_BYTES)
         if reason := cache.why_not(key):
             say(reason)
-        say(f"builds {key.graph} with {task.package} for {key.target}")
-        made = build(task.package, graph, key, cache.read_timings(key), step)
-        built = BuiltEngine(made.plan, weights)
+        size = task.bundle.spec.files[key.graph].bytes + task.weights_bytes
+        cache.check_room(size + _SPARE_BYTES)
+        built, timings = _built(task, cache.read_timings(key), say, step)
         cache.write(key, built)
-        if made.timings:
-            cache.write_timings(key, made.timings)
+        if timings:
+            cache.write_timings(key, timings)
         return built
+
+
+def _built(task: _Task, timings: bytes, say: Say, step: Step) -> tuple[BuiltEngine, bytes]:
+    """An engine that was built just now, and what TensorRT measured meanwhile."""
+    graph, weights = _whole_graph(task)
+    say(f"builds {task.key.graph} with {task.package} for {task.key.target}")
+    made = build(task.package, graph, task.key, timings, step)
+    return BuiltEngine(made.plan, weights), made.timings
 
 
 def _whole_graph(task: _Task) -> tuple[bytes, str]:
@@ -252,21 +332,9 @@ def _whole_graph(task: _Task) -> tuple[bytes, str]:
     held = [one.precision for one in task.backbone.graphs if one.size_hw == graph.size_hw]
     check_operators(data, graph.file, list(held))
     data, names = keep_outputs(data, task.key.outputs)
-    tensors = _tensors(task, names)
+    tensors = external_tensors(bundle, task.backbone, graph, names)
     eight_bit = any(tensor.dtype in (np.int8, np.uint8) for tensor in tensors.values())
     return inline_weights(data, tensors), "int8" if eight_bit else graph.precision
-
-
-def _tensors(task: _Task, needed: frozenset[str]) -> dict[str, npt.NDArray[Any]]:
-    weights, graph = task.backbone.weights, task.graph
-    if weights is None:
-        return {}
-    tensors = task.bundle.read_tensors(weights)
-    wanted = [name for name in graph.initializers if name in needed]
-    if missing := sorted(set(wanted) - set(tensors)):
-        what = f"{task.bundle.path} is damaged: {weights} lacks {', '.join(missing)} of {graph.file}"
-        raise BundleError("bundle", what, "export the bundle again")
-    return {name: tensors[name] for name in wanted}
 
 
 def _deserialized(task: _Task, built: BuiltEngine) -> Any:
@@ -274,9 +342,9 @@ def _deserialized(task: _Task, built: BuiltEngine) -> Any:
     package, trt = task.package, task.package.module
     with quiet():
         engine = trt.Runtime(package.logger).deserialize_cuda_engine(built.plan)
-    path = task.cache.path(task.key)
     if engine is None:
-        what = f"{package} cannot load {path}: {package.last_error('it does not say why')}"
+        name = task.graph.file if task.cache is None else task.cache.path(task.key)
+        what = f"{package} cannot load the engine {name}: {package.last_error('it does not say why')}"
         raise EngineError("engine", what, "remove the file, and it is built again")
     for name in (INPUT, *task.key.outputs):
         if engine.get_tensor_dtype(name) != trt.float32:

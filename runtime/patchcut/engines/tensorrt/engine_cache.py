@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -148,13 +149,11 @@ class EngineCache:
         if free < least_bytes:
             needs = f"an engine needs about {least_bytes / 1e6:.0f}"
             what = f"{self.folder} has {free / 1e6:.0f} MB of space, {needs}"
-            raise OutputError(
-                "output", what, "free some space, or name another folder: PATCHCUT_TENSORRT=cache="
-            )
+            raise OutputError("output", what, "free some space, or name another folder in PATCHCUT_CACHE")
 
     def why_not(self, key: EngineKey) -> str:
         """Why an engine of the same graph that lies here is not that of the key; "" where there is none."""
-        for path in sorted(self.folder.glob(f"{Path(key.graph).stem}-*.engine")):
+        for path in sorted(self.folder.glob(f"{escape(Path(key.graph).stem)}-*.engine")):
             header = _read_header(path)
             if header is None or header["key"].get("graph_sha256") != key.graph_sha256:
                 continue

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -17,7 +17,12 @@ from patchcut.features import Array
 
 DEVICE = 0
 
-Launch = Callable[[], None]
+
+class Scratch(Protocol):
+    """Device memory without a shape."""
+
+    @property
+    def pointer(self) -> int: ...
 
 
 class Buffer(Protocol):
@@ -47,12 +52,23 @@ class GpuMemory(Protocol):
         """The cudaStream_t."""
         ...
 
+    @property
+    def captures(self) -> bool:
+        """Whether `capture` may work."""
+        ...
+
     def gpu(self) -> Gpu: ...
 
     def buffer(self, shape: tuple[int, ...]) -> Buffer: ...
 
-    def capture(self, work: Callable[[], None]) -> Launch | None:
-        """Keeps what `work` queues in a graph, and returns what launches it; None where it cannot be kept."""
+    def scratch(self, nbytes: int) -> Scratch: ...
+
+    def capture(self, work: Callable[[], None]) -> cuda.Launchable | None:
+        """Keeps what `work` queues in a graph; None where that cannot be done."""
+        ...
+
+    def launch(self, graph: cuda.Launchable) -> None:
+        """Gives a graph to the stream."""
         ...
 
     def finish(self) -> None:
@@ -73,6 +89,8 @@ def open_memory(kind: str) -> GpuMemory:
 class KernelMemory:
     """By `patchcut_kernels.cuda`: frames and features stay on the device."""
 
+    captures = True
+
     def __init__(self, driver: str) -> None:
         if not cuda.is_available():
             remedy = f"build the kernels with PATCHCUT_CUDA=ON, or {install_hint('pycuda')}"
@@ -92,13 +110,19 @@ class KernelMemory:
     def buffer(self, shape: tuple[int, ...]) -> Buffer:
         return _DeviceBuffer(cuda.to_device(np.zeros(shape, np.float32), stream=self._stream))
 
-    def capture(self, work: Callable[[], None]) -> Launch | None:
+    def scratch(self, nbytes: int) -> Scratch:
+        return cuda.empty((max(nbytes, 1),), np.uint8, stream=self._stream)
+
+    def capture(self, work: Callable[[], None]) -> cuda.Launchable | None:
         try:
-            with cuda.capture(self._stream) as graph:
+            with cuda.graph_memory(self._stream), cuda.capture(self._stream) as graph:
                 work()
         except (RuntimeError, EngineError):  # TensorRT copies or waits within some networks
             return None
-        return lambda: graph.launch(self._stream)
+        return graph
+
+    def launch(self, graph: cuda.Launchable) -> None:
+        graph.launch(self._stream)
 
     def finish(self) -> None:
         """Nothing to wait for: arrays name their stream."""
@@ -129,6 +153,8 @@ class PyCudaMemory:
     Frames and features stay on the device where the kernels were built with CUDA. Where they were not, they
     lie in page-locked host memory, and each run copies the images up and the features down.
     """
+
+    captures = False  # it has no graphs
 
     def __init__(self, driver: str) -> None:
         try:
@@ -161,31 +187,24 @@ class PyCudaMemory:
         whole = cuda.DeviceArray(int(memory), shape, np.float32, device=DEVICE, stream=stream, owner=memory)
         return _DeviceBuffer(whole)
 
-    def capture(self, work: Callable[[], None]) -> Launch | None:
-        if not hasattr(self._stream, "begin_capture"):
-            return None
+    def scratch(self, nbytes: int) -> Scratch:
         with self._current():
-            try:
-                self._stream.begin_capture()
-                work()
-                graph = self._stream.end_capture().instantiate()
-            except Exception:  # pycuda's, and EngineError: the stream must leave the capture
-                with suppress(Exception):
-                    self._stream.end_capture()
-                return None
-        return lambda: self._launch(graph)
+            return _Allocation(self._driver.mem_alloc(max(nbytes, 1)))
+
+    def capture(self, work: Callable[[], None]) -> cuda.Launchable | None:
+        """None, as `captures` says."""
+        return None
+
+    def launch(self, graph: cuda.Launchable) -> None:
+        graph.launch(self._stream)
 
     def finish(self) -> None:
         if not cuda.is_available():
             with self._current():
                 self._stream.synchronize()
 
-    def _launch(self, graph: Any) -> None:
-        with self._current():
-            graph.launch(self._stream)
-
     @contextmanager
-    def _current(self) -> Any:
+    def _current(self) -> Iterator[None]:
         """A block in which the primary context is this thread's."""
         self._context.push()
         try:
@@ -202,6 +221,12 @@ class PyCudaMemory:
         """Queues a copy into page-locked memory."""
         with self._current():
             self._driver.memcpy_dtoh_async(host, source, self._stream)
+
+
+class _Allocation:
+    def __init__(self, memory: Any) -> None:
+        self._memory = memory
+        self.pointer = int(memory)
 
 
 class _CopiedBuffer:

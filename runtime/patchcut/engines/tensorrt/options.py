@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from patchcut.checks import check_choice, check_whole
@@ -32,7 +31,6 @@ class TensorRtOptions:
             machines with up to 12 GiB, else 1024.
         low_memory: "yes" tries fewer of the algorithms that need much memory; "auto" does on machines with
             up to 12 GiB, which on a Jetson CPU and GPU share.
-        cache: folder of built engines; "" is patchcut/engines in XDG_CACHE_HOME or ~/.cache.
     Examples:
         >>> patchcut.engines.tensorrt.TensorRtOptions(max_batch=16).words()
         'max_batch=16'
@@ -43,7 +41,6 @@ class TensorRtOptions:
     max_batch: int = 8
     workspace_mb: int = 0
     low_memory: str = "auto"
-    cache: str = ""
 
     def __post_init__(self) -> None:
         check_choice("flavour", self.flavour, FLAVOURS)
@@ -73,14 +70,6 @@ class TensorRtOptions:
             return cls(**chosen)
         except OptionError as error:
             raise OptionError(VARIABLE, f"{error.where} {error.what}", error.remedy) from error
-
-    @property
-    def folder(self) -> Path:
-        """Where built engines lie."""
-        if self.cache:
-            return Path(self.cache).expanduser()
-        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        return Path(base).expanduser() / "patchcut" / "engines"
 
     def spares_memory(self, *, portable: bool) -> bool:
         """Whether building spares memory; what is portable is built alike on every machine."""
