@@ -279,3 +279,22 @@ def test_more_than_one_file_can_hold_is_refused(bundle: Bundle, monkeypatch: pyt
 
 def test_the_samples_are_what_is_compared() -> None:
     assert len(list(check.SAMPLES.glob("*.jpg"))) == 4
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8-qdq"])
+def test_every_precision_of_a_vit_is_fused(
+    build: Callable[..., Path], tmp_path: Path, precision: str, paint: Callable[..., Any]
+) -> None:
+    from patchcut_export.precision.pictures import Pictures
+
+    from tests.export.conftest import add_head
+
+    options = {"sizes": (64,), "precision": precision, "allow_inaccurate": True}
+    if precision == "int8-qdq":
+        photos = [paint(seed)[0] for seed in range(4)]
+        options["pictures"] = Pictures(photos, photos, "tests", are_photos=False)
+    backbone = build(tmp_path / "backbone.patchcut", **options)
+    path = add_head(backbone, tmp_path / "headed.patchcut", ("background", "foreground"))
+    with open_bundle(path) as opened:
+        plan = FusedPlan(precision=precision, frame_hw=(48, 80))
+        assert compare(fuse(opened, plan), opened, plan).same > 0.95
