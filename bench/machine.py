@@ -18,6 +18,7 @@ _MEASURED = ("kernels", "runtime", "export", "bench", "CMakeLists.txt", "pyproje
 _PACKAGES = (
     "numpy",
     "onnxruntime",
+    "openvino",
     "opencv-python-headless",
     "opencv-python",
     "torch",

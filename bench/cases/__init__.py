@@ -18,6 +18,7 @@ GROUPS = {
     "frame": "bench.cases.frame",
     "head": "bench.cases.head",
     "start": "bench.cases.start",
+    "engines": "bench.cases.engines",
     "kernels": "bench.cases.kernels",
     "quality": "bench.cases.quality",
     "agreement": "bench.cases.agreement",

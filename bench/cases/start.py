@@ -62,7 +62,7 @@ def run(options: Options) -> Iterator[Outcome]:
         measured: list[list[tuple[float, float, str]]] = [[], []]
         for _ in range((options.repeats or REPEATS) + 1):
             for rows, code in zip(measured, (_IMPORT, first), strict=True):
-                rows.append(_run_fresh(code + _TELL))
+                rows.append(run_fresh(code))
     inside = ("import patchcut", "import patchcut, load the bundle, one 640x480 frame to Result with masks")
     for case, told, rows in zip(CASES, inside, measured, strict=True):
         ms, peaks, precisions = zip(*rows[1:], strict=True)
@@ -77,11 +77,15 @@ def run(options: Options) -> Iterator[Outcome]:
         )
 
 
-def _run_fresh(code: str) -> tuple[float, float, str]:
-    """Milliseconds, peak MB and precision that the code tells of itself."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+def run_fresh(code: str) -> tuple[float, float, str]:
+    """Milliseconds, peak MB and precision of a process of its own, from the code's `ms` and `precision`.
+
+    Raises:
+        BenchError: the code failed.
+    """
+    done = subprocess.run([sys.executable, "-c", code + _TELL], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = done.stderr.strip().splitlines()
-        raise BenchError(f"start: the fresh process failed: {said[-1] if said else done.returncode}")
+        raise BenchError(f"a fresh process failed: {said[-1] if said else done.returncode}")
     ms, peak, precision = json.loads(done.stdout)
     return float(ms), float(peak), str(precision)

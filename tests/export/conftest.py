@@ -50,7 +50,7 @@ def build(random_state: Callable[..., dict[str, Any]]) -> Callable[..., Path]:
     pytest.importorskip("onnxscript", reason=NEEDS)
     pytest.importorskip("onnxslim", reason=NEEDS)
     from patchcut.bundle import Bundle
-    from patchcut_export.backbones.vit import Component, FeatureSpec
+    from patchcut_export.backbones.spec import Component, FeatureSpec, ViTSpec
     from patchcut_export.backbones.weights import Provenance
     from patchcut_export.bundles.builder import BackbonePlan, build_bundle
 
@@ -61,11 +61,15 @@ def build(random_state: Callable[..., dict[str, Any]]) -> Callable[..., Path]:
         precision: str = "int8",
         facet: str = "key",
         choices: dict[str, Any] | None = None,
+        more: dict[str, FeatureSpec] | None = None,
         sha256: str = "0" * 64,
         donor: Bundle | None = None,
+        **changes: Any,
     ) -> Path:
-        feature = FeatureSpec(TINY, **{"components": (Component(facet, 1),), **(choices or {})})
-        plan = BackbonePlan(feature, sizes, precision)
+        chosen = {"components": (Component(facet, 1),), "stride": None, **(choices or {})}
+        stride = chosen.pop("stride")
+        vit = ViTSpec(TINY, {facet: FeatureSpec(**chosen), **(more or {})}, stride)
+        plan = BackbonePlan(vit, sizes, tuple(precision.split(",")), **changes)
         origin = Provenance("tests", sha256, "Apache-2.0", "nothing")
         build_bundle(path, plan, random_state(), origin, name="tiny", say=lambda line: None, donor=donor)
         return path

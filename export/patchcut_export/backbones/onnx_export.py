@@ -17,8 +17,6 @@ from patchcut_export.backbones.vit import FeatureExtractor
 from patchcut_export.errors import ExportError
 
 OPSET = 20
-# Name of a graph's features among its outputs.
-OUTPUT = "features"
 # Initializers smaller than this stay inside their graph; the rest are shared by all graphs of a bundle.
 _SHARED_BYTES = 1024
 
@@ -39,7 +37,7 @@ class SharedGraphs:
 
 
 def export_fp32(extractor: FeatureExtractor, image_size: int) -> onnx.ModelProto:
-    """The extractor's graph: `image` [batch, 3, S, S] float32 → `features` [batch, n, d] float32."""
+    """The extractor's graph: `image` [batch, 3, S, S] float32 → each feature set, under its name."""
     import onnxslim
 
     example = torch.zeros(2, 3, image_size, image_size)
@@ -51,7 +49,7 @@ def export_fp32(extractor: FeatureExtractor, image_size: int) -> onnx.ModelProto
             dynamo=True,
             opset_version=OPSET,
             input_names=["image"],
-            output_names=[OUTPUT],
+            output_names=list(extractor.spec.features),
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
         )

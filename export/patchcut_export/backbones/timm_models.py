@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import sys
 from types import ModuleType
 from typing import Any
@@ -27,19 +29,17 @@ def create_vit(name: str, *, image_size: int) -> torch.nn.Module:
     """
     timm = import_timm()
     if name not in timm.list_models():
-        stem = name.split("_patch", maxsplit=1)[0]
-        near = (timm.list_models(f"{stem}*") or timm.list_models(f"*{stem}*")) if stem else []
-        remedy = f"near it: {', '.join(near[:5])}" if near else "pick a vit_* model"
-        raise OptionError("model", f"timm has no model {name!r}", remedy)
+        near = difflib.get_close_matches(name, timm.list_models("*vit*"), 5) or ["vit_small_patch16_224"]
+        raise OptionError("model", f"timm has no model {name!r}", f"near it: {', '.join(near)}")
     try:
         # A model for any size would resample its position embedding in the graph, antialiased.
         model: Any = timm.create_model(
             name, pretrained=False, num_classes=0, img_size=image_size, dynamic_img_size=False
         )
     except TypeError as error:  # convolutional networks take no img_size
-        raise _not_plain(name) from error
-    if not _is_plain(model):
-        raise _not_plain(name)
+        raise _not_plain(name, "it takes no size of images") from error
+    if why := _why_not(model):
+        raise _not_plain(name, why)
     patch: int = model.patch_embed.patch_size[0]
     if image_size % patch:
         near_size = max(patch, round(image_size / patch) * patch)
@@ -60,8 +60,10 @@ def import_timm() -> ModuleType:
 
     timm imports torchvision, whose Python half registers shapes for C++ operators that exist only when its
     binary matches the installed torch. For a CPU build of torch no such binary is on PyPI, so on failure the
-    schemas are declared (nothing here ever calls them) and the import is made again.
+    schemas are declared (nothing here ever calls them) and the import is made again. The hub's client, which
+    it imports too, reports downloads to its maker unless it is told not to before that.
     """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         import timm
     except RuntimeError as error:
@@ -80,17 +82,23 @@ def import_timm() -> ModuleType:
     return timm
 
 
-def _is_plain(model: Any) -> bool:
-    """Whether it is a ViT with an absolute position embedding and blocks that normalise before attention."""
+def _why_not(model: Any) -> str:
+    """Why features cannot be taken from a model; "" where they can."""
     kinds = {kind.__name__ for kind in type(model).__mro__}
-    if "VisionTransformer" not in kinds or getattr(model, "pos_embed", None) is None:
-        return False
-    return all(type(block).__name__ == "Block" and hasattr(block.attn, "qkv") for block in model.blocks)
+    if not kinds & {"VisionTransformer", "Eva"}:
+        return "its tokens are not those of one grid of patches from first to last"
+    for block in model.blocks:
+        if type(block).__name__ not in ("Block", "EvaBlock"):
+            return f"its blocks are {type(block).__name__}, which do not normalise before attention"
+        if getattr(block.attn, "qkv", None) is None and getattr(block.attn, "k_proj", None) is None:
+            return "its attention has no projections of queries, keys and values"
+    if getattr(model, "pos_embed", None) is None and getattr(model, "rope", None) is None:
+        return "it has no positions"
+    return ""
 
 
-def _not_plain(name: str) -> OptionError:
-    problem = f"{name} is no plain ViT (absolute position embedding, fused qkv)"
-    return OptionError("model", problem, "pick another vit_* model")
+def _not_plain(name: str, why: str) -> OptionError:
+    return OptionError("model", f"{name} is no plain ViT: {why}", "see `patchcut export backbone --list`")
 
 
 _DECLARED: list[Any] = []

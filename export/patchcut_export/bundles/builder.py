@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, get_args
 
 import onnx
 import torch
 from patchcut.bundle import (
+    AgreementRow,
     BackboneSpec,
     Bundle,
     BundleSpec,
@@ -26,31 +28,30 @@ from patchcut.errors import OptionError
 from patchcut_kernels import default_threads
 
 from patchcut_export.backbones.onnx_export import (
-    OUTPUT,
     export_fp32,
     graph_bytes,
     set_offsets,
     share_weights,
 )
-from patchcut_export.backbones.vit import (
-    MAX_SIZE,
-    FeatureExtractor,
-    FeatureSpec,
-    build_extractor,
-    check_feature,
-)
+from patchcut_export.backbones.spec import MAX_SIZE, FeatureSpec, ViTSpec, check_spec
+from patchcut_export.backbones.vit import FeatureExtractor, build_extractor
 from patchcut_export.backbones.weights import Provenance, StateDict
 from patchcut_export.bundles.archive import safetensors_bytes, safetensors_extents
-from patchcut_export.bundles.rewriting import file_specs, write_bundle
+from patchcut_export.bundles.rewriting import file_specs, with_agreement, write_bundle
 from patchcut_export.errors import ExportError
 from patchcut_export.outputs import check_output_file
-from patchcut_export.precision.int8 import dequantize_weights, quantize_int8
+from patchcut_export.measuring.datasets import Dataset
+from patchcut_export.precision import CALIBRATED, EIGHT_BIT, convert
+from patchcut_export.precision.bf16 import rounded_to_bf16
+from patchcut_export.precision.gate import measure, refused
+from patchcut_export.precision.pictures import Pictures, as_inputs, fewer, random_pictures
 
 WEIGHTS = "backbone.safetensors"
-# Least mean cosine of a graph's features to torch's with which it is shipped, by precision of the weights.
-MIN_COSINE = {"fp32": 0.99999, "int8": 0.998}
+# Least mean cosine of a graph's features to torch's with which it is shipped, or made into other precisions.
+MIN_COSINE = 0.99999
 
 Say = Callable[[str], None]
+Models = dict[tuple[int, Precision], onnx.ModelProto]
 
 
 @dataclass(frozen=True)
@@ -58,19 +59,37 @@ class BackbonePlan:
     """What to export.
 
     Attributes:
-        feature: the ViT and the activations that are the features.
+        vit: the ViT and the feature sets that are taken from it; the first is the default.
         sizes: sides of the square inputs in pixels, multiples of the patch size; the first is the default.
-        precision: "int8" (8-bit linears, and a float graph on the same 8-bit weights) or "fp32".
+        precisions: of the graphs, the default first. Beside graphs in 8 bits there is one in fp32 on the same
+            8-bit weights.
+        pictures: photos that precisions are fitted to and measured on; None is random pictures.
+        truth: masks or boxes that masks are measured by.
+        allow_inaccurate: whether precisions that are too far from fp32 are shipped; the bundle says it.
         mean, std: of the images that the ViT was trained on, RGB in 0..1.
         fit: "stretch" or "letterbox".
     """
 
-    feature: FeatureSpec = field(default_factory=FeatureSpec)
+    vit: ViTSpec = field(default_factory=ViTSpec)
     sizes: tuple[int, ...] = (224, 448)
-    precision: str = "int8"
+    precisions: tuple[Precision, ...] = ("int8",)
+    pictures: Pictures | None = None
+    truth: Dataset | None = None
+    allow_inaccurate: bool = False
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     fit: str = "stretch"
+
+    @property
+    def is_eight_bit(self) -> bool:
+        """Whether the weights are in 8 bits."""
+        return any(precision in EIGHT_BIT for precision in self.precisions)
+
+    @property
+    def shipped(self) -> tuple[Precision, ...]:
+        """Precisions of the graphs."""
+        more: tuple[Precision, ...] = ("fp32",) if self.is_eight_bit else ()
+        return tuple(dict.fromkeys((*self.precisions, *more)))
 
 
 def build_bundle(
@@ -96,41 +115,92 @@ def build_bundle(
     Raises:
         OptionError: as `check_plan` does.
         ExportError: when the weights are not finite or do not fit the plan, the donor has no head or one that
-            was trained on other features, or a graph disagrees with torch.
+            was trained on other features, a graph disagrees with torch, or a precision with fp32.
         OutputError: when the bundle cannot be written.
     """
     check_plan(plan)
     check_output_file(path)
     _check_finite(state)
     heads = [] if donor is None else _heads_of(donor, plan, origin)
-    models: dict[str, onnx.ModelProto] = {}
-    graphs: list[GraphSpec] = []
+    extractors = {}
+    exact: Models = {}
+    models: Models = {}
     for size in plan.sizes:
-        say(f"exporting {plan.feature.name} at {size}x{size}")
-        extractor = build_extractor(plan.feature, dict(state), size)
-        for precision, model in _graphs(extractor, size, plan.precision, say).items():
-            file = f"backbone-{size}-{precision}.onnx"
-            models[file] = model
-            graphs.append(_graph_spec(file, extractor, size, precision))
-    shared = share_weights(models, WEIGHTS)
+        say(f"exporting {plan.vit.model} at {size}x{size}")
+        extractors[size] = build_extractor(plan.vit, dict(state), size)
+        exact[size, "fp32"] = _checked(export_fp32(extractors[size], size), extractors[size], size)
+    for (size, _), model in exact.items():
+        models |= _graphs(model, size, plan, say)
+    content = _Content(name, plan, origin, extractors, heads, donor)
+    rows = _gate(content, models, exact, say)
+    say(f"writing {path}")
+    spec, members = _pack(content, models)
+    write_bundle(path, with_agreement(spec, rows), members)
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What a bundle has besides its graphs."""
+
+    name: str
+    plan: BackbonePlan
+    origin: Provenance
+    extractors: Mapping[int, FeatureExtractor]
+    heads: Sequence[HeadSpec]
+    donor: Bundle | None
+
+
+def _pack(content: _Content, models: Models) -> tuple[BundleSpec, dict[str, bytes]]:
+    """The manifest and the members of a bundle of these graphs; equal weights are in it once."""
+    plan, donor = content.plan, content.donor
+    graphs = []
+    files: dict[str, onnx.ModelProto] = {}
+    for (size, precision), model in models.items():
+        file = f"backbone-{size}-{precision}.onnx"
+        files[file] = onnx.ModelProto()
+        files[file].CopyFrom(model)
+        graphs.append(_graph_spec(file, content.extractors[size], size, precision))
+    shared = share_weights(files, WEIGHTS)
     weights = safetensors_bytes(shared.weights)
-    set_offsets(models.values(), safetensors_extents(weights))
+    set_offsets(files.values(), safetensors_extents(weights))
     shipped = [g.model_copy(update={"initializers": tuple(shared.initializers[g.file])}) for g in graphs]
-    members = {WEIGHTS: weights, **{file: graph_bytes(model) for file, model in models.items()}}
+    members = {WEIGHTS: weights, **{file: graph_bytes(model) for file, model in files.items()}}
     about, regions = "without a head", RegionsSpec()
     if donor is not None:
         about, regions = f"with the head of {donor.spec.name}", donor.spec.regions
-        members |= {file: donor.read(file) for head in heads for file in head.files.values()}
-    say(f"writing {path}")
+        members |= {file: donor.read(file) for head in content.heads for file in head.files.values()}
+    extractor = content.extractors[plan.sizes[0]]
     spec = BundleSpec(
-        name=name,
-        description=f"{plan.feature.name} {about}",
-        backbones={plan.feature.name: _backbone_spec(plan, origin, extractor, shipped)},
-        heads=tuple(heads),
+        name=content.name,
+        description=f"{plan.vit.model} {about}",
+        backbones={plan.vit.model: _backbone_spec(plan, content.origin, extractor, shipped)},
+        heads=tuple(content.heads),
         regions=regions,
         files=file_specs(members),
     )
-    write_bundle(path, spec, members)
+    return spec, members
+
+
+def _gate(content: _Content, models: Models, exact: Models, say: Say) -> tuple[AgreementRow, ...]:
+    """How near each precision comes to fp32.
+
+    Raises:
+        ExportError: a precision is too far from it, and that was not allowed.
+    """
+    plan = content.plan
+    if all(models[key] is exact.get(key) for key in models):
+        return ()
+    say("measuring the precisions against fp32")
+    run = {key: rounded_to_bf16(one) if key[1] == "bf16" else one for key, one in models.items()}
+    with TemporaryDirectory(prefix="patchcut-") as folder:
+        candidate, reference = (Path(folder) / f"{name}.patchcut" for name in ("candidate", "exact"))
+        write_bundle(candidate, *_pack(content, run))
+        write_bundle(reference, *_pack(content, exact))
+        rows = measure(candidate, reference, plan.pictures or random_pictures(), plan.truth, say)
+    error = refused(rows, [precision for _, precision in models])
+    if error is not None and not plan.allow_inaccurate:
+        raise error
+    return rows
 
 
 def check_plan(plan: BackbonePlan) -> None:
@@ -139,14 +209,19 @@ def check_plan(plan: BackbonePlan) -> None:
     Raises:
         OptionError: naming the option that cannot be.
     """
-    check_choice("precision", plan.precision, tuple(MIN_COSINE))
+    if not plan.precisions:
+        raise OptionError("precision", "must be given at least once, got none")
+    for precision in plan.precisions:
+        check_choice("precision", precision, get_args(Precision))
+        if precision in CALIBRATED and plan.pictures is None:
+            raise OptionError("precision", f"{precision} must be fitted to photos", "pass --calibrate DIR")
     if not plan.sizes or len(set(plan.sizes)) != len(plan.sizes):
         given = ", ".join(map(str, plan.sizes)) or "none"
         raise OptionError("size", f"must be given at least once, and each only once, got {given}")
     for size in plan.sizes:
         if not 1 <= size <= MAX_SIZE:
             raise OptionError("size", f"must be from 1 to {MAX_SIZE} pixels, got {size}")
-        check_feature(plan.feature, size)
+        check_spec(plan.vit, size)
 
 
 def _check_finite(state: StateDict) -> None:
@@ -164,68 +239,99 @@ def _heads_of(donor: Bundle, plan: BackbonePlan, origin: Provenance) -> list[Hea
     first = donor.spec.head() or next(iter(donor.spec.heads), None)
     if first is None:
         raise ExportError("bundle", f"{donor.path} has no head", "name a bundle that has one")
-    ours, theirs = check_feature(plan.feature, plan.sizes[0]), donor.spec.backbones[first.backbone]
-    wanted = {"model": ours.name, "source_sha256": origin.sha256, "stride": ours.stride}
-    wanted |= _feature_fields(ours)
-    came = {**dict(theirs), **dict(theirs.features[first.features[0]])}
-    different = [name for name, value in wanted.items() if came[name] != value]
+    ours, theirs = check_spec(plan.vit, plan.sizes[0]), donor.spec.backbones[first.backbone]
+    different = _differences(
+        theirs, {"model": ours.model, "source_sha256": origin.sha256, "stride": ours.stride}
+    )
+    names = {name: _same_set(one, ours) for name, one in theirs.features.items()}
+    for name in first.features:
+        if names[name] is None:
+            nearest = ours.features.get(name, next(iter(ours.features.values())))
+            different += _differences(theirs.features[name], _feature_fields(nearest))
     if different:
-        listed = ", ".join(f"{name} {came[name]}, not {wanted[name]}" for name in different)
-        what = f"the head of {donor.path} was trained on other features: {listed}"
+        what = f"the head of {donor.path} was trained on other features: {', '.join(different)}"
         raise ExportError("bundle", what, "train one with `patchcut export train`")
-    moved = {"backbone": ours.name, "features": (_set_name(ours),), "report": ()}
-    return [
-        head.model_copy(update=moved)
-        for head in donor.spec.heads
-        if (head.backbone, head.features) == (first.backbone, first.features)
-    ]
+    moved = []
+    for head in donor.spec.heads:
+        features = (
+            tuple(names[name] for name in head.features) if head.backbone == first.backbone else (None,)
+        )
+        if all(features):
+            update = {"backbone": ours.model, "features": features, "report": ()}
+            moved.append(head.model_copy(update=update))
+    return moved
 
 
-def _graphs(
-    extractor: FeatureExtractor, size: int, precision: str, say: Say
-) -> dict[Precision, onnx.ModelProto]:
-    """The graphs to ship for one size, each checked against torch."""
-    exact = export_fp32(extractor, size)
-    graphs: dict[Precision, onnx.ModelProto]
-    if precision == "fp32":
-        graphs = {"fp32": exact}
-    else:
-        say(f"quantizing {size}x{size} to 8 bits")
-        quantized = quantize_int8(exact)
-        graphs = {"int8": quantized, "fp32": dequantize_weights(exact, quantized)}
-    for name, model in graphs.items():
-        cosine = _agreement(extractor, model, size, name)
-        say(f"{size}x{size} {name}: mean cosine to torch {cosine:.6f}")
-        least = MIN_COSINE[precision]
-        if not cosine >= least:  # and where it is not a number
-            what = f"{name} at {size} has mean cosine {cosine:.5f} to torch, at least {least} needed"
-            raise ExportError("export", what, "export with --precision fp32" if precision == "int8" else "")
+def _same_set(theirs: FeatureSetSpec, ours: ViTSpec) -> str | None:
+    """The name of our set that is the donor's."""
+    sets = ours.features.items()
+    return next((name for name, one in sets if not _differences(theirs, _feature_fields(one))), None)
+
+
+def _differences(theirs: BackboneSpec | FeatureSetSpec, ours: Mapping[str, object]) -> list[str]:
+    """What of a donor's is not as ours, for people."""
+    pairs = [(name, getattr(theirs, name), value) for name, value in ours.items()]
+    return [f"{name} {came}, not {value}" for name, came, value in pairs if came != value]
+
+
+def _graphs(exact: onnx.ModelProto, size: int, plan: BackbonePlan, say: Say) -> Models:
+    """The graphs to ship for one size."""
+    photos = [] if plan.pictures is None else fewer(plan.pictures.fitted, size)
+    graphs: Models = {}
+    for precision in plan.shipped:
+        if precision == "fp32" and not plan.is_eight_bit:
+            graphs[size, precision] = exact
+            continue
+        say(f"making {size}x{size} in {precision}")
+        inputs = as_inputs(photos, size, plan.mean, plan.std, plan.fit) if precision in CALIBRATED else []
+        graphs[size, precision] = convert(exact, precision, inputs)
     return graphs
 
 
-def _agreement(extractor: FeatureExtractor, model: onnx.ModelProto, size: int, precision: Precision) -> float:
-    """Mean cosine in [-1, 1] of features to torch's on smooth random images, run as the runtime does."""
+def _checked(model: onnx.ModelProto, extractor: FeatureExtractor, size: int) -> onnx.ModelProto:
+    """The graph, if it computes what torch does.
+
+    Raises:
+        ExportError: it does not.
+    """
+    cosine = _agreement(extractor, model, size)
+    if not cosine >= MIN_COSINE:  # and where it is not a number
+        what = f"the graph at {size} has mean cosine {cosine:.5f} to torch, at least {MIN_COSINE} needed"
+        raise ExportError("export", what, "try another version of torch")
+    return model
+
+
+def _agreement(extractor: FeatureExtractor, model: onnx.ModelProto, size: int) -> float:
+    """Mean cosine in [-1, 1] of features to torch's on smooth random images, run as the runtime does.
+
+    The least of all feature sets.
+    """
     onnxruntime = import_onnxruntime()
     session = onnxruntime.InferenceSession(
         model.SerializeToString(),
-        session_options(onnxruntime, default_threads(), precision),
+        session_options(onnxruntime, default_threads(), "fp32"),
         providers=["CPUExecutionProvider"],
     )
     smooth = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 1.5
     image = torch.nn.functional.interpolate(smooth, size=(size, size), mode="bicubic")
     with torch.inference_mode():
         expected = extractor(image)
-    got = torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
-    return float(torch.nn.functional.cosine_similarity(expected, got, dim=-1).mean())
+    got = session.run(list(extractor.spec.features), {"image": image.numpy()})
+    cosine = torch.nn.functional.cosine_similarity
+    means = [cosine(a, torch.from_numpy(b), dim=-1).mean() for a, b in zip(expected, got, strict=True)]
+    return float(torch.stack(means).min())  # which is not a number if one of them is none
 
 
 def _backbone_spec(
     plan: BackbonePlan, origin: Provenance, extractor: FeatureExtractor, graphs: list[GraphSpec]
 ) -> BackboneSpec:
-    features = {"output": OUTPUT, "dim": extractor.feature_dim, **_feature_fields(extractor.spec)}
+    features = {
+        name: {"output": name, "dim": extractor.dims[name], **_feature_fields(one)}
+        for name, one in extractor.spec.features.items()
+    }
     return BackboneSpec.model_validate(
         {
-            "model": plan.feature.name,
+            "model": plan.vit.model,
             "source": origin.source,
             "source_sha256": origin.sha256,
             "licence": origin.licence,
@@ -237,7 +343,7 @@ def _backbone_spec(
             "fit": plan.fit,
             "weights": WEIGHTS,
             "graphs": graphs,
-            "features": {_set_name(extractor.spec): FeatureSetSpec.model_validate(features)},
+            "features": features,
         }
     )
 
@@ -248,12 +354,8 @@ def _graph_spec(file: str, extractor: FeatureExtractor, size: int, precision: st
     )
 
 
-def _set_name(spec: FeatureSpec) -> str:
-    return spec.components[0].facet
-
-
 def _feature_fields(spec: FeatureSpec) -> dict[str, Any]:
-    """What `bundle.json` says of features, all but their number; `spec` is as `check_feature` returns it."""
+    """What `bundle.json` says of features, all but their number; `spec` is as `check_spec` returns it."""
     return {
         "components": tuple(FeatureComponent.model_validate(asdict(one)) for one in spec.components),
         "scales": spec.scales,

@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from patchcut.bundle import Bundle, BundleSpec, FileSpec, HeadSpec, ReportRow, Role
+from patchcut.bundle import (
+    AgreementRow,
+    Bundle,
+    BundleSpec,
+    FileSpec,
+    HeadSpec,
+    ReportRow,
+    Role,
+    TimingRow,
+)
 
 from patchcut_export.bundles.archive import write_archive
 from patchcut_export.bundles.card import render_card
@@ -63,6 +72,31 @@ def with_report(spec: BundleSpec, rows: tuple[ReportRow, ...], head: str | None 
         return with_head(spec, owner.model_copy(update={"report": _merge(owner.report, rows)}))
     name, backbone = next(iter(spec.backbones.items()))
     changed = backbone.model_copy(update={"report": _merge(backbone.report, rows)})
+    return spec.model_copy(update={"backbones": {**spec.backbones, name: changed}})
+
+
+def with_timings(spec: BundleSpec, rows: tuple[TimingRow, ...]) -> BundleSpec:
+    """A copy with rows among the times of the backbone that the first head reads.
+
+    Older ones of the same engine, precision, size, device and kind of CPU are replaced.
+    """
+    head = spec.head()
+    name = head.backbone if head else next(iter(spec.backbones))
+    backbone = spec.backbones[name]
+    measured = {_what_ran(row) for row in rows}
+    kept = tuple(row for row in backbone.timings if _what_ran(row) not in measured)
+    changed = backbone.model_copy(update={"timings": (*kept, *rows)})
+    return spec.model_copy(update={"backbones": {**spec.backbones, name: changed}})
+
+
+def _what_ran(row: TimingRow) -> tuple[str, str, int, str, str]:
+    return row.engine, row.precision, row.size, row.device, row.cpu
+
+
+def with_agreement(spec: BundleSpec, rows: tuple[AgreementRow, ...]) -> BundleSpec:
+    """A copy with what the gate measured of the first backbone, in the place of what it measured before."""
+    name, backbone = next(iter(spec.backbones.items()))
+    changed = backbone.model_copy(update={"agreement": rows})
     return spec.model_copy(update={"backbones": {**spec.backbones, name: changed}})
 
 

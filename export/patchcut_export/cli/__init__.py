@@ -8,7 +8,10 @@ from patchcut.cli.options import command
 
 from patchcut_export.cli.bundle import bundle
 from patchcut_export.cli.calibrate import calibrate
+from patchcut_export.cli.engine import engine
 from patchcut_export.cli.evaluate import evaluate
+from patchcut_export.cli.fused import fused
+from patchcut_export.cli.parity import parity
 from patchcut_export.cli.train import train
 
 app = typer.Typer(
@@ -21,3 +24,6 @@ command(app, "bundle")(bundle)
 command(app, "train")(train)
 command(app, "calibrate")(calibrate)
 command(app, "eval")(evaluate)
+command(app, "engine")(engine)
+command(app, "fused")(fused)
+command(app, "parity")(parity)

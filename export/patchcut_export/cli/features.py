@@ -1,35 +1,84 @@
-"""The command line's spelling of what features are: lists with commas, weights after colons."""
+"""The command line's spelling of feature sets, sizes and precisions."""
 
 from __future__ import annotations
 
 import math
+from typing import cast, get_args
 
+from patchcut.bundle import Precision
+from patchcut.checks import check_choice
 from patchcut.errors import OptionError
 
-from patchcut_export.backbones.vit import Component
+from patchcut_export.backbones.spec import Component, FeatureSpec
+
+_GRAMMAR = "write it as key@-1, or NAME=key@-1:2+value@-4"
 
 
-def parse_components(facet: str, layer: str) -> tuple[Component, ...]:
-    """Every facet of every layer; a component's weight is its facet's times its layer's.
+def parse_features(text: str, scales: tuple[float, ...], join: str, log_bins: int) -> dict[str, FeatureSpec]:
+    """Feature sets by name, such as of "key@-1,semantic=token@8,cls@8".
+
+    A set is [NAME=]COMPONENT{+COMPONENT}, a component FACET[@LAYER][:WEIGHT], of layer -1 and weight 1 where
+    nothing else is said. A set that has no NAME= is called as its first facet.
 
     Args:
-        facet: such as "key" or "key:2,value".
-        layer: such as "-1" or "-1,-4:0.5".
+        scales, join, log_bins: of the sets of patches; class tokens have one scale and no bins.
     Raises:
-        OptionError: an entry is not a name or a whole number, or a weight no number.
+        OptionError: an entry cannot be read, or two sets have one name.
     """
-    facets = _weighted("facet", facet)
-    layers = [(_whole("layer", text), weight) for text, weight in _weighted("layer", layer)]
-    return tuple(Component(name, index, a * b) for name, a in facets for index, b in layers)
+    sets: dict[str, FeatureSpec] = {}
+    for entry in _entries("features", text):
+        named, equals, rest = entry.rpartition("=")
+        components = tuple(_component(part.strip(), entry) for part in rest.split("+"))
+        name = named.strip() if equals else components[0].facet
+        if name in sets:
+            raise OptionError("features", f"two sets are called {name}", "name one with NAME=")
+        spec = FeatureSpec(components)
+        sets[name] = spec if spec.of_image else FeatureSpec(components, scales, join, log_bins)
+    return sets
 
 
-def parse_scales(scales: str) -> tuple[float, ...]:
+def parse_scales(text: str) -> tuple[float, ...]:
     """Numbers with commas between them, such as "1,0.5".
 
     Raises:
         OptionError: an entry is no number.
     """
-    return tuple(_number("scales", text) for text in _entries("scales", scales))
+    return tuple(_number("scales", entry) for entry in _entries("scales", text))
+
+
+def parse_sizes(text: str) -> tuple[int, ...]:
+    """Whole numbers with commas between them, such as "224,392".
+
+    Raises:
+        OptionError: an entry is no whole number.
+    """
+    return tuple(_whole("size", entry, f"got {text!r}") for entry in _entries("size", text))
+
+
+def parse_precisions(text: str) -> tuple[Precision, ...]:
+    """Precisions with commas between them, such as "int8,fp16".
+
+    Raises:
+        OptionError: there is no such precision, or one comes twice.
+    """
+    entries = _entries("precision", text)
+    for entry in entries:
+        check_choice("precision", entry, get_args(Precision))
+    if len(set(entries)) != len(entries):
+        raise OptionError("precision", f"must have each only once, got {text!r}")
+    return cast("tuple[Precision, ...]", tuple(entries))
+
+
+def _component(text: str, entry: str) -> Component:
+    rest, colon, weight = text.partition(":")
+    facet, at, layer = rest.partition("@")
+    if not facet:
+        raise OptionError("features", f"cannot read {entry!r}", _GRAMMAR)
+    return Component(
+        facet,
+        _whole("features", layer, f"got {entry!r}") if at else -1,
+        _number("features", weight) if colon else 1.0,
+    )
 
 
 def _entries(option: str, text: str) -> list[str]:
@@ -39,16 +88,12 @@ def _entries(option: str, text: str) -> list[str]:
     return entries
 
 
-def _weighted(option: str, text: str) -> list[tuple[str, float]]:
-    pairs = [entry.partition(":") for entry in _entries(option, text)]
-    return [(name, _number(option, weight) if colon else 1.0) for name, colon, weight in pairs]
-
-
-def _whole(option: str, text: str) -> int:
+def _whole(option: str, text: str, came: str) -> int:
     try:
         return int(text)
     except ValueError as error:
-        raise OptionError(option, f"must be whole numbers with commas, got {text!r}") from error
+        what = "a layer" if option == "features" else "a size"
+        raise OptionError(option, f"{what} must be a whole number, {came}") from error
 
 
 def _number(option: str, text: str) -> float:

@@ -16,6 +16,11 @@ from patchcut_export.backbones.onnx_export import quiet_logger
 
 def quantize_int8(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph with 8-bit linears: weights per output channel, activations per tensor at run time."""
+    return _unsign_shared_weights(eight_bit_linears(model))
+
+
+def eight_bit_linears(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same with weights from -127 to 127 around 0 throughout, which ONNX Runtime may not be able to load."""
     import_onnxruntime()
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -30,7 +35,8 @@ def quantize_int8(model: onnx.ModelProto) -> onnx.ModelProto:
             weight_type=QuantType.QInt8,
             extra_options={"MatMulConstBOnly": True},
         )
-        return _unsign_shared_weights(onnx.load(target))
+        quantized: onnx.ModelProto = onnx.load(target)
+        return quantized
 
 
 def _unsign_shared_weights(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -19,7 +19,8 @@ from onnx import numpy_helper
 from patchcut.bundle import Precision, open_bundle
 from patchcut.engines.onnxruntime import session_options
 from patchcut_export.backbones.onnx_export import export_fp32, share_weights
-from patchcut_export.backbones.vit import Component, FeatureExtractor, FeatureSpec, build_extractor
+from patchcut_export.backbones.spec import Component, FeatureSpec, ViTSpec
+from patchcut_export.backbones.vit import FeatureExtractor, build_extractor
 from patchcut_export.precision.int8 import dequantize_weights, quantize_int8
 
 SIZES = (64, 96)
@@ -28,7 +29,10 @@ SIZES = (64, 96)
 @pytest.fixture(scope="module")
 def extractors(random_state: Callable[..., dict[str, Any]]) -> dict[int, FeatureExtractor]:
     return {
-        s: build_extractor(FeatureSpec("test_vit", (Component("key", 1),)), random_state(), s) for s in SIZES
+        s: build_extractor(
+            ViTSpec("test_vit", {"key": FeatureSpec((Component("key", 1),))}), random_state(), s
+        )
+        for s in SIZES
     }
 
 
@@ -56,7 +60,7 @@ def images(batch: int, size: int) -> np.ndarray:
 
 def reference(extractor: FeatureExtractor, image: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
-        features = extractor(torch.from_numpy(image)).numpy()
+        features = extractor(torch.from_numpy(image))[0].numpy()
     assert features.std() > 1e-2, "the reference is near-constant"
     return features
 
@@ -83,7 +87,7 @@ def test_the_float_graph_is_plain_onnx(graphs: dict[int, Any]) -> None:
     onnx.checker.check_model(model, full_check=True)
     assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
     assert [value.name for value in model.graph.input] == ["image"]
-    assert [value.name for value in model.graph.output] == ["features"]
+    assert [value.name for value in model.graph.output] == ["key"]
 
 
 def test_eight_bits_agree(
@@ -109,25 +113,26 @@ def test_the_float_graph_holds_the_same_eight_bits(graphs: dict[int, Any], quant
 
 
 # One that has everything at once: each alone is checked against its oracle in torch.
-CHOICES = FeatureSpec(
+CHOICES = ViTSpec(
     "test_vit",
-    (Component("key", 1, 3.0), Component("token", 0)),
+    {
+        "both": FeatureSpec(
+            (Component("key", 1, 3.0), Component("token", 0)), scales=(1.0, 0.5), join="concat", log_bins=1
+        )
+    },
     stride=12,
-    scales=(1.0, 0.5),
-    join="concat",
-    log_bins=1,
 )
 
 
 def test_choices_of_features_are_in_the_graph(random_state: Callable[..., dict[str, Any]]) -> None:
     extractor = build_extractor(CHOICES, random_state(), 64)
-    assert (extractor.grid_hw, extractor.feature_dim) == ((5, 5), 64 * 2 * 2 * 9)
+    assert (extractor.grid_hw, extractor.dims) == ((5, 5), {"both": 64 * 2 * 2 * 9})
     exact = export_fp32(extractor, 64)
     onnx.checker.check_model(exact, full_check=True)
     for batch in (1, 3):
         image = images(batch, 64)
         expected = reference(extractor, image)
-        assert expected.shape == (batch, 25, extractor.feature_dim)
+        assert expected.shape == (batch, 25, extractor.dims["both"])
         np.testing.assert_allclose(run(exact, image), expected, atol=1e-4)
     quantized = quantize_int8(exact)
     assert mean_cosine(run(quantized, image, "int8"), expected) > 0.998

@@ -10,12 +10,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs patchcut[export]")
 
 from patchcut.errors import OptionError
+from patchcut_export.backbones.spec import FACETS, Component, FeatureSpec, ViTSpec, check_spec
 from patchcut_export.backbones.vit import (
-    FACETS,
-    Component,
-    FeatureSpec,
     build_extractor,
-    check_feature,
     resample_position_embedding,
     simplify_blocks,
 )
@@ -28,8 +25,8 @@ TINY = "test_vit"
 MODELS = {
     TINY: (96, (0, 3, -1), FACETS),
     "vit_small_patch14_dinov2": (56, (1,), ("key",)),
-    "vit_small_patch14_reg4_dinov2": (56, (1,), ("token",)),
-    "deit_tiny_distilled_patch16_224": (64, (-1,), ("value",)),
+    "vit_small_patch14_reg4_dinov2": (56, (1,), ("token", "cls")),
+    "deit_tiny_distilled_patch16_224": (64, (-1,), ("value", "cls")),
     "test_vit3": (96, (-1,), ("key", "token")),
 }
 State = Callable[..., dict[str, Any]]
@@ -46,11 +43,13 @@ def oracle(vit: Any, image: torch.Tensor, facet: str, layer: int) -> torch.Tenso
     """Features as the hook on the block's qkv, or on the block and then the norm, sees them."""
     seen = []
     block = vit.blocks[layer]
-    module = block if facet == "token" else block.attn.qkv
+    module = block if facet in ("token", "cls") else block.attn.qkv
     handle = module.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
     with torch.inference_mode():
         vit.forward_features(image)
     handle.remove()
+    if facet == "cls":
+        return vit.norm(seen[0])[:, :1]
     patches = seen[0][:, vit.num_prefix_tokens :]
     if facet == "token":
         return vit.norm(patches)
@@ -59,8 +58,9 @@ def oracle(vit: Any, image: torch.Tensor, facet: str, layer: int) -> torch.Tenso
     return patches.chunk(3, dim=-1)[index] - bias
 
 
-def spec(facet: str = "key", layer: int = -1, weight: float = 1.0) -> FeatureSpec:
-    return FeatureSpec(TINY, (Component(facet, layer, weight),))
+def spec(*components: Component, model: str = TINY, stride: int | None = None, **choices: Any) -> ViTSpec:
+    """One set, of the last keys where nothing else is said."""
+    return ViTSpec(model, {"one": FeatureSpec(components or (Component(),), **choices)}, stride)
 
 
 def photo_batch(size: int) -> torch.Tensor:
@@ -74,25 +74,26 @@ def test_features_are_what_hooks_see(timm: Any, random_state: State, name: str) 
     vit, image = plain_vit(timm, name, size, state), photo_batch(size)
     for layer in layers:
         for facet in facets:
-            extractor = build_extractor(FeatureSpec(name, (Component(facet, layer),)), dict(state), size)
+            extractor = build_extractor(spec(Component(facet, layer), model=name), dict(state), size)
             with torch.inference_mode():
-                got, expected = extractor(image), oracle(vit, image, facet, layer)
+                (got,), expected = extractor(image), oracle(vit, image, facet, layer)
             assert expected.std() > 1e-2, "the reference is near-constant"
-            assert got.shape == (2, (size // extractor.patch_size) ** 2, extractor.feature_dim)
+            rows = 1 if facet == "cls" else (size // extractor.patch_size) ** 2
+            assert got.shape == (2, rows, extractor.dims["one"])
             assert extractor.grid_hw == (size // extractor.patch_size,) * 2
             torch.testing.assert_close(got, expected, atol=2e-4, rtol=1e-4)
 
 
 def test_the_layer_is_told_from_the_front(random_state: State) -> None:
-    extractor = build_extractor(FeatureSpec(TINY), random_state(), 96)
-    assert extractor.spec.components == (Component("key", len(extractor.vit.blocks) - 1),)
+    extractor = build_extractor(spec(), random_state(), 96)
+    assert extractor.spec.features["one"].components == (Component("key", len(extractor.vit.blocks) - 1),)
 
 
-def features_of(feature: FeatureSpec, state: dict[str, Any], image: torch.Tensor) -> torch.Tensor:
+def features_of(feature: ViTSpec, state: dict[str, Any], image: torch.Tensor) -> torch.Tensor:
     extractor = build_extractor(feature, dict(state), image.shape[-1])
     with torch.inference_mode():
-        features: torch.Tensor = extractor(image)
-    assert features.shape == (len(image), extractor.grid_hw[0] ** 2, extractor.feature_dim)
+        (features,) = extractor(image)
+    assert features.shape == (len(image), extractor.grid_hw[0] ** 2, extractor.dims["one"])
     return features
 
 
@@ -108,7 +109,7 @@ def test_several_components_are_weighted_units_side_by_side(timm: Any, random_st
         Component("key", -1, 4.0),
         Component("key", 4, 8.0),
     )
-    got = features_of(FeatureSpec(TINY, components), state, image)
+    got = features_of(spec(*components), state, image)
     vit = plain_vit(timm, TINY, 96, state)
     with torch.inference_mode():
         alone = [unit(oracle(vit, image, component.facet, component.layer)) for component in components]
@@ -127,7 +128,7 @@ def test_overlapping_patches_are_those_of_shifted_images(
     timm: Any, random_state: State, name: str, size: int, stride: int
 ) -> None:
     state, image = random_state(name, size), photo_batch(size)
-    got = features_of(FeatureSpec(name, stride=stride), state, image)
+    got = features_of(spec(model=name, stride=stride), state, image)
     vit = plain_vit(timm, name, size, state)
     patch = vit.patch_embed.patch_size[0]
     steps = range(0, size - patch + 1, stride)
@@ -144,8 +145,8 @@ def test_overlapping_patches_are_those_of_shifted_images(
 
 
 def test_a_stride_of_whole_patches_is_none(random_state: State) -> None:
-    checked = check_feature(FeatureSpec(TINY, stride=16), 96)
-    assert checked == check_feature(FeatureSpec(TINY), 96)
+    checked = check_spec(spec(stride=16), 96)
+    assert checked == check_spec(spec(), 96)
     assert checked.stride is None
 
 
@@ -155,12 +156,12 @@ def test_scales_are_images_of_other_sizes_brought_to_one_grid(
     random_state: State, scales: tuple[float, ...], join: str
 ) -> None:
     state, image = random_state(TINY, 96), photo_batch(96)
-    got = features_of(FeatureSpec(TINY, scales=scales, join=join), state, image)
+    got = features_of(spec(scales=scales, join=join), state, image)
     expected = []
     for scale in scales:
         side = round(96 * scale / 16) * 16
         resized = functional.interpolate(image, (side, side), mode="bilinear", antialias=True)
-        features = features_of(FeatureSpec(TINY), state, resized)
+        features = features_of(spec(), state, resized)
         grid = features.mT.unflatten(-1, (side // 16, side // 16))
         grid = functional.interpolate(grid, (6, 6), mode="bilinear", antialias=True)
         expected.append(grid.flatten(2).mT)
@@ -173,9 +174,42 @@ def test_scales_are_images_of_other_sizes_brought_to_one_grid(
     torch.testing.assert_close(got, joined, atol=1e-4, rtol=1e-4)
 
 
+SETS = {
+    "key": FeatureSpec((Component("key", 4),)),
+    "semantic": FeatureSpec((Component("token", 2),)),
+    "cls": FeatureSpec((Component("cls", 2),), scales=(0.5,)),
+    "both": FeatureSpec((Component("key", 4), Component("token", 2, 3.0)), scales=(1.0, 0.5), log_bins=1),
+}
+
+
+def test_sets_of_one_pass_are_those_of_a_pass_each(random_state: State) -> None:
+    state, image = random_state(TINY, 96), photo_batch(96)
+    together = build_extractor(ViTSpec(TINY, SETS), dict(state), 96)
+    assert together.dims == {"key": 64, "semantic": 64, "cls": 64, "both": 64 * 2 * 9}
+    with torch.inference_mode():
+        got = dict(zip(together.spec.features, together(image), strict=True))
+        for name, one in SETS.items():
+            (alone,) = build_extractor(ViTSpec(TINY, {name: one}), dict(state), 96)(image)
+            assert alone.std() > 1e-3, "the reference is near-constant"
+            torch.testing.assert_close(got[name], alone)
+    assert got["cls"].shape == (2, 1, 64)
+    assert got["both"].shape == (2, 36, 64 * 2 * 9)
+
+
+def test_no_block_runs_twice_or_for_nothing(random_state: State) -> None:
+    sets = {name: SETS[name] for name in ("key", "semantic")} | {"cls": FeatureSpec((Component("cls", 3),))}
+    extractor = build_extractor(ViTSpec(TINY, sets), random_state(), 96)
+    ran = []
+    for i, block in enumerate(extractor.vit.blocks):
+        block.register_forward_hook(lambda *_, i=i: ran.append(i))
+    with torch.inference_mode():
+        extractor(photo_batch(96))
+    assert ran == [0, 1, 2, 3], "keys of layer 4 need the blocks before it, and cls of layer 3 no more"
+
+
 def test_scales_share_their_weights(random_state: State) -> None:
-    extractor = build_extractor(FeatureSpec(TINY, scales=(1.0, 0.5)), random_state(), 96)
-    single = build_extractor(FeatureSpec(TINY), random_state(), 96)
+    extractor = build_extractor(spec(scales=(1.0, 0.5)), random_state(), 96)
+    single = build_extractor(spec(), random_state(), 96)
     counts = [sum(p.numel() for p in one.parameters()) for one in (extractor, single)]
     assert counts[0] - counts[1] == (9 + 1) * 64  # the smaller grid's position embedding alone
 
@@ -222,7 +256,7 @@ def test_resampling_to_the_same_grid_changes_nothing() -> None:
 
 def test_an_embedding_of_another_size_is_resampled_when_built(random_state: State) -> None:
     state = random_state(TINY, 96)
-    small = build_extractor(FeatureSpec(TINY, (Component("key", 0),)), dict(state), 64)
+    small = build_extractor(spec(Component("key", 0)), dict(state), 64)
     expected = resample_position_embedding(state["pos_embed"], 1, (4, 4))
     assert torch.equal(small.vit.pos_embed, expected)
     assert state["pos_embed"].shape[1] == 1 + 36, "the caller's state dict was changed"
@@ -231,34 +265,41 @@ def test_an_embedding_of_another_size_is_resampled_when_built(random_state: Stat
 @pytest.mark.parametrize(
     ("wrong", "size", "expected"),
     [
-        (FeatureSpec("nonsense"), 64, "[model] timm has no model 'nonsense'"),
-        (FeatureSpec("vit_tiny_patch17"), 64, "near it: vit_tiny_patch16_224"),
-        (FeatureSpec("resnet18"), 64, "[model] resnet18 is no plain ViT"),
-        (FeatureSpec("eva02_tiny_patch14_224"), 224, "is no plain ViT"),
-        (FeatureSpec("mixer_s32_224"), 224, "is no plain ViT"),
-        (spec(facet="nose"), 64, "[facet] must be one of query, key, value, token, got 'nose'"),
-        (spec(layer=6), 64, "[layer] test_vit has layers 0 to 5, got 6"),
-        (spec(layer=-7), 64, "layers 0 to 5, got -7"),
-        (spec(weight=0.0), 64, "[facet] weights must be above 0, got 0 for key"),
-        (spec(weight=float("nan")), 64, "weights must be above 0, got nan"),
-        (FeatureSpec(TINY, ()), 64, "must be given at least once, and each only once a layer, got none"),
-        (FeatureSpec(TINY, (Component("key", 5), Component())), 64, "got key of layer 5, key of layer 5"),
-        (FeatureSpec(TINY, stride=0), 64, "[stride] must be 1 to 16, the side of test_vit's patches, got 0"),
-        (FeatureSpec(TINY, stride=17), 64, "[stride] must be 1 to 16"),
-        (FeatureSpec(TINY, stride=1), 160, "an image of 160 pixels has 21,025 patches, the limit is 16,384"),
-        (FeatureSpec(TINY, scales=()), 64, "[scales] must be above 0, got none"),
-        (FeatureSpec(TINY, scales=(1, -1)), 64, "[scales] must be above 0, got 1, -1"),
-        (FeatureSpec(TINY, scales=(1, 1.1)), 64, "different sizes, 1, 1.1 of 64 pixels are images of 64, 64"),
-        (FeatureSpec(TINY, scales=(200,)), 64, "[scales] must give images of at most 8192 pixels, got 12800"),
-        (FeatureSpec(TINY, scales=(1, 40)), 64, "an image of 2560 pixels has 25,600 patches"),
-        (FeatureSpec(TINY, join="sum"), 64, '[join] must be one of "mean", "concat", got \'sum\''),
-        (FeatureSpec(TINY, log_bins=4), 64, "[log-bins] must be 0 to 3 rings, got 4"),
-        (FeatureSpec(TINY), 65, "multiple of test_vit's patches of 16 pixels, got 65; try 64"),
-        (FeatureSpec(TINY), 7, "got 7; try 16"),
+        (spec(model="nonsense"), 64, "[model] timm has no model 'nonsense'"),
+        (spec(model="vit_tiny_patch17"), 64, "near it: vit_tiny_patch16_"),
+        (spec(model="resnet18"), 64, "[model] resnet18 is no plain ViT"),
+        (spec(model="beit_base_patch16_224"), 224, "is no plain ViT"),
+        (spec(model="mixer_s32_224"), 224, "is no plain ViT"),
+        (spec(Component("nose")), 64, "[features] must be of query, key, value, token, cls, got 'nose'"),
+        (spec(Component("key", 6)), 64, "[features] test_vit has layers 0 to 5, got 6"),
+        (spec(Component("key", -7)), 64, "layers 0 to 5, got -7"),
+        (spec(Component("key", -1, 0.0)), 64, "[features] weights must be above 0, got 0 for key"),
+        (spec(Component("key", -1, float("nan"))), 64, "weights must be above 0, got nan"),
+        (ViTSpec(TINY, {"none": FeatureSpec(())}), 64, "at least one, and each only once a layer, got none"),
+        (spec(Component("key", 5), Component()), 64, "each only once a layer, got key@5 + key@5"),
+        (ViTSpec(TINY, {}), 64, "[features] at least one set must be given"),
+        (ViTSpec(TINY, {"image": FeatureSpec()}), 64, "and not image, got 'image'"),
+        (ViTSpec(TINY, {"a b": FeatureSpec()}), 64, "[features] names are letters, digits, _, . and -"),
+        (spec(Component("cls"), Component()), 64, "cannot be joined with what is one a patch; make a set"),
+        (spec(Component("cls"), scales=(1, 0.5)), 64, "class tokens have one scale and no log bins"),
+        (spec(Component("cls"), log_bins=1), 64, "class tokens have one scale and no log bins"),
+        (spec(Component("cls"), model="test_vit3"), 64, "test_vit3 has no class token, so there is no cls"),
+        (spec(stride=0), 64, "[stride] must be 1 to 16, the side of test_vit's patches, got 0"),
+        (spec(stride=17), 64, "[stride] must be 1 to 16"),
+        (spec(stride=1), 160, "an image of 160 pixels has 21,025 patches, the limit is 16,384"),
+        (spec(scales=()), 64, "[scales] must be above 0, got none"),
+        (spec(scales=(1, -1)), 64, "[scales] must be above 0, got 1, -1"),
+        (spec(scales=(1, 1.1)), 64, "different sizes, 1, 1.1 of 64 pixels are images of 64, 64"),
+        (spec(scales=(200,)), 64, "[scales] must give images of at most 8192 pixels, got 12800"),
+        (spec(scales=(1, 40)), 64, "an image of 2560 pixels has 25,600 patches"),
+        (spec(join="sum"), 64, '[join] must be one of "mean", "concat", got \'sum\''),
+        (spec(log_bins=4), 64, "[log-bins] must be 0 to 3 rings, got 4"),
+        (spec(), 65, "multiple of test_vit's patches of 16 pixels, got 65; try 64"),
+        (spec(), 7, "got 7; try 16"),
     ],
 )
 @pytest.mark.usefixtures("timm")
-def test_a_wrong_option_is_named(wrong: FeatureSpec, size: int, expected: str) -> None:
+def test_a_wrong_option_is_named(wrong: ViTSpec, size: int, expected: str) -> None:
     with pytest.raises(OptionError) as raised:
         build_extractor(wrong, {}, size)
     assert expected in str(raised.value)
@@ -301,10 +342,10 @@ def test_weights_that_do_not_fit_name_the_tensor(
     state = random_state()
     damage(state)
     with pytest.raises(ExportError, match=f"the weights do not fit test_vit.*{named}") as raised:
-        build_extractor(FeatureSpec(TINY), state, 64)
+        build_extractor(spec(), state, 64)
     assert "\n" not in str(raised.value)
 
 
 def test_classifier_and_mask_token_are_ignored(random_state: State) -> None:
     extra = {"head.weight": torch.zeros(2), "fc_norm.bias": torch.zeros(2), "mask_token": torch.zeros(1)}
-    build_extractor(FeatureSpec(TINY), {**random_state(), **extra}, 64)
+    build_extractor(spec(), {**random_state(), **extra}, 64)

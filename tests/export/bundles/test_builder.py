@@ -21,7 +21,7 @@ from patchcut.errors import OptionError, OutputError
 from patchcut.frames import Frame
 from patchcut.settings import Settings
 from patchcut.stages import Extractor
-from patchcut_export.backbones.vit import Component, FeatureSpec
+from patchcut_export.backbones.spec import Component, ViTSpec
 from patchcut_export.backbones.weights import Provenance
 from patchcut_export.bundles import builder
 from patchcut_export.bundles.archive import safetensors_bytes, safetensors_extents, write_archive
@@ -346,13 +346,15 @@ def test_extents_are_where_the_bytes_lie() -> None:
         ({"sizes": (64, 0)}, "from 1 to 8192 pixels, got 0"),
         ({"sizes": (64, 9000)}, "got 9000"),
         ({"sizes": (64, 70)}, "patches of 16 pixels, got 70"),
-        ({"precision": "fp16"}, "[precision] must be one of"),
+        ({"precisions": ("int4",)}, "[precision] must be one of"),
+        ({"precisions": ()}, "[precision] must be given at least once"),
+        ({"precisions": ("fp16", "int8-qdq")}, "int8-qdq must be fitted to photos; pass --calibrate DIR"),
     ],
 )
 @pytest.mark.usefixtures("timm")
 def test_a_plan_that_cannot_be_is_refused_at_once(change: dict[str, Any], expected: str) -> None:
     with pytest.raises(OptionError) as raised:
-        check_plan(BackbonePlan(FeatureSpec("test_vit"), **{"sizes": (64,), **change}))
+        check_plan(BackbonePlan(ViTSpec("test_vit"), **{"sizes": (64,), **change}))
     assert expected in str(raised.value)
 
 
@@ -360,7 +362,7 @@ def test_a_graph_that_disagrees_with_torch_is_not_shipped(
     build: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(builder, "_agreement", lambda *_: 0.9)
-    with pytest.raises(ExportError, match=r"int8 at 64 has mean cosine 0\.90000 to torch"):
+    with pytest.raises(ExportError, match=r"the graph at 64 has mean cosine 0\.90000 to torch"):
         build(tmp_path / "x.patchcut", sizes=(64,))
     assert list(tmp_path.iterdir()) == []
 
@@ -383,7 +385,7 @@ def test_weights_that_are_not_finite_are_not_shipped(
 ) -> None:
     state = random_state()
     state["blocks.1.mlp.fc1.weight"][3, 5] = value
-    plan, origin = BackbonePlan(FeatureSpec("test_vit"), (64,), precision), Provenance("", "", "", "")
+    plan, origin = BackbonePlan(ViTSpec("test_vit"), (64,), (precision,)), Provenance("", "", "", "")
     with pytest.raises(ExportError, match=r"\[weights\] blocks\.1\.mlp\.fc1\.weight is not finite"):
         build_bundle(tmp_path / "x.patchcut", plan, state, origin, name="x", say=lambda line: None)
     assert list(tmp_path.iterdir()) == []

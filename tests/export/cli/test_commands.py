@@ -37,7 +37,18 @@ def test_weights_become_a_bundle(
     run_cli: Patchcut, weights: Path, headed_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "mine.patchcut"
-    options = ["--model", "test_vit", "--layer", 1, "--size", 64, "--licence", "MIT", "--source", "a test"]
+    options = [
+        "--model",
+        "test_vit",
+        "--features",
+        "key@1",
+        "--size",
+        64,
+        "--licence",
+        "MIT",
+        "--source",
+        "a test",
+    ]
     assert run_cli("export", "bundle", "--out", out, "--weights", weights, *options) == 0
     assert "give it a head" in capfd.readouterr().err
     with open_bundle(out) as bundle:
@@ -50,18 +61,8 @@ def test_weights_become_a_bundle(
 
 def test_choices_of_features_become_a_bundle(run_cli: Patchcut, weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.patchcut"
-    options = [
-        "--model",
-        "test_vit",
-        "--size",
-        64,
-        "--facet",
-        "key,value:3",
-        "--layer",
-        "1,-6",
-        "--stride",
-        8,
-    ]
+    sets = "key@1+key@-6+value@1:3+value@-6:3,semantic=token@0,cls@0"
+    options = ["--model", "test_vit", "--size", 64, "--features", sets, "--stride", 8]
     more = ["--scales", "1,0.5", "--join", "concat", "--log-bins", 1, "--precision", "fp32"]
     assert run_cli("export", "bundle", "--out", out, "--weights", weights, *options, *more) == 0
     with open_bundle(out) as bundle:
@@ -76,6 +77,13 @@ def test_choices_of_features_become_a_bundle(run_cli: Patchcut, weights: Path, t
         1,
     )
     assert features.dim == 64 * 4 * 2 * 9
+    assert {name: (one.output, one.dim) for name, one in backbone.features.items()} == {
+        "key": ("key", features.dim),
+        "semantic": ("semantic", 64 * 2 * 9),
+        "cls": ("cls", 64),
+    }
+    cls = backbone.features["cls"]
+    assert (cls.of_image, cls.scales, cls.log_bins) == (True, (1.0,), 0)
     assert backbone.graphs[0].grid_hw == (7, 7)
 
 
@@ -178,7 +186,18 @@ def test_a_bundle_takes_a_head_and_is_not_left_without_one(
     run_cli: Patchcut, weights: Path, headed_bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out, donor = tmp_path / "mine.patchcut", tmp_path / "donor.patchcut"
-    options = ["--weights", weights, "--model", "test_vit", "--layer", 1, "--size", 64, "--precision", "fp32"]
+    options = [
+        "--weights",
+        weights,
+        "--model",
+        "test_vit",
+        "--features",
+        "key@1",
+        "--size",
+        64,
+        "--precision",
+        "fp32",
+    ]
     assert run_cli("export", "bundle", "--out", out, *options, "--head", headed_bundle) == 1
     assert "was trained on other features" in capfd.readouterr().err
     assert not out.exists()
@@ -200,15 +219,24 @@ def test_a_bundle_takes_a_head_and_is_not_left_without_one(
         (["--weights", "vit.pth"], 1, "the weights do not fit vit_small_patch14_dinov2"),
         (["--weights", "vit.pth", "--model", "test_vit", "--size", 65], 2, "got 65; try 64"),
         (["--model", "nonsense"], 2, "timm has no model 'nonsense'"),
-        (["--facet", "nose"], 2, "[facet]"),
-        (["--layer", 12], 2, "[layer] vit_small_patch14_dinov2 has layers 0 to 11, got 12"),
-        (["--layer", "-1,-13"], 2, "has layers 0 to 11, got -13"),
-        (["--layer", "last"], 2, "[layer] must be whole numbers with commas, got 'last'"),
-        (["--layer", "-1,11"], 2, "each only once a layer, got key of layer 11, key of layer 11"),
-        (["--facet", "key,"], 2, "[facet] must be a list with commas, got 'key,'"),
-        (["--facet", "key:much"], 2, "[facet] 'much' is not a number"),
-        (["--facet", "key:inf,value"], 2, "[facet] must be finite, got inf"),
-        (["--facet", "key:0,value"], 2, "[facet] weights must be above 0"),
+        (["--features", "nose"], 2, "[features] must be of query, key, value, token, cls, got 'nose'"),
+        (["--features", "key@12"], 2, "[features] vit_small_patch14_dinov2 has layers 0 to 11, got 12"),
+        (["--features", "key@-1,token@-13"], 2, "has layers 0 to 11, got -13"),
+        (["--features", "key@last"], 2, "[features] a layer must be a whole number, got 'key@last'"),
+        (["--features", "key@-1+key@11"], 2, "each only once a layer, got key@11 + key@11"),
+        (["--features", "key,"], 2, "[features] must be a list with commas, got 'key,'"),
+        (["--features", "key@-1,key@8"], 2, "[features] two sets are called key; name one with NAME="),
+        (["--features", "key+"], 2, "[features] cannot read 'key+'; write it as key@-1, or NAME=key@-1:2"),
+        (
+            ["--features", "=key"],
+            2,
+            "[features] names are letters, digits, _, . and -, and not image, got ''",
+        ),
+        (["--features", "cls+key"], 2, "class tokens, one an image, cannot be joined"),
+        (["--features", "key:much"], 2, "[features] 'much' is not a number"),
+        (["--features", "key:inf+value"], 2, "[features] must be finite, got inf"),
+        (["--features", "key:0+value"], 2, "[features] weights must be above 0"),
+        (["--size", "224,big"], 2, "[size] a size must be a whole number, got '224,big'"),
         (["--stride", 15], 2, "[stride] must be 1 to 14"),
         (["--stride", 1], 2, "224 pixels has 44,521 patches, the limit is 16,384; choose a smaller size or"),
         (["--scales", "1,half"], 2, "[scales] 'half' is not a number"),
@@ -216,7 +244,7 @@ def test_a_bundle_takes_a_head_and_is_not_left_without_one(
         (["--join", "sum"], 2, "[join]"),
         (["--log-bins", 9], 2, "[log-bins] must be 0 to 3 rings, got 9"),
         (["--precision", "fp16"], 2, "[precision]"),
-        (["--size", 224, "--size", 224], 2, "[size]"),
+        (["--size", "224,224"], 2, "[size]"),
         (["--head", "missing.patchcut"], 1, "cannot open missing.patchcut"),
     ],
 )
