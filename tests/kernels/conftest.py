@@ -13,7 +13,6 @@ import pytest
 from tests.kernels.backends import Ops, ops_on_cuda
 from tests.kernels.tolerances import TOLERANCES
 
-
 ISAS = ["neon"] if platform.machine() == "aarch64" else ["baseline", "avx2", "avx512"]
 
 

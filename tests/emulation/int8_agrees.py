@@ -1,0 +1,68 @@
+"""Whether the default 8-bit backbone on an emulated processor agrees with fp32 on the real one.
+
+python tests/emulation/int8_agrees.py write FOLDER           on this processor
+EMULATOR python tests/emulation/int8_agrees.py check FOLDER  status 1 where too far
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import patchcut
+import patchcut_kernels
+from patchcut.features import to_host
+from patchcut.opencv import load_cv2
+
+PHOTOS = ("astronaut", "chelsea")
+MIN_COSINE, MIN_IOU = 0.998, 0.9
+Answers = dict[str, npt.NDArray[Any]]
+
+
+def answers(precision: str) -> Answers:
+    """The features [n, d] and the foreground [H, W] of each photo, under its name."""
+    segmenter = patchcut.load(engine="onnxruntime", device="cpu", precision=precision)
+    samples = Path(patchcut.__file__).parent / "samples"
+    found: Answers = {}
+    for name in PHOTOS:
+        frame = load_cv2().imread(str(samples / f"{name}.jpg"))
+        features = segmenter.extractor([patchcut.Frame(frame)]).default
+        found[f"{name}.features"] = np.array(to_host(features)[0])
+        found[f"{name}.foreground"] = segmenter(frame).foreground
+    return found
+
+
+def check(got: Answers, want: Answers) -> list[str]:
+    """One line for each photo that is too far from what is wanted."""
+    wrong = []
+    for name in PHOTOS:
+        a, b = (each[f"{name}.features"].astype(np.float64) for each in (got, want))
+        cosine = float(np.mean((a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))))
+        ours, theirs = got[f"{name}.foreground"], want[f"{name}.foreground"]
+        iou = float((ours & theirs).sum() / (ours | theirs).sum())
+        told = f"{name}: features' cosine {cosine:.5f}, foreground's IoU {iou:.4f}"
+        print(told)
+        if cosine < MIN_COSINE or iou < MIN_IOU or not 0.01 < theirs.mean() < 0.99:
+            wrong.append(told)
+    return wrong
+
+
+def main(action: str, folder: Path) -> int:
+    """Exit status."""
+    if action == "write":
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez(folder / "fp32.npz", **answers("fp32"))
+        return 0
+    print("kernels:", patchcut_kernels.get_isa())
+    with np.load(folder / "fp32.npz") as want:
+        wrong = check(answers("int8"), dict(want))
+    for line in wrong:
+        print(f"wanted at least {MIN_COSINE} and {MIN_IOU}: {line}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], Path(sys.argv[2])))
