@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from patchcut.bundle.message_fields import MessageField, fields_of, head_of, text_of, texts_of
+from patchcut.bundle.onnx_fields import Field, fields_of, head_of
 from patchcut.bundle.onnx_messages import GraphError
 
 # Numbers of fields in onnx.proto.
@@ -36,7 +36,7 @@ def keep_outputs(graph: bytes, outputs: Collection[str]) -> tuple[bytes, frozens
     model = list(fields_of(memoryview(graph)))
     inner = next((field.value for field in model if field.number == _MODEL_GRAPH), memoryview(b""))
     fields = list(fields_of(inner))
-    made = {text_of(field.value, _VALUE_NAME) for field in fields if field.number == _OUTPUT}
+    made = {_text(field.value, _VALUE_NAME) for field in fields if field.number == _OUTPUT}
     if missing := sorted(set(outputs) - made):
         raise GraphError(f"it has no output {missing[0]}, but {', '.join(sorted(made))}")
     if made == set(outputs):
@@ -51,9 +51,7 @@ def keep_outputs(graph: bytes, outputs: Collection[str]) -> tuple[bytes, frozens
     return b"".join(parts), initializers
 
 
-def _needed(
-    fields: list[MessageField], outputs: Collection[str]
-) -> tuple[list[MessageField], frozenset[str]]:
+def _needed(fields: list[Field], outputs: Collection[str]) -> tuple[list[Field], frozenset[str]]:
     """A graph's fields that its outputs need, in their order, and the names of the initializers among them.
 
     Nodes stand in the order in which they run, so that one look from the last to the first finds them.
@@ -82,3 +80,11 @@ def _needed(
             continue
         kept.append(field)
     return kept, frozenset(initializers)
+
+
+def _texts(message: memoryview, number: int) -> list[str]:
+    return [str(field.value, "utf-8") for field in fields_of(message) if field.number == number]
+
+
+def _text(message: memoryview, number: int) -> str:
+    return next((str(field.value, "utf-8") for field in fields_of(message) if field.number == number), "")

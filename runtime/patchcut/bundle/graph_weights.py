@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from patchcut.bundle.message_fields import fields_of, head_of
+from patchcut.bundle.onnx_fields import fields_of, head_of
 
 # Numbers of fields in onnx.proto.
 _MODEL_GRAPH: Final = 7
