@@ -32,6 +32,7 @@ class Outcome:
         metrics: what was computed from this interleaved run, such as ratios.
         bundle: path of the bundle that took part, or None.
         peak_memory_mb: the most that a fresh process took for this alone; None where it shared its process.
+        device: where it ran: "cpu" or "cuda".
     """
 
     case: str
@@ -44,6 +45,7 @@ class Outcome:
     metrics: dict[str, float] = field(default_factory=dict)
     bundle: Path | None = None
     peak_memory_mb: float | None = None
+    device: str = "cpu"
 
 
 class Row(BaseModel):
@@ -105,7 +107,6 @@ def make_rows(
         "run": run,
         "commit": head,
         "machine": where,
-        "device": "cpu",
         "versions": packages,
         "threads": threads,
         "load_1min": load,
@@ -161,6 +162,7 @@ def _own_fields(outcome: Outcome) -> dict[str, object]:
     return {
         "case": outcome.case,
         "contender": outcome.contender,
+        "device": outcome.device,
         "inside": outcome.inside,
         "shapes": outcome.shapes,
         "dtype": outcome.dtype,

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.host_layer import HostCuda
+
 # Tests that import onnxruntime themselves are to be as quiet as patchcut.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # What engines compile is kept in no home; tests of that name a folder of their own.
@@ -47,6 +49,16 @@ def run_cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         return int(exited.value.code or 0)
 
     return run
+
+
+@pytest.fixture
+def host_cuda() -> HostCuda:
+    """The host layer that runs the CUDA kernels without a GPU."""
+    from patchcut_kernels import cuda
+
+    if not cuda.is_available() or cuda.device_name() != "host":
+        pytest.skip("needs kernels that were built with PATCHCUT_CUDA=HOST")
+    return HostCuda()
 
 
 @pytest.fixture

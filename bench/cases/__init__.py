@@ -20,6 +20,7 @@ GROUPS = {
     "start": "bench.cases.start",
     "engines": "bench.cases.engines",
     "kernels": "bench.cases.kernels",
+    "gpu": "bench.cases.gpu",
     "quality": "bench.cases.quality",
     "agreement": "bench.cases.agreement",
     "found-k": "bench.cases.found_k",

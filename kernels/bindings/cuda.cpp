@@ -113,6 +113,10 @@ void bind_memory(nb::module_& module) {
     return made([&](void** m) { return patchcut_cuda_allocate(device, bytes, as_pointer(stream), m); });
   });
   module.def("free", call(&patchcut_cuda_free));
+  module.def("host_allocate", [](int32_t device, int64_t bytes) {
+    return made([&](void** memory) { return patchcut_cuda_host_allocate(device, bytes, memory); });
+  });
+  module.def("host_free", call(&patchcut_cuda_host_free));
   module.def("copy", [](int32_t device, Handle to, Handle from, int64_t bytes, Handle stream) {
     run([&] {
       return patchcut_cuda_copy(device, as_pointer(to), as_pointer(from), bytes, as_pointer(stream));
@@ -141,6 +145,11 @@ void bind_streams(nb::module_& module) {
   module.def("capture_end", [](int32_t device, Handle stream) {
     return made([&](void** graph) { return patchcut_cuda_capture_end(device, as_pointer(stream), graph); });
   });
+  module.def("graph_memory_begin", [](int32_t device, Handle stream) {
+    return made([&](void** m) { return patchcut_cuda_graph_memory_begin(device, as_pointer(stream), m); });
+  });
+  module.def("graph_memory_end", call(&patchcut_cuda_graph_memory_end));
+  module.def("graph_memory_destroy", call(&patchcut_cuda_graph_memory_destroy));
   module.def("graph_launch", call(&patchcut_cuda_graph_launch));
   module.def("graph_destroy", call(&patchcut_cuda_graph_destroy));
 }

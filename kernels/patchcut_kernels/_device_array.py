@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _C
+from ._graph_memory import graph_memory_of
 from ._streams import Stream
 
 _DLPACK_CUDA = 2
@@ -19,10 +20,14 @@ _ALIGNMENT = 256  # as allocations of CUDA have
 
 
 class _Allocation:
-    """Device memory, which goes back to its stream's pool when nothing refers to it."""
+    """Device memory, which goes back to where it is from when nothing refers to it.
+
+    That is its stream's pool; or the graph's memory, where its stream is being captured with some.
+    """
 
     def __init__(self, device: int, nbytes: int, stream: Stream) -> None:
         self.pointer = 0
+        self.graph_memory = graph_memory_of(stream)
         self._device = device
         self._stream = stream
         self._other_streams: dict[int, Stream] = {}
@@ -35,7 +40,7 @@ class _Allocation:
             self._other_streams[stream.handle] = stream
 
     def __del__(self) -> None:
-        if not self.pointer:
+        if not self.pointer or (self.graph_memory is not None and not self.graph_memory.handle):
             return
         for other in self._other_streams.values():
             self._stream.wait(other)
@@ -236,6 +241,9 @@ class DeviceArray:
             stream.wait(self.stream)
         if isinstance(self._owner, _Allocation):
             self._owner.use_on(stream)
+        memory = graph_memory_of(stream)
+        if memory is not None and getattr(self._owner, "graph_memory", None) is not memory:
+            memory.keep(self._owner)
 
     def lend(self, shape: tuple[int, ...]) -> Any:
         """This memory, contiguous, in another shape, as the native ops take it; nothing waits."""
@@ -275,7 +283,10 @@ class PackedArrays:
 
     def numpy(self) -> tuple[npt.NDArray[Any], ...]:
         """The arrays in host memory, views of one copy; waits for the stream once."""
-        host = self.memory.numpy()
+        return self.views(self.memory.numpy())
+
+    def views(self, host: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[Any], ...]:
+        """The arrays in a copy [bytes] of `memory`."""
         begins = (array.pointer - self.memory.pointer for array in self.arrays)
         return tuple(
             host[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)

@@ -13,26 +13,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _C, _device_array
 from ._device_array import DeviceArray, PackedArrays
+from ._graph_memory import GraphMemory, graph_memory_of, host_memory
 from ._streams import Stream
 
 __all__ = [
     "DeviceArray",
     "Event",
     "Graph",
+    "GraphMemory",
+    "Launchable",
     "PackedArrays",
     "Stream",
     "capture",
     "compute_capability",
+    "copy",
     "device_count",
     "device_name",
     "empty",
+    "empty_host",
+    "graph_memory",
     "is_available",
     "last_workspace_bytes",
     "pack",
@@ -163,6 +169,59 @@ def to_device(array: npt.ArrayLike, *, device: int = 0, stream: Any = None) -> D
     return made
 
 
+def empty_host(
+    shape: int | tuple[int, ...], dtype: npt.DTypeLike = np.float32, *, device: int = 0
+) -> npt.NDArray[Any]:
+    """A new array in host memory that stays in its place, not initialised; raises as `device_name`.
+
+    Graphs can copy from and to it, and copies from and to it are the fastest.
+    Examples:
+        >>> pk.cuda.empty_host((2, 3), np.uint8).shape
+        (2, 3)
+    """
+    _require_cuda()
+    return host_memory(shape if isinstance(shape, tuple) else (shape,), dtype, device)
+
+
+def copy(source: Any, out: Any, *, stream: Stream) -> None:
+    """Gives `stream` the copy of one array into another, of which one at least is a DeviceArray.
+
+    Nothing waits for it: one in host memory is that of `empty_host` where it is used again or captured.
+
+    Args:
+        source: contiguous, a DeviceArray or of numpy.
+        out: the same of the same shape and dtype; is written.
+        stream: in whose order.
+    Raises:
+        ValueError: "[cuda.copy] arrays must be contiguous and alike, got float32 (2,) and float32 (3,)".
+    Examples:
+        >>> stream, host = pk.cuda.Stream(), pk.cuda.empty_host(3)
+        >>> host[:] = 5
+        >>> array = pk.cuda.empty(3, stream=stream)
+        >>> pk.cuda.copy(host, array, stream=stream)
+        >>> array.numpy().tolist()
+        [5.0, 5.0, 5.0]
+    """
+    contiguous = all(
+        array.is_contiguous if isinstance(array, DeviceArray) else array.flags.c_contiguous
+        for array in (source, out)
+    )
+    if not contiguous or (source.shape, source.dtype) != (out.shape, out.dtype):
+        came = " and ".join(f"{array.dtype} {array.shape}" for array in (source, out))
+        raise ValueError(f"[cuda.copy] arrays must be contiguous and alike, got {came}")
+    if out.size:
+        to, origin = (_address(array, stream) for array in (out, source))
+        _C.cuda.copy(stream.device, to, origin, out.nbytes, stream.handle)
+
+
+def _address(array: Any, stream: Stream) -> int:
+    """Of the first element; `stream` waits for the array."""
+    if not isinstance(array, DeviceArray):
+        return int(array.ctypes.data)
+    array.use_on(stream)
+    return array.pointer
+
+
 class Event:
     """A point in the work of a stream, and when it was reached; raises as `device_name`."""
 
@@ -191,12 +250,21 @@ class Event:
             _C.cuda.event_destroy(self.device, self.handle)
 
 
+class Launchable(Protocol):
+    """What can be given to a stream as a whole: a `Graph`, or one that another library has captured."""
+
+    def launch(self, stream: Any) -> None:
+        """Gives all of it to `stream`."""
+        ...
+
+
 class Graph:
     """Work that a stream was given once and can be given again; see `capture`."""
 
     def __init__(self, device: int) -> None:
         self.device = device
         self.handle = 0
+        self.memory: GraphMemory | None = None  # which goes after the graph
 
     def launch(self, stream: Any) -> None:
         """Gives all of it to `stream`, which need not be the one it was captured from.
@@ -218,7 +286,7 @@ def capture(stream: Stream) -> Iterator[Graph]:
     """Keeps the work that ops give to `stream` meanwhile in a graph, instead of doing it.
 
     A graph uses the memory that its ops were given, which must be kept for as long as it is launched, and
-    allocates none: ops need `out` and `workspace`.
+    allocates none: ops need `out` and `workspace`, unless the stream has `graph_memory`.
     Examples:
         >>> stream = pk.cuda.Stream()
         >>> labels, table = (pk.cuda.to_device(np.int32(a), stream=stream) for a in ([[0, 1]], [1, 0]))
@@ -229,6 +297,7 @@ def capture(stream: Stream) -> Iterator[Graph]:
         [[1, 0]]
     """
     graph = Graph(stream.device)
+    graph.memory = graph_memory_of(stream)
     _C.cuda.capture_begin(stream.device, stream.handle)
     try:
         yield graph
@@ -237,6 +306,30 @@ def capture(stream: Stream) -> Iterator[Graph]:
             graph.handle = _C.cuda.capture_end(stream.device, stream.handle)
         raise
     graph.handle = _C.cuda.capture_end(stream.device, stream.handle)
+
+
+@contextmanager
+def graph_memory(stream: Stream) -> Iterator[GraphMemory]:
+    """Gives a graph that is captured from `stream` meanwhile the memory that its ops take.
+
+    It belongs to the object that comes out, which also keeps the arrays that the ops were given. A `Graph`
+    has it; a graph that another library captures must not be launched without it. All that uses the memory is
+    in the order of the stream.
+
+    Examples:
+        >>> stream = pk.cuda.Stream()
+        >>> features = pk.cuda.to_device(np.float32([[1, 0], [0, 1]]), stream=stream)
+        >>> with pk.cuda.graph_memory(stream) as memory, pk.cuda.capture(stream) as graph:
+        ...     edges = pk.affinity(features)
+        >>> graph.launch(stream)
+        >>> edges.numpy().tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
+    """
+    memory = GraphMemory(stream)
+    try:
+        yield memory
+    finally:
+        memory.end()
 
 
 def _queue(op: str, device: int, stream: Any) -> Stream:

@@ -47,6 +47,7 @@ class Result(Regions):
         timings_ms: wall time of the stages "preprocess", "backbone", "head" and "masks", in milliseconds, and
             in a stream of "read" before them. "masks" is the label map and its regions; it is over before
             `masks` is made, on first use. On a GPU a stage is over when its work is queued; "masks" waits.
+            Where all of them were one graph of CUDA, "graph" is the time of all.
         frame: [H, W, 3] uint8, the image it was made from: the caller's own memory, not a copy. It lives as
             long as the result does, and what the caller writes into it shows here; None if made by hand.
         color: order of channels of `frame`.

@@ -33,7 +33,8 @@ from patchcut.heads import (
 )
 from patchcut.result import Result
 from patchcut.settings import Device, Settings
-from patchcut.stages import Canvas, DividedPatches, Extractor, Masks, Parts, Regions, Rules
+from patchcut.stages import Canvas, DividedPatches, Extractor, FrameGraphs, Masks, Parts, Rules
+from patchcut.stages.regions import Components, Regions, rank
 
 if TYPE_CHECKING:
     from patchcut.sources import Source
@@ -151,6 +152,7 @@ class Segmenter:
         self._absolute_path = path.absolute()  # the working directory may change
         self._opened = (extractor, head, parts, masks)
         self._lock = threading.Lock()
+        self._graphs = FrameGraphs()
 
     @classmethod
     def open(cls, settings: Settings) -> Segmenter:
@@ -413,6 +415,13 @@ class Segmenter:
         before = timings_ms or [{} for _ in frames]
         with self._lock:
             clock = _Clock({})
+            captured = None
+            if stages.parts is None:
+                captured = self._graphs(self.extractor, frames, stages.head, stages.masks)
+            if captured is not None:
+                clock.stop("graph")
+                found = zip(frames, captured, self._timings(before, clock), strict=True)
+                return [self._rank(frame, *one, stages, ms) for frame, one, ms in found]
             self.extractor.preprocess(frames)
             clock.stop("preprocess")
             features = self.extractor.run(len(frames))
@@ -427,6 +436,19 @@ class Segmenter:
         """The timings of each frame until now: its own, and its share of what was done together."""
         share = {stage: ms / len(before) for stage, ms in clock.ms.items()}
         return [{**own, **share} for own in before]
+
+    def _rank(
+        self,
+        frame: Frame,
+        components: Components,
+        assignment: DeviceArray,
+        stages: _Stages,
+        timings_ms: dict[str, float],
+    ) -> Result:
+        """The result of one frame, whose components a graph of CUDA has found."""
+        regions = rank(components, stages.masks.rules)
+        _finite_if_empty(regions, assignment)
+        return self._result(frame, regions, assignment, stages.head.labels, timings_ms)
 
     def _finish(
         self, frame: Frame, features: Features, stages: _Stages, timings_ms: dict[str, float]

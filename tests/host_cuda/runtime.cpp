@@ -10,6 +10,7 @@
 
 #include "block.h"
 #include "cuda_runtime.h"
+#include "testing.h"
 
 using Operation = std::function<cudaError_t()>;
 
@@ -31,10 +32,13 @@ struct CUevent_st {
 namespace {
 
 std::mutex mutex;
-std::map<const char*, size_t> allocations;
+std::map<const char*, size_t> allocations;       // of the device
+std::map<const char*, size_t> host_allocations;  // that a graph may copy from and to
+int64_t copies[3];
 std::string last_failure;
 int captures;
 thread_local cudaError_t last_error = cudaSuccess;
+thread_local cudaStreamCaptureMode capture_mode = cudaStreamCaptureModeGlobal;
 
 cudaError_t remember(cudaError_t error) {
   if (error != cudaSuccess) last_error = error;
@@ -54,6 +58,52 @@ cudaError_t submit(cudaStream_t stream, Operation operation) {
 
 // What waits for the device may not be called while a stream is being captured.
 cudaError_t synchronize() { return captures > 0 ? remember(cudaErrorStreamCaptureUnsupported) : cudaSuccess; }
+
+bool lies_in(const std::map<const char*, size_t>& blocks, const void* memory) {
+  const char* const address = static_cast<const char*>(memory);
+  const auto after = blocks.upper_bound(address);
+  return after != blocks.begin() && address < std::prev(after)->first + std::prev(after)->second;
+}
+
+// What may wait for the device is refused while a stream is captured, unless this thread says that it may not.
+bool may_allocate() { return captures == 0 || capture_mode == cudaStreamCaptureModeRelaxed; }
+
+cudaError_t allocate(void** memory, size_t bytes, std::map<const char*, size_t>* blocks) {
+  if (!may_allocate()) return remember(cudaErrorStreamCaptureUnsupported);
+  *memory = nullptr;
+  if (bytes == 0) return cudaSuccess;
+  if (posix_memalign(memory, 256, bytes) != 0) return remember(cudaErrorMemoryAllocation);
+  std::memset(*memory, 0xff, bytes);
+  const std::lock_guard<std::mutex> lock(mutex);
+  (*blocks)[static_cast<const char*>(*memory)] = bytes;
+  return cudaSuccess;
+}
+
+cudaError_t release(void* memory, std::map<const char*, size_t>* blocks) {
+  if (memory == nullptr) return cudaSuccess;
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (blocks->erase(static_cast<const char*>(memory)) == 0) return remember(cudaErrorInvalidValue);
+  }
+  std::free(memory);
+  return cudaSuccess;
+}
+
+cudaError_t copy_now(void* to, const void* from, size_t bytes) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    const bool there = lies_in(allocations, to), here = lies_in(allocations, from);
+    if (there || here) ++copies[there && here ? kOnDevice : there ? kUp : kDown];
+  }
+  std::memmove(to, from, bytes);
+  return cudaSuccess;
+}
+
+// Whether a graph may copy there: what is not locked in memory cannot be read while nobody waits.
+bool is_locked(const void* memory) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  return lies_in(allocations, memory) || lies_in(host_allocations, memory);
+}
 
 cudaError_t launch_now(dim3 grid, dim3 block, const std::function<void()>& thread) {
   const std::string wrong =
@@ -117,35 +167,26 @@ cudaError_t cudaRuntimeGetVersion(int* version) { return cudaDriverGetVersion(ve
 
 // Each allocation is one of the host, filled with NaN: a sanitizer sees what goes past it.
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
-  if (captures > 0) return remember(cudaErrorStreamCaptureUnsupported);
-  *memory = nullptr;
-  if (bytes == 0) return cudaSuccess;
-  if (posix_memalign(memory, 256, bytes) != 0) return remember(cudaErrorMemoryAllocation);
-  std::memset(*memory, 0xff, bytes);
-  const std::lock_guard<std::mutex> lock(mutex);
-  allocations[static_cast<const char*>(*memory)] = bytes;
-  return cudaSuccess;
+  return allocate(memory, bytes, &allocations);
 }
 
-cudaError_t cudaFree(void* memory) {
-  if (memory == nullptr) return cudaSuccess;
-  {
-    const std::lock_guard<std::mutex> lock(mutex);
-    if (allocations.erase(static_cast<const char*>(memory)) == 0) return remember(cudaErrorInvalidValue);
-  }
-  std::free(memory);
-  return cudaSuccess;
+cudaError_t cudaFree(void* memory) { return release(memory, &allocations); }
+
+cudaError_t cudaHostAlloc(void** memory, size_t bytes, unsigned) {
+  return allocate(memory, bytes, &host_allocations);
 }
+
+cudaError_t cudaFreeHost(void* memory) { return release(memory, &host_allocations); }
 
 cudaError_t cudaMallocAsync(void** memory, size_t bytes, cudaStream_t) { return cudaMalloc(memory, bytes); }
 
 cudaError_t cudaFreeAsync(void* memory, cudaStream_t) { return cudaFree(memory); }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
-  return submit(stream, [=] {
-    std::memmove(to, from, bytes);
-    return cudaSuccess;
-  });
+  if (is_own(stream) && stream->capture != nullptr && !(is_locked(to) && is_locked(from))) {
+    return remember(cudaErrorStreamCaptureUnsupported);
+  }
+  return submit(stream, [=] { return copy_now(to, from, bytes); });
 }
 
 cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t stream) {
@@ -156,12 +197,13 @@ cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t 
 }
 
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* memory) {
-  const char* const address = static_cast<const char*>(memory);
   const std::lock_guard<std::mutex> lock(mutex);
-  auto after = allocations.upper_bound(address);
-  const bool inside =
-      after != allocations.begin() && address < std::prev(after)->first + std::prev(after)->second;
-  *attributes = {inside ? cudaMemoryTypeDevice : cudaMemoryTypeUnregistered, inside ? 0 : -1};
+  const bool inside = lies_in(allocations, memory);
+  const bool locked = lies_in(host_allocations, memory);
+  *attributes = {inside   ? cudaMemoryTypeDevice
+                 : locked ? cudaMemoryTypeHost
+                          : cudaMemoryTypeUnregistered,
+                 inside ? 0 : -1};
   return cudaSuccess;
 }
 
@@ -191,6 +233,11 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   if (!is_own(stream)) return remember(cudaErrorStreamCaptureUnsupported);
   stream->capture = new CUgraph_st();
   ++captures;
+  return cudaSuccess;
+}
+
+cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
+  std::swap(*mode, capture_mode);
   return cudaSuccess;
 }
 
@@ -254,4 +301,16 @@ cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t begin, cudaEvent_t end) 
 
 cudaError_t host_cuda_launch(dim3 grid, dim3 block, cudaStream_t stream, std::function<void()> thread) {
   return submit(stream, [=] { return launch_now(grid, block, thread); });
+}
+
+void patchcut_host_cuda_copies(int64_t* counts) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  std::copy(std::begin(copies), std::end(copies), counts);
+}
+
+void patchcut_host_cuda_call(void* stream, void (*function)(void)) {
+  submit(static_cast<cudaStream_t>(stream), [=] {
+    function();
+    return cudaSuccess;
+  });
 }

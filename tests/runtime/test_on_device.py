@@ -62,9 +62,9 @@ def test_a_frame_goes_up_once_and_comes_down_once(
 ) -> None:
     segmenter = on_device(toy_bundle, size=size)
     expected = patchcut.load(toy_bundle, precision="fp32", size=size)(photo)
-    segmenter(photo)  # the head's weights are packed
+    segmenter(photo[::2])  # the head's weights are packed
     transfers.clear()
-    result = segmenter(photo)
+    result = segmenter(photo)  # the first of its size, stage by stage
     assert [direction for direction, _ in transfers] == ["up", "down"]
     assert transfers[0] == ("up", photo.nbytes)
     pixels = photo.shape[0] * photo.shape[1]
@@ -79,7 +79,7 @@ def test_regions_below_the_limit_are_none_there_either(
     scores = patchcut.load(toy_bundle, precision="fp32")(photo).scores
     limit = float(scores[len(scores) // 2 - 1 :][:2].mean())
     segmenter = on_device(toy_bundle, nothing_below=limit)
-    segmenter(photo)
+    segmenter(photo[::2])
     transfers.clear()
     result = segmenter(photo)
     assert [direction for direction, _ in transfers] == ["up", "down"]
@@ -256,7 +256,8 @@ def test_onnxruntime_works_in_the_order_of_that_stream_and_does_not_wait(
 ) -> None:
     engine = on_device(toy_bundle).extractor.engine
     on_stream = {"device_id": "0", "user_compute_stream": str(engine.images(1).stream.handle)}
-    assert engine._session.providers == [(CUDA, on_stream), CPU]
+    (name, options), *others = engine._session.providers
+    assert (name, others) == (CUDA, [CPU]) and options.items() >= on_stream.items()
     assert engine._run_options.get_run_config_entry("disable_synchronize_execution_providers") == "1"
     on_cpu: Any = patchcut.load(toy_bundle).extractor.engine
     with pytest.raises(RuntimeError):

@@ -36,6 +36,10 @@ PATCHCUT_API patchcut_status patchcut_cuda_allocate(int32_t device, int64_t byte
                                                     void** memory);
 PATCHCUT_API patchcut_status patchcut_cuda_free(int32_t device, void* memory, void* stream);
 
+/* Host memory that a graph may copy from and to, and that copies do not wait for; any stream may use it. */
+PATCHCUT_API patchcut_status patchcut_cuda_host_allocate(int32_t device, int64_t bytes, void** memory);
+PATCHCUT_API patchcut_status patchcut_cuda_host_free(int32_t device, void* memory);
+
 /* Between any two of host memory and devices. */
 PATCHCUT_API patchcut_status patchcut_cuda_copy(int32_t device, void* to, const void* from, int64_t bytes,
                                                 void* stream);
@@ -45,8 +49,8 @@ PATCHCUT_API patchcut_status patchcut_cuda_stream_create(int32_t device, void** 
 PATCHCUT_API patchcut_status patchcut_cuda_stream_destroy(int32_t device, void* stream);
 PATCHCUT_API patchcut_status patchcut_cuda_stream_synchronize(int32_t device, void* stream);
 
-/* Work given to `stream` from now on waits for what `before` has been given until now; nothing where `stream`
- * is being captured, since a graph waits for nothing outside itself. */
+/* Work given to `stream` from now on waits for what `before` has been given until now; nothing where one
+ * of them is being captured, since a graph waits for nothing outside itself. */
 PATCHCUT_API patchcut_status patchcut_cuda_stream_wait(int32_t device, void* stream, void* before);
 
 PATCHCUT_API patchcut_status patchcut_cuda_event_create(int32_t device, void** event);
@@ -60,6 +64,13 @@ PATCHCUT_API patchcut_status patchcut_cuda_event_elapsed_ms(int32_t device, void
 PATCHCUT_API patchcut_status patchcut_cuda_capture_begin(int32_t device, void* stream);
 PATCHCUT_API patchcut_status patchcut_cuda_capture_end(int32_t device, void* stream, void** graph);
 PATCHCUT_API patchcut_status patchcut_cuda_graph_launch(int32_t device, void* graph, void* stream);
+
+/* From begin to end, workspaces of ops on `stream`, and patchcut_cuda_allocate on it, come from memory that
+ * belongs to `memory`, so that ops which are given none can be captured. A graph that was captured meanwhile
+ * uses it: it is destroyed after the graph. patchcut_cuda_free gives back what the graph may take once more. */
+PATCHCUT_API patchcut_status patchcut_cuda_graph_memory_begin(int32_t device, void* stream, void** memory);
+PATCHCUT_API patchcut_status patchcut_cuda_graph_memory_end(int32_t device, void* memory);
+PATCHCUT_API patchcut_status patchcut_cuda_graph_memory_destroy(int32_t device, void* memory);
 PATCHCUT_API patchcut_status patchcut_cuda_graph_destroy(int32_t device, void* graph);
 
 #ifdef __cplusplus

@@ -7,6 +7,7 @@
 
 #if PATCHCUT_WITH_CUDA
 
+#include "cuda/graph_memory.h"
 #include "cuda/queue.h"
 #include "cuda/runtime_calls.h"
 
@@ -95,13 +96,23 @@ patchcut_status patchcut_cuda_last_workspace(int64_t* bytes) {
 patchcut_status patchcut_cuda_allocate(int32_t device, int64_t bytes, void* stream, void** memory) {
   return on_device(device, [&] {
     require_sizes(kOp, {bytes});
-    require_no_capture(kOp, "memory", as_stream(stream));
-    check("cudaMallocAsync", cudaMallocAsync(memory, static_cast<size_t>(bytes), as_stream(stream)));
+    *memory = take_memory(kOp, "memory", static_cast<size_t>(bytes), as_stream(stream));
   });
 }
 
 patchcut_status patchcut_cuda_free(int32_t device, void* memory, void* stream) {
-  return on_device(device, [&] { check("cudaFreeAsync", cudaFreeAsync(memory, as_stream(stream))); });
+  return on_device(device, [&] { check("cudaFreeAsync", give_memory_back(memory, as_stream(stream))); });
+}
+
+patchcut_status patchcut_cuda_host_allocate(int32_t device, int64_t bytes, void** memory) {
+  return on_device(device, [&] {
+    require_sizes(kOp, {bytes});
+    check("cudaHostAlloc", cudaHostAlloc(memory, static_cast<size_t>(bytes), cudaHostAllocPortable));
+  });
+}
+
+patchcut_status patchcut_cuda_host_free(int32_t device, void* memory) {
+  return on_device(device, [&] { check("cudaFreeHost", cudaFreeHost(memory)); });
 }
 
 patchcut_status patchcut_cuda_copy(int32_t device, void* to, const void* from, int64_t bytes, void* stream) {
@@ -130,9 +141,11 @@ patchcut_status patchcut_cuda_stream_synchronize(int32_t device, void* stream) {
 
 patchcut_status patchcut_cuda_stream_wait(int32_t device, void* stream, void* before) {
   return on_device(device, [&] {
-    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-    check("cudaStreamIsCapturing", cudaStreamIsCapturing(as_stream(stream), &status));
-    if (status != cudaStreamCaptureStatusNone) return;
+    for (void* const each : {stream, before}) {
+      cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+      check("cudaStreamIsCapturing", cudaStreamIsCapturing(as_stream(each), &status));
+      if (status != cudaStreamCaptureStatusNone) return;
+    }
     const ScopedEvent event;
     check("cudaEventRecord", cudaEventRecord(event.get(), as_stream(before)));
     check("cudaStreamWaitEvent", cudaStreamWaitEvent(as_stream(stream), event.get(), 0));
@@ -183,6 +196,18 @@ patchcut_status patchcut_cuda_capture_end(int32_t device, void* stream, void** g
     check("cudaGraphInstantiate", status);
     *graph = instance;
   });
+}
+
+patchcut_status patchcut_cuda_graph_memory_begin(int32_t device, void* stream, void** memory) {
+  return on_device(device, [&] { *memory = new GraphMemory(as_stream(stream)); });
+}
+
+patchcut_status patchcut_cuda_graph_memory_end(int32_t device, void* memory) {
+  return on_device(device, [&] { static_cast<GraphMemory*>(memory)->end(); });
+}
+
+patchcut_status patchcut_cuda_graph_memory_destroy(int32_t device, void* memory) {
+  return on_device(device, [&] { delete static_cast<GraphMemory*>(memory); });
 }
 
 patchcut_status patchcut_cuda_graph_launch(int32_t device, void* graph, void* stream) {

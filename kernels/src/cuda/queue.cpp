@@ -4,6 +4,7 @@
 #include <string>
 
 #include "cuda/device_memory.h"
+#include "cuda/graph_memory.h"
 #include "cuda/runtime_calls.h"
 
 namespace patchcut {
@@ -13,16 +14,14 @@ constexpr size_t kAlignment = 256;
 
 thread_local int64_t last_needed = 0;
 
-// Device memory in the order of a stream.
+// Device memory in the order of a stream; that of a graph where its stream is captured into one.
 class StreamMemory {
  public:
   StreamMemory(const char* op, size_t bytes, cudaStream_t stream) : stream_(stream) {
-    if (bytes == 0) return;
-    require_no_capture(op, "workspace", stream);
-    check_cuda(op, "cudaMallocAsync", cudaMallocAsync(&data_, bytes, stream));
+    if (bytes != 0) data_ = take_memory(op, "workspace", bytes, stream);
   }
   ~StreamMemory() {
-    if (data_ != nullptr) cudaFreeAsync(data_, stream_);
+    if (data_ != nullptr) give_memory_back(data_, stream_);
   }
   StreamMemory(const StreamMemory&) = delete;
   StreamMemory& operator=(const StreamMemory&) = delete;
@@ -75,6 +74,18 @@ void require_no_capture(const char* op, const char* what, cudaStream_t stream) {
   check_cuda(op, "cudaStreamIsCapturing", cudaStreamIsCapturing(stream, &status));
   require(status == cudaStreamCaptureStatusNone, op,
           std::string(what) + " must be given while the stream is captured: a graph must not allocate");
+}
+
+void* take_memory(const char* op, const char* what, size_t bytes, cudaStream_t stream) {
+  if (GraphMemory* const of_graph = GraphMemory::of(stream)) return of_graph->take(op, bytes);
+  require_no_capture(op, what, stream);
+  void* memory = nullptr;
+  check_cuda(op, "cudaMallocAsync", cudaMallocAsync(&memory, bytes, stream));
+  return memory;
+}
+
+cudaError_t give_memory_back(void* memory, cudaStream_t stream) {
+  return GraphMemory::give_back(memory) ? cudaSuccess : cudaFreeAsync(memory, stream);
 }
 
 DeviceMemory::DeviceMemory(const char* op, size_t bytes) {

@@ -35,4 +35,9 @@ void require_device(const char* op, int index);
 // Throws std::invalid_argument where a stream is being captured into a graph: `what` allocates.
 void require_no_capture(const char* op, const char* what, cudaStream_t stream);
 
+// Memory in the order of a stream; the graph's own while a stream with GraphMemory is captured. Throws where
+// a stream without it is captured.
+void* take_memory(const char* op, const char* what, size_t bytes, cudaStream_t stream);
+cudaError_t give_memory_back(void* memory, cudaStream_t stream);
+
 }  // namespace patchcut

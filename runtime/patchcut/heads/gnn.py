@@ -23,6 +23,7 @@ class GnnHead:
     """DeepCut's GNN made feed-forward: affinity, graph convolutions, then linear layers to k columns."""
 
     devices = ("cpu", "cuda")
+    capturable = True  # on a GPU it only gives work to its stream, so that a graph can hold it
 
     def __init__(self, spec: HeadSpec, weights: kernels.GcnWeights) -> None:
         self.name = spec.name

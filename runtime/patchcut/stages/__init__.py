@@ -7,8 +7,20 @@
 
 from patchcut.stages.canvas import Canvas
 from patchcut.stages.extractor import Extractor
+from patchcut.stages.frame_graphs import FrameGraph, FrameGraphs
 from patchcut.stages.masks import Masks
 from patchcut.stages.parts import DividedPatches, Parts
 from patchcut.stages.regions import Components, Regions, Rules
 
-__all__ = ["Canvas", "Components", "DividedPatches", "Extractor", "Masks", "Parts", "Regions", "Rules"]
+__all__ = [
+    "Canvas",
+    "Components",
+    "DividedPatches",
+    "Extractor",
+    "FrameGraph",
+    "FrameGraphs",
+    "Masks",
+    "Parts",
+    "Regions",
+    "Rules",
+]

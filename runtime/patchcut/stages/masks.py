@@ -22,6 +22,42 @@ from patchcut.stages.regions import Components, Regions, Rules, divide, find_com
 MAX_PACKED_COMPONENTS = 65_536
 
 
+@dataclass(frozen=True, eq=False)
+class FoundOnDevice:
+    """The components of b frames of one size, on the GPU.
+
+    Attributes:
+        packed: what comes down in one copy: ids [b, H, W] int32 and counts [b] int32, then for up to m
+            components areas [b, m] int64, boxes [b, m, 4] float32, mean confidences [b, m] float32, labels
+            [b, m] int32.
+        label_map: [b, H, W] int32, 0 is background and what was too small.
+        confidence: [b, H, W] float32 in [0, 1], of the label that each pixel had.
+    """
+
+    packed: cuda.PackedArrays
+    label_map: cuda.DeviceArray
+    confidence: cuda.DeviceArray
+
+    def components(
+        self, host: tuple[npt.NDArray[Any], ...], confidence: cuda.DeviceArray
+    ) -> list[Components]:
+        """The components of each frame.
+
+        Args:
+            host: the arrays of `packed` in host memory that nobody else writes.
+            confidence: as the attribute, in memory that nobody else writes; it stays there until it is read.
+        """
+        all_ids, counts, *columns = host
+        found = []
+        for i, count in enumerate(counts.tolist()):
+            stats = kernels.RegionStats(*(column[i, :count] for column in columns))
+            assert stats.label is not None
+            table = np.concatenate([np.zeros(1, np.int32), stats.label])
+            label_map = kernels.relabel(all_ids[i], table)
+            found.append(Components(label_map, all_ids[i], confidence[i], stats))
+        return found
+
+
 @dataclass(frozen=True)
 class Masks:
     """From patches to regions at the frame's own size.
@@ -96,7 +132,8 @@ class Masks:
             and self.stays_on_device(canvas)
             and frame.visible is None
         ):
-            return self._components_on_device(assignment, canvas)
+            found = self.find_on_device(assignment.reshape(1, *assignment.shape), canvas)
+            return found.components(found.packed.numpy(), found.confidence)[0]
         rows = to_host(assignment)
         label_map, confidence = canvas.upsample(rows)
         min_area = canvas.min_area(self.min_area_patches)
@@ -110,42 +147,47 @@ class Masks:
             )
         return find_components(_seen(label_map, frame), confidence, min_area)
 
-    def _components_on_device(self, assignment: cuda.DeviceArray, canvas: Canvas) -> Components:
-        """The same, found on the GPU: ids and statistics come down together, the confidence stays there."""
-        height, width = canvas.size_hw
-        min_area = canvas.min_area(self.min_area_patches)
-        largest_count = self._largest_count(canvas)
+    def find_on_device(self, assignment: cuda.DeviceArray, canvas: Canvas) -> FoundOnDevice:
+        """The same of b frames on the GPU, where all of it stays; nothing is waited for.
+
+        Args:
+            assignment: [b, n, k] float32.
+            canvas: of each of them; `stays_on_device`.
+        """
+        batch, (height, width) = assignment.shape[0], canvas.size_hw
+        count = self._largest_count(canvas)
         packed = cuda.pack(
             [
-                ((height, width), np.int32),
-                ((), np.int32),
-                ((largest_count,), np.int64),
-                ((largest_count, 4), np.float32),
-                ((largest_count,), np.float32),
-                ((largest_count,), np.int32),
+                ((batch, height, width), np.int32),
+                ((batch,), np.int32),
+                ((batch, count), np.int64),
+                ((batch, count, 4), np.float32),
+                ((batch, count), np.float32),
+                ((batch, count), np.int32),
             ],
             device=assignment.device,
             stream=assignment.stream,
         )
-        ids, count, *statistics = packed.arrays
+        ids, counts, *statistics = packed.arrays
         label_map, confidence = kernels.upsample_argmax(
             assignment, canvas.grid_hw, canvas.size_hw, confidence=True
         )
         kernels.connected_components(
-            label_map, min_area=min_area, out=ids, labels_out=label_map, counts_out=count
+            label_map,
+            min_area=canvas.min_area(self.min_area_patches),
+            out=ids,
+            labels_out=label_map,
+            counts_out=counts,
         )
         kernels.region_stats(
             ids,
-            largest_count,
+            count,
             label_map=label_map,
             confidence=confidence,
             out=kernels.RegionStats(*cast("Any", statistics)),
         )
-        host_ids, host_count, *rows = packed.numpy()
-        stats = kernels.RegionStats(*(row[: int(host_count)] for row in rows))
-        assert stats.label is not None
-        table = np.concatenate([np.zeros(1, np.int32), stats.label])
-        return Components(kernels.relabel(host_ids, table), host_ids, confidence, stats)
+        on_device = cast("tuple[cuda.DeviceArray, cuda.DeviceArray]", (label_map, confidence))
+        return FoundOnDevice(packed, *on_device)
 
 
 def _seen(label_map: npt.NDArray[np.int32], frame: Frame) -> npt.NDArray[np.int32]:

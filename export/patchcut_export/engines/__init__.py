@@ -1,0 +1,1 @@
+"""Engines that need the packages of `patchcut[export]`: torch."""
