@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
 from patchcut.bundle import BackboneSpec, Bundle
@@ -36,7 +37,12 @@ def engine_names() -> list[str]:
         >>> "onnxruntime" in patchcut.engines.engine_names()
         True
     """
-    return sorted({point.name for point in entry_points(group=ENTRY_POINTS)})
+    return sorted(_registered())
+
+
+@cache  # each look goes through all packages that are installed
+def _registered() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
 
 
 def choose_engine(backbone: BackboneSpec, settings: Settings) -> Choice:
@@ -66,13 +72,13 @@ def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> E
         (1, 3, 224, 224)
     """
     chosen = choose_engine(backbone, settings)
-    points = [point for point in entry_points(group=ENTRY_POINTS) if point.name == chosen.engine]
-    if not points:
+    point = _registered().get(chosen.engine)
+    if point is None:
         raise EngineError(
             "engine", f"{chosen.engine} is not registered", f"install it again: {install_hint()}"
         )
     try:
-        factory = cast("EngineFactory", points[0].load())
+        factory = cast("EngineFactory", point.load())
     except ImportError as error:
         what = f"{chosen.engine} cannot be imported: {error}"
         raise EngineError("engine", what, f"install it again: {install_hint()}") from error
