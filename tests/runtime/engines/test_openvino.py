@@ -200,6 +200,15 @@ def test_a_graph_of_other_outputs_is_foreign(tmp_path: Path) -> None:
         opened(path, precision="fp32")
 
 
+def test_a_graph_without_an_output_is_foreign(tmp_path: Path) -> None:
+    files = toy.members()
+    spec = toy.manifest(files)
+    spec["backbones"]["toy"]["features"]["key"]["output"] = "keys"
+    path = toy.write(tmp_path / "x.patchcut", files, spec)
+    with pytest.raises(BundleError, match=r"does not give its feature sets: it has no output keys"):
+        opened(path, precision="fp32")
+
+
 class Compilations:
     """Counts how often a model is read and compiled, and how often a kept one is taken."""
 

@@ -149,13 +149,14 @@ class _Graph:
 
 
 def _read(bundle: Bundle, backbone: BackboneSpec, spec: GraphSpec) -> _Graph:
+    tensors = external_tensors(bundle, backbone, spec, spec.initializers)
     data = bundle.read(spec.file)
     try:
         data, names = keep_outputs(data, [one.output for one in backbone.features.values()])
     except GraphError as error:
         what = f"{bundle.path} is foreign: {spec.file} does not give its feature sets: {error}"
         raise BundleError("bundle", what, "export the bundle again") from error
-    tensors = external_tensors(bundle, backbone, spec, names)
+    tensors = {name: tensor for name, tensor in tensors.items() if name in names}
     in_8_bits = any(tensor.dtype in (np.int8, np.uint8) for tensor in tensors.values())
     return _Graph(spec, data, tensors, "int8" if in_8_bits else spec.precision)
 

@@ -16,6 +16,7 @@ from patchcut import telemetry
 from patchcut.bundle import BackboneSpec, Bundle, GraphSpec, Precision
 from patchcut.bundle.graph_outputs import keep_outputs
 from patchcut.bundle.graph_weights import inline_weights
+from patchcut.bundle.onnx_messages import GraphError
 from patchcut.engines.base import EngineFacts, choose_graph
 from patchcut.engines.choice import is_accepted
 from patchcut.engines.cpu_kind import cpu_kind
@@ -227,11 +228,17 @@ def _key(
 def _read_model(core: Any, bundle: Bundle, backbone: BackboneSpec, plan: _Plan) -> tuple[Any, str]:
     """OpenVINO's model of one frame with the outputs that are wanted, and the type of its weights."""
     graph = plan.graph
-    proto, used = keep_outputs(bundle.read(graph.file), [one.output for one in backbone.features.values()])
-    tensors = external_tensors(bundle, backbone, graph, used)
+    tensors = external_tensors(bundle, backbone, graph, graph.initializers)
+    data = bundle.read(graph.file)
+    try:
+        data, used = keep_outputs(data, [one.output for one in backbone.features.values()])
+    except GraphError as error:
+        what = f"{bundle.path} is foreign: {graph.file} does not give its feature sets: {error}"
+        raise BundleError("bundle", what, "export the bundle again") from error
+    tensors = {name: tensor for name, tensor in tensors.items() if name in used}
     weights = "int8" if any(t.dtype in (np.int8, np.uint8) for t in tensors.values()) else graph.precision
     try:
-        data = inline_weights(proto, tensors)
+        data = inline_weights(data, tensors)
         del tensors
         model = core.read_model(data)
         del data
