@@ -33,8 +33,8 @@ from patchcut.heads import (
 )
 from patchcut.result import Result
 from patchcut.settings import Device, Settings
-from patchcut.stages import Canvas, DividedPatches, Extractor, FrameGraphs, Masks, Parts, Regions, Rules
-from patchcut.stages.regions import rank
+from patchcut.stages import Canvas, DividedPatches, Extractor, FrameGraphs, Masks, Parts, Rules
+from patchcut.stages.regions import Components, Regions, rank
 
 if TYPE_CHECKING:
     from patchcut.sources import Source
@@ -415,9 +415,13 @@ class Segmenter:
         before = timings_ms or [{} for _ in frames]
         with self._lock:
             clock = _Clock({})
-            results = self._launched(frames, stages, before, clock)
-            if results is not None:
-                return results
+            captured = None
+            if stages.parts is None:
+                captured = self._graphs(self.extractor, frames, stages.head, stages.masks)
+            if captured is not None:
+                clock.stop("graph")
+                found = zip(frames, captured, self._timings(before, clock), strict=True)
+                return [self._rank(frame, *one, stages, ms) for frame, one, ms in found]
             self.extractor.preprocess(frames)
             clock.stop("preprocess")
             features = self.extractor.run(len(frames))
@@ -427,29 +431,24 @@ class Segmenter:
                 self._finish(frame, features.frame(i), stages, timings[i]) for i, frame in enumerate(frames)
             ]
 
-    def _launched(
-        self, frames: Sequence[Frame], stages: _Stages, before: Sequence[dict[str, float]], clock: _Clock
-    ) -> list[Result] | None:
-        """Results of frames whose whole way is one graph on a GPU; None where they go stage by stage."""
-        if stages.parts is not None:
-            return None
-        found = self._graphs(self.extractor, frames, stages.head, stages.masks)
-        if found is None:
-            return None
-        results = []
-        clock.stop("graph")
-        timings = self._timings(before, clock)
-        for frame, (components, assignment), ms in zip(frames, found, timings, strict=True):
-            regions = rank(components, stages.masks.rules)
-            _finite_if_empty(regions, assignment)
-            results.append(self._result(frame, regions, assignment, stages.head.labels, ms))
-        return results
-
     @staticmethod
     def _timings(before: Sequence[dict[str, float]], clock: _Clock) -> list[dict[str, float]]:
         """The timings of each frame until now: its own, and its share of what was done together."""
         share = {stage: ms / len(before) for stage, ms in clock.ms.items()}
         return [{**own, **share} for own in before]
+
+    def _rank(
+        self,
+        frame: Frame,
+        components: Components,
+        assignment: DeviceArray,
+        stages: _Stages,
+        timings_ms: dict[str, float],
+    ) -> Result:
+        """The result of one frame, whose components a graph of CUDA has found."""
+        regions = rank(components, stages.masks.rules)
+        _finite_if_empty(regions, assignment)
+        return self._result(frame, regions, assignment, stages.head.labels, timings_ms)
 
     def _finish(
         self, frame: Frame, features: Features, stages: _Stages, timings_ms: dict[str, float]

@@ -15,6 +15,7 @@ from patchcut.engines.choice import Choice, choose, is_accepted, is_refused
 from tests.runtime import toy_bundle as toy
 
 KIND = "x86-avx512-vnni"
+USABLE = choice._usable  # before the fixture "untimed"
 ENGINES = ("onnxruntime", "openvino", "tensorrt", "torch")
 TIMES = {
     ("onnxruntime", "int8"): 30.0,
@@ -30,6 +31,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """One whose CPU is of KIND, where all but torch and TensorRT is installed."""
     monkeypatch.setattr(choice, "cpu_kind", lambda: KIND)
     monkeypatch.setattr(choice, "_has_cuda_wheel", lambda: False)
+    monkeypatch.setattr(choice, "_usable", USABLE)
     install(monkeypatch, "onnxruntime", "openvino")
 
 
