@@ -77,6 +77,8 @@ class FrameGraph:
 
         Args:
             frames: b of the shape and colour that the graph is for.
+        Examples:
+            >>> ((components, assignment),) = graph([patchcut.Frame(frame)])  # doctest: +SKIP
         """
         assert self._up is not None
         for frame, place in zip(frames, self._up, strict=True):
@@ -89,21 +91,35 @@ class FrameGraph:
         return [(components, assignment[i]) for i, components in enumerate(found)]
 
     def launch(self) -> None:
-        """Gives all of it to the stream, and waits for nothing."""
+        """Gives all of it to the stream, and waits for nothing.
+
+        Examples:
+            >>> graph.launch()  # doctest: +SKIP
+            >>> graph.stream.synchronize()  # doctest: +SKIP
+        """
         for before in self._graphs[:-1]:
             before.launch(self.stream)
             self._extractor.engine.run(self._batch)
         self._graphs[-1].launch(self.stream)
 
     def fits(self) -> bool:
-        """Whether the engine still has its memory where the graph was told."""
+        """Whether the engine still has its memory where the graph was told.
+
+        Examples:
+            >>> graph.fits()  # doctest: +SKIP
+            True
+        """
         alone = len(self._graphs) == 1
         return alone or cast("DeviceArray", self._extractor.engine.images(self._batch)).pointer == (
             self._images.pointer
         )
 
     def run(self) -> tuple[DeviceArray, FoundOnDevice]:
-        """Gives the stages to the stream one by one, and returns what they make, in fresh memory."""
+        """Gives the stages to the stream one by one, and returns what they make, in fresh memory.
+
+        Examples:
+            >>> assignment, found = graph.run()  # doctest: +SKIP
+        """
         self._before()
         return self._after(self._extractor.engine.run(self._batch))
 
@@ -169,6 +185,11 @@ class FrameGraphs:
 
         That is: where the head, the masks or the engine need the host, where a frame is partly unseen, where
         frames differ in shape or colour, and where frames of this shape come for the first time.
+
+        Examples:
+            >>> graphs = patchcut.stages.FrameGraphs()
+            >>> graphs(seg.extractor, [patchcut.Frame(frame)], seg.head, seg.masks) is None
+            True
         """
         if not _stay_on_device(extractor, frames, head, masks):
             return None

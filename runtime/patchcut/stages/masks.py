@@ -153,6 +153,8 @@ class Masks:
         Args:
             assignment: [b, n, k] float32.
             canvas: of each of them; `stays_on_device`.
+        Examples:
+            >>> seg.masks.find_on_device(seg.head(features), canvas).packed.numpy()  # doctest: +SKIP
         """
         batch, (height, width) = assignment.shape[0], canvas.size_hw
         count = self._largest_count(canvas)
