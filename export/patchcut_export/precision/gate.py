@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Least:
-    """What a precision must reach on every feature set; of pictures that are no photos only the cosines count.
+    """What a precision must reach on every feature set; on random pictures only the cosines count.
 
     Attributes:
         cosine_mean, cosine_worst, affinity_correlation, label_agreement: at least this.
