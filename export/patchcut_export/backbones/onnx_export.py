@@ -72,8 +72,8 @@ def share_weights(models: dict[str, onnx.ModelProto], location: str) -> SharedGr
         renamed = {}
         for tensor in model.graph.initializer:
             array = numpy_helper.to_array(tensor)
-            if array.nbytes < _SHARED_BYTES:
-                continue
+            if array.nbytes < _SHARED_BYTES or tensor.data_type == TensorProto.BFLOAT16:
+                continue  # numpy, with which the runtime reads weights, has no bfloat16
             shared = _shared_name(tensor.name, array, weights)
             weights[shared] = array
             renamed[tensor.name] = shared

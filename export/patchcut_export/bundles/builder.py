@@ -39,8 +39,8 @@ from patchcut_export.backbones.weights import Provenance, StateDict
 from patchcut_export.bundles.archive import safetensors_bytes, safetensors_extents
 from patchcut_export.bundles.rewriting import file_specs, with_agreement, write_bundle
 from patchcut_export.errors import ExportError
-from patchcut_export.outputs import check_output_file
 from patchcut_export.measuring.datasets import Dataset
+from patchcut_export.outputs import check_output_file
 from patchcut_export.precision import CALIBRATED, EIGHT_BIT, convert
 from patchcut_export.precision.bf16 import rounded_to_bf16
 from patchcut_export.precision.gate import measure, refused

@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Least:
-    """What a precision must reach on every feature set; of pictures that are no photos only the cosines count.
+    """What a precision must reach on every feature set; on random pictures only the cosines count.
 
     Attributes:
         cosine_mean, cosine_worst, affinity_correlation, label_agreement: at least this.
@@ -63,7 +63,7 @@ def measure(
 ) -> tuple[AgreementRow, ...]:
     """How near each precision of a bundle comes to fp32, at each size, for each of its feature sets.
 
-    Each runs in ONNX Runtime; where OpenVINO is installed, "int8-qdq" and "bf16" in it as well.
+    Each runs in ONNX Runtime; on photos, where OpenVINO is installed, "int8-qdq" and "bf16" in it as well.
 
     Args:
         candidate: a .patchcut file; its first backbone is measured.
@@ -78,7 +78,7 @@ def measure(
         for size in sizes:
             runs = [
                 _Run(engine, precision, _extractor(bundle, engine, precision, size))
-                for engine, precision in _ways(bundle, size)
+                for engine, precision in _ways(bundle, size, photos=pictures.are_photos)
             ]
             images = fewer(pictures.measured, size)
             _compare(runs, _extractor(exact, "onnxruntime", "fp32", size), _head(bundle), images)
@@ -110,11 +110,11 @@ def refused(rows: Sequence[AgreementRow], precisions: Sequence[Precision]) -> Ex
     return None
 
 
-def _ways(bundle: Bundle, size: int) -> Iterator[tuple[str, Precision]]:
+def _ways(bundle: Bundle, size: int, *, photos: bool) -> Iterator[tuple[str, Precision]]:
     """Engine and precision of what is measured."""
     held = [graph.precision for graph in bundle.spec.backbone.graphs if graph.size_hw[0] == size]
     yield from (("onnxruntime", precision) for precision in held)
-    if find_spec("openvino") is not None:
+    if photos and find_spec("openvino") is not None:
         if "int8-qdq" in held:
             yield "openvino", "int8-qdq"
         if "fp32" in held and "bf16" not in held:

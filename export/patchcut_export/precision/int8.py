@@ -20,7 +20,7 @@ def quantize_int8(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def eight_bit_linears(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same with weights from -127 to 127 around 0 throughout, which ONNX Runtime may not be able to load."""
+    """The same with weights from -127 to 127 around 0 throughout; ONNX Runtime may fail to load it."""
     import_onnxruntime()
     from onnxruntime.quantization import QuantType, quantize_dynamic
 

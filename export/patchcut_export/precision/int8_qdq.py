@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
@@ -91,14 +93,25 @@ def _scales(
     return scales
 
 
+def import_nncf() -> Any:
+    """The module `nncf`, which then tells its maker nothing and writes no identifier of the machine.
+
+    Raises:
+        ExportError: it is not installed; names the extra.
+    """
+    with patch.dict(
+        sys.modules, {"openvino_telemetry": None}
+    ):  # it does without, where that is not installed
+        try:
+            return import_module("nncf")
+        except ImportError as error:
+            what = f"nncf cannot be imported: {error}"
+            raise ExportError("calibrate", what, install_hint("export")) from error
+
+
 def _run_nncf(model: onnx.ModelProto, ignored: list[str], calibration: Images) -> onnx.ModelProto:
-    """NNCF's own graph; it neither prints nor tells its maker of the run."""
-    os.environ.setdefault("NNCF_CI", "1")  # its telemetry is a stub then; read when it is imported
-    try:
-        import nncf
-        from nncf.quantization import advanced_parameters as advanced
-    except ImportError as error:
-        raise ExportError("calibrate", f"nncf cannot be imported: {error}", install_hint("export")) from error
+    """NNCF's own graph."""
+    nncf, advanced = import_nncf(), import_module("nncf.quantization.advanced_parameters")
     parameters = advanced.AdvancedQuantizationParameters(
         activations_quantization_params=advanced.QuantizationParameters(mode="symmetric"),
         smooth_quant_alphas=advanced.AdvancedSmoothQuantParameters(convolution=-1, matmul=-1),
@@ -130,7 +143,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _costs(base: onnx.ModelProto, scales: Mapping[str, np.float32], images: Images) -> dict[str, float]:
-    """What the features lose, in mean cosine, where one linear's activations are rounded and no others are."""
+    """What the features lose, in mean cosine, where the activations of one linear alone are rounded."""
     session = _session(_with_rounding(base, scales, switches=True))
     flags = {_switch(name): np.array(False) for name in scales}
     exact = [session.run(None, {"image": image, **flags}) for image in images]
