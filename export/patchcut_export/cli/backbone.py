@@ -117,6 +117,9 @@ def _print_table() -> int:
 
     titles = "name", "timm", "patch", "prefix", "key bias", "licence", "trained on", "also"
     table = Table(*titles, box=SIMPLE_HEAD)
+    table.columns[0].no_wrap = True  # what is typed stays whole on a narrow terminal
+    table.columns[1].overflow = "fold"
+    table.columns[0].min_width = max(len(row.name) for row in known_backbones())
     for row in known_backbones():
         bias = "left out" if row.key_bias else "none"
         numbers = str(row.patch), str(row.prefix)

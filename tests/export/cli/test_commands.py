@@ -16,6 +16,7 @@ import patchcut
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs patchcut[export]")
+onnx = pytest.importorskip("onnx", reason="needs patchcut[export]")
 pytest.importorskip("onnxscript", reason="needs patchcut[export]")
 pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
@@ -296,8 +297,11 @@ def make_bad_weights(folder: Path) -> None:
     save_file({"a": torch.ones(999)}, folder / "cut.safetensors")
     data = (folder / "cut.safetensors").read_bytes()
     (folder / "cut.safetensors").write_bytes(data[:2000])
-    with open_bundle() as bundle:
-        (folder / "other.onnx").write_bytes(bundle.read(bundle.spec.backbone.graphs[0].file))
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([node], "other", [value], [result])
+    onnx.save(onnx.helper.make_model(graph), folder / "other.onnx")
 
 
 def test_the_table_is_printed(run_cli: Patchcut, capfd: pytest.CaptureFixture[str]) -> None:
