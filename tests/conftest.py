@@ -10,6 +10,8 @@ import pytest
 
 # Tests that import onnxruntime themselves are to be as quiet as patchcut.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# What engines compile is kept in no home; tests of that name a folder of their own.
+os.environ["PATCHCUT_CACHE"] = "off"
 
 
 @pytest.fixture(scope="session")

@@ -73,6 +73,18 @@ class Features:
         """
         return self.sets[needs[0]] if needs else self.default
 
+    def frame(self, i: int) -> Features:
+        """Those of frame i alone, a batch of one, in the same memory.
+
+        Examples:
+            >>> features.frame(0).batch
+            1
+        """
+        if self.batch == 1:
+            return self
+        alone = {name: array[i].reshape(1, *array.shape[1:]) for name, array in self.sets.items()}
+        return Features(alone, self.grid_hw)
+
     def to(self, device: str) -> Features:
         """These features in the memory of a device, themselves where they are there already.
 

@@ -19,7 +19,7 @@ from patchcut_kernels.cuda import DeviceArray
 from patchcut.bundle import BackboneSpec, BundleSpec, HeadSpec, embedded_bundles, open_bundle
 from patchcut.checks import check_environment
 from patchcut.endings import finished_first
-from patchcut.errors import EngineError, OptionError, SourceError
+from patchcut.errors import EngineError, FrameError, OptionError, PatchcutError, SourceError
 from patchcut.features import Array, Features, to_host
 from patchcut.frames import Frame, as_frame
 from patchcut.heads import (
@@ -42,6 +42,9 @@ _logger = logging.getLogger("patchcut")
 
 # The refiners of "auto": single frames stay as the papers' tables have them; in video borders hold still.
 _REFINER_OF_FRAMES, _REFINER_OF_STREAMS = "none", "guided"
+# Frames of a recording that are read before they are segmented, with throughput=True: as many as a device on
+# the edge has cores, and no more results are held than these.
+_TOGETHER = 8
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Description:
         settings: what was chosen, with what stands for "auto" and None, except for `refine`.
         bundle: name and path.
         provider: the engine's provider that executes, such as "CPUExecutionProvider".
+        why: why it is this engine and this precision, in a line.
         weights: precision that the graph's weights are stored in; an fp32 graph may stand on int8 weights.
         size_hw: size of the backbone's input, in pixels.
         head_device: where the head runs: "cpu" or "cuda".
@@ -65,6 +69,7 @@ class Description:
     settings: Settings
     bundle: str
     provider: str
+    why: str
     weights: str
     size_hw: tuple[int, int]
     head_device: str
@@ -232,7 +237,41 @@ class Segmenter:
         """
         taken = as_frame(frame, self.settings.color, self.settings.pixel_rule)
         _log_notes(taken.notes)
-        return self._segment(taken, self._stages)
+        return self._segment([taken], self._stages)[0]
+
+    def batch(self, frames: Iterable[object]) -> list[Result]:
+        """The regions of several frames, any number and of any sizes, each as `seg(frame)` finds them.
+
+        As many as the engine takes (`seg.extractor.engine.facts.max_batch`) go through the backbone in one
+        call: on a GPU at once, on a CPU one after the other or, with `throughput=True`, beside each other.
+        `timings_ms` of a result has its share of what was done together.
+
+        Args:
+            frames: what `seg` takes.
+        Returns:
+            As many results, in the same order.
+        Raises:
+            FrameError: "[frame 3] ...": an object is not a frame. They are all looked at first.
+            EngineError: as when `seg` is called.
+        Examples:
+            >>> [result.label_map.shape for result in seg.batch([frame, frame[:100]])]
+            [(512, 512), (100, 512)]
+        """
+        taken = [self._taken(frame, i) for i, frame in enumerate(frames)]
+        largest = self.extractor.engine.facts.max_batch
+        results: list[Result] = []
+        for first in range(0, len(taken), largest):
+            results += self._segment(taken[first : first + largest], self._stages)
+        return results
+
+    def _taken(self, frame: object, i: int) -> Frame:
+        """Frame i of several."""
+        try:
+            taken = as_frame(frame, self.settings.color, self.settings.pixel_rule)
+        except FrameError as error:
+            raise FrameError(f"frame {i}", error.what, error.remedy) from error
+        _log_notes(taken.notes)
+        return taken
 
     def stream(self, source: object) -> Iterator[Result]:
         """Results of each frame of a source, made as they are asked for; the source is closed at the end.
@@ -278,22 +317,54 @@ class Segmenter:
             if part.is_video:
                 refine = self.settings.refine
                 stages = stages.of_video(_REFINER_OF_STREAMS if refine == "auto" else refine)
-            frames = iter(part)
-            started = perf_counter()
-            while (frame := next(frames, None)) is not None:
-                read_ms = 1e3 * (perf_counter() - started)
-                taken = as_frame(frame, self.settings.color, self.settings.pixel_rule)
-                try:
-                    result = self._segment(taken, stages, {"read": read_ms})
-                except MemoryError:  # the next frame may be smaller
-                    what = "does not fit in memory when it is segmented"
-                    name = frame.name or f"frame {frame.index}"
-                    part.problems.append(str(SourceError(name, what, "scale it down")))
-                else:
-                    yield result
-                    del result  # its memory is free for the next frame where the caller lets it go
-                del frame, taken
+            together = self._together(part)
+            frames, error = iter(part), None
+            while error is None:
+                read, error = self._read(frames, together)
+                if not read:
+                    break
+                results = self._results_of(read, stages, part)
+                del read
+                while results:  # their memory is free for the next frame where the caller lets them go
+                    yield results.pop(0)
+            if error is not None:
+                raise error
+
+    def _together(self, part: Source) -> int:
+        """Frames that go through the backbone in one call; each of a live source is wanted at once."""
+        if not self.settings.throughput or part.live:
+            return 1
+        return min(_TOGETHER, self.extractor.engine.facts.max_batch)
+
+    def _read(
+        self, frames: Iterator[Frame], count: int
+    ) -> tuple[list[tuple[Frame, float]], PatchcutError | None]:
+        """Up to `count` frames, and the milliseconds that each was waited for; and what ended them early."""
+        read: list[tuple[Frame, float]] = []
+        try:
+            while len(read) < count:
                 started = perf_counter()
+                if (frame := next(frames, None)) is None:
+                    break
+                waited_ms = 1e3 * (perf_counter() - started)
+                read.append((as_frame(frame, self.settings.color, self.settings.pixel_rule), waited_ms))
+        except PatchcutError as error:
+            return read, error
+        return read, None
+
+    def _results_of(self, read: Sequence[tuple[Frame, float]], stages: _Stages, part: Source) -> list[Result]:
+        """Results of frames that were read; those too large for the memory are among the part's problems."""
+        try:
+            waited = [{"read": waited_ms} for _, waited_ms in read]
+            return self._segment([frame for frame, _ in read], stages, waited)
+        except MemoryError:  # other frames may be smaller
+            if len(read) > 1:
+                return [result for one in read for result in self._results_of([one], stages, part)]
+            frame = read[0][0]
+            what = "does not fit in memory when it is segmented"
+            name = frame.name or f"frame {frame.index}"
+            part.problems.append(str(SourceError(name, what, "scale it down")))
+            return []
 
     def describe(self) -> Description:
         """What runs: bundle, engine, provider, precision, size, devices, threads, heads, refiner, colours.
@@ -320,6 +391,7 @@ class Segmenter:
             settings=settings,
             bundle=f"{self.spec.name} ({self._path})",
             provider=facts.provider,
+            why=self.extractor.why,
             weights=facts.weights,
             size_hw=facts.graph.size_hw,
             head_device=_device_of(self.head, self.extractor.device),
@@ -333,44 +405,58 @@ class Segmenter:
         return _Stages(self.head, self.parts, self.masks)
 
     @finished_first()
-    def _segment(self, frame: Frame, stages: _Stages, timings_ms: dict[str, float] | None = None) -> Result:
+    def _segment(
+        self, frames: Sequence[Frame], stages: _Stages, timings_ms: Sequence[dict[str, float]] = ()
+    ) -> list[Result]:
+        """Results of as many frames as the engine takes; `timings_ms` are those of each until now."""
         self.extractor.check_process()  # before the lock: another thread may have held it at the fork
-        masks = stages.masks
+        before = timings_ms or [{} for _ in frames]
         with self._lock:
-            clock = _Clock(timings_ms or {})
-            self.extractor.preprocess([frame])
+            clock = _Clock({})
+            self.extractor.preprocess(frames)
             clock.stop("preprocess")
-            features = self.extractor.run(1)
+            features = self.extractor.run(len(frames))
             clock.stop("backbone")
-            assignment, patches = self._assign(features, stages)
-            clock.stop("head")
-            graph = self.extractor.graph
-            height, width = frame.image.shape[:2]
-            canvas = Canvas.of((height, width), self.extractor.backbone, graph)
-            background: tuple[int, ...] = (0,)
-            if patches is None:
-                on_device = isinstance(assignment, DeviceArray) and masks.stays_on_device(canvas)
-                if not on_device:
-                    assignment = _finite(to_host(assignment))  # once, for the masks and the result
-                regions = masks(frame, assignment, canvas)
-                if on_device and not len(regions.scores):
-                    _finite(to_host(assignment))  # no op on a GPU looks: nothing is found where it is not
-                labels = stages.head.labels[: assignment.shape[1]]
-            else:
-                regions = masks.divided(frame, patches, canvas)
-                assignment, labels = patches.assignment, patches.labels
-                background = patches.background_columns
-            clock.stop("masks")
-            return Result.of(
-                regions,
-                frame,
-                assignment=assignment,
-                labels=labels,
-                background_columns=background,
-                mode=self.settings.mode,
-                grid_hw=graph.grid_hw,
-                timings_ms=clock.ms,
-            )
+            share = {stage: ms / len(frames) for stage, ms in clock.ms.items()}
+            return [
+                self._finish(frame, features.frame(i), stages, {**before[i], **share})
+                for i, frame in enumerate(frames)
+            ]
+
+    def _finish(
+        self, frame: Frame, features: Features, stages: _Stages, timings_ms: dict[str, float]
+    ) -> Result:
+        """The result of one frame, whose features are there."""
+        clock = _Clock(timings_ms)
+        assignment, patches = self._assign(features, stages)
+        clock.stop("head")
+        masks, graph = stages.masks, self.extractor.graph
+        height, width = frame.image.shape[:2]
+        canvas = Canvas.of((height, width), self.extractor.backbone, graph)
+        background: tuple[int, ...] = (0,)
+        if patches is None:
+            on_device = isinstance(assignment, DeviceArray) and masks.stays_on_device(canvas)
+            if not on_device:
+                assignment = _finite(to_host(assignment))  # once, for the masks and the result
+            regions = masks(frame, assignment, canvas)
+            if on_device and not len(regions.scores):
+                _finite(to_host(assignment))  # no op on a GPU looks: nothing is found where it is not
+            labels = stages.head.labels[: assignment.shape[1]]
+        else:
+            regions = masks.divided(frame, patches, canvas)
+            assignment, labels = patches.assignment, patches.labels
+            background = patches.background_columns
+        clock.stop("masks")
+        return Result.of(
+            regions,
+            frame,
+            assignment=assignment,
+            labels=labels,
+            background_columns=background,
+            mode=self.settings.mode,
+            grid_hw=graph.grid_hw,
+            timings_ms=clock.ms,
+        )
 
     def _assign(self, features: Features, stages: _Stages) -> tuple[Array, DividedPatches | None]:
         """One frame's assignment [n, k] and, in modes that divide it, what its patches became."""

@@ -127,7 +127,9 @@ class Settings:
         "Name of an embedded bundle (see `patchcut info --list`), or a .patchcut file.",
         check=_check_bundle,
     )
-    engine: str = setting("auto", "What executes the backbone: auto, onnxruntime, ...", check=check_text)
+    engine: str = setting(
+        "auto", "What executes the backbone: auto, onnxruntime, openvino, tensorrt, torch.", check=check_text
+    )
     device: Device = setting("auto", "auto, cpu, cuda; gpu and npu are Intel's.", choices=DEVICES)
     precision: str = setting("auto", "auto, int8, int8-qdq, bf16, fp16 or fp32.", choices=PRECISIONS)
     size: int | None = setting(

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from patchcut.telemetry import kept_out
 
 from tests.import_graph import PACKAGES, imports_of
 
@@ -116,6 +117,23 @@ def test_no_head_and_no_refiner_opens_anything(
     assert not watched.home.exists()
 
 
+def test_openvino_tells_nobody_and_writes_its_cache_alone(
+    watched: Watched, photo: np.ndarray, toy_bundle: Path
+) -> None:
+    pytest.importorskip("openvino", reason="needs patchcut[openvino]")
+    picture = watched.work / "photo.png"
+    cv2.imwrite(str(picture), photo)
+    words = ("--bundle", toy_bundle, "--engine", "openvino", "--precision", "fp32", "--json")
+    assert watched(RUN, "run", picture, *words, PATCHCUT_CACHE="off") == []
+    assert watched(RUN, "run", picture, *words, PATCHCUT_CACHE="") == []
+    assert not watched.home.exists()
+    watched.home.mkdir()
+    seen = watched(RUN, "run", picture, *words, PATCHCUT_CACHE="")
+    cache = f"write {watched.home}/.cache"
+    assert seen and {line.split()[0] for line in seen} == {"write"}
+    assert all(line.startswith(f"{cache}/patchcut") for line in seen if line != cache)
+
+
 @pytest.mark.parametrize("package", ["av", "PIL.Image", "pillow_heif"])
 def test_no_optional_package_opens_anything(watched: Watched, package: str) -> None:
     pytest.importorskip(package)
@@ -158,6 +176,25 @@ def test_who_chose_the_telemetry_of_onnxruntime_keeps_the_choice(
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
     import_onnxruntime()
     assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+
+
+def test_openvino_is_imported_in_one_place() -> None:
+    importers = {
+        module
+        for package in PACKAGES
+        for module, names in imports_of(package).items()
+        for name in names
+        if name.split(".")[0] in ("openvino", "openvino_telemetry")
+    }
+    assert not importers  # `import_openvino` imports it by name
+
+
+def test_a_package_that_is_here_already_stays() -> None:
+    with kept_out("json"):
+        import json
+    with kept_out("patchcut_none"), pytest.raises(ImportError):
+        __import__("patchcut_none")
+    assert json is sys.modules["json"] and "patchcut_none" not in sys.modules
 
 
 def test_onnxruntime_is_imported_in_one_place() -> None:

@@ -55,7 +55,7 @@ def head_tensors(seed: int = HEAD_SEED) -> dict[str, np.ndarray]:
 
 
 def members(*, tokens: bool = False) -> Members:
-    """Every member but bundle.json; with `tokens` the graphs have a second feature set."""
+    """Every member but bundle.json; with `tokens` the graphs have a second and a third feature set."""
     weights = save({"embed.int8": embedding(), "embed.fp32": embedding().astype(np.float32) * INT8_SCALE})
     graphs = {
         f"backbone-{s}-{p}.onnx": graph(s, p, weights, tokens=tokens) for s in SIZES for p in ("int8", "fp32")
@@ -78,6 +78,7 @@ def manifest(files: Members, *, tokens: bool = False) -> dict[str, Any]:
             "dim": 2 * DIM,
             "components": [{**key, "facet": "token"}],
         }
+        features["cls"] = {"output": "whole", "dim": DIM, "components": [{**key, "facet": "cls"}]}
     return {
         "schema_version": 3,
         "name": "toy",
@@ -179,7 +180,8 @@ def write(path: Path, files: Members | None = None, spec: dict[str, Any] | None 
 def graph(size: int, precision: str, weights: bytes, *, tokens: bool = False) -> bytes:
     """image [b, 3, size, size] to features [b, n, DIM]: a strided convolution, its weights kept outside.
 
-    The output `tokens` [b, n, 2 * DIM] is the features, and what of them is positive.
+    The output `tokens` [b, n, 2 * DIM] is the features, and what of them is positive; `whole` [b, 1, DIM] is
+    their mean.
     """
     patches = (size // PATCH) ** 2
     kernel = "kernel" if precision == "int8" else "embed.fp32"
@@ -192,11 +194,12 @@ def graph(size: int, precision: str, weights: bytes, *, tokens: bool = False) ->
         helper.make_node("Reshape", ["patches", "columns"], ["flat"]),
         helper.make_node("Transpose", ["flat"], ["features"], perm=[0, 2, 1]),
     ]
-    outputs = {"features": DIM}
+    outputs = {"features": (patches, DIM)}
     if tokens:
         nodes.append(helper.make_node("Relu", ["features"], ["positive"]))
         nodes.append(helper.make_node("Concat", ["features", "positive"], ["tokens"], axis=2))
-        outputs["tokens"] = 2 * DIM
+        nodes.append(helper.make_node("ReduceMean", ["features"], ["whole"], axes=[1]))
+        outputs |= {"tokens": (patches, 2 * DIM), "whole": (1, DIM)}
     constants = {"int8_scale": np.float32(INT8_SCALE), "columns": np.array([0, DIM, patches], np.int64)}
     if precision != "int8":
         del constants["int8_scale"]
@@ -205,7 +208,7 @@ def graph(size: int, precision: str, weights: bytes, *, tokens: bool = False) ->
         nodes,
         "toy",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["b", 3, size, size])],
-        [helper.make_tensor_value_info(o, TensorProto.FLOAT, ["b", patches, d]) for o, d in outputs.items()],
+        [helper.make_tensor_value_info(o, TensorProto.FLOAT, ["b", *shape]) for o, shape in outputs.items()],
         [*inner, external(f"embed.{precision}", weights)],
     )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

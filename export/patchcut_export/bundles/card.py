@@ -12,7 +12,7 @@ def render_card(spec: BundleSpec) -> str:
     sections += [_head(head) for head in spec.heads]
     if not spec.heads:
         sections.append("## Head\n\nNone. `patchcut export train` makes one.")
-    return "\n\n".join([*sections, *_report(spec)]) + "\n"
+    return "\n\n".join([*sections, *_report(spec), *_agreement(spec), *_times(spec)]) + "\n"
 
 
 def _backbone(name: str, backbone: BackboneSpec) -> str:
@@ -67,3 +67,42 @@ def _report(spec: BundleSpec) -> list[str]:
         cells = (row.dataset, row.metric, f"{row.value:.3f}", row.size, row.precision, row.refine, row.images)
         lines.append(f"| {head} | {' | '.join(map(str, cells))} |")
     return ["## Accuracy", "\n".join(lines)]
+
+
+def _agreement(spec: BundleSpec) -> list[str]:
+    rows = [row for backbone in spec.backbones.values() for row in backbone.agreement]
+    if not rows:
+        return []
+    lines = [
+        "| precision | size | features | cosine | worst | affinity | labels | IoU | CorLoc | data |  |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        labels = "" if row.label_agreement is None else f"{row.label_agreement:.2%}"
+        masks = ["" if one is None else f"{one:+.3f}" for one in (row.iou, row.corloc)]
+        cosines = (f"{row.cosine_mean:.5f}", f"{row.cosine_worst:.4f}", f"{row.affinity_correlation:.4f}")
+        data = f"{row.images} images: {row.data}; {row.engine}"
+        mark = "" if row.accepted else "**inaccurate**"
+        cells = (row.precision, row.size, row.features, *cosines, labels, *masks, data, mark)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    said = ["## Agreement with fp32", "\n".join(lines)]
+    if not all(row.accepted for row in rows):
+        said.append(
+            "**Inaccurate** precisions did not pass the gate of the export; they were let through with "
+            "`--allow-inaccurate` and are never chosen by themselves."
+        )
+    return said
+
+
+def _times(spec: BundleSpec) -> list[str]:
+    rows = [row for backbone in spec.backbones.values() for row in backbone.timings]
+    if not rows:
+        return []
+    lines = [
+        "| engine | precision | size | device | CPU | threads | ms | machine |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        cells = (row.engine, row.precision, row.size, row.device, row.cpu, row.threads, f"{row.ms:.1f}")
+        lines.append(f"| {' | '.join(map(str, cells))} | {row.machine} |")
+    return ["## Times", "Of the backbone, for one frame:", "\n".join(lines)]

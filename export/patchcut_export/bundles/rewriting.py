@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from patchcut.bundle import Bundle, BundleSpec, FileSpec, HeadSpec, ReportRow, Role
+from patchcut.bundle import Bundle, BundleSpec, FileSpec, HeadSpec, ReportRow, Role, TimingRow
 
 from patchcut_export.bundles.archive import write_archive
 from patchcut_export.bundles.card import render_card
@@ -64,6 +64,24 @@ def with_report(spec: BundleSpec, rows: tuple[ReportRow, ...], head: str | None 
     name, backbone = next(iter(spec.backbones.items()))
     changed = backbone.model_copy(update={"report": _merge(backbone.report, rows)})
     return spec.model_copy(update={"backbones": {**spec.backbones, name: changed}})
+
+
+def with_timings(spec: BundleSpec, rows: tuple[TimingRow, ...]) -> BundleSpec:
+    """A copy with rows among the times of the backbone that the first head reads.
+
+    Older ones of the same engine, precision, size, device and kind of CPU are replaced.
+    """
+    head = spec.head()
+    name = head.backbone if head else next(iter(spec.backbones))
+    backbone = spec.backbones[name]
+    measured = {_what_ran(row) for row in rows}
+    kept = tuple(row for row in backbone.timings if _what_ran(row) not in measured)
+    changed = backbone.model_copy(update={"timings": (*kept, *rows)})
+    return spec.model_copy(update={"backbones": {**spec.backbones, name: changed}})
+
+
+def _what_ran(row: TimingRow) -> tuple[str, str, int, str, str]:
+    return row.engine, row.precision, row.size, row.device, row.cpu
 
 
 def _merge(old: tuple[ReportRow, ...], new: tuple[ReportRow, ...]) -> tuple[ReportRow, ...]:

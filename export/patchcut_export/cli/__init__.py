@@ -9,6 +9,8 @@ from patchcut.cli.options import command
 from patchcut_export.cli.backbone import backbone
 from patchcut_export.cli.calibrate import calibrate
 from patchcut_export.cli.evaluate import evaluate
+from patchcut_export.cli.fused import fused
+from patchcut_export.cli.parity import parity
 from patchcut_export.cli.train import train
 
 app = typer.Typer(
@@ -21,3 +23,5 @@ command(app, "backbone")(backbone)
 command(app, "train")(train)
 command(app, "calibrate")(calibrate)
 command(app, "eval")(evaluate)
+command(app, "fused")(fused)
+command(app, "parity")(parity)

@@ -7,6 +7,7 @@ import json
 import platform
 import re
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,21 @@ from rich.text import Text
 
 import patchcut
 from patchcut.bundle import BackboneSpec, Bundle, BundleSpec, HeadSpec, embedded_bundles, open_bundle
-from patchcut.bundle.spec import ReportRow
+from patchcut.bundle.spec import AgreementRow, ReportRow, TimingRow
 from patchcut.checks import check_environment
-from patchcut.cli.tables import make_console, precision_text, size_text
+from patchcut.cli.tables import make_console, precision_text, refusal, size_text
+from patchcut.engines import cpu_kind
+from patchcut.engines.choice import is_refused
 from patchcut.errors import PatchcutError
 from patchcut.heads import FITTED
 from patchcut.texts import name_text, one_line
 
 _WIDTH, _INDENT = 80, 14
 _SHORT_REPORTS = 8
-_CARDS_ACCURACY = re.compile(r"^## Accuracy\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+# What tables show already.
+_CARDS_TABLES = re.compile(
+    r"^## (Accuracy|Agreement with fp32|Times)\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL
+)
 
 
 def info(bundle: str | None, *, as_json: bool = False, verbose: bool = False) -> int:
@@ -113,10 +119,13 @@ def _print_short(spec: BundleSpec, facts: dict[str, Any]) -> None:
         ("backbone", ", ".join(backbones)),
         ("licence", "; ".join(dict.fromkeys(one.licence for one in backbones.values()))),
         ("graphs", ", ".join(graphs)),
+        *_agreement_rows(spec),
         ("heads", f"{heads}; untrained: {', '.join(FITTED)}"),
         ("trained on", "; ".join(dict.fromkeys(head.trained_on for head in spec.heads))),
         ("scores", "; ".join(dict.fromkeys(map(_scores_text, spec.heads)))),
         *_machine_rows(facts["machine"]),
+        *_warning_rows(spec, facts["machine"]),
+        *_timing_rows(spec, facts["machine"]),
     ]
     _print_rows(spec.name, rows, most_lines=2)
     reports = _reports(spec)
@@ -135,13 +144,22 @@ def _print_all(spec: BundleSpec, facts: dict[str, Any]) -> None:
         _print_rows(f"backbone {name}", _backbone_rows(backbone))
     for head in spec.heads:
         _print_rows(f"head {head.name}", _head_rows(head))
-    _print_rows("on this machine", _machine_rows(facts["machine"]))
-    card = facts["card"]
-    if reports := _reports(spec):
-        console = make_console()
-        console.print("\naccuracy", style="bold")
-        console.print(_report_table(reports))
-        card = _CARDS_ACCURACY.sub("", card)
+    machine = facts["machine"]
+    _print_rows("on this machine", [*_machine_rows(machine), *_warning_rows(spec, machine)])
+    console = make_console()
+    agreement = [row for one in spec.backbones.values() for row in one.agreement]
+    timings = [row for one in spec.backbones.values() for row in one.timings]
+    reports = _reports(spec)
+    tables = (
+        ("accuracy", bool(reports), _report_table(reports)),
+        ("agreement with fp32", bool(agreement), _agreement_table(agreement)),
+        ("times of the backbone", bool(timings), _timing_table(timings)),
+    )
+    for title, there, table in tables:
+        if there:
+            console.print(f"\n{title}", style="bold")
+            console.print(table)
+    card = _CARDS_TABLES.sub("", facts["card"])
     if card:
         make_console().print("\nmodel card", style="bold")
         print("\n".join(one_line(line.expandtabs(4)) for line in card.strip().splitlines()))
@@ -167,7 +185,11 @@ def _backbone_rows(backbone: BackboneSpec) -> list[tuple[str, str]]:
 
 
 def _graphs(backbone: BackboneSpec) -> list[str]:
-    return [f"{size_text(graph.size_hw)} {graph.precision}" for graph in backbone.graphs]
+    return [
+        f"{size_text(graph.size_hw)} {graph.precision}"
+        + " (inaccurate)" * is_refused(backbone, graph.precision, graph.size_hw[0])
+        for graph in backbone.graphs
+    ]
 
 
 def _head_rows(head: HeadSpec) -> list[tuple[str, str]]:
@@ -193,10 +215,51 @@ def _machine_rows(machine: dict[str, Any]) -> list[tuple[str, str]]:
     precision = precision_text(machine["precision"], machine["weights"])
     return [
         ("engine", f"{machine['engine']} ({machine['provider']}) on {machine['device']}"),
+        ("because", machine["why"]),
         ("runs", f"{machine['head']} {precision} at {size_text(machine['size_hw'])}"),
         ("threads", f"{machine['threads']} of the engine, {machine['kernel_threads']} of the kernels"),
         ("kernels", f"{machine['isa']} on {machine['cpu']}"),
     ]
+
+
+def _warning_rows(spec: BundleSpec, machine: dict[str, Any]) -> list[tuple[str, str]]:
+    """What has to be said of the precision that runs here."""
+    if "error" in machine:
+        return []
+    size, precision = machine["size_hw"][0], machine["precision"]
+    said = (refusal(backbone, precision, size) for backbone in spec.backbones.values())
+    return [("inaccurate", one) for one in said if one]
+
+
+def _agreement_rows(spec: BundleSpec) -> list[tuple[str, str]]:
+    """How near each precision comes to fp32, over all sizes and feature sets; the inaccurate ones first."""
+    rows = [row for backbone in spec.backbones.values() for row in backbone.agreement]
+    precisions = dict.fromkeys(row.precision for row in sorted(rows, key=lambda row: row.accepted))
+    texts = [_agreement_text([row for row in rows if row.precision == one]) for one in precisions]
+    return [("agreement", f"with fp32: {'; '.join(texts)}")] if texts else []
+
+
+def _agreement_text(rows: list[AgreementRow]) -> str:
+    """A few words about one precision: the least of its figures."""
+    mean, worst = (min(getattr(row, name) for row in rows) for name in ("cosine_mean", "cosine_worst"))
+    figures = f"cosine {mean:.4f}, worst {worst:.3f}"
+    labels = [row.label_agreement for row in rows if row.label_agreement is not None]
+    if labels:
+        figures += f", labels {min(labels):.1%}"
+    refused = "" if all(row.accepted for row in rows) else "INACCURATE, "
+    return f"{rows[0].precision} {refused}{figures}"
+
+
+def _timing_rows(spec: BundleSpec, machine: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is fast on CPUs like this one, at the size that runs here."""
+    rows = [row for backbone in spec.backbones.values() for row in backbone.timings]
+    kind, size = cpu_kind(), machine.get("size_hw", (0,))[0]
+    here = sorted((row for row in rows if (row.cpu, row.size) == (kind, size)), key=lambda row: row.ms)
+    if here:
+        texts = (f"{row.engine} {row.precision} {row.ms:.1f} ms" for row in here)
+        return [("times", f"on {kind} at {size}: {', '.join(texts)}")]
+    others = ", ".join(dict.fromkeys(row.cpu for row in rows))
+    return [("times", f"none on {kind} at {size}, only on {others}")] if rows else []
 
 
 def _print_rows(title: str, rows: list[tuple[str, str]], most_lines: int = 0) -> None:
@@ -244,4 +307,39 @@ def _report_table(rows: _Reports) -> Table:
         how = f"{row.size} {row.precision} {row.refine}"
         cells = (head, row.dataset, row.metric, f"{row.value:.3f}", how, str(row.images))
         table.add_row(*(Text(one_line(cell)) for cell in cells))
+    return table
+
+
+def _agreement_table(rows: Sequence[AgreementRow]) -> Table:
+    headings = ("precision", "size", "features", "cosine", "worst", "affinity", "labels", "IoU", "images", "")
+    table = _plain_table(headings)
+    for row in rows:
+        cells = (
+            row.precision,
+            str(row.size),
+            row.features,
+            f"{row.cosine_mean:.4f}",
+            f"{row.cosine_worst:.3f}",
+            f"{row.affinity_correlation:.3f}",
+            "" if row.label_agreement is None else f"{row.label_agreement:.1%}",
+            "" if row.iou is None else f"{row.iou:+.3f}",
+            str(row.images),
+            "" if row.accepted else "INACCURATE",
+        )
+        table.add_row(*(Text(one_line(cell)) for cell in cells))
+    return table
+
+
+def _timing_table(rows: Sequence[TimingRow]) -> Table:
+    table = _plain_table(("engine", "precision", "size", "device", "cpu", "threads", "ms"))
+    for row in rows:
+        cells = (row.engine, row.precision, row.size, row.device, row.cpu, row.threads, f"{row.ms:.1f}")
+        table.add_row(*(Text(one_line(str(cell))) for cell in cells))
+    return table
+
+
+def _plain_table(headings: Sequence[str]) -> Table:
+    table = Table(*headings, box=SIMPLE_HEAD, padding=0, show_edge=False)
+    for column in table.columns:
+        column.no_wrap, column.overflow = True, "ellipsis"
     return table

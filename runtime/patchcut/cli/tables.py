@@ -10,12 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from patchcut.bundle import BackboneSpec, Precision
+from patchcut.engines.choice import is_refused
 from patchcut.texts import name_text, one_line
 
 if TYPE_CHECKING:
     from patchcut.cli.run_options import Run
     from patchcut.cli.run_stats import Found, Summary
-    from patchcut.segmenter import Description
+    from patchcut.segmenter import Description, Segmenter
 
 _LISTED_LINES = 5
 
@@ -35,6 +37,8 @@ def print_run(running: Run, *, interrupted: bool = False) -> None:
             f"{_count(summary.frames, 'frame')}, {_count(summary.regions, 'region')}, "
             f"{summary.fps:.1f} frames a second, with {_engine_text(running.segmenter.describe())}"
         )
+    if said := _refusal_here(running.segmenter):
+        console.print(f"inaccurate: {said}", style="bold yellow")
     if running.skipped:
         console.print(f"{_count(running.skipped, 'photo or video', 'photos or videos')} done already")
     if summary.dropped:
@@ -65,6 +69,23 @@ def _engine_text(segmenter: Description) -> str:
         f"{segmenter.engine} ({segmenter.provider}) {precision_text(segmenter.precision, segmenter.weights)} "
         f"{size_text(segmenter.size_hw)}, {_count(segmenter.threads, 'thread')}"
     )
+
+
+def _refusal_here(segmenter: Segmenter) -> str:
+    facts = segmenter.extractor.engine.facts
+    return refusal(segmenter.extractor.backbone, facts.precision, facts.graph.size_hw[0])
+
+
+def refusal(backbone: BackboneSpec, precision: Precision, size: int) -> str:
+    """What to say of a precision that the bundle's report does not accept; nothing of others.
+
+    Examples:
+        >>> tables.refusal(bundle.spec.backbone, "fp32", 224)
+        ''
+    """
+    if not is_refused(backbone, precision, size):
+        return ""
+    return f"the bundle's report does not accept {precision} at {size}: it is too far from fp32"
 
 
 def precision_text(precision: str, weights: str) -> str:

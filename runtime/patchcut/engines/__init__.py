@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import entry_points
 from typing import cast
 
 from patchcut.bundle import BackboneSpec, Bundle
 from patchcut.checks import check_choice
 from patchcut.engines.base import Engine, EngineFactory, EngineFacts, choose_graph
+from patchcut.engines.choice import Choice, choose
+from patchcut.engines.cpu_kind import cpu_kind
 from patchcut.errors import EngineError, install_hint
 from patchcut.settings import Settings
 
-__all__ = ["Engine", "EngineFactory", "EngineFacts", "choose_graph", "engine_names", "open_engine"]
+__all__ = [
+    "Choice",
+    "Engine",
+    "EngineFactory",
+    "EngineFacts",
+    "choose_engine",
+    "choose_graph",
+    "cpu_kind",
+    "engine_names",
+    "open_engine",
+]
 
 ENTRY_POINTS = "patchcut.engines"
-DEFAULT_ENGINE = "onnxruntime"
 
 
 def engine_names() -> list[str]:
@@ -27,8 +39,21 @@ def engine_names() -> list[str]:
     return sorted({point.name for point in entry_points(group=ENTRY_POINTS)})
 
 
+def choose_engine(backbone: BackboneSpec, settings: Settings) -> Choice:
+    """The engine and the precision that the settings stand for on this machine, and why.
+
+    Raises:
+        OptionError: there is no such engine, or the backbone has no such size.
+    Examples:
+        >>> patchcut.engines.choose_engine(bundle.spec.backbone, patchcut.Settings(device="cpu")).why
+        '...'
+    """
+    check_choice("engine", settings.engine, ("auto", *engine_names()))
+    return choose(backbone, settings, engine_names())
+
+
 def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> Engine:
-    """The engine that the settings name, loaded with a backbone of the bundle; "auto" is "onnxruntime".
+    """The engine that the settings name, loaded with a backbone of the bundle; `choose_engine` is "auto".
 
     Args:
         backbone: one of the bundle's, with those of its feature sets that are wanted.
@@ -40,9 +65,15 @@ def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> E
         >>> patchcut.engines.open_engine(bundle, bundle.spec.backbone, settings).images(1).shape
         (1, 3, 224, 224)
     """
-    check_choice("engine", settings.engine, ("auto", *engine_names()))
-    wanted = DEFAULT_ENGINE if settings.engine == "auto" else settings.engine
-    points = [point for point in entry_points(group=ENTRY_POINTS) if point.name == wanted]
+    chosen = choose_engine(backbone, settings)
+    points = [point for point in entry_points(group=ENTRY_POINTS) if point.name == chosen.engine]
     if not points:
-        raise EngineError("engine", f"{wanted} is not registered", f"install it again: {install_hint()}")
-    return cast("EngineFactory", points[0].load())(bundle, backbone, settings)
+        raise EngineError(
+            "engine", f"{chosen.engine} is not registered", f"install it again: {install_hint()}"
+        )
+    try:
+        factory = cast("EngineFactory", points[0].load())
+    except ImportError as error:
+        what = f"{chosen.engine} cannot be imported: {error}"
+        raise EngineError("engine", what, f"install it again: {install_hint()}") from error
+    return factory(bundle, backbone, replace(settings, engine=chosen.engine, precision=chosen.precision))

@@ -70,6 +70,15 @@ def open_head(bundle: Bundle, spec: HeadSpec) -> GnnHead:
     """One of the bundle's GNNs.
 
     Raises:
+        BundleError: as `read_weights` does.
+    """
+    return GnnHead(spec, read_weights(bundle, spec))
+
+
+def read_weights(bundle: Bundle, spec: HeadSpec) -> kernels.GcnWeights:
+    """The weights of one of the bundle's GNNs.
+
+    Raises:
         BundleError: a tensor is missing, unknown, not finite, or its shape does not fit its neighbours; or
             the affinity has negative edges, over which no graph convolution is defined.
     """
@@ -87,7 +96,7 @@ def open_head(bundle: Bundle, spec: HeadSpec) -> GnnHead:
     except (TypeError, ValueError) as error:
         what = f"{bundle.path} is foreign: {file} holds no such head: {error}"
         raise BundleError("bundle", what, "export the bundle again") from error
-    return GnnHead(spec, weights)
+    return weights
 
 
 def _weights(tensors: dict[str, Float32], spec: HeadSpec) -> kernels.GcnWeights:

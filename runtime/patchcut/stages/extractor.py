@@ -10,7 +10,7 @@ import patchcut_kernels as kernels
 from patchcut_kernels import cuda
 
 from patchcut.bundle import BackboneSpec, Bundle, GraphSpec
-from patchcut.engines import Engine, open_engine
+from patchcut.engines import Engine, choose_engine, open_engine
 from patchcut.engines.processes import check_process
 from patchcut.errors import EngineError
 from patchcut.features import Features
@@ -24,11 +24,13 @@ class Extractor:
     Attributes:
         backbone: its spec: how frames are fitted into its image, and which feature sets it gives.
         engine: what executes it.
+        why: why it is this engine, and this precision, in a line.
     """
 
-    def __init__(self, backbone: BackboneSpec, engine: Engine) -> None:
+    def __init__(self, backbone: BackboneSpec, engine: Engine, why: str = "it was put in by hand") -> None:
         self.backbone = backbone
         self.engine = engine
+        self.why = why
         self._opened_by = os.getpid()
 
     @classmethod
@@ -53,7 +55,7 @@ class Extractor:
         wanted = tuple(needs) or (next(iter(spec.features)),)
         features = {name: spec.features[name] for name in wanted}
         spec = spec.model_copy(update={"features": features})
-        return cls(spec, open_engine(bundle, spec, settings))
+        return cls(spec, open_engine(bundle, spec, settings), choose_engine(spec, settings).why)
 
     @property
     def graph(self) -> GraphSpec:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
 
 class Binding:
@@ -40,10 +41,17 @@ class Session(SimpleNamespace):
         return id(self)
 
 
-def fake_runtime(available: list[str], running: list[str], fails: bool = False) -> SimpleNamespace:
+def fake_runtime(
+    available: list[str],
+    running: list[str],
+    fails: bool = False,
+    assigned: Mapping[str, Sequence[str]] | None = None,
+    preload_dlls: Callable[[], None] = lambda: None,
+) -> SimpleNamespace:
     """onnxruntime as on a machine with these providers; sessions run on `running`, whatever was asked for.
 
-    Its sessions really run on the CPU. With `fails`, CUDA raises when a session is made.
+    Its sessions really run on the CPU. With `fails`, CUDA raises when a session is made. `assigned` are the
+    operators that each provider got, as far as the version tells.
     """
     import onnxruntime
 
@@ -59,8 +67,18 @@ def fake_runtime(available: list[str], running: list[str], fails: bool = False) 
             ):
                 np.copyto(binding.outputs[name], made)
 
+        told: dict[str, Any] = {}
+        if assigned is not None:
+            told["get_provider_graph_assignment_info"] = lambda: [
+                SimpleNamespace(
+                    ep_name=name,
+                    get_nodes=lambda names=names: [SimpleNamespace(op_type=one) for one in names],
+                )
+                for name, names in assigned.items()
+            ]
         return Session(
-            get_providers=lambda: running,
+            **told,
+            get_providers=lambda: [CPU] if names == [CPU] else running,
             get_inputs=real.get_inputs,
             get_outputs=real.get_outputs,
             io_binding=Binding,
@@ -71,6 +89,7 @@ def fake_runtime(available: list[str], running: list[str], fails: bool = False) 
     return SimpleNamespace(
         InferenceSession=session,
         __version__=onnxruntime.__version__,
+        preload_dlls=preload_dlls,
         get_available_providers=lambda: available,
         SessionOptions=onnxruntime.SessionOptions,
         RunOptions=onnxruntime.RunOptions,

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import gc
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import patchcut
 import patchcut_kernels as kernels
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from patchcut import Bundle, BundleError, EngineError, OptionError, Settings, open_bundle
 from patchcut.engines import Engine, engine_names, open_engine
 from patchcut.engines import onnxruntime as adapter
+from patchcut.engines.onnxruntime import sessions
 from patchcut.heads import CcHead, KMeansHead
 from patchcut_kernels import cuda
 
@@ -238,7 +244,7 @@ def test_kernels_without_cuda_have_the_features_on_the_host(
 def test_a_missing_onnxruntime_names_the_extra(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(EngineError, match=r"onnxruntime cannot be imported.*pip install .*\[cpu\]'"):
-        patchcut.load(toy_bundle)
+        patchcut.load(toy_bundle, engine="onnxruntime")
 
 
 def test_a_failing_run_keeps_the_cause(toy_bundle: Path) -> None:
@@ -269,7 +275,7 @@ def test_onnxruntime_is_a_registered_engine() -> None:
     ],
 )
 def test_idle_threads_spin_briefly_where_that_can_be_said(version: str, key: str) -> None:
-    assert adapter._spinning(version)[0] == key
+    assert sessions.spinning(version)[0] == key
 
 
 @pytest.mark.parametrize(
@@ -283,4 +289,161 @@ def test_idle_threads_spin_briefly_where_that_can_be_said(version: str, key: str
     ],
 )
 def test_products_are_widened_only_where_they_saturate(machine: str, flags: str, saturates: bool) -> None:
-    assert adapter._saturates(machine, flags) is saturates
+    assert sessions.saturates(machine, flags) is saturates
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision", "floats"),
+    [
+        ("flags : avx2", "int8-qdq", True),
+        ("flags : avx2 avx_vnni", "int8-qdq", False),
+        ("flags : avx2", "int8", False),
+        ("flags : avx2 avx_vnni", "fp32", True),
+    ],
+)
+def test_products_that_nothing_widens_are_computed_in_floats(
+    monkeypatch: pytest.MonkeyPatch, flags: str, precision: Any, floats: bool
+) -> None:
+    import onnxruntime
+
+    monkeypatch.setattr(sessions, "cpu_flags", lambda: flags)
+    monkeypatch.setattr(sessions.platform, "machine", lambda: "x86_64")
+    options = sessions.session_options(onnxruntime, 1, precision)
+    key = "session.disable_quant_qdq"
+    if floats:
+        assert options.get_session_config_entry(key) == "1"
+    else:
+        with pytest.raises(RuntimeError):
+            options.get_session_config_entry(key)
+
+
+def typed_bundle(path: Path, precision: str) -> Path:
+    """The toy with one graph, whose features go through a product with the identity in a precision."""
+    product = {"fp16": half_product, "bf16": half_product, "int8-qdq": qdq_product}[precision]
+    weights = toy.members()["backbone.safetensors"]
+    model = onnx.load_from_string(toy.graph(toy.SIZES[0], "fp32", weights))
+    graph = model.graph
+    graph.node[-1].output[0] = "exact"
+    nodes, tensors = product(precision)
+    graph.node.extend(nodes)
+    graph.initializer.extend(tensors)
+    files = {**toy.members(), "backbone-112-fp32.onnx": model.SerializeToString()}
+    spec = toy.manifest(files)
+    backbone = spec["backbones"]["toy"]
+    backbone["graphs"] = [{**backbone["graphs"][1], "precision": precision}]
+    return toy.write(path / f"{precision}.patchcut", files, spec)
+
+
+def half_product(precision: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    kind = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}[precision]
+    identity = helper.make_tensor("identity", kind, (toy.DIM, toy.DIM), np.eye(toy.DIM).ravel().tolist())
+    nodes = [
+        helper.make_node("Cast", ["exact"], ["half"], to=kind),
+        helper.make_node("MatMul", ["half", "identity"], ["product"]),
+        helper.make_node("Cast", ["product"], ["features"], to=TensorProto.FLOAT),
+    ]
+    return nodes, [identity]
+
+
+QDQ_STEP = 0.5
+
+
+def qdq_product(_: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Rounds features to QDQ_STEP in 8 bits, and sums them twice with weights of 127 in 8 bits."""
+    tensors = {
+        "step": np.float32(QDQ_STEP),
+        "zero": np.int8(0),
+        "weights": 127 * np.concatenate([np.eye(toy.DIM)] * 2).astype(np.int8),
+        "weight_step": np.full(toy.DIM, 0.5 / 127, np.float32),
+        "weight_zeros": np.zeros(toy.DIM, np.int8),
+    }
+    nodes = [
+        helper.make_node("Concat", ["exact", "exact"], ["twice"], axis=2),
+        helper.make_node("QuantizeLinear", ["twice", "step", "zero"], ["rounded"]),
+        helper.make_node("DequantizeLinear", ["rounded", "step", "zero"], ["steps"]),
+        helper.make_node("DequantizeLinear", ["weights", "weight_step", "weight_zeros"], ["halves"], axis=1),
+        helper.make_node("MatMul", ["steps", "halves"], ["features"]),
+    ]
+    return nodes, [numpy_helper.from_array(np.asarray(one), name) for name, one in tensors.items()]
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp16", 0.05), ("int8-qdq", 1e-4)])
+def test_graphs_of_few_bits_are_computed_right(tmp_path: Path, precision: str, tolerance: float) -> None:
+    with open_bundle(typed_bundle(tmp_path, precision)) as bundle:
+        engine = opened(bundle)
+    assert engine.facts.precision == precision
+    image = np.random.default_rng(0).standard_normal((3, 112, 112)).astype(np.float32)
+    np.copyto(engine.images(1)[0], image)  # type: ignore[arg-type]
+    expected = reference_features(image, "fp32")
+    made = np.asarray(engine.run(1)["key"][0])
+    if precision == "int8-qdq":
+        steps = np.clip(np.rint(expected / QDQ_STEP), -128, 127)
+        assert (np.abs(steps) == 127).any() or np.abs(steps).max() > 60, "near the ends"
+        near = np.abs(expected / QDQ_STEP % 1 - 0.5) > 0.01  # those between two steps may round either way
+        np.testing.assert_allclose(made[near], (QDQ_STEP * steps)[near], atol=tolerance)
+    else:
+        np.testing.assert_allclose(made, expected, atol=tolerance)
+
+
+def test_a_precision_without_kernels_is_not_the_bundles_fault(tmp_path: Path) -> None:
+    said = r"\[precision\] onnxruntime cannot load .*: it does not compute bf16 on a CPU: .*; choose another"
+    with pytest.raises(EngineError, match=said):
+        patchcut.load(typed_bundle(tmp_path, "bf16"))
+
+
+def test_int8_features_do_not_depend_on_the_frames_beside(embedded_bundle: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = (
+        rng.standard_normal((3, 3, 224, 224)).astype(np.float32)
+        * np.float32([1, 5, 0.2])[:, None, None, None]
+    )
+    with open_bundle(embedded_bundle) as bundle:
+        engine: Any = opened(bundle, precision="int8", throughput=True, threads=2)
+        np.copyto(engine.images(3), images)
+        together = engine.run(3)["key"].copy()
+        alone: Any = opened(bundle, precision="int8", threads=2)
+    for image, rows in zip(images, together, strict=True):
+        np.copyto(alone.images(1)[0], image)
+        np.testing.assert_array_equal(alone.run(1)["key"][0], rows)
+
+
+def test_a_failure_beside_others_is_told_after_their_end(toy_bundle: Path) -> None:
+    with open_bundle(toy_bundle) as bundle:
+        engine: Any = opened(bundle, throughput=True, threads=2)
+    real, ended = engine._session, []
+
+    class Broken:
+        def io_binding(self) -> Any:
+            return real.io_binding()
+
+        def run_with_iobinding(self, binding: Any, options: Any) -> None:
+            ended.append(binding)
+            if len(ended) == 2:
+                raise RuntimeError("out of memory")
+
+    engine._session = Broken()
+    with pytest.raises(EngineError, match="out of memory; allow this process more memory"):
+        engine.run(5)
+    assert len(ended) == 5
+
+
+def test_threads_of_throughput_end_with_the_engine(toy_bundle: Path) -> None:
+    before = threading.active_count()
+    with open_bundle(toy_bundle) as bundle:
+        for _ in range(5):
+            opened(bundle, throughput=True, threads=3).run(4)
+    gc.collect()
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
+
+
+def test_outputs_that_nobody_wants_are_not_computed(tmp_path: Path) -> None:
+    files = toy.members(tokens=True)
+    path = toy.write(tmp_path / "rich.patchcut", files, toy.manifest(files, tokens=True))
+    with open_bundle(path) as bundle:
+        backbone = bundle.spec.backbone
+        only = backbone.model_copy(update={"features": {"key": backbone.features["key"]}})
+        engine: Any = open_engine(bundle, only, Settings(engine="onnxruntime"))
+    assert [value.name for value in engine._session.get_outputs()] == ["features"]

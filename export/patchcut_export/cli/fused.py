@@ -1,0 +1,61 @@
+"""`patchcut export fused`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def fused(
+    bundle: Annotated[
+        str, typer.Argument(metavar="BUNDLE", help="An embedded bundle's name, or a .patchcut file.")
+    ],
+    *,
+    out: Annotated[Path, typer.Option(help="The .onnx file to write.")],
+    head: Annotated[
+        str, typer.Option(help="One of the bundle's trained heads; auto is the first for objects.")
+    ] = "auto",
+    size: Annotated[
+        int | None, typer.Option(help="Side of the backbone's input in pixels.", show_default="the bundle's")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="The backbone's: one that the bundle has.")] = "fp32",
+    frame: Annotated[
+        str | None,
+        typer.Option(
+            help="Size of the frames, HEIGHTxWIDTH such as 480x640: the file then resizes them itself, as "
+            "patchcut does.",
+            show_default="the backbone's input",
+        ),
+    ] = None,
+    color: Annotated[Literal["rgb", "bgr"], typer.Option(help="Order of the frames' channels.")] = "rgb",
+    label_map: Annotated[
+        bool, typer.Option("--label-map", help="A second output: the label of each pixel of the frame.")
+    ] = False,
+) -> int:
+    """Write one ONNX file, frame to assignment, for programs that have nothing else of patchcut.
+
+    `image` [batch, H, W, 3] uint8 becomes `assignment` [batch, n, k] float32:
+    normalisation, backbone, affinity and the trained head in one graph, weights inside.
+    It is compared with patchcut's own answers before it is written.
+    """
+    from patchcut.bundle import open_bundle
+
+    from patchcut_export.fused.plan import FusedPlan, parse_frame
+    from patchcut_export.fused.write import write_fused
+    from patchcut_export.outputs import check_output_file
+    from patchcut_export.progress import StepBar
+
+    plan = FusedPlan(
+        head=head,
+        size=size,
+        precision=precision,
+        frame_hw=None if frame is None else parse_frame(frame),
+        color=color,
+        label_map=label_map,
+    )
+    check_output_file(out)
+    with StepBar() as bar, open_bundle(bundle) as opened:
+        write_fused(out, opened, plan, bar.say)
+    return 0

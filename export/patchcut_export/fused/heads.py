@@ -1,0 +1,71 @@
+"""Trained heads as nodes of a graph; each kind is one function and one line in `FUSED`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from patchcut.bundle import Bundle, HeadSpec
+from patchcut.heads.gnn import read_weights
+
+from patchcut_export.fused.nodes import Nodes
+
+# (nodes, features [b, n, d] of each set that the head needs, bundle, head, name of the result) writes the
+# assignment [b, n, k].
+HeadWriter = Callable[[Nodes, dict[str, str], Bundle, HeadSpec, str], None]
+
+# Unit rows divide by at least this: rows of zeros stay zeros, as in the kernels.
+_TINY = 1e-20
+
+
+def add_gnn(nodes: Nodes, features: dict[str, str], bundle: Bundle, head: HeadSpec, output: str) -> None:
+    """Writes the assignment of the trained GNN, as `patchcut_kernels.gcn_forward` computes it.
+
+    Raises:
+        BundleError: as `patchcut.heads.gnn.open_head` does.
+    """
+    weights = read_weights(bundle, head)
+    rows = features[head.features[0]]
+    unit = _unit_rows(nodes, rows)
+    nodes_in = unit if weights.normalize else rows
+    shifted = nodes.add("Sub", nodes_in, nodes.constant("shift", weights.shift))
+    hidden = nodes.add("Mul", shifted, nodes.constant("scale", weights.scale))
+    if weights.layers:
+        edges, scales = _affinity(nodes, unit if head.affinity.kind == "cosine" else rows, head)
+    for i, layer in enumerate(weights.layers):
+        sent = nodes.add("MatMul", hidden, nodes.constant(f"gcn.{i}.theta", layer.theta))
+        # D^-1/2 (W + I) D^-1/2 sent, without making that matrix
+        scaled = nodes.add("Mul", sent, scales)
+        gathered = nodes.add("Add", nodes.add("MatMul", edges, scaled), scaled)
+        total = nodes.add("Mul", gathered, scales)
+        if layer.root is not None:
+            own = nodes.add("MatMul", hidden, nodes.constant(f"gcn.{i}.root", layer.root))
+            total = nodes.add("Add", total, own)
+        hidden = nodes.add("Elu", nodes.add("Add", total, nodes.constant(f"gcn.{i}.bias", layer.bias)))
+    for i, linear in enumerate(weights.mlp):
+        last = i == len(weights.mlp) - 1
+        divisor = weights.temperature if last else 1.0
+        product = nodes.add("MatMul", hidden, nodes.constant(f"mlp.{i}.weight", linear.weight / divisor))
+        hidden = nodes.add("Add", product, nodes.constant(f"mlp.{i}.bias", linear.bias / divisor))
+        if not last:
+            hidden = nodes.add("Elu", hidden)
+    nodes.add("Softmax", hidden, output=output, axis=-1)
+
+
+def _unit_rows(nodes: Nodes, rows: str) -> str:
+    squares = nodes.add("ReduceSum", nodes.add("Mul", rows, rows), nodes.constant("last", np.array([-1])))
+    length = nodes.add("Sqrt", squares)
+    return nodes.add("Div", rows, nodes.add("Max", length, nodes.number("tiny", _TINY)))
+
+
+def _affinity(nodes: Nodes, rows: str, head: HeadSpec) -> tuple[str, str]:
+    """[b, n, n] edges, and [b, n, 1] 1 / sqrt(degree + 1)."""
+    similarity = nodes.add("MatMul", rows, nodes.add("Transpose", rows, perm=[0, 2, 1]))
+    kept = nodes.add("Greater", similarity, nodes.number("threshold", head.affinity.threshold))
+    edges = nodes.add("Where", kept, similarity, nodes.number("none", 0.0))
+    degrees = nodes.add("ReduceSum", edges, nodes.constant("along", np.array([-1])))
+    root = nodes.add("Sqrt", nodes.add("Add", degrees, nodes.number("self", 1.0)))
+    return edges, nodes.add("Div", nodes.number("one", 1.0), root)
+
+
+FUSED: dict[str, HeadWriter] = {"gnn": add_gnn}

@@ -1,0 +1,96 @@
+"""What may be chosen of a fused graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from patchcut.bundle import BackboneSpec, Bundle, GraphSpec, HeadSpec
+from patchcut.checks import check_choice
+from patchcut.engines import choose_graph
+from patchcut.errors import OptionError
+from patchcut.settings import COLOR_ORDERS, PRECISIONS, ColorOrder, Settings
+
+from patchcut_export.errors import ExportError
+from patchcut_export.fused.heads import FUSED
+
+_MAX_SIDE = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusedPlan:
+    """What one file is to compute.
+
+    Attributes:
+        head: name of one of the bundle's trained heads; "auto" is the first for objects.
+        size: side of the backbone's input in pixels, None for the bundle's default.
+        precision: that of the backbone's graph.
+        frame_hw: size of the frames; None where they come at the size of the backbone's input.
+        color: order of the frames' channels.
+        label_map: whether label maps are a second output.
+    Raises:
+        OptionError: a value that is none of these.
+    """
+
+    head: str = "auto"
+    size: int | None = None
+    precision: str = "fp32"
+    frame_hw: tuple[int, int] | None = None
+    color: ColorOrder = "rgb"
+    label_map: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("precision", self.precision, PRECISIONS[1:])
+        check_choice("color", self.color, COLOR_ORDERS)
+        if self.frame_hw is not None and not all(1 <= side <= _MAX_SIDE for side in self.frame_hw):
+            came = "x".join(map(str, self.frame_hw))
+            raise OptionError("frame", f"must have sides of 1 to {_MAX_SIDE} pixels, got {came}")
+
+
+def parse_frame(text: str) -> tuple[int, int]:
+    """(H, W) of a text such as "480x640".
+
+    Raises:
+        OptionError: it is no such text.
+    """
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isascii() and side.isdecimal() and len(side) < 6 for side in sides):
+        raise OptionError("frame", f"must be a height and a width, such as 480x640, got {text!r}")
+    return int(sides[0]), int(sides[1])
+
+
+def choose_parts(bundle: Bundle, plan: FusedPlan) -> tuple[HeadSpec, BackboneSpec, GraphSpec]:
+    """The head, its backbone and the graph that the plan names.
+
+    Raises:
+        OptionError: the bundle has no such head, size or precision.
+        ExportError: it has no head that can be frozen into a graph.
+    """
+    heads = {head.name: head for head in bundle.spec.heads if head.kind in FUSED}
+    if not heads:
+        what = f"{bundle.path} has no trained head of the kind {' or '.join(FUSED)}"
+        raise ExportError("bundle", what, "make one with `patchcut export train`")
+    check_choice("head", plan.head, ("auto", *heads))
+    if plan.head == "auto":
+        head = next((one for one in heads.values() if one.role == "objects"), next(iter(heads.values())))
+    else:
+        head = heads[plan.head]
+    backbone = bundle.spec.backbones[head.backbone]
+    graph = choose_graph(backbone, Settings(size=plan.size, precision=plan.precision), ())
+    return head, backbone, graph
+
+
+def describe(bundle: Bundle, plan: FusedPlan) -> str:
+    """A line for people about what goes in and what comes out.
+
+    Examples:
+        >>> describe(bundle, FusedPlan())
+        'image [batch, 224, 224, 3] uint8 rgb to assignment [batch, 256, 2] float32'
+    """
+    head, _, graph = choose_parts(bundle, plan)
+    height, width = plan.frame_hw or graph.size_hw
+    patches = graph.grid_hw[0] * graph.grid_hw[1]
+    labels = f" and label_map [batch, {height}, {width}] int32" if plan.label_map else ""
+    return (
+        f"image [batch, {height}, {width}, 3] uint8 {plan.color} to "
+        f"assignment [batch, {patches}, {len(head.labels)}] float32{labels}"
+    )

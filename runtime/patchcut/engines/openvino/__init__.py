@@ -1,0 +1,6 @@
+"""OpenVINO: Intel's engine, on CPUs of every maker, and on Intel's GPUs and NPUs."""
+
+from patchcut.engines.openvino.engine import OpenVinoEngine
+from patchcut.engines.openvino.opening import import_openvino, open_engine
+
+__all__ = ["OpenVinoEngine", "import_openvino", "open_engine"]
