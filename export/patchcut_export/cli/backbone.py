@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -67,6 +68,14 @@ def backbone(
     head: Annotated[
         Path | None, typer.Option(help="Take the heads of this bundle, of the same backbone and features.")
     ] = None,
+    fused: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write this .onnx file, frame to assignment in one graph, with the head of --head; "
+            "`patchcut export fused` offers more.",
+            show_default=False,
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the bundle.", show_default="of the file")] = None,
     source: Annotated[
         str | None, typer.Option(help="Where the weights come from.", show_default="what is known")
@@ -116,6 +125,8 @@ def backbone(
     )
     target = out or Path(f"{row.name}.patchcut")
     check_output_file(target)
+    if fused is not None:
+        _check_fused(fused, head)
     check_plan(plan)
     check_weights(row, weights)
     with StepBar() as bar, open_bundle(head) if head else nullcontext() as donor:
@@ -124,7 +135,28 @@ def backbone(
         build_bundle(target, plan, state, origin, name=name or target.stem, say=bar.say, donor=donor)
         then = "" if donor else "; give it a head with `patchcut export train`"
         bar.say(f"wrote {target}, {target.stat().st_size / 1e6:.1f} MB{then}")
+        if fused is not None:
+            _write_fused(fused, target, bar.say)
     return 0
+
+
+def _check_fused(fused: Path, head: Path | None) -> None:
+    from patchcut_export.outputs import check_output_file
+
+    if head is None:
+        what = "needs a head: features alone are no assignment"
+        raise OptionError("fused", what, "add --head BUNDLE, or train one, then `patchcut export fused`")
+    check_output_file(fused)
+
+
+def _write_fused(path: Path, bundle: Path, say: Callable[[str], None]) -> None:
+    from patchcut.bundle import open_bundle
+
+    from patchcut_export.fused.plan import FusedPlan
+    from patchcut_export.fused.write import write_fused
+
+    with open_bundle(bundle) as made:
+        write_fused(path, made, FusedPlan(), say)
 
 
 def _print_table() -> int:
