@@ -166,9 +166,7 @@ def _pack(content: _Content, models: Models) -> tuple[BundleSpec, dict[str, byte
     set_offsets(files.values(), safetensors_extents(weights))
     shipped = [g.model_copy(update={"initializers": tuple(shared.initializers[g.file])}) for g in graphs]
     extractor = content.extractors[plan.sizes[0]]
-    about_graphs = {
-        g.file: _about(plan, content.extractors[g.size_hw[0]], g) for g in graphs
-    }
+    about_graphs = {g.file: _about(plan, content.extractors[g.size_hw[0]], g) for g in graphs}
     members = {WEIGHTS: weights}
     members |= {file: graph_bytes(model, about_graphs[file]) for file, model in files.items()}
     about, regions = "without a head", RegionsSpec()

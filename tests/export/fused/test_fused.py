@@ -286,7 +286,6 @@ def test_every_precision_of_a_vit_is_fused(
     build: Callable[..., Path], tmp_path: Path, precision: str, paint: Callable[..., Any]
 ) -> None:
     from patchcut_export.precision.pictures import Pictures
-
     from tests.export.conftest import add_head
 
     options = {"sizes": (64,), "precision": precision, "allow_inaccurate": True}
