@@ -65,7 +65,8 @@ bool lies_in(const std::map<const char*, size_t>& blocks, const void* memory) {
   return after != blocks.begin() && address < std::prev(after)->first + std::prev(after)->second;
 }
 
-// What may wait for the device is refused while a stream is captured, unless this thread says that it may not.
+// What may wait for the device is refused while a stream is captured, unless this thread says that it may
+// not.
 bool may_allocate() { return captures == 0 || capture_mode == cudaStreamCaptureModeRelaxed; }
 
 cudaError_t allocate(void** memory, size_t bytes, std::map<const char*, size_t>* blocks) {
@@ -166,9 +167,7 @@ cudaError_t cudaDriverGetVersion(int* version) {
 cudaError_t cudaRuntimeGetVersion(int* version) { return cudaDriverGetVersion(version); }
 
 // Each allocation is one of the host, filled with NaN: a sanitizer sees what goes past it.
-cudaError_t cudaMalloc(void** memory, size_t bytes) {
-  return allocate(memory, bytes, &allocations);
-}
+cudaError_t cudaMalloc(void** memory, size_t bytes) { return allocate(memory, bytes, &allocations); }
 
 cudaError_t cudaFree(void* memory) { return release(memory, &allocations); }
 

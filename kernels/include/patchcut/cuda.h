@@ -67,7 +67,8 @@ PATCHCUT_API patchcut_status patchcut_cuda_graph_launch(int32_t device, void* gr
 
 /* From begin to end, workspaces of ops on `stream`, and patchcut_cuda_allocate on it, come from memory that
  * belongs to `memory`, so that ops which are given none can be captured. A graph that was captured meanwhile
- * uses it: it is destroyed after the graph. patchcut_cuda_free gives back what the graph may take once more. */
+ * uses it: it is destroyed after the graph. patchcut_cuda_free gives back what the graph may take once more.
+ */
 PATCHCUT_API patchcut_status patchcut_cuda_graph_memory_begin(int32_t device, void* stream, void** memory);
 PATCHCUT_API patchcut_status patchcut_cuda_graph_memory_end(int32_t device, void* memory);
 PATCHCUT_API patchcut_status patchcut_cuda_graph_memory_destroy(int32_t device, void* memory);

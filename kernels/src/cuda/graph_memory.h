@@ -29,7 +29,7 @@ class GraphMemory {
 
  private:
   cudaStream_t stream_;
-  std::map<void*, size_t> blocks_;   // all there are, with their bytes
+  std::map<void*, size_t> blocks_;     // all there are, with their bytes
   std::multimap<size_t, void*> free_;  // those that may be taken
 };
 
