@@ -36,7 +36,7 @@ def answers(precision: str) -> Answers:
 
 
 def check(got: Answers, want: Answers) -> bool:
-    """Whether each photo's features and, over the photos, the mean of the foregrounds' IoU are near enough."""
+    """Whether each photo's features are near enough, and the mean IoU of the foregrounds is large enough."""
     cosines, ious = [], []
     for name in PHOTOS:
         a, b = (each[f"{name}.features"].astype(np.float64) for each in (got, want))
