@@ -281,7 +281,7 @@ def test_the_samples_are_what_is_compared() -> None:
     assert len(list(check.SAMPLES.glob("*.jpg"))) == 4
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8-qdq"])
+@pytest.mark.parametrize("precision", ["fp16", "int8-qdq"])
 def test_every_precision_of_a_vit_is_fused(
     build: Callable[..., Path], tmp_path: Path, precision: str, paint: Callable[..., Any]
 ) -> None:
