@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from patchcut_export.engines.convolutions import convolve, padded, pads_of, text
 from patchcut_export.engines.quantized import QUANTIZED, or_none
 from patchcut_export.engines.resizing import resize
 
@@ -71,18 +72,13 @@ def _divide(_: Attributes, a: Tensor, b: Tensor) -> Tensor:
 
 
 def _gelu(attributes: Attributes, x: Tensor, bias: Tensor | None = None) -> Tensor:
-    return F.gelu(x if bias is None else x + bias, approximate=_text(attributes, "approximate", "none"))
+    return F.gelu(x if bias is None else x + bias, approximate=text(attributes, "approximate", "none"))
 
 
 def _dropout(attributes: Attributes, x: Tensor, *more: Tensor | None) -> Any:
     if len(more) > 1 and more[1] is not None and bool(more[1]):
         raise ValueError("a Dropout that trains")
     return x if attributes["outputs"] == 1 else (x, torch.ones_like(x, dtype=torch.bool))
-
-
-def _text(attributes: Attributes, name: str, default: str) -> str:
-    value = attributes.get(name, default)
-    return value.decode() if isinstance(value, bytes) else value
 
 
 def _folded(function: Callable[[Tensor, Tensor], Tensor]) -> Operator:
@@ -128,49 +124,13 @@ def _arg(largest: bool) -> Operator:
     return arg
 
 
-def _pads(attributes: Attributes, x: Tensor, kernel: Sequence[int], strides: Sequence[int]) -> list[int]:
-    """[begins..., ends...] of the spatial axes."""
-    n = len(kernel)
-    how = _text(attributes, "auto_pad", "NOTSET")
-    if how == "VALID":
-        return [0] * 2 * n
-    if how == "NOTSET":
-        return list(attributes.get("pads", [0] * 2 * n))
-    dilations = attributes.get("dilations", [1] * n)
-    wanted = [
-        max(0, (-(-side // s) - 1) * s + (k - 1) * d + 1 - side)
-        for side, k, s, d in zip(x.shape[2:], kernel, strides, dilations, strict=True)
-    ]
-    less, more = [one // 2 for one in wanted], [one - one // 2 for one in wanted]
-    return less + more if how == "SAME_UPPER" else more + less
-
-
-def _padded(x: Tensor, pads: Sequence[int], value: float = 0.0) -> Tensor:
-    """`x` with its last axes padded by [begins..., ends...]."""
-    if not any(pads):
-        return x
-    n = len(pads) // 2
-    sides = [side for i in reversed(range(n)) for side in (pads[i], pads[n + i])]
-    return F.pad(x, sides, value=value)
-
-
-def convolve(attributes: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The convolution of x [b, c, ...] with weight [m, c / group, ...]."""
-    n = weight.ndim - 2
-    strides = attributes.get("strides", [1] * n)
-    pads = _pads(attributes, x, weight.shape[2:], strides)
-    call = (F.conv1d, F.conv2d, F.conv3d)[n - 1]
-    dilations, group = attributes.get("dilations", [1] * n), attributes.get("group", 1)
-    return call(_padded(x, pads), weight, bias, strides, 0, dilations, group)
-
-
 def _pool_pads(attributes: Attributes, x: Tensor) -> tuple[list[int], list[int], list[int], list[int]]:
     """Kernel, strides, dilations, and pads that make a pool without rounding up of one that rounds up."""
     kernel = list(attributes["kernel_shape"])
     n = len(kernel)
     strides = list(attributes.get("strides", [1] * n))
     dilations = list(attributes.get("dilations", [1] * n))
-    pads = _pads(attributes, x, kernel, strides)
+    pads = pads_of(attributes, x, kernel, strides)
     if attributes.get("ceil_mode", 0):
         for i, side in enumerate(x.shape[2:]):
             reach = dilations[i] * (kernel[i] - 1) + 1
@@ -187,7 +147,7 @@ def _max_pool(attributes: Attributes, x: Tensor) -> Tensor:
         raise ValueError("a MaxPool that tells where the largest are")
     kernel, strides, dilations, pads = _pool_pads(attributes, x)
     whole = not x.is_floating_point()
-    values = _padded(x.float() if whole else x, pads, -math.inf)
+    values = padded(x.float() if whole else x, pads, -math.inf)
     call = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[len(kernel) - 1]
     return call(values, kernel, strides, 0, dilations).to(x.dtype)
 
@@ -199,10 +159,10 @@ def _average_pool(attributes: Attributes, x: Tensor) -> Tensor:
     call = (F.conv1d, F.conv2d, F.conv3d)[n - 1]
     inside = torch.ones_like(x)
     if attributes.get("count_include_pad", 0):
-        inside = _padded(inside, _pads(attributes, x, kernel, strides), 1.0)
+        inside = padded(inside, pads_of(attributes, x, kernel, strides), 1.0)
     more = [whole - part for whole, part in zip(pads, _difference(inside, x, pads), strict=True)]
-    total = call(_padded(x, pads), ones, None, strides, 0, dilations, x.shape[1])
-    return total / call(_padded(inside, more), ones, None, strides, 0, dilations, x.shape[1])
+    total = call(padded(x, pads), ones, None, strides, 0, dilations, x.shape[1])
+    return total / call(padded(inside, more), ones, None, strides, 0, dilations, x.shape[1])
 
 
 def _difference(inside: Tensor, x: Tensor, pads: Sequence[int]) -> list[int]:
@@ -281,7 +241,7 @@ def _constant_of_shape(attributes: Attributes, shape: Tensor) -> Tensor:
 def _depth_to_space(attributes: Attributes, x: Tensor) -> Tensor:
     size = attributes["blocksize"]
     b, c, h, w = x.shape
-    if _text(attributes, "mode", "DCR") == "DCR":
+    if text(attributes, "mode", "DCR") == "DCR":
         blocks = x.reshape(b, size, size, c // size**2, h, w).permute(0, 3, 4, 1, 5, 2)
     else:
         blocks = x.reshape(b, c // size**2, size, size, h, w).permute(0, 1, 4, 2, 5, 3)
@@ -292,7 +252,7 @@ def _space_to_depth(attributes: Attributes, x: Tensor) -> Tensor:
     size = attributes["blocksize"]
     b, c, h, w = x.shape
     blocks = x.reshape(b, c, h // size, size, w // size, size)
-    by_block = _text(attributes, "mode", "DCR") == "DCR"
+    by_block = text(attributes, "mode", "DCR") == "DCR"
     blocks = blocks.permute((0, 3, 5, 1, 2, 4) if by_block else (0, 1, 3, 5, 2, 4))
     return blocks.reshape(b, c * size**2, h // size, w // size)
 
@@ -341,7 +301,7 @@ def _pad(attributes: Attributes, x: Tensor, *more: Tensor | None) -> Tensor:
     before_after = [(0, 0)] * x.ndim
     for i, dim in enumerate(dims):
         before_after[dim] = sides[i], sides[len(dims) + i]
-    mode = _text(attributes, "mode", "constant")
+    mode = text(attributes, "mode", "constant")
     if mode == "constant":
         flat = [side for pair in reversed(before_after) for side in pair]
         return F.pad(x, flat, value=0 if value is None else value.item())

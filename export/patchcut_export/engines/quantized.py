@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import torch
 
+from patchcut_export.engines.convolutions import convolve
+
 Tensor = torch.Tensor
 Attributes = Mapping[str, Any]
 
@@ -92,17 +94,11 @@ def _qgemm(attributes: Attributes, *inputs: Tensor | None) -> Tensor:
     return out if scale is None else quantize({}, out, scale, zero)
 
 
-def _convolve(attributes: Attributes, x: Tensor, weight: Tensor) -> Tensor:
-    from patchcut_export.engines.operators import convolve
-
-    return convolve(attributes, x, weight)
-
-
 def _conv_integer(
     attributes: Attributes, x: Tensor, w: Tensor, x_zero: Tensor | None = None, w_zero: Tensor | None = None
 ) -> Tensor:
     weight = w.double() if w_zero is None else w.double() - _along(w_zero, w, 0, 0).double()
-    return _convolve(attributes, _shifted(x, x_zero, rows=False), weight).to(torch.int32)
+    return convolve(attributes, _shifted(x, x_zero, rows=False), weight).to(torch.int32)
 
 
 def _qlinear_conv(attributes: Attributes, *inputs: Tensor) -> Tensor:
