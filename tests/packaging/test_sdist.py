@@ -22,7 +22,7 @@ def members(sdist: Path) -> dict[str, int]:
 
 
 def test_all_that_builds_and_tests_is_in_it(members: dict[str, int], tracked: list[Path]) -> None:
-    tops = ("runtime", "export", "kernels", "tests", "bench", "docs")
+    tops = ("runtime", "export", "kernels", "cmake", "tests", "bench", "docs")
     pages = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "NOTICE")
     files = ("pyproject.toml", "CMakeLists.txt", "mkdocs.yml", *pages)
     names = {path.relative_to(ROOT).as_posix() for path in tracked}
