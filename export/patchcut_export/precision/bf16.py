@@ -56,14 +56,12 @@ def rounded_to_bf16(model: onnx.ModelProto) -> onnx.ModelProto:
         casts = [one for one in node.attribute if one.name == "to" and one.i == _BRAIN]
         for cast in casts:
             cast.i = _FLOAT
+        nodes.append(node)
         for i, name in enumerate(node.output):
             if name in brain or casts:
                 node.output[i] = f"{name}_exact"
-                nodes += [node] if i == 0 else []
                 nodes.append(helper.make_node("Cast", [f"{name}_exact"], [f"{name}_bf16"], to=_BRAIN))
                 nodes.append(helper.make_node("Cast", [f"{name}_bf16"], [name], to=_FLOAT))
-        if node not in nodes[-3:]:
-            nodes.append(node)
     fresh = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del result.graph.node[:], result.graph.value_info[:]
     result.graph.node.extend(fresh)

@@ -22,7 +22,9 @@ _PACKAGES = {
     "tensorrt": ("tensorrt", "tensorrt_rtx"),
     "torch": ("torch",),
 }
-# Where there is no onnxruntime; torch is for making bundles, and runs where it is asked for.
+# For making bundles: it runs where it is asked for.
+_NEVER_CHOSEN = ("torch",)
+# Where there is no onnxruntime.
 _OTHERS = {"auto": ("openvino", "tensorrt"), "cpu": ("openvino",), "cuda": ("tensorrt",)}
 _PRECISIONS: tuple[Precision, ...] = ("int8", "int8-qdq", "bf16", "fp16", "fp32")
 
@@ -63,7 +65,10 @@ def choose(backbone: BackboneSpec, settings: Settings, engines: Sequence[str]) -
         return Choice(settings.engine, settings.precision, "both were asked for")
     on_cpu = settings.device == "cpu" or (settings.device == "auto" and not _has_cuda_wheel())
     size = choose_graph(backbone, replace(settings, precision="auto"), _PRECISIONS).size_hw[0]
-    installed = [name for name in engines if is_installed(name)]
+    asked = (settings.engine,)
+    installed = [
+        name for name in engines if (is_installed(name) and name not in _NEVER_CHOSEN) or name in asked
+    ]
     if on_cpu and (rows := _usable(backbone, settings, installed, size)):
         return _fastest(rows)
     if settings.engine not in ("auto", DEFAULT_ENGINE):
