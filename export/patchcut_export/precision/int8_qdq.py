@@ -10,16 +10,15 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from patchcut import telemetry
 from patchcut.engines.onnxruntime import import_onnxruntime
 from patchcut.errors import OptionError, install_hint
 from patchcut_kernels import default_threads
@@ -100,9 +99,7 @@ def import_nncf() -> Any:
     Raises:
         ExportError: it is not installed; names the extra.
     """
-    with patch.dict(
-        sys.modules, {"openvino_telemetry": None}
-    ):  # it does without, where that is not installed
+    with telemetry.kept_out("openvino_telemetry"):  # it does without, where that is not installed
         try:
             return import_module("nncf")
         except ImportError as error:
