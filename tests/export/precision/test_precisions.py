@@ -198,7 +198,6 @@ def test_the_gate_writes_what_it_measured(both: Path) -> None:
         rows = {row.precision: row for row in bundle.spec.backbone.agreement if "onnx" in row.engine}
     assert rows["fp16"].accepted
     assert rows["fp16"].cosine_worst > 0.995
-    assert rows["fp16"].cosine_mean < 1
     assert rows["fp16"].data == "smooth random pictures"
     assert rows["fp32"].cosine_mean == pytest.approx(1, abs=1e-5)
     assert patchcut.load(both, engine="onnxruntime", precision="fp16", head="kmeans:k=2") is not None
