@@ -205,5 +205,5 @@ def test_onnxruntime_is_imported_in_one_place() -> None:
         for name in names
         if name.split(".")[0] == "onnxruntime"
     }
-    # which import its quantizer, after the one place has imported it
-    assert importers <= {"patchcut_export.precision.int8"}
+    # which import its quantizer and its converter, after the one place has imported it
+    assert importers <= {"patchcut_export.precision.int8", "patchcut_export.precision.fp16"}

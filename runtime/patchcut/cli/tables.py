@@ -80,7 +80,8 @@ def refusal(backbone: BackboneSpec, precision: Precision, size: int) -> str:
     """What to say of a precision that the bundle's report does not accept; nothing of others.
 
     Examples:
-        >>> tables.refusal(bundle.spec.backbone, "fp32", 224)
+        >>> from patchcut.cli.tables import refusal
+        >>> refusal(bundle.spec.backbone, "fp32", 224)
         ''
     """
     if not is_refused(backbone, precision, size):

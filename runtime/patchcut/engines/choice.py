@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from patchcut.bundle import BackboneSpec, Precision, TimingRow
 from patchcut.engines.base import choose_graph
 from patchcut.engines.cpu_kind import cpu_kind, multiplies_int8
+from patchcut.engines.processes import process_with_threads
 from patchcut.settings import Settings
 
 DEFAULT_ENGINE = "onnxruntime"
@@ -66,6 +67,8 @@ def choose(backbone: BackboneSpec, settings: Settings, engines: Sequence[str]) -
     on_cpu = settings.device == "cpu" or (settings.device == "auto" and not _has_cuda_wheel())
     size = choose_graph(backbone, replace(settings, precision="auto"), _PRECISIONS).size_hw[0]
     asked = (settings.engine,)
+    # in a fork of a process that ran it, OpenVINO waits for threads that are not there
+    engines = [name for name in engines if process_with_threads(name) is None or name == settings.engine]
     installed = [
         name for name in engines if (is_installed(name) and name not in _NEVER_CHOSEN) or name in asked
     ]

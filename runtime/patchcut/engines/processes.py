@@ -17,6 +17,7 @@ _logger = logging.getLogger("patchcut")
 _TASKS = Path("/proc/self/task")
 _END_S = 1.0
 
+_started_in: dict[str, int] = {}
 _owners: weakref.WeakSet[object] = weakref.WeakSet()
 
 
@@ -41,6 +42,29 @@ def _keep_owners() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_keep_owners)
+
+
+def remember_threads(package: str) -> None:
+    """Notes that a package has started threads in this process, which it keeps as long as it is loaded.
+
+    Examples:
+        >>> patchcut.engines.processes.remember_threads("some engine")
+        >>> patchcut.engines.processes.process_with_threads("some engine") is None
+        True
+    """
+    _started_in.setdefault(package, os.getpid())
+
+
+def process_with_threads(package: str) -> int | None:
+    """The process before the fork in which a package's threads stayed; None where it can be used here.
+
+    OpenVINO believes in a forked child that the threads of its parent are there, and waits for them.
+    Examples:
+        >>> patchcut.engines.processes.process_with_threads("openvino") is None
+        True
+    """
+    process = _started_in.get(package)
+    return None if process == os.getpid() else process
 
 
 def check_process(opened_by: int) -> None:

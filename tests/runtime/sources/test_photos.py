@@ -5,6 +5,7 @@ import struct
 import sys
 import time
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -258,10 +259,10 @@ def test_a_frame_that_memory_lacks_room_for_ends_no_stream(
     seg = patchcut.load(toy_bundle)
     segment = seg._segment
 
-    def greedy(frame: Frame, *args: Any) -> Any:
-        if frame.image.shape[0] > 50:
+    def greedy(frames: Sequence[Frame], *args: Any) -> Any:
+        if any(frame.image.shape[0] > 50 for frame in frames):
             raise MemoryError
-        return segment(frame, *args)
+        return segment(frames, *args)
 
     monkeypatch.setattr(seg, "_segment", greedy)
     with open_source([picture(40), picture(60), picture(30)]) as source:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -23,13 +22,18 @@ from patchcut.engines.cpu_kind import cpu_kind
 from patchcut.engines.graph_tensors import external_tensors
 from patchcut.engines.openvino.engine import OpenVinoEngine
 from patchcut.engines.openvino.model_cache import Kept, ModelCache
-from patchcut.engines.processes import threads_that_start
+from patchcut.engines.processes import (
+    outlive_forks,
+    process_with_threads,
+    remember_threads,
+    threads_that_start,
+)
 from patchcut.errors import BundleError, EngineError, OptionError, install_hint
 from patchcut.settings import Settings
 
 _logger = logging.getLogger("patchcut")
 
-_cores: dict[int, Any] = {}
+_cores: list[Any] = []
 
 DEVICES = {"auto": "CPU", "cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 
@@ -92,11 +96,15 @@ def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> O
     """A backbone of the bundle in OpenVINO, compiled now or read from the cache.
 
     Raises:
-        EngineError: openvino is missing, or finds no such device.
+        EngineError: openvino is missing, finds no such device, or ran before a fork.
         OptionError: the bundle has no graph of the size or precision asked for, or the device cannot.
         BundleError: the graph or its weights are not what `bundle.json` says.
     """
+    if process := process_with_threads("openvino"):
+        what = f"openvino ran before the fork (in process {process}), and its threads stayed there"
+        raise EngineError("engine", what, 'pass engine="onnxruntime", or start processes with "spawn"')
     openvino = import_openvino()
+    remember_threads("openvino")
     core = _core(openvino)
     device = _choose_device(core, settings.device)
     capabilities = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
@@ -133,14 +141,11 @@ def import_openvino() -> Any:
 
 
 def _core(openvino: Any) -> Any:
-    """This process's core: making one loads libraries, and a fork in the middle of that breaks the child.
-
-    One that a fork has inherited has lost its threads; it is kept, since to free it would wait for them.
-    """
-    process = os.getpid()
-    if process not in _cores:
-        _cores[process] = openvino.Core()
-    return _cores[process]
+    """This process's core: making one loads libraries, and a fork in the middle of that breaks the child."""
+    if not _cores:
+        _cores.append(openvino.Core())
+        outlive_forks(_cores[0])
+    return _cores[0]
 
 
 def _choose_device(core: Any, asked: str) -> str:

@@ -41,7 +41,8 @@ def driver_version() -> str:
         library = ctypes.CDLL("libcuda.so.1")
     except OSError as error:
         what = "TensorRT runs on an NVIDIA GPU, and this machine has no NVIDIA driver"
-        raise EngineError("device", what, 'install the driver, or pass engine="auto"') from error
+        remedy = 'install the driver, or pass engine="auto"; `patchcut export engine --capability` needs none'
+        raise EngineError("device", what, remedy) from error
     number = ctypes.c_int(0)
     if library.cuDriverGetVersion(ctypes.byref(number)):
         what = "the NVIDIA driver of this machine does not answer"
