@@ -14,7 +14,7 @@ class HostCuda:
     def __init__(self) -> None:
         import patchcut_kernels
 
-        self._library = ctypes.CDLL(str(Path(patchcut_kernels.__file__).with_name("libpatchcut.so")))
+        self._library = ctypes.CDLL(str(Path(_C.__file__).with_name("libpatchcut.so")))
         self._kept: list[object] = []
 
     def copies(self) -> dict[str, int]:
