@@ -12,7 +12,7 @@ class HostCuda:
     """The functions that the library exports for tests in such a build alone."""
 
     def __init__(self) -> None:
-        import patchcut_kernels
+        from patchcut_kernels import _C
 
         self._library = ctypes.CDLL(str(Path(_C.__file__).with_name("libpatchcut.so")))
         self._kept: list[object] = []
