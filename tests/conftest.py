@@ -3,10 +3,11 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from patchcut.engines import choice, onnxruntime
 
 from tests.host_layer import HostCuda
 
@@ -14,6 +15,30 @@ from tests.host_layer import HostCuda
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # What engines compile is kept in no home; tests of that name a folder of their own.
 os.environ["PATCHCUT_CACHE"] = "off"
+
+
+# What "auto" goes by: times of this kind of CPU.
+_GOES_BY = {
+    (module, name): getattr(module, name)
+    for module, name in ((choice, "_usable"), (choice, "cpu_kind"), (onnxruntime, "cpu_kind"))
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def same_everywhere() -> Iterator[None]:
+    """In this process "auto" is ONNX Runtime in int8 whatever the CPU, and times in a bundle do not count."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choice, "_usable", lambda *_: [])
+        for module in (choice, onnxruntime):
+            patch.setattr(module, "cpu_kind", lambda: "x86-avx512-vnni")
+        yield
+
+
+@pytest.fixture
+def as_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ "auto" is what it is for users: the fastest by a bundle's times of this CPU."""
+    for (module, name), function in _GOES_BY.items():
+        monkeypatch.setattr(module, name, function)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ import time
 begin = time.perf_counter()
 import numpy, patchcut
 frame = numpy.load({frame!r})
-segmenter = patchcut.load({bundle!r}, size={size}, device="cpu", threads={threads})
+segmenter = patchcut.load(settings=patchcut.{settings!r})
 segmenter(frame).masks
 ms = 1e3 * (time.perf_counter() - begin)
 precision = segmenter.describe().precision
@@ -56,9 +57,10 @@ def run(options: Options) -> Iterator[Outcome]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "frame.npy"
         np.save(path, subjects.frame(subjects.VGA_HW))
-        first = _FIRST_RESULT.format(
-            frame=str(path), bundle=str(options.bundle), size=_SIZE, threads=options.threads
+        settings = replace(
+            options.settings, bundle=str(options.bundle), size=_SIZE, device="cpu", threads=options.threads
         )
+        first = _FIRST_RESULT.format(frame=str(path), settings=settings)
         measured: list[list[tuple[float, float, str]]] = [[], []]
         for _ in range((options.repeats or REPEATS) + 1):
             for rows, code in zip(measured, (_IMPORT, first), strict=True):

@@ -203,7 +203,8 @@ def test_frame_rows_say_what_each_clock_holds_and_whose_quality_it_is() -> None:
 def test_fresh_processes_tell_their_own_memory_and_precision() -> None:
     from bench.cases import start
 
-    imported, first = start.run(Options(Settings(threads=1), repeats=1))
+    settings = Settings(engine="onnxruntime", precision="int8", threads=1)
+    imported, first = start.run(Options(settings, repeats=1))
     assert (imported.case, first.case) == start.CASES
     assert (imported.dtype, first.dtype) == ("none", "int8")
     assert imported.peak_memory_mb is not None and first.peak_memory_mb is not None

@@ -1,24 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import patchcut
 import pytest
 from patchcut.bundle import EMBEDDED
-from patchcut.engines import choice
 from sklearn.datasets import load_sample_image
 
 from tests.runtime import toy_bundle as toy
-
-
-@pytest.fixture(scope="session", autouse=True)
-def untimed() -> Iterator[None]:
-    """Times in a bundle do not count: "auto" is the same engine on every machine, with the same bits."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(choice, "_usable", lambda *_: [])
-        yield
 
 
 @pytest.fixture(scope="session")

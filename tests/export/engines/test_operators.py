@@ -163,16 +163,17 @@ def test_pools(operator: str, attributes: dict[str, Any], with_padding: int) -> 
     compare(helper.make_node(operator, ["x"], ["y"], **attributes, **counting), {"x": x})
 
 
-def quantized(rng: np.random.Generator, *shape: int, dtype: type = np.uint8) -> np.ndarray:
-    limits = np.iinfo(dtype)
-    return rng.integers(limits.min, limits.max, shape, endpoint=True).astype(dtype)
+def quantized(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.integers(0, 255, shape, endpoint=True).astype(np.uint8)
 
 
 def contributed(rng: np.random.Generator) -> dict[str, tuple[dict[str, np.ndarray], dict[str, Any]]]:
     """Inputs and attributes of ONNX Runtime's own operators."""
     x = rng.standard_normal((4, 6)).astype(np.float32)
     scale, other, bias = np.float32(0.02), np.float32(0.5), rng.standard_normal(6).astype(np.float32)
-    zero, weight = np.uint8(120), quantized(rng, 6, 6, dtype=np.int8)
+    zero = np.uint8(120)
+    # Of 7 bits: on a processor with AVX2 alone ONNX Runtime adds two products up in 16 bits.
+    weight = rng.integers(-64, 64, (6, 6)).astype(np.int8)
     a, b = quantized(rng, 4, 6), quantized(rng, 4, 6)
     pair = {"a": a, "a_scale": scale, "a_zero": zero, "b": b, "b_scale": other, "b_zero": np.uint8(7)}
     none = np.int8(0)

@@ -365,12 +365,20 @@ def test_a_file_cut_short_gives_what_it_has_and_is_told(
     except (av.error.FFmpegError, ValueError) as error:
         pytest.skip(f"this PyAV cannot make it: {error}")
     data = path.read_bytes()
-    path.write_bytes(data[: len(data) * 6 // 10])
+    end = len(data) * 6 // 10
+    path.write_bytes(data[: _within_a_picture(data, end) if suffix == "h264" else end])
     source, frames = opened(path)
     assert 12 < len(frames) < 60
     (problem,) = source.problems
     assert problem.startswith(f"[{name}] decoded {len(frames)} ")
     assert problem.endswith(": the file is damaged or cut short; copy or download it again")
+
+
+def _within_a_picture(data: bytes, near: int) -> int:
+    """The middle of the part of a raw H.264 stream that `near` is in: of one cut between two parts, or a few
+    bytes from there, nobody can tell, and an encoder does not put them at the same places on each machine."""
+    part_begins = b"\0\0\1"
+    return (data.rindex(part_begins, 0, near) + data.index(part_begins, near)) // 2
 
 
 @pytest.mark.parametrize("name", ["f.mp4", "x.wmv", "x.dv", "x.y4m", "x.flv"])

@@ -97,7 +97,7 @@ def test_the_command_tells_draws_and_records(
     assert {row.cpu for row in rows} == {found["cpu"]} and all("onnxruntime 1." in r.machine for r in rows)
 
 
-@pytest.mark.usefixtures("one_here")
+@pytest.mark.usefixtures("one_here", "as_measured")
 def test_auto_heeds_recorded_times(run_cli: Patchcut, bundle: Path) -> None:
     assert run_cli("export", "parity", bundle, *QUICK, "--size", 112, "--record") == 0
     with open_bundle(bundle) as opened:
