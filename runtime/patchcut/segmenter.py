@@ -245,8 +245,9 @@ class Segmenter:
         """The regions of several frames, any number and of any sizes, each as `seg(frame)` finds them.
 
         As many as the engine takes (`seg.extractor.engine.facts.max_batch`) go through the backbone in one
-        call: on a GPU at once, on a CPU one after the other or, with `throughput=True`, beside each other.
-        `timings_ms` of a result has its share of what was done together.
+        call: on a GPU at once, on a CPU one after the other or, with `throughput=True`, beside each other and
+        beside what follows the backbone. `timings_ms` of a result has its share of what was done together,
+        and of a backbone that ran beside others how long it was waited for.
 
         Args:
             frames: what `seg` takes.
@@ -422,6 +423,8 @@ class Segmenter:
                 clock.stop("graph")
                 found = zip(frames, captured, self._timings(before, clock), strict=True)
                 return [self._rank(frame, *one, stages, ms) for frame, one, ms in found]
+            if len(frames) > 1 and self.extractor.engine.facts.beside:
+                return self._segment_beside(frames, stages, before)
             self.extractor.preprocess(frames)
             clock.stop("preprocess")
             features = self.extractor.run(len(frames))
@@ -430,6 +433,23 @@ class Segmenter:
             return [
                 self._finish(frame, features.frame(i), stages, timings[i]) for i, frame in enumerate(frames)
             ]
+
+    def _segment_beside(
+        self, frames: Sequence[Frame], stages: _Stages, before: Sequence[dict[str, float]]
+    ) -> list[Result]:
+        """Results of frames that the engine runs beside each other: one is finished while others run.
+
+        What a result says of its backbone is how long that was waited for.
+        """
+        clock, results = _Clock({}), []
+        with self.extractor.beside(frames) as each:
+            clock.stop("preprocess")
+            for frame, ms in zip(frames, self._timings(before, clock), strict=True):
+                waiting = _Clock(ms)
+                features = next(each)
+                waiting.stop("backbone")
+                results.append(self._finish(frame, features, stages, ms))
+        return results
 
     @staticmethod
     def _timings(before: Sequence[dict[str, float]], clock: _Clock) -> list[dict[str, float]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import patchcut
 import pytest
-from patchcut import Frame, FrameError, Segmenter, SourceError
+from patchcut import EngineError, Frame, FrameError, Segmenter, SourceError
 from patchcut.sources import Source
 
 from tests.runtime.results import same
@@ -34,9 +34,30 @@ def test_each_result_is_that_of_the_frame_alone(
     for result, frame in zip(results, frames, strict=True):
         same(result, segmenter(frame))
         assert list(result.timings_ms) == ["preprocess", "backbone", "head", "masks"]
-    assert len({result.timings_ms["backbone"] for result in results}) == 1, (
-        "a share of what was done together"
-    )
+    together = "preprocess" if settings.get("throughput") else "backbone"
+    assert len({result.timings_ms[together] for result in results}) == 1, "a share of what was done together"
+
+
+def test_frames_that_run_beside_each_other_all_end_where_one_fails(
+    toy_bundle: Path, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = patchcut.load(toy_bundle, throughput=True, threads=2)
+    frames = crops(photo, 4)
+    engine: Any = segmenter.extractor.engine
+    wait, waited = engine.wait, []
+
+    def fail(frame: int) -> Any:
+        waited.append(frame)
+        if frame == 1:
+            raise EngineError("engine", "failed", "try again")
+        return wait(frame)
+
+    with monkeypatch.context() as patch, pytest.raises(EngineError, match="failed"):
+        patch.setattr(engine, "wait", fail)
+        segmenter.batch(frames)
+    assert set(waited) == {0, 1, 2, 3}
+    for result, frame in zip(segmenter.batch(frames), frames, strict=True):
+        same(result, segmenter(frame))
 
 
 def test_more_frames_than_the_engine_takes_and_none(toy_segmenter: Segmenter, photo: np.ndarray) -> None:

@@ -25,6 +25,8 @@ class EngineFacts:
         weights: precision that its weights are stored in; a graph in fp32 may stand on weights in int8.
         threads: CPU threads that it may use.
         max_batch: the largest number of frames in one run.
+        beside: whether frames of a batch run beside each other, each begun and waited for by itself: such an
+            engine is a `BesideEngine`.
     """
 
     name: str
@@ -35,6 +37,7 @@ class EngineFacts:
     weights: str
     threads: int
     max_batch: int
+    beside: bool = False
 
 
 class Engine(Protocol):
@@ -56,6 +59,26 @@ class Engine(Protocol):
         The next run overwrites them. A set has a row a patch, or one for the image (`FeatureSetSpec.rows`).
         Features of an image do not depend on the others of its batch, but for how sums are rounded.
         Every set of the backbone that it was opened with is there, in the order of that backbone.
+
+        Raises:
+            EngineError: the run failed.
+        """
+        ...
+
+
+class BesideEngine(Engine, Protocol):
+    """One that runs the frames of a batch beside each other: `run` is to start each and to wait for each."""
+
+    def start(self, frame: int) -> None:
+        """Begins the run of one frame of the batch that `images` was last asked for, and does not wait.
+
+        Raises:
+            EngineError: it cannot begin.
+        """
+        ...
+
+    def wait(self, frame: int) -> Mapping[str, Array]:
+        """Feature set → [1, rows, d] float32 of a frame that was started, as soon as its own run has ended.
 
         Raises:
             EngineError: the run failed.

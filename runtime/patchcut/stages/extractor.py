@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, cast
 
 import patchcut_kernels as kernels
 from patchcut_kernels import cuda
 
 from patchcut.bundle import BackboneSpec, Bundle, GraphSpec
-from patchcut.engines import Engine, choose_engine, open_engine
+from patchcut.engines import BesideEngine, Engine, choose_engine, open_engine
 from patchcut.engines.processes import check_process
 from patchcut.errors import EngineError
-from patchcut.features import Features
+from patchcut.features import Array, Features
 from patchcut.frames import Frame
 from patchcut.settings import Settings
 
@@ -105,26 +106,9 @@ class Extractor:
             >>> extractor.engine.images(1).shape
             (1, 3, 224, 224)
         """
-        self.check_process()
-        max_batch = self.engine.facts.max_batch
-        if not 1 <= len(frames) <= max_batch:
-            came = f"takes 1 to {max_batch} frames at once, got {len(frames)}"
-            raise EngineError("extractor", came, "pass them in several calls")
-        images = self.engine.images(len(frames))
+        images = self._images(len(frames))
         for i, frame in enumerate(frames):
-            out = images[i]
-            image: Any = frame.image
-            if isinstance(out, cuda.DeviceArray):
-                image = cuda.to_device(image, device=out.device, stream=out.stream)
-            kernels.preprocess(
-                image,
-                self.graph.size_hw,
-                self.backbone.mean,
-                self.backbone.std,
-                color=frame.color,
-                fit=self.backbone.fit,
-                out=out,
-            )
+            self._fit(frame, images[i])
 
     def run(self, batch: int) -> Features:
         """Features of the frames that `preprocess` was given, `batch` of them.
@@ -135,3 +119,59 @@ class Extractor:
         """
         self.check_process()
         return Features(self.engine.run(batch), self.graph.grid_hw)
+
+    @contextmanager
+    def beside(self, frames: Sequence[Frame]) -> Iterator[Iterator[Features]]:
+        """Features of each frame, of an engine that runs them beside each other (`engine.facts.beside`).
+
+        A frame's run begins as soon as it is fitted, and its features are there as soon as its own run has
+        ended, while those of later frames go on. No run goes on where the context is left.
+
+        Args:
+            frames: as many as the engine takes at once, at least one.
+        Raises:
+            EngineError: as when it is called.
+        Examples:
+            >>> extractor = patchcut.load(throughput=True, threads=2).extractor
+            >>> with extractor.beside([patchcut.Frame(frame)] * 3) as each:
+            ...     [features.batch for features in each]
+            [1, 1, 1]
+        """
+        engine = cast("BesideEngine", self.engine)
+        images = self._images(len(frames))
+        with ExitStack() as begun:
+            for i, frame in enumerate(frames):
+                self._fit(frame, images[i])
+                engine.start(i)
+                begun.callback(_let_end, engine, i)
+            yield (Features(engine.wait(i), self.graph.grid_hw) for i in range(len(frames)))
+
+    def _images(self, count: int) -> Array:
+        """The engine's memory for so many frames."""
+        self.check_process()
+        max_batch = self.engine.facts.max_batch
+        if not 1 <= count <= max_batch:
+            came = f"takes 1 to {max_batch} frames at once, got {count}"
+            raise EngineError("extractor", came, "pass them in several calls")
+        return self.engine.images(count)
+
+    def _fit(self, frame: Frame, out: Array) -> None:
+        """Writes a frame into the engine's memory [3, Sh, Sw] of one."""
+        image: Any = frame.image
+        if isinstance(out, cuda.DeviceArray):
+            image = cuda.to_device(image, device=out.device, stream=out.stream)
+        kernels.preprocess(
+            image,
+            self.graph.size_hw,
+            self.backbone.mean,
+            self.backbone.std,
+            color=frame.color,
+            fit=self.backbone.fit,
+            out=out,
+        )
+
+
+def _let_end(engine: BesideEngine, frame: int) -> None:
+    """Waits for a run whose features nobody wants any more, or that was waited for."""
+    with suppress(EngineError):
+        engine.wait(frame)

@@ -166,8 +166,8 @@ def _open_session(
 ) -> OnnxRuntimeEngine:
     spec, tensors = graph.spec, graph.tensors
     threads = threads_that_start(settings.threads or default_threads())
-    beside = threads if settings.throughput and not place.on_gpu else 1
-    options = session_options(ort, 1 if beside > 1 else threads, spec.precision)
+    beside = settings.throughput and not place.on_gpu and threads > 1
+    options = session_options(ort, 1 if beside else threads, spec.precision)
     options.add_session_config_entry(_EXTERNAL_FOLDER, os.devnull)
     if place.on_gpu:
         options.log_severity_level = LOG_ERROR
@@ -187,16 +187,15 @@ def _open_session(
     return OnnxRuntimeEngine(
         session,
         _run_options(ort, place.stream),
-        _facts(session, graph, place, threads),
+        _facts(session, graph, place, threads, beside=beside),
         backbone.features,
         tensors,
         place.stream,
         at_once=place.on_gpu and spec.precision != "int8",
-        beside=beside,
     )
 
 
-def _facts(session: Any, graph: _Graph, place: Place, threads: int) -> EngineFacts:
+def _facts(session: Any, graph: _Graph, place: Place, threads: int, *, beside: bool) -> EngineFacts:
     return EngineFacts(
         name="onnxruntime-tensorrt" if place.provider == TENSORRT_PROVIDER else "onnxruntime",
         provider=place.provider,
@@ -206,6 +205,7 @@ def _facts(session: Any, graph: _Graph, place: Place, threads: int) -> EngineFac
         weights=graph.weights,
         threads=threads,
         max_batch=_max_batch(session, place),
+        beside=beside,
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from patchcut_kernels import cuda
 from patchcut.bundle import FeatureSetSpec
 from patchcut.engines.base import EngineFacts
 from patchcut.errors import EngineError
-from patchcut.features import Array
+from patchcut.features import Array, to_host
 
 # How ONNX Runtime says that the system gave it no memory or no thread.
 _LACKS = re.compile(
@@ -37,8 +38,8 @@ class OnnxRuntimeEngine:
         stream: where its memory lies on a GPU.
         at_once: whether the images of a batch are one run. Where each is a run, its features are the same
             bits in every batch, also in a graph that rounds by the range of all it is given, and no more
-            memory is taken than for one; on two CPU cores a run of 8 was no faster than 8 runs.
-        beside: as many of such runs go on at the same time.
+            memory is taken than for one; on two CPU cores a run of 8 was no faster than 8 runs. With
+            `facts.beside` as many of such runs go on at the same time as there are threads.
     """
 
     def __init__(
@@ -51,7 +52,6 @@ class OnnxRuntimeEngine:
         stream: cuda.Stream | None,
         *,
         at_once: bool,
-        beside: int = 1,
     ) -> None:
         self.facts = facts
         self._session = session
@@ -60,7 +60,8 @@ class OnnxRuntimeEngine:
         self._tensors = tensors
         self._stream = stream
         self._at_once = at_once
-        self._workers = ThreadPoolExecutor(beside, "patchcut-onnxruntime") if beside > 1 else None
+        self._workers = ThreadPoolExecutor(facts.threads, "patchcut-onnxruntime") if facts.beside else None
+        self._runs: dict[int, Future[None]] = {}
         self._bind(1)
 
     def images(self, batch: int) -> Array:
@@ -76,25 +77,31 @@ class OnnxRuntimeEngine:
             EngineError: ONNX Runtime failed; its own message is kept.
         """
         self.images(batch)
-        try:
-            if self._workers is None or batch == 1:
-                for binding in self._bindings:
+        with ExitStack() as begun:  # waits for each, also where one fails: none may write after the end
+            for i, binding in enumerate(self._bindings):
+                if self._workers is None or batch == 1:
                     self._run(binding)
-            else:
-                self._run_beside(self._workers)
+                else:
+                    self.start(i)
+                    begun.callback(self.wait, i)
+        return self._features
+
+    def start(self, frame: int) -> None:
+        """Begins the run of one frame, as in `BesideEngine`."""
+        assert self._workers is not None
+        self._runs[frame] = self._workers.submit(self._run, self._bindings[frame])
+
+    def wait(self, frame: int) -> Mapping[str, Array]:
+        """Feature set → [1, rows, d] float32 of a frame that was started, as in `BesideEngine`."""
+        self._runs[frame].result()
+        return {name: to_host(array)[frame : frame + 1] for name, array in self._features.items()}
+
+    def _run(self, binding: Any) -> None:
+        try:
+            self._session.run_with_iobinding(binding, self._run_options)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             what = f"onnxruntime failed to run {self.facts.graph.file}: {error}"
             raise EngineError("engine", what, remedy(error, "try another precision or device")) from error
-        return self._features
-
-    def _run(self, binding: Any) -> None:
-        self._session.run_with_iobinding(binding, self._run_options)
-
-    def _run_beside(self, workers: ThreadPoolExecutor) -> None:
-        """Waits for all, also where one fails: none may write after the end."""
-        runs = [workers.submit(self._run, binding) for binding in self._bindings]
-        for run in wait(runs).done:
-            run.result()
 
     def _bind(self, batch: int) -> None:
         """Makes the memory of a batch, and tells the session of it."""

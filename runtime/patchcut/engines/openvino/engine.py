@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,6 @@ class OpenVinoEngine:
         compiled: the graph, for images [1, 3, Sh, Sw].
         facts: what it is.
         outputs: the feature sets, in the order in which they are wanted.
-        beside: whether the requests of a batch are started together.
     """
 
     def __init__(
@@ -35,14 +34,11 @@ class OpenVinoEngine:
         compiled: Any,
         facts: EngineFacts,
         outputs: Mapping[str, FeatureSetSpec],
-        *,
-        beside: bool,
     ) -> None:
         self.facts = facts
         self._openvino = openvino
         self._compiled = compiled
         self._outputs = outputs
-        self._beside = beside
         self._bind(1)
         outlive_forks(self)
 
@@ -59,23 +55,33 @@ class OpenVinoEngine:
             EngineError: OpenVINO failed; its own message is kept.
         """
         self.images(batch)
+        with ExitStack() as begun:  # waits for each, also where one fails: none may write after the end
+            for frame in range(batch):
+                self.start(frame)
+                if self.facts.beside:
+                    begun.callback(self.wait, frame)
+                else:
+                    self.wait(frame)
+        return self._features
+
+    def start(self, frame: int) -> None:
+        """Begins the run of one frame, as in `BesideEngine`."""
+        with self._explained():
+            self._requests[frame].start_async()
+
+    def wait(self, frame: int) -> Mapping[str, npt.NDArray[np.float32]]:
+        """Feature set → [1, rows, d] float32 of a frame that was started, as in `BesideEngine`."""
+        with self._explained():
+            self._requests[frame].wait()
+        return {name: array[frame : frame + 1] for name, array in self._features.items()}
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
         try:
-            self._run_beside() if self._beside else self._run_in_turn()
+            yield
         except Exception as error:  # a plain RuntimeError, whatever it is about
             what = f"openvino failed to run {self.facts.graph.file}: {error}"
             raise EngineError("engine", what, "try another precision or device") from error
-        return self._features
-
-    def _run_in_turn(self) -> None:
-        for request in self._requests:
-            request.start_async()
-            request.wait()
-
-    def _run_beside(self) -> None:
-        with ExitStack() as started:  # waits for each, also where one fails: none may write after the end
-            for request in self._requests:
-                request.start_async()
-                started.callback(request.wait)
 
     def _bind(self, batch: int) -> None:
         """Makes the memory of a batch and the requests of its frames."""

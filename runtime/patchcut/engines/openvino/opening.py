@@ -122,8 +122,9 @@ def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> O
         # It takes no more than there are cores.
         threads=compiled.get_property(_THREADS) if device == "CPU" else threads,
         max_batch=_MAX_BATCH,
+        beside=settings.throughput,
     )
-    return OpenVinoEngine(openvino, compiled, facts, backbone.features, beside=settings.throughput)
+    return OpenVinoEngine(openvino, compiled, facts, backbone.features)
 
 
 def import_openvino() -> Any:
