@@ -252,8 +252,8 @@ def _shortfalls(row: AgreementRow, *, photos: bool) -> str:
         if row.label_agreement is not None:
             found.append(("a label agreement of", row.label_agreement, least.label_agreement))
         found += [
-            (f"an {words} against fp32 of", value, -least.loss)
-            for words, value in (("IoU", row.iou), ("CorLoc", row.corloc))
+            (f"{words} against fp32 of", value, -least.loss)
+            for words, value in (("an IoU", row.iou), ("a CorLoc", row.corloc))
             if value is not None
         ]
     short = [
