@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from patchcut.benchmark.machine import cpu_name
 from pydantic import BaseModel, ConfigDict
 
 ROOT = Path(__file__).parent.parent
@@ -54,7 +54,7 @@ def this_machine() -> Machine:
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Machine(
-        cpu=_cpu_name(),
+        cpu=cpu_name(),
         cores=patchcut_kernels.default_threads(),
         memory_gb=round(memory / 2**30),
         system=f"{platform.system()} {platform.machine()}",
@@ -113,12 +113,3 @@ def set_threads(threads: int) -> None:
 def _git(*arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True)
     return done.stdout
-
-
-def _cpu_name() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text("ascii", "replace")
-    except OSError:
-        return platform.processor() or "unknown"
-    names = re.findall(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
-    return names[0].strip() if names else platform.machine()

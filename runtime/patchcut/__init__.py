@@ -73,6 +73,7 @@ _HOME = {
 }
 _MODULES = (
     *_HOME,
+    "benchmark",
     "checks",
     "endings",
     "engines",

@@ -17,7 +17,7 @@ import patchcut
 import patchcut_kernels as kernels
 import pytest
 import typer
-from patchcut import bundle, checks, engines, features, frames, heads, settings, sources, stages
+from patchcut import benchmark, bundle, checks, engines, features, frames, heads, settings, sources, stages
 from patchcut.cli import options
 from patchcut.cli.demo import SAMPLES
 from patchcut.output import cutouts, folder, label_maps, overlay
@@ -50,7 +50,19 @@ def methods_of(class_: type) -> Iterator[Any]:
 
 PUBLIC = {
     full_name(function)
-    for module in (patchcut, bundle, checks, engines, features, frames, heads, settings, sources, stages)
+    for module in (
+        patchcut,
+        benchmark,
+        bundle,
+        checks,
+        engines,
+        features,
+        frames,
+        heads,
+        settings,
+        sources,
+        stages,
+    )
     for function in public_in(module)
 } | {
     full_name(function)
@@ -79,6 +91,7 @@ def made_names() -> dict[str, object]:
         "canvas": canvas,
         "patches": stages.Parts(heads.KMeansHead(k=3), None)(made, assignment),
         "regions": seg.masks(patchcut.Frame(frame), assignment, canvas),
+        "report": benchmark.benchmark(seg, [frame], benchmark.Plan(duration_s=0.1, warmup_s=0)),
     }
 
 

@@ -153,6 +153,62 @@ def _info(
     return list_bundles(as_json=json)
 
 
+@command(app, "bench")
+@with_settings()
+def _bench(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="Photo, folder, glob or video, of which up to 32 frames are held in memory.",
+            show_default="sample photos",
+        ),
+    ] = None,
+    *,
+    scenario: Annotated[
+        str, typer.Option(help="single-stream, multi-stream, offline or server, as in MLPerf Inference.")
+    ] = "single-stream",
+    duration: Annotated[str, typer.Option(help="How long, such as 30s or 2m.")] = "30s",
+    warmup: Annotated[str, typer.Option(help="How long before that, untimed.")] = "3s",
+    streams: Annotated[int, typer.Option(help="Frames of a query of multi-stream.")] = 8,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Frames a second of server.", show_default="70 % of what the warm-up reached"),
+    ] = None,
+    bound: Annotated[
+        float | None,
+        typer.Option(
+            help="Milliseconds that the scenario's percentile must keep, or the exit status is 1.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the moments at which frames of server come.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Also write the report, as JSON.", show_default=False)
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON and nothing else.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="Measure nothing, and compare two reports.", show_default=False),
+    ] = None,
+    settings: Settings,
+) -> int:
+    """Measure latency and throughput here, or compare two such reports.
+
+    What is inside the clock is said in words; what makes the figures
+    uncertain, too. Clocks and governors are read and never changed.
+    """
+    from patchcut.benchmark import Plan
+    from patchcut.cli.bench import bench, compare_files, seconds
+
+    if compare is not None:
+        return compare_files(*compare)
+    plan = Plan(
+        scenario, seconds("duration", duration), seconds("warmup", warmup), streams, rate, bound, seed
+    )
+    return bench(source, plan, settings, out=out, as_json=json, quiet=quiet)
+
+
 @command(app, "demo")
 def _demo(
     out: Annotated[str, typer.Option("--out", "-o", help="Folder for overlays and masks.")] = "patchcut-demo",
