@@ -7,18 +7,28 @@ host, or of CUDA that the host runs; with `give` work is done in the order of a 
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
-from types import SimpleNamespace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
+from patchcut import Settings, open_bundle
+from patchcut.engines import Engine as OpenEngine
+from patchcut.engines import open_engine
+from patchcut.engines.tensorrt import gpus, memory
 from patchcut.engines.tensorrt.gpus import Gpu
 from patchcut_kernels import cuda
 
+from tests.host_layer import HostCuda
+
 Give = Callable[[int, Callable[[], None]], None]
 VERSION = "10.3.0"
+DRIVER = "540.4.0, CUDA 12.6"
 PLAN = b"plan of "
 
 
@@ -323,3 +333,80 @@ class FakeTensorRt(SimpleNamespace):
         self.failure = ""
         self.building: Callable[[], None] = lambda: None
         self.executed = self.computed = 0
+
+
+class FakeContext:
+    depth = 0
+
+    def push(self) -> None:
+        self.depth += 1
+
+    def pop(self) -> None:
+        self.depth -= 1
+
+
+class FakePyCuda(ModuleType):
+    """pycuda.driver on memory of the host; each call needs the context, as pycuda's do."""
+
+    def __init__(self, context: FakeContext) -> None:
+        super().__init__("pycuda.driver")
+        self.context = context
+        self.copied: list[tuple[str, int]] = []
+        self.allocations: list[np.ndarray] = []
+        self.memcpy_htod_async = self._copy("up")
+        self.memcpy_dtoh_async = self._copy("down")
+
+    def Stream(self) -> Any:
+        assert self.context.depth
+        return SimpleNamespace(handle=0, synchronize=lambda: None)
+
+    def Device(self, index: int) -> Any:
+        return SimpleNamespace(name=lambda: "Orin", compute_capability=lambda: (8, 7))
+
+    def mem_alloc(self, nbytes: int) -> int:
+        assert self.context.depth
+        self.allocations.append(np.full(nbytes + 256, 255, np.uint8))
+        return -(-self.allocations[-1].ctypes.data // 256) * 256
+
+    def memset_d8(self, to: int, value: int, count: int) -> None:
+        ctypes.memset(to, value, count)
+
+    def pagelocked_zeros(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        return np.zeros(shape, dtype)
+
+    def _copy(self, direction: str) -> Callable[[Any, Any, Any], None]:
+        def copy(to: Any, source: Any, stream: Any) -> None:
+            assert self.context.depth
+            host = source if direction == "up" else to
+            self.copied.append((direction, host.nbytes))
+            ctypes.memmove(*(x if isinstance(x, int) else x.ctypes.data for x in (to, source)), host.nbytes)
+
+        return copy
+
+
+def install(patch: pytest.MonkeyPatch, host: HostCuda | None) -> FakeTensorRt:
+    """TensorRT and a GPU for a test: CUDA that the host runs, or else the host's memory."""
+    fake = FakeTensorRt(None if host is None else host.call)
+    if host is None:
+        patch.setattr(memory, "KernelMemory", HostMemory)
+    patch.setattr(cuda, "device_name", lambda device=0: "host")
+    patch.setattr(cuda, "compute_capability", lambda device=0: (8, 7))
+    patch.setitem(sys.modules, "tensorrt", fake)  # type: ignore[arg-type]
+    patch.setattr(memory, "driver_version", lambda: DRIVER)
+    return fake
+
+
+def no_driver(patch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    patch.setattr(memory, "driver_version", gpus.driver_version)
+    patch.setattr(gpus, "ctypes", SimpleNamespace(CDLL=missing))
+
+
+def opened(path: Path, sets: Any = ("key",), **settings: Any) -> OpenEngine:
+    with open_bundle(path) as bundle:
+        backbone = bundle.spec.backbone
+        wanted = {name: backbone.features[name] for name in sets}
+        chosen = Settings(**{"engine": "tensorrt", "precision": "fp32", **settings})
+        return open_engine(bundle, backbone.model_copy(update={"features": wanted}), chosen)
