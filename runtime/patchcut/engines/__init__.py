@@ -9,13 +9,14 @@ from typing import cast
 
 from patchcut.bundle import BackboneSpec, Bundle
 from patchcut.checks import check_choice
-from patchcut.engines.base import Engine, EngineFactory, EngineFacts, choose_graph
+from patchcut.engines.base import CapturableEngine, Engine, EngineFactory, EngineFacts, choose_graph
 from patchcut.engines.choice import Choice, choose
 from patchcut.engines.cpu_kind import cpu_kind
 from patchcut.errors import EngineError, install_hint
 from patchcut.settings import Settings
 
 __all__ = [
+    "CapturableEngine",
     "Choice",
     "Engine",
     "EngineFactory",

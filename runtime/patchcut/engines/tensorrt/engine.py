@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from patchcut_kernels import cuda
@@ -33,10 +33,9 @@ from patchcut.settings import Settings
 PREFERRED: tuple[Precision, ...] = ("fp16", "bf16", "int8-qdq", "fp32", "int8")
 
 _SPARE_BYTES = 64 << 20  # an engine's kernels, beside its weights
-_RUNS_BEFORE_CAPTURE = 2
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Batch:
     """What runs a number of frames: a context that is told of it once, and what callers see.
 
@@ -46,15 +45,10 @@ class _Batch:
     context: Any
     images: Array
     features: dict[str, Array]
-    runs: int = 0
-    graph: cuda.Launchable | None = None
 
 
 class TensorRtEngine:
-    """A backbone in TensorRT, with memory for `max_batch` frames; all of it is done in one stream's order.
-
-    From the second run of a batch on its work is launched as one CUDA graph, where TensorRT allows that.
-    """
+    """A backbone in TensorRT, with memory for `max_batch` frames; all of it is done in one stream's order."""
 
     def __init__(
         self, package: Package, engine: Any, memory: GpuMemory, facts: EngineFacts, backbone: BackboneSpec
@@ -74,10 +68,8 @@ class TensorRtEngine:
         self._scratch_bytes = int(engine.device_memory_size_v2)
         self._scratch = memory.scratch(self._scratch_bytes)
         self._batches: dict[int, _Batch] = {}
-        self._capturing, self._capturable = False, memory.captures
         outlive_forks(self)
-        for _ in range(_RUNS_BEFORE_CAPTURE):  # what is done once is done before the first frame
-            self.run(1)
+        self.run(1)  # what is done once is done before the first frame
 
     def images(self, batch: int) -> Array:
         """[batch, 3, Sh, Sw] float32, as in `Engine`."""
@@ -90,40 +82,29 @@ class TensorRtEngine:
             EngineError: TensorRT failed; its own message is kept.
         """
         bound = self._batch(batch)
-        if self._capturing:
-            self._queue(bound)
-            return bound.features
-        bound.runs += 1
-        if bound.runs == _RUNS_BEFORE_CAPTURE and self.capturable:
-            bound.graph = self._memory.capture(lambda: self._queue(bound))
-            self._capturable = bound.graph is not None
-        if bound.graph is None:
-            self._queue(bound)
-        else:
-            self._memory.launch(bound.graph)
+        self._image.upload(batch)
+        if not bound.context.execute_async_v3(self._memory.stream):
+            raise self._failure("failed to run")
+        for buffer in self._sets.values():
+            buffer.download(batch)
         self._memory.finish()
         return bound.features
 
     @property
     def capturable(self) -> bool:
-        """Whether `capture` is there: whether the engine's work can be part of a graph of CUDA."""
-        return self._capturable
+        """Whether frames and features stay on the GPU, as in `CapturableEngine`."""
+        return isinstance(self.images(1), cuda.DeviceArray)
 
     def capture(self, work: Callable[[], None]) -> cuda.Launchable:
-        """The work that `work` gives to the engine's stream, of which `run` is a part, as one graph of CUDA.
-
-        Everything in it must have been done once before.
+        """`work` as one graph of CUDA, as in `CapturableEngine`.
 
         Raises:
-            EngineError: what is done in it cannot be captured.
+            EngineError, RuntimeError: such as where TensorRT waits for the GPU within a network.
         """
-        self._capturing = True
-        try:
-            graph = self._memory.capture(work)
-        finally:
-            self._capturing = False
-        if graph is None:
-            raise EngineError("engine", f"{self._package} cannot be captured in a graph of CUDA")
+        stream = cast("cuda.DeviceArray", self.images(1)).stream
+        assert stream is not None
+        with cuda.graph_memory(stream), cuda.capture(stream) as graph:
+            work()
         return graph
 
     def _batch(self, batch: int) -> _Batch:
@@ -148,14 +129,6 @@ class TensorRtEngine:
         if not context.set_input_shape(INPUT, (batch, 3, *self.facts.graph.size_hw)):
             raise self._failure(f"takes 1 to {self.facts.max_batch} frames, not {batch}, of")
         return context
-
-    def _queue(self, bound: _Batch) -> None:
-        batch = len(bound.images)
-        self._image.upload(batch)
-        if not bound.context.execute_async_v3(self._memory.stream):
-            raise self._failure("failed to run")
-        for buffer in self._sets.values():
-            buffer.download(batch)
 
     def _failure(self, what: str, remedy: str = "") -> EngineError:
         said = self._package.last_error("it does not say why")

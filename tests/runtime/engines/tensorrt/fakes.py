@@ -191,16 +191,16 @@ class Runtime:
             self.logger.log(Logger.ERROR, "Serialization assertion failed\nmagic number does not match")
             return None
         most, _, graph = plan[len(PLAN) :].partition(b"\n")
-        return Engine(self.fake, int(most), graph)
+        return Engine(self.fake, self.logger, int(most), graph)
 
 
 class Engine:
     device_memory_size_v2 = 1000
 
-    def __init__(self, fake: FakeTensorRt, most: int, graph: bytes) -> None:
+    def __init__(self, fake: FakeTensorRt, logger: Logger, most: int, graph: bytes) -> None:
         import onnxruntime
 
-        self.fake, self.most = fake, most
+        self.fake, self.logger, self.most = fake, logger, most
         self.session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
 
     def create_execution_context(self, strategy: str) -> Context:
@@ -238,6 +238,12 @@ class Context:
 
     def execute_async_v3(self, stream: int) -> bool:
         assert self.memory
+        if self.engine.fake.waits:
+            try:
+                cuda.Stream.of("tensorrt", 0, stream).synchronize()
+            except RuntimeError as error:
+                self.engine.logger.log(Logger.ERROR, str(error))
+                return False
         self.engine.fake.executed += 1
         give = self.engine.fake.give
         if give is None:
@@ -272,9 +278,8 @@ class HostBuffer:
 
 
 class HostMemory:
-    """Memory of a GPU where the kernels were built without CUDA; it has no graphs."""
+    """Memory of a GPU where the kernels were built without CUDA."""
 
-    captures = False
     stream = 0
 
     def __init__(self, driver: str) -> None:
@@ -308,6 +313,7 @@ class FakeTensorRt(SimpleNamespace):
         timing_caches: those that it was given.
         failure: what it says when a build fails; "" lets it succeed.
         building: is called in each step of a build.
+        waits: whether it waits for the GPU within each run, which no graph of CUDA can hold.
         executed, computed: how often work was queued, and done.
     """
 
@@ -332,6 +338,7 @@ class FakeTensorRt(SimpleNamespace):
         self.timing_caches: list[bytes] = []
         self.failure = ""
         self.building: Callable[[], None] = lambda: None
+        self.waits = False
         self.executed = self.computed = 0
 
 
@@ -348,9 +355,10 @@ class FakeContext:
 class FakePyCuda(ModuleType):
     """pycuda.driver on memory of the host; each call needs the context, as pycuda's do."""
 
-    def __init__(self, context: FakeContext) -> None:
+    def __init__(self, context: FakeContext, stream: int = 0) -> None:
         super().__init__("pycuda.driver")
         self.context = context
+        self.stream = stream
         self.copied: list[tuple[str, int]] = []
         self.allocations: list[np.ndarray] = []
         self.memcpy_htod_async = self._copy("up")
@@ -358,7 +366,7 @@ class FakePyCuda(ModuleType):
 
     def Stream(self) -> Any:
         assert self.context.depth
-        return SimpleNamespace(handle=0, synchronize=lambda: None)
+        return SimpleNamespace(handle=self.stream, synchronize=lambda: None)
 
     def Device(self, index: int) -> Any:
         return SimpleNamespace(name=lambda: "Orin", compute_capability=lambda: (8, 7))

@@ -14,7 +14,6 @@ import patchcut
 import pytest
 from patchcut import EngineError
 from patchcut.engines import Engine
-from patchcut.engines.tensorrt import memory
 from patchcut.features import to_host
 from patchcut_kernels import cuda
 
@@ -75,17 +74,20 @@ def test_two_segmenters_give_equal_results(trt: FakeTensorRt, toy_bundle: Path, 
     same(one(photo[::4, ::4]), other(photo[::4, ::4]))
 
 
-def test_work_is_a_graph_from_the_second_run_on(trt_on_stream: FakeTensorRt, toy_bundle: Path) -> None:
-    trt, engine = trt_on_stream, opened(toy_bundle)
+def test_the_backbone_is_a_graph_from_the_second_run_on(
+    trt_on_stream: FakeTensorRt, toy_bundle: Path
+) -> None:
+    trt, extractor = trt_on_stream, patchcut.load(toy_bundle, engine="tensorrt", precision="fp32").extractor
     asked, done = trt.executed, trt.computed
-    for _ in range(3):
-        engine.run(1)
-    assert (trt.executed, trt.computed) == (asked, done + 3)  # warmed up when it was opened
-    for _ in range(4):
-        engine.run(2)
-    assert (trt.executed, trt.computed) == (asked + 2, done + 7)
-    engine.run(1)
-    assert trt.executed == asked + 2
+    for batch in (1, 2):
+        for factor in (1, 2, 3, 4):
+            values = factor * images(batch)
+            put(extractor.engine, values)
+            made = to_host(extractor.run(batch)["key"])
+            np.testing.assert_allclose(made, reference(values)["key"], rtol=1e-4, atol=1e-2)
+    assert (trt.executed, trt.computed) == (asked + 4, done + 8)
+    extractor.run(1)
+    assert (trt.executed, trt.computed) == (asked + 4, done + 9)
 
 
 def test_an_engine_is_a_part_of_a_graph(trt_on_stream: FakeTensorRt, toy_bundle: Path) -> None:
@@ -106,19 +108,19 @@ def test_an_engine_is_a_part_of_a_graph(trt_on_stream: FakeTensorRt, toy_bundle:
 
 
 def test_what_cannot_be_captured_runs_all_the_same(
-    trt_on_stream: FakeTensorRt, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
+    trt_on_stream: FakeTensorRt, toy_bundle: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(memory.KernelMemory, "capture", lambda *_: None)
-    engine: Any = opened(toy_bundle)
-    values = images(1)
-    for _ in range(3):
-        put(engine, values)
-        np.testing.assert_allclose(
-            to_host(engine.run(1)["key"]), reference(values)["key"], rtol=1e-4, atol=2e-3
-        )
-    assert not engine.capturable
-    with pytest.raises(EngineError, match=r"\[engine\] tensorrt 10.3.0 cannot be captured"):
-        engine.capture(lambda: None)
+    trt_on_stream.waits = True
+    extractor = patchcut.load(toy_bundle, engine="tensorrt", precision="fp32").extractor
+    caplog.clear()
+    for factor in (1, 2, 3, 4):
+        values = factor * images(1)
+        put(extractor.engine, values)
+        made = to_host(extractor.run(1)["key"])
+        np.testing.assert_allclose(made, reference(values)["key"], rtol=1e-4, atol=1e-2)
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line.startswith("[engine] tensorrt 10.3.0 (host) cannot be captured in a graph of CUDA, and")
+    assert "cudaErrorStreamCaptureUnsupported" in line
 
 
 @pytest.mark.parametrize("kernels", ["cuda", "cpu"])
@@ -128,15 +130,16 @@ def test_memory_of_pycuda(
     if kernels == "cuda" and trt.give is None:
         pytest.skip("needs kernels that were built with PATCHCUT_CUDA=HOST")
     context = FakeContext()
-    fake = FakePyCuda(context)
+    stream = cuda.Stream() if kernels == "cuda" else None
+    fake = FakePyCuda(context, 0 if stream is None else stream.handle)
     monkeypatch.setitem(sys.modules, "pycuda", ModuleType("pycuda"))
     monkeypatch.setitem(sys.modules, "pycuda.driver", fake)
     monkeypatch.setitem(sys.modules, "pycuda.autoprimaryctx", SimpleNamespace(context=context))  # type: ignore[arg-type]
     monkeypatch.setenv("PATCHCUT_TENSORRT", "memory=pycuda,max_batch=2")
-    trt.give = None
     if kernels == "cpu":
+        trt.give = None
         monkeypatch.setattr(cuda, "is_available", lambda: False)
-    engine = opened(toy_bundle)
+    engine: Any = opened(toy_bundle)
     assert engine.facts.provider == "tensorrt 10.3.0 (Orin)" and engine.facts.max_batch == 2
     for batch in (2, 1, 1):
         fake.copied.clear()
@@ -148,6 +151,13 @@ def test_memory_of_pycuda(
         expected = [("up", values.nbytes), ("down", made.nbytes)] if kernels == "cpu" else []
         assert fake.copied == expected
     assert context.depth == 0
+    assert engine.capturable == (kernels == "cuda")
+    if kernels == "cuda":
+        graph = engine.capture(lambda: engine.run(1))
+        put(engine, 2 * values)
+        graph.launch(stream)
+        made = to_host(engine.run(1)["key"])
+        np.testing.assert_allclose(made, reference(2 * values)["key"], rtol=1e-4, atol=1e-2)
 
 
 def test_engines_leave_nothing_behind(trt: FakeTensorRt, toy_bundle: Path) -> None:
