@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from patchcut.bundle import BackboneSpec, Bundle, GraphSpec, Precision
 from patchcut.engines import EngineFacts, choose_graph
+from patchcut.engines.backbone_graph import read_graph
 from patchcut.errors import BundleError, EngineError, install_hint
 from patchcut.features import Array
 from patchcut.settings import Settings
@@ -290,31 +291,18 @@ def _open_program(
 
     from patchcut_export.engines.onnx_program import GraphError, OnnxProgram
 
-    proto = bundle.read(graph.file)
-    weights = _weights(bundle, backbone, graph)
+    read = read_graph(bundle, backbone, graph)
     is_cast = graph.precision == "fp32" and precision in _CAST
     dtype = getattr(torch, _CAST[precision]) if is_cast else None
     outputs = [one.output for one in backbone.features.values()]
     try:
-        model = onnx.load_from_string(proto)
+        model = onnx.load_from_string(read.data)
         _check_interface(bundle, backbone, graph, model.graph)
         with torch.inference_mode():
-            return OnnxProgram(model, weights, outputs, device=torch.device(device), dtype=dtype)
+            return OnnxProgram(model, read.tensors, outputs, device=torch.device(device), dtype=dtype)
     except (GraphError, MemoryError) as error:
         what = f"torch cannot run {graph.file} of {bundle.path}: {error}"
         raise EngineError("engine", what, 'pass engine="onnxruntime"') from error
-
-
-def _weights(bundle: Bundle, backbone: BackboneSpec, graph: GraphSpec) -> dict[str, npt.NDArray[Any]]:
-    if backbone.weights is None or not graph.initializers:
-        return {}
-    tensors = bundle.read_tensors(backbone.weights)
-    if missing := set(graph.initializers) - set(tensors):
-        what = (
-            f"{bundle.path} is damaged: {backbone.weights} lacks {', '.join(sorted(missing))} of {graph.file}"
-        )
-        raise BundleError("bundle", what, "export the bundle again")
-    return {name: tensors[name] for name in graph.initializers}
 
 
 def _check_interface(bundle: Bundle, backbone: BackboneSpec, graph: GraphSpec, found: Any) -> None:

@@ -7,16 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 from patchcut_kernels import cuda
 
 from patchcut.bundle import BackboneSpec, Bundle, GraphSpec, Precision
-from patchcut.bundle.graph_outputs import keep_outputs
-from patchcut.bundle.graph_weights import inline_weights
+from patchcut.engines.backbone_graph import read_graph
 from patchcut.engines.base import EngineFacts, choose_graph
 from patchcut.engines.cache_folder import cache_folder
 from patchcut.engines.choice import is_refused
-from patchcut.engines.graph_tensors import external_tensors
 from patchcut.engines.processes import outlive_forks
 from patchcut.engines.tensorrt.builder import INPUT, build, check_operators, rtx_capability
 from patchcut.engines.tensorrt.engine_cache import BuiltEngine, EngineCache, EngineKey
@@ -300,14 +297,11 @@ def _built(task: _Task, timings: bytes, say: Say, step: Step) -> tuple[BuiltEngi
 
 def _whole_graph(task: _Task) -> tuple[bytes, str]:
     """A graph with its weights in it and no outputs but those wanted, and the precision of its weights."""
-    bundle, graph = task.bundle, task.graph
-    data = bundle.read(graph.file)
-    held = [one.precision for one in task.backbone.graphs if one.size_hw == graph.size_hw]
-    check_operators(data, graph.file, list(held))
-    data, names = keep_outputs(data, task.key.outputs)
-    tensors = external_tensors(bundle, task.backbone, graph, names)
-    eight_bit = any(tensor.dtype in (np.int8, np.uint8) for tensor in tensors.values())
-    return inline_weights(data, tensors), "int8" if eight_bit else graph.precision
+    spec = task.graph
+    graph = read_graph(task.bundle, task.backbone, spec)
+    held = [one.precision for one in task.backbone.graphs if one.size_hw == spec.size_hw]
+    check_operators(graph.data, spec.file, list(held))
+    return graph.inlined().data, graph.weights
 
 
 def _deserialized(task: _Task, built: BuiltEngine) -> Any:
