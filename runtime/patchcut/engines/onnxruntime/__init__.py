@@ -14,7 +14,7 @@ from patchcut_kernels import cuda, default_threads
 from patchcut.bundle import BackboneSpec, Bundle, GraphSpec
 from patchcut.engines.backbone_graph import BackboneGraph, read_graph
 from patchcut.engines.base import EngineFacts, choose_graph
-from patchcut.engines.cpu_kind import cpu_kind, multiplies_int8
+from patchcut.engines.choice import DEFAULT_ENGINE, choose
 from patchcut.engines.onnxruntime.engine import OnnxRuntimeEngine, remedy
 from patchcut.engines.onnxruntime.installed import import_onnxruntime, preload_cuda
 from patchcut.engines.onnxruntime.providers import (
@@ -65,7 +65,7 @@ def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> O
     ort = import_onnxruntime()
     provider = choose_provider(settings, ort.get_available_providers())
     if provider == CPU_PROVIDER:
-        return _open(ort, bundle, backbone, settings, Place(CPU_PROVIDER))
+        return _open_on_cpu(ort, bundle, backbone, settings)
     missing = preload_cuda(ort)
     try:
         return _open(ort, bundle, backbone, settings, Place(CUDA_PROVIDER, _stream()))
@@ -73,8 +73,7 @@ def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> O
         if settings.device == "cuda":
             raise error.told(missing) from error
         _logger.warning("[device] %s; the backbone runs on the CPU", error)
-    # "auto": the graph that suits what really runs
-    return _open(ort, bundle, backbone, settings, Place(CPU_PROVIDER))
+    return _open_on_cpu(ort, bundle, backbone, settings)
 
 
 def open_tensorrt(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> OnnxRuntimeEngine:
@@ -95,6 +94,13 @@ def open_tensorrt(bundle: Bundle, backbone: BackboneSpec, settings: Settings) ->
         raise error.told(missing) from error
 
 
+def _open_on_cpu(ort: Any, bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> OnnxRuntimeEngine:
+    """On the CPU, in what suits it: "auto" may have left the precision to a GPU that does not run."""
+    on_cpu = replace(settings, engine=DEFAULT_ENGINE, device="cpu")
+    precision = choose(backbone, on_cpu, [DEFAULT_ENGINE]).precision
+    return _open(ort, bundle, backbone, replace(settings, precision=precision), Place(CPU_PROVIDER))
+
+
 def _stream() -> cuda.Stream | None:
     return cuda.Stream() if cuda.is_available() else None
 
@@ -110,10 +116,7 @@ class _ProviderError(Exception):
 def _open(
     ort: Any, bundle: Bundle, backbone: BackboneSpec, settings: Settings, place: Place
 ) -> OnnxRuntimeEngine:
-    preferred = PREFERRED[place.provider]
-    if not place.on_gpu and not multiplies_int8(cpu_kind()):
-        preferred = ("fp32", *preferred)  # where "auto" wanted a GPU that does not run
-    graph = read_graph(bundle, backbone, choose_graph(backbone, settings, preferred))
+    graph = read_graph(bundle, backbone, choose_graph(backbone, settings, PREFERRED[place.provider]))
     if place.provider != TENSORRT_PROVIDER:
         return _open_session(ort, bundle, backbone, settings, graph, place)
     # TensorRT's parser gets the graph's own bytes, and not what the session was given beside them.
