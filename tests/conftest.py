@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from patchcut.engines import choice, onnxruntime
+from patchcut.engines import choice
 
 from tests.host_layer import HostCuda
 
@@ -18,10 +18,7 @@ os.environ["PATCHCUT_CACHE"] = "off"
 
 
 # What "auto" goes by: times of this kind of CPU.
-_GOES_BY = {
-    (module, name): getattr(module, name)
-    for module, name in ((choice, "_usable"), (choice, "cpu_kind"), (onnxruntime, "cpu_kind"))
-}
+_GOES_BY = {name: getattr(choice, name) for name in ("_usable", "cpu_kind")}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,16 +26,15 @@ def same_everywhere() -> Iterator[None]:
     """In this process "auto" is ONNX Runtime in int8 whatever the CPU, and times in a bundle do not count."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(choice, "_usable", lambda *_: [])
-        for module in (choice, onnxruntime):
-            patch.setattr(module, "cpu_kind", lambda: "x86-avx512-vnni")
+        patch.setattr(choice, "cpu_kind", lambda: "x86-avx512-vnni")
         yield
 
 
 @pytest.fixture
 def as_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """ "auto" is what it is for users: the fastest by a bundle's times of this CPU."""
-    for (module, name), function in _GOES_BY.items():
-        monkeypatch.setattr(module, name, function)
+    for name, function in _GOES_BY.items():
+        monkeypatch.setattr(choice, name, function)
 
 
 @pytest.fixture(scope="session")

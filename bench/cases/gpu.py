@@ -75,8 +75,8 @@ def on_device(
     way = _Way(segmenter, frame, batch)
     contenders = {
         "patchcut": (way.launch, "preprocess to regions in one graph, and the wait for it"),
-        "patchcut, stage by stage": (way.run, "the same, stage by stage"),
-        "the backbone alone": (way.backbone, "torch's own graph of the backbone"),
+        "patchcut, op by op": (way.run, "the same, op by op"),
+        "the backbone alone": (way.backbone, "the backbone's own graph"),
     }
     times = interleave([Contender(name, call) for name, (call, _) in contenders.items()], repeats)
     for name, (_, inside) in contenders.items():
@@ -128,7 +128,7 @@ class _Way:
     """b copies of a frame that lie on the device, and what becomes of them there."""
 
     def __init__(self, segmenter: Segmenter, frame: npt.NDArray[np.uint8], batch: int) -> None:
-        self._engine = segmenter.extractor.engine
+        self._extractor = segmenter.extractor
         self._batch = batch
         self._graph = FrameGraph(
             segmenter.extractor,
@@ -148,13 +148,13 @@ class _Way:
         self._graph.stream.synchronize()
 
     def run(self) -> None:
-        """One stage after the other, until the last is done."""
+        """One op after the other, until the last is done."""
         self._graph.run()
         self._graph.stream.synchronize()
 
     def backbone(self) -> None:
         """The engine alone, until it is done."""
-        self._engine.run(self._batch)
+        self._extractor.run(self._batch)
         self._graph.stream.synchronize()
 
     def agreement(self, expected: npt.NDArray[np.int32]) -> float:

@@ -11,6 +11,7 @@ arguments are for CUDA alone, and must be None for arrays in host memory:
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
@@ -298,14 +299,27 @@ def capture(stream: Stream) -> Iterator[Graph]:
     """
     graph = Graph(stream.device)
     graph.memory = graph_memory_of(stream)
-    _C.cuda.capture_begin(stream.device, stream.handle)
+    with _no_garbage():
+        _C.cuda.capture_begin(stream.device, stream.handle)
+        try:
+            yield graph
+        except BaseException:
+            with suppress(RuntimeError):  # else the stream could not be used again
+                graph.handle = _C.cuda.capture_end(stream.device, stream.handle)
+            raise
+        graph.handle = _C.cuda.capture_end(stream.device, stream.handle)
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """A block in which none is collected: streams and graphs that go wait for the GPU, and end a capture."""
+    collects = gc.isenabled()
+    gc.disable()
     try:
-        yield graph
-    except BaseException:
-        with suppress(RuntimeError):  # else the stream could not be used again
-            graph.handle = _C.cuda.capture_end(stream.device, stream.handle)
-        raise
-    graph.handle = _C.cuda.capture_end(stream.device, stream.handle)
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 @contextmanager

@@ -425,6 +425,32 @@ def test_cuts_are_one_graph(rng, threshold):
         np.testing.assert_array_equal(found.seed.numpy(), want.seed)
 
 
+def test_garbage_waits_for_the_end_of_a_capture(rng, monkeypatch):
+    """A stream waits for its work when it goes, which nothing may do while another is captured."""
+    stream, gone = cuda.Stream(), []
+    features = cuda.to_device(normal(rng, 6, 4), stream=stream)
+    out, workspace = cuda.empty((6, 6), stream=stream), cuda.empty(1 << 16, np.uint8, stream=stream)
+    destroy = pk._C.cuda.stream_destroy
+    monkeypatch.setattr(pk._C.cuda, "stream_destroy", lambda *one: (gone.append(one), destroy(*one)))
+    cycle: list[Any] = [cuda.Stream()]
+    cycle.append(cycle)
+    del cycle
+    thresholds = gc.get_threshold()
+    try:
+        with cuda.capture(stream) as graph:
+            gc.set_threshold(1, 1, 1)
+            _ = [[i] for i in range(1000)]
+            pk.affinity(features, out=out, workspace=workspace)
+            assert not gone
+    finally:
+        gc.set_threshold(*thresholds)
+    assert gc.isenabled()
+    gc.collect()
+    assert gone
+    graph.launch(stream)
+    np.testing.assert_array_equal(out.numpy(), pk.affinity(features).numpy())
+
+
 def test_a_graph_allocates_nothing(rng):
     stream = cuda.Stream()
     features = cuda.to_device(normal(rng, 6, 4), stream=stream)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from patchcut.bundle import BackboneSpec, Bundle, GraphSpec, Precision
 from patchcut.engines import EngineFacts, choose_graph
+from patchcut.engines.backbone_graph import read_graph
 from patchcut.errors import BundleError, EngineError, install_hint
 from patchcut.features import Array
 from patchcut.settings import Settings
@@ -26,8 +27,6 @@ _FILES: Final[tuple[Precision, ...]] = ("fp32", "fp16", "bf16", "int8-qdq", "int
 # Precisions that are made of the exact file by computing in fewer bits.
 _CAST: Final[dict[str, str]] = {"fp16": "float16", "bf16": "bfloat16"}
 _MAX_BATCH: Final = 64
-# Calls before a graph of CUDA is made: libraries choose their kernels and take their memory in the first.
-_WARM_UP: Final = 2
 
 
 def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> TorchEngine:
@@ -151,7 +150,7 @@ def _as_torch(stream: cuda.Stream) -> Any:
 
 
 class TorchEngine:
-    """A backbone in torch; on a GPU its calls become a graph of CUDA, which is launched as one."""
+    """A backbone in torch; on a GPU its calls can be captured, as in `CapturableEngine`."""
 
     def __init__(
         self,
@@ -165,7 +164,6 @@ class TorchEngine:
         self._shapes = dict(shapes)
         self._place = place
         self._plans: dict[int, Plan] = {}
-        self._capturing = False
         self._bind(1)
 
     def images(self, batch: int) -> Array:
@@ -182,12 +180,7 @@ class TorchEngine:
         """
         self.images(batch)
         try:
-            if self._graph is not None and not self._capturing:
-                self._graph.launch(self._place.stream)
-                return self._features
             self._place.give(self._compute)
-            if not self._capturing:
-                self._make_graph()
         except (RuntimeError, MemoryError) as error:
             what = f"torch failed to run {self.facts.graph.file}: {error}"
             remedy = "allow this process more memory, or pass fewer frames at once"
@@ -196,32 +189,26 @@ class TorchEngine:
 
     @property
     def capturable(self) -> bool:
-        """Whether `capture` is there: whether the engine's work can be part of a graph of CUDA."""
-        return hasattr(self._place, "capture")
+        """Whether frames and features stay on the GPU, as in `CapturableEngine`."""
+        return isinstance(self._place, OnDevice)
 
     def capture(self, work: Callable[[], None]) -> cuda.Launchable:
-        """The work that `work` gives to the engine's stream, of which `run` is a part, as one graph of CUDA.
+        """`work` as one graph of CUDA, as in `CapturableEngine`.
 
-        Everything in it must have been done once before.
-
+        Raises:
+            EngineError, RuntimeError: such as where torch waits for the GPU within the graph.
         Examples:
             >>> graph = engine.capture(lambda: engine.run(1))
             >>> graph.launch(engine.images(1).stream)
         """
-        self._capturing = True
-        try:
-            made: cuda.Launchable = self._place.capture(work)  # type: ignore[attr-defined]
-        finally:
-            self._capturing = False
-        return made
+        assert isinstance(self._place, OnDevice)
+        return self._place.capture(work)
 
     def _bind(self, batch: int) -> None:
         """Takes the memory of a batch, and prepares its calls."""
         height, width = self.facts.graph.size_hw
         shape = (batch, 3, height, width)
         self._batch = batch
-        self._graph: cuda.Launchable | None = None
-        self._runs = 0
         self._images = self._place.memory(shape)
         self._features = {name: self._place.memory((batch, *rows)) for name, rows in self._shapes.items()}
         self._lent = [self._place.lent(one) for one in (self._images, *self._features.values())]
@@ -236,12 +223,6 @@ class TorchEngine:
             made = plan(images.to(program.device, program.dtype))
             for out, one in zip(features, made, strict=True):
                 out.copy_(one)
-
-    def _make_graph(self) -> None:
-        """Captures the calls when the libraries have settled."""
-        self._runs += 1
-        if self.capturable and self._runs == _WARM_UP:
-            self._graph = self.capture(lambda: self._place.give(self._compute))
 
     @contextmanager
     def _quietly(self) -> Iterator[None]:
@@ -310,31 +291,18 @@ def _open_program(
 
     from patchcut_export.engines.onnx_program import GraphError, OnnxProgram
 
-    proto = bundle.read(graph.file)
-    weights = _weights(bundle, backbone, graph)
+    read = read_graph(bundle, backbone, graph)
     is_cast = graph.precision == "fp32" and precision in _CAST
     dtype = getattr(torch, _CAST[precision]) if is_cast else None
     outputs = [one.output for one in backbone.features.values()]
     try:
-        model = onnx.load_from_string(proto)
+        model = onnx.load_from_string(read.data)
         _check_interface(bundle, backbone, graph, model.graph)
         with torch.inference_mode():
-            return OnnxProgram(model, weights, outputs, device=torch.device(device), dtype=dtype)
+            return OnnxProgram(model, read.tensors, outputs, device=torch.device(device), dtype=dtype)
     except (GraphError, MemoryError) as error:
         what = f"torch cannot run {graph.file} of {bundle.path}: {error}"
         raise EngineError("engine", what, 'pass engine="onnxruntime"') from error
-
-
-def _weights(bundle: Bundle, backbone: BackboneSpec, graph: GraphSpec) -> dict[str, npt.NDArray[Any]]:
-    if backbone.weights is None or not graph.initializers:
-        return {}
-    tensors = bundle.read_tensors(backbone.weights)
-    if missing := set(graph.initializers) - set(tensors):
-        what = (
-            f"{bundle.path} is damaged: {backbone.weights} lacks {', '.join(sorted(missing))} of {graph.file}"
-        )
-        raise BundleError("bundle", what, "export the bundle again")
-    return {name: tensors[name] for name in graph.initializers}
 
 
 def _check_interface(bundle: Bundle, backbone: BackboneSpec, graph: GraphSpec, found: Any) -> None:

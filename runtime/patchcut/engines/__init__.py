@@ -9,7 +9,14 @@ from typing import cast
 
 from patchcut.bundle import BackboneSpec, Bundle
 from patchcut.checks import check_choice
-from patchcut.engines.base import BesideEngine, Engine, EngineFactory, EngineFacts, choose_graph
+from patchcut.engines.base import (
+    BesideEngine,
+    CapturableEngine,
+    Engine,
+    EngineFactory,
+    EngineFacts,
+    choose_graph,
+)
 from patchcut.engines.choice import Choice, choose
 from patchcut.engines.cpu_kind import cpu_kind
 from patchcut.errors import EngineError, install_hint
@@ -17,6 +24,7 @@ from patchcut.settings import Settings
 
 __all__ = [
     "BesideEngine",
+    "CapturableEngine",
     "Choice",
     "Engine",
     "EngineFactory",

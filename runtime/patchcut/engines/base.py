@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from patchcut_kernels import cuda
+
 from patchcut.bundle import BackboneSpec, Bundle, GraphSpec, Precision
 from patchcut.errors import OptionError
 from patchcut.features import Array
@@ -82,6 +84,28 @@ class BesideEngine(Engine, Protocol):
 
         Raises:
             EngineError: the run failed.
+        """
+        ...
+
+
+class CapturableEngine(Engine, Protocol):
+    """An engine on a GPU whose work can be a part of a graph of CUDA; `Extractor` makes these graphs.
+
+    `run` gives all of its work to the stream that `images` names, and makes no graph by itself.
+    """
+
+    @property
+    def capturable(self) -> bool:
+        """Whether `capture` can be tried; an engine without this attribute cannot be captured."""
+        ...
+
+    def capture(self, work: Callable[[], None]) -> cuda.Launchable:
+        """What `work` gives to the engine's stream, of which `run` is a part, as one graph of CUDA.
+
+        Everything in it must have been done once before.
+
+        Raises:
+            EngineError, RuntimeError: what is done in it cannot be captured.
         """
         ...
 

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import patchcut_kernels as kernels
 from patchcut_kernels import cuda
 
 from patchcut.bundle import BackboneSpec, Bundle, GraphSpec
-from patchcut.engines import BesideEngine, Engine, choose_engine, open_engine
+from patchcut.engines import BesideEngine, CapturableEngine, Engine, choose_engine, open_engine
 from patchcut.engines.processes import check_process
 from patchcut.errors import EngineError
 from patchcut.features import Array, Features
 from patchcut.frames import Frame
 from patchcut.settings import Settings
+
+_logger = logging.getLogger("patchcut")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run of the engine as one graph of CUDA, and the features that a launch writes."""
+
+    graph: cuda.Launchable
+    stream: cuda.Stream
+    features: dict[str, Array]
+
+    def launch(self) -> Mapping[str, Array]:
+        self.graph.launch(self.stream)
+        return self.features
 
 
 class Extractor:
@@ -33,6 +51,9 @@ class Extractor:
         self.engine = engine
         self.why = why
         self._opened_by = os.getpid()
+        self._can_capture = True  # until a capture fails
+        # By the images that it reads: the graph goes with that memory. None until they come again.
+        self._runs: WeakKeyDictionary[Array, _Run | None] = WeakKeyDictionary()
 
     @classmethod
     def open(
@@ -113,12 +134,56 @@ class Extractor:
     def run(self, batch: int) -> Features:
         """Features of the frames that `preprocess` was given, `batch` of them.
 
+        From the second run of a batch on it is one graph of CUDA, where the engine can be captured.
+
+        Raises:
+            EngineError: the backbone failed.
         Examples:
             >>> extractor.run(1).grid_hw
             (16, 16)
         """
         self.check_process()
-        return Features(self.engine.run(batch), self.graph.grid_hw)
+        run = self._captured(batch)
+        features = self.engine.run(batch) if run is None else run.launch()
+        return Features(features, self.graph.grid_hw)
+
+    def capture(self, work: Callable[[], None]) -> cuda.Launchable | None:
+        """What is given to the engine's stream, of which its `run` is a part, as one graph of CUDA.
+
+        None where the engine cannot be captured (`CapturableEngine`). Of one that turns out so the logger
+        "patchcut" warns, and it is not tried again.
+
+        Args:
+            work: gives it, and has done so once before, so that nothing is left to be made.
+        Examples:
+            >>> extractor.capture(lambda: None) is None
+            True
+        """
+        if not self._capturable:
+            return None
+        try:
+            return cast("CapturableEngine", self.engine).capture(work)
+        except (EngineError, RuntimeError) as error:
+            self._can_capture = False
+            what = f"{self.engine.facts.provider} cannot be captured in a graph of CUDA, and runs outside"
+            _logger.warning("[engine] %s: %s", what, error)
+            return None
+
+    @property
+    def _capturable(self) -> bool:
+        return self._can_capture and getattr(self.engine, "capturable", False)
+
+    def _captured(self, batch: int) -> _Run | None:
+        """A run as a graph; None for the first of a batch, and where the engine cannot be captured."""
+        if not self._capturable:
+            return None
+        images = cast("cuda.DeviceArray", self.engine.images(batch))
+        if images in self._runs and self._runs[images] is None:
+            features: dict[str, Array] = {}
+            assert images.stream is not None
+            graph = self.capture(lambda: features.update(self.engine.run(batch)))
+            self._runs[images] = None if graph is None else _Run(graph, images.stream, features)
+        return self._runs.setdefault(images, None)
 
     @contextmanager
     def beside(self, frames: Sequence[Frame]) -> Iterator[Iterator[Features]]:

@@ -27,8 +27,8 @@ _MAX_SEEN = 64
 class FrameGraph:
     """b frames of one shape to their components: one copy up, one down, nothing waits in between.
 
-    An engine that can be captured (`capturable`, `capture`) is a part of the graph; another one runs between
-    two graphs, on the same stream.
+    An engine that can be captured (`CapturableEngine`) is a part of the graph; another one runs between two
+    graphs, on the same stream.
 
     Args:
         extractor: its engine has its memory on the GPU.
@@ -148,16 +148,15 @@ class FrameGraph:
 
     def _capture(self) -> list[cuda.Launchable]:
         """One graph, or those before and after the engine."""
-        engine: Any = self._extractor.engine
 
         def whole() -> None:
             self.assignment, self.found = self.run()
 
-        if getattr(engine, "capturable", False):
-            return [engine.capture(whole)]
+        if (graph := self._extractor.capture(whole)) is not None:
+            return [graph]
         with cuda.graph_memory(self.stream), cuda.capture(self.stream) as before:
             self._before()
-        features = engine.run(self._batch)
+        features = self._extractor.engine.run(self._batch)
         with cuda.graph_memory(self.stream), cuda.capture(self.stream) as after:
             self.assignment, self.found = self._after(features)
         return [before, after]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -186,13 +187,18 @@ def test_a_frame_is_one_graph_of_torch_and_the_kernels(
 def test_runs_alone_become_a_graph(
     on_layer: Any, toy_bundle: Path, values: np.ndarray, host_cuda: HostCuda
 ) -> None:
-    engine = on_layer(toy_bundle, precision="fp32").extractor.engine
+    extractor = on_layer(toy_bundle, precision="fp32").extractor
+    engine = extractor.engine
     expected = np.stack([toy.reference_features(image, "fp32") for image in values])
     for factor in (1, 2, 3, 4):
         cuda.copy(factor * values, engine.images(2), stream=engine.images(2).stream)
-        made = engine.run(2)["key"].numpy()
+        made = extractor.run(2)["key"].numpy()
         np.testing.assert_allclose(made, factor * expected, rtol=1e-4, atol=2e-3)
-        assert (engine._graph is not None) == (factor >= 2)
+    (run,) = extractor._runs.values()
+    assert run is not None
+    extractor.run(1)  # the engine takes other memory
+    gc.collect()
+    assert list(extractor._runs.values()) == [None], "the graph went with the memory"
 
 
 def test_the_bench_of_a_gpu_measures_what_it_says(

@@ -9,7 +9,7 @@ import patchcut
 import pytest
 from patchcut import EngineError, Settings
 from patchcut.bundle import AgreementRow, BackboneSpec, BundleSpec, TimingRow, open_bundle
-from patchcut.engines import choice, onnxruntime, open_engine
+from patchcut.engines import choice, open_engine
 from patchcut.engines.choice import Choice, choose, is_accepted, is_refused
 
 from tests.runtime import toy_bundle as toy
@@ -28,8 +28,7 @@ TIMES = {
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch, as_measured: None) -> None:
     """One whose CPU is of KIND, where all but torch and TensorRT is installed."""
-    for module in (choice, onnxruntime):
-        monkeypatch.setattr(module, "cpu_kind", lambda: KIND)
+    monkeypatch.setattr(choice, "cpu_kind", lambda: KIND)
     monkeypatch.setattr(choice, "_has_cuda_wheel", lambda: False)
     install(monkeypatch, "onnxruntime", "openvino")
 

@@ -14,7 +14,7 @@ import patchcut_kernels as kernels
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from patchcut import Bundle, BundleError, EngineError, OptionError, Settings, open_bundle
-from patchcut.engines import Engine, engine_names, open_engine
+from patchcut.engines import Engine, choice, engine_names, open_engine
 from patchcut.engines import onnxruntime as adapter
 from patchcut.engines.onnxruntime import sessions
 from patchcut.heads import CcHead, KMeansHead
@@ -196,8 +196,11 @@ def test_cuda_that_does_not_really_run_is_an_error(toy_bundle: Path, monkeypatch
 
 def test_auto_tells_what_really_runs(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapter, "import_onnxruntime", lambda: fake_runtime([CUDA, CPU], [CPU]))
-    described = patchcut.load(toy_bundle).describe()
-    assert (described.device, described.provider, described.precision) == ("cpu", CPU, "int8")
+    monkeypatch.setattr(choice, "_has_cuda_wheel", lambda: True)  # which leaves the precision to the GPU
+    for kind, precision in (("x86-avx512-vnni", "int8"), ("x86-avx2", "fp32")):
+        monkeypatch.setattr(choice, "cpu_kind", lambda kind=kind: kind)
+        described = patchcut.load(toy_bundle).describe()
+        assert (described.device, described.provider, described.precision) == ("cpu", CPU, precision)
 
 
 def test_cuda_that_cannot_load_is_not_the_bundles_fault(

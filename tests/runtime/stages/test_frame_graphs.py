@@ -25,6 +25,7 @@ from patchcut_kernels.cuda import DeviceArray
 from tests.host_layer import HostCuda
 from tests.runtime import toy_bundle as toy
 from tests.runtime.engines.fake_onnxruntime import CPU, CUDA, fake_runtime
+from tests.runtime.engines.tensorrt.fakes import install as install_tensorrt
 from tests.runtime.results import check_consistent
 
 ONE_UP_ONE_DOWN = {"up": 1, "down": 1}
@@ -76,12 +77,26 @@ class Engine:
         return self._batches[batch]
 
 
-@pytest.fixture(params=["the engine is a part of the graph", "the engine runs between two graphs"])
+def load_tensorrt(
+    patch: pytest.MonkeyPatch, host: HostCuda, bundle: Path, *, waits: bool = False, **settings: Any
+) -> Segmenter:
+    """A segmenter whose engine is TensorRT, by its stand-in."""
+    with patch.context() as fake:
+        fake.setenv("PATCHCUT_TENSORRT", "max_batch=64")
+        install_tensorrt(fake, host).waits = waits
+        return patchcut.load(bundle, engine="tensorrt", device="cuda", precision="fp32", **settings)
+
+
+@pytest.fixture(
+    params=["the engine is a part of the graph", "the engine runs between two graphs", "tensorrt"]
+)
 def load(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, host_cuda: HostCuda) -> Any:
     """load(bundle, **settings): a segmenter whose engine has its memory on the device."""
     inside = request.param.startswith("the engine is")
 
     def load(bundle: Path, **settings: Any) -> Segmenter:
+        if request.param == "tensorrt":
+            return load_tensorrt(monkeypatch, host_cuda, bundle, **settings)
         with monkeypatch.context() as fake:
             fake.setattr(adapter, "import_onnxruntime", lambda: fake_runtime([CUDA, CPU], [CUDA, CPU]))
             made = patchcut.load(bundle, engine="onnxruntime", device="cuda", precision="fp32", **settings)
@@ -127,6 +142,38 @@ def test_a_frame_goes_up_once_and_comes_down_once(
     assert "backbone" in results[0].timings_ms, "the first of a size goes stage by stage"
     for result, photo in zip(results, photos, strict=True):  # the later ones have not changed the earlier
         alike(result, on_cpu(photo))
+
+
+def test_tensorrt_is_a_part_of_the_one_graph(
+    toy_bundle: Path, photos: list[np.ndarray], host_cuda: HostCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = load_tensorrt(monkeypatch, host_cuda, toy_bundle)
+    for photo in photos[:2]:
+        segmenter(photo)
+    (graph,) = segmenter._graphs._graphs.values()
+    assert len(graph._graphs) == 1
+    assert not any(segmenter.extractor._runs.values()), "none of the backbone alone beside it"
+
+
+def test_an_engine_that_cannot_be_captured_is_told_and_runs_between_two_graphs(
+    toy_bundle: Path,
+    photos: list[np.ndarray],
+    host_cuda: HostCuda,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    segmenter = load_tensorrt(monkeypatch, host_cuda, toy_bundle, waits=True)
+    on_cpu = patchcut.load(toy_bundle, precision="fp32")
+    caplog.clear()
+    for photo in photos:
+        with host_cuda.counted() as copies:
+            result = segmenter(photo)
+        alike(result, on_cpu(photo))
+    assert {way: copies[way] for way in ("up", "down")} == ONE_UP_ONE_DOWN
+    (graph,) = segmenter._graphs._graphs.values()
+    assert len(graph._graphs) == 2
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line.startswith("[engine] tensorrt 10.3.0 (host) cannot be captured in a graph of CUDA, and")
 
 
 def test_nothing_is_allocated_or_waited_for_in_between(

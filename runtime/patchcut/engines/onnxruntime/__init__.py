@@ -6,20 +6,15 @@ import logging
 import os
 import re
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NoReturn
 
-import numpy as np
-import numpy.typing as npt
 from patchcut_kernels import cuda, default_threads
 
 from patchcut.bundle import BackboneSpec, Bundle, GraphSpec
-from patchcut.bundle.graph_outputs import keep_outputs
-from patchcut.bundle.graph_weights import inline_weights
-from patchcut.bundle.onnx_messages import GraphError
+from patchcut.engines.backbone_graph import BackboneGraph, read_graph
 from patchcut.engines.base import EngineFacts, choose_graph
-from patchcut.engines.cpu_kind import cpu_kind, multiplies_int8
-from patchcut.engines.graph_tensors import external_tensors
+from patchcut.engines.choice import DEFAULT_ENGINE, choose
 from patchcut.engines.onnxruntime.engine import OnnxRuntimeEngine, remedy
 from patchcut.engines.onnxruntime.installed import import_onnxruntime, preload_cuda
 from patchcut.engines.onnxruntime.providers import (
@@ -70,7 +65,7 @@ def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> O
     ort = import_onnxruntime()
     provider = choose_provider(settings, ort.get_available_providers())
     if provider == CPU_PROVIDER:
-        return _open(ort, bundle, backbone, settings, Place(CPU_PROVIDER))
+        return _open_on_cpu(ort, bundle, backbone, settings)
     missing = preload_cuda(ort)
     try:
         return _open(ort, bundle, backbone, settings, Place(CUDA_PROVIDER, _stream()))
@@ -78,8 +73,7 @@ def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> O
         if settings.device == "cuda":
             raise error.told(missing) from error
         _logger.warning("[device] %s; the backbone runs on the CPU", error)
-    # "auto": the graph that suits what really runs
-    return _open(ort, bundle, backbone, settings, Place(CPU_PROVIDER))
+    return _open_on_cpu(ort, bundle, backbone, settings)
 
 
 def open_tensorrt(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> OnnxRuntimeEngine:
@@ -100,6 +94,13 @@ def open_tensorrt(bundle: Bundle, backbone: BackboneSpec, settings: Settings) ->
         raise error.told(missing) from error
 
 
+def _open_on_cpu(ort: Any, bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> OnnxRuntimeEngine:
+    """On the CPU, in what suits it: "auto" may have left the precision to a GPU that does not run."""
+    on_cpu = replace(settings, engine=DEFAULT_ENGINE, device="cpu")
+    precision = choose(backbone, on_cpu, [DEFAULT_ENGINE]).precision
+    return _open(ort, bundle, backbone, replace(settings, precision=precision), Place(CPU_PROVIDER))
+
+
 def _stream() -> cuda.Stream | None:
     return cuda.Stream() if cuda.is_available() else None
 
@@ -115,14 +116,11 @@ class _ProviderError(Exception):
 def _open(
     ort: Any, bundle: Bundle, backbone: BackboneSpec, settings: Settings, place: Place
 ) -> OnnxRuntimeEngine:
-    preferred = PREFERRED[place.provider]
-    if not place.on_gpu and not multiplies_int8(cpu_kind()):
-        preferred = ("fp32", *preferred)  # where "auto" wanted a GPU that does not run
-    graph = _read(bundle, backbone, choose_graph(backbone, settings, preferred))
+    graph = read_graph(bundle, backbone, choose_graph(backbone, settings, PREFERRED[place.provider]))
     if place.provider != TENSORRT_PROVIDER:
         return _open_session(ort, bundle, backbone, settings, graph, place)
     # TensorRT's parser gets the graph's own bytes, and not what the session was given beside them.
-    graph = replace(graph, data=inline_weights(graph.data, graph.tensors), tensors={})
+    graph = graph.inlined()
     cache = TensorrtCache.of(ort, graph.data)
     with nullcontext() if cache is None else cache.entry() as engines:
         in_cache = replace(place, engines=engines)
@@ -131,38 +129,8 @@ def _open(
     return engine
 
 
-@dataclass(frozen=True)
-class _Graph:
-    """A graph that makes the wanted feature sets and nothing else.
-
-    Attributes:
-        spec: what the bundle says of it.
-        data: its bytes.
-        tensors: its external ones.
-        weights: precision that the weights are stored in.
-    """
-
-    spec: GraphSpec
-    data: bytes
-    tensors: dict[str, npt.NDArray[Any]]
-    weights: str
-
-
-def _read(bundle: Bundle, backbone: BackboneSpec, spec: GraphSpec) -> _Graph:
-    tensors = external_tensors(bundle, backbone, spec, spec.initializers)
-    data = bundle.read(spec.file)
-    try:
-        data, names = keep_outputs(data, [one.output for one in backbone.features.values()])
-    except GraphError as error:
-        what = f"{bundle.path} is foreign: {spec.file} does not give its feature sets: {error}"
-        raise BundleError("bundle", what, "export the bundle again") from error
-    tensors = {name: tensor for name, tensor in tensors.items() if name in names}
-    in_8_bits = any(tensor.dtype in (np.int8, np.uint8) for tensor in tensors.values())
-    return _Graph(spec, data, tensors, "int8" if in_8_bits else spec.precision)
-
-
 def _open_session(
-    ort: Any, bundle: Bundle, backbone: BackboneSpec, settings: Settings, graph: _Graph, place: Place
+    ort: Any, bundle: Bundle, backbone: BackboneSpec, settings: Settings, graph: BackboneGraph, place: Place
 ) -> OnnxRuntimeEngine:
     spec, tensors = graph.spec, graph.tensors
     threads = threads_that_start(settings.threads or default_threads())
@@ -195,7 +163,7 @@ def _open_session(
     )
 
 
-def _facts(session: Any, graph: _Graph, place: Place, threads: int, *, beside: bool) -> EngineFacts:
+def _facts(session: Any, graph: BackboneGraph, place: Place, threads: int, *, beside: bool) -> EngineFacts:
     return EngineFacts(
         name="onnxruntime-tensorrt" if place.provider == TENSORRT_PROVIDER else "onnxruntime",
         provider=place.provider,

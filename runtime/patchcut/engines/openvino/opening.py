@@ -8,18 +8,14 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, NoReturn
 
-import numpy as np
 from patchcut_kernels import default_threads
 
 from patchcut import telemetry
 from patchcut.bundle import BackboneSpec, Bundle, GraphSpec, Precision
-from patchcut.bundle.graph_outputs import keep_outputs
-from patchcut.bundle.graph_weights import inline_weights
-from patchcut.bundle.onnx_messages import GraphError
+from patchcut.engines.backbone_graph import read_graph
 from patchcut.engines.base import EngineFacts, choose_graph
 from patchcut.engines.choice import is_accepted
 from patchcut.engines.cpu_kind import cpu_kind
-from patchcut.engines.graph_tensors import external_tensors
 from patchcut.engines.openvino.engine import OpenVinoEngine
 from patchcut.engines.openvino.model_cache import Kept, ModelCache
 from patchcut.engines.processes import (
@@ -233,25 +229,17 @@ def _key(
 
 def _read_model(core: Any, bundle: Bundle, backbone: BackboneSpec, plan: _Plan) -> tuple[Any, str]:
     """OpenVINO's model of one frame with the outputs that are wanted, and the type of its weights."""
-    graph = plan.graph
-    tensors = external_tensors(bundle, backbone, graph, graph.initializers)
-    data = bundle.read(graph.file)
+    spec = plan.graph
+    graph = read_graph(bundle, backbone, spec)
+    weights = graph.weights
     try:
-        data, used = keep_outputs(data, [one.output for one in backbone.features.values()])
-    except GraphError as error:
-        what = f"{bundle.path} is foreign: {graph.file} does not give its feature sets: {error}"
-        raise BundleError("bundle", what, "export the bundle again") from error
-    tensors = {name: tensor for name, tensor in tensors.items() if name in used}
-    weights = "int8" if any(t.dtype in (np.int8, np.uint8) for t in tensors.values()) else graph.precision
-    try:
-        data = inline_weights(data, tensors)
-        del tensors
-        model = core.read_model(data)
-        del data
-        model.reshape({"image": [1, 3, *graph.size_hw]})
+        graph = graph.inlined()
+        model = core.read_model(graph.data)
+        del graph  # compiling takes memory, too
+        model.reshape({"image": [1, 3, *spec.size_hw]})
     except Exception as error:
-        _fail(error, bundle, graph)
-    _check_interface(bundle, backbone, graph, model)
+        _fail(error, bundle, spec)
+    _check_interface(bundle, backbone, spec, model)
     return model, weights
 
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 from patchcut_kernels import cuda
 
 from patchcut.bundle import BackboneSpec, Bundle, GraphSpec, Precision
-from patchcut.bundle.graph_outputs import keep_outputs
-from patchcut.bundle.graph_weights import inline_weights
+from patchcut.engines.backbone_graph import read_graph
 from patchcut.engines.base import EngineFacts, choose_graph
 from patchcut.engines.cache_folder import cache_folder
 from patchcut.engines.choice import is_refused
-from patchcut.engines.graph_tensors import external_tensors
 from patchcut.engines.processes import outlive_forks
 from patchcut.engines.tensorrt.builder import INPUT, build, check_operators, rtx_capability
 from patchcut.engines.tensorrt.engine_cache import BuiltEngine, EngineCache, EngineKey
@@ -33,10 +30,9 @@ from patchcut.settings import Settings
 PREFERRED: tuple[Precision, ...] = ("fp16", "bf16", "int8-qdq", "fp32", "int8")
 
 _SPARE_BYTES = 64 << 20  # an engine's kernels, beside its weights
-_RUNS_BEFORE_CAPTURE = 2
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Batch:
     """What runs a number of frames: a context that is told of it once, and what callers see.
 
@@ -46,15 +42,10 @@ class _Batch:
     context: Any
     images: Array
     features: dict[str, Array]
-    runs: int = 0
-    graph: cuda.Launchable | None = None
 
 
 class TensorRtEngine:
-    """A backbone in TensorRT, with memory for `max_batch` frames; all of it is done in one stream's order.
-
-    From the second run of a batch on its work is launched as one CUDA graph, where TensorRT allows that.
-    """
+    """A backbone in TensorRT, with memory for `max_batch` frames; all of it is done in one stream's order."""
 
     def __init__(
         self, package: Package, engine: Any, memory: GpuMemory, facts: EngineFacts, backbone: BackboneSpec
@@ -74,10 +65,8 @@ class TensorRtEngine:
         self._scratch_bytes = int(engine.device_memory_size_v2)
         self._scratch = memory.scratch(self._scratch_bytes)
         self._batches: dict[int, _Batch] = {}
-        self._capturing, self._capturable = False, memory.captures
         outlive_forks(self)
-        for _ in range(_RUNS_BEFORE_CAPTURE):  # what is done once is done before the first frame
-            self.run(1)
+        self.run(1)  # what is done once is done before the first frame
 
     def images(self, batch: int) -> Array:
         """[batch, 3, Sh, Sw] float32, as in `Engine`."""
@@ -90,40 +79,29 @@ class TensorRtEngine:
             EngineError: TensorRT failed; its own message is kept.
         """
         bound = self._batch(batch)
-        if self._capturing:
-            self._queue(bound)
-            return bound.features
-        bound.runs += 1
-        if bound.runs == _RUNS_BEFORE_CAPTURE and self.capturable:
-            bound.graph = self._memory.capture(lambda: self._queue(bound))
-            self._capturable = bound.graph is not None
-        if bound.graph is None:
-            self._queue(bound)
-        else:
-            self._memory.launch(bound.graph)
+        self._image.upload(batch)
+        if not bound.context.execute_async_v3(self._memory.stream):
+            raise self._failure("failed to run")
+        for buffer in self._sets.values():
+            buffer.download(batch)
         self._memory.finish()
         return bound.features
 
     @property
     def capturable(self) -> bool:
-        """Whether `capture` is there: whether the engine's work can be part of a graph of CUDA."""
-        return self._capturable
+        """Whether frames and features stay on the GPU, as in `CapturableEngine`."""
+        return isinstance(self.images(1), cuda.DeviceArray)
 
     def capture(self, work: Callable[[], None]) -> cuda.Launchable:
-        """The work that `work` gives to the engine's stream, of which `run` is a part, as one graph of CUDA.
-
-        Everything in it must have been done once before.
+        """`work` as one graph of CUDA, as in `CapturableEngine`.
 
         Raises:
-            EngineError: what is done in it cannot be captured.
+            EngineError, RuntimeError: such as where TensorRT waits for the GPU within a network.
         """
-        self._capturing = True
-        try:
-            graph = self._memory.capture(work)
-        finally:
-            self._capturing = False
-        if graph is None:
-            raise EngineError("engine", f"{self._package} cannot be captured in a graph of CUDA")
+        stream = cast("cuda.DeviceArray", self.images(1)).stream
+        assert stream is not None
+        with cuda.graph_memory(stream), cuda.capture(stream) as graph:
+            work()
         return graph
 
     def _batch(self, batch: int) -> _Batch:
@@ -148,14 +126,6 @@ class TensorRtEngine:
         if not context.set_input_shape(INPUT, (batch, 3, *self.facts.graph.size_hw)):
             raise self._failure(f"takes 1 to {self.facts.max_batch} frames, not {batch}, of")
         return context
-
-    def _queue(self, bound: _Batch) -> None:
-        batch = len(bound.images)
-        self._image.upload(batch)
-        if not bound.context.execute_async_v3(self._memory.stream):
-            raise self._failure("failed to run")
-        for buffer in self._sets.values():
-            buffer.download(batch)
 
     def _failure(self, what: str, remedy: str = "") -> EngineError:
         said = self._package.last_error("it does not say why")
@@ -327,14 +297,11 @@ def _built(task: _Task, timings: bytes, say: Say, step: Step) -> tuple[BuiltEngi
 
 def _whole_graph(task: _Task) -> tuple[bytes, str]:
     """A graph with its weights in it and no outputs but those wanted, and the precision of its weights."""
-    bundle, graph = task.bundle, task.graph
-    data = bundle.read(graph.file)
-    held = [one.precision for one in task.backbone.graphs if one.size_hw == graph.size_hw]
-    check_operators(data, graph.file, list(held))
-    data, names = keep_outputs(data, task.key.outputs)
-    tensors = external_tensors(bundle, task.backbone, graph, names)
-    eight_bit = any(tensor.dtype in (np.int8, np.uint8) for tensor in tensors.values())
-    return inline_weights(data, tensors), "int8" if eight_bit else graph.precision
+    spec = task.graph
+    graph = read_graph(task.bundle, task.backbone, spec)
+    held = [one.precision for one in task.backbone.graphs if one.size_hw == spec.size_hw]
+    check_operators(graph.data, spec.file, list(held))
+    return graph.inlined().data, graph.weights
 
 
 def _deserialized(task: _Task, built: BuiltEngine) -> Any:

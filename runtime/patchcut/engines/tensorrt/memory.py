@@ -1,8 +1,8 @@
-"""Memory, a stream and graphs of the GPU for an engine: from our kernels, or from pycuda."""
+"""Memory and a stream of the GPU for an engine: from our kernels, or from pycuda."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Protocol
@@ -52,24 +52,11 @@ class GpuMemory(Protocol):
         """The cudaStream_t."""
         ...
 
-    @property
-    def captures(self) -> bool:
-        """Whether `capture` may work."""
-        ...
-
     def gpu(self) -> Gpu: ...
 
     def buffer(self, shape: tuple[int, ...]) -> Buffer: ...
 
     def scratch(self, nbytes: int) -> Scratch: ...
-
-    def capture(self, work: Callable[[], None]) -> cuda.Launchable | None:
-        """Keeps what `work` queues in a graph; None where that cannot be done."""
-        ...
-
-    def launch(self, graph: cuda.Launchable) -> None:
-        """Gives a graph to the stream."""
-        ...
 
     def finish(self) -> None:
         """Waits for the stream where callers see host memory, which must be ready."""
@@ -88,8 +75,6 @@ def open_memory(kind: str) -> GpuMemory:
 
 class KernelMemory:
     """By `patchcut_kernels.cuda`: frames and features stay on the device."""
-
-    captures = True
 
     def __init__(self, driver: str) -> None:
         if not cuda.is_available():
@@ -112,17 +97,6 @@ class KernelMemory:
 
     def scratch(self, nbytes: int) -> Scratch:
         return cuda.empty((max(nbytes, 1),), np.uint8, stream=self._stream)
-
-    def capture(self, work: Callable[[], None]) -> cuda.Launchable | None:
-        try:
-            with cuda.graph_memory(self._stream), cuda.capture(self._stream) as graph:
-                work()
-        except (RuntimeError, EngineError):  # TensorRT copies or waits within some networks
-            return None
-        return graph
-
-    def launch(self, graph: cuda.Launchable) -> None:
-        graph.launch(self._stream)
 
     def finish(self) -> None:
         """Nothing to wait for: arrays name their stream."""
@@ -153,8 +127,6 @@ class PyCudaMemory:
     Frames and features stay on the device where the kernels were built with CUDA. Where they were not, they
     lie in page-locked host memory, and each run copies the images up and the features down.
     """
-
-    captures = False  # it has no graphs
 
     def __init__(self, driver: str) -> None:
         try:
@@ -190,13 +162,6 @@ class PyCudaMemory:
     def scratch(self, nbytes: int) -> Scratch:
         with self._current():
             return _Allocation(self._driver.mem_alloc(max(nbytes, 1)))
-
-    def capture(self, work: Callable[[], None]) -> cuda.Launchable | None:
-        """None, as `captures` says."""
-        return None
-
-    def launch(self, graph: cuda.Launchable) -> None:
-        graph.launch(self._stream)
 
     def finish(self) -> None:
         if not cuda.is_available():

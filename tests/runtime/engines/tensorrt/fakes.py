@@ -7,18 +7,28 @@ host, or of CUDA that the host runs; with `give` work is done in the order of a 
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
-from types import SimpleNamespace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
+from patchcut import Settings, open_bundle
+from patchcut.engines import Engine as OpenEngine
+from patchcut.engines import open_engine
+from patchcut.engines.tensorrt import gpus, memory
 from patchcut.engines.tensorrt.gpus import Gpu
 from patchcut_kernels import cuda
 
+from tests.host_layer import HostCuda
+
 Give = Callable[[int, Callable[[], None]], None]
 VERSION = "10.3.0"
+DRIVER = "540.4.0, CUDA 12.6"
 PLAN = b"plan of "
 
 
@@ -181,16 +191,16 @@ class Runtime:
             self.logger.log(Logger.ERROR, "Serialization assertion failed\nmagic number does not match")
             return None
         most, _, graph = plan[len(PLAN) :].partition(b"\n")
-        return Engine(self.fake, int(most), graph)
+        return Engine(self.fake, self.logger, int(most), graph)
 
 
 class Engine:
     device_memory_size_v2 = 1000
 
-    def __init__(self, fake: FakeTensorRt, most: int, graph: bytes) -> None:
+    def __init__(self, fake: FakeTensorRt, logger: Logger, most: int, graph: bytes) -> None:
         import onnxruntime
 
-        self.fake, self.most = fake, most
+        self.fake, self.logger, self.most = fake, logger, most
         self.session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
 
     def create_execution_context(self, strategy: str) -> Context:
@@ -228,6 +238,12 @@ class Context:
 
     def execute_async_v3(self, stream: int) -> bool:
         assert self.memory
+        if self.engine.fake.waits:
+            try:
+                cuda.Stream.of("tensorrt", 0, stream).synchronize()
+            except RuntimeError as error:
+                self.engine.logger.log(Logger.ERROR, str(error))
+                return False
         self.engine.fake.executed += 1
         give = self.engine.fake.give
         if give is None:
@@ -262,9 +278,8 @@ class HostBuffer:
 
 
 class HostMemory:
-    """Memory of a GPU where the kernels were built without CUDA; it has no graphs."""
+    """Memory of a GPU where the kernels were built without CUDA."""
 
-    captures = False
     stream = 0
 
     def __init__(self, driver: str) -> None:
@@ -298,6 +313,7 @@ class FakeTensorRt(SimpleNamespace):
         timing_caches: those that it was given.
         failure: what it says when a build fails; "" lets it succeed.
         building: is called in each step of a build.
+        waits: whether it waits for the GPU within each run, which no graph of CUDA can hold.
         executed, computed: how often work was queued, and done.
     """
 
@@ -322,4 +338,83 @@ class FakeTensorRt(SimpleNamespace):
         self.timing_caches: list[bytes] = []
         self.failure = ""
         self.building: Callable[[], None] = lambda: None
+        self.waits = False
         self.executed = self.computed = 0
+
+
+class FakeContext:
+    depth = 0
+
+    def push(self) -> None:
+        self.depth += 1
+
+    def pop(self) -> None:
+        self.depth -= 1
+
+
+class FakePyCuda(ModuleType):
+    """pycuda.driver on memory of the host; each call needs the context, as pycuda's do."""
+
+    def __init__(self, context: FakeContext, stream: int = 0) -> None:
+        super().__init__("pycuda.driver")
+        self.context = context
+        self.stream = stream
+        self.copied: list[tuple[str, int]] = []
+        self.allocations: list[np.ndarray] = []
+        self.memcpy_htod_async = self._copy("up")
+        self.memcpy_dtoh_async = self._copy("down")
+
+    def Stream(self) -> Any:
+        assert self.context.depth
+        return SimpleNamespace(handle=self.stream, synchronize=lambda: None)
+
+    def Device(self, index: int) -> Any:
+        return SimpleNamespace(name=lambda: "Orin", compute_capability=lambda: (8, 7))
+
+    def mem_alloc(self, nbytes: int) -> int:
+        assert self.context.depth
+        self.allocations.append(np.full(nbytes + 256, 255, np.uint8))
+        return -(-self.allocations[-1].ctypes.data // 256) * 256
+
+    def memset_d8(self, to: int, value: int, count: int) -> None:
+        ctypes.memset(to, value, count)
+
+    def pagelocked_zeros(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        return np.zeros(shape, dtype)
+
+    def _copy(self, direction: str) -> Callable[[Any, Any, Any], None]:
+        def copy(to: Any, source: Any, stream: Any) -> None:
+            assert self.context.depth
+            host = source if direction == "up" else to
+            self.copied.append((direction, host.nbytes))
+            ctypes.memmove(*(x if isinstance(x, int) else x.ctypes.data for x in (to, source)), host.nbytes)
+
+        return copy
+
+
+def install(patch: pytest.MonkeyPatch, host: HostCuda | None) -> FakeTensorRt:
+    """TensorRT and a GPU for a test: CUDA that the host runs, or else the host's memory."""
+    fake = FakeTensorRt(None if host is None else host.call)
+    if host is None:
+        patch.setattr(memory, "KernelMemory", HostMemory)
+    patch.setattr(cuda, "device_name", lambda device=0: "host")
+    patch.setattr(cuda, "compute_capability", lambda device=0: (8, 7))
+    patch.setitem(sys.modules, "tensorrt", fake)  # type: ignore[arg-type]
+    patch.setattr(memory, "driver_version", lambda: DRIVER)
+    return fake
+
+
+def no_driver(patch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    patch.setattr(memory, "driver_version", gpus.driver_version)
+    patch.setattr(gpus, "ctypes", SimpleNamespace(CDLL=missing))
+
+
+def opened(path: Path, sets: Any = ("key",), **settings: Any) -> OpenEngine:
+    with open_bundle(path) as bundle:
+        backbone = bundle.spec.backbone
+        wanted = {name: backbone.features[name] for name in sets}
+        chosen = Settings(**{"engine": "tensorrt", "precision": "fp32", **settings})
+        return open_engine(bundle, backbone.model_copy(update={"features": wanted}), chosen)
