@@ -161,7 +161,7 @@ def test_a_plan_is_called_again_and_again() -> None:
         other = plan(torch.from_numpy(images(2)[::-1].copy()))[0].clone()
         again = plan(torch.from_numpy(images(2)))[0]
     assert torch.equal(first, again)
-    assert torch.equal(first, other.flip(0))
+    torch.testing.assert_close(first, other.flip(0))  # torch may round by where in a batch an image is
 
 
 def test_weights_come_from_outside() -> None:
