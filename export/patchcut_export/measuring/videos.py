@@ -23,8 +23,8 @@ Mask = npt.NDArray[np.bool_]
 
 # Regions that are matched with objects, the best: as many as the unsupervised challenge of DAVIS allows.
 MOST_REGIONS = 20
-# Features of a patch are unchanged where their cosine is at least this. What JPEG does to a picture, even at
-# quality 30, leaves every patch above 0.97; of patches of DAVIS, 25 frames a second, eight in ten are above.
+# Features of a patch are unchanged where their cosine is at least this. On videos of DAVIS at 224, JPEG at
+# quality 30 leaves 99.9 % of the patches above; from one frame to the next it is 81 %.
 UNCHANGED_COSINE = 0.95
 # What each number is, for the protocol.
 VIDEO_METRICS = {
