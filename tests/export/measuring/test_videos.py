@@ -330,6 +330,20 @@ def test_flicker_is_unsteady(root16: Path, bundle: Path) -> None:
     assert unsteady["unsteadiness"] == pytest.approx(share)
 
 
+def test_each_frame_is_compared_with_the_one_before(root16: Path, bundle: Path) -> None:
+    choices = Choices(sequences=("pair",))
+    _, scores = measured(bundle, root16, "davis16", answers(numbers_of), choices)
+    extractor = patchcut.load(bundle).extractor
+    unchanged = unchanged_patches(extractor, open_dataset("davis16", root16, choices).examples)
+    canvas = Canvas.of(SIZE_HW, extractor.backbone, extractor.graph)
+    masks = [numbers_of("pair", frame) > 0 for frame in range(FRAMES)]
+    expected = [
+        compare_frames(masks[i + 1], masks[i], patches, canvas) for i, patches in enumerate(unchanged)
+    ]
+    assert [one.video.change for one in scores if one.video] == [None, *expected]
+    assert len({change.unchanged for change in expected}) > 1
+
+
 def test_short_videos_are_measured_at_their_ends(root16: Path, bundle: Path) -> None:
     choices = Choices(every=FRAMES - 1)
     summary, scores = measured(bundle, root16, "davis16", answers(numbers_of), choices)
