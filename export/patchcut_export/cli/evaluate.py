@@ -12,7 +12,7 @@ from patchcut.settings import Settings
 from patchcut_export.measuring import DEFAULTS
 
 _DATASETS = (
-    "As published: ecssd, duts, dut-omron, cub, voc07, voc12, coco20k, davis16. Your own folders: "
+    "As published: ecssd, duts, dut-omron, cub, voc07, voc12, coco20k, davis16, davis17. Your own folders: "
     "masks: images/ and masks/ with the same names; classes: the same, masks with a class for each pixel; "
     "sequences: the same with a folder for each video; boxes: images/ and boxes.json."
 )
@@ -39,6 +39,19 @@ def evaluate(
             show_default="counted for voc07 and voc12, left out for boxes",
         ),
     ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="Of videos: frames, each by itself, or stream, in order as in a video.",
+            show_default="frames",
+        ),
+    ] = None,
+    sequences: Annotated[
+        str | None, typer.Option(help="Names of the videos to take, such as dog,bear.", show_default="all")
+    ] = None,
+    every: Annotated[
+        int | None, typer.Option(help="Of videos: take every N-th frame.", show_default="1")
+    ] = None,
     empty_scenes: Annotated[
         bool,
         typer.Option(
@@ -56,8 +69,9 @@ def evaluate(
 ) -> int:
     """Measure a bundle as the papers do, and say how it was measured.
 
-    Masks: mean foreground IoU, pixel accuracy, max F-beta; videos: region J; boxes: CorLoc of the best box;
-    classes and keypoints, for heads with parts: NMI and ARI. Nothing is downloaded.
+    Masks: mean foreground IoU, pixel accuracy, max F-beta; videos: J and F of DAVIS, and how steady masks
+    are; boxes: CorLoc of the best box; classes and keypoints, for heads with parts: NMI and ARI. Nothing is
+    downloaded.
     """
     from patchcut_export.measuring.datasets import Choices
     from patchcut_export.measuring.measure import EvalRequest, measure
@@ -66,7 +80,14 @@ def evaluate(
     request = EvalRequest(
         layout=layout,
         root=root,
-        choices=Choices(split=split, names=names, difficult=difficult),
+        choices=Choices(
+            split=split,
+            names=names,
+            difficult=difficult,
+            sequences=None if sequences is None else tuple(name.strip() for name in sequences.split(",")),
+            every=every,
+        ),
+        protocol=protocol,
         settings=settings,
         scores=out,
         grid=grid,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from itertools import groupby
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from patchcut import Result, Segmenter
 from patchcut.sources.photos import read_photo
+from patchcut.stages import Canvas
 
-from patchcut_export.measuring.datasets import Example
+from patchcut_export.errors import DatasetError
+from patchcut_export.measuring.datasets import Dataset, Example
 from patchcut_export.measuring.empty_scenes import background_crop
 from patchcut_export.measuring.metrics import (
     Contingency,
@@ -25,7 +28,18 @@ from patchcut_export.measuring.metrics import (
     normalized_mutual_information,
     precision_recall,
 )
+from patchcut_export.measuring.protocols import Protocol
 from patchcut_export.measuring.truth import Truth, read_truth
+from patchcut_export.measuring.videos import (
+    VIDEO_METRICS,
+    Change,
+    FrameOfVideo,
+    compare_frames,
+    find_objects,
+    overlaps,
+    summarize_videos,
+    unchanged_patches,
+)
 
 CORLOC_IOU = 0.5
 # Rows and columns on which the part of an image without foreground is looked for.
@@ -51,6 +65,7 @@ class Score:
         empty: whether nothing was found in a part of it without foreground.
         f_curve: [255] float64, F-measure at each threshold, β² = 0.3.
         parts: [k, c] int64, how many pixels or keypoints of each class each column has.
+        video: what it adds to the numbers of its video.
     """
 
     name: str
@@ -64,11 +79,13 @@ class Score:
     empty: bool | None = None
     f_curve: Curve | None = None
     parts: Contingency | None = None
+    video: FrameOfVideo | None = None
 
     def to_dict(self) -> dict[str, object]:
         """What goes into a line of JSON: all but the arrays, which are there for the means over the set."""
-        arrays = ("f_curve", "parts")
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in arrays}
+        left_out = ("f_curve", "parts", "video")
+        plain = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in left_out}
+        return plain if self.video is None else plain | self.video.to_dict()
 
 
 @dataclass(frozen=True)
@@ -78,10 +95,12 @@ class Summary:
     Attributes:
         images: how many.
         metrics: those of `METRICS` that were measured.
+        videos: of each video, those that it has by itself.
     """
 
     images: int
     metrics: dict[str, float]
+    videos: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 # What each number is, for the protocol.
@@ -93,7 +112,7 @@ METRICS = {
     "CorLoc": "share of images whose best box has an IoU of at least 0.5 with any true one",
     "objects kept": "share of images in which something is found, scores below the bundle's limit left out",
     "empty scenes": "share of images in whose largest rectangle without foreground nothing is found",
-    "region J": "mean over videos of the mean IoU, each without its first and last frame (DAVIS 2016)",
+    **VIDEO_METRICS,
     "NMI": "of column and class over all foreground pixels, or visible keypoints, of the set",
     "ARI": "of column and class over all foreground pixels, or visible keypoints, of the set",
 }
@@ -124,9 +143,74 @@ def evaluate(
         advance(done, len(examples))
 
 
+def evaluate_videos(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    protocol: Protocol,
+    step: Callable[[str, int, int], None],
+    empty_scenes: bool = False,
+) -> Iterator[Score]:
+    """Scores of the frames of videos in order.
+
+    Args:
+        segmenter: made for BGR frames.
+        dataset: of videos.
+        protocol: how results of a video come about.
+        step: called before each video and after each of its frames with (title, done, total).
+        empty_scenes: as in `evaluate`.
+    Raises:
+        SourceError: a frame or mask cannot be read.
+        DatasetError: a mask is not what its kind says, a video has no object or frames of several sizes.
+    """
+    groups = groupby(dataset.examples, key=lambda example: example.sequence or "")
+    videos = {name: list(frames) for name, frames in groups}
+    objects = {name: find_objects(frames) for name, frames in videos.items()}
+    for number, (name, frames) in enumerate(videos.items(), 1):
+        title = f"{name}, {number} of {len(videos)}"
+        step(title, 0, len(frames))
+        unchanged = unchanged_patches(segmenter.extractor, frames)  # first: a stream may use the engine ahead
+        before: Result | None = None
+        for i, (example, result) in enumerate(zip(frames, protocol.run(segmenter, frames), strict=True)):
+            truth = read_truth(example, result.label_map.shape)
+            counts = dataset.ends_count or not example.is_end
+            change = None if before is None else _change(segmenter, example, result, before, unchanged[i - 1])
+            video = FrameOfVideo(
+                counts, overlaps(result, truth, objects[name]), _nothing(result, truth), change
+            )
+            found = replace(_score(result, example, truth), video=video)
+            if empty_scenes:
+                image = read_photo(example.image, upright=example.upright)
+                found = _with_empty_scene(found, segmenter, image, result, example)
+            yield found
+            before = result
+            step(title, i + 1, len(frames))
+
+
+def _nothing(result: Result, truth: Truth) -> bool | None:
+    return result.best_box is None if truth.foreground.any() else None
+
+
+def _change(
+    segmenter: Segmenter, example: Example, now: Result, before: Result, unchanged: npt.NDArray[np.bool_]
+) -> Change:
+    height, width = now.label_map.shape
+    if now.label_map.shape != before.label_map.shape:
+        sizes = (
+            f"{width}x{height}, the frame before it {before.label_map.shape[1]}x{before.label_map.shape[0]}"
+        )
+        raise DatasetError(f"{example.image} is {sizes}", "frames of a video must have one size")
+    extractor = segmenter.extractor
+    canvas = Canvas.of((height, width), extractor.backbone, extractor.graph)
+    return compare_frames(now.foreground, before.foreground, unchanged, canvas)
+
+
 def score(result: Result, example: Example) -> Score:
     """How one result compares with what is known of its image; F-measures cut its `soft_mask`."""
     truth = None if example.mask is None else read_truth(example, result.label_map.shape)
+    return _score(result, example, truth)
+
+
+def _score(result: Result, example: Example, truth: Truth | None) -> Score:
     found = Score(example.name, example.sequence, parts=_parts(result, example, truth))
     if truth is not None:
         found = _with_mask(found, result, truth)
@@ -199,10 +283,15 @@ def summarize(scores: list[Score]) -> Summary:
         "CorLoc": _mean([s.hit for s in scores]),
         "objects kept": _mean([s.kept for s in scores]),
         "empty scenes": _mean([s.empty for s in scores]),
-        "region J": _region_j(scores),
         **_part_metrics([s.parts for s in scores if s.parts is not None]),
     }
-    return Summary(len(scores), {title: value for title, value in metrics.items() if value is not None})
+    known = {title: value for title, value in metrics.items() if value is not None}
+    videos: dict[str, list[FrameOfVideo]] = {}
+    for one in scores:
+        if one.sequence is not None and one.video is not None:
+            videos.setdefault(one.sequence, []).append(one.video)
+    of_all, of_each = summarize_videos(videos)
+    return Summary(len(scores), of_all | known, of_each)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -212,16 +301,6 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _best_mean(curves: list[Curve]) -> float | None:
     return float(np.mean(curves, axis=0).max()) if curves else None
-
-
-def _region_j(scores: list[Score]) -> float | None:
-    videos: dict[str, list[float]] = {}
-    for frame in scores:
-        if frame.sequence is not None and frame.iou is not None:
-            videos.setdefault(frame.sequence, []).append(frame.iou)
-    # The masks of the first frame are given away to other tasks of DAVIS; its code leaves out both ends.
-    means = [float(np.mean(ious[1:-1] if len(ious) > 2 else ious)) for ious in videos.values()]
-    return _mean(means)
 
 
 def _part_metrics(tables: list[Contingency]) -> dict[str, float]:

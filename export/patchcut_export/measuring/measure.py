@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from patchcut import Segmenter
 from patchcut.bundle import ReportRow, embedded_bundles, open_bundle
+from patchcut.checks import check_choice
 from patchcut.errors import OptionError
 from patchcut.heads import FittedHead
 from patchcut.output.whole_files import write_whole
@@ -18,9 +20,18 @@ from patchcut.settings import Settings
 
 from patchcut_export.bundles.rewriting import rewrite_bundle, with_report
 from patchcut_export.measuring import DEFAULTS
-from patchcut_export.measuring.datasets import Choices, Dataset, open_dataset
-from patchcut_export.measuring.evaluation import METRICS, Summary, evaluate, summarize
+from patchcut_export.measuring.datasets import LAYOUTS, Choices, Dataset, open_dataset
+from patchcut_export.measuring.evaluation import (
+    METRICS,
+    Score,
+    Summary,
+    evaluate,
+    evaluate_videos,
+    summarize,
+)
+from patchcut_export.measuring.protocols import DEFAULT_PROTOCOL, PROTOCOLS
 from patchcut_export.measuring.score_grid import check_grid, write_grid
+from patchcut_export.measuring.videos import MOST_REGIONS
 from patchcut_export.outputs import check_output_file
 from patchcut_export.progress import StepBar
 
@@ -36,6 +47,7 @@ class EvalRequest:
         grid: picture file to write, or None.
         record: whether the report of the bundle is rewritten.
         empty_scenes: whether the images' backgrounds are looked at, too.
+        protocol: of videos, a key of `PROTOCOLS`; None is the default one.
     """
 
     layout: str
@@ -45,6 +57,7 @@ class EvalRequest:
     grid: Path | None = None
     record: bool = False
     empty_scenes: bool = False
+    protocol: str | None = None
     choices: Choices = field(default_factory=Choices)
 
     def command(self, ran: Description) -> str:
@@ -53,7 +66,29 @@ class EvalRequest:
         settings = replace(self.settings, bundle=Settings.bundle, size=ran.size_hw[0], **resolved)
         words = ["patchcut", "export", "eval", self.layout, "--root", self.root.resolve().name]
         words += settings.words(**DEFAULTS) + ["--empty-scenes"] * self.empty_scenes + self.choices.words()
+        words += [] if self.protocol is None else ["--protocol", self.protocol]
         return shlex.join(words)
+
+    @property
+    def video_protocol(self) -> str | None:
+        """The key of `PROTOCOLS` by which videos are measured; None where the dataset has none.
+
+        Raises:
+            OptionError: one was chosen that there is not, or for a dataset without videos.
+        """
+        if self.protocol is not None:
+            check_choice("protocol", self.protocol, tuple(PROTOCOLS))
+        if self.layout not in LAYOUTS:  # which opening it says
+            return None
+        if LAYOUTS[self.layout].is_video:
+            return self.protocol or DEFAULT_PROTOCOL
+        if self.protocol is not None:
+            raise OptionError("protocol", f"must be left out for {self.layout}, got {self.protocol}")
+        return None
+
+
+# What is shown of each video for people; JSON has all.
+_OF_EACH_VIDEO = ("region J", "contour F", "J&F", "nothing found", "pixels that change", "unsteadiness")
 
 
 @dataclass(frozen=True)
@@ -93,7 +128,24 @@ class EvalReport:
         lines = [f"{self.dataset}: {images} images, {ran.bundle}, {ran.precision}, {ran.provider}"]
         lines += [f"{name:<12} {text}" for name, text in self.protocol.items()]
         lines += [f"{title:<22} {value:.4f}  {METRICS[title]}" for title, value in metrics.items()]
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._videos()])
+
+    def _videos(self) -> list[str]:
+        """A table of the videos."""
+        videos = self.summary.videos
+        if not videos:
+            return []
+        titles = [title for title in _OF_EACH_VIDEO if title in self.summary.metrics]
+        width = max(len("video"), *map(len, videos))
+        rows = [["video".ljust(width), *titles]]
+        for name, metrics in videos.items():
+            values = (metrics.get(title) for title in titles)
+            rows.append([name.ljust(width), *("" if value is None else f"{value:.4f}" for value in values)])
+        return ["  ".join([row[0], *map(_right, row[1:], titles)]).rstrip() for row in rows]
+
+
+def _right(cell: str, title: str) -> str:
+    return cell.rjust(max(6, len(title)))
 
 
 def measure(request: EvalRequest, bar: StepBar) -> EvalReport:
@@ -105,14 +157,15 @@ def measure(request: EvalRequest, bar: StepBar) -> EvalReport:
     """
     if request.record and str(request.settings.bundle) in embedded_bundles():
         raise OptionError("record", "must say which bundle it changes, got none", "add --bundle FILE")
+    key = request.video_protocol
     dataset = open_dataset(request.layout, request.root, request.choices)
     _check_outputs(request)
     segmenter = Segmenter.open(request.settings)
-    name, examples = dataset.name, dataset.examples
-    advance = partial(bar.step, name)
-    scores = list(evaluate(segmenter, examples, advance, request.empty_scenes))
+    scores = list(_scores(request, segmenter, dataset, bar))
     ran = segmenter.describe()
-    protocol = state_protocol(dataset, segmenter)
+    protocol = state_protocol(dataset, segmenter, key, request.choices.every or 1)
+    name, examples = dataset.name, dataset.examples
+    name = name if key is None else f"{name}, {key}"
     report = EvalReport(name, summarize(scores), protocol, ran, request.command(ran))
     if request.scores is not None:
         write_whole(request.scores, "".join(json.dumps(s.to_dict()) + "\n" for s in scores).encode())
@@ -123,8 +176,22 @@ def measure(request: EvalRequest, bar: StepBar) -> EvalReport:
     return report
 
 
-def state_protocol(dataset: Dataset, segmenter: Segmenter) -> dict[str, str]:
-    """What decides the numbers beside the bundle, each in a few words."""
+def _scores(request: EvalRequest, segmenter: Segmenter, dataset: Dataset, bar: StepBar) -> Iterator[Score]:
+    key, empty = request.video_protocol, request.empty_scenes
+    if key is None:
+        return evaluate(segmenter, dataset.examples, partial(bar.step, dataset.name), empty)
+    return evaluate_videos(segmenter, dataset, PROTOCOLS[key], bar.step, empty)
+
+
+def state_protocol(
+    dataset: Dataset, segmenter: Segmenter, protocol: str | None = None, every: int = 1
+) -> dict[str, str]:
+    """What decides the numbers beside the bundle, each in a few words.
+
+    Args:
+        protocol: of videos, a key of `PROTOCOLS`.
+        every: of videos, the step from a frame to the next.
+    """
     ran = segmenter.describe()
     fitted = isinstance(ran.head, FittedHead)
     how = "fitted to each image by itself" if fitted else "feed-forward, trained beforehand"
@@ -132,7 +199,7 @@ def state_protocol(dataset: Dataset, segmenter: Segmenter) -> dict[str, str]:
     regions = "the best region" if ran.single else "all regions"
     least = max(ran.min_score, ran.nothing_below)
     score = f" with a score of at least {least:g}" if least else ""
-    protocol = {
+    stated = {
         "head": f"{ran.head}, {how}",
         "input": f"{'x'.join(map(str, ran.size_hw))}, {fit}",
         "refinement": segmenter.masks.refiner,
@@ -140,10 +207,26 @@ def state_protocol(dataset: Dataset, segmenter: Segmenter) -> dict[str, str]:
         "truth": dataset.truth,
     }
     if segmenter.parts is not None:
-        protocol["mode"] = f"{ran.mode}, by {ran.parts}"
+        stated["mode"] = f"{ran.mode}, by {ran.parts}"
     if dataset.published not in (None, len(dataset.examples)):
-        protocol["images"] = f"{len(dataset.examples)} of the {dataset.published} that were published"
-    return protocol
+        stated["images"] = f"{len(dataset.examples)} of the {dataset.published} that were published"
+    if protocol is not None:
+        stated |= _state_videos(dataset, protocol, every)
+        stated["refinement"] = ran.refine  # "auto" is not the same for frames and for streams
+    return stated
+
+
+def _state_videos(dataset: Dataset, protocol: str, every: int) -> dict[str, str]:
+    """What has to be said of how videos were measured."""
+    frames = "all" if dataset.ends_count else "all but the first and the last of each video"
+    frames += "" if every == 1 else f", of frames 0, {every}, {2 * every}, ..., which are neighbours then"
+    stated = {"protocol": f"{protocol}: {PROTOCOLS[protocol].text}", "frames": frames}
+    if dataset.examples[0].mask_kind == "objects":
+        stated["objects"] = (
+            f"matched on each frame by itself with its best {MOST_REGIONS} regions at most, "
+            "so that the mean of J and F is largest; those that a frame does not show have 1"
+        )
+    return stated
 
 
 def _check_outputs(request: EvalRequest) -> None:

@@ -1,10 +1,12 @@
-"""Measures of masks, boxes and clusters, in plain numpy."""
+"""Measures of masks, their contours, boxes and clusters."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -16,11 +18,116 @@ Contingency = npt.NDArray[np.int64]
 # Soft maps are cut at k / F_THRESHOLDS for k = 0, ..., F_THRESHOLDS - 1.
 F_THRESHOLDS = 255
 
+# Contours match within this share of the image's diagonal (DAVIS).
+_CONTOUR_TOLERANCE = 0.008
+# A frame is recalled whose J, or F, is above this (DAVIS).
+_RECALLED = 0.5
+
 
 def mask_iou(a: Mask, b: Mask) -> float:
     """Intersection over union of two masks of one shape; 1 where both are empty."""
     union = int(np.count_nonzero(a | b))
     return int(np.count_nonzero(a & b)) / union if union else 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Contour:
+    """The contour of a mask, as DAVIS compares it.
+
+    Attributes:
+        line: [H, W] bool, one pixel wide.
+        near: [H, W] bool, what is at most 0.008 of the image's diagonal away from it, rounded up to pixels.
+    """
+
+    line: Mask
+    near: Mask
+
+    @classmethod
+    def of(cls, mask: Mask) -> Contour:
+        """The contour of a mask [H, W]: pixels that differ from the right, the lower or the diagonal next.
+
+        What a mask covers of the image's border is no contour: nothing beyond it differs.
+        """
+        height, width = mask.shape
+        beyond = np.pad(mask, ((0, 1), (0, 1)), "edge")
+        line = (mask != beyond[:-1, 1:]) | (mask != beyond[1:, :-1]) | (mask != beyond[1:, 1:])
+        if not line.any():
+            return cls(line, line)
+        radius = math.ceil(_CONTOUR_TOLERANCE * math.hypot(height, width))
+        pixels, near = line.view(np.uint8), np.zeros(mask.shape, np.uint8)
+        x, y, w, h = cv2.boundingRect(pixels)
+        around = np.s_[max(0, y - radius) : y + h + radius, max(0, x - radius) : x + w + radius]
+        near[around] = cv2.dilate(pixels[around], _disc(radius))
+        return cls(line, near.view(bool))
+
+
+def _disc(radius: int) -> npt.NDArray[np.uint8]:
+    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
+    return np.asarray(x**2 + y**2 <= radius**2, np.uint8)
+
+
+def contour_f(found: Contour, truth: Contour) -> float:
+    """F-measure of two contours of one shape, 1 where both are empty: F of DAVIS.
+
+    Precision is the share of the found contour that is near the true one, recall the share of the true one
+    that is near the found. This stands for the bipartite matching of their pixels, as in DAVIS' own code;
+    F = 2 P R / (P + R). Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object
+    Segmentation" (CVPR 2016), section 4.
+    """
+    found_pixels, true_pixels = (int(np.count_nonzero(contour.line)) for contour in (found, truth))
+    if not found_pixels or not true_pixels:
+        return float(found_pixels == true_pixels)
+    precision = np.count_nonzero(found.line & truth.near) / found_pixels
+    recall = np.count_nonzero(truth.line & found.near) / true_pixels
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def recall_and_decay(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Two more statistics of a measure over the frames of a video, as DAVIS 2016 has them.
+
+    Args:
+        values: [t] in [0, 1], t at least 1.
+    Returns:
+        Recall, the share of frames above 0.5; and decay, the mean over the first quarter of the frames less
+        that over the last. Quarters share the frames at their borders.
+    """
+    last = len(values) - 1
+    borders = np.floor(np.linspace(0, last, 5) + 0.5).astype(int)
+    decay = values[: borders[1] + 1].mean() - values[borders[3] :].mean()
+    return float((values > _RECALLED).mean()), float(decay)
+
+
+def best_matching(values: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
+    """The pairs (row, column) of the matching whose sum of values is largest, by columns.
+
+    Args:
+        values: [m, n] finite. Each row and each column is in one pair at most; min(m, n) are.
+    The Hungarian method with shortest augmenting paths: Jonker and Volgenant (1987).
+    """
+    if values.shape[0] < values.shape[1]:
+        return sorted(((r, c) for c, r in best_matching(values.T)), key=lambda pair: pair[1])
+    costs = -values.T  # [n, m]: every column of `values` finds a row
+    n, m = costs.shape
+    owner = np.full(m + 1, -1)  # the column of `values` that has each row; the last row is where paths begin
+    potentials, prices = np.zeros(n), np.zeros(m + 1)
+    for column in range(n):
+        owner[m], row = column, m
+        least, came_from = np.full(m, np.inf), np.full(m, m)
+        reached = np.zeros(m + 1, bool)
+        while owner[row] >= 0:
+            reached[row] = True
+            current = owner[row]
+            reduced = costs[current] - potentials[current] - prices[:m]
+            better = ~reached[:m] & (reduced < least)
+            least[better], came_from[better] = reduced[better], row
+            row = int(np.argmin(np.where(reached[:m], np.inf, least)))
+            step = least[row]
+            potentials[owner[reached]] += step
+            prices[reached] -= step
+            least[~reached[:m]] -= step
+        while row != m:
+            owner[row], row = owner[came_from[row]], int(came_from[row])
+    return sorted(((row, int(owner[row])) for row in range(m) if owner[row] >= 0), key=lambda pair: pair[1])
 
 
 def box_ious(a: Boxes, b: Boxes) -> npt.NDArray[np.float32]:

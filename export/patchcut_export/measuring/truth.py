@@ -26,11 +26,13 @@ class Truth:
         foreground: [H, W] bool.
         known: [H, W] bool, False where the truth is not told; None is everywhere.
         classes: [H, W] uint8, 0 is background; None where the mask has no classes.
+        objects: [H, W] uint8, the same with the objects of a video.
     """
 
     foreground: Mask
     known: Mask | None = None
     classes: npt.NDArray[np.uint8] | None = None
+    objects: npt.NDArray[np.uint8] | None = None
 
 
 def read_truth(example: Example, size_hw: tuple[int, ...]) -> Truth:
@@ -44,11 +46,14 @@ def read_truth(example: Example, size_hw: tuple[int, ...]) -> Truth:
             says.
     """
     assert example.mask is not None
-    if example.mask_kind == "index":
-        classes = _read_indices(example.mask)
-        _check_size(example.mask, classes.shape, size_hw)
-        known = classes != _VOID
-        return Truth((classes > 0) & known, known, classes)
+    if example.mask_kind in ("index", "objects"):
+        indices = _read_indices(example.mask)
+        _check_size(example.mask, indices.shape, size_hw)
+        known = indices != _VOID
+        foreground = (indices > 0) & known
+        if example.mask_kind == "index":
+            return Truth(foreground, known, classes=indices)
+        return Truth(foreground, known, objects=indices)
     if example.mask_kind == "colour":
         picture = _decode(example.mask, cv2.IMREAD_COLOR)
         _check_size(example.mask, picture.shape[:2], size_hw)

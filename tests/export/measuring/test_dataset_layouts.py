@@ -10,6 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from patchcut.errors import OptionError
+from PIL import Image
 
 pytest.importorskip("torch", reason="needs patchcut[export]")
 
@@ -91,6 +93,7 @@ def test_salient_objects(
         ("voc12", r"is not VOC2012: .* or in VOC2012/, VOCdevkit/VOC2012/"),
         ("coco20k", r"is not COCO 2014: looked for annotations/instances_train2014\.json in it"),
         ("davis16", r"is not DAVIS: looked for JPEGImages/480p, Annotations/480p in it or in DAVIS/"),
+        ("davis17", r"is not DAVIS: looked for JPEGImages/480p in it or in DAVIS/"),
     ],
 )
 def test_a_wrong_root_says_what_was_looked_for(tmp_path: Path, layout: str, expected: str) -> None:
@@ -386,3 +389,44 @@ def test_davis(tmp_path: Path, year: int, inner: str) -> None:
     (tmp_path / inner / "Annotations" / "480p" / "dog" / "00001.png").unlink()
     with pytest.raises(DatasetError, match="dog has no mask for 1 of 2 images: 00001;"):
         open_dataset("davis16", tmp_path)
+
+
+def test_davis_with_several_objects(tmp_path: Path) -> None:
+    make_davis(tmp_path)
+    write(tmp_path / "ImageSets" / "2017" / "val.txt", "dog", "bear")
+    write(tmp_path / "ImageSets" / "2017" / "train.txt", "cat")
+    dataset = open_dataset("davis17", tmp_path)
+    assert (dataset.name, dataset.published, dataset.ends_count) == ("DAVIS2017 val", 1999, True)
+    assert names(dataset) == ["bear/00000", "bear/00001", "dog/00000", "dog/00001"]
+    assert {example.mask_kind for example in dataset.examples} == {"objects"}
+    assert dataset.truth.startswith("Annotations/480p")
+    assert names(open_dataset("davis17", tmp_path, Choices(split="train"))) == ["cat/00000", "cat/00001"]
+    for video in ("bear", "dog"):
+        for frame in ("00000", "00001"):
+            put(tmp_path / "Annotations_unsupervised" / "480p" / video / f"{frame}.png")
+    masks = {str(example.mask) for example in open_dataset("davis17", tmp_path).examples}
+    assert all("Annotations_unsupervised" in mask for mask in masks)
+    (tmp_path / "ImageSets" / "2017" / "val.txt").unlink()
+    with pytest.raises(DatasetError, match=r"no list of val: looked for ImageSets/2017/val\.txt;"):
+        open_dataset("davis17", tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["davis16", "davis17"])
+def test_folders_of_your_own_have_no_splits(tmp_path: Path, layout: str) -> None:
+    for folder, suffix in (("images", "jpg"), ("masks", "png")):
+        put(tmp_path / folder / "dog" / f"00000.{suffix}")
+    with pytest.raises(OptionError, match=r"\[split\] must be left out for a folder of images/ and masks/"):
+        open_dataset(layout, tmp_path, Choices(split="val"))
+
+
+def test_masks_of_objects_are_numbers(tmp_path: Path) -> None:
+    numbers = np.array([[0, 1, 2, 255]], np.uint8)
+    image = Image.fromarray(numbers).convert("P")
+    image.putdata(numbers.ravel().tolist())
+    image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0] + [0] * 756 + [224, 224, 192])
+    image.save(tmp_path / "m.png")
+    truth = read_truth(Example("x", tmp_path, tmp_path / "m.png", "objects"), (1, 4))
+    assert truth.objects is not None and truth.known is not None and truth.classes is None
+    assert truth.objects.tolist() == numbers.tolist()
+    assert truth.foreground.tolist() == [[False, True, True, False]]
+    assert truth.known.tolist() == [[True, True, True, False]]

@@ -97,9 +97,36 @@ def test_sequences_are_folders(tmp_path: Path) -> None:
         ("dog", "dog/00001"),
     ]
     assert {example.mask_kind for example in examples} == {"colour"}
+    assert [example.is_end for example in examples] == [True, True, True]
     put(tmp_path / "images" / "cat" / "0.jpg")
     with pytest.raises(DatasetError, match="masks/cat is not a folder"):
         open_dataset("sequences", tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["sequences", "davis16", "davis17"])
+def test_videos_and_frames_can_be_chosen(tmp_path: Path, layout: str) -> None:
+    for video, count in (("bear", 8), ("cat", 1), ("dog", 3)):
+        for frame in range(count):
+            put(tmp_path / "images" / video / f"{frame:05}.jpg")
+            put(tmp_path / "masks" / video / f"{frame:05}.png")
+    dataset = open_dataset(layout, tmp_path, Choices(sequences=("dog", "bear"), every=3))
+    assert [(e.name, e.is_end) for e in dataset.examples] == [
+        ("bear/00000", True),
+        ("bear/00003", False),
+        ("bear/00006", False),
+        ("dog/00000", True),
+    ]
+    assert {e.mask_kind for e in dataset.examples} == {"objects" if layout == "davis17" else "colour"}
+    assert dataset.ends_count == (layout == "davis17")
+    assert (dataset.name, dataset.published) == (tmp_path.name, None)
+    with pytest.raises(DatasetError, match="images has no video 'cow'; videos: bear, cat, dog"):
+        open_dataset(layout, tmp_path, Choices(sequences=("dog", "cow")))
+    (tmp_path / "masks" / "bear" / "00004.png").unlink()
+    with pytest.raises(
+        DatasetError, match="masks/bear has no mask for 1 of 8 images: 00004; each frame needs"
+    ):
+        open_dataset(layout, tmp_path)
+    assert len(open_dataset(layout, tmp_path, Choices(sequences=("cat",))).examples) == 1
 
 
 def test_unknown_layouts_and_roots_are_told(tmp_path: Path) -> None:
@@ -176,6 +203,10 @@ def test_images_on_their_side_are_turned(tmp_path: Path) -> None:
         ("voc07", Choices(split="all"), r"\[split\] must be one of trainval, train, val, test for voc07"),
         ("ecssd", Choices(difficult=False), r"\[difficult\] must be left out for ecssd, got False"),
         ("voc12", Choices(names=Path("x.txt")), r"\[list\] must be left out for voc12, got x\.txt"),
+        ("masks", Choices(every=2), r"\[every\] must be left out for masks, got 2"),
+        ("ecssd", Choices(sequences=("a",)), r"\[sequences\] must be left out for ecssd"),
+        ("davis16", Choices(every=0), r"\[every\] must be a whole number from 1 to 2147483647, got 0"),
+        ("davis17", Choices(split="test-dev"), r"\[split\] must be one of val, train for davis17"),
     ],
 )
 def test_choices_that_a_layout_does_not_have(

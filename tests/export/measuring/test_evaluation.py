@@ -26,9 +26,10 @@ from patchcut_export.measuring.evaluation import METRICS, Score, evaluate, score
 from patchcut_export.measuring.measure import EvalRequest, state_protocol
 from patchcut_export.measuring.metrics import f_beta, precision_recall
 from patchcut_export.measuring.score_grid import write_grid
+from patchcut_export.measuring.videos import VIDEO_METRICS
 
 Patchcut = Callable[..., int]
-NOT_OF_PARTS = ("CorLoc", "region J", "objects kept", "empty scenes")
+NOT_OF_PARTS = ("CorLoc", "objects kept", "empty scenes", *VIDEO_METRICS)
 
 
 def found(label_map: Any, labels: int = 2) -> Any:
@@ -134,15 +135,6 @@ def test_keypoints_are_columns_at_their_pixels() -> None:
     parts = score(found(label_map, 5), Example("x", Path(), keypoints=keypoints)).parts
     assert parts is not None
     assert [(c, part, parts[c, part]) for c, part in np.argwhere(parts)] == [(1, 2, 1), (1, 4, 1), (3, 4, 1)]
-
-
-def test_region_j_is_over_videos_without_their_ends() -> None:
-    ious = {"long": [0.0, 0.5, 0.7, 0.6, 0.0], "short": [0.2, 0.4]}
-    scores = [Score(f"{v}/{i}", v, iou=iou) for v, values in ious.items() for i, iou in enumerate(values)]
-    metrics = summarize(scores).metrics
-    assert metrics["region J"] == pytest.approx((0.6 + 0.3) / 2)
-    assert metrics["mean foreground IoU"] == pytest.approx(2.4 / 7)
-    assert "region J" not in summarize([Score("photo", iou=0.5)]).metrics
 
 
 def test_refined_masks_are_cut_softly(masks_root: Path, bundle: Path) -> None:
@@ -402,14 +394,18 @@ def test_the_recorded_command_has_all_that_was_chosen() -> None:
         settings=Settings(bundle="mine.patchcut", head="cc:alpha=5", refine="guided", single=True, threads=2),
         scores=Path("out.jsonl"),
         empty_scenes=True,
-        choices=Choices(split="val", names=Path("lists/some.txt"), difficult=False),
+        protocol="stream",
+        choices=Choices(
+            split="val", names=Path("lists/some.txt"), difficult=False, sequences=("bear", "my dog"), every=4
+        ),
     )
     ran: Any = SimpleNamespace(size_hw=(224, 224), precision="fp32", nothing_below=0.25)
     words = shlex.split(request.command(ran))
     assert words[:6] == ["patchcut", "export", "eval", "voc07", "--root", "VOC"]
     assert " ".join(words[6:]) == (
         "--precision fp32 --size 224 --head cc:alpha=5 --refine guided --nothing-below 0.25 --single "
-        "--threads 2 --empty-scenes --split val --list some.txt --no-difficult"
+        "--threads 2 --empty-scenes --split val --list some.txt --sequences bear,my dog --every 4 "
+        "--no-difficult --protocol stream"
     )
 
 

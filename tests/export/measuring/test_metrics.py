@@ -7,20 +7,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from pycocotools import mask as coco_mask
 
 pytest.importorskip("torch", reason="needs patchcut[export]")
 cluster = pytest.importorskip("sklearn.metrics.cluster", reason="needs scikit-learn")
+ndimage = pytest.importorskip("scipy.ndimage", reason="needs scipy")
+optimize = pytest.importorskip("scipy.optimize", reason="needs scipy")
 
 from patchcut_export.measuring.metrics import (
     F_THRESHOLDS,
+    Contour,
     add_contingencies,
     adjusted_rand_index,
+    best_matching,
     box_ious,
     contingency,
+    contour_f,
     f_beta,
     mask_iou,
     normalized_mutual_information,
     precision_recall,
+    recall_and_decay,
 )
 
 COORDINATE = st.integers(0, 12)
@@ -160,3 +167,115 @@ def test_nothing_to_cluster(shape: tuple[int, int]) -> None:
     assert normalized_mutual_information(table) == adjusted_rand_index(table) == 1
     assert add_contingencies([]).shape == (0, 0)
     assert contingency(np.zeros(0, np.int32), np.zeros(0, np.uint8)).sum() == 0
+
+
+SIDES = st.sampled_from((1, 2, 7, 40, 131))
+
+
+def blobs(height: int, width: int, seed: int) -> np.ndarray:
+    """A mask of smooth blobs, some of which touch the border; empty or full now and then."""
+    random = np.random.default_rng(seed)
+    smooth = ndimage.gaussian_filter(random.standard_normal((height, width)), random.uniform(0.3, 6))
+    return np.asarray(smooth > random.choice([-9, 0, smooth.std(), 9]))
+
+
+def exact_contour(mask: np.ndarray) -> np.ndarray:
+    """The contour of DAVIS: pixels that are not equal to all that lie right, below and diagonally below."""
+    seen = {"size": 2, "origin": -1, "mode": "nearest"}
+    return np.asarray(ndimage.minimum_filter(mask, **seen) != ndimage.maximum_filter(mask, **seen))
+
+
+def exact_f(found: np.ndarray, truth: np.ndarray, tolerance: float = 0.008) -> float:
+    """F by exact distances between contours."""
+    radius = np.ceil(tolerance * np.linalg.norm(found.shape))
+    lines = [exact_contour(mask) for mask in (found, truth)]
+    if not all(line.any() for line in lines):
+        return float(not any(line.any() for line in lines))
+    near = [ndimage.distance_transform_edt(~line) <= radius for line in lines]
+    precision, recall = near[1][lines[0]].mean(), near[0][lines[1]].mean()
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+@given(height=SIDES, width=SIDES, seeds=st.tuples(st.integers(0, 999), st.integers(0, 999)))
+def test_contour_f_is_that_of_exact_distances(height: int, width: int, seeds: tuple[int, int]) -> None:
+    found, truth = (blobs(height, width, seed) for seed in seeds)
+    contours = Contour.of(found), Contour.of(truth)
+    for contour, mask in zip(contours, (found, truth), strict=True):
+        np.testing.assert_array_equal(contour.line, exact_contour(mask))
+    measured = contour_f(*contours)
+    assert measured == pytest.approx(exact_f(found, truth), abs=1e-12)
+    assert contour_f(*contours[::-1]) == pytest.approx(measured, abs=1e-12)
+    assert contour_f(contours[0], contours[0]) == 1
+
+
+def test_contour_f_at_the_size_of_davis() -> None:
+    y, x = np.ogrid[:480, :854]
+    found, truth = ((y - 240) ** 2 / 2 + (x - at) ** 2 < 20000 for at in (400, 412))
+    measured = contour_f(Contour.of(found), Contour.of(truth))
+    assert measured == pytest.approx(exact_f(found, truth), abs=1e-12)
+    assert 0.05 < measured < 0.95
+
+
+def test_a_contour_is_one_pixel_wide() -> None:
+    mask = np.zeros((5, 6), bool)
+    mask[1:3, 2:4] = True
+    expected = ["011100", "010100", "011100", "000000", "000000"]
+    assert ["".join(str(int(pixel)) for pixel in row) for row in Contour.of(mask).line] == expected
+
+
+def test_contours_match_up_to_a_share_of_the_diagonal() -> None:
+    truth = np.zeros((300, 400), bool)  # a diagonal of 500: a tolerance of 4
+    truth[100:200, 100:200] = True
+    measured = {}
+    for shift in (0, 4, 5, 40):
+        found = np.roll(truth, shift, axis=1)
+        measured[shift] = contour_f(Contour.of(found), Contour.of(truth))
+        assert measured[shift] == pytest.approx(exact_f(found, truth), abs=1e-12)
+    assert measured[0] == measured[4] == 1
+    assert 0.3 < measured[40] < measured[5] < 0.6
+
+
+def test_contours_of_what_is_nothing() -> None:
+    empty, full, some = np.zeros((20, 30), bool), np.ones((20, 30), bool), np.eye(20, 30, dtype=bool)
+    assert contour_f(Contour.of(empty), Contour.of(empty)) == 1
+    assert contour_f(Contour.of(full), Contour.of(empty)) == 1, "the border of the image is no contour"
+    assert (
+        contour_f(Contour.of(some), Contour.of(empty)) == contour_f(Contour.of(full), Contour.of(some)) == 0
+    )
+
+
+@given(a=MASKS, b=MASKS)
+def test_region_similarity_is_that_of_coco(a: np.ndarray, b: np.ndarray) -> None:
+    rles = [coco_mask.encode(np.asfortranarray(mask[..., None], np.uint8)) for mask in (a, b)]
+    expected = coco_mask.iou(*rles, [0])[0, 0] if (a | b).any() else 1
+    assert mask_iou(a, b) == pytest.approx(expected)
+
+
+@given(values=st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_recall_and_decay_are_those_of_davis(values: list[float]) -> None:
+    recall, decay = recall_and_decay(np.array(values))
+    assert recall == pytest.approx(sum(value > 0.5 for value in values) / len(values))
+    borders = [int((len(values) - 1) * i / 4 + 0.5) for i in range(5)]
+    quarters = [values[borders[i] : borders[i + 1] + 1] for i in range(4)]
+    assert decay == pytest.approx(np.mean(quarters[0]) - np.mean(quarters[3]))
+
+
+def test_decay_is_what_is_lost() -> None:
+    assert recall_and_decay(np.linspace(1, 0, 101)) == (50 / 101, pytest.approx(0.75))
+    assert recall_and_decay(np.full(7, 0.5)) == (0, 0)
+
+
+@given(
+    values=st.tuples(st.integers(0, 7), st.integers(0, 7)).flatmap(
+        lambda shape: hnp.arrays(
+            np.float64, shape, elements=st.one_of(st.floats(-2, 2), st.integers(0, 2).map(float))
+        )
+    )
+)
+def test_the_best_matching_is_that_of_scipy(values: np.ndarray) -> None:
+    pairs = best_matching(values)
+    rows, columns = ([pair[axis] for pair in pairs] for axis in (0, 1))
+    assert len(set(rows)) == len(set(columns)) == len(pairs) == min(values.shape)
+    assert columns == sorted(columns)
+    expected = values[optimize.linear_sum_assignment(values, maximize=True)].sum()
+    assert sum(values[pair] for pair in pairs) == pytest.approx(expected, abs=1e-9)

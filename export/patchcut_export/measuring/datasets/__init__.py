@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from patchcut.checks import check_whole
 from patchcut.errors import OptionError
 
 from patchcut_export.errors import DatasetError
@@ -24,19 +25,21 @@ class Layout:
         open: makes a Dataset of its root and what was chosen; every file is looked for, none is decoded.
         splits: what `Choices.split` may be, the default first; none: the set has no splits.
         takes_names, takes_difficult: whether those choices mean something for it.
+        is_video: whether its images are frames of videos, of which some can be chosen.
     """
 
     open: Callable[[Path, Choices], Dataset]
     splits: tuple[str, ...] = ()
     takes_names: bool = False
     takes_difficult: bool = False
+    is_video: bool = False
 
 
 LAYOUTS: Mapping[str, Layout] = {
     "masks": Layout(plain.open_masks),
     "classes": Layout(plain.open_classes),
     "boxes": Layout(plain.open_boxes, takes_difficult=True),
-    "sequences": Layout(plain.open_sequences),
+    "sequences": Layout(plain.open_sequences, is_video=True),
     "ecssd": Layout(saliency.open_ecssd),
     "duts": Layout(saliency.open_duts, splits=("TE", "TR")),
     "dut-omron": Layout(saliency.open_dut_omron),
@@ -44,11 +47,13 @@ LAYOUTS: Mapping[str, Layout] = {
     "voc07": Layout(voc.open_voc07, splits=("trainval", "train", "val", "test"), takes_difficult=True),
     "voc12": Layout(voc.open_voc12, splits=("trainval", "train", "val"), takes_difficult=True),
     "coco20k": Layout(coco.open_coco20k, takes_names=True),
-    "davis16": Layout(davis.open_davis16, splits=("val", "train", "trainval")),
+    "davis16": Layout(davis.open_davis16, splits=("val", "train", "trainval"), is_video=True),
+    "davis17": Layout(davis.open_davis17, splits=("val", "train"), is_video=True),
 }
 
 
 _DEFAULTS = Choices()
+_MAX_EVERY = 2**31 - 1
 
 
 def open_dataset(layout: str, root: Path, choices: Choices = _DEFAULTS) -> Dataset:
@@ -84,6 +89,10 @@ def _check_choices(name: str, choices: Choices) -> None:
     for option, given, takes in (
         ("list", choices.names, layout.takes_names),
         ("difficult", choices.difficult, layout.takes_difficult),
+        ("sequences", choices.sequences, layout.is_video),
+        ("every", choices.every, layout.is_video),
     ):
         if given is not None and not takes:
             raise OptionError(option, f"must be left out for {name}, got {given}")
+    if choices.every is not None:
+        check_whole("every", choices.every, 1, _MAX_EVERY)

@@ -14,8 +14,8 @@ Keypoints = npt.NDArray[np.int32]
 
 # How a mask's file says what is foreground:
 # "grey": above half of the range; "colour": anything but black; "index": a class per pixel, 0 is background
-# and 255 is not known.
-MaskKind = Literal["grey", "colour", "index"]
+# and 255 is not known; "objects": the same with an object of the video per pixel.
+MaskKind = Literal["grey", "colour", "index", "objects"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Example:
         boxes_xyxy: [m, 4] float32, half-open pixels.
         keypoints: [p, 3] int32, (x, y, part) of the visible ones.
         sequence: the video it is a frame of.
+        is_end: whether it is the first or the last frame of that.
         upright: whether the truth is that of the image as its EXIF orientation shows it; False: as stored.
     """
 
@@ -40,6 +41,7 @@ class Example:
     boxes_xyxy: Boxes | None = None
     keypoints: Keypoints | None = None
     sequence: str | None = None
+    is_end: bool = False
     upright: bool = True
 
 
@@ -52,12 +54,14 @@ class Dataset:
         examples: sorted by name.
         truth: how its truth was read, for the protocol.
         published: how many images the published set has; None for anybody's own.
+        ends_count: of videos, whether their first and last frames are measured.
     """
 
     name: str
     examples: list[Example]
     truth: str
     published: int | None = None
+    ends_count: bool = True
 
 
 @dataclass(frozen=True)
@@ -68,14 +72,20 @@ class Choices:
         split: such as "val".
         names: a file that lists the images, one a line.
         difficult: whether boxes that are marked as difficult count as objects.
+        sequences: names of the videos to take.
+        every: frames 0, every, 2 * every, ... of each video are taken.
     """
 
     split: str | None = None
     names: Path | None = None
     difficult: bool | None = None
+    sequences: tuple[str, ...] | None = None
+    every: int | None = None
 
     def words(self) -> list[str]:
         """The options of the command line that repeat these choices."""
         words = [] if self.split is None else ["--split", self.split]
         words += [] if self.names is None else ["--list", self.names.name]
+        words += [] if self.sequences is None else ["--sequences", ",".join(self.sequences)]
+        words += [] if self.every is None else ["--every", str(self.every)]
         return words + {None: [], True: ["--difficult"], False: ["--no-difficult"]}[self.difficult]

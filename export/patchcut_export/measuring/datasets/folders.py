@@ -54,14 +54,18 @@ def pair(
     *,
     upright: bool = False,
     sequence: str | None = None,
+    remedy: str = "add them",
 ) -> list[Example]:
     """An example for each image of a folder, with the mask of the same name in another one.
+
+    Args:
+        remedy: what to do about masks that are not there.
 
     Raises:
         DatasetError: there are images without a mask; they are counted, and the first are named.
     """
     photos, truths = list_photos(images), list_photos(masks)
-    check_there("mask", masks, [name for name in photos if name not in truths], len(photos))
+    check_there("mask", masks, [name for name in photos if name not in truths], len(photos), remedy)
     prefix = f"{sequence}/" if sequence else ""
     return [
         Example(prefix + name, path, truths[name], kind, sequence=sequence, upright=upright)
@@ -69,7 +73,9 @@ def pair(
     ]
 
 
-def check_there(kind: str, folder: Path, missing: Sequence[str], total: int) -> None:
+def check_there(
+    kind: str, folder: Path, missing: Sequence[str], total: int, remedy: str = "add them"
+) -> None:
     """Checks that no file is missing.
 
     Raises:
@@ -78,7 +84,7 @@ def check_there(kind: str, folder: Path, missing: Sequence[str], total: int) -> 
     if missing:
         raise DatasetError(
             f"{folder} has no {kind} for {len(missing)} of {total} images: {_first(missing)}",
-            "add them",
+            remedy,
         )
 
 

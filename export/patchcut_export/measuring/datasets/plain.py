@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from patchcut_export.errors import DatasetError
-from patchcut_export.measuring.datasets.examples import Boxes, Choices, Dataset, Example
+from patchcut_export.measuring.datasets.examples import Boxes, Choices, Dataset, Example, MaskKind
 from patchcut_export.measuring.datasets.folders import check_there, find_root, list_photos, pair, reading
+
+_OWN = ("images", "masks")
 
 
 def open_masks(root: Path, choices: Choices) -> Dataset:
@@ -33,17 +36,54 @@ def open_classes(root: Path, choices: Choices) -> Dataset:
 
 def open_sequences(root: Path, choices: Choices) -> Dataset:
     """`images/SEQUENCE/FRAME.jpg` and `masks/SEQUENCE/FRAME.png`."""
-    find_root("a folder of videos and masks", root, (), ("images", "masks"))
-    names = sorted(path.name for path in (root / "images").iterdir() if path.is_dir())
-    examples = pair_sequences(root / "images", root / "masks", names)
-    return Dataset(root.resolve().name, examples, "masks, foreground is anything but black")
+    examples = pair_sequences(*list_sequences(root), choices)
+    truth = "masks, foreground is anything but black"
+    return Dataset(root.resolve().name, examples, truth, ends_count=False)
 
 
-def pair_sequences(images: Path, masks: Path, names: list[str]) -> list[Example]:
-    """The frames of videos, each a folder of `images` with one of the same name in `masks`."""
-    return [
-        example for name in names for example in pair(images / name, masks / name, "colour", sequence=name)
-    ]
+def holds_own(root: Path) -> bool:
+    """Whether a folder has `images/` and `masks/`."""
+    return all((root / name).is_dir() for name in _OWN)
+
+
+def list_sequences(root: Path) -> tuple[Path, Path, list[str]]:
+    """The folders `images/` and `masks/` of anybody's own videos, and the videos' names.
+
+    Raises:
+        DatasetError: they are not there.
+    """
+    find_root("a folder of videos and masks", root, (), _OWN)
+    images, masks = (root / name for name in _OWN)
+    return images, masks, sorted(path.name for path in images.iterdir() if path.is_dir())
+
+
+def pair_sequences(
+    images: Path, masks: Path, names: list[str], choices: Choices, kind: MaskKind = "colour"
+) -> list[Example]:
+    """The frames of videos, each a folder of `images` with one of the same name in `masks`.
+
+    Args:
+        names: of the videos.
+        choices: which of them, and of their frames.
+    Raises:
+        DatasetError: there is no video, or none of a name that was chosen; a frame has no mask.
+    """
+    if not names:
+        raise DatasetError(f"{images} has no folders of frames", "give the folder that holds the videos")
+    wanted = names if choices.sequences is None else choices.sequences
+    if unknown := [name for name in wanted if name not in names]:
+        raise DatasetError(f"{images} has no video {unknown[0]!r}", f"videos: {', '.join(names)}")
+    chosen = [name for name in names if name in wanted]
+    return [example for name in chosen for example in _pair_sequence(images, masks, name, choices, kind)]
+
+
+def _pair_sequence(images: Path, masks: Path, name: str, choices: Choices, kind: MaskKind) -> list[Example]:
+    remedy = "each frame needs one, and of a test set only the first is published: choose other --sequences"
+    frames = pair(images / name, masks / name, kind, sequence=name, remedy=remedy)
+    if not frames:
+        raise DatasetError(f"{images / name} has no images", "add its frames or choose other --sequences")
+    ends = (0, len(frames) - 1)
+    return [replace(frame, is_end=i in ends) for i, frame in enumerate(frames)][:: choices.every or 1]
 
 
 def open_boxes(root: Path, choices: Choices) -> Dataset:
