@@ -18,7 +18,7 @@ find_package(nanobind CONFIG REQUIRED)
 
 nanobind_add_module(_C STABLE_ABI NB_STATIC
   bindings/clusters.cpp bindings/cuda.cpp bindings/cuts.cpp bindings/fit.cpp bindings/images.cpp
-  bindings/masks.cpp bindings/module.cpp bindings/nodes.cpp bindings/refine.cpp)
+  bindings/masks.cpp bindings/module.cpp bindings/nodes.cpp bindings/refine.cpp bindings/video.cpp)
 target_link_libraries(_C PRIVATE patchcut patchcut_flags)
 set_target_properties(_C PROPERTIES INSTALL_RPATH "$ORIGIN")
 patchcut_make_portable(_C)

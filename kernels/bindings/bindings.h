@@ -96,5 +96,6 @@ void bind_images(nb::module_& module);
 void bind_masks(nb::module_& module);
 void bind_nodes(nb::module_& module);
 void bind_refine(nb::module_& module);
+void bind_video(nb::module_& module);
 
 }  // namespace patchcut

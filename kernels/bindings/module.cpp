@@ -162,4 +162,5 @@ NB_MODULE(_C, module) {
   bind_masks(module);
   bind_refine(module);
   bind_fit(module);
+  bind_video(module);
 }

@@ -328,3 +328,17 @@ class cuda:
     def graph_launch(device: int, graph: int, stream: int, /) -> None: ...
     @staticmethod
     def graph_destroy(device: int, graph: int, /) -> None: ...
+
+def propagate(
+    features: _FloatOrHalf,
+    memory: _FloatOrHalf,
+    values: _Float,
+    frames: int,
+    grid_height: int,
+    grid_width: int,
+    radius: int,
+    topk: int,
+    temperature: float,
+    out: _Float,
+    context: Context,
+) -> None: ...

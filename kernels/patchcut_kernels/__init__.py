@@ -19,6 +19,7 @@ from ._isas import available_isas, get_isa, set_isa
 from ._kmeans import KMeansClustering, kmeans
 from ._ncut import NCut, ncut
 from ._preprocess import letterbox_xyxy, preprocess
+from ._propagate import propagate
 from ._region_stats import RegionStats, region_stats
 from ._relabel import relabel
 from ._rle_decode import rle_decode
@@ -58,6 +59,7 @@ __all__ = [
     "letterbox_xyxy",
     "ncut",
     "preprocess",
+    "propagate",
     "reference",
     "region_stats",
     "relabel",

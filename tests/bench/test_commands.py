@@ -226,6 +226,17 @@ def test_upsampling_neighbours_find_the_same_labels(columns: int, confidence: bo
         np.testing.assert_allclose(theirs, ours, atol=1e-4)
 
 
+def test_propagating_neighbours_carry_the_same_values() -> None:
+    pytest.importorskip("torch", reason="DINO's propagation is written in torch")
+    from bench.cases.kernels.video import _propagate
+
+    duel = _propagate(12, 2, 3, 4)
+    assert max(duel.quality.values()) < 1e-5
+    carried = np.asarray(duel.neighbours[0].call())
+    assert carried.std() > 0.05
+    np.testing.assert_allclose(carried.sum(1), 1, atol=1e-5)
+
+
 def test_the_first_preprocessing_neighbour_makes_the_same_image() -> None:
     from bench.cases.kernels.images import _preprocess
 

@@ -258,6 +258,15 @@ def preprocess(m: Maker) -> Any:
     )
 
 
+def propagate(m: Maker) -> Any:
+    h, w, d, slots, batch = m.size(6), m.size(6), m.size(20), m.size(3), m.batch()
+    x, memory = m.floats(*batch, h * w, d, half=True), m.floats(*batch, slots, h * w, d, half=True)
+    values = m.floats(*batch, slots, h * w, m.size(5))
+    out = m.output(np.float32, (*batch, h * w, values.shape[-1] if hasattr(values, "shape") else 1), values)
+    options = {"radius": m.number(0, 1, 12), "topk": m.number(1, 5, 64), "temperature": m.number(0.1, 1.0)}
+    return pk.propagate(x, memory, values, m.pair(h, w), frames=m.number(None, slots), **options, out=out)
+
+
 def region_stats(m: Maker) -> Any:
     shape = (*m.batch(), m.size(12), m.size(12))
     options = {"label_map": m.integers(3, *shape), "confidence": m.floats(*shape)}
@@ -330,6 +339,7 @@ OPS: list[Callable[[Maker], Any]] = [
     kmeans,
     ncut,
     preprocess,
+    propagate,
     region_stats,
     relabel,
     rle_decode,

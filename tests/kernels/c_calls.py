@@ -302,6 +302,30 @@ def preprocess() -> Call:
     )
 
 
+def propagate() -> Call:
+    sizes = {"batch": 2, "slots": 3, "frames": 2, "grid_height": 2, "grid_width": 3, "d": 3, "c": 4}
+    return Call(
+        {
+            "features": FEATURES["features"],
+            "dtype": 0,
+            "memory": normal(2, 3, 6, 3),
+            "memory_dtype": 0,
+            "values": normal(2, 3, 6, 4),
+            **sizes,
+            "params": struct("propagate_params"),
+            "out": empty(2, 6, 4),
+        },
+        bad={
+            "d": [0],
+            "slots": [0, 1],
+            "frames": [0, 4],
+            "radius": [-1, -(2**63)],
+            "topk": [0, -1, 65, TOO_LARGE],
+            "temperature": [0, -1, NAN, 1e-45],
+        },
+    )
+
+
 def region_stats() -> Call:
     result = {
         "area": empty(2, 2, dtype=np.int64),
@@ -389,6 +413,7 @@ CALLS: dict[str, Callable[[], Call]] = {
         kmeans,
         ncut,
         preprocess,
+        propagate,
         region_stats,
         relabel,
         rle_decode,

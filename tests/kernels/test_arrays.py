@@ -234,6 +234,15 @@ def make_cases() -> dict[str, Case]:
             {"out": np.empty((3, 8, 8), np.float32)},
             {"size": 8, "mean": (0.5,) * 3, "std": (0.2,) * 3},
         ),
+        "propagate": Case(
+            {
+                "features": features,
+                "memory": rng.standard_normal((2, 12, 5)).astype(np.float32),
+                "values": rng.random((2, 12, 3), np.float32),
+            },
+            {"out": np.empty((12, 3), np.float32)},
+            {"grid_hw": (3, 4)},
+        ),
         "region_stats": Case(
             {"ids": labels, "label_map": labels, "confidence": rng.random((9, 11), np.float32)},
             {

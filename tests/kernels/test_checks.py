@@ -22,6 +22,9 @@ FLOATS: dict[tuple[str, str], Callable[[Any], object]] = {
     ("ncut", "offset"): lambda value: pk.ncut(NODES, 1, threshold=None, offset=value),
     ("gnn_fit", "learning_rate"): lambda value: pk.gnn_fit(NODES, GRAPH, 2, learning_rate=value),
     ("gnn_fit", "dropout"): lambda value: pk.gnn_fit(NODES, GRAPH, 2, dropout=value),
+    ("propagate", "temperature"): lambda value: pk.propagate(
+        NODES, NODES[None], NODES[None], (2, 3), temperature=value
+    ),
     ("assign", "temperature"): lambda value: pk.assign(NODES, NODES, temperature=value),
     ("guided_refine", "eps"): lambda value: pk.guided_refine(FRAME, MAP, 2, value),
     ("bilateral_solver", "sigma_luma"): lambda value: pk.bilateral_solver(FRAME, MAP, MAP, sigma_luma=value),
@@ -32,6 +35,10 @@ FLOATS: dict[tuple[str, str], Callable[[Any], object]] = {
 INTEGERS: dict[tuple[str, str], Callable[[Any], object]] = {
     ("ncut", "iterations"): lambda value: pk.ncut(NODES, 1, iterations=value),
     ("gnn_fit", "steps"): lambda value: pk.gnn_fit(NODES, GRAPH, 2, steps=value),
+    ("propagate", "topk"): lambda value: pk.propagate(NODES, NODES[None], NODES[None], (2, 3), topk=value),
+    ("propagate", "radius"): lambda value: pk.propagate(
+        NODES, NODES[None], NODES[None], (2, 3), radius=value
+    ),
     ("kmeans", "iterations"): lambda value: pk.kmeans(NODES, 2, iterations=value),
     ("bilateral_solver", "iterations"): lambda value: pk.bilateral_solver(FRAME, MAP, MAP, iterations=value),
     ("rle_encode", "count"): lambda value: pk.rle_encode(MAP.astype(np.int32), value),

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2] / "kernels"
 SRC = ROOT / "src"
 # From the top: a file includes its own folder and those after it. Above them all are the C faces of ops,
 # <group>/<op>.cpp, which alone include c_api.
-ORDER = ("c_api", "refine", "clusters", "cuts", "fit", "nodes", "masks", "images", "cuda", "cpu")
+ORDER = ("c_api", "video", "refine", "clusters", "cuts", "fit", "nodes", "masks", "images", "cuda", "cpu")
 MAX_FILES = 26
 KINDS = {".h", ".cpp", ".cu", ".cuh"}
 

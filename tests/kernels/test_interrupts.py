@@ -18,6 +18,7 @@ RNG = np.random.default_rng(0)
 POINTS = RNG.standard_normal((4000, 64)).astype(np.float32)
 SIGNED = RNG.standard_normal((1200, 1200)).astype(np.float32)
 FRAME = RNG.integers(0, 256, (1500, 1500, 3)).astype(np.uint8)
+WIDE = np.tile(POINTS[:3600], (1, 8))
 NOISE = RNG.random((1500, 1500)).astype(np.float32)
 # Each takes many seconds.
 LONG: dict[str, Callable[[], object]] = {
@@ -30,6 +31,9 @@ LONG: dict[str, Callable[[], object]] = {
         FRAME, NOISE, NOISE, iterations=5000, bistochastic_iterations=5000
     ),
     "guided_refine": lambda: pk.guided_refine(FRAME, np.tile(NOISE, (20, 1, 1)), 300, 1e-3),
+    "propagate": lambda: pk.propagate(
+        WIDE, np.tile(WIDE, (8, 1, 1)), np.ones((8, 3600, 2), np.float32), (1, 3600), radius=3600
+    ),
     "guided_refine of labels": lambda: pk.guided_refine(FRAME, (NOISE * 1000).astype(np.int32), 300, 1e-3),
 }
 

@@ -15,4 +15,5 @@ TOLERANCES = {
     "assign": 2e-6,
     "ncut": 3e-6,
     "assign soft": 2e-5,
+    "propagate": 1e-5,
 }

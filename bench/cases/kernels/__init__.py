@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 from bench import machine
 from bench.cases import BenchError, Options, Target
-from bench.cases.kernels import chain, clusters, cuts, fit, images, masks, nodes, refine
+from bench.cases.kernels import chain, clusters, cuts, fit, images, masks, nodes, refine, video
 from bench.harness import Contender, interleave
 from bench.rows import Outcome
 
 TITLE = "each op beside its natural neighbour, at the sizes of real frames"
 REPEATS = 40
-_MODULES = (images, nodes, masks, refine, fit, clusters, cuts, chain)
+_MODULES = (images, nodes, masks, refine, fit, clusters, cuts, video, chain)
 TARGETS: tuple[Target, ...] = tuple(target for module in _MODULES for target in module.TARGETS)
 _DUELS = {case: make for module in _MODULES for case, make in module.DUELS.items()}
 CASES = tuple(_DUELS)

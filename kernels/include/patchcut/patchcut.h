@@ -400,6 +400,29 @@ PATCHCUT_API patchcut_status patchcut_rle_write_text(const uint32_t* runs, int64
 PATCHCUT_API patchcut_status patchcut_rle_read_text(const char* text, int64_t length, uint32_t* runs,
                                                     int64_t* count);
 
+/* ---- propagate: values of earlier frames carried to this one ---- */
+
+typedef struct patchcut_propagate_params {
+  int64_t radius;    /* of the window, in patches along rows and along columns; at least 0 */
+  int64_t topk;      /* patches of the memory that a patch takes its values from; 1 to 64 */
+  float temperature; /* of the softmax over their cosines; above 0 */
+} patchcut_propagate_params;
+
+/* As DINO (arXiv 2104.14294) has it. */
+#define PATCHCUT_PROPAGATE_DEFAULTS {12, 5, 0.1f}
+
+/* features [batch, grid_height * grid_width, d] of `dtype`; memory [batch, slots, grid_height * grid_width,
+ * d] of `memory_dtype`, its first `frames` slots, at least 1, hold a frame each, in any order, and the others
+ * are not looked at; values [batch, slots, grid_height * grid_width, c] in those slots. Of equal cosines the
+ * first in memory is taken first. slots * grid_height * grid_width is at most 2^30. out [batch, grid_height *
+ * grid_width, c], each row a convex combination of rows of values. */
+PATCHCUT_API patchcut_status patchcut_propagate(const void* features, int32_t dtype, const void* memory,
+                                                int32_t memory_dtype, const float* values, int64_t batch,
+                                                int64_t slots, int64_t frames, int64_t grid_height,
+                                                int64_t grid_width, int64_t d, int64_t c,
+                                                const patchcut_propagate_params* params, float* out,
+                                                const patchcut_context* context);
+
 /* ---- guided_refine: borders of maps moved to the edges of a frame ---- */
 
 typedef struct patchcut_guided_refine_params {

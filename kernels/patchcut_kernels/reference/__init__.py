@@ -32,6 +32,7 @@ from ._refine import (
     guided_refine,
     yuv_levels,
 )
+from ._video import propagate
 
 __all__ = [
     "affinity",
@@ -62,6 +63,7 @@ __all__ = [
     "ncut",
     "nv12_to_rgb",
     "preprocess",
+    "propagate",
     "random_bits",
     "region_stats",
     "relabel",

@@ -8,32 +8,37 @@ namespace {
 // Depth of one pass: a panel of this depth stays in the L1 cache.
 constexpr int64_t kDepth = 256;
 
-// c[kTileRows, kPanel] (+)= rows of a times a packed panel; the accumulators stay in registers.
-template <bool accumulate>
+// Rows of a whose products with `vectors` of a panel stay in registers: enough sums to hide the latency of
+// one.
+constexpr int tile_rows(int vectors) { return vectors * kTileRows < 8 ? 8 : kTileRows; }
+
+// c[tile_rows, vectors * kLanes] (+)= rows of a times the first vectors of a packed panel.
+template <bool accumulate, int vectors>
 void multiply_tile(int64_t k, const float* const* a, int64_t step, const float* packed, float* c,
                    int64_t ldc) {
-  Vec acc[kTileRows][kPanelVectors] = {};
+  constexpr int kRows = tile_rows(vectors);
+  Vec acc[kRows][vectors] = {};
   if (accumulate) {
 #pragma GCC unroll 8
-    for (int i = 0; i < kTileRows; ++i) {
+    for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 4
-      for (int v = 0; v < kPanelVectors; ++v) acc[i][v] = load(c + i * ldc + v * kLanes);
+      for (int v = 0; v < vectors; ++v) acc[i][v] = load(c + i * ldc + v * kLanes);
     }
   }
   for (int64_t p = 0; p < k * step; p += step, packed += kPanel) {
-    Vec b[kPanelVectors];
+    Vec b[vectors];
 #pragma GCC unroll 4
-    for (int v = 0; v < kPanelVectors; ++v) b[v] = load(packed + v * kLanes);
+    for (int v = 0; v < vectors; ++v) b[v] = load(packed + v * kLanes);
 #pragma GCC unroll 8
-    for (int i = 0; i < kTileRows; ++i) {
+    for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 4
-      for (int v = 0; v < kPanelVectors; ++v) acc[i][v] += a[i][p] * b[v];
+      for (int v = 0; v < vectors; ++v) acc[i][v] += a[i][p] * b[v];
     }
   }
 #pragma GCC unroll 8
-  for (int i = 0; i < kTileRows; ++i) {
+  for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kPanelVectors; ++v) store(c + i * ldc + v * kLanes, acc[i][v]);
+    for (int v = 0; v < vectors; ++v) store(c + i * ldc + v * kLanes, acc[i][v]);
   }
 }
 
@@ -43,16 +48,38 @@ void copy_tile(int64_t rows, int64_t cols, const float* from, int64_t ldf, float
   }
 }
 
+template <int vectors>
 void multiply_rows(int64_t rows, int64_t k, const float* a, int64_t lda, int64_t step, const float* packed,
                    float* c, int64_t ldc, int64_t cols, bool accumulate) {
-  const float* a_rows[kTileRows];
-  for (int i = 0; i < kTileRows; ++i) a_rows[i] = a + (i < rows ? i : rows - 1) * lda;
-  const auto multiply = accumulate ? multiply_tile<true> : multiply_tile<false>;
-  if (rows == kTileRows && cols == kPanel) return multiply(k, a_rows, step, packed, c, ldc);
-  float edge[kTileRows * kPanel] = {};
-  if (accumulate) copy_tile(rows, cols, c, ldc, edge, kPanel);
-  multiply(k, a_rows, step, packed, edge, kPanel);
-  copy_tile(rows, cols, edge, kPanel, c, ldc);
+  constexpr int kRows = tile_rows(vectors);
+  const float* a_rows[kRows];
+  for (int i = 0; i < kRows; ++i) a_rows[i] = a + (i < rows ? i : rows - 1) * lda;
+  const auto multiply = accumulate ? multiply_tile<true, vectors> : multiply_tile<false, vectors>;
+  if (rows == kRows && cols == vectors * kLanes) return multiply(k, a_rows, step, packed, c, ldc);
+  float edge[kRows * vectors * kLanes] = {};
+  if (accumulate) copy_tile(rows, cols, c, ldc, edge, vectors * kLanes);
+  multiply(k, a_rows, step, packed, edge, vectors * kLanes);
+  copy_tile(rows, cols, edge, vectors * kLanes, c, ldc);
+}
+
+// gemm_panel by as many vectors of the panel as `cols` need.
+template <int vectors>
+void multiply_panel(int64_t m, int64_t k, const float* a, int64_t lda, int64_t step, const float* packed,
+                    float* c, int64_t ldc, int64_t cols) {
+  if constexpr (vectors > 1) {
+    if (cols <= (vectors - 1) * kLanes) {
+      return multiply_panel<vectors - 1>(m, k, a, lda, step, packed, c, ldc, cols);
+    }
+  }
+  constexpr int kRows = tile_rows(vectors);
+  for (int64_t p = 0; p < k; p += kDepth) {
+    const int64_t depth = k - p < kDepth ? k - p : kDepth;
+    for (int64_t i = 0; i < m; i += kRows) {
+      const int64_t rows = m - i < kRows ? m - i : kRows;
+      multiply_rows<vectors>(rows, depth, a + i * lda + p * step, lda, step, packed + p * kPanel, c + i * ldc,
+                             ldc, cols, p > 0);
+    }
+  }
 }
 
 // Four accumulators hide the latency of an addition.
@@ -101,14 +128,7 @@ struct Table final : SimdTable {
 
   void gemm_panel(int64_t m, int64_t k, const float* a, int64_t lda, int64_t step, const float* packed,
                   float* c, int64_t ldc, int64_t cols) const override {
-    for (int64_t p = 0; p < k; p += kDepth) {
-      const int64_t depth = k - p < kDepth ? k - p : kDepth;
-      for (int64_t i = 0; i < m; i += kTileRows) {
-        const int64_t rows = m - i < kTileRows ? m - i : kTileRows;
-        multiply_rows(rows, depth, a + i * lda + p * step, lda, step, packed + p * kPanel, c + i * ldc, ldc,
-                      cols, p > 0);
-      }
-    }
+    multiply_panel<kPanelVectors>(m, k, a, lda, step, packed, c, ldc, cols);
   }
 
   void pack_transposed(int64_t rows, int64_t k, const float* a, int64_t lda, float* packed) const override {

@@ -42,8 +42,8 @@ struct SimdTable {
     return table_of<Table>(isa);
   }
 
-  // c[m, cols] = a[m, k] @ panel[k, panel], of which the first `cols` columns are kept; a[i, p] lies at
-  // a[i * lda + p * step].
+  // c[m, cols] = a[m, k] @ packed[k, panel], of which the first `cols` columns are kept, and those past them
+  // computed only as far as they share a vector; a[i, p] lies at a[i * lda + p * step].
   virtual void gemm_panel(int64_t m, int64_t k, const float* a, int64_t lda, int64_t step,
                           const float* packed, float* c, int64_t ldc, int64_t cols) const = 0;
   // packed[k, panel] = a[rows, k] transposed, zeros past `rows`.
