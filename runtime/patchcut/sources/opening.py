@@ -129,6 +129,7 @@ def _open_stdin(every: int, rule: PixelRule) -> Source:
     except OSError as error:
         raise SourceError("stdin", f"cannot be read: {error.strerror or error}", remedy) from error
     source.stamp = None  # that of a copy, which is another one each time
+    source.own_pace = True
     return source
 
 
