@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 import time
@@ -13,6 +14,8 @@ from typing import Any, Generic, TypeVar
 
 from patchcut import endings  # noqa: F401 - its end of the interpreter comes after this one's
 from patchcut.errors import EngineError
+
+_logger = logging.getLogger("patchcut")
 
 Item = TypeVar("Item")
 
@@ -28,7 +31,7 @@ class Ahead(Generic[Item]):
     """Runs an iterator on a thread of its own; iterating gives its items in order, and then what it raised.
 
     The thread starts when the first item is asked for. It is never further ahead than `most` items and the
-    one that it is making.
+    one that it is making. Where the system starts no more threads, items are made when they are asked for.
 
     Args:
         items: what the thread runs. A None says that there is nothing yet, and is not given: so a wait in
@@ -68,7 +71,7 @@ class Ahead(Generic[Item]):
         self._changed = threading.Condition()
         self._process = os.getpid()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._started = False
+        self._started = self._inline = False
 
     def __iter__(self) -> Ahead[Item]:
         return self
@@ -81,6 +84,8 @@ class Ahead(Generic[Item]):
         """
         self._check_process()
         self._start()
+        if self._inline:
+            return next(item for item in self._items if item is not None)
         with self._changed:
             while not (self._waiting or self._ended or self._stopped):
                 if not self._changed.wait(self._patience_s()) and self._is_silent():
@@ -117,6 +122,8 @@ class Ahead(Generic[Item]):
             self._stopped = True
             self._waiting.clear()
             self._changed.notify_all()
+        if self._inline:
+            self._items = iter(())
 
     def join(self, timeout_s: float = _STOP_S) -> bool:
         """Waits for the thread after `stop`; whether it has ended, or never began.
@@ -139,11 +146,18 @@ class Ahead(Generic[Item]):
             raise EngineError("stream", what, "begin it after the fork, in the child")
 
     def _start(self) -> None:
-        if not self._started and not self._stopped:
-            self._alive_s = time.monotonic()
-            self._started = True
-            _running.add(self)
+        if self._started or self._inline or self._stopped:
+            return
+        self._alive_s = time.monotonic()
+        try:
             self._thread.start()
+        except RuntimeError:
+            what = "the system starts no more threads, so that one thing is done after the other"
+            _logger.warning("[stream] %s; raise the limit of threads (ulimit -u)", what)
+            self._inline = True
+            return
+        self._started = True
+        _running.add(self)
 
     def _run(self) -> None:
         try:

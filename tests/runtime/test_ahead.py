@@ -162,3 +162,21 @@ def test_a_fork_refuses_and_does_not_wait() -> None:
         os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert list(ahead) == list(range(1, 1000)), "the parent goes on"
+
+
+def test_without_threads_one_thing_is_done_after_the_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    made: list[int] = []
+    ahead = Ahead(map(lambda one: one if one % 2 else None, numbers(made, 6)), name="test", most=4)  # noqa: C417
+    assert next(ahead) == 1 and made == [0, 1]
+    assert list(ahead) == [3, 5]
+    assert ahead.join() and len(caplog.messages) == 1 and "no more threads" in caplog.messages[0]
+    stopped = Ahead(numbers(made), name="test")
+    next(stopped)
+    stopped.stop()
+    assert list(stopped) == []

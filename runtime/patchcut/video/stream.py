@@ -119,6 +119,7 @@ def results_of(
         [0, 1]
     """
     live = options.is_live(part)
+    together = 1 if live or options.max_fps is not None else together
     timing = (clock, sleep)
     read = _read(part, options, convert, live=live, timing=timing)
     if not (live or _reads_ahead(part, options)):
@@ -138,7 +139,6 @@ def results_of(
         silence_s=part.silence_s,
         on_silence=part.tell_silence,
     )
-    together = 1 if live else together
     made = _segmented(reader, part, segment, together, _Pace(options.max_fps, *timing))
     segmenter = Ahead(made, name="patchcut-segment", newest=live)
     try:
@@ -154,6 +154,7 @@ def _reads_ahead(part: Source, options: StreamOptions) -> bool:
 
 def _end(reader: Ahead[_Read], segmenter: Ahead[_Made], part: Source) -> None:
     """Ends both threads; a reader that is stuck keeps the source from being closed under it."""
+    part.abandoned = True  # until it is known, whatever interrupts this
     reader.stop()
     segmenter.stop()
     segmenter.join()
