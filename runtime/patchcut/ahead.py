@@ -138,6 +138,7 @@ class Ahead(Generic[Item]):
             return False
         if self._started and self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
+            _running.discard(self)  # one that is stuck is not waited for twice
         return not self._thread.is_alive()
 
     def _check_process(self) -> None:

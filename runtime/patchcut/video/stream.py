@@ -38,7 +38,7 @@ class StreamOptions:
             taken. "auto" is "live" for cameras and live streams, and "video" for all else.
         queue: in "video", frames that wait for the segmenter, from 0 to 1024; one result waits for whoever
             takes it. With 0 a frame is read when its result is asked for, on the caller's thread. Photos,
-            each of which may fill the memory, and pipes, whose reads nothing ends, are always read so.
+            each of which may fill the memory, are always read so.
         max_fps: at most so many results a second; in "video" what comes before waits. None is no limit.
         start, stop: seconds on the clock of `time_s`: only frames from start on and before stop are
             segmented. Of a source of several videos it holds for each. None is no limit.
@@ -122,7 +122,7 @@ def results_of(
     together = 1 if live or options.max_fps is not None else together
     timing = (clock, sleep)
     read = _read(part, options, convert, live=live, timing=timing)
-    if not (live or _reads_ahead(part, options)):
+    if not live and (options.queue == 0 or part.kind == "images"):
         present = filter(None, read)
         made = _segmented(present, part, segment, together, _Pace(options.max_fps, *timing))
         for one in made:
@@ -145,11 +145,6 @@ def results_of(
         yield from _counted(segmenter, part, live=live)
     finally:
         _end(reader, segmenter, part)
-
-
-def _reads_ahead(part: Source, options: StreamOptions) -> bool:
-    is_pipe = part.own_pace and part.kind == "video"
-    return options.queue > 0 and part.kind != "images" and not is_pipe
 
 
 def _end(reader: Ahead[_Read], segmenter: Ahead[_Made], part: Source) -> None:
