@@ -16,6 +16,7 @@ from bench.rows import Outcome
 
 GROUPS = {
     "frame": "bench.cases.frame",
+    "stream": "bench.cases.stream",
     "head": "bench.cases.head",
     "start": "bench.cases.start",
     "engines": "bench.cases.engines",
@@ -27,7 +28,7 @@ GROUPS = {
     "parts": "bench.cases.parts",
     "stability": "bench.cases.stability",
 }
-NEED_DATA = ("quality", "agreement", "found-k", "parts", "stability")
+NEED_DATA = ("stream", "quality", "agreement", "found-k", "parts", "stability")
 
 
 class BenchError(Exception):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from patchcut.segmenter import Description, Segmenter, load
     from patchcut.settings import Settings
     from patchcut.sources import open_source
+    from patchcut.video import StreamOptions
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,7 @@ __all__ = [
     "Segmenter",
     "Settings",
     "SourceError",
+    "StreamOptions",
     "__version__",
     "bundle",
     "engines",
@@ -70,9 +72,11 @@ _HOME = {
     "segmenter": ("Description", "Segmenter", "load"),
     "settings": ("Settings",),
     "sources": ("open_source",),
+    "video": ("StreamOptions",),
 }
 _MODULES = (
     *_HOME,
+    "ahead",
     "benchmark",
     "checks",
     "endings",

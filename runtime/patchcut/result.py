@@ -52,6 +52,7 @@ class Result(Regions):
             long as the result does, and what the caller writes into it shows here; None if made by hand.
         color: order of channels of `frame`.
         name, index, time_s: as in Frame.
+        dropped: frames of a live source that were skipped since the result before.
     Examples:
         >>> result.labels, result.masks.shape == (len(result), 512, 512)
         (('background', 'foreground'), True)
@@ -68,6 +69,7 @@ class Result(Regions):
     time_s: float | None = None
     background_columns: tuple[int, ...] = (0,)
     mode: Mode = "foreground"
+    dropped: int = 0
 
     @classmethod
     def of(cls, regions: Regions, frame: Frame, **made: Any) -> Result:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import pickle
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
@@ -19,7 +20,7 @@ from patchcut_kernels.cuda import DeviceArray
 from patchcut.bundle import BackboneSpec, BundleSpec, HeadSpec, embedded_bundles, open_bundle
 from patchcut.checks import check_environment
 from patchcut.endings import finished_first
-from patchcut.errors import EngineError, FrameError, OptionError, PatchcutError, SourceError
+from patchcut.errors import EngineError, FrameError, OptionError
 from patchcut.features import Array, Features, to_host
 from patchcut.frames import Frame, as_frame
 from patchcut.heads import (
@@ -38,6 +39,7 @@ from patchcut.stages.regions import Components, Regions, rank
 
 if TYPE_CHECKING:
     from patchcut.sources import Source
+    from patchcut.video import StreamMode, StreamOptions
 
 _logger = logging.getLogger("patchcut")
 
@@ -276,98 +278,95 @@ class Segmenter:
         _log_notes(taken.notes)
         return taken
 
-    def stream(self, source: object) -> Iterator[Result]:
-        """Results of each frame of a source, made as they are asked for; the source is closed at the end.
+    def stream(
+        self,
+        source: object,
+        *,
+        mode: StreamMode = "auto",
+        queue: int = 2,
+        max_fps: float | None = None,
+        every: int = 1,
+        start: float | None = None,
+        stop: float | None = None,
+    ) -> Generator[Result, None, None]:
+        """Results of each frame of a source, in order; the source is closed at the end.
 
-        The source is opened now; each result has its `frame`. Cameras and live streams give their newest
-        frame: what comes while one is worked on is dropped. What has to be skipped is logged as a warning of
-        the logger "patchcut"; to have it as a list, open the source with `patchcut.open_source` and read its
-        `.problems` afterwards. With `refine="auto"` frames of videos and cameras are refined with "guided".
+        The source is opened now; each result has its `frame`. From the first result on, frames are read on
+        one thread and segmented on another, ahead of whoever takes the results; both end when the iterator
+        is closed or gone. What has to be skipped is logged as a warning of the logger "patchcut"; to have it
+        as a list, open the source with `patchcut.open_source` and read its `.problems` afterwards. With
+        `refine="auto"` frames of videos and cameras are refined with "guided".
 
         Args:
             source: what `open_source` takes: file, folder, glob, camera, URL, iterable, or a source itself.
+            mode, queue, max_fps, start, stop: as in `patchcut.StreamOptions`.
+            every: take frames 0, every, 2 * every, ...
         Raises:
             SourceError: the source cannot be opened.
+            OptionError: an option has a value that is not allowed.
+        What the source, a stage or an own head raises later comes after the results of the frames before.
         Examples:
             >>> [result.index for result in seg.stream([frame, frame])]
             [0, 1]
+            >>> [result.index for result in seg.stream([frame] * 5, every=2, queue=8)]
+            [0, 2, 4]
         """
         from patchcut.sources import open_source
+        from patchcut.video import StreamOptions
 
+        options = StreamOptions(mode=mode, queue=queue, max_fps=max_fps, start=start, stop=stop)
         settings = self.settings
-        return self._logged(open_source(source, color=settings.color, rule=settings.pixel_rule))
+        opened = open_source(source, color=settings.color, every=every, rule=settings.pixel_rule)
+        return self._logged(opened, options)
 
-    def _logged(self, source: Source) -> Iterator[Result]:
+    def _logged(self, source: Source, options: StreamOptions) -> Generator[Result, None, None]:
         with source:
             told = 0
-            for result in self.results(source):
+            for result in self.results(source, options):
                 told = _log_problems(source.problems, told)
-                yield result
+                held = [result]
+                del result  # its memory is free for the next frame where the caller lets it go
+                yield held.pop()
             _log_problems(source.problems, told)
             _log_notes(source.notes)
 
-    def results(self, source: Source) -> Iterator[Result]:
+    def results(self, source: Source, options: StreamOptions | None = None) -> Generator[Result, None, None]:
         """Results of each frame of an open source, which is neither closed nor asked for its problems.
 
         Their `timings_ms` begin with "read", the time that the source was waited for.
+
+        Args:
+            source: what `open_source` returned.
+            options: as `stream` takes them one by one; None is all defaults.
         Examples:
             >>> with patchcut.open_source([frame]) as source:
             ...     [list(result.timings_ms)[0] for result in seg.results(source)]
             ['read']
         """
+        from patchcut.video.stream import StreamOptions, results_of
+
         for part in source.parts():
             stages = self._stages
             if part.is_video:
                 refine = self.settings.refine
                 stages = stages.of_video(_REFINER_OF_STREAMS if refine == "auto" else refine)
-            together = self._together(part)
-            frames, error = iter(part), None
-            while error is None:
-                read, error = self._read(frames, together)
-                if not read:
-                    break
-                results = self._results_of(read, stages, part)
-                del read
-                while results:  # their memory is free for the next frame where the caller lets them go
-                    yield results.pop(0)
-            if error is not None:
-                raise error
+            yield from results_of(
+                part,
+                options or StreamOptions(),
+                partial(self._segment_with, stages),
+                partial(as_frame, color=self.settings.color, rule=self.settings.pixel_rule),
+                together=self._together,
+            )
 
-    def _together(self, part: Source) -> int:
-        """Frames that go through the backbone in one call; each of a live source is wanted at once."""
-        if not self.settings.throughput or part.live:
-            return 1
-        return min(_TOGETHER, self.extractor.engine.facts.max_batch)
+    def _segment_with(
+        self, stages: _Stages, frames: Sequence[Frame], timings_ms: Sequence[dict[str, float]]
+    ) -> list[Result]:
+        return self._segment(frames, stages, timings_ms)
 
-    def _read(
-        self, frames: Iterator[Frame], count: int
-    ) -> tuple[list[tuple[Frame, float]], PatchcutError | None]:
-        """Up to `count` frames, and the milliseconds that each was waited for; and what ended them early."""
-        read: list[tuple[Frame, float]] = []
-        try:
-            while len(read) < count:
-                started = perf_counter()
-                if (frame := next(frames, None)) is None:
-                    break
-                waited_ms = 1e3 * (perf_counter() - started)
-                read.append((as_frame(frame, self.settings.color, self.settings.pixel_rule), waited_ms))
-        except PatchcutError as error:
-            return read, error
-        return read, None
-
-    def _results_of(self, read: Sequence[tuple[Frame, float]], stages: _Stages, part: Source) -> list[Result]:
-        """Results of frames that were read; those too large for the memory are among the part's problems."""
-        try:
-            waited = [{"read": waited_ms} for _, waited_ms in read]
-            return self._segment([frame for frame, _ in read], stages, waited)
-        except MemoryError:  # other frames may be smaller
-            if len(read) > 1:
-                return [result for one in read for result in self._results_of([one], stages, part)]
-            frame = read[0][0]
-            what = "does not fit in memory when it is segmented"
-            name = frame.name or f"frame {frame.index}"
-            part.problems.append(str(SourceError(name, what, "scale it down")))
-            return []
+    @property
+    def _together(self) -> int:
+        """Frames of a stream that go through the backbone in one call."""
+        return min(_TOGETHER, self.extractor.engine.facts.max_batch) if self.settings.throughput else 1
 
     def describe(self) -> Description:
         """What runs: bundle, engine, provider, precision, size, devices, threads, heads, refiner, colours.

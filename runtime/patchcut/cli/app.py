@@ -84,6 +84,26 @@ def _run(
         int | None, typer.Option(min=1, help="Stop after this many frames.", show_default=False)
     ] = None,
     every: Annotated[int, typer.Option(min=1, max=MAX_EVERY, help="Take every N-th frame.")] = 1,
+    start: Annotated[
+        float | None,
+        typer.Option(help="Leave out what comes before this second of a video.", show_default=False),
+    ] = None,
+    stop: Annotated[
+        float | None, typer.Option(help="End before this second of a video.", show_default=False)
+    ] = None,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            help="Always take the newest frame, as from cameras; a video file is played at its own speed.",
+        ),
+    ] = False,
+    max_fps: Annotated[
+        float | None, typer.Option(help="Segment at most so many frames a second.", show_default=False)
+    ] = None,
+    queue: Annotated[
+        int, typer.Option(help="Frames of a video to read ahead; 0 does one thing after the other.")
+    ] = 2,
     show: Annotated[bool, typer.Option("--show", help="Show a live window; q or Esc ends.")] = False,
     json: Annotated[
         bool,
@@ -114,6 +134,7 @@ def _run(
     """
     from patchcut.cli.run import run
     from patchcut.cli.run_options import DEFAULT_OUT, RunOptions
+    from patchcut.video import StreamOptions
 
     return run(
         RunOptions(
@@ -124,6 +145,9 @@ def _run(
             resume=resume,
             limit=limit,
             every=every,
+            stream=StreamOptions(
+                mode="live" if live else "auto", queue=queue, max_fps=max_fps, start=start, stop=stop
+            ),
             show=show,
             json=json,
             quiet=quiet,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import fields
 from time import perf_counter
 from typing import Any
@@ -73,7 +73,10 @@ def _recipe(options: RunOptions) -> dict[str, Any]:
     chosen = {one.name: str(getattr(settings, one.name)) for one in fields(settings) if one.name != "threads"}
     with open_bundle(settings.bundle) as bundle:
         spec = bundle.spec.model_dump_json().encode()
-    return {**chosen, "bundle": hashlib.sha256(spec).hexdigest(), "every": options.every}
+    recipe = {**chosen, "bundle": hashlib.sha256(spec).hexdigest(), "every": options.every}
+    stream = options.stream
+    some = {"live": stream.mode == "live" or None, "start": stream.start, "stop": stream.stop}
+    return recipe | {name: value for name, value in some.items() if value is not None}
 
 
 def _work(running: Run) -> BaseException | None:
@@ -133,19 +136,21 @@ def _starts(running: Run, part: Source) -> bool:
 
 def _segment_part(running: Run, part: Source, bar: FrameBar) -> bool:
     """False where the limit or the person at the window ends the run."""
-    for result in running.segmenter.results(part):
-        started = perf_counter()
-        try:
-            stopped = _hand_out(running, result)
-        except MemoryError:  # the next photo may be smaller
-            what = f"the results of {result.name or result.index} do not fit in memory"
-            part.problems.append(str(OutputError("output", what, "scale it down, or save less of it")))
-            stopped = False
-        running.stats.add(result, save_ms=1e3 * (perf_counter() - started), listed=not part.is_video)
-        bar.advance(running.stats.fps)
-        del result  # a large one is not held while the next frame is worked on
-        if stopped or running.stats.frames == running.options.limit:
-            return False
+    results = running.segmenter.results(part, running.options.stream)
+    with closing(results):  # its threads end here, whatever ends the run
+        for result in results:
+            started = perf_counter()
+            try:
+                stopped = _hand_out(running, result)
+            except MemoryError:  # the next photo may be smaller
+                what = f"the results of {result.name or result.index} do not fit in memory"
+                part.problems.append(str(OutputError("output", what, "scale it down, or save less of it")))
+                stopped = False
+            running.stats.add(result, save_ms=1e3 * (perf_counter() - started), listed=not part.is_video)
+            bar.advance(running.stats.fps)
+            del result  # a large one is not held while the next frame is worked on
+            if stopped or running.stats.frames == running.options.limit:
+                return False
     return True
 
 

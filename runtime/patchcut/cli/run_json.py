@@ -40,7 +40,7 @@ def print_end(running: Run, failure: BaseException | None) -> None:
     options = running.options
     _print(
         "end",
-        **asdict(running.stats.summary(running.source.dropped)),
+        **asdict(running.stats.summary()),
         skipped=running.skipped,
         out=None if options.out is None else name_text(options.out),
         problems=running.problems,

@@ -12,6 +12,7 @@ from patchcut.output.steady_colors import SteadyColors
 from patchcut.segmenter import Segmenter
 from patchcut.settings import Settings
 from patchcut.sources import Source
+from patchcut.video import StreamOptions
 
 DEFAULT_OUT = "patchcut-out"
 
@@ -28,6 +29,7 @@ class RunOptions:
         resume: leave out what is done in `out`.
         limit: frames to stop after; None is all.
         every: take every N-th frame.
+        stream: how frames become results.
         show: open a live window.
         json: JSON lines on stdout instead of tables.
         quiet: neither tables nor progress: errors and problems only.
@@ -42,6 +44,7 @@ class RunOptions:
     resume: bool = False
     limit: int | None = None
     every: int = 1
+    stream: StreamOptions = field(default_factory=StreamOptions)
     show: bool = False
     json: bool = False
     quiet: bool = False

@@ -58,7 +58,7 @@ class RunStats:
     """Counts frames as they are done.
 
     Attributes:
-        frames, regions: so far.
+        frames, regions, dropped: so far.
         listed: how many of the frames are photos, which are listed by name.
         found: the first of those in short.
     """
@@ -66,6 +66,7 @@ class RunStats:
     def __init__(self) -> None:
         self.frames = 0
         self.regions = 0
+        self.dropped = 0
         self.listed = 0
         self.found: list[Found] = []
         self._stages_ms: dict[str, deque[float]] = {}
@@ -92,22 +93,20 @@ class RunStats:
             self._stages_ms.setdefault(stage, deque(maxlen=_LAST_FRAMES)).append(ms)
         self.frames += 1
         self.regions += len(result)
+        self.dropped += result.dropped
         self._last_s = perf_counter()
         self.listed += listed
         if listed and len(self.found) < _LISTED_FRAMES:
             self.found.append(_found(result))
 
-    def summary(self, dropped: int = 0) -> Summary:
-        """The run so far.
-
-        Args:
-            dropped: frames that the source dropped.
-        """
+    def summary(self) -> Summary:
+        """The run so far."""
         stages = {}
         for stage, times_ms in self._stages_ms.items():
             p50, p95 = np.percentile(times_ms, (50, 95))
             stages[stage] = StageTime(round(float(p50), 3), round(float(p95), 3))
-        return Summary(self.frames, self.regions, dropped, round(self.seconds, 3), round(self.fps, 2), stages)
+        seconds, fps = round(self.seconds, 3), round(self.fps, 2)
+        return Summary(self.frames, self.regions, self.dropped, seconds, fps, stages)
 
 
 def _found(result: Result) -> Found:

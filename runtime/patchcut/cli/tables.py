@@ -25,7 +25,7 @@ _LISTED_LINES = 5
 def print_run(running: Run, *, interrupted: bool = False) -> None:
     """Prints what a run found, how long it took, where it wrote, and what it had to skip."""
     console, stats, folder = make_console(), running.stats, running.folder
-    summary = stats.summary(running.source.dropped)
+    summary = stats.summary()
     if stats.found:
         console.print(_found_table(stats.found))
         if stats.listed > len(stats.found):

@@ -39,6 +39,7 @@ class FrameSource(Source):
     ) -> None:
         total = -(-len(items) // every) if isinstance(items, Sized) else None
         super().__init__(kind, name, total=total)
+        self.own_pace = kind == "frames"
         self._items = items
         self._color: ColorOrder = color
         self._every = every

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from patchcut.errors import SourceError
 from patchcut.frames import Frame
 
 if TYPE_CHECKING:
@@ -28,7 +29,11 @@ class Source(ABC):
         notes: one line for each kind of thing that was decided about pixels and may matter, `[name] what;
             what to do`; nothing has failed.
         live: frames come at their own pace, and a newer one replaces one that was not taken in time.
-        dropped: number of frames that were replaced so.
+        own_pace: frames come when somebody sends them, as from a camera, a pipe or a program; others can be
+            read as fast as they decode.
+        dropped: number of frames that newer ones have replaced.
+        silence_s: a source whose next frame takes longer is given up; None waits for ever.
+        abandoned: a thread is stuck in a read of it; leaving it as a context manager does not close it then.
         end_s: when the last frame of a recording ends, in seconds of its own clock; known once iteration
             ends, None where nobody can know.
         every: frames 0, every, 2 * every, ... of the recording are given.
@@ -45,6 +50,10 @@ class Source(ABC):
         self.total = total
         self.fps = fps
         self.live = False
+        self.own_pace = False
+        self.dropped = 0
+        self.silence_s: float | None = None
+        self.abandoned = False
         self.end_s: float | None = None
         self.every = 1
         self.stamp: str | None = None
@@ -57,13 +66,31 @@ class Source(ABC):
         """Whether one frame follows another in time, as in a recording or from a camera."""
         return self.kind in ("video", "camera", "stream")
 
-    @property
-    def dropped(self) -> int:
-        return 0
-
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
         """The frames that can be read; `problems` tells of the others."""
+
+    def in_turn(self) -> Iterator[Frame | None]:
+        """Every frame in its turn, none dropped; a None says that nothing has come yet.
+
+        Examples:
+            >>> [item.index for item in patchcut.open_source([frame, frame]).in_turn()]
+            [0, 1]
+        """
+        return iter(self)
+
+    def tell_silence(self) -> None:
+        """Adds to `problems` that no frame came for `silence_s`.
+
+        Examples:
+            >>> source = patchcut.open_source([frame])
+            >>> source.silence_s = 30.0
+            >>> source.tell_silence()
+            >>> source.problems
+            ['[frames] gave nothing for 30 s and was given up; check that it still sends']
+        """
+        what = f"gave nothing for {self.silence_s:g} s and was given up"
+        self.problems.append(str(SourceError(self.name, what, "check that it still sends")))
 
     def parts(self) -> Iterator[Source]:
         """The sources that this one is made of, each opened when its turn comes; by default itself alone.
@@ -104,7 +131,8 @@ class Source(ABC):
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.close()
+        if not self.abandoned:
+            self.close()
 
 
 def stamp_of(path: str | os.PathLike[str]) -> str | None:

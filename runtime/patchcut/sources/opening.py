@@ -21,7 +21,7 @@ from patchcut.sources.addresses import open_address
 from patchcut.sources.arrays import FrameSource
 from patchcut.sources.base import Source
 from patchcut.sources.cameras import LiveVideo
-from patchcut.sources.pipes import open_stream
+from patchcut.sources.pipes import open_stream, without_lock
 from patchcut.sources.several import (
     expanded,
     missing_path,
@@ -125,10 +125,11 @@ def _open_stdin(every: int, rule: PixelRule) -> Source:
     if pipe.isatty():
         raise SourceError("stdin", "is a terminal", remedy)
     try:
-        source = open_stream(pipe, "stdin", every=every, rule=rule)
+        source = open_stream(without_lock(pipe), "stdin", every=every, rule=rule)
     except OSError as error:
         raise SourceError("stdin", f"cannot be read: {error.strerror or error}", remedy) from error
     source.stamp = None  # that of a copy, which is another one each time
+    source.own_pace = True
     return source
 
 

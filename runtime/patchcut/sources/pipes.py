@@ -56,6 +56,23 @@ def open_stream(file: BinaryIO, name: str, *, every: int = 1, rule: PixelRule = 
     return open_video_stream(av, stream, name, every=every, rule=rule)
 
 
+def without_lock(file: BinaryIO) -> BinaryIO:
+    """The same bytes through another buffer: Python aborts where it ends while a thread waits in stdin's.
+
+    Args:
+        file: a buffered reader, of which something may have been read; anything else comes back as it is.
+    Examples:
+        >>> import io
+        >>> with patchcut.sources.pipes.without_lock(io.BufferedReader(io.BytesIO(b"abc"))) as file:
+        ...     file.read()
+        b'abc'
+    """
+    if not isinstance(file, io.BufferedReader):
+        return file
+    buffered = file.read1(len(file.peek(1)))  # all that it holds
+    return cast("BinaryIO", _Rejoined(buffered, io.BufferedReader(file.raw)))
+
+
 def index_comes_late(head: bytes) -> bool:
     """True for an MP4 whose frames come before their index, and so make no sense as they come.
 

@@ -269,14 +269,16 @@ def test_dropped_frames_of_a_live_source_are_told(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     class Live(FrameSource):
-        dropped = 3
+        def __init__(self) -> None:
+            super().__init__([photo] * 200, kind="camera")
+            self.live = self.own_pace = True
 
-    monkeypatch.setattr(run_module, "open_source", lambda *_, **__: Live([photo, photo]))
+    monkeypatch.setattr(run_module, "open_source", lambda *_, **__: Live())
     assert run_cli("run", "0", "--bundle", toy_bundle) == 0
-    assert "3 frames dropped: the source is faster than this machine" in capfd.readouterr().out
+    assert "frames dropped: the source is faster than this machine" in capfd.readouterr().out
     assert run_cli("run", "0", "--bundle", toy_bundle, "--json") == 0
     end = json.loads(capfd.readouterr().out.splitlines()[-1])
-    assert (end["frames"], end["dropped"]) == (2, 3)
+    assert end["frames"] + end["dropped"] == 200 and end["frames"] < 200
 
 
 def test_what_native_code_says_of_a_frame_is_muted(

@@ -94,12 +94,47 @@ def test_a_limit_counts_over_all_parts(
 
 
 @pytest.mark.parametrize(
-    "words", [["--every", 10**30], ["--every", 0], ["--limit", 0], ["--limit", "9" * 5000]]
+    "words",
+    [
+        ["--every", 10**30],
+        ["--every", 0],
+        ["--limit", 0],
+        ["--limit", "9" * 5000],
+        ["--queue", -1],
+        ["--max-fps", 0],
+        ["--start", "nan"],
+        ["--start", 2, "--stop", 1],
+    ],
 )
 def test_numbers_that_nobody_means_are_wrong_usage(
     run_cli: Patchcut, folder: Path, toy_bundle: Path, words: list[object]
 ) -> None:
     assert run_cli("run", folder / "x.jpg", "--bundle", toy_bundle, *words) == 2
+
+
+def test_seconds_of_a_video(
+    run_cli: Patchcut, toy_bundle: Path, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", folder / "walk.avi", "--bundle", toy_bundle, "-o", tmp_path / "out", "--save", "labels"]
+    for queue in (0, 2):
+        assert run_cli(*words, "--start", 0.1, "--stop", 0.25, "--queue", queue, "--overwrite") == 0
+        assert files(tmp_path / "out") == ["labels/walk/000001.png", "labels/walk/000002.png"]
+    assert run_cli(*words, "--resume") == 1
+    assert "was made with start 0.1, not unset" in capfd.readouterr().err
+    assert run_cli("run", folder / "x.jpg", "--bundle", toy_bundle, "--start", 1) == 2
+    assert "[start] needs frames that have times, those of x.jpg have none" in capfd.readouterr().err
+
+
+def test_a_video_that_is_played_live(
+    run_cli: Patchcut, toy_bundle: Path, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        run_cli("run", folder / "walk.avi", "--bundle", toy_bundle, "--live", "--max-fps", 5, "--json") == 0
+    )
+    events = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    indices = [event["index"] for event in events if event["event"] == "frame"]
+    assert 1 <= len(indices) < 4 and indices == sorted(indices) and indices[-1] == 3
+    assert events[-1]["dropped"] == 4 - len(indices), "frames are 0.1 s apart and turns 0.2 s"
 
 
 def test_a_run_goes_on_where_it_was_stopped(

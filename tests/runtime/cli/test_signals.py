@@ -203,3 +203,21 @@ def test_a_command_called_from_python_leaves_the_handlers_as_they_are(run_cli: C
     before = [signal.getsignal(number) for number in SIGNALS]
     assert run_cli("--version") == 0
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+@pytest.mark.parametrize("words", [[], ["--live"]])
+def test_ctrl_c_while_a_pipe_is_silent(toy_bundle: Path, video: Path, words: list[str]) -> None:
+    command = [sys.executable, "-m", "patchcut", "run", "-", "--json", "--bundle", str(toy_bundle), *words]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        process.stdin.write(video.read_bytes()[:400_000])
+        process.stdin.flush()
+        events = [json.loads(process.stdout.readline()) for _ in range(3)]
+        assert [event["event"] for event in events] == ["start", "frame", "frame"]
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        end = json.loads(process.stdout.read().splitlines()[-1])
+        assert (end["event"], end["interrupted"]) == ("end", True)
+        assert process.stderr.read() == b""

@@ -93,6 +93,7 @@ class FakeCapture:
 
 def live(monkeypatch: pytest.MonkeyPatch, capture: FakeCapture, every: int = 1) -> Source:
     monkeypatch.setattr(cameras, "_open_camera", lambda index: capture)
+    monkeypatch.setattr(cameras, "_PAUSES_S", ())
     return open_source(0, every=every)
 
 
@@ -164,3 +165,64 @@ def test_a_recording_behind_an_address_is_read_whole(monkeypatch: pytest.MonkeyP
     with open_source("http://host/x.mp4") as source:
         assert [frame.index for frame in source] == [0, 1, 2, 3]
     assert (source.live, source.dropped, source.total, source.problems) == (False, 0, 4, [])
+
+
+class Reopened(FakeCapture):
+    """A capture that sends some frames at once and then fails."""
+
+    def __init__(self, frames: int) -> None:
+        super().__init__()
+        self._left = frames
+
+    def grab(self) -> bool:
+        self.asked += 1
+        self._left -= 1
+        return self._left >= 0
+
+
+def test_a_live_source_that_stops_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    captures = [Reopened(frames) for frames in (3, 0, 2, 0, 0, 0)]
+    opened: list[Reopened] = []
+
+    def open_next(index: int) -> FakeCapture:
+        opened.append(captures[len(opened)])
+        return opened[-1]
+
+    monkeypatch.setattr(cameras, "_open_camera", open_next)
+    monkeypatch.setattr(cameras, "_PAUSES_S", (0.01, 0.02, 0.03))
+    with open_source(0) as source:
+        frames = [frame for frame in source.in_turn() if frame is not None]
+    assert [frame.index for frame in frames] == [0, 1, 2, 3, 4]
+    times_s = [frame.time_s for frame in frames]
+    assert times_s == sorted(times_s, key=float), "the clock goes on"  # type: ignore[arg-type]
+    assert len(opened) == 6, "after frames the pauses begin again"
+    assert all(one.released for one in opened)
+    told = [problem.partition("; ")[0] for problem in source.problems]
+    assert told == [
+        "[camera 0] stopped sending after 3 frames, and was opened again",
+        "[camera 0] stopped sending after 5 frames",
+    ]
+
+
+def test_a_pause_before_opening_again_ends_when_the_source_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    capture = Reopened(1)
+    monkeypatch.setattr(cameras, "_open_camera", lambda index: capture)
+    monkeypatch.setattr(cameras, "_PAUSES_S", (60.0,))
+    source = open_source(0)
+    frames = iter(source)
+    assert next(frames).index == 0
+    begun = time.monotonic()
+    source.close()
+    assert time.monotonic() - begun < 1
+    assert capture.released and not live_threads() and list(frames) == []
+
+
+def test_a_camera_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    capture = FakeCapture()
+    monkeypatch.setattr(cameras, "_SILENCE_S", 0.3)
+    with live(monkeypatch, capture) as source:
+        assert list(source) == []
+    assert source.problems == [
+        "[camera 0] gave nothing for 0.3 s and was given up; check that it still sends"
+    ]
+    capture.end()
