@@ -60,10 +60,12 @@ def without_lock(file: BinaryIO) -> BinaryIO:
     """The same bytes through another buffer: Python aborts where it ends while a thread waits in stdin's.
 
     Args:
-        file: a buffered reader, of which something may have been read; anything else comes back as it is.
+        file: a buffered reader, of which something may have been read; anything else comes back as it is. It
+            is closed where nobody holds it any more, and what comes back with it.
     Examples:
         >>> import io
-        >>> with patchcut.sources.pipes.without_lock(io.BufferedReader(io.BytesIO(b"abc"))) as file:
+        >>> stdin = io.BufferedReader(io.BytesIO(b"abc"))
+        >>> with patchcut.sources.pipes.without_lock(stdin) as file:
         ...     file.read()
         b'abc'
     """
