@@ -176,7 +176,7 @@ def _read(
     """The frames that are wanted, as the segmenter takes them; None where there is nothing yet."""
     frames = part.in_turn()
     if options.start is not None or options.stop is not None:
-        frames = _between(frames, options.start, options.stop)
+        frames = _between(frames, options.start, options.stop, part)
     if live and not part.own_pace:
         frames = _played(frames, *timing)
     numbers = count()
@@ -188,13 +188,14 @@ def _read(
 
 
 def _between(
-    frames: Iterator[Frame | None], start: float | None, stop: float | None
+    frames: Iterator[Frame | None], start: float | None, stop: float | None, part: Source
 ) -> Iterator[Frame | None]:
-    """The frames of some seconds; None for those before.
+    """The frames of some seconds; None for those before. A part that ends before them has a problem.
 
     Raises:
         OptionError: they have no times.
     """
+    last_s, wanted = None, False
     for frame in frames:
         if frame is None:
             yield None
@@ -202,9 +203,14 @@ def _between(
         if frame.time_s is None:
             what = f"needs frames that have times, those of {frame.name or 'this source'} have none"
             raise OptionError("start" if start is not None else "stop", what, "leave it out")
-        if stop is not None and frame.time_s >= stop:
+        last_s = frame.time_s
+        if stop is not None and last_s >= stop:
             return
-        yield frame if start is None or frame.time_s >= start else None
+        wanted = start is None or last_s >= start
+        yield frame if wanted else None
+    if start is not None and last_s is not None and not wanted:
+        what = f"has no frame from {start:g} s on: its last is at {last_s:.2f} s"
+        part.problems.append(str(SourceError(part.name, what, "start earlier")))
 
 
 def _played(frames: Iterator[Frame | None], clock: Clock, sleep: Sleep) -> Iterator[Frame | None]:

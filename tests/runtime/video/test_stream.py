@@ -317,6 +317,14 @@ def test_seconds_and_every_choose_frames(toy_segmenter: Segmenter, photo: np.nda
         list(toy_segmenter.stream([photo], start=1))
 
 
+@pytest.mark.parametrize("queue", [0, 2])
+def test_a_start_past_the_end_is_told(toy_segmenter: Segmenter, photo: np.ndarray, queue: int) -> None:
+    clip = Clip([photo[:40, :60]] * 10)
+    assert list(toy_segmenter.stream(clip, queue=queue, start=1.5)) == []
+    (problem,) = clip.problems
+    assert problem.endswith("has no frame from 1.5 s on: its last is at 0.90 s; start earlier")
+
+
 @pytest.mark.parametrize(
     ("options", "what"),
     [
