@@ -24,7 +24,7 @@ SIZE_HW = (240, 320)
 def main(folder: Path) -> None:
     """FOLDER/*.npy go in, FOLDER/wanted/*.npy should come out, FOLDER/settings.json has the numbers."""
     with open_bundle() as bundle:
-        extractor = Extractor.open(bundle, Settings(device="cpu"))
+        extractor = Extractor.open(bundle, Settings(engine="onnxruntime", device="cpu", precision="int8"))
         trained = bundle.spec.head()
         head = open_head(bundle, trained)
         for name, tensor in bundle.read_tensors(trained.files["weights"]).items():

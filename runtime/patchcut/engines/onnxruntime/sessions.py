@@ -18,6 +18,9 @@ _SPIN_DURATION_SINCE = (1, 27)
 # time: 35 instead of 22 ms. Those of s8 and s8, as "int8-qdq" has them, it leaves as they are, off by an
 # eighth of the largest value on an emulated Haswell: such a graph is computed in floats there.
 _WIDE_PRODUCTS = ("session.x64quantprecision", "1")
+# With these products some versions, such as 1.23 and 1.24, end the process where they make signed weights
+# unsigned that have no zero point.
+_SIGNED_WEIGHTS = ("session.qdqisint8allowed", "1")
 # Float graphs on 8-bit weights turn them into floats once, when they load. Left to itself ONNX Runtime keeps
 # them in 8 bits and rounds the activations too: features 0.9999 like the float ones, not equal to them.
 _FLOAT_ARITHMETIC = ("session.disable_quant_qdq", "1")
@@ -47,6 +50,7 @@ def session_options(ort: Any, threads: int, precision: Precision) -> Any:
     narrow = saturates(platform.machine(), cpu_flags())
     if narrow:
         options.add_session_config_entry(*_WIDE_PRODUCTS)
+        options.add_session_config_entry(*_SIGNED_WEIGHTS)
     if precision != "int8" and (precision != "int8-qdq" or narrow):
         options.add_session_config_entry(*_FLOAT_ARITHMETIC)
     return options
