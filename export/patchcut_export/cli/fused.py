@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
+
+if TYPE_CHECKING:
+    from patchcut.settings import ColorOrder
 
 
 def fused(
@@ -29,7 +32,7 @@ def fused(
             show_default="the backbone's input",
         ),
     ] = None,
-    color: Annotated[Literal["rgb", "bgr"], typer.Option(help="Order of the frames' channels.")] = "rgb",
+    color: Annotated[str, typer.Option(help="Order of the frames' channels, rgb or bgr.")] = "rgb",
     label_map: Annotated[
         bool, typer.Option("--label-map", help="A second output: the label of each pixel of the frame.")
     ] = False,
@@ -52,7 +55,7 @@ def fused(
         size=size,
         precision=precision,
         frame_hw=None if frame is None else parse_frame(frame),
-        color=color,
+        color=cast("ColorOrder", color),
         label_map=label_map,
     )
     check_output_file(out)
