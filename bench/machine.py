@@ -6,10 +6,9 @@ import os
 import platform
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from patchcut.benchmark.machine import cpu_name
+from patchcut.benchmark import machine
 from pydantic import BaseModel, ConfigDict
 
 ROOT = Path(__file__).parent.parent
@@ -54,7 +53,7 @@ def this_machine() -> Machine:
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Machine(
-        cpu=cpu_name(),
+        cpu=machine.cpu_name(),
         cores=patchcut_kernels.default_threads(),
         memory_gb=round(memory / 2**30),
         system=f"{platform.system()} {platform.machine()}",
@@ -73,13 +72,7 @@ def _gpu_name() -> str | None:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of each package that may take part, where it is installed."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return machine.versions(_PACKAGES)
 
 
 def commit() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -103,7 +104,7 @@ def this_machine() -> Machine:
         boost=_boost(),
         load_1min=round(os.getloadavg()[0], 2),
         gpu=None if name == "host" else name,
-        versions=_versions(),
+        versions=versions(_PACKAGES),
     )
 
 
@@ -154,9 +155,15 @@ def _boost() -> bool | None:
     return None
 
 
-def _versions() -> dict[str, str]:
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Versions of Python and of those of the packages that are installed.
+
+    Examples:
+        >>> "python" in patchcut.benchmark.machine.versions(["numpy", "abacus"])
+        True
+    """
     found = {"python": platform.python_version()}
-    for name in _PACKAGES:
+    for name in packages:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
