@@ -53,8 +53,8 @@ class Result(Regions):
         color: order of channels of `frame`.
         name, index, time_s: as in Frame.
         dropped: frames of a live source that were skipped since the result before.
-        track_ids: [m] int32 from 1, the same for one object from frame to frame of a stream, where objects are
-            tracked; 0 of a region that is not; None where nothing is.
+        track_ids: [m] int32 from 1, the same for one object from frame to frame of a stream; 0 of a region
+            that is not tracked; None where nothing is.
     Examples:
         >>> result.labels, result.masks.shape == (len(result), 512, 512)
         (('background', 'foreground'), True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 import patchcut_kernels as kernels
@@ -21,7 +23,7 @@ class FrameMemory:
         recent: how many of the last frames are remembered, at least 1.
         kept: how many frames can be kept beside them, as long as they are not replaced; at least 0.
         radius, topk, temperature: as in `patchcut_kernels.propagate`.
-    Label propagation of DINO (2104.14294), section 4.2.2: the first frame, whose masks are true, and the last.
+    Label propagation of DINO (2104.14294), section 4.2.2, where the first frame is kept, whose masks are true.
     Examples:
         >>> memory = patchcut.video.FrameMemory((2, 2))
         >>> features = np.eye(4, dtype=np.float32)
@@ -40,9 +42,10 @@ class FrameMemory:
         topk: int = TOPK,
         temperature: float = TEMPERATURE,
     ) -> None:
-        self._grid_hw = grid_hw
         self._kept, self._slots = kept, kept + recent
-        self._how = {"radius": radius, "topk": topk, "temperature": temperature}
+        self._propagate = partial(
+            kernels.propagate, grid_hw=grid_hw, radius=radius, topk=topk, temperature=temperature
+        )
         self.clear()
 
     def clear(self) -> None:
@@ -79,10 +82,7 @@ class FrameMemory:
         """
         if self._features is None or self._values is None:
             return None
-        filled = len(self)  # slots are filled from the first on
-        return kernels.propagate(
-            features, self._features, self._values, self._grid_hw, frames=filled, **self._how
-        )
+        return self._propagate(features, self._features, self._values, frames=len(self))
 
     def add(self, features: Float32, values: Float32, *, keep: bool = False) -> None:
         """Remembers a frame; the oldest of the last ones is forgotten for it.
@@ -124,7 +124,7 @@ class FrameMemory:
             self._values = np.ascontiguousarray(np.delete(self._values, column, axis=2))
 
     def _slot(self, *, keep: bool) -> int:
-        """The slot that a new frame takes: a free one, or that of the oldest of its kind."""
+        """The slot that a new frame takes: the first free one, or that of the oldest of its kind."""
         own, limit = (self._keeps, self._kept) if keep else (self._order, self._slots - self._kept)
         slot = len(self) if len(own) < limit else own.pop(0)
         own.append(slot)
