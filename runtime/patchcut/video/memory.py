@@ -23,7 +23,7 @@ class FrameMemory:
         recent: how many of the last frames are remembered, at least 1.
         kept: how many frames can be kept beside them, as long as they are not replaced; at least 0.
         radius, topk, temperature: as in `patchcut_kernels.propagate`.
-    Label propagation of DINO (2104.14294), section 4.2.2, where the first frame is kept, whose masks are true.
+    Label propagation of DINO (2104.14294), section 4.2.2, where the first frame is kept: its masks are true.
     Examples:
         >>> memory = patchcut.video.FrameMemory((2, 2))
         >>> features = np.eye(4, dtype=np.float32)
