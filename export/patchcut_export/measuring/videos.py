@@ -39,8 +39,8 @@ VIDEO_METRICS = {
     "pixels that change": "share of pixels that are foreground on one of two neighbouring frames only",
     "unsteadiness": "the same of pixels in patches whose features did not change, "
     f"cosine at least {UNCHANGED_COSINE:g}",
-    "id switches": "how often the region that shows most of an object has another track id than the last time, "
-    "mean over all objects; where results have ids",
+    "id switches": "how often the region that shows most of an object has another track id than the last "
+    "time, mean over all objects; where results have ids",
 }
 # The only object of a video whose truth tells foreground from background and no more.
 _FOREGROUND = 1
