@@ -516,8 +516,10 @@ class Segmenter:
         """The objects of a frame and, in a video whose objects are tracked, their ids [m]."""
         if stages.continuity is None:
             return stages.masks(frame, assignment, canvas), None
-        components = stages.masks.components(frame, assignment, canvas)
-        return stages.continuity.regions(components, canvas, stages.masks.rules)
+        masks = stages.masks
+        min_area = canvas.min_area(masks.min_area_patches)
+        components = masks.components(frame, assignment, canvas)
+        return stages.continuity.regions(components, canvas, masks.rules, min_area)
 
     def _result(
         self,

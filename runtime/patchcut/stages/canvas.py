@@ -150,6 +150,27 @@ class Canvas:
         covered = hits[h * w :].reshape(count, h * w) / _SAMPLES**2
         return np.asarray(covered, np.float32)
 
+    def cover_box(self, box: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+        """[n] float32, 0 or 1: the patches whose middle lies in a box.
+
+        Args:
+            box: [4], xyxy as shares of the frame's width and height.
+        Examples:
+            >>> canvas = patchcut.stages.Canvas((2, 4), (0, 0), (2, 4), (1, 2))
+            >>> canvas.cover_box(np.array([0, 0, 0.5, 1])).tolist()
+            [1.0, 0.0]
+        """
+        (top, bottom), (left, right) = (
+            box[[1, 3]] * self.frame_hw[0] + self.corner_yx[0],
+            box[[0, 2]] * self.frame_hw[1] + self.corner_yx[1],
+        )
+        y, x = (
+            (np.arange(count) + 0.5) * side / count
+            for count, side in zip(self.grid_hw, self.size_hw, strict=True)
+        )
+        inside = ((top <= y) & (y < bottom))[:, None] & ((left <= x) & (x < right))
+        return np.asarray(inside.ravel(), np.float32)
+
 
 def _samples(
     patches: int, side: int, corner: int, frame_side: int

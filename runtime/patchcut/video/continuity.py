@@ -13,7 +13,7 @@ from patchcut.stages.canvas import Canvas
 from patchcut.stages.regions import Components, Regions, Rules, rank, select
 from patchcut.video.memory import FrameMemory
 from patchcut.video.scene_cuts import SceneCuts
-from patchcut.video.tracker import Seen, Track, Tracker
+from patchcut.video.tracker import Seen, Track, Tracker, cosines
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -22,6 +22,11 @@ Int32 = npt.NDArray[np.int32]
 _CARRIED_SHARE, _RECENT, _TOPK = 0.8, 3, 10
 # What continues an object may score so much less than what begins one.
 _HYSTERESIS = 0.2
+
+
+# Of objects in one region a patch is the one that was carried to it, that it looks like, and that was going
+# there: what is carried anywhere, how much a cosine of 1 counts, and how much it is outside of that box.
+_ANYWHERE, _LIKENESS, _OUTSIDE = 0.05, 5.0, 0.3
 
 
 class Continuity:
@@ -63,21 +68,24 @@ class Continuity:
         self._steady = _CARRIED_SHARE * carried[:, :columns] + np.float32(1 - _CARRIED_SHARE) * assignment
         return self._steady
 
-    def regions(self, components: Components, canvas: Canvas, rules: Rules) -> tuple[Regions, Int32]:
+    def regions(
+        self, components: Components, canvas: Canvas, rules: Rules, min_area: int
+    ) -> tuple[Regions, Int32]:
         """The regions of the same frame, best first, and their track ids [m] int32.
 
         Args:
             components: of the steady assignment; one in which several objects lie is divided between them.
             canvas: where the frame lies.
-            rules: which components are regions. One that continues an object is one with a fifth of what
-                `nothing_below` asks for.
+            rules: which components are regions. One that continues an object which has just been seen is one
+                with a fifth of what `nothing_below` asks for.
+            min_area: pixels of the smallest region.
         """
-        components = self._divided(components, canvas)
+        components = self._divided(components, canvas, min_area)
         lowest = replace(rules, nothing_below=_HYSTERESIS * rules.nothing_below)
         found = rank(components, lowest)
         seen = self._seen(found, canvas)
         matched = self._tracker.match(seen, self._carried)
-        kept = np.flatnonzero((matched >= 0) | (found.scores >= rules.nothing_below))
+        kept = np.flatnonzero(self._tracker.is_in_sight(matched) | (found.scores >= rules.nothing_below))
         found, seen = select(found, kept), seen.take(kept)
         ids = self._tracker.update(seen, matched[kept])
         self._remember(seen, ids)
@@ -92,7 +100,7 @@ class Continuity:
         boxes = found.boxes / np.array([width, height, width, height], np.float64)
         return Seen.of(canvas.cover(found.region_ids, len(found.scores)), self._features, boxes)
 
-    def _divided(self, components: Components, canvas: Canvas) -> Components:
+    def _divided(self, components: Components, canvas: Canvas, min_area: int) -> Components:
         """The components, of which none holds more than one of the objects that were apart before."""
         if not self._tracker.tracks:
             return components
@@ -104,13 +112,12 @@ class Continuity:
         next_piece = count + 1
         for number, room in enumerate(rooms, start=1):
             if room:
-                values = self._shares(room)
+                values = self._shares(room, canvas)
                 nearest = canvas.upsample(values)[0]
                 inside = components.ids == number
                 pieces[inside] = next_piece + nearest[inside]
                 next_piece += len(room)
-        smallest = int(components.stats.area.min())
-        ids, count = kernels.connected_components(pieces, min_area=smallest)
+        ids, count = kernels.connected_components(pieces, min_area=min_area)
         stats = kernels.region_stats(
             ids, count, label_map=components.label_map, confidence=to_host(components.confidence)
         )
@@ -118,13 +125,17 @@ class Continuity:
         label_map[ids == 0] = 0
         return Components(label_map, ids, components.confidence, stats)
 
-    def _shares(self, room: list[Track]) -> Float32:
+    def _shares(self, room: list[Track], canvas: Canvas) -> Float32:
         """[n, q] float32, rows on the simplex: how much each patch is each of the objects."""
         carried = self._carried[:, [track.column for track in room]]
         looks = np.stack([track.look for track in room])
-        like = (self._features - self._features.mean(axis=0)) @ looks.T
-        like = np.exp(10 * (like - like.max(axis=1, keepdims=True)))
-        values = carried + 1e-3 * like  # where nothing was carried to
+        like = cosines(self._features - self._features.mean(axis=0), looks)
+        expected = np.stack([canvas.cover_box(track.expected_box()) for track in room], axis=1)
+        values = (
+            (carried + _ANYWHERE)
+            * (expected + _OUTSIDE)
+            * np.exp(_LIKENESS * (like - like.max(axis=1, keepdims=True)))
+        )
         return np.ascontiguousarray(values / values.sum(axis=1, keepdims=True), np.float32)
 
     def _remember(self, seen: Seen, ids: Int32) -> None:

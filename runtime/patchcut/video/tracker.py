@@ -134,6 +134,11 @@ class Tracker:
                 matched[region] = track
         return matched
 
+    def is_in_sight(self, matched: Int32) -> npt.NDArray[np.bool_]:
+        """[m] bool: whether each region continues a track that was seen just before; `matched` as there."""
+        in_sight = [track.missed <= _PATIENCE_UNCONFIRMED for track in self.tracks]
+        return np.array([*in_sight, False])[matched]
+
     def update(self, seen: Seen, matched: Int32) -> Int32:
         """[m] int32: the id of each region, after tracks have taken what continues them and new ones began.
 
@@ -205,7 +210,7 @@ class Tracker:
         carried_iou = common / np.maximum(either, 1e-6)
         expected = np.stack([track.expected_box() for track in self.tracks])
         box_iou = _box_iou(expected, seen.boxes)
-        look = _cosines(np.stack([track.look for track in self.tracks]), seen.looks)
+        look = cosines(np.stack([track.look for track in self.tracks]), seen.looks)
         lost = np.array([track.missed > 0 and track.is_confirmed for track in self.tracks])[:, None]
         fits = (carried_iou > _CARRIED_IOU) | ((box_iou > _BOX_IOU) & (look > _LIKE))
         fits |= lost & (look > _VERY_LIKE)
@@ -221,11 +226,14 @@ class Tracker:
 
 def _see(track: Track, look: Float32, box: npt.NDArray[np.float64]) -> None:
     """A track is seen again."""
-    middle, was = ((one[:2] + one[2:]) / 2 for one in (box, track.box))
-    speed = (middle - was) / (track.missed + 1)
-    track.speed = _SPEED_INERTIA * track.speed + (1 - _SPEED_INERTIA) * speed
-    track.look = (_LOOK_INERTIA * track.look + (1 - _LOOK_INERTIA) * look).astype(np.float32)
-    track.box = box.copy()
+    if track.merged:  # where it ends is not sure then
+        track.box = (track.expected_box() + box) / 2
+    else:
+        middle, was = ((one[:2] + one[2:]) / 2 for one in (box, track.box))
+        speed = (middle - was) / (track.missed + 1)
+        track.speed = _SPEED_INERTIA * track.speed + (1 - _SPEED_INERTIA) * speed
+        track.look = (_LOOK_INERTIA * track.look + (1 - _LOOK_INERTIA) * look).astype(np.float32)
+        track.box = box.copy()
     track.missed = 0
     track.seen += 1
 
@@ -240,11 +248,11 @@ def _box_iou(boxes: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) ->
     return np.asarray(iou, np.float64)
 
 
-def _cosines(rows: Float32, others: Float32) -> npt.NDArray[np.float64]:
+def cosines(rows: Float32, others: Float32) -> npt.NDArray[np.float64]:
     """[a, b] float64: the cosine of rows [a, d] with others [b, d]; 0 with a row of zeros."""
     units = [one / np.maximum(np.linalg.norm(one, axis=1, keepdims=True), 1e-12) for one in (rows, others)]
     return np.asarray(units[0] @ units[1].T, np.float64)
 
 
 def _cosine(one: Float32, other: Float32) -> float:
-    return float(_cosines(one[None], other[None])[0, 0])
+    return float(cosines(one[None], other[None])[0, 0])
