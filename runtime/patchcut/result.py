@@ -53,6 +53,7 @@ class Result(Regions):
         color: order of channels of `frame`.
         name, index, time_s: as in Frame.
         dropped: frames of a live source that were skipped since the result before.
+        reused: whether it is the answer of a frame before, of which this one barely differs.
         track_ids: [m] int32 from 1, the same for one object from frame to frame of a stream; 0 of a region
             that is not tracked; None where nothing is.
     Examples:
@@ -72,6 +73,7 @@ class Result(Regions):
     background_columns: tuple[int, ...] = (0,)
     mode: Mode = "foreground"
     dropped: int = 0
+    reused: bool = False
     track_ids: npt.NDArray[np.int32] | None = None
 
     @classmethod

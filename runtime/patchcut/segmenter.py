@@ -40,6 +40,7 @@ from patchcut.stages.regions import Components, Regions, rank
 if TYPE_CHECKING:
     from patchcut.sources import Source
     from patchcut.video import Continuity, StreamMode, StreamOptions
+    from patchcut.video.stream import Segment
 
 _logger = logging.getLogger("patchcut")
 
@@ -293,6 +294,7 @@ class Segmenter:
         start: float | None = None,
         stop: float | None = None,
         track: bool = True,
+        reuse_below: float | None = None,
     ) -> Generator[Result, None, None]:
         """Results of each frame of a source, in order; the source is closed at the end.
 
@@ -305,7 +307,7 @@ class Segmenter:
 
         Args:
             source: what `open_source` takes: file, folder, glob, camera, URL, iterable, or a source itself.
-            mode, queue, max_fps, start, stop, track: as in `patchcut.StreamOptions`.
+            mode, queue, max_fps, start, stop, track, reuse_below: as in `patchcut.StreamOptions`.
             every: take frames 0, every, 2 * every, ...
         Raises:
             SourceError: the source cannot be opened.
@@ -320,7 +322,15 @@ class Segmenter:
         from patchcut.sources import open_source
         from patchcut.video import StreamOptions
 
-        options = StreamOptions(mode=mode, queue=queue, max_fps=max_fps, start=start, stop=stop, track=track)
+        options = StreamOptions(
+            mode=mode,
+            queue=queue,
+            max_fps=max_fps,
+            start=start,
+            stop=stop,
+            track=track,
+            reuse_below=reuse_below,
+        )
         settings = self.settings
         opened = open_source(source, color=settings.color, every=every, rule=settings.pixel_rule)
         return self._logged(opened, options)
@@ -353,18 +363,24 @@ class Segmenter:
 
         how = options or StreamOptions()
         for part in source.parts():
-            stages = self._stages
-            if part.is_video:
-                refine = self.settings.refine
-                refiner = _REFINER_OF_STREAMS if refine == "auto" else refine
-                stages = stages.of_video(refiner, track=how.track)
             yield from results_of(
                 part,
                 how,
-                partial(self._segment_with, stages),
+                self._segment_of(part, how),
                 partial(as_frame, color=self.settings.color, rule=self.settings.pixel_rule),
                 together=self._together,
             )
+
+    def _segment_of(self, part: Source, options: StreamOptions) -> Segment:
+        """What segments the frames of one part of a source, and remembers what its frames have in common."""
+        from patchcut.video import Reuse
+
+        if not part.is_video:
+            return partial(self._segment_with, self._stages)
+        refine = self.settings.refine
+        refiner = _REFINER_OF_STREAMS if refine == "auto" else refine
+        segment = partial(self._segment_with, self._stages.of_video(refiner, track=options.track))
+        return segment if options.reuse_below is None else Reuse(segment, options.reuse_below)
 
     def _segment_with(
         self, stages: _Stages, frames: Sequence[Frame], timings_ms: Sequence[dict[str, float]]

@@ -108,6 +108,14 @@ def _run(
         bool,
         typer.Option("--track/--no-track", help="Keep masks of a video steady, and the ids of its objects."),
     ] = True,
+    reuse_below: Annotated[
+        float | None,
+        typer.Option(
+            help="Give frames of a video the answer of the one before where no part of them differs by more "
+            "than so many of 255 grey levels, at most ten in a row.",
+            show_default=False,
+        ),
+    ] = None,
     show: Annotated[bool, typer.Option("--show", help="Show a live window; q or Esc ends.")] = False,
     json: Annotated[
         bool,
@@ -156,6 +164,7 @@ def _run(
                 start=start,
                 stop=stop,
                 track=track,
+                reuse_below=reuse_below,
             ),
             show=show,
             json=json,

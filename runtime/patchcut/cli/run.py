@@ -80,6 +80,7 @@ def _recipe(options: RunOptions) -> dict[str, Any]:
         "start": stream.start,
         "stop": stream.stop,
         "track": None if stream.track else False,
+        "reuse_below": stream.reuse_below,
     }
     return recipe | {name: value for name, value in some.items() if value is not None}
 

@@ -31,6 +31,7 @@ class Summary:
         frames: how many were segmented.
         regions: how many were found in all of them.
         dropped: frames of a live source that a newer one overtook.
+        reused: how many of the frames got the answer of the one before.
         seconds: from the first frame's reading to the last one's saving.
         fps: frames / seconds.
         stages: in the order of the work; "read" and "save" are outside the segmenter, "frame" is the sum.
@@ -39,6 +40,7 @@ class Summary:
     frames: int
     regions: int
     dropped: int
+    reused: int
     seconds: float
     fps: float
     stages: dict[str, StageTime]
@@ -58,7 +60,7 @@ class RunStats:
     """Counts frames as they are done.
 
     Attributes:
-        frames, regions, dropped: so far.
+        frames, regions, dropped, reused: so far.
         listed: how many of the frames are photos, which are listed by name.
         found: the first of those in short.
     """
@@ -67,6 +69,7 @@ class RunStats:
         self.frames = 0
         self.regions = 0
         self.dropped = 0
+        self.reused = 0
         self.listed = 0
         self.found: list[Found] = []
         self._stages_ms: dict[str, deque[float]] = {}
@@ -94,6 +97,7 @@ class RunStats:
         self.frames += 1
         self.regions += len(result)
         self.dropped += result.dropped
+        self.reused += result.reused
         self._last_s = perf_counter()
         self.listed += listed
         if listed and len(self.found) < _LISTED_FRAMES:
@@ -106,7 +110,7 @@ class RunStats:
             p50, p95 = np.percentile(times_ms, (50, 95))
             stages[stage] = StageTime(round(float(p50), 3), round(float(p95), 3))
         seconds, fps = round(self.seconds, 3), round(self.fps, 2)
-        return Summary(self.frames, self.regions, self.dropped, seconds, fps, stages)
+        return Summary(self.frames, self.regions, self.dropped, self.reused, seconds, fps, stages)
 
 
 def _found(result: Result) -> Found:

@@ -43,6 +43,8 @@ def print_run(running: Run, *, interrupted: bool = False) -> None:
         console.print(f"{_count(running.skipped, 'photo or video', 'photos or videos')} done already")
     if summary.dropped:
         console.print(f"{_count(summary.dropped, 'frame')} dropped: the source is faster than this machine")
+    if summary.reused:
+        console.print(f"{_count(summary.reused, 'frame')} barely changed, and got the answer of one before")
     if folder is not None and (written := folder.written()):
         console.print(f"written: {', '.join(written)} in {one_line(name_text(folder.path))}")
     if interrupted:

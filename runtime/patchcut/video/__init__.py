@@ -2,6 +2,7 @@
 
 from patchcut.video.continuity import Continuity
 from patchcut.video.memory import FrameMemory
+from patchcut.video.reuse import Reuse
 from patchcut.video.scene_cuts import SceneCuts
 from patchcut.video.stream import StreamMode, StreamOptions
 from patchcut.video.tracker import Seen, Track, Tracker
@@ -9,6 +10,7 @@ from patchcut.video.tracker import Seen, Track, Tracker
 __all__ = [
     "Continuity",
     "FrameMemory",
+    "Reuse",
     "SceneCuts",
     "Seen",
     "StreamMode",

@@ -135,7 +135,11 @@ def test_an_object_continues_below_the_limit_that_begins_one(discs: list[Shown])
     assert lost and lost[-1] == len(images) - 1
     assert tracked[-1].scores.max() < limit
     for i in lost:
-        assert len(tracked[i]) and tracked[i].track_ids is not None and set(tracked[i].track_ids) <= set(tracked[i - 1].track_ids)
+        assert (
+            len(tracked[i])
+            and tracked[i].track_ids is not None
+            and set(tracked[i].track_ids) <= set(tracked[i - 1].track_ids)
+        )
     newborn = list(stream(segmenter, images[lost[0] :]))
     assert not len(newborn[0]), "what is seen for the first time has to score enough"
 
