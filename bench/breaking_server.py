@@ -16,13 +16,15 @@ from typing import Any
 import cv2
 import patchcut
 
+from bench.cases import BenchError
+
 FPS = 25
 MOST_FRAMES = 200
 # After every other break nothing is served for so long: the first try to open it again fails.
 AWAY_S = 1.2
 
 _BOUNDARY = "frame"
-_START_S = 60.0
+_START_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def serve(path: Path, break_s: float) -> Iterator[BreakingServer]:
     """A server of a video whose every connection ends after `break_s` seconds.
 
     Raises:
-        TimeoutError: it did not start.
+        BenchError: it did not start.
     """
     spawn = multiprocessing.get_context("spawn")
     breaks = spawn.Value("i", 0)
@@ -56,7 +58,7 @@ def serve(path: Path, break_s: float) -> Iterator[BreakingServer]:
     process.start()
     try:
         if not ours.poll(_START_S):
-            raise TimeoutError(f"[bench] the server of {path.name} did not start within {_START_S:g} s")
+            raise BenchError(f"the server of {path.name} did not start within {_START_S:g} s")
         yield BreakingServer(f"http://127.0.0.1:{ours.recv()}/stream.mjpg", breaks)
     finally:
         process.terminate()

@@ -73,7 +73,8 @@ def run(options: Options) -> Iterator[Outcome]:
         metrics={
             "minutes": seconds / 60,
             "breaks": breaks,
-            "breaks_untold": abs(breaks - endured.breaks_told),
+            "breaks_told": endured.breaks_told,
+            "breaks_untold": max(breaks - endured.breaks_told, 0),
             "out_of_order": endured.out_of_order,
             "dropped": endured.dropped,
             "grown_mb": endured.grown_mb,
