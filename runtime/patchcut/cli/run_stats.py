@@ -30,6 +30,7 @@ class Summary:
     Attributes:
         frames: how many were segmented.
         regions: how many were found in all of them.
+        tracks: how many objects were tracked in all videos; None where nothing is tracked.
         dropped: frames of a live source that a newer one overtook.
         seconds: from the first frame's reading to the last one's saving.
         fps: frames / seconds.
@@ -38,6 +39,7 @@ class Summary:
 
     frames: int
     regions: int
+    tracks: int | None
     dropped: int
     seconds: float
     fps: float
@@ -68,6 +70,7 @@ class RunStats:
         self.regions = 0
         self.dropped = 0
         self.listed = 0
+        self._tracks: set[tuple[str, int]] | None = None
         self.found: list[Found] = []
         self._stages_ms: dict[str, deque[float]] = {}
         self._start_s = self._last_s = perf_counter()
@@ -94,6 +97,9 @@ class RunStats:
         self.frames += 1
         self.regions += len(result)
         self.dropped += result.dropped
+        if (ids := result.track_ids) is not None:
+            self._tracks = self._tracks or set()
+            self._tracks.update((result.name, track_id) for track_id in ids[ids > 0].tolist())
         self._last_s = perf_counter()
         self.listed += listed
         if listed and len(self.found) < _LISTED_FRAMES:
@@ -106,7 +112,8 @@ class RunStats:
             p50, p95 = np.percentile(times_ms, (50, 95))
             stages[stage] = StageTime(round(float(p50), 3), round(float(p95), 3))
         seconds, fps = round(self.seconds, 3), round(self.fps, 2)
-        return Summary(self.frames, self.regions, self.dropped, seconds, fps, stages)
+        tracks = None if self._tracks is None else len(self._tracks)
+        return Summary(self.frames, self.regions, tracks, self.dropped, seconds, fps, stages)
 
 
 def _found(result: Result) -> Found:

@@ -17,7 +17,6 @@ from patchcut.output.files import OutputFiles
 from patchcut.output.index import Index, VideoEntry, files_by_word, thumbnail_of
 from patchcut.output.label_maps import encode_label_map
 from patchcut.output.overlay_video import OverlayVideo
-from patchcut.output.steady_colors import SteadyColors
 from patchcut.result import Result
 from patchcut.sources import Source
 
@@ -88,7 +87,6 @@ class OverlaySink(Sink):
         super().__init__(files)
         self._fps: float | None = None
         self._video: OverlayVideo | None = None
-        self._colors = SteadyColors()
         self._failed = False
 
     def start(self, part: Source) -> None:
@@ -96,7 +94,7 @@ class OverlaySink(Sink):
         self._video, self._failed = None, False
 
     def write(self, name: str, result: Result, overlay: Image | None) -> None:
-        image = result.overlay(colors=self._colors(result)) if overlay is None else overlay
+        image = result.overlay() if overlay is None else overlay
         image = image[..., ::-1] if result.color == "rgb" else image
         if self._fps is None:
             self.files.write_image(f"overlay/{name}.jpg", image)
@@ -228,7 +226,7 @@ class CocoSink(ListingSink):
             self._list_and_note(name, found_in(result, result.name or name))
             return
         if self._video is None:
-            self._video = CocoFile(self.files, f"coco/{name.rpartition('/')[0]}.json")
+            self._video = CocoFile(self.files, f"coco/{name.rpartition('/')[0]}.json", of_video=True)
         self._video.add(found_in(result, name, of_video=True))
 
     def finish_part(self, end_s: float | None) -> None:

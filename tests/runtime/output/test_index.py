@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from html.parser import HTMLParser
 from pathlib import Path
@@ -115,6 +116,18 @@ def test_a_video_is_one_entry(tmp_path: Path) -> None:
     assert video["files"]["masks"] == ["masks/cars-1/"] and video["files"]["coco"] == ["coco/cars-1.json"]
     assert Path(video["files"]["overlay"][0]).stem == "cars-1"
     assert "6 frames, something found in 3" in check_page(tmp_path).texts
+
+
+def test_the_objects_of_a_video_are_counted(tmp_path: Path) -> None:
+    with OutputFolder(tmp_path, ["index"]) as folder:
+        folder.start(Video("cars.mp4"))
+        for index, ids in enumerate(([3, 1], [1], [8, 0], [])):
+            one = result(frame("cars.mp4", index), regions=len(ids))
+            folder.write(dataclasses.replace(one, track_ids=np.array(ids, np.int32)))
+        folder.finish_part(0.6)
+    (video,) = entries(tmp_path)
+    assert video["tracks"] == 3
+    assert "4 frames, something found in 3, 3 tracked" in check_page(tmp_path).texts
 
 
 def test_ctrl_c_in_a_video_leaves_a_whole_index(tmp_path: Path) -> None:
