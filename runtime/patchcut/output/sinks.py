@@ -17,6 +17,7 @@ from patchcut.output.files import OutputFiles
 from patchcut.output.index import Index, VideoEntry, files_by_word, thumbnail_of
 from patchcut.output.label_maps import encode_label_map
 from patchcut.output.overlay_video import OverlayVideo
+from patchcut.output.sound import Sound
 from patchcut.result import Result
 from patchcut.sources import Source
 
@@ -86,12 +87,14 @@ class OverlaySink(Sink):
     def __init__(self, files: OutputFiles) -> None:
         super().__init__(files)
         self._fps: float | None = None
+        self._part: Source | None = None
         self._video: OverlayVideo | None = None
+        self._sound: Sound | None = None
         self._failed = False
 
     def start(self, part: Source) -> None:
         self._fps = (part.fps or _DEFAULT_FPS) / part.every if part.is_video else None
-        self._video, self._failed = None, False
+        self._part, self._video, self._sound, self._failed = part, None, None, False
 
     def write(self, name: str, result: Result, overlay: Image | None) -> None:
         image = result.overlay() if overlay is None else overlay
@@ -103,8 +106,14 @@ class OverlaySink(Sink):
 
     def finish_part(self, end_s: float | None) -> None:
         video, self._video = self._video, None
-        if video is not None:
+        if video is None:
+            return
+        try:
             video.close(end_s)
+        finally:
+            note = None if self._sound is None else self._sound.note()
+            if note is not None and self._part is not None:
+                self._part.notes.append(note)
 
     def close(self) -> None:
         self.finish_part(None)
@@ -114,7 +123,10 @@ class OverlaySink(Sink):
             if self._video is None:
                 height, width = image.shape[:2]
                 path = self.files.path(f"overlay/{name}")
-                self._video = OverlayVideo(path, fps, (width, height), open_partial=self.files.whole_file)
+                if self._part is not None and self._part.has_sound:
+                    self._sound = Sound(self._part, time_s or 0.0)
+                how: dict[str, Any] = {"open_partial": self.files.whole_file, "sound": self._sound}
+                self._video = OverlayVideo(path, fps, (width, height), **how)
             self._video.write(image, time_s)
         except OutputError:
             self._failed = True  # one line is enough, not one a frame
