@@ -6,6 +6,8 @@
     DIR/cutout/<name>.png        the photo with its objects opaque and the rest transparent
     DIR/crop/<name>.jpg          the photo around its best object
     DIR/json/<name>.json         boxes, scores, labels, areas and timings, and where the masks are
+    DIR/npz/<name>.npz           label map, region ids, boxes, scores, areas and labels, as numpy has them
+    DIR/results.jsonl            a line for each photo, with its masks; of a video jsonl/<video>.jsonl
     DIR/coco.json                images, annotations, categories of all photos; of a video coco/<video>.json
     DIR/index.json, index.html   all results of the run, and a contact sheet with the pictures of DIR/index
     DIR/.patchcut/               which of these files runs have written, and what they are done with

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection
@@ -15,6 +16,7 @@ from patchcut.errors import OutputError
 from patchcut.output.coco import CocoFile, found_in
 from patchcut.output.files import OutputFiles
 from patchcut.output.index import Index, VideoEntry, files_by_word, thumbnail_of
+from patchcut.output.json_lines import JsonLines
 from patchcut.output.label_maps import encode_label_map
 from patchcut.output.overlay_video import OverlayVideo
 from patchcut.output.sound import Sound
@@ -24,6 +26,7 @@ from patchcut.sources import Source
 Image = npt.NDArray[np.uint8]
 
 _DEFAULT_FPS = 25.0
+_ARRAYS = ("label_map", "region_ids", "boxes", "scores", "areas", "region_labels")
 
 
 class Sink(ABC):
@@ -180,6 +183,21 @@ class CropSink(Sink):
             self.files.write_image(f"crop/{name}.jpg", picture)
 
 
+class NpzSink(Sink):
+    """npz/NAME.npz: the result's own arrays, compressed; `np.load` reads them."""
+
+    word = "npz"
+
+    def write(self, name: str, result: Result, overlay: Image | None) -> None:
+        arrays: dict[str, Any] = {array: getattr(result, array) for array in _ARRAYS}
+        arrays["labels"] = np.array(result.labels, str)
+        if result.track_ids is not None:
+            arrays["track_ids"] = result.track_ids
+        file = io.BytesIO()
+        np.savez_compressed(file, **arrays)
+        self.files.write(f"npz/{name}.npz", file.getvalue())
+
+
 class JsonSink(Sink):
     """json/NAME.json: boxes, scores, labels, areas and timings, and the files that others wrote."""
 
@@ -221,6 +239,39 @@ class ListingSink(Sink):
     @abstractmethod
     def _add(self, note: dict[str, Any]) -> None:
         """Adds a photo to the file."""
+
+
+class JsonLinesSink(ListingSink):
+    """results.jsonl: a line for each photo, with masks as run lengths; jsonl/VIDEO.jsonl: for each frame."""
+
+    word = "jsonl"
+
+    def __init__(self, files: OutputFiles) -> None:
+        super().__init__(files)
+        self._photos = JsonLines(files, "results.jsonl")
+        self._video: JsonLines | None = None
+
+    def write(self, name: str, result: Result, overlay: Image | None) -> None:
+        told = result.to_dict(masks="rle")
+        if not self._of_video:
+            self._list_and_note(name, told)
+            return
+        if self._video is None:
+            self._video = JsonLines(self.files, f"jsonl/{name.rpartition('/')[0]}.jsonl")
+        self._video.add(told)
+
+    def finish_part(self, end_s: float | None) -> None:
+        video, self._video = self._video, None
+        if video is not None:
+            video.close()
+
+    def close(self) -> None:
+        for name, told in self._left_out():
+            self._list(name, told)
+        self._photos.close()
+
+    def _add(self, note: dict[str, Any]) -> None:
+        self._photos.add(note)
 
 
 class CocoSink(ListingSink):
@@ -316,7 +367,9 @@ _ORDER: tuple[type[Sink], ...] = (
     LabelsSink,
     CutoutSink,
     CropSink,
+    NpzSink,
     JsonSink,
+    JsonLinesSink,
     CocoSink,
     IndexSink,
 )

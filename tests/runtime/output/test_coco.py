@@ -189,13 +189,15 @@ def test_ctrl_c_leaves_a_whole_file(tmp_path: Path, of_video: bool) -> None:
     check(tmp_path / ("coco/x.json" if of_video else "coco.json"), results)
 
 
-def resume(segmenter: Segmenter, photos: Path, out: Path, *, limit: int = 10) -> list[patchcut.Result]:
+def resume(
+    segmenter: Segmenter, photos: Path, out: Path, *, limit: int = 10, word: str = "coco"
+) -> list[patchcut.Result]:
     """What a resumed run makes before it is stopped."""
     made = []
     with (
         contextlib.suppress(KeyboardInterrupt),
         patchcut.open_source(photos) as source,
-        OutputFolder(out, ["coco"], resume=True) as folder,
+        OutputFolder(out, [word], resume=True) as folder,
     ):
         for part in source.parts():
             folder.start(part)
