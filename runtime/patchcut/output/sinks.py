@@ -19,6 +19,7 @@ from patchcut.output.index import Index, VideoEntry, files_by_word, thumbnail_of
 from patchcut.output.json_lines import JsonLines
 from patchcut.output.label_maps import encode_label_map
 from patchcut.output.overlay_video import OverlayVideo
+from patchcut.output.rerun_recording import RerunRecording, load_rerun
 from patchcut.output.sound import Sound
 from patchcut.result import Result
 from patchcut.sources import Source
@@ -47,6 +48,14 @@ class Sink(ABC):
 
     def __init__(self, files: OutputFiles) -> None:
         self.files = files
+
+    @classmethod  # noqa: B027 - most sinks need nothing
+    def check(cls) -> None:
+        """Tries what the sink needs, before anything is opened or written.
+
+        Raises:
+            PatchcutError: a package is missing.
+        """
 
     def start(self, part: Source) -> None:  # noqa: B027 - most sinks treat all sources alike
         """What follows are results of `part`: of photos, or of one video."""
@@ -306,6 +315,55 @@ class CocoSink(ListingSink):
         self._photos.add(note)
 
 
+class RerunSink(Sink):
+    """rerun/NAME.rrd: a recording for Rerun's viewer of a photo; of a video one, rerun/VIDEO.rrd."""
+
+    word = "rerun"
+
+    def __init__(self, files: OutputFiles) -> None:
+        super().__init__(files)
+        self._of_video = False
+        self._video: RerunRecording | None = None
+        self._failed = False
+
+    @classmethod
+    def check(cls) -> None:
+        load_rerun()
+
+    def start(self, part: Source) -> None:
+        self._of_video, self._video, self._failed = part.is_video, None, False
+
+    def write(self, name: str, result: Result, overlay: Image | None) -> None:
+        if not self._of_video:
+            photo = self._open(name)
+            self._add(photo, result)
+            photo.close()
+        elif not self._failed:
+            self._video = self._video or self._open(name.rpartition("/")[0])
+            self._add(self._video, result)
+
+    def finish_part(self, end_s: float | None) -> None:
+        video, self._video = self._video, None
+        if video is not None:
+            video.close()
+
+    def close(self) -> None:
+        self.finish_part(None)
+
+    def _open(self, name: str) -> RerunRecording:
+        path = self.files.path(f"rerun/{name}.rrd")
+        return RerunRecording(path, open_partial=self.files.whole_file)
+
+    def _add(self, recording: RerunRecording, result: Result) -> None:
+        try:
+            recording.write(result)
+        except OutputError:
+            self._failed, self._video = True, None  # one line is enough, not one a frame
+            with contextlib.suppress(OutputError):
+                recording.abandon()
+            raise
+
+
 class IndexSink(ListingSink):
     """index.json: what was found in each photo and video, and in which files; index.html: a contact sheet."""
 
@@ -371,6 +429,7 @@ _ORDER: tuple[type[Sink], ...] = (
     JsonSink,
     JsonLinesSink,
     CocoSink,
+    RerunSink,
     IndexSink,
 )
 SINKS: dict[str, type[Sink]] = {sink.word: sink for sink in _ORDER}

@@ -14,9 +14,9 @@ import pytest
 from patchcut import Frame, Result, Segmenter
 from patchcut.output.folder import OutputFolder
 from patchcut.output.index import thumbnail_of
-from patchcut.output.sinks import SINKS
 from patchcut.settings import Mode
 
+from tests.runtime.output.made_folders import WORDS
 from tests.runtime.output.test_folder import Video, files, frame, result
 from tests.runtime.results import boxes_result
 
@@ -67,7 +67,7 @@ def check_page(folder: Path) -> Page:
 
 
 def test_the_index_tells_what_was_found_and_where(tmp_path: Path) -> None:
-    with OutputFolder(tmp_path, list(SINKS)) as folder:
+    with OutputFolder(tmp_path, WORDS) as folder:
         folder.write(result(frame("a/x.jpg"), regions=2))
         folder.write(result(frame("b.png"), regions=0))
     first, second = entries(tmp_path)
