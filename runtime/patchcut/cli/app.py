@@ -17,7 +17,7 @@ from patchcut.errors import OptionError, PatchcutError, install_hint
 from patchcut.settings import Settings
 
 # The words of `patchcut.output.sinks.SINKS`, whose module takes numpy: the help comes without it.
-SAVED = ("overlay", "masks", "labels", "cutout", "crop", "json", "coco", "index")
+SAVED = ("overlay", "masks", "labels", "cutout", "crop", "npz", "json", "jsonl", "coco", "rerun", "index")
 MAX_EVERY = 2**31 - 1
 
 _COMMAND_HELP = {"export": "Make, check and measure bundles (needs the extra export)."}
@@ -138,7 +138,8 @@ def _run(
     The folder gets overlay/NAME.jpg (of a video one NAME.mp4),
     masks/NAME/01.png (a region each, best first) and json/NAME.json;
     with --save also labels/NAME.png (0 is background), cutout/NAME.png,
-    crop/NAME.jpg, coco.json, and index.json with index.html.
+    crop/NAME.jpg, npz/NAME.npz, results.jsonl, coco.json, rerun/NAME.rrd
+    (needs the extra rerun), and index.json with index.html.
 
     Exit status: 0 all good; 1 something was skipped, failed, or there was
     nothing; 2 wrong usage; 130 Ctrl-C, SIGTERM or SIGHUP.

@@ -173,7 +173,7 @@ def _hand_out(running: Run, result: Result) -> bool:
     folder, window = running.folder, running.window
     overlay = None
     if window is not None or (folder is not None and folder.draws):
-        overlay = result.overlay(colors=running.colors(result))  # drawn once for both
+        overlay = result.overlay()  # drawn once for both
     if folder is not None:
         with unbroken():
             folder.write(result, overlay)

@@ -8,7 +8,6 @@ from pathlib import Path
 from patchcut.cli.run_stats import RunStats
 from patchcut.cli.window import Window
 from patchcut.output.folder import OutputFolder
-from patchcut.output.steady_colors import SteadyColors
 from patchcut.segmenter import Segmenter
 from patchcut.settings import Settings
 from patchcut.sources import Source
@@ -62,7 +61,6 @@ class Run:
     folder: OutputFolder | None
     window: Window | None
     stats: RunStats
-    colors: SteadyColors = field(default_factory=SteadyColors)
 
     @property
     def problems(self) -> list[str]:

@@ -35,6 +35,7 @@ def print_run(running: Run, *, interrupted: bool = False) -> None:
     if summary.frames or not running.skipped:
         console.print(
             f"{_count(summary.frames, 'frame')}, {_count(summary.regions, 'region')}, "
+            f"{objects_text(summary.tracks)}"
             f"{summary.fps:.1f} frames a second, with {_engine_text(running.segmenter.describe())}"
         )
     if said := _refusal_here(running.segmenter):
@@ -64,6 +65,17 @@ def what_runs(running: Run) -> str:
     if options.every > 1:
         lines.append(f"{'every':<15}{options.every}")
     return "\n".join(map(one_line, [*lines, *str(running.segmenter.describe()).splitlines()]))
+
+
+def objects_text(tracks: int | None) -> str:
+    """How many objects were tracked, for the line of counts.
+
+    Examples:
+        >>> from patchcut.cli.tables import objects_text
+        >>> objects_text(2)
+        '2 objects tracked, '
+    """
+    return "" if tracks is None else f"{_count(tracks, 'object')} tracked, "
 
 
 def _engine_text(segmenter: Description) -> str:
