@@ -255,7 +255,9 @@ class Segmenter:
         taken = as_frame(frame, self.settings.color, self.settings.pixel_rule)
         _log_notes(taken.notes)
         if len(points) or len(boxes) or len(masks) or len(names):
-            pointed = self._point_at(points, boxes, masks, names)
+            from patchcut.video import pointed_objects, prompts_of
+
+            pointed = pointed_objects(self.settings, prompts_of(points, boxes, masks, names))
             return self._follow(pointed, [taken])[0]
         return self._segment([taken], self._stages)[0]
 
@@ -380,11 +382,11 @@ class Segmenter:
             [[1], [1]]
         """
         from patchcut.sources import open_source
-        from patchcut.video import StreamOptions, Tracking
+        from patchcut.video import StreamOptions, Tracking, pointed_objects, prompts_of
 
         options = StreamOptions(mode=mode, queue=queue, max_fps=max_fps, start=start, stop=stop)
-        pointed = self._point_at(points, boxes, masks, names, at)
         settings = self.settings
+        pointed = pointed_objects(settings, prompts_of(points, boxes, masks, names), at)
         opened = open_source(source, color=settings.color, every=every, rule=settings.pixel_rule)
         return Tracking(self._logged(opened, self.followed(opened, pointed, options)), pointed)
 
@@ -460,29 +462,6 @@ class Segmenter:
             )
             objects.end()
 
-    def _point_at(
-        self,
-        points: Sequence[Any],
-        boxes: Sequence[Any],
-        masks: Sequence[Any],
-        names: Sequence[str],
-        at: int = 0,
-    ) -> PointedObjects:
-        from patchcut.video import PointedObjects, prompts_of
-
-        if self.settings.mode != "foreground":
-            what = f'must be "foreground" where objects are pointed at, got "{self.settings.mode}"'
-            raise OptionError("mode", what, "load another segmenter for it")
-        prompts = prompts_of(points, boxes, masks, names)
-        if not prompts:
-            raise OptionError(
-                "track", "needs at least one point, box or mask", "point at what is to be followed"
-            )
-        pointed = PointedObjects()
-        for prompt in prompts:
-            pointed.add(prompt, at)
-        return pointed
-
     @finished_first()
     def _follow(
         self, objects: PointedObjects, frames: Sequence[Frame], timings_ms: Sequence[dict[str, float]] = ()
@@ -500,14 +479,13 @@ class Segmenter:
 
         height, width = frame.image.shape[:2]
         canvas = Canvas.of((height, width), self.extractor.backbone, self.extractor.graph)
-        assignment, labels, ids = objects.empty(canvas), ("background",), np.zeros(0, np.int32)
+        assignment = objects.empty(canvas)
         if objects.wants(frame.index):
             self.extractor.preprocess([frame])
             clock.stop("preprocess")
             features = self.extractor.run(1)
             clock.stop("backbone")
             assignment = objects(to_host(features.of(self.head.needs))[0], canvas, frame.index)
-            labels, ids = objects.labels, np.array(objects.ids, np.int32)
             clock.stop("head")
         refiner = _REFINER_OF_STREAMS if self.settings.refine == "auto" else self.settings.refine
         masks = replace(
@@ -519,10 +497,10 @@ class Segmenter:
             regions,
             frame,
             assignment=assignment,
-            labels=labels,
+            labels=objects.labels,
             grid_hw=canvas.grid_hw,
             timings_ms=clock.ms,
-            track_ids=ids[regions.region_labels - 1],
+            track_ids=np.array(objects.ids, np.int32)[regions.region_labels - 1],
         )
 
     def _segment_with(

@@ -16,6 +16,7 @@ from patchcut.checks import check_whole
 from patchcut.errors import EngineError, OptionError, SourceError
 from patchcut.frames import Frame
 from patchcut.result import Result
+from patchcut.settings import Settings
 from patchcut.sources import Source
 from patchcut.stages import Canvas, Components, Masks, Regions
 from patchcut.stages.regions import rank
@@ -271,13 +272,10 @@ class PointedObjects:
         if one.prototype is None:
             return None
         cosines = rows @ one.prototype
-        others = [
-            other.prototype for other in self._objects if other is not one and other.prototype is not None
-        ]
-        others += [] if self._background is None else [self._background]
         alike = (cosines > FOUND_ABOVE * one.likeness) & (values[:, 0] > 0.5)
-        for other in filter(lambda it: it is not None, [*others, self._background]):
-            alike &= cosines > rows @ other
+        for other in [*(it.prototype for it in self._objects if it is not one), self._background]:
+            if other is not None:
+                alike &= cosines > rows @ other
         ids, count = kernels.connected_components(alike.reshape(canvas.grid_hw).astype(np.int32))
         if not count:
             return None
@@ -340,6 +338,31 @@ def _mean_direction(rows: Float32) -> Float32:
     mean = rows.mean(axis=0)
     direction: Float32 = mean / max(float(np.linalg.norm(mean)), 1e-12)
     return direction
+
+
+def pointed_objects(settings: Settings, prompts: Sequence[Prompt], at: int = 0) -> PointedObjects:
+    """The objects that prompts point at, with the ids 1, 2, ...
+
+    Args:
+        settings: of the segmenter that is to follow them.
+        prompts: of a frame.
+        at: its index.
+    Raises:
+        OptionError: there are none, or the settings' mode is not "foreground".
+    Examples:
+        >>> patchcut.video.pointed_objects(seg.settings, [patchcut.video.Prompt(point=(9, 9))]).ids
+        ()
+    """
+    if settings.mode != "foreground":
+        what = f'must be "foreground" where objects are pointed at, got "{settings.mode}"'
+        raise OptionError("mode", what, "leave it out")
+    if not prompts:
+        what = "needs at least one point, box or mask"
+        raise OptionError("track", what, "point at what is to be followed")
+    objects = PointedObjects()
+    for prompt in prompts:
+        objects.add(prompt, at)
+    return objects
 
 
 def whole_objects(components: Components) -> Components:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -73,6 +74,16 @@ class Prompt:
         """ "point", "box" or "mask"."""
         return next(name for name in ("point", "box", "mask") if getattr(self, name) is not None)
 
+    @property
+    def words(self) -> str:
+        """All that it says, in a line; of a mask the hash of its pixels."""
+        if self.mask is not None:
+            pixels = hashlib.sha256((self.mask != 0).tobytes()).hexdigest()
+            said = f"{'x'.join(map(str, self.mask.shape[::-1]))} {pixels}"
+        else:
+            said = _said(self.point or self.box or ())
+        return f"{self.kind} {said} {self.name}".rstrip()
+
     def check_frame(self, frame_hw: tuple[int, int]) -> None:
         """Checks that it lies on a frame.
 
@@ -122,7 +133,8 @@ class Prompt:
             row, column = rows[:, int(y)].argmax(), columns[:, int(x)].argmax()
             shares = np.zeros(canvas.grid_hw)
             shares[row, column] = 1
-        return np.clip(shares, 0, 1).astype(np.float32).ravel()
+        covered: Float32 = np.clip(shares, 0, 1).astype(np.float32).ravel()
+        return covered
 
 
 def prompts_of(
@@ -150,10 +162,7 @@ def prompts_of(
         what = f"must be a list of one name an object at most, got {shown(names)} for {len(given)}"
         raise OptionError("names", what, "leave some out")
     called = chain(names, [""] * (len(given) - len(names)))
-    return tuple(
-        Prompt(name=name, **{kind: one})
-        for name, (kind, one) in zip(called, given, strict=True)  # type: ignore[arg-type]
-    )
+    return tuple(Prompt(name=name, **{kind: one}) for name, (kind, one) in zip(called, given, strict=True))
 
 
 def visible_patches(canvas: Canvas) -> npt.NDArray[np.bool_]:
@@ -341,13 +350,15 @@ def _shares(canvas: Canvas, axis: int) -> Float32:
     begins = np.arange(pixels)
     overlap = np.minimum(edges[1:, None], begins + 1) - np.maximum(edges[:-1, None], begins)
     overlap = np.maximum(overlap, 0)
-    return (overlap / np.maximum(overlap.sum(axis=1, keepdims=True), _TINY)).astype(np.float32)
+    shares: Float32 = (overlap / np.maximum(overlap.sum(axis=1, keepdims=True), _TINY)).astype(np.float32)
+    return shares
 
 
 def _span(begin: float, end: float, pixels: int) -> Float32:
     """[pixels] float32, how much of each pixel lies in [begin, end)."""
     at = np.arange(pixels)
-    return np.clip(np.minimum(end, at + 1) - np.maximum(begin, at), 0, 1).astype(np.float32)
+    span: Float32 = np.clip(np.minimum(end, at + 1) - np.maximum(begin, at), 0, 1).astype(np.float32)
+    return span
 
 
 def _unit(rows: Float32) -> Float32:
@@ -396,4 +407,5 @@ def _mask(mask: Any) -> npt.NDArray[Any]:
         )
     if not mask.any():
         raise OptionError("mask", "is empty: it shows no object", "draw the object in it")
-    return mask.copy()
+    own: npt.NDArray[Any] = mask.copy()
+    return own
