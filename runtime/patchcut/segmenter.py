@@ -6,6 +6,7 @@ import logging
 import pickle
 import threading
 from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -39,7 +40,7 @@ from patchcut.stages.regions import Components, Regions, rank
 
 if TYPE_CHECKING:
     from patchcut.sources import Source
-    from patchcut.video import Continuity, StreamMode, StreamOptions
+    from patchcut.video import Continuity, PointedObjects, StreamMode, StreamOptions, Tracking
     from patchcut.video.stream import Segment
 
 _logger = logging.getLogger("patchcut")
@@ -228,24 +229,41 @@ class Segmenter:
             return self.settings
         return replace(self.settings, bundle=self._absolute_path)
 
-    def __call__(self, frame: object) -> Result:
-        """The regions of one frame, best first.
+    def __call__(
+        self,
+        frame: object,
+        *,
+        points: Sequence[Any] = (),
+        boxes: Sequence[Any] = (),
+        masks: Sequence[Any] = (),
+        names: Sequence[str] = (),
+    ) -> Result:
+        """The regions of one frame, best first; where something is pointed at, one region for each of it.
 
         Args:
             frame: [H, W, 3] uint8 in the `color` given to `load`, any strides; or grey, with alpha, of more
                 than 8 bits, a PIL image, a Frame: see `patchcut.frames.as_frame`.
+            points, boxes, masks, names: as in `track`. Where one is given, the head is not asked.
         Returns:
             A Result whose arrays are its own: nothing in it changes with the next frame. Only its `frame` is
             the caller's memory.
         Raises:
             FrameError: the object is not a frame.
+            OptionError: a point, box or mask is none, or does not lie on the frame.
             EngineError: the backbone failed, or this is a fork of the process that loaded the segmenter.
         Examples:
             >>> seg(frame).label_map.shape
             (512, 512)
+            >>> seg(frame, boxes=[(100, 0, 400, 512)]).track_ids.tolist()
+            [1]
         """
         taken = as_frame(frame, self.settings.color, self.settings.pixel_rule)
         _log_notes(taken.notes)
+        if len(points) or len(boxes) or len(masks) or len(names):
+            from patchcut.video import pointed_objects, prompts_of
+
+            pointed = pointed_objects(self.settings, prompts_of(points, boxes, masks, names))
+            return self._follow(pointed, [taken])[0]
         return self._segment([taken], self._stages)[0]
 
     def batch(self, frames: Iterable[object]) -> list[Result]:
@@ -333,12 +351,67 @@ class Segmenter:
         )
         settings = self.settings
         opened = open_source(source, color=settings.color, every=every, rule=settings.pixel_rule)
-        return self._logged(opened, options)
+        return self._logged(opened, self.results(opened, options))
 
-    def _logged(self, source: Source, options: StreamOptions) -> Generator[Result, None, None]:
-        with source:
+    def track(
+        self,
+        source: object,
+        *,
+        points: Sequence[Any] = (),
+        boxes: Sequence[Any] = (),
+        masks: Sequence[Any] = (),
+        names: Sequence[str] = (),
+        at: int = 0,
+        mode: StreamMode = "auto",
+        queue: int = 2,
+        max_fps: float | None = None,
+        every: int = 1,
+        start: float | None = None,
+        stop: float | None = None,
+    ) -> Tracking:
+        """Results of each frame of a source, in order, of objects that are pointed at in one of them.
+
+        On that frame an object is segmented from its point, box or mask; from there on it is followed, and
+        lost and found again where it goes and comes back. `Result.track_ids` has the objects' ids: 1, 2, ...
+        for the points, then the boxes, then the masks. A region is a whole object, in one piece or several.
+        Frames before `at` have no regions. The head is not asked, and with `refine="auto"` the refiner is
+        "guided". Photos are taken as frames that follow one another.
+
+        Args:
+            source: as in `stream`; one video, or the photos of one folder.
+            points: x, y of each, in pixels of the frame.
+            boxes: x0, y0, x1, y1 of each, half-open; what is beyond the frame is cut off.
+            masks: [H, W] bool or uint8 of the frame's size for each, 0 is background.
+            names: of the objects, in their order, for `Result.labels`; those that have none are "object 1".
+            at: index of the frame that is pointed at (`Result.index`), or of the next one that comes.
+            mode, queue, max_fps, every, start, stop: as in `stream`.
+        Returns:
+            A Tracking: an iterator of results, to which objects can be added.
+        Raises:
+            SourceError: the source cannot be opened.
+            OptionError: an option has a value that is not allowed; nothing is pointed at; `Settings.mode` is
+                not "foreground".
+        An OptionError of a prompt that does not lie on the frame, and of `at` where the source ends before
+        it, comes where results are taken.
+        Examples:
+            >>> [result.track_ids.tolist() for result in seg.track([frame, frame], points=[(250, 250)])]
+            [[1], [1]]
+        """
+        from patchcut.sources import open_source
+        from patchcut.video import StreamOptions, Tracking, pointed_objects, prompts_of
+
+        options = StreamOptions(mode=mode, queue=queue, max_fps=max_fps, start=start, stop=stop)
+        settings = self.settings
+        pointed = pointed_objects(settings, prompts_of(points, boxes, masks, names), at)
+        opened = open_source(source, color=settings.color, every=every, rule=settings.pixel_rule)
+        return Tracking(self._logged(opened, self.followed(opened, pointed, options)), pointed)
+
+    def _logged(
+        self, source: Source, results: Generator[Result, None, None]
+    ) -> Generator[Result, None, None]:
+        with source, closing(results):  # its threads end before the source is closed
             told = 0
-            for result in self.results(source, options):
+            for result in results:
                 told = _log_problems(source.problems, told)
                 held = [result]
                 del result  # its memory is free for the next frame where the caller lets it go
@@ -381,6 +454,78 @@ class Segmenter:
         refiner = _REFINER_OF_STREAMS if refine == "auto" else refine
         segment = partial(self._segment_with, self._stages.of_video(refiner, track=options.track))
         return segment if options.reuse_below is None else Reuse(segment, options.reuse_below)
+
+    def followed(
+        self, source: Source, objects: PointedObjects, options: StreamOptions | None = None
+    ) -> Generator[Result, None, None]:
+        """Results of what was pointed at for each frame of an open source; `results` for `track`.
+
+        Args:
+            source: what `open_source` returned, or one of its parts.
+            objects: of this source and no other.
+            options: as `track` takes them one by one; None is all defaults.
+        Raises:
+            SourceError: after the results of its first part: it has several.
+            OptionError: as in `track`.
+        Examples:
+            >>> objects = patchcut.video.PointedObjects()
+            >>> number = objects.add(patchcut.video.Prompt(box=(100, 0, 400, 512)), at=1)
+            >>> with patchcut.open_source([frame, frame]) as source:
+            ...     [len(result) for result in seg.followed(source, objects)]
+            [0, 1]
+        """
+        from patchcut.video.stream import StreamOptions, results_of
+
+        for part in source.parts():
+            objects.begin(part)
+            yield from results_of(
+                part,
+                options or StreamOptions(),
+                partial(self._follow, objects),
+                partial(as_frame, color=self.settings.color, rule=self.settings.pixel_rule),
+            )
+            objects.end()
+
+    @finished_first()
+    def _follow(
+        self, objects: PointedObjects, frames: Sequence[Frame], timings_ms: Sequence[dict[str, float]] = ()
+    ) -> list[Result]:
+        """Results of frames in order, of what was pointed at."""
+        self.extractor.check_process()
+        before = timings_ms or [{} for _ in frames]
+        with self._lock:
+            return [
+                self._follow_one(objects, frame, _Clock(ms)) for frame, ms in zip(frames, before, strict=True)
+            ]
+
+    def _follow_one(self, objects: PointedObjects, frame: Frame, clock: _Clock) -> Result:
+        from patchcut.video.pointed import regions_of
+
+        height, width = frame.image.shape[:2]
+        canvas = Canvas.of((height, width), self.extractor.backbone, self.extractor.graph)
+        assignment = objects.empty(canvas)
+        if objects.wants(frame.index):
+            self.extractor.preprocess([frame])
+            clock.stop("preprocess")
+            features = self.extractor.run(1)
+            clock.stop("backbone")
+            assignment = objects(to_host(features.of(self.head.needs))[0], canvas, frame.index)
+            clock.stop("head")
+        refiner = _REFINER_OF_STREAMS if self.settings.refine == "auto" else self.settings.refine
+        masks = replace(
+            self.masks, refiner=refiner, rules=Rules(self.settings.min_score, single=self.settings.single)
+        )
+        regions = regions_of(masks, frame, assignment, canvas)
+        clock.stop("masks")
+        return Result.of(
+            regions,
+            frame,
+            assignment=assignment,
+            labels=objects.labels,
+            grid_hw=canvas.grid_hw,
+            timings_ms=clock.ms,
+            track_ids=np.array(objects.ids, np.int32)[regions.region_labels - 1],
+        )
 
     def _segment_with(
         self, stages: _Stages, frames: Sequence[Frame], timings_ms: Sequence[dict[str, float]]

@@ -42,7 +42,8 @@ def evaluate(
     protocol: Annotated[
         str | None,
         typer.Option(
-            help="Of videos: frames, each by itself, or stream, in order as in a video.",
+            help="Of videos: frames, each by itself; stream, in order as in a video; first-mask and "
+            "first-box, followed from the first frame's true masks, or boxes around them.",
             show_default="frames",
         ),
     ] = None,

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
+import numpy.typing as npt
 from patchcut import Frame, Result, Segmenter
 from patchcut.sources.arrays import FrameSource
 from patchcut.sources.photos import read_frame
 
 from patchcut_export.errors import DatasetError
 from patchcut_export.measuring.datasets import Example
+from patchcut_export.measuring.datasets.sizes import picture_size
+from patchcut_export.measuring.truth import read_truth
 
 DEFAULT_PROTOCOL = "frames"
 
@@ -44,8 +49,49 @@ def run_stream(segmenter: Segmenter, frames: Sequence[Example]) -> Iterator[Resu
         SourceError: a frame cannot be read.
         DatasetError: one was skipped.
     """
-    source = FrameSource(read_frames(frames), kind="video", name=frames[0].sequence or "")
-    results = segmenter.stream(source)
+    source = _video(frames)
+    return _each(segmenter.stream(source), source, frames)
+
+
+def run_first(segmenter: Segmenter, frames: Sequence[Example], *, boxes: bool) -> Iterator[Result]:
+    """Results of `Segmenter.track`, for which the frames are one video, whose first mask is given.
+
+    Args:
+        boxes: whether only the boxes of its objects are given.
+    An object that the first mask does not show has no prompt.
+    Raises:
+        SourceError: a frame cannot be read.
+        DatasetError: one was skipped, or the first mask shows nothing.
+    """
+    first = frames[0]
+    assert first.mask is not None
+    truth = read_truth(first, picture_size(first.mask, upright=False))
+    masks = [truth.foreground]
+    if truth.objects is not None:
+        masks = [truth.objects == number for number in np.unique(truth.objects[truth.foreground])]
+    if not masks or not truth.foreground.any():
+        raise DatasetError(f"{first.mask} shows no object", "choose other --sequences or another --protocol")
+    source = _video(frames)
+    prompts = {"boxes": [_box_of(mask) for mask in masks]} if boxes else {"masks": masks}
+    return _each(segmenter.track(source, **prompts), source, frames)
+
+
+def _box_of(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1 around a mask [H, W], half-open."""
+    y, x = np.nonzero(mask)
+    return int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1
+
+
+def _video(frames: Sequence[Example]) -> FrameSource:
+    return FrameSource(read_frames(frames), kind="video", name=frames[0].sequence or "")
+
+
+def _each(results: Iterator[Result], source: FrameSource, frames: Sequence[Example]) -> Iterator[Result]:
+    """The results of all frames.
+
+    Raises:
+        DatasetError: one was skipped.
+    """
     for index, frame in enumerate(frames):
         result = next(results, None)
         if result is None or result.index != index:  # not by the problems: those of later frames may be there
@@ -67,4 +113,11 @@ def read_frames(frames: Sequence[Example]) -> Iterator[Frame]:
 PROTOCOLS: Mapping[str, Protocol] = {
     "frames": Protocol(run_frames, "each frame by itself"),
     "stream": Protocol(run_stream, "frames in order, as a stream of video"),
+    "first-mask": Protocol(
+        partial(run_first, boxes=False), "frames in order, followed from the true mask of the first"
+    ),
+    "first-box": Protocol(
+        partial(run_first, boxes=True),
+        "frames in order, followed from a box around the true mask of the first",
+    ),
 }

@@ -11,7 +11,14 @@ import typer
 
 import patchcut
 from patchcut.cli import signals
-from patchcut.cli.options import EXIT_FAILED, command, exit_with, status_of, with_settings
+from patchcut.cli.options import (
+    EXIT_FAILED,
+    command,
+    exit_with,
+    status_of,
+    with_options_of,
+    with_settings,
+)
 from patchcut.cli.streams import close_stdout, prepare_streams, say
 from patchcut.errors import OptionError, PatchcutError, install_hint
 from patchcut.settings import Settings
@@ -47,9 +54,7 @@ def _patchcut(
     pass
 
 
-@command(app, "run")
-@with_settings()
-def _run(
+def _run_options(
     sources: Annotated[
         list[str],
         typer.Argument(
@@ -132,7 +137,40 @@ def _run(
         bool, typer.Option("--verbose", "-v", help="Say what is read and what runs, on stderr.")
     ] = False,
     settings: Settings,
-) -> int:
+) -> Any:
+    """The RunOptions of a command, whose module is not imported before one runs."""
+    from patchcut.cli.run_options import DEFAULT_OUT, RunOptions
+    from patchcut.video import StreamOptions
+
+    return RunOptions(
+        sources=tuple(sources),
+        out=DEFAULT_OUT if save and out is None else out,
+        save=tuple(word.strip() for word in save.split(",")) if save is not None else None,
+        overwrite=overwrite,
+        resume=resume,
+        limit=limit,
+        every=every,
+        stream=StreamOptions(
+            mode="live" if live else "auto",
+            queue=queue,
+            max_fps=max_fps,
+            start=start,
+            stop=stop,
+            track=track,
+            reuse_below=reuse_below,
+        ),
+        show=show,
+        json=json,
+        quiet=quiet,
+        verbose=verbose,
+        settings=settings,
+    )
+
+
+@command(app, "run")
+@with_settings()
+@with_options_of(_run_options)
+def _run(*, options: Any) -> int:
     """Segment photos, videos, or a live picture.
 
     The folder gets overlay/NAME.jpg (of a video one NAME.mp4),
@@ -146,34 +184,49 @@ def _run(
     What was written is whole in each case.
     """
     from patchcut.cli.run import run
-    from patchcut.cli.run_options import DEFAULT_OUT, RunOptions
-    from patchcut.video import StreamOptions
 
-    return run(
-        RunOptions(
-            sources=tuple(sources),
-            out=DEFAULT_OUT if save and out is None else out,
-            save=tuple(word.strip() for word in save.split(",")) if save is not None else None,
-            overwrite=overwrite,
-            resume=resume,
-            limit=limit,
-            every=every,
-            stream=StreamOptions(
-                mode="live" if live else "auto",
-                queue=queue,
-                max_fps=max_fps,
-                start=start,
-                stop=stop,
-                track=track,
-                reuse_below=reuse_below,
-            ),
-            show=show,
-            json=json,
-            quiet=quiet,
-            verbose=verbose,
-            settings=settings,
-        )
-    )
+    return run(options)
+
+
+@command(app, "track")
+@with_settings()
+@with_options_of(_run_options)
+def _track(
+    *,
+    point: Annotated[
+        list[str] | None,
+        typer.Option(metavar="X,Y", help="An object's point, in pixels; again for another object."),
+    ] = None,
+    box: Annotated[
+        list[str] | None,
+        typer.Option(metavar="X0,Y0,X1,Y1", help="A box around an object, half-open; again for another."),
+    ] = None,
+    mask: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE.png", help="An object's mask: anything but black is the object; again for another."
+        ),
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="Names of the objects: of the points, then the boxes, then the masks."),
+    ] = None,
+    at: Annotated[int, typer.Option(min=0, help="Index of the frame that is pointed at.")] = 0,
+    options: Any,
+) -> int:
+    """Follow what you point at through a video.
+
+    Objects are segmented in frame --at from their points, boxes or masks,
+    and followed from there on. They have the ids 1, 2, ...: the points
+    first, then the boxes, then the masks. The source is one video, a
+    camera, or the photos of one folder; a single photo is segmented. All
+    else is as in `patchcut run`.
+
+    Exit status: as of `patchcut run`.
+    """
+    from patchcut.cli.track import track
+
+    return track(options, points=point or (), boxes=box or (), masks=mask or (), names=name or (), at=at)
 
 
 @command(app, "info")

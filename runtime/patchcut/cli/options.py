@@ -71,6 +71,37 @@ def with_settings(
     return decorate
 
 
+def with_options_of(make: Callable[..., Any]) -> Callable[[Command], Command]:
+    """A decorator that gives a command the options of `make`; its function takes what that makes, `options`.
+
+    Args:
+        make: takes its own options and `settings`.
+    Examples:
+        >>> def make(*, loud: bool = False, settings: object = None) -> bool:
+        ...     return loud
+        >>> run = options.with_options_of(make)(lambda *, options: int(options))
+        >>> list(inspect.signature(run).parameters), run(loud=True, settings=None)
+        (['loud', 'settings'], 1)
+    """
+
+    def decorate(function: Command) -> Command:
+        hints = inspect.get_annotations(make, eval_str=True)
+        made = [
+            p.replace(annotation=hints.get(p.name, p.annotation))
+            for p in inspect.signature(make).parameters.values()
+        ]
+        own = [p for p in inspect.signature(function).parameters.values() if p.name != "options"]
+
+        def run(**values: Any) -> int:
+            chosen = {option.name: values.pop(option.name) for option in own}
+            return function(options=make(**values), **chosen)
+
+        _look_like(run, function, [*made, *own])
+        return run
+
+    return decorate
+
+
 def _option(one: Any, defaults: dict[str, object]) -> inspect.Parameter:
     """The option of a field of `Settings`."""
     default, type_ = defaults.get(one.name, one.default), one.metadata["type"]

@@ -23,6 +23,7 @@ from patchcut.output.folder import DEFAULT_SAVE, OutputFolder, check_save
 from patchcut.result import Result
 from patchcut.segmenter import Segmenter
 from patchcut.sources import Source, open_source
+from patchcut.video import pointed_objects
 
 
 def run(options: RunOptions) -> int:
@@ -49,6 +50,9 @@ def _check(options: RunOptions) -> None:
         raise OptionError("quiet", "says nothing, and verbose says more: choose one")
     if options.resume and options.out is None:
         raise OptionError("resume", "needs the folder of the run to go on with", "name it with --out")
+    if options.limit is not None and options.at > (options.limit - 1) * options.every:
+        what = f"must be a frame of the run, got {options.at} with a limit of {options.limit}"
+        raise OptionError("at", what, "point at objects on an earlier frame, or raise --limit")
 
 
 def _open(options: RunOptions, stack: ExitStack) -> Run:
@@ -63,8 +67,9 @@ def _open(options: RunOptions, stack: ExitStack) -> Run:
     if options.out is not None:
         how: dict[str, Any] = {"overwrite": options.overwrite, "resume": options.resume}
         folder = OutputFolder(options.out, save, **how, recipe=_recipe(options))
+    pointed = pointed_objects(options.settings, options.prompts, options.at) if options.prompts else None
     segmenter = Segmenter.open(options.settings)
-    return Run(options, source, segmenter, folder, window, RunStats())
+    return Run(options, source, segmenter, folder, window, RunStats(), pointed)
 
 
 def _recipe(options: RunOptions) -> dict[str, Any]:
@@ -75,6 +80,8 @@ def _recipe(options: RunOptions) -> dict[str, Any]:
         spec = bundle.spec.model_dump_json().encode()
     recipe = {**chosen, "bundle": hashlib.sha256(spec).hexdigest(), "every": options.every}
     stream = options.stream
+    if options.prompts:
+        recipe |= {"prompts": [prompt.words for prompt in options.prompts], "at": options.at}
     some = {
         "live": stream.mode == "live" or None,
         "start": stream.start,
@@ -142,7 +149,7 @@ def _starts(running: Run, part: Source) -> bool:
 
 def _segment_part(running: Run, part: Source, bar: FrameBar) -> bool:
     """False where the limit or the person at the window ends the run."""
-    results = running.segmenter.results(part, running.options.stream)
+    results = running.results(part)
     with closing(results):  # its threads end here, whatever ends the run
         for result in results:
             started = perf_counter()

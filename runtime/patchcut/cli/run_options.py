@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from patchcut.cli.run_stats import RunStats
 from patchcut.cli.window import Window
 from patchcut.output.folder import OutputFolder
+from patchcut.result import Result
 from patchcut.segmenter import Segmenter
 from patchcut.settings import Settings
 from patchcut.sources import Source
-from patchcut.video import StreamOptions
+from patchcut.video import PointedObjects, Prompt, StreamOptions
 
 DEFAULT_OUT = "patchcut-out"
 
@@ -34,6 +36,8 @@ class RunOptions:
         quiet: neither tables nor progress: errors and problems only.
         verbose: say what is read and what runs, on stderr.
         settings: the segmenter's.
+        prompts: what to follow in place of what the head finds; none is a run of the head.
+        at: index of the frame that they are on.
     """
 
     sources: tuple[str, ...]
@@ -49,6 +53,8 @@ class RunOptions:
     quiet: bool = False
     verbose: bool = False
     settings: Settings = field(default_factory=Settings)
+    prompts: tuple[Prompt, ...] = ()
+    at: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,13 @@ class Run:
     folder: OutputFolder | None
     window: Window | None
     stats: RunStats
+    pointed: PointedObjects | None = None
+
+    def results(self, part: Source) -> Generator[Result, None, None]:
+        """Results of the frames of a part of the source."""
+        if self.pointed is None:
+            return self.segmenter.results(part, self.options.stream)
+        return self.segmenter.followed(part, self.pointed, self.options.stream)
 
     @property
     def problems(self) -> list[str]:

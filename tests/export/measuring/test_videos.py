@@ -379,7 +379,7 @@ def test_a_frame_that_a_stream_leaves_out_is_told(root16: Path, bundle: Path) ->
         list(PROTOCOLS["stream"].run(segmenter, frames))
 
 
-@pytest.mark.parametrize("protocol", ["frames", "stream"])
+@pytest.mark.parametrize("protocol", list(PROTOCOLS))
 @pytest.mark.parametrize("layout", ["davis16", "davis17"])
 def test_videos_are_measured_from_the_command_line(
     run_cli: Patchcut,
@@ -435,6 +435,36 @@ def test_frames_are_the_default_and_streams_say_what_refines(
     assert report["protocol"]["refinement"] == "none"
     assert run_cli(*fixed, "--protocol", "stream", "--refine", "auto") == 0
     assert json.loads(capfd.readouterr().out)["protocol"]["refinement"] == "auto"
+
+
+@pytest.mark.parametrize("layout", ["davis16", "davis17"])
+def test_the_first_mask_is_followed(root: Path, root16: Path, bundle: Path, layout: str) -> None:
+    folder = root16 if layout == "davis16" else root
+    frames = open_dataset(layout, folder, Choices(sequences=("pair",))).examples
+    segmenter = patchcut.load(bundle)
+    by_key = {key: list(PROTOCOLS[key].run(segmenter, frames)) for key in ("first-mask", "first-box")}
+    count = 1 if layout == "davis16" else 2
+    for key, results in by_key.items():
+        assert [result.index for result in results] == list(range(FRAMES)), key
+        assert results[0].labels == ("background", *(f"object {i + 1}" for i in range(count)))
+    first = by_key["first-mask"][0]
+    true = numbers_of("pair", 0)
+    assert mask_iou(first.foreground, true > 0) > 0.6
+    for number in range(1, count + 1):
+        of_one = true > 0 if count == 1 else true == number
+        assert mask_iou(first.label_map == number, of_one) > 0.5
+    boxed = by_key["first-box"][0].label_map > 0
+    y, x = np.nonzero(true)
+    assert boxed.any() and not boxed[: y.min() - 8].any() and not boxed[:, : x.min() - 8].any()
+
+
+@pytest.mark.parametrize("protocol", ["first-mask", "first-box"])
+def test_a_first_mask_that_shows_nothing(root16: Path, bundle: Path, protocol: str) -> None:
+    frames = open_dataset("davis16", root16, Choices(sequences=("ball",))).examples
+    assert frames[0].mask is not None
+    assert cv2.imwrite(str(frames[0].mask), np.zeros(SIZE_HW, np.uint8))
+    with pytest.raises(DatasetError, match=r"ball.00000.png shows no object"):
+        PROTOCOLS[protocol].run(patchcut.load(bundle), frames)
 
 
 def only_first_mask(root: Path) -> None:
@@ -511,7 +541,12 @@ def no_frames(root: Path) -> None:
             2,
             "[split] must be left out for a folder of images/ and masks/",
         ),
-        (["davis17", "--protocol", "batch"], None, 2, '[protocol] must be one of "frames", "stream", got'),
+        (
+            ["davis17", "--protocol", "batch"],
+            None,
+            2,
+            '[protocol] must be one of "frames", "stream", "first-mask", "first-box", got',
+        ),
         (["masks", "--protocol", "stream"], None, 2, "[protocol] must be left out for masks, got stream"),
         (["davis18", "--protocol", "stream"], None, 1, "no layout 'davis18'"),
     ],
