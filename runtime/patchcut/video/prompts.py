@@ -187,7 +187,7 @@ def centered(features: Float32, visible: npt.NDArray[np.bool_]) -> Float32:
         visible: [n] bool.
     Examples:
         >>> rows = np.float32([[3, 0], [0, 2]])
-        >>> patchcut.video.prompts.centered(rows, np.ones(2, bool)).round(2).tolist()
+        >>> patchcut.video.prompts.centered(rows, np.ones(2, bool)).astype(float).round(2).tolist()
         [[0.71, -0.71], [-0.71, 0.71]]
     """
     unit = _unit(features)
@@ -240,8 +240,8 @@ def on_simplex(values: Float32) -> Float32:
     Args:
         values: [n, 1 + p] float32 in [0, 1]; column 0 is not read.
     Examples:
-        >>> patchcut.video.prompts.on_simplex(np.float32([[9, 0.2, 0], [9, 1, 1]])).round(2).tolist()
-        [[0.8, 0.2, 0.0], [0.0, 0.5, 0.5]]
+        >>> patchcut.video.prompts.on_simplex(np.float32([[9, 0.25, 0], [9, 1, 1]])).tolist()
+        [[0.75, 0.25, 0.0], [0.0, 0.5, 0.5]]
     """
     objects = values[:, 1:]
     objects = objects / np.maximum(objects.sum(axis=1, keepdims=True), 1)
