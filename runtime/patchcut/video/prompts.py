@@ -186,9 +186,9 @@ def centered(features: Float32, visible: npt.NDArray[np.bool_]) -> Float32:
         features: [n, d] float32.
         visible: [n] bool.
     Examples:
-        >>> rows = np.float32([[3, 0], [0, 2]])
-        >>> patchcut.video.prompts.centered(rows, np.ones(2, bool)).round(2).tolist()
-        [[0.71, -0.71], [-0.71, 0.71]]
+        >>> rows = np.float32([[3, 4], [3, -4]])
+        >>> patchcut.video.prompts.centered(rows, np.ones(2, bool)).tolist()
+        [[0.0, 1.0], [0.0, -1.0]]
     """
     unit = _unit(features)
     return _unit(unit - unit[visible].mean(axis=0)) if visible.any() else unit
@@ -240,8 +240,8 @@ def on_simplex(values: Float32) -> Float32:
     Args:
         values: [n, 1 + p] float32 in [0, 1]; column 0 is not read.
     Examples:
-        >>> patchcut.video.prompts.on_simplex(np.float32([[9, 0.2, 0], [9, 1, 1]])).round(2).tolist()
-        [[0.8, 0.2, 0.0], [0.0, 0.5, 0.5]]
+        >>> patchcut.video.prompts.on_simplex(np.float32([[9, 0.25, 0], [9, 1, 1]])).tolist()
+        [[0.75, 0.25, 0.0], [0.0, 0.5, 0.5]]
     """
     objects = values[:, 1:]
     objects = objects / np.maximum(objects.sum(axis=1, keepdims=True), 1)
