@@ -186,9 +186,9 @@ def centered(features: Float32, visible: npt.NDArray[np.bool_]) -> Float32:
         features: [n, d] float32.
         visible: [n] bool.
     Examples:
-        >>> rows = np.float32([[3, 0], [0, 2]])
-        >>> patchcut.video.prompts.centered(rows, np.ones(2, bool)).astype(float).round(2).tolist()
-        [[0.71, -0.71], [-0.71, 0.71]]
+        >>> rows = np.float32([[3, 4], [3, -4]])
+        >>> patchcut.video.prompts.centered(rows, np.ones(2, bool)).tolist()
+        [[0.0, 1.0], [0.0, -1.0]]
     """
     unit = _unit(features)
     return _unit(unit - unit[visible].mean(axis=0)) if visible.any() else unit
