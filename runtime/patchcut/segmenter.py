@@ -39,7 +39,7 @@ from patchcut.stages.regions import Components, Regions, rank
 
 if TYPE_CHECKING:
     from patchcut.sources import Source
-    from patchcut.video import StreamMode, StreamOptions
+    from patchcut.video import Continuity, StreamMode, StreamOptions
 
 _logger = logging.getLogger("patchcut")
 
@@ -114,12 +114,16 @@ class _Stages:
     head: Head
     parts: Parts | None
     masks: Masks
+    continuity: Continuity | None = None
 
-    def of_video(self, refiner: str) -> _Stages:
-        """Those of one stream: clusters keep their column from frame to frame."""
+    def of_video(self, refiner: str, *, track: bool) -> _Stages:
+        """Those of one stream: clusters keep their column from frame to frame, and objects their track id."""
+        from patchcut.video import Continuity
+
         head = Following(self.head) if isinstance(self.head, FittedHead) else self.head
         parts = None if self.parts is None else self.parts.following()
-        return _Stages(head, parts, replace(self.masks, refiner=refiner))
+        continuity = Continuity(head.needs) if track else None
+        return _Stages(head, parts, replace(self.masks, refiner=refiner), continuity)
 
 
 class Segmenter:
@@ -288,6 +292,7 @@ class Segmenter:
         every: int = 1,
         start: float | None = None,
         stop: float | None = None,
+        track: bool = True,
     ) -> Generator[Result, None, None]:
         """Results of each frame of a source, in order; the source is closed at the end.
 
@@ -295,11 +300,12 @@ class Segmenter:
         one thread and segmented on another, ahead of whoever takes the results; both end when the iterator
         is closed or gone. What has to be skipped is logged as a warning of the logger "patchcut"; to have it
         as a list, open the source with `patchcut.open_source` and read its `.problems` afterwards. With
-        `refine="auto"` frames of videos and cameras are refined with "guided".
+        `refine="auto"` frames of videos and cameras are refined with "guided". Their objects are tracked:
+        `Result.track_ids`.
 
         Args:
             source: what `open_source` takes: file, folder, glob, camera, URL, iterable, or a source itself.
-            mode, queue, max_fps, start, stop: as in `patchcut.StreamOptions`.
+            mode, queue, max_fps, start, stop, track: as in `patchcut.StreamOptions`.
             every: take frames 0, every, 2 * every, ...
         Raises:
             SourceError: the source cannot be opened.
@@ -314,7 +320,7 @@ class Segmenter:
         from patchcut.sources import open_source
         from patchcut.video import StreamOptions
 
-        options = StreamOptions(mode=mode, queue=queue, max_fps=max_fps, start=start, stop=stop)
+        options = StreamOptions(mode=mode, queue=queue, max_fps=max_fps, start=start, stop=stop, track=track)
         settings = self.settings
         opened = open_source(source, color=settings.color, every=every, rule=settings.pixel_rule)
         return self._logged(opened, options)
@@ -345,14 +351,16 @@ class Segmenter:
         """
         from patchcut.video.stream import StreamOptions, results_of
 
+        how = options or StreamOptions()
         for part in source.parts():
             stages = self._stages
             if part.is_video:
                 refine = self.settings.refine
-                stages = stages.of_video(_REFINER_OF_STREAMS if refine == "auto" else refine)
+                refiner = _REFINER_OF_STREAMS if refine == "auto" else refine
+                stages = stages.of_video(refiner, track=how.track)
             yield from results_of(
                 part,
-                options or StreamOptions(),
+                how,
                 partial(self._segment_with, stages),
                 partial(as_frame, color=self.settings.color, rule=self.settings.pixel_rule),
                 together=self._together,
@@ -416,7 +424,7 @@ class Segmenter:
         with self._lock:
             clock = _Clock({})
             captured = None
-            if stages.parts is None:
+            if stages.parts is None and stages.continuity is None:
                 captured = self._graphs(self.extractor, frames, stages.head, stages.masks)
             if captured is not None:
                 clock.stop("graph")
@@ -478,20 +486,40 @@ class Segmenter:
         clock.stop("head")
         height, width = frame.image.shape[:2]
         canvas = Canvas.of((height, width), self.extractor.backbone, self.extractor.graph)
-        if patches is not None:
-            regions = masks.divided(frame, patches, canvas)
-            clock.stop("masks")
-            return self._result(
-                frame, regions, patches.assignment, patches.labels, clock.ms, patches.background_columns
-            )
         on_device = isinstance(assignment, DeviceArray) and masks.stays_on_device(canvas)
         if not on_device:
             assignment = _finite(to_host(assignment))  # once, for the masks and the result
-        regions = masks(frame, assignment, canvas)
+        objects, track_ids = self._objects(
+            frame, assignment if patches is None else patches.foreground, stages, canvas
+        )
         if on_device:
-            _finite_if_empty(regions, assignment)
+            _finite_if_empty(objects, assignment)
+        if patches is None:
+            clock.stop("masks")
+            return self._result(frame, objects, assignment, stages.head.labels, clock.ms, track_ids=track_ids)
+        regions, owners = masks.divided(objects, frame, patches, canvas)
         clock.stop("masks")
-        return self._result(frame, regions, assignment, stages.head.labels, clock.ms)
+        return self._result(
+            frame,
+            regions,
+            patches.assignment,
+            patches.labels,
+            clock.ms,
+            patches.background_columns,
+            track_ids=None if track_ids is None else np.append(np.int32(0), track_ids)[owners],
+        )
+
+    @staticmethod
+    def _objects(
+        frame: Frame, assignment: Array, stages: _Stages, canvas: Canvas
+    ) -> tuple[Regions, npt.NDArray[np.int32] | None]:
+        """The objects of a frame and, in a video whose objects are tracked, their ids [m]."""
+        if stages.continuity is None:
+            return stages.masks(frame, assignment, canvas), None
+        masks = stages.masks
+        min_area = canvas.min_area(masks.min_area_patches)
+        components = masks.components(frame, assignment, canvas)
+        return stages.continuity.regions(components, canvas, masks.rules, min_area)
 
     def _result(
         self,
@@ -501,6 +529,8 @@ class Segmenter:
         labels: Sequence[str],
         timings_ms: dict[str, float],
         background: tuple[int, ...] = (0,),
+        *,
+        track_ids: npt.NDArray[np.int32] | None = None,
     ) -> Result:
         return Result.of(
             regions,
@@ -508,6 +538,7 @@ class Segmenter:
             assignment=assignment,
             labels=tuple(labels[: assignment.shape[1]]),
             background_columns=background,
+            track_ids=track_ids,
             mode=self.settings.mode,
             grid_hw=self.extractor.graph.grid_hw,
             timings_ms=timings_ms,
@@ -517,6 +548,8 @@ class Segmenter:
         """One frame's assignment [n, k] and, in modes that divide it, what its patches became."""
         features = features.to(_device_of(stages.head, features.device))
         assignment = stages.head(features)[0]
+        if stages.continuity is not None:
+            assignment = stages.continuity.steady(features, _finite(to_host(assignment)))
         if stages.parts is None:
             return assignment, None
         return assignment, stages.parts(features.to("cpu"), _finite(to_host(assignment)))

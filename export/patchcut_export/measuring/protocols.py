@@ -46,9 +46,9 @@ def run_stream(segmenter: Segmenter, frames: Sequence[Example]) -> Iterator[Resu
     """
     source = FrameSource(read_frames(frames), kind="video", name=frames[0].sequence or "")
     results = segmenter.stream(source)
-    for frame in frames:
+    for index, frame in enumerate(frames):
         result = next(results, None)
-        if source.problems or result is None:
+        if result is None or result.index != index:  # not by the problems: those of later frames may be there
             why = source.problems[0] if source.problems else "the stream ended"
             raise DatasetError(f"{frame.image} has no result: {why}", "each frame is measured: mend it")
         yield result

@@ -104,6 +104,10 @@ def _run(
     queue: Annotated[
         int, typer.Option(help="Frames of a video to read ahead; 0 does one thing after the other.")
     ] = 2,
+    track: Annotated[
+        bool,
+        typer.Option("--track/--no-track", help="Keep masks of a video steady, and the ids of its objects."),
+    ] = True,
     show: Annotated[bool, typer.Option("--show", help="Show a live window; q or Esc ends.")] = False,
     json: Annotated[
         bool,
@@ -147,7 +151,12 @@ def _run(
             limit=limit,
             every=every,
             stream=StreamOptions(
-                mode="live" if live else "auto", queue=queue, max_fps=max_fps, start=start, stop=stop
+                mode="live" if live else "auto",
+                queue=queue,
+                max_fps=max_fps,
+                start=start,
+                stop=stop,
+                track=track,
             ),
             show=show,
             json=json,

@@ -75,7 +75,12 @@ def _recipe(options: RunOptions) -> dict[str, Any]:
         spec = bundle.spec.model_dump_json().encode()
     recipe = {**chosen, "bundle": hashlib.sha256(spec).hexdigest(), "every": options.every}
     stream = options.stream
-    some = {"live": stream.mode == "live" or None, "start": stream.start, "stop": stream.stop}
+    some = {
+        "live": stream.mode == "live" or None,
+        "start": stream.start,
+        "stop": stream.stop,
+        "track": None if stream.track else False,
+    }
     return recipe | {name: value for name, value in some.items() if value is not None}
 
 

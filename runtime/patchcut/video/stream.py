@@ -42,6 +42,8 @@ class StreamOptions:
         max_fps: at most so many results a second; in "video" what comes before waits. None is no limit.
         start, stop: seconds on the clock of `time_s`: only frames from start on and before stop are
             segmented. Of a source of several videos it holds for each. None is no limit.
+        track: whether the frames of a video know of those before: what is found holds still, and an object
+            keeps its id, `Result.track_ids`. Else each is judged by itself.
     Examples:
         >>> patchcut.StreamOptions(mode="live", max_fps=10).queue
         2
@@ -52,6 +54,7 @@ class StreamOptions:
     max_fps: float | None = None
     start: float | None = None
     stop: float | None = None
+    track: bool = True
 
     def __post_init__(self) -> None:
         use_plain_values(self)
