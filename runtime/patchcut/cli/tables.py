@@ -17,7 +17,8 @@ from patchcut.texts import name_text, one_line
 if TYPE_CHECKING:
     from patchcut.cli.run_options import Run
     from patchcut.cli.run_stats import Found, Summary
-    from patchcut.segmenter import Description, Segmenter
+    from patchcut.description import Description
+    from patchcut.segmenter import Segmenter
 
 _LISTED_LINES = 5
 
