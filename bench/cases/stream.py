@@ -45,8 +45,8 @@ SETTLED_S = 5
 
 def run(options: Options) -> Iterator[Outcome]:
     """Videos need the folder `videos` in the data; the camera and the four streams are made."""
-    yield from _four(options)
     folder = options.dataset("stream", "videos", VIDEO)
+    yield from _four(options)
     segmenter = patchcut.load(settings=replace(options.settings, size=SIZE, refine="guided"))
     yield from _video(segmenter, folder / VIDEO, options)
     yield from _camera(segmenter, options)
