@@ -1,4 +1,4 @@
-"""A video with its overlay written, beside the backbone alone; and how old answers of a live stream are."""
+"""A video with its overlay written, several videos at once, and how old answers of a live stream are."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import patchcut
-from patchcut import Frame, Result, Segmenter
+from patchcut import Frame, MultiStream, Result, Segmenter
 from patchcut.output.folder import OutputFolder
+from patchcut.sources import Source
 from patchcut.video import StreamMode
 
 from bench import subjects
@@ -21,16 +24,18 @@ from bench.harness import Contender, Times, interleave
 from bench.machine import resident_mb
 from bench.rows import Outcome
 
-TITLE = "streams at 224: a video with its overlay written, and a camera of 60 frames a second"
+TITLE = "streams at 224: a video with its overlay written, four at once, and a camera of 60 frames a second"
 SIZE = 224
 VIDEO = "vtest.avi"
-CASES = ("video with overlay 224", "camera of 60 fps 224")
+CASES = ("video with overlay 224", "camera of 60 fps 224", "four streams at once 224")
 REPEATS = 7
 TARGETS = (
     Target(CASES[0], "rate_over_backbone", ">=", 0.9, "", "rate of a video with overlay / backbone alone"),
     Target(CASES[1], "age_p99_over_frame", "<=", 2.2, "", "age of a live answer, p99 / time of a frame"),
     Target(CASES[1], "grown_mb", "<=", 8, " MB", "memory that a live stream grows by"),
+    Target(CASES[2], "rate_over_in_turn", ">=", 1.15, "", "rate of four streams at once / one after another"),
 )
+STREAMS, STREAM_FRAMES = 4, 16
 STREAMED, IN_TURN, BACKBONE = "patchcut", "frame by frame", "the backbone alone"
 VIDEO_FRAMES = 60
 CAMERA_FPS, CAMERA_S = 60, 30
@@ -39,8 +44,9 @@ SETTLED_S = 5
 
 
 def run(options: Options) -> Iterator[Outcome]:
-    """Videos need the folder `videos` in the data; the camera is made."""
+    """Videos need the folder `videos` in the data; the camera and the four streams are made."""
     folder = options.dataset("stream", "videos", VIDEO)
+    yield from _four(options)
     segmenter = patchcut.load(settings=replace(options.settings, size=SIZE, refine="guided"))
     yield from _video(segmenter, folder / VIDEO, options)
     yield from _camera(segmenter, options)
@@ -89,6 +95,65 @@ def _video(segmenter: Segmenter, path: Path, options: Options) -> Iterator[Outco
 def _each(segmenter: Segmenter, path: Path) -> Iterator[Result]:
     with patchcut.open_source(path) as source:
         yield from map(segmenter, source)
+
+
+def _four(options: Options) -> Iterator[Outcome]:
+    """Four recordings in memory, with `throughput` and without; a sample is all frames of all four."""
+    settings = replace(options.settings, size=SIZE)
+    single, many = (patchcut.load(settings=replace(settings, throughput=one)) for one in (False, True))
+    image = subjects.frame(subjects.VGA_HW)
+    clips = [np.roll(image, 50 * i, axis=1) for i in range(STREAMS)]
+
+    def in_turn(segmenter: Segmenter) -> None:
+        for clip in clips:
+            for _ in segmenter.stream(_Recording(clip)):
+                pass
+
+    def at_once(segmenter: Segmenter) -> None:
+        for _ in MultiStream(segmenter, [_Recording(clip) for clip in clips]):
+            pass
+
+    ways: dict[str, tuple[Callable[[Segmenter], None], Segmenter, str]] = {
+        STREAMED: (at_once, many, "`MultiStream` with throughput"),
+        "one after another": (in_turn, single, "`stream` of each"),
+        "one after another, throughput": (in_turn, many, "`stream` of each with throughput"),
+        "at once, no throughput": (at_once, single, "`MultiStream`"),
+    }
+    contenders = [Contender(name, partial(way, one), lead=0) for name, (way, one, _) in ways.items()]
+    times = interleave(contenders, options.repeats or REPEATS, warmup=1)
+    frames = STREAMS * STREAM_FRAMES
+    for name, (_, segmenter, inside) in ways.items():
+        a_frame = Times(tuple(ms / frames for ms in times[name].samples_ms))
+        metrics = {"frames_per_s": 1e3 / a_frame.median_ms}
+        if name == STREAMED:
+            for metric, other in (
+                ("rate_over_in_turn", "one after another"),
+                ("rate_over_throughput", "one after another, throughput"),
+            ):
+                pairs = zip(times[other].samples_ms, times[name].samples_ms, strict=True)
+                metrics[metric] = float(np.median([theirs / ours for theirs, ours in pairs]))
+        yield Outcome(
+            CASES[2],
+            name,
+            f"{STREAMS} recordings of {STREAM_FRAMES} frames in memory, {inside}, a frame",
+            a_frame,
+            {"frame": image.shape},
+            segmenter.describe().precision,
+            metrics=metrics,
+            bundle=options.bundle,
+        )
+
+
+class _Recording(Source):
+    """A video in memory, that moves."""
+
+    def __init__(self, image: npt.NDArray[np.uint8]) -> None:
+        super().__init__("video", "made", total=STREAM_FRAMES)
+        self._image = image
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index in range(STREAM_FRAMES):
+            yield Frame(np.roll(self._image, 7 * index, axis=1), "bgr", self.name, index, index / 25)
 
 
 def _written(path: Path, results: Callable[[], Iterator[Result]]) -> None:

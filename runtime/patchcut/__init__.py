@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from patchcut.settings import Settings
     from patchcut.sources import open_source
     from patchcut.video import StreamOptions
+    from patchcut.video.multi_stream import MultiStream
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,7 @@ __all__ = [
     "Features",
     "Frame",
     "FrameError",
+    "MultiStream",
     "OptionError",
     "OutputError",
     "PatchcutError",
@@ -75,6 +77,7 @@ _HOME = {
     "settings": ("Settings",),
     "sources": ("open_source",),
     "video": ("StreamOptions",),
+    "video.multi_stream": ("MultiStream",),
 }
 _MODULES = (
     *_HOME,

@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from patchcut import endings  # noqa: F401 - its end of the interpreter comes after this one's
@@ -37,11 +37,15 @@ class Ahead(Generic[Item]):
         items: what the thread runs. A None says that there is nothing yet, and is not given: so a wait in
             there ends soon after `stop`.
         name: the thread's.
-        most: how many items wait at most; then the thread waits, too.
-        newest: an item replaces the one that waits, which is dropped; `most` is 1 then.
+        most: how many items wait at most; then the thread waits, too. With 0 an item is begun when it is
+            asked for.
+        newest: an item replaces one that waits, takes its turn, and that one is dropped: any where True, and
+            `most` is 1 then; or the one for which `newest(item, waiting)` is true.
         silence_s: an iterator that gives nothing for so long, not even None, is given up.
         on_silence: called then, before the items end.
+        news: set whenever an item, or the end, has come: for whoever takes items of several.
     Attributes:
+        most: as above; may be changed.
         dropped: how many items newer ones have replaced.
     Examples:
         >>> ahead = patchcut.ahead.Ahead(iter("abc"), name="letters")
@@ -55,18 +59,20 @@ class Ahead(Generic[Item]):
         *,
         name: str,
         most: int = 1,
-        newest: bool = False,
+        newest: bool | Callable[[Item, Item], bool] = False,
         silence_s: float | None = None,
         on_silence: Callable[[], None] | None = None,
+        news: threading.Event | None = None,
     ) -> None:
+        self.most = 1 if newest is True else most
         self.dropped = 0
         self._items: Iterator[Item | None] = items
-        self._most = 1 if newest else most
-        self._newest = newest
+        self._replaces = newest if callable(newest) else lambda item, waiting: newest
         self._silence_s, self._on_silence = silence_s, on_silence
         self._waiting: deque[Item] = deque()
         self._error: BaseException | None = None
-        self._ended = self._stopped = False
+        self._news = news
+        self._ended = self._stopped = self._asked = False
         self._alive_s = time.monotonic()
         self._changed = threading.Condition()
         self._process = os.getpid()
@@ -87,6 +93,7 @@ class Ahead(Generic[Item]):
         if self._inline:
             return next(item for item in self._items if item is not None)
         with self._changed:
+            self._ask()
             while not (self._waiting or self._ended or self._stopped):
                 if not self._changed.wait(self._patience_s()) and self._is_silent():
                     self._stopped = True
@@ -95,12 +102,31 @@ class Ahead(Generic[Item]):
             if self._stopped:
                 raise StopIteration
             if self._waiting:
+                self._alive_s = time.monotonic()  # one that waited for room was not silent
                 self._changed.notify_all()
                 return self._waiting.popleft()
             error, self._error = self._error, None
         if error is None:
             raise StopIteration
         raise error
+
+    def is_ready(self) -> bool:
+        """Whether the next item, an error or the end is there without a wait; from now on one is asked for.
+
+        Raises:
+            EngineError: the thread stayed in the process that this one was forked from.
+        Examples:
+            >>> ahead = patchcut.ahead.Ahead(iter("abc"), name="letters")
+            >>> next(ahead), ahead.stop(), ahead.is_ready()
+            ('a', None, True)
+        """
+        self._check_process()
+        self._start()
+        if self._inline:
+            return True
+        with self._changed:
+            self._ask()
+            return bool(self._waiting) or self._ended or self._stopped or self._is_silent()
 
     @property
     def is_elsewhere(self) -> bool:
@@ -166,13 +192,28 @@ class Ahead(Generic[Item]):
                 if self._put(item):
                     break
                 del item  # it is not held while the next one is made
+                if self._rest():
+                    break
             self._items = iter(())  # a generator is closed here, on its thread
         except BaseException as error:  # raised again where items are taken
             self._error = error
         finally:
             with self._changed:
                 self._ended = True
-                self._changed.notify_all()
+                self._tell()
+
+    def _ask(self) -> None:
+        """Has the next item begun where none is until it is asked for."""
+        if not self._waiting and not self._asked:
+            self._asked = True
+            if self.most == 0:
+                self._alive_s = time.monotonic()
+            self._changed.notify_all()
+
+    def _tell(self) -> None:
+        self._changed.notify_all()
+        if self._news is not None:
+            self._news.set()
 
     def _put(self, item: Item | None) -> bool:
         """True if nobody wants more."""
@@ -180,14 +221,29 @@ class Ahead(Generic[Item]):
             self._alive_s = time.monotonic()
             if item is None:
                 return self._stopped
-            if self._newest:
-                self.dropped += len(self._waiting)
-                self._waiting.clear()
-            else:
-                self._changed.wait_for(lambda: len(self._waiting) < self._most or self._stopped)
-            if not self._stopped:
-                self._waiting.append(item)
-                self._changed.notify_all()
+            if not self._replace(item):
+                self._changed.wait_for(lambda: len(self._waiting) < max(self.most, 1) or self._stopped)
+                if not self._stopped:
+                    self._waiting.append(item)
+            self._asked = False
+            self._alive_s = time.monotonic()
+            self._tell()
+            return self._stopped
+
+    def _replace(self, item: Item) -> bool:
+        """Puts an item in place of one that waits; False where it replaces none."""
+        for i, waiting in enumerate(self._waiting):
+            if self._replaces(item, waiting):
+                self._waiting[i] = item
+                self.dropped += 1
+                return True
+        return False
+
+    def _rest(self) -> bool:
+        """Waits until an item is asked for, where none is begun before that; true if nobody wants more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.most > 0 or self._asked or self._stopped)
+            self._alive_s = time.monotonic()
             return self._stopped
 
     def _patience_s(self) -> float | None:
@@ -212,15 +268,26 @@ def waiting(seconds: float, clock: Clock = time.monotonic, sleep: Sleep = time.s
         yield None
 
 
+def stop_all(running: Iterable[Ahead[Any]]) -> None:
+    """Stops several at once, and waits for their threads no longer than for one.
+
+    Examples:
+        >>> ahead = patchcut.ahead.Ahead(iter("abc"), name="letters")
+        >>> next(ahead), patchcut.ahead.stop_all([ahead]), list(ahead)
+        ('a', None, [])
+    """
+    here = [ahead for ahead in running if not ahead.is_elsewhere]
+    for ahead in here:
+        ahead.stop()
+    end_s = time.monotonic() + _STOP_S
+    for ahead in here:
+        ahead.join(max(end_s - time.monotonic(), 0.0))
+
+
 _running: weakref.WeakSet[Ahead[Any]] = weakref.WeakSet()
 
 
 @atexit.register
 def _stop_all() -> None:
     """Python would end the threads where they come back from a library, and that can end the process."""
-    running = [ahead for ahead in list(_running) if not ahead.is_elsewhere]
-    for ahead in running:
-        ahead.stop()
-    end_s = time.monotonic() + _STOP_S
-    for ahead in running:
-        ahead.join(max(end_s - time.monotonic(), 0.0))
+    stop_all(list(_running))

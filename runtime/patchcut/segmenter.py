@@ -71,6 +71,11 @@ class _Stages:
         continuity = Continuity(head.needs) if track else None
         return _Stages(head, parts, replace(self.masks, refiner=refiner), continuity)
 
+    def follows_as(self, other: _Stages) -> bool:
+        """Whether one graph of a GPU can do for both: of one head, one refiner, nothing divided or tracked."""
+        alike = self.head is other.head and self.masks.refiner == other.masks.refiner
+        return alike and not any(one.parts or one.continuity for one in (self, other))
+
 
 class Segmenter:
     """Turns frames into results, one at a time: calls from several threads wait. Made by `load`.
@@ -202,13 +207,13 @@ class Segmenter:
             [1]
         """
         taken = as_frame(frame, self.settings.color, self.settings.pixel_rule)
-        _log_notes(taken.notes)
+        log_notes(taken.notes)
         if len(points) or len(boxes) or len(masks) or len(names):
             from patchcut.video import pointed_objects, prompts_of
 
             pointed = pointed_objects(self.settings, prompts_of(points, boxes, masks, names))
             return self._follow(pointed, [taken])[0]
-        return self._segment([taken], self._stages)[0]
+        return self._segment([taken], [self._stages])[0]
 
     def batch(self, frames: Iterable[object]) -> list[Result]:
         """The regions of several frames, any number and of any sizes, each as `seg(frame)` finds them.
@@ -233,7 +238,8 @@ class Segmenter:
         largest = self.extractor.engine.facts.max_batch
         results: list[Result] = []
         for first in range(0, len(taken), largest):
-            results += self._segment(taken[first : first + largest], self._stages)
+            several = taken[first : first + largest]
+            results += self._segment(several, [self._stages] * len(several))
         return results
 
     def _taken(self, frame: object, i: int) -> Frame:
@@ -242,7 +248,7 @@ class Segmenter:
             taken = as_frame(frame, self.settings.color, self.settings.pixel_rule)
         except FrameError as error:
             raise FrameError(f"frame {i}", error.what, error.remedy) from error
-        _log_notes(taken.notes)
+        log_notes(taken.notes)
         return taken
 
     def stream(
@@ -356,12 +362,12 @@ class Segmenter:
         with source, closing(results):  # its threads end before the source is closed
             told = 0
             for result in results:
-                told = _log_problems(source.problems, told)
+                told = log_problems(source.problems, told)
                 held = [result]
                 del result  # its memory is free for the next frame where the caller lets it go
                 yield held.pop()
-            _log_problems(source.problems, told)
-            _log_notes(source.notes)
+            log_problems(source.problems, told)
+            log_notes(source.notes)
 
     def results(self, source: Source, options: StreamOptions | None = None) -> Generator[Result, None, None]:
         """Results of each frame of an open source, which is neither closed nor asked for its problems.
@@ -392,12 +398,9 @@ class Segmenter:
         """What segments the frames of one part of a source, and remembers what its frames have in common."""
         from patchcut.video import Reuse
 
-        if not part.is_video:
-            return partial(self._segment_with, self._stages)
-        refine = self.settings.refine
-        refiner = _REFINER_OF_STREAMS if refine == "auto" else refine
-        segment = partial(self._segment_with, self._stages.of_video(refiner, track=options.track))
-        return segment if options.reuse_below is None else Reuse(segment, options.reuse_below)
+        segment = partial(self._segment_with, self._stages_of(part, options))
+        reuses = part.is_video and options.reuse_below is not None
+        return Reuse(segment, options.reuse_below) if reuses else segment
 
     def followed(
         self, source: Source, objects: PointedObjects, options: StreamOptions | None = None
@@ -474,12 +477,19 @@ class Segmenter:
     def _segment_with(
         self, stages: _Stages, frames: Sequence[Frame], timings_ms: Sequence[dict[str, float]]
     ) -> list[Result]:
-        return self._segment(frames, stages, timings_ms)
+        return self._segment(frames, [stages] * len(frames), timings_ms)
 
     @property
     def _together(self) -> int:
         """Frames of a stream that go through the backbone in one call."""
-        return min(_TOGETHER, self.extractor.engine.facts.max_batch) if self.settings.throughput else 1
+        return self._together_of_several if self.settings.throughput else 1
+
+    @property
+    def _together_of_several(self) -> int:
+        """Frames of several streams that go through it in one call: those of a GPU do in any case."""
+        facts = self.extractor.engine.facts
+        alone = facts.device == "cpu" and not self.settings.throughput
+        return 1 if alone else min(_TOGETHER, facts.max_batch)
 
     def describe(self) -> Description:
         """What runs: bundle, engine, provider, precision, size, devices, threads, heads, refiner, colours.
@@ -519,22 +529,36 @@ class Segmenter:
         """Those of single frames, which remember nothing."""
         return _Stages(self.head, self.parts, self.masks)
 
+    def _stages_of(self, part: Source, options: StreamOptions) -> _Stages:
+        """Those of one part of a source, which is one stream: of a video they remember its frames."""
+        if not part.is_video:
+            return self._stages
+        refine = self.settings.refine
+        refiner = _REFINER_OF_STREAMS if refine == "auto" else refine
+        return self._stages.of_video(refiner, track=options.track)
+
     @finished_first()
     def _segment(
-        self, frames: Sequence[Frame], stages: _Stages, timings_ms: Sequence[dict[str, float]] = ()
+        self,
+        frames: Sequence[Frame],
+        stages: Sequence[_Stages],
+        timings_ms: Sequence[dict[str, float]] = (),
     ) -> list[Result]:
-        """Results of as many frames as the engine takes; `timings_ms` are those of each until now."""
+        """Results of as many frames as the engine takes, by the stages of each frame's own stream.
+
+        `timings_ms` are those of each until now. Frames of one stream come in their order.
+        """
         self.extractor.check_process()  # before the lock: another thread may have held it at the fork
         before = timings_ms or [{} for _ in frames]
         with self._lock:
             clock = _Clock({})
             captured = None
-            if stages.parts is None and stages.continuity is None:
-                captured = self._graphs(self.extractor, frames, stages.head, stages.masks)
+            if all(one.follows_as(stages[0]) for one in stages):
+                captured = self._graphs(self.extractor, frames, stages[0].head, stages[0].masks)
             if captured is not None:
                 clock.stop("graph")
-                found = zip(frames, captured, self._timings(before, clock), strict=True)
-                return [self._rank(frame, *one, stages, ms) for frame, one, ms in found]
+                found = zip(frames, captured, stages, self._timings(before, clock), strict=True)
+                return [self._rank(frame, *one, its_own, ms) for frame, one, its_own, ms in found]
             if len(frames) > 1 and self.extractor.engine.facts.beside:
                 return self._segment_beside(frames, stages, before)
             self.extractor.preprocess(frames)
@@ -543,11 +567,12 @@ class Segmenter:
             clock.stop("backbone")
             timings = self._timings(before, clock)
             return [
-                self._finish(frame, features.frame(i), stages, timings[i]) for i, frame in enumerate(frames)
+                self._finish(frame, features.frame(i), stages[i], timings[i])
+                for i, frame in enumerate(frames)
             ]
 
     def _segment_beside(
-        self, frames: Sequence[Frame], stages: _Stages, before: Sequence[dict[str, float]]
+        self, frames: Sequence[Frame], stages: Sequence[_Stages], before: Sequence[dict[str, float]]
     ) -> list[Result]:
         """Results of frames that the engine runs beside each other: one is finished while others run.
 
@@ -556,11 +581,11 @@ class Segmenter:
         clock, results = _Clock({}), []
         with self.extractor.beside(frames) as each:
             clock.stop("preprocess")
-            for frame, ms in zip(frames, self._timings(before, clock), strict=True):
+            for frame, its_own, ms in zip(frames, stages, self._timings(before, clock), strict=True):
                 waiting = _Clock(ms)
                 features = next(each)
                 waiting.stop("backbone")
-                results.append(self._finish(frame, features, stages, ms))
+                results.append(self._finish(frame, features, its_own, ms))
         return results
 
     @staticmethod
@@ -769,7 +794,7 @@ def _finite_if_empty(regions: Regions, assignment: Array) -> None:
         _finite(to_host(assignment))
 
 
-def _log_problems(problems: list[str], told: int) -> int:
+def log_problems(problems: list[str], told: int) -> int:
     """Logs the problems from number `told` on, and returns how many have been told now."""
     for problem in problems[told:]:
         _logger.warning("%s", problem)
@@ -779,7 +804,7 @@ def _log_problems(problems: list[str], told: int) -> int:
 _notes_told: set[str] = set()
 
 
-def _log_notes(notes: Iterable[str]) -> None:
+def log_notes(notes: Iterable[str]) -> None:
     """Logs what was decided about pixels, each kind of thing once in a process."""
     for note in notes:
         remedy = note.rpartition("; ")[2]

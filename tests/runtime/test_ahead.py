@@ -59,6 +59,63 @@ def test_only_the_newest_waits() -> None:
     assert list(ahead) == []
 
 
+def test_an_item_may_replace_some_of_those_that_wait_and_takes_their_turn() -> None:
+    items = ["a1", "b1", "c1", "b2", "a2", "c2", "b3"]
+    made: list[str] = []
+
+    def named() -> Iterator[str]:
+        for item in items:
+            made.append(item)
+            yield item
+
+    ahead = Ahead(named(), name="test", most=10, newest=lambda item, waiting: item[0] == waiting[0] != "c")
+    assert not ahead.is_ready() or made
+    deadline = time.monotonic() + 10
+    while len(made) < len(items) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert ahead.join(5.0)
+    assert (list(ahead), ahead.dropped) == (["a2", "b3", "c1", "c2"], 3)
+
+
+def test_nothing_is_begun_before_it_is_asked_for() -> None:
+    made: list[int] = []
+    ahead = Ahead(numbers(made, 4), name="test", most=0)
+    for number in range(4):
+        assert settled(made) == number
+        assert next(ahead) == number
+    assert list(ahead) == []
+
+
+def test_several_can_be_looked_at_in_turn() -> None:
+    news, gate = threading.Event(), threading.Event()
+
+    def gated() -> Iterator[int]:
+        gate.wait(10)
+        yield 1
+
+    late, early = (Ahead(one, name="test", news=news) for one in (gated(), iter([2])))
+    assert not late.is_ready()
+    early.is_ready()
+    assert news.wait(10) and early.is_ready() and not late.is_ready()
+    assert next(early) == 2
+    news.clear()
+    gate.set()
+    assert news.wait(10)
+    assert list(late) == [1] and list(early) == []
+
+
+def test_a_wait_for_room_is_no_silence() -> None:
+    def slow() -> Iterator[int]:
+        yield from (1, 2, 3)
+        time.sleep(0.15)
+        yield 4
+
+    ahead = Ahead(slow(), name="test", silence_s=0.3, on_silence=lambda: pytest.fail("given up"))
+    assert next(ahead) == 1
+    time.sleep(0.5)  # the third waits for room
+    assert list(ahead) == [2, 3, 4]
+
+
 def test_an_error_comes_after_what_was_made_before_it_and_once() -> None:
     def failing() -> Iterator[int]:
         yield 1

@@ -70,9 +70,23 @@ def open_source(
     return opened
 
 
-def _open(source: Any, color: ColorOrder, every: int, rule: PixelRule) -> Source:
+def camera_index(source: object) -> int | None:
+    """The index of the camera that a source means; None where it means something else."""
     if isinstance(source, Integral) and not isinstance(source, bool):
-        return LiveVideo(int(source), every=every)
+        return int(source)
+    if not isinstance(source, str | os.PathLike):
+        return None
+    text = os.fsdecode(source)
+    if _CAMERA_INDEX.fullmatch(text) and not os.path.lexists(text):
+        return int(text)
+    device = _CAMERA_DEVICE.fullmatch(text)
+    return None if device is None else int(device[1])
+
+
+def _open(source: Any, color: ColorOrder, every: int, rule: PixelRule) -> Source:
+    index = camera_index(source)
+    if index is not None:
+        return LiveVideo(index, every=every)
     if isinstance(source, str | os.PathLike):
         return _open_text(os.fsdecode(source), every, rule)
     if isinstance(source, list | tuple) and source and all(isinstance(p, str | os.PathLike) for p in source):
@@ -103,10 +117,6 @@ def _open_text(text: str, every: int, rule: PixelRule) -> Source:
     if text == "-":
         return _open_stdin(every, rule)
     try:
-        if _CAMERA_INDEX.fullmatch(text) and not os.path.lexists(text):
-            return LiveVideo(int(text), every=every)
-        if device := _CAMERA_DEVICE.fullmatch(text):
-            return LiveVideo(int(device[1]), every=every)
         text = path_of_url(text) or text
         if "://" in text:
             return open_address(text, every=every, rule=rule)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from time import perf_counter
 from typing import Literal, NamedTuple, get_args
@@ -86,18 +87,39 @@ class StreamOptions:
         return self.mode == "live" and part.kind != "images"
 
 
-class _Read(NamedTuple):
-    """A frame, and how many came before it."""
+@dataclass(eq=False)
+class Clip:
+    """A part of a source, as a stream goes through it.
 
+    Attributes:
+        part: one of `Source.parts`.
+        live: the newest frame wins.
+        last: number of the last frame whose result was handed out.
+    """
+
+    part: Source
+    live: bool
+    last: int = field(default=-1, init=False)
+
+
+class Read(NamedTuple):
+    """A frame, and how many of its clip came before it."""
+
+    clip: Clip
     number: int
     frame: Frame
 
 
-class _Made(NamedTuple):
-    """A result, and how many frames came before its own."""
+class Made(NamedTuple):
+    """A result, and how many frames of its clip came before its own."""
 
+    clip: Clip
     number: int
     result: Result
+
+
+# Results of frames that were read, given the milliseconds that each was waited for.
+SegmentRead = Callable[[Sequence[Read], Sequence[dict[str, float]]], list[Result]]
 
 
 def results_of(
@@ -127,36 +149,42 @@ def results_of(
         >>> [one.index for one in results_of(source, patchcut.StreamOptions(), segment, lambda frame: frame)]
         [0, 1]
     """
-    live = options.is_live(part)
-    together = 1 if live or options.max_fps is not None else together
-    timing = (clock, sleep)
-    read = _read(part, options, convert, live=live, timing=timing)
-    if not live and (options.queue == 0 or part.kind == "images"):
-        present = filter(None, read)
-        made = _segmented(present, part, segment, together, _Pace(options.max_fps, *timing))
-        for one in made:
-            if one is not None:
-                held = [one.result]
-                del one  # its memory is free for the next frame where the caller lets it go
+    clip = Clip(part, options.is_live(part))
+    together = 1 if clip.live or options.max_fps is not None else together
+    pace = Pace(options.max_fps, clock, sleep)
+    read = read_frames(clip, options, convert, clock=clock, sleep=sleep)
+    segment_read = partial(_segment_read, segment)
+    if not clip.live and (options.queue == 0 or part.kind == "images"):
+        for made in _segmented(filter(None, read), segment_read, together, pace):
+            if made is not None:
+                held = [made.result]
+                del made  # its memory is free for the next frame where the caller lets it go
                 yield held.pop()
         return
     reader = Ahead(
         read,
         name="patchcut-read",
         most=options.queue,
-        newest=live,
+        newest=clip.live,
         silence_s=part.silence_s,
         on_silence=part.tell_silence,
     )
-    made = _segmented(reader, part, segment, together, _Pace(options.max_fps, *timing))
-    segmenter = Ahead(made, name="patchcut-segment", newest=live)
+    segmenter = Ahead(
+        _segmented(reader, segment_read, together, pace), name="patchcut-segment", newest=clip.live
+    )
     try:
-        yield from _counted(segmenter, part, live=live)
+        yield from map(counted, segmenter)
     finally:
         _end(reader, segmenter, part)
 
 
-def _end(reader: Ahead[_Read], segmenter: Ahead[_Made], part: Source) -> None:
+def _segment_read(
+    segment: Segment, read: Sequence[Read], waited_ms: Sequence[dict[str, float]]
+) -> list[Result]:
+    return segment([one.frame for one in read], waited_ms)
+
+
+def _end(reader: Ahead[Read], segmenter: Ahead[Made], part: Source) -> None:
     """Ends both threads; a reader that is stuck keeps the source from being closed under it."""
     part.abandoned = True  # until it is known, whatever interrupts this
     reader.stop()
@@ -165,33 +193,35 @@ def _end(reader: Ahead[_Read], segmenter: Ahead[_Made], part: Source) -> None:
     part.abandoned = not reader.join()
 
 
-def _counted(made: Iterator[_Made], part: Source, *, live: bool) -> Iterator[Result]:
-    """Results that know how many frames of a live source were skipped since the one before."""
-    last = -1
-    for number, result in made:
-        if live:
-            dropped = number - last - 1
-            vars(result)["dropped"] = dropped  # nobody has seen it yet, and a copy would leave the GPU
-            part.dropped += dropped
-        last = number
-        held = [result]
-        del result
-        yield held.pop()
+def counted(made: Made) -> Result:
+    """The result, which of a live clip knows how many frames were skipped since the one before."""
+    clip, number, result = made
+    if clip.live:
+        dropped = number - clip.last - 1
+        vars(result)["dropped"] = dropped  # nobody has seen it yet, and a copy would leave the GPU
+        clip.part.dropped += dropped
+    clip.last = number
+    return result
 
 
-def _read(
-    part: Source, options: StreamOptions, convert: Convert, *, live: bool, timing: tuple[Clock, Sleep]
-) -> Iterator[_Read | None]:
+def read_frames(
+    clip: Clip,
+    options: StreamOptions,
+    convert: Convert,
+    *,
+    clock: Clock = time.monotonic,
+    sleep: Sleep = time.sleep,
+) -> Iterator[Read | None]:
     """The frames that are wanted, as the segmenter takes them; None where there is nothing yet."""
-    frames = part.in_turn()
+    frames = clip.part.in_turn()
     if options.start is not None or options.stop is not None:
-        frames = _between(frames, options.start, options.stop, part)
-    if live and not part.own_pace:
-        frames = _played(frames, *timing)
+        frames = _between(frames, options.start, options.stop, clip.part)
+    if clip.live and not clip.part.own_pace:
+        frames = _played(frames, clock, sleep)
     numbers = count()
 
-    def numbered(frame: Frame | None) -> _Read | None:
-        return None if frame is None else _Read(next(numbers), convert(frame))
+    def numbered(frame: Frame | None) -> Read | None:
+        return None if frame is None else Read(clip, next(numbers), convert(frame))
 
     return map(numbered, frames)  # not a loop: that would hold a frame while the next one is read
 
@@ -232,24 +262,32 @@ def _played(frames: Iterator[Frame | None], clock: Clock, sleep: Sleep) -> Itera
         yield frame
 
 
-class _Pace:
+class Pace:
     """Turns that are 1 / fps apart, or later; with None, at once."""
 
-    def __init__(self, fps: float | None, clock: Clock, sleep: Sleep) -> None:
+    def __init__(self, fps: float | None, clock: Clock = time.monotonic, sleep: Sleep = time.sleep) -> None:
         self._interval_s = 0.0 if fps is None else 1 / fps
         self._clock, self._sleep = clock, sleep
         self._next_s = clock()
 
+    def left_s(self) -> float:
+        """Seconds until a turn may begin; not above 0 where it may."""
+        return self._next_s - self._clock()
+
+    def begin(self) -> None:
+        """Begins a turn."""
+        self._next_s = max(self._next_s, self._clock()) + self._interval_s
+
     def turn(self) -> Iterator[None]:
-        """The wait for the next turn."""
+        """The wait for the next turn, which then begins."""
         if self._interval_s:
-            yield from waiting(self._next_s - self._clock(), self._clock, self._sleep)
-            self._next_s = max(self._next_s, self._clock()) + self._interval_s
+            yield from waiting(self.left_s(), self._clock, self._sleep)
+            self.begin()
 
 
 def _segmented(
-    frames: Iterator[_Read], part: Source, segment: Segment, together: int, pace: _Pace
-) -> Iterator[_Made | None]:
+    frames: Iterator[Read], segment: SegmentRead, together: int, pace: Pace
+) -> Iterator[Made | None]:
     """Results of frames; those that came before an error are given before it is raised."""
     error = None
     while error is None:
@@ -257,7 +295,7 @@ def _segmented(
         read, waited_ms, error = _several(frames, together)
         if not read:
             break
-        made = _made(read, waited_ms, part, segment)
+        made = segmented_together(read, waited_ms, segment)
         del read
         while made:
             yield made.pop(0)
@@ -266,10 +304,10 @@ def _segmented(
 
 
 def _several(
-    frames: Iterator[_Read], most: int
-) -> tuple[list[_Read], list[dict[str, float]], Exception | None]:
+    frames: Iterator[Read], most: int
+) -> tuple[list[Read], list[dict[str, float]], Exception | None]:
     """Up to `most` frames, how long each was waited for, and what ended them early."""
-    read: list[_Read] = []
+    read: list[Read] = []
     waited_ms: list[dict[str, float]] = []
     try:
         while len(read) < most:
@@ -283,19 +321,19 @@ def _several(
     return read, waited_ms, None
 
 
-def _made(
-    read: Sequence[_Read], waited_ms: Sequence[dict[str, float]], part: Source, segment: Segment
-) -> list[_Made]:
-    """Results of frames that were read; those too large for the memory are among the part's problems."""
+def segmented_together(
+    read: Sequence[Read], waited_ms: Sequence[dict[str, float]], segment: SegmentRead
+) -> list[Made]:
+    """Results of frames that were read; those too large for the memory are among their part's problems."""
     try:
-        results = segment([one.frame for one in read], waited_ms)
-        return [_Made(one.number, result) for one, result in zip(read, results, strict=True)]
+        results = segment(read, waited_ms)
+        return [Made(one.clip, one.number, result) for one, result in zip(read, results, strict=True)]
     except MemoryError:  # other frames may be smaller
         if len(read) > 1:
             each = zip(read, waited_ms, strict=True)
-            return [made for one, ms in each for made in _made([one], [ms], part, segment)]
+            return [made for one, ms in each for made in segmented_together([one], [ms], segment)]
         frame = read[0].frame
         what = "does not fit in memory when it is segmented"
         name = frame.name or f"frame {frame.index}"
-        part.problems.append(str(SourceError(name, what, "scale it down")))
+        read[0].clip.part.problems.append(str(SourceError(name, what, "scale it down")))
         return []
