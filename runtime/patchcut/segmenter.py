@@ -72,7 +72,7 @@ class _Stages:
         return _Stages(head, parts, replace(self.masks, refiner=refiner), continuity)
 
     def follows_as(self, other: _Stages) -> bool:
-        """Whether one graph of a GPU can do for both: of one head, one refiner, nothing divided or tracked."""
+        """Whether one graph of a GPU does for both: of one head and refiner, nothing divided or tracked."""
         alike = self.head is other.head and self.masks.refiner == other.masks.refiner
         return alike and not any(one.parts or one.continuity for one in (self, other))
 
@@ -399,8 +399,9 @@ class Segmenter:
         from patchcut.video import Reuse
 
         segment = partial(self._segment_with, self._stages_of(part, options))
-        reuses = part.is_video and options.reuse_below is not None
-        return Reuse(segment, options.reuse_below) if reuses else segment
+        if not part.is_video or options.reuse_below is None:
+            return segment
+        return Reuse(segment, options.reuse_below)
 
     def followed(
         self, source: Source, objects: PointedObjects, options: StreamOptions | None = None

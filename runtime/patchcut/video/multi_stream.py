@@ -58,8 +58,8 @@ class MultiStream:
         seg: what segments; its settings say how. Other threads may call it meanwhile.
         sources: names of streams and their sources, or a list of sources, whose names are 0, 1, ...; each is
             what `open_source` takes. All are opened now.
-        mode, queue, max_fps, start, stop, track: as in `patchcut.StreamOptions`, for each source by itself. With
-            `queue=0`, and of photos, a frame is read when the result before it is done with.
+        mode, queue, max_fps, start, stop, track: as in `patchcut.StreamOptions`, for each source by itself.
+            With `queue=0`, and of photos, a frame is read when the result before it is done with.
         every: take frames 0, every, 2 * every, ... of each.
     Raises:
         SourceError: "[door: video.mp4] does not exist; ...": a source cannot be opened.
