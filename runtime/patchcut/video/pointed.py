@@ -359,12 +359,12 @@ def _continued(
 
 def _grown(patches: npt.NDArray[np.bool_], reach: int, canvas: Canvas) -> npt.NDArray[np.bool_]:
     """[n] bool, the patches and those at most `reach` rows and columns away."""
-    grown = patches.reshape(canvas.grid_hw)
+    grown: npt.NDArray[np.bool_] = patches.reshape(canvas.grid_hw)
     for axis in (0, 1):
         edges = [(0, 0), (0, 0)]
         edges[axis] = (reach, reach)
         windows = np.lib.stride_tricks.sliding_window_view(np.pad(grown, edges), 2 * reach + 1, axis)
-        grown = windows.any(axis=-1)
+        grown = np.asarray(windows.any(axis=-1))
     return grown.ravel()
 
 
