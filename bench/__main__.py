@@ -51,13 +51,16 @@ def _run(
     fp32_bundle: Annotated[
         Path | None, typer.Option(help="The same head on a float backbone, for `quality`: what int8 loses.")
     ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="How long `soak` streams.", show_default="30")
+    ] = None,
     record: Annotated[bool, typer.Option("--record", help="Append the rows to bench/results.")] = False,
     settings: Settings,
 ) -> int:
     """Measure a group of cases; what cannot be measured here is skipped and told."""
     if group not in (*GROUPS, "all"):
         raise typer.BadParameter(f"must be one of {', '.join(GROUPS)}, all; got {group!r}")
-    options = Options(settings, repeats, data, fp32_bundle)
+    options = Options(settings, repeats, data, fp32_bundle, minutes)
     done: list[rows.Row] = []
     skipped = 0
     for name in GROUPS if group == "all" else (group,):

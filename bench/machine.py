@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,13 @@ def commit() -> str:
 def load_1min() -> float:
     """Processes that wanted to run during the last minute; the bench itself is one of them while it runs."""
     return round(os.getloadavg()[0], 2)
+
+
+def resident_mb() -> float:
+    """Memory that this process holds now; 0 where nothing tells."""
+    status = Path("/proc/self/status")
+    found = re.search(r"VmRSS:\s*([0-9]+)", status.read_text()) if status.exists() else None
+    return int(found[1]) / 1024 if found else 0.0
 
 
 def set_threads(threads: int) -> None:

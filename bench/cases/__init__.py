@@ -17,6 +17,7 @@ from bench.rows import Outcome
 GROUPS = {
     "frame": "bench.cases.frame",
     "stream": "bench.cases.stream",
+    "soak": "bench.cases.soak",
     "head": "bench.cases.head",
     "start": "bench.cases.start",
     "engines": "bench.cases.engines",
@@ -28,7 +29,7 @@ GROUPS = {
     "parts": "bench.cases.parts",
     "stability": "bench.cases.stability",
 }
-NEED_DATA = ("stream", "quality", "agreement", "found-k", "parts", "stability")
+NEED_DATA = ("stream", "soak", "quality", "agreement", "found-k", "parts", "stability")
 
 
 class BenchError(Exception):
@@ -44,12 +45,14 @@ class Options:
         repeats: how often a case is timed; None is the group's own number.
         data: folder of data sets, or None.
         fp32_bundle: bundle with the same head on a float backbone, or None.
+        minutes: how long a soak streams; None is the group's own number.
     """
 
     settings: Settings
     repeats: int | None = None
     data: Path | None = None
     fp32_bundle: Path | None = None
+    minutes: float | None = None
 
     @property
     def bundle(self) -> Path:
@@ -67,6 +70,8 @@ class Options:
         words = ["python -m bench run", group, *settings.words(device="cpu")]
         if self.repeats is not None:
             words.append(f"--repeats {self.repeats}")
+        if group == "soak" and self.minutes is not None:
+            words.append(f"--minutes {self.minutes:g}")
         if group in NEED_DATA:
             words.append("--data DATA")
         if group == "quality" and self.fp32_bundle is not None:

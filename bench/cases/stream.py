@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from patchcut.video import StreamMode
 from bench import subjects
 from bench.cases import Options, Target
 from bench.harness import Contender, Times, interleave
+from bench.machine import resident_mb
 from bench.rows import Outcome
 
 TITLE = "streams at 224: a video with its overlay written, and a camera of 60 frames a second"
@@ -110,15 +110,15 @@ def _camera(segmenter: Segmenter, options: Options) -> Iterator[Outcome]:
     for name, mode in modes.items():
         ages_ms: list[float] = []
         frames_ms: list[float] = []
-        dropped = early_kb = 0
+        dropped, early_mb = 0, 0.0
         begun_s = time.monotonic()
         for result in segmenter.stream(_made_camera(), mode=mode):
             now_s = time.monotonic()
             ages_ms.append(1e3 * (now_s - (result.time_s or 0.0)))
             frames_ms.append(sum(ms for stage, ms in result.timings_ms.items() if stage != "read"))
             dropped += result.dropped
-            if not early_kb and now_s - begun_s > SETTLED_S:
-                early_kb = _resident_kb()
+            if not early_mb and now_s - begun_s > SETTLED_S:
+                early_mb = resident_mb()
         frame_ms = float(np.median(frames_ms))
         yield Outcome(
             CASES[1],
@@ -133,7 +133,7 @@ def _camera(segmenter: Segmenter, options: Options) -> Iterator[Outcome]:
                 "frame_ms": frame_ms,
                 "frame_p99_ms": float(np.percentile(frames_ms, 99)),
                 "dropped": dropped,
-                "grown_mb": (_resident_kb() - early_kb) / 1024 if early_kb else 0.0,
+                "grown_mb": resident_mb() - early_mb if early_mb else 0.0,
             },
             bundle=options.bundle,
         )
@@ -149,10 +149,3 @@ def _made_camera() -> Iterator[Frame]:
         if time.monotonic() - begun_s > CAMERA_S:
             return
         yield Frame(np.roll(image, index, axis=1), "bgr", "camera", index, max(due_s, time.monotonic()))
-
-
-def _resident_kb() -> int:
-    """Memory that this process holds now; 0 where nothing tells."""
-    status = Path("/proc/self/status")
-    found = re.search(r"VmRSS:\s*([0-9]+)", status.read_text()) if status.exists() else None
-    return int(found[1]) if found else 0

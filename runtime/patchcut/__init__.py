@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from patchcut import bundle, engines, heads, output, sources, stages
     from patchcut.bundle import Bundle, open_bundle
+    from patchcut.description import Description
     from patchcut.errors import (
         BundleError,
         EngineError,
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from patchcut.features import Features
     from patchcut.frames import Frame
     from patchcut.result import Result
-    from patchcut.segmenter import Description, Segmenter, load
+    from patchcut.segmenter import Segmenter, load
     from patchcut.settings import Settings
     from patchcut.sources import open_source
     from patchcut.video import StreamOptions
@@ -69,7 +70,8 @@ _HOME = {
     "features": ("Features",),
     "frames": ("Frame",),
     "result": ("Result",),
-    "segmenter": ("Description", "Segmenter", "load"),
+    "description": ("Description",),
+    "segmenter": ("Segmenter", "load"),
     "settings": ("Settings",),
     "sources": ("open_source",),
     "video": ("StreamOptions",),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -53,6 +52,7 @@ class Result(Regions):
         color: order of channels of `frame`.
         name, index, time_s: as in Frame.
         dropped: frames of a live source that were skipped since the result before.
+        reused: whether it is the answer of a frame before, of which this one barely differs.
         track_ids: [m] int32 from 1, the same for one object from frame to frame of a stream; 0 of a region
             that is not tracked; None where nothing is.
     Examples:
@@ -72,6 +72,7 @@ class Result(Regions):
     background_columns: tuple[int, ...] = (0,)
     mode: Mode = "foreground"
     dropped: int = 0
+    reused: bool = False
     track_ids: npt.NDArray[np.int32] | None = None
 
     @classmethod
@@ -142,12 +143,13 @@ class Result(Regions):
         return best
 
     @finished_first()
-    def overlay(self, frame: object = None, *, colors: Sequence[int] | None = None) -> npt.NDArray[np.uint8]:
+    def overlay(self, frame: object = None) -> npt.NDArray[np.uint8]:
         """[H, W, 3] uint8: `frame` with masks, contours, boxes, numbers and scores drawn on a copy.
+
+        An object's number, which is that of its colour, is its track id where it has one, and else its rank.
 
         Args:
             frame: the frame this result was made from, as the segmenter took it; None is `self.frame`.
-            colors: the number of each object's colour, from 1; None is 1, 2, ...
         Raises:
             FrameError: the frame is none, or its size is not the result's.
         The order of channels is the frame's own (RGB for a PIL image).
@@ -163,7 +165,7 @@ class Result(Regions):
             self._frame("overlay", frame),
             self.background_columns,
             by_label=self.mode != "foreground",
-            colors=colors,
+            numbers=self.track_ids,
         )
 
     @finished_first()
@@ -234,6 +236,7 @@ class Result(Regions):
         Args:
             masks: "rle" to give each region its mask as COCO's run lengths, {"size": [H, W], "counts": ...},
                 which pycocotools reads; None for none.
+        A region has "track_id" where `track_ids` is not None.
         Raises:
             OptionError: '[masks] must be one of "rle", got "png"'.
         Examples:
@@ -264,6 +267,7 @@ class Result(Regions):
             image_id: which image of the data set this is.
             first_id: the first annotation's id, whole numbers from 1.
         The category is the column of `labels`, bbox is xywh in pixels, and the score is COCO's for results.
+        A region that is tracked has its "track_id".
         Examples:
             >>> found = result.to_coco(image_id=7)[0]
             >>> found["image_id"], found["category_id"], found["segmentation"]["size"]
@@ -271,7 +275,7 @@ class Result(Regions):
         """
         rles = kernels.rle_encode(self.region_ids, len(self), text=True)
         sides = [(float(x0), float(y0), float(x1 - x0), float(y1 - y0)) for x0, y0, x1, y1 in self.boxes]
-        return [
+        annotations: list[dict[str, Any]] = [
             {
                 "id": first_id + i,
                 "image_id": image_id,
@@ -284,11 +288,18 @@ class Result(Regions):
             }
             for i in range(len(self))
         ]
+        for annotation, track_id in zip(
+            annotations, () if self.track_ids is None else self.track_ids, strict=False
+        ):
+            if track_id:
+                annotation["track_id"] = int(track_id)
+        return annotations
 
     def to_supervision(self) -> Any:
         """`supervision.Detections` of the regions, best first: boxes, masks, scores, and labels.
 
-        `class_id` is the column of `labels`, and `data["class_name"]` its name.
+        `class_id` is the column of `labels`, and `data["class_name"]` its name; `tracker_id` is of
+        `track_ids`, -1 of a region that is not tracked.
 
         Raises:
             PatchcutError: "[supervision] cannot be imported (No module named 'supervision'); pip install
@@ -309,13 +320,19 @@ class Result(Regions):
             mask=self.masks,
             confidence=self.scores.copy(),
             class_id=self.region_labels.astype(np.int64),
+            tracker_id=None
+            if (ids := self.track_ids) is None
+            else np.where(ids > 0, ids, -1).astype(np.int64),
             data={"class_name": np.array([self.labels[column] for column in self.region_labels], str)},
         )
 
     def _region(self, i: int) -> dict[str, Any]:
-        return {
+        region: dict[str, Any] = {
             "box_xyxy": [float(value) for value in self.boxes[i]],
             "score": round(float(self.scores[i]), 4),
             "label": self.labels[self.region_labels[i]],
             "area": int(self.areas[i]),
         }
+        if self.track_ids is not None:
+            region["track_id"] = int(self.track_ids[i])
+        return region

@@ -20,6 +20,7 @@ from patchcut_kernels.cuda import DeviceArray
 
 from patchcut.bundle import BackboneSpec, BundleSpec, HeadSpec, embedded_bundles, open_bundle
 from patchcut.checks import check_environment
+from patchcut.description import Description
 from patchcut.endings import finished_first
 from patchcut.errors import EngineError, FrameError, OptionError
 from patchcut.features import Array, Features, to_host
@@ -40,7 +41,8 @@ from patchcut.stages.regions import Components, Regions, rank
 
 if TYPE_CHECKING:
     from patchcut.sources import Source
-    from patchcut.video import PointedObjects, StreamMode, StreamOptions, Tracking
+    from patchcut.video import Continuity, PointedObjects, StreamMode, StreamOptions, Tracking
+    from patchcut.video.stream import Segment
 
 _logger = logging.getLogger("patchcut")
 
@@ -52,75 +54,22 @@ _TOGETHER = 8
 
 
 @dataclass(frozen=True)
-class Description:
-    """What a segmenter is and what really runs; every setting is an attribute, too: `description.refine`.
-
-    Attributes:
-        settings: what was chosen, with what stands for "auto" and None, except for `refine`.
-        bundle: name and path.
-        provider: the engine's provider that executes, such as "CPUExecutionProvider".
-        why: why it is this engine and this precision, in a line.
-        weights: precision that the graph's weights are stored in; an fp32 graph may stand on int8 weights.
-        size_hw: size of the backbone's input, in pixels.
-        head_device: where the head runs: "cpu" or "cuda".
-        kernel_threads: CPU threads of the kernels at this moment; they are the whole process's.
-        calibrated: whether scores are probabilities.
-    Examples:
-        >>> seg.describe().settings.precision, seg.describe().size_hw
-        ('int8', (224, 224))
-    """
-
-    settings: Settings
-    bundle: str
-    provider: str
-    why: str
-    weights: str
-    size_hw: tuple[int, int]
-    head_device: str
-    kernel_threads: int
-    calibrated: bool
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name == "settings":  # of an object that is not made yet
-            raise AttributeError(name)
-        return getattr(self.settings, name)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it in one layer of plain values, ready for JSON.
-
-        Examples:
-            >>> seg.describe().to_dict()["head"]
-            'gnn'
-        """
-        chosen = {one.name: getattr(self.settings, one.name) for one in fields(self.settings)}
-        facts = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "settings"}
-        return {name: _plain(value) for name, value in {**chosen, **facts}.items() if name != "size"}
-
-    def __str__(self) -> str:
-        values = {**self.to_dict(), "size_hw": "x".join(map(str, self.size_hw))}
-        return "\n".join(f"{name:<15}{value}" for name, value in values.items())
-
-
-def _plain(value: object) -> object:
-    """The value as JSON has it: a path and a head by their words, a number of numpy as one of Python."""
-    if isinstance(value, np.generic):
-        return value.item()
-    return value if value is None or isinstance(value, str | int | float | tuple) else str(value)
-
-
-@dataclass(frozen=True)
 class _Stages:
     """What follows the extractor; in a stream of video, with what it remembers of the frames before."""
 
     head: Head
     parts: Parts | None
     masks: Masks
+    continuity: Continuity | None = None
 
-    def of_video(self, refiner: str) -> _Stages:
-        """Those of one stream: clusters keep their column from frame to frame."""
+    def of_video(self, refiner: str, *, track: bool) -> _Stages:
+        """Those of one stream: clusters keep their column from frame to frame, and objects their track id."""
+        from patchcut.video import Continuity
+
         head = Following(self.head) if isinstance(self.head, FittedHead) else self.head
         parts = None if self.parts is None else self.parts.following()
-        return _Stages(head, parts, replace(self.masks, refiner=refiner))
+        continuity = Continuity(head.needs) if track else None
+        return _Stages(head, parts, replace(self.masks, refiner=refiner), continuity)
 
 
 class Segmenter:
@@ -306,6 +255,8 @@ class Segmenter:
         every: int = 1,
         start: float | None = None,
         stop: float | None = None,
+        track: bool = True,
+        reuse_below: float | None = None,
     ) -> Generator[Result, None, None]:
         """Results of each frame of a source, in order; the source is closed at the end.
 
@@ -313,11 +264,12 @@ class Segmenter:
         one thread and segmented on another, ahead of whoever takes the results; both end when the iterator
         is closed or gone. What has to be skipped is logged as a warning of the logger "patchcut"; to have it
         as a list, open the source with `patchcut.open_source` and read its `.problems` afterwards. With
-        `refine="auto"` frames of videos and cameras are refined with "guided".
+        `refine="auto"` frames of videos and cameras are refined with "guided". Their objects are tracked:
+        `Result.track_ids`.
 
         Args:
             source: what `open_source` takes: file, folder, glob, camera, URL, iterable, or a source itself.
-            mode, queue, max_fps, start, stop: as in `patchcut.StreamOptions`.
+            mode, queue, max_fps, start, stop, track, reuse_below: as in `patchcut.StreamOptions`.
             every: take frames 0, every, 2 * every, ...
         Raises:
             SourceError: the source cannot be opened.
@@ -332,7 +284,15 @@ class Segmenter:
         from patchcut.sources import open_source
         from patchcut.video import StreamOptions
 
-        options = StreamOptions(mode=mode, queue=queue, max_fps=max_fps, start=start, stop=stop)
+        options = StreamOptions(
+            mode=mode,
+            queue=queue,
+            max_fps=max_fps,
+            start=start,
+            stop=stop,
+            track=track,
+            reuse_below=reuse_below,
+        )
         settings = self.settings
         opened = open_source(source, color=settings.color, every=every, rule=settings.pixel_rule)
         return self._logged(opened, self.results(opened, options))
@@ -418,18 +378,26 @@ class Segmenter:
         """
         from patchcut.video.stream import StreamOptions, results_of
 
+        how = options or StreamOptions()
         for part in source.parts():
-            stages = self._stages
-            if part.is_video:
-                refine = self.settings.refine
-                stages = stages.of_video(_REFINER_OF_STREAMS if refine == "auto" else refine)
             yield from results_of(
                 part,
-                options or StreamOptions(),
-                partial(self._segment_with, stages),
+                how,
+                self._segment_of(part, how),
                 partial(as_frame, color=self.settings.color, rule=self.settings.pixel_rule),
                 together=self._together,
             )
+
+    def _segment_of(self, part: Source, options: StreamOptions) -> Segment:
+        """What segments the frames of one part of a source, and remembers what its frames have in common."""
+        from patchcut.video import Reuse
+
+        if not part.is_video:
+            return partial(self._segment_with, self._stages)
+        refine = self.settings.refine
+        refiner = _REFINER_OF_STREAMS if refine == "auto" else refine
+        segment = partial(self._segment_with, self._stages.of_video(refiner, track=options.track))
+        return segment if options.reuse_below is None else Reuse(segment, options.reuse_below)
 
     def followed(
         self, source: Source, objects: PointedObjects, options: StreamOptions | None = None
@@ -561,7 +529,7 @@ class Segmenter:
         with self._lock:
             clock = _Clock({})
             captured = None
-            if stages.parts is None:
+            if stages.parts is None and stages.continuity is None:
                 captured = self._graphs(self.extractor, frames, stages.head, stages.masks)
             if captured is not None:
                 clock.stop("graph")
@@ -623,20 +591,40 @@ class Segmenter:
         clock.stop("head")
         height, width = frame.image.shape[:2]
         canvas = Canvas.of((height, width), self.extractor.backbone, self.extractor.graph)
-        if patches is not None:
-            regions = masks.divided(frame, patches, canvas)
-            clock.stop("masks")
-            return self._result(
-                frame, regions, patches.assignment, patches.labels, clock.ms, patches.background_columns
-            )
         on_device = isinstance(assignment, DeviceArray) and masks.stays_on_device(canvas)
         if not on_device:
             assignment = _finite(to_host(assignment))  # once, for the masks and the result
-        regions = masks(frame, assignment, canvas)
+        objects, track_ids = self._objects(
+            frame, assignment if patches is None else patches.foreground, stages, canvas
+        )
         if on_device:
-            _finite_if_empty(regions, assignment)
+            _finite_if_empty(objects, assignment)
+        if patches is None:
+            clock.stop("masks")
+            return self._result(frame, objects, assignment, stages.head.labels, clock.ms, track_ids=track_ids)
+        regions, owners = masks.divided(objects, frame, patches, canvas)
         clock.stop("masks")
-        return self._result(frame, regions, assignment, stages.head.labels, clock.ms)
+        return self._result(
+            frame,
+            regions,
+            patches.assignment,
+            patches.labels,
+            clock.ms,
+            patches.background_columns,
+            track_ids=None if track_ids is None else np.append(np.int32(0), track_ids)[owners],
+        )
+
+    @staticmethod
+    def _objects(
+        frame: Frame, assignment: Array, stages: _Stages, canvas: Canvas
+    ) -> tuple[Regions, npt.NDArray[np.int32] | None]:
+        """The objects of a frame and, in a video whose objects are tracked, their ids [m]."""
+        if stages.continuity is None:
+            return stages.masks(frame, assignment, canvas), None
+        masks = stages.masks
+        min_area = canvas.min_area(masks.min_area_patches)
+        components = masks.components(frame, assignment, canvas)
+        return stages.continuity.regions(components, canvas, masks.rules, min_area)
 
     def _result(
         self,
@@ -646,6 +634,8 @@ class Segmenter:
         labels: Sequence[str],
         timings_ms: dict[str, float],
         background: tuple[int, ...] = (0,),
+        *,
+        track_ids: npt.NDArray[np.int32] | None = None,
     ) -> Result:
         return Result.of(
             regions,
@@ -653,6 +643,7 @@ class Segmenter:
             assignment=assignment,
             labels=tuple(labels[: assignment.shape[1]]),
             background_columns=background,
+            track_ids=track_ids,
             mode=self.settings.mode,
             grid_hw=self.extractor.graph.grid_hw,
             timings_ms=timings_ms,
@@ -662,6 +653,8 @@ class Segmenter:
         """One frame's assignment [n, k] and, in modes that divide it, what its patches became."""
         features = features.to(_device_of(stages.head, features.device))
         assignment = stages.head(features)[0]
+        if stages.continuity is not None:
+            assignment = stages.continuity.steady(features, _finite(to_host(assignment)))
         if stages.parts is None:
             return assignment, None
         return assignment, stages.parts(features.to("cpu"), _finite(to_host(assignment)))

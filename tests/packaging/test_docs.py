@@ -106,9 +106,10 @@ def test_python_examples_run(block: str, tmp_path: Path, monkeypatch: pytest.Mon
 def write_all(photo: str, folder: str) -> None:
     import patchcut
     from patchcut.output.folder import OutputFolder
-    from patchcut.output.sinks import SINKS
 
-    with patchcut.open_source(photo) as source, OutputFolder(folder, list(SINKS)) as out:
+    from tests.runtime.output.made_folders import WORDS
+
+    with patchcut.open_source(photo) as source, OutputFolder(folder, WORDS) as out:
         for result in patchcut.load().results(source):
             out.write(result)
 

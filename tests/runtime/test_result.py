@@ -134,6 +134,24 @@ def test_detections_of_supervision(monkeypatch: pytest.MonkeyPatch, mode: Mode) 
     assert nothing.xyxy.shape == (0, 4) and nothing.mask.shape == (0, 4, 6) and len(nothing.class_id) == 0
 
 
+def test_detections_have_their_tracks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "supervision", SimpleNamespace(Detections=SimpleNamespace))
+    made = dataclasses.replace(made_result(), track_ids=np.array([7, 0], np.int32)).to_supervision()
+    assert made.tracker_id.tolist() == [7, -1]
+    assert made_result().to_supervision().tracker_id is None
+
+
+def test_tracks_are_told_where_there_are_any() -> None:
+    tracked = dataclasses.replace(made_result(), track_ids=np.array([7, 0], np.int32))
+    assert [region["track_id"] for region in tracked.to_dict()["regions"]] == [7, 0]
+    assert [one.get("track_id") for one in tracked.to_coco()] == [7, None], (
+        "a reader would take 0 for a track"
+    )
+    json.dumps([tracked.to_dict(), tracked.to_coco()])
+    assert all("track_id" not in region for region in made_result().to_dict()["regions"])
+    assert all("track_id" not in one for one in made_result().to_coco())
+
+
 def test_without_supervision_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(

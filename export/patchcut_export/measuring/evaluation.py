@@ -36,6 +36,7 @@ from patchcut_export.measuring.videos import (
     FrameOfVideo,
     compare_frames,
     find_objects,
+    object_track_ids,
     overlaps,
     summarize_videos,
     unchanged_patches,
@@ -175,7 +176,11 @@ def evaluate_videos(
             counts = dataset.ends_count or not example.is_end
             change = None if before is None else _change(segmenter, example, result, before, unchanged[i - 1])
             video = FrameOfVideo(
-                counts, overlaps(result, truth, objects[name]), _nothing(result, truth), change
+                counts,
+                overlaps(result, truth, objects[name]),
+                _nothing(result, truth),
+                change,
+                object_track_ids(result, truth, objects[name]),
             )
             found = replace(_score(result, example, truth), video=video)
             if empty_scenes:

@@ -12,10 +12,10 @@ from pathlib import Path
 from patchcut import Segmenter
 from patchcut.bundle import ReportRow, embedded_bundles, open_bundle
 from patchcut.checks import check_choice
+from patchcut.description import Description
 from patchcut.errors import OptionError
 from patchcut.heads import FittedHead
 from patchcut.output.whole_files import write_whole
-from patchcut.segmenter import Description
 from patchcut.settings import Settings
 
 from patchcut_export.bundles.rewriting import rewrite_bundle, with_report

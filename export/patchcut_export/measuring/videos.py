@@ -39,6 +39,8 @@ VIDEO_METRICS = {
     "pixels that change": "share of pixels that are foreground on one of two neighbouring frames only",
     "unsteadiness": "the same of pixels in patches whose features did not change, "
     f"cosine at least {UNCHANGED_COSINE:g}",
+    "id switches": "how often the region that shows most of an object has another track id than the last "
+    "time, mean over all objects; where results have ids",
 }
 # The only object of a video whose truth tells foreground from background and no more.
 _FOREGROUND = 1
@@ -78,12 +80,15 @@ class FrameOfVideo:
         objects: of each object of the video.
         nothing: whether no region was found although the truth shows an object; None where it shows none.
         change: since the frame before; None of the first.
+        track_ids: of each object that a region shows, that of the region that shows most of it; None where
+            results have no ids.
     """
 
     counts: bool
     objects: Mapping[int, Overlap]
     nothing: bool | None
     change: Change | None = None
+    track_ids: Mapping[int, int] | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, ready for JSON."""
@@ -141,6 +146,25 @@ def overlaps(result: Result, truth: Truth, objects: Sequence[int]) -> dict[int, 
     matched = {shown[column]: pairs[row][column] for row, column in best_matching(means)}
     missed = {number: Overlap(0.0, 0.0) if number in shown else Overlap(1.0, 1.0) for number in objects}
     return missed | matched
+
+
+def object_track_ids(result: Result, truth: Truth, objects: Sequence[int]) -> dict[int, int] | None:
+    """The track id of the region that shows most of each object; of those that one shows at all.
+
+    Args:
+        objects: as `find_objects` gives them.
+    Returns:
+        None where the result has no track ids.
+    """
+    if result.track_ids is None:
+        return None
+    shown = {}
+    for number in objects:
+        mask = truth.foreground if truth.objects is None else truth.objects == number
+        pixels = np.bincount(result.region_ids[mask], minlength=len(result) + 1)[1:]
+        if pixels.any():
+            shown[number] = int(result.track_ids[pixels.argmax()])
+    return shown
 
 
 def _foreground_regions(result: Result) -> list[int]:
@@ -204,8 +228,22 @@ def summarize_videos(
     objects = {name: _object_metrics(frames) for name, frames in videos.items()}
     others = {name: _frame_metrics(frames) for name, frames in videos.items()}
     numbers = {name: _means(objects[name]) | others[name] for name in videos}
+    switches = [count for frames in videos.values() for count in _id_switches(frames)]
+    for name, frames in videos.items():
+        if own := _id_switches(frames):
+            numbers[name]["id switches"] = float(np.mean(own))
     every_object = [metrics for of_video in objects.values() for metrics in of_video]
-    return _means(every_object) | _means(list(others.values())), numbers
+    of_all = _means(every_object) | _means(list(others.values()))
+    return of_all | ({"id switches": float(np.mean(switches))} if switches else {}), numbers
+
+
+def _id_switches(frames: Sequence[FrameOfVideo]) -> list[int]:
+    """How often each object of a video changes its track id; empty where frames have none."""
+    rows = [frame.track_ids for frame in frames if frame.track_ids is not None]
+    if not rows:
+        return []
+    ids = [[row[number] for row in rows if number in row] for number in frames[0].objects]
+    return [sum(now != before for now, before in zip(of[1:], of[:-1], strict=True)) for of in ids]
 
 
 def _object_metrics(frames: Sequence[FrameOfVideo]) -> list[dict[str, float]]:

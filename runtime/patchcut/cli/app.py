@@ -24,7 +24,7 @@ from patchcut.errors import OptionError, PatchcutError, install_hint
 from patchcut.settings import Settings
 
 # The words of `patchcut.output.sinks.SINKS`, whose module takes numpy: the help comes without it.
-SAVED = ("overlay", "masks", "labels", "cutout", "crop", "json", "coco", "index")
+SAVED = ("overlay", "masks", "labels", "cutout", "crop", "npz", "json", "jsonl", "coco", "rerun", "index")
 MAX_EVERY = 2**31 - 1
 
 _COMMAND_HELP = {"export": "Make, check and measure bundles (needs the extra export)."}
@@ -109,6 +109,18 @@ def _run_options(
     queue: Annotated[
         int, typer.Option(help="Frames of a video to read ahead; 0 does one thing after the other.")
     ] = 2,
+    track: Annotated[
+        bool,
+        typer.Option("--track/--no-track", help="Keep masks of a video steady, and the ids of its objects."),
+    ] = True,
+    reuse_below: Annotated[
+        float | None,
+        typer.Option(
+            help="Give frames of a video the answer of the one before where no part of them differs by more "
+            "than so many of 255 grey levels, at most ten in a row.",
+            show_default=False,
+        ),
+    ] = None,
     show: Annotated[bool, typer.Option("--show", help="Show a live window; q or Esc ends.")] = False,
     json: Annotated[
         bool,
@@ -139,7 +151,13 @@ def _run_options(
         limit=limit,
         every=every,
         stream=StreamOptions(
-            mode="live" if live else "auto", queue=queue, max_fps=max_fps, start=start, stop=stop
+            mode="live" if live else "auto",
+            queue=queue,
+            max_fps=max_fps,
+            start=start,
+            stop=stop,
+            track=track,
+            reuse_below=reuse_below,
         ),
         show=show,
         json=json,
@@ -158,7 +176,8 @@ def _run(*, options: Any) -> int:
     The folder gets overlay/NAME.jpg (of a video one NAME.mp4),
     masks/NAME/01.png (a region each, best first) and json/NAME.json;
     with --save also labels/NAME.png (0 is background), cutout/NAME.png,
-    crop/NAME.jpg, coco.json, and index.json with index.html.
+    crop/NAME.jpg, npz/NAME.npz, results.jsonl, coco.json, rerun/NAME.rrd
+    (needs the extra rerun), and index.json with index.html.
 
     Exit status: 0 all good; 1 something was skipped, failed, or there was
     nothing; 2 wrong usage; 130 Ctrl-C, SIGTERM or SIGHUP.

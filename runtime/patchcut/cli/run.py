@@ -82,7 +82,13 @@ def _recipe(options: RunOptions) -> dict[str, Any]:
     stream = options.stream
     if options.prompts:
         recipe |= {"prompts": [prompt.words for prompt in options.prompts], "at": options.at}
-    some = {"live": stream.mode == "live" or None, "start": stream.start, "stop": stream.stop}
+    some = {
+        "live": stream.mode == "live" or None,
+        "start": stream.start,
+        "stop": stream.stop,
+        "track": None if stream.track else False,
+        "reuse_below": stream.reuse_below,
+    }
     return recipe | {name: value for name, value in some.items() if value is not None}
 
 
@@ -174,7 +180,7 @@ def _hand_out(running: Run, result: Result) -> bool:
     folder, window = running.folder, running.window
     overlay = None
     if window is not None or (folder is not None and folder.draws):
-        overlay = result.overlay(colors=running.colors(result))  # drawn once for both
+        overlay = result.overlay()  # drawn once for both
     if folder is not None:
         with unbroken():
             folder.write(result, overlay)

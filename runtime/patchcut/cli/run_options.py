@@ -9,7 +9,6 @@ from pathlib import Path
 from patchcut.cli.run_stats import RunStats
 from patchcut.cli.window import Window
 from patchcut.output.folder import OutputFolder
-from patchcut.output.steady_colors import SteadyColors
 from patchcut.result import Result
 from patchcut.segmenter import Segmenter
 from patchcut.settings import Settings
@@ -69,7 +68,6 @@ class Run:
     window: Window | None
     stats: RunStats
     pointed: PointedObjects | None = None
-    colors: SteadyColors = field(default_factory=SteadyColors)
 
     def results(self, part: Source) -> Generator[Result, None, None]:
         """Results of the frames of a part of the source."""

@@ -30,7 +30,9 @@ class Summary:
     Attributes:
         frames: how many were segmented.
         regions: how many were found in all of them.
+        tracks: how many objects were tracked in all videos; None where nothing is tracked.
         dropped: frames of a live source that a newer one overtook.
+        reused: how many of the frames got the answer of the one before.
         seconds: from the first frame's reading to the last one's saving.
         fps: frames / seconds.
         stages: in the order of the work; "read" and "save" are outside the segmenter, "frame" is the sum.
@@ -38,7 +40,9 @@ class Summary:
 
     frames: int
     regions: int
+    tracks: int | None
     dropped: int
+    reused: int
     seconds: float
     fps: float
     stages: dict[str, StageTime]
@@ -58,7 +62,7 @@ class RunStats:
     """Counts frames as they are done.
 
     Attributes:
-        frames, regions, dropped: so far.
+        frames, regions, dropped, reused: so far.
         listed: how many of the frames are photos, which are listed by name.
         found: the first of those in short.
     """
@@ -67,7 +71,9 @@ class RunStats:
         self.frames = 0
         self.regions = 0
         self.dropped = 0
+        self.reused = 0
         self.listed = 0
+        self._last_id: dict[str, int] = {}  # of each video: ids count from 1
         self.found: list[Found] = []
         self._stages_ms: dict[str, deque[float]] = {}
         self._start_s = self._last_s = perf_counter()
@@ -94,6 +100,9 @@ class RunStats:
         self.frames += 1
         self.regions += len(result)
         self.dropped += result.dropped
+        self.reused += result.reused
+        if (ids := result.track_ids) is not None:
+            self._last_id[result.name] = max(self._last_id.get(result.name, 0), int(ids.max(initial=0)))
         self._last_s = perf_counter()
         self.listed += listed
         if listed and len(self.found) < _LISTED_FRAMES:
@@ -106,7 +115,8 @@ class RunStats:
             p50, p95 = np.percentile(times_ms, (50, 95))
             stages[stage] = StageTime(round(float(p50), 3), round(float(p95), 3))
         seconds, fps = round(self.seconds, 3), round(self.fps, 2)
-        return Summary(self.frames, self.regions, self.dropped, seconds, fps, stages)
+        tracks = sum(self._last_id.values()) if self._last_id else None
+        return Summary(self.frames, self.regions, tracks, self.dropped, self.reused, seconds, fps, stages)
 
 
 def _found(result: Result) -> Found:

@@ -17,7 +17,8 @@ from patchcut.texts import name_text, one_line
 if TYPE_CHECKING:
     from patchcut.cli.run_options import Run
     from patchcut.cli.run_stats import Found, Summary
-    from patchcut.segmenter import Description, Segmenter
+    from patchcut.description import Description
+    from patchcut.segmenter import Segmenter
 
 _LISTED_LINES = 5
 
@@ -35,6 +36,7 @@ def print_run(running: Run, *, interrupted: bool = False) -> None:
     if summary.frames or not running.skipped:
         console.print(
             f"{_count(summary.frames, 'frame')}, {_count(summary.regions, 'region')}, "
+            f"{objects_text(summary.tracks)}"
             f"{summary.fps:.1f} frames a second, with {_engine_text(running.segmenter.describe())}"
         )
     if said := _refusal_here(running.segmenter):
@@ -43,6 +45,8 @@ def print_run(running: Run, *, interrupted: bool = False) -> None:
         console.print(f"{_count(running.skipped, 'photo or video', 'photos or videos')} done already")
     if summary.dropped:
         console.print(f"{_count(summary.dropped, 'frame')} dropped: the source is faster than this machine")
+    if summary.reused:
+        console.print(f"{_count(summary.reused, 'frame')} barely changed, and got the answer of one before")
     if folder is not None and (written := folder.written()):
         console.print(f"written: {', '.join(written)} in {one_line(name_text(folder.path))}")
     if interrupted:
@@ -62,6 +66,17 @@ def what_runs(running: Run) -> str:
     if options.every > 1:
         lines.append(f"{'every':<15}{options.every}")
     return "\n".join(map(one_line, [*lines, *str(running.segmenter.describe()).splitlines()]))
+
+
+def objects_text(tracks: int | None) -> str:
+    """How many objects were tracked, for the line of counts.
+
+    Examples:
+        >>> from patchcut.cli.tables import objects_text
+        >>> objects_text(2)
+        '2 objects tracked, '
+    """
+    return "" if tracks is None else f"{_count(tracks, 'object')} tracked, "
 
 
 def _engine_text(segmenter: Description) -> str:

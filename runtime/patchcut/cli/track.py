@@ -36,13 +36,20 @@ def track(
         names: of the objects, in that order.
         at: index of the frame that is pointed at.
     Raises:
-        OptionError: nothing is pointed at, or a point, box or mask is none.
+        OptionError: nothing is pointed at, a point, box or mask is none, or an option has no meaning here.
         SourceError: the picture of a mask cannot be read.
     """
     if not (points or boxes or masks):
         raise OptionError(
             "track", "needs at least one --point, --box or --mask", "or let `patchcut run` find objects"
         )
+    for option, given in (
+        ("no-track", not options.stream.track),
+        ("reuse-below", options.stream.reuse_below is not None),
+    ):
+        if given:
+            what = "is for objects that are found, not for those that are pointed at"
+            raise OptionError(option, what, "leave it out")
     prompts = prompts_of(
         [_numbers("point", "X,Y", text) for text in points],
         [_numbers("box", "X0,Y0,X1,Y1", text) for text in boxes],

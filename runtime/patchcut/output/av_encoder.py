@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -13,10 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from patchcut.output.encoder import NoEncoder
+from patchcut.output.sound import Sound
 
 # The rates of film, television and screens, their 1000/1001, milliseconds and 1/90,000 s are whole numbers
 # of 1/360,000 s.
 _TICKS = 360_000
+# What FFmpeg says of a packet that a container does not take; a ValueError has no number.
+_NOT_TAKEN = (None, errno.EINVAL, errno.EPERM)
 # MP4 takes no longer sample: 1 h 39 min.
 _LONGEST_TICKS = 2**31 - 1
 
@@ -61,13 +65,22 @@ class AvEncoder:
         fps: frames a second, roughly; frames have their own times.
         path: the file, written over if it is there.
         target: what it is to be called.
+        sound: what is copied into it; None leaves it without.
     Raises:
-        NoEncoder: it does not take frames of that size.
+        NoEncoder: it does not take frames of that size, or not that sound.
         OSError: the file cannot be written.
     """
 
     def __init__(
-        self, av: Any, codec: Codec, size_wh: tuple[int, int], fps: float, path: Path, target: Path
+        self,
+        av: Any,
+        codec: Codec,
+        size_wh: tuple[int, int],
+        fps: float,
+        path: Path,
+        target: Path,
+        *,
+        sound: Sound | None = None,
     ) -> None:
         from av.video.reformatter import VideoReformatter
 
@@ -82,9 +95,16 @@ class AvEncoder:
             options = {"movie_timescale": str(_TICKS)}
             self._container = av.open(self._file, "w", format="mp4", container_options=options)
             self._stream = self._add_stream(codec, size_wh, fps)
+            self._sound, self._sound_stream = sound, self._add_sound(sound)
+            self._container.start_encoding()
         except (av.error.FFmpegError, ValueError) as error:
             self._file.close()
             raise NoEncoder from error
+
+    @property
+    def takes_sound(self) -> bool:
+        """Whether sound is copied into it."""
+        return self._sound is not None
 
     def append(self, image: npt.NDArray[np.uint8], start_s: float, duration_s: float) -> None:
         """Appends [H, W, 3] uint8 BGR, shown from a second on for some seconds.
@@ -101,6 +121,7 @@ class AvEncoder:
         self._durations[pts] = duration
         self._next_pts = pts + duration
         self._encode(frame)
+        self._copy_sound(self._next_pts / self._ticks)
 
     def finish(self) -> None:
         """Writes what is left, and closes the file.
@@ -133,6 +154,27 @@ class AvEncoder:
         context.colorspace, context.color_range = 5, 1
         context.open()
         return stream
+
+    def _add_sound(self, sound: Sound | None) -> Any:
+        if sound is None:
+            return None
+        if sound.codec not in self._container.supported_codecs:
+            raise NoEncoder
+        return self._container.add_stream_from_template(sound.template)
+
+    def _copy_sound(self, end_s: float) -> None:
+        """What comes before a second of the video; a packet that MP4 does not take ends it."""
+        if self._sound is None:
+            return
+        for packet in self._sound.until(end_s):
+            packet.stream = self._sound_stream
+            try:
+                with self._os_errors():
+                    self._container.mux(packet)
+            except (OSError, ValueError) as error:
+                if getattr(error, "errno", None) not in _NOT_TAKEN:
+                    raise
+                self._sound.lose(f"MP4 does not take all of its {self._sound.codec}")
 
     def _encode(self, frame: Any) -> None:
         with self._os_errors():

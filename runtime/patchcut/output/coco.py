@@ -13,6 +13,8 @@ from patchcut.result import Result
 # "categories" with their supercategories; without the numbers, which a file gives.
 Found = dict[str, Any]
 
+_VIDEO_ID = 1  # a file has one video
+
 
 class CocoFile:
     """A file of images, annotations and categories, such as pycocotools reads.
@@ -21,9 +23,14 @@ class CocoFile:
     are kept; with its score it is a result, too. A category is a label; those of the background are of the
     supercategory "background".
 
+    A file of a video tells which annotations are one object, as those who read COCO with tracks expect it:
+    `videos` and `tracks`, and in annotations `track_id` (TAO, FiftyOne), `instance_id` (CocoVID of
+    MMTracking), and `attributes.track_id` (Datumaro, CVAT).
+
     Args:
         files: where it goes.
         path: below their root.
+        of_video: whether its images are frames of one video.
     Examples:
         >>> files = patchcut.output.files.OutputFiles(folder)
         >>> coco = patchcut.output.coco.CocoFile(files, "coco.json")
@@ -33,11 +40,14 @@ class CocoFile:
         {"info": {"description": "made by patchcut"}
     """
 
-    def __init__(self, files: OutputFiles, path: str) -> None:
+    def __init__(self, files: OutputFiles, path: str, *, of_video: bool = False) -> None:
         self._files = files
         self._path = path
         self._images, self._annotations = Spool(files.root, ",\n"), Spool(files.root, ",\n")
         self._categories: dict[str, dict[str, Any]] = {}
+        self._of_video = of_video
+        self._video: dict[str, Any] = {}
+        self._tracks: dict[int, dict[str, Any]] = {}
 
     def add(self, found: Found) -> None:
         """Adds an image and its annotations, and gives them their numbers.
@@ -64,8 +74,11 @@ class CocoFile:
         ]
         for one in annotations:
             del one["category"]
+        image = {"id": image_id, **found["image"]}
+        if self._of_video:
+            self._add_tracks(image, annotations)
         self._annotations.add(*map(json.dumps, annotations))
-        self._images.add(json.dumps({"id": image_id, **found["image"]}))
+        self._images.add(json.dumps(image))
 
     def close(self) -> None:
         """Writes the file, if an image was added.
@@ -85,10 +98,33 @@ class CocoFile:
                     file.write(b'\n],\n"annotations": [\n')
                     self._annotations.copy_to(file)
                     categories = json.dumps(list(self._categories.values()))
-                    file.write(f'\n],\n"categories": {categories}}}\n'.encode())
+                    file.write(f'\n],\n"categories": {categories}{self._videos()}}}\n'.encode())
         finally:
             self._images.close()
             self._annotations.close()
+
+    def _add_tracks(self, image: dict[str, Any], annotations: list[dict[str, Any]]) -> None:
+        """Puts the frame's video, and the annotations' objects, under each name that is read."""
+        self._video = self._video or {
+            "id": _VIDEO_ID,
+            "name": image["video"],
+            "width": image["width"],
+            "height": image["height"],
+        }
+        image |= {"video_id": _VIDEO_ID, "frame_id": image["id"] - 1}
+        for one in annotations:
+            one["video_id"] = _VIDEO_ID
+            if (track_id := one.get("track_id")) is None:
+                continue
+            one |= {"instance_id": track_id, "attributes": {"track_id": track_id}}
+            track = {"id": track_id, "category_id": one["category_id"], "video_id": _VIDEO_ID}
+            self._tracks.setdefault(track_id, track)
+
+    def _videos(self) -> str:
+        if not self._of_video:
+            return ""
+        tracks = json.dumps(list(self._tracks.values()))
+        return f',\n"videos": {json.dumps([self._video])},\n"tracks": {tracks}'
 
 
 def found_in(result: Result, file_name: str, *, of_video: bool = False) -> Found:

@@ -15,6 +15,10 @@ class NoEncoder(Exception):
 class Encoder(Protocol):
     """An open video file. Errors of writing are OSErrors or OutputErrors."""
 
+    @property
+    def takes_sound(self) -> bool:
+        """Whether it copies the sound that it was given."""
+
     def append(self, image: npt.NDArray[np.uint8], start_s: float, duration_s: float) -> None:
         """Appends [H, W, 3] uint8 BGR, shown from a second on for some seconds."""
 

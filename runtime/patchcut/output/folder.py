@@ -6,7 +6,10 @@
     DIR/cutout/<name>.png        the photo with its objects opaque and the rest transparent
     DIR/crop/<name>.jpg          the photo around its best object
     DIR/json/<name>.json         boxes, scores, labels, areas and timings, and where the masks are
+    DIR/npz/<name>.npz           label map, region ids, boxes, scores, areas and labels, as numpy has them
+    DIR/results.jsonl            a line for each photo, with its masks; of a video jsonl/<video>.jsonl
     DIR/coco.json                images, annotations, categories of all photos; of a video coco/<video>.json
+    DIR/rerun/<name>.rrd         a recording for Rerun's viewer; for a video one, rerun/<video>.rrd
     DIR/index.json, index.html   all results of the run, and a contact sheet with the pictures of DIR/index
     DIR/.patchcut/               which of these files runs have written, and what they are done with
 
@@ -59,6 +62,7 @@ class OutputFolder:
         skipped: how many photos and videos `resume` has left out so far.
     Raises:
         OptionError: `save` is empty or has another word; `path` is an empty text.
+        PatchcutError: a package that one of `save` needs is missing.
         OutputError: the folder cannot be written, holds results already, or was made with another recipe.
     Examples:
         >>> with OutputFolder(folder, ["labels"]) as out:
@@ -296,6 +300,7 @@ def check_save(save: Collection[str]) -> tuple[str, ...]:
 
     Raises:
         OptionError: "[save] must be among overlay, masks, labels, json, got 'mask'".
+        PatchcutError: a package that one of them needs is missing.
     Examples:
         >>> patchcut.output.folder.check_save(["json", "overlay"])
         ('overlay', 'json')
@@ -303,6 +308,8 @@ def check_save(save: Collection[str]) -> tuple[str, ...]:
     wrong = [word for word in save if word not in SINKS]
     if wrong or not save:
         raise OptionError("save", f"must be among {', '.join(SINKS)}, got {(wrong or [''])[0]!r}")
+    for word in set(save):
+        SINKS[word].check()
     return tuple(word for word in SINKS if word in save)
 
 

@@ -124,6 +124,7 @@ class VideoEntry:
         self._told: dict[str, Any] = {"name": name, "frames": 0, "frames_with_regions": 0}
         self._folders: dict[str, list[str]] = {}
         self._best = -1.0
+        self._tracks: set[int] = set()
 
     def add(self, result: Result, item: Collection[str]) -> None:
         """Adds a frame.
@@ -137,6 +138,9 @@ class VideoEntry:
         told["name"] = result.name or self.name
         told.setdefault("size_hw", list(result.label_map.shape))
         told["frames"] += 1
+        if result.track_ids is not None:
+            self._tracks.update(result.track_ids[result.track_ids > 0].tolist())
+            told["tracks"] = len(self._tracks)
         found = result.best_box is not None
         told["frames_with_regions"] += found
         score = float(result.scores[0]) if found else 0.0
@@ -211,7 +215,8 @@ def thumbnail_of(result: Result) -> npt.NDArray[np.uint8] | None:
     by_label = result.mode != "foreground"
     if result.color == "rgb":
         image = np.ascontiguousarray(image[..., ::-1])
-    return draw_overlay(regions, result.labels, Frame(image), result.background_columns, by_label=by_label)
+    drawn: dict[str, Any] = {"by_label": by_label, "numbers": result.track_ids}
+    return draw_overlay(regions, result.labels, Frame(image), result.background_columns, **drawn)
 
 
 def _card(entry: dict[str, Any]) -> str:
@@ -242,7 +247,8 @@ def _link(path: str) -> str:
 
 def _found(entry: dict[str, Any]) -> str:
     if "frames" in entry:
-        return f"{entry['frames']} frames, something found in {entry['frames_with_regions']}"
+        tracked = f", {entry['tracks']} tracked" if "tracks" in entry else ""
+        return f"{entry['frames']} frames, something found in {entry['frames_with_regions']}{tracked}"
     scores = [region["score"] for region in entry["regions"]]  # best first
     regions = "1 region" if len(scores) == 1 else f"{len(scores)} regions"
     return f"{regions}, best {scores[0]:.2f}" if scores else "nothing found"

@@ -315,8 +315,9 @@ def recipe_name(recipe: Mapping[str, Any]) -> str:
 
 
 def words_of(relative: str) -> str:
-    """The sink that wrote a file: its first folder, or its own name where it lies in none."""
-    return PurePosixPath(relative).parts[0].partition(".")[0]
+    """The sink that wrote a file: its first folder; of one in none its name, of results.jsonl its suffix."""
+    name, _, suffix = PurePosixPath(relative).parts[0].partition(".")
+    return suffix if name == "results" and suffix else name
 
 
 def _journals(folder: int) -> list[str]:

@@ -43,6 +43,11 @@ class OpenCvEncoder:
             self.abandon()
             raise NoEncoder
 
+    @property
+    def takes_sound(self) -> bool:
+        """OpenCV writes none."""
+        return False
+
     def append(self, image: npt.NDArray[np.uint8], start_s: float, duration_s: float) -> None:
         """Appends [H, W, 3] uint8 BGR, shown from a second on for some seconds."""
         width, height = self._size_wh

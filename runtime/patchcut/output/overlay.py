@@ -74,11 +74,11 @@ def draw_overlay(
     background: Sequence[int] = (0,),
     *,
     by_label: bool = False,
-    colors: Sequence[int] | None = None,
+    numbers: npt.NDArray[np.int32] | None = None,
 ) -> Image:
     """[H, W, 3] uint8: a copy of a frame with its regions drawn, best on top.
 
-    Each region bears its number, 1 for the best, and the best few have a box and a caption: the number, the
+    Each region bears its number, and the best few have a box and a caption: the number, the
     label where there are several, the score. No text covers another: it moves, is cut to the number, or is
     left out. Regions of the background are tinted a little and have no outline.
 
@@ -88,7 +88,8 @@ def draw_overlay(
         frame: whose order of channels the picture has.
         background: the columns that are background.
         by_label: as parts are drawn: a colour and at most one caption for each label, not for each region.
-        colors: the number of each region's colour, where labels have none; None is 1, 2, ...
+        numbers: [m] from 1, what each region is called and which colour it has, such as its track id; None
+            is 1 for the best, 2, ...; regions that are drawn by label are always called so.
     Raises:
         PatchcutError: OpenCV is missing.
     Examples:
@@ -99,23 +100,25 @@ def draw_overlay(
     if not len(regions.scores):
         return image
     behind = np.isin(regions.region_labels, background)
+    ranks = np.arange(1, len(behind) + 1, dtype=np.int32)
+    called = ranks if by_label or numbers is None else numbers
     if by_label:
         ids, ids_behind = regions.label_map, np.isin(np.arange(len(labels)), background)
-        ids_number, numbers = np.arange(len(labels)), regions.region_labels
+        ids_color, colors = np.arange(len(labels)), regions.region_labels
     else:
         ids, ids_behind = regions.region_ids, np.append(True, behind)
-        numbers = np.array(range(1, len(behind) + 1) if colors is None else colors, np.int32)
-        ids_number = np.append(0, numbers)
-    _tint(image, ids, np.where(ids_behind, 0, ids_number), TINT, frame.color)
-    _tint(image, ids, np.where(ids_behind, ids_number, 0), BACKGROUND_TINT, frame.color)
-    drawn = [color_of(int(number), frame.color) for number in numbers]
+        colors = called
+        ids_color = np.append(0, colors)
+    _tint(image, ids, np.where(ids_behind, 0, ids_color), TINT, frame.color)
+    _tint(image, ids, np.where(ids_behind, ids_color, 0), BACKGROUND_TINT, frame.color)
+    drawn = [color_of(int(number), frame.color) for number in colors]
     captioned = _captioned(regions, behind, by_label)
     for i in reversed(np.flatnonzero(~behind)):
         _outline(image, regions, int(i), drawn[i], boxed=int(i) in captioned)
     several = len(labels) - len(set(background)) > 1
     names = [f": {labels[column]}" if several else "" for column in regions.region_labels]
-    texts = {i: f"{i + 1}{names[i]} {regions.scores[i]:.2f}" for i in captioned}
-    _write(image, regions, texts, drawn)
+    texts = {i: f"{called[i]}{names[i]} {regions.scores[i]:.2f}" for i in captioned}
+    _write(image, regions, texts, called, drawn)
     return image
 
 
@@ -176,14 +179,18 @@ def _outline(image: Image, regions: Regions, i: int, color: tuple[int, int, int]
 
 
 def _write(
-    image: Image, regions: Regions, texts: dict[int, str], colors: Sequence[tuple[int, int, int]]
+    image: Image,
+    regions: Regions,
+    texts: dict[int, str],
+    called: npt.NDArray[np.integer[Any]],
+    colors: Sequence[tuple[int, int, int]],
 ) -> None:
     """The captions, and the numbers of all regions that have none."""
     plates = _Plates(image)
     put = {i for i, text in texts.items() if plates.put(text, regions, i, colors[i])}
     for i in range(len(colors)):
         if i not in put:
-            plates.put(str(i + 1), regions, i, colors[i], inside=True)
+            plates.put(str(called[i]), regions, i, colors[i], inside=True)
 
 
 class _Plates:

@@ -17,6 +17,7 @@ from patchcut.opencv import load_cv2
 from patchcut.output.av_encoder import CODECS, AvEncoder
 from patchcut.output.encoder import Encoder, NoEncoder
 from patchcut.output.opencv_encoder import OpenCvEncoder
+from patchcut.output.sound import Sound
 from patchcut.output.whole_files import output_error, whole_file
 from patchcut.pyav import load_av
 
@@ -27,7 +28,7 @@ _FORMATS = (("mp4v", ".mp4"), ("MJPG", ".avi"))
 
 
 class OverlayVideo:
-    """A video without sound, written under a partial name and renamed when closed.
+    """A video, written under a partial name and renamed when closed.
 
     Frames are shown at their own times, counted from the first one's: the video lasts as long as the source.
     It is H.264, or VP9 where a side is odd, which H.264 cannot hold; both in MP4, and browsers play both.
@@ -39,6 +40,8 @@ class OverlayVideo:
         fps: frames a second, for frames without a time.
         size_wh: size of the video; frames of another size are scaled into it, with black borders.
         open_partial: gives the path to write to, as `whole_file` does.
+        sound: what is copied into it, on the clock of the first frame; it is closed with the video, and tells
+            what could not be copied.
     Raises:
         OutputError: no encoder takes that size, or the file cannot be made.
     Examples:
@@ -56,6 +59,7 @@ class OverlayVideo:
         size_wh: tuple[int, int],
         *,
         open_partial: Callable[[Path], AbstractContextManager[Path]] = whole_file,
+        sound: Sound | None = None,
     ) -> None:
         self._interval_s = 1 / fps
         self._size_wh = size_wh
@@ -65,6 +69,7 @@ class OverlayVideo:
         self._finishing = self._closed = False
         self._pending: Future[None] | None = None
         self._partial = contextlib.ExitStack()
+        self._sound = sound
         self.path, self._encoder = self._open(path, fps, open_partial)
         # Encoding goes on while the next frame is segmented, and an interruption never falls into the middle
         # of it: signals are the main thread's.
@@ -116,11 +121,13 @@ class OverlayVideo:
         self, path: Path, fps: float, open_partial: Callable[[Path], AbstractContextManager[Path]]
     ) -> tuple[Path, Encoder]:
         """The path and the first encoder that takes the size; leaving `_partial` renames the file."""
-        for suffix, encoder_of in _encoders(self._size_wh, fps):
+        for suffix, encoder_of in _encoders(self._size_wh, fps, self._sound):
             target = path.with_name(path.name + suffix)
             with contextlib.suppress(NoEncoder), contextlib.ExitStack() as renaming:
                 encoder = encoder_of(renaming.enter_context(open_partial(target)), target)
                 self._partial = renaming.pop_all()
+                if self._sound is not None and not encoder.takes_sound:
+                    self._sound.lose(f"{suffix[1:].upper()} does not take {self._sound.codec or 'it'} here")
                 return target, encoder
         size = "x".join(map(str, self._size_wh))
         remedy = "choose other outputs with --save, or check that the folder can be written"
@@ -166,16 +173,22 @@ class OverlayVideo:
         self._closed = True
         self._worker.shutdown()
         self._encoder.abandon()
+        if self._sound is not None:
+            self._sound.close()
         self._partial.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
 
 
-def _encoders(size_wh: tuple[int, int], fps: float) -> Iterator[tuple[str, Callable[[Path, Path], Encoder]]]:
-    """A suffix, and what opens an encoder on a partial path for its target: the best first."""
+def _encoders(
+    size_wh: tuple[int, int], fps: float, sound: Sound | None
+) -> Iterator[tuple[str, Callable[[Path, Path], Encoder]]]:
+    """A suffix, and what opens an encoder on a partial path for its target: the best first, with sound."""
     av = load_av()
     if av is not None:
         odd = any(side % 2 for side in size_wh)
         for codec in CODECS:
             if codec.name in av.codec.codecs_available and (codec.odd_sizes or not odd):
+                if sound is not None and sound.lost is None:
+                    yield ".mp4", partial(AvEncoder, av, codec, size_wh, fps, sound=sound)
                 yield ".mp4", partial(AvEncoder, av, codec, size_wh, fps)
     for name, suffix in _FORMATS:
         yield suffix, partial(OpenCvEncoder, name, size_wh, fps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection
@@ -15,15 +16,18 @@ from patchcut.errors import OutputError
 from patchcut.output.coco import CocoFile, found_in
 from patchcut.output.files import OutputFiles
 from patchcut.output.index import Index, VideoEntry, files_by_word, thumbnail_of
+from patchcut.output.json_lines import JsonLines
 from patchcut.output.label_maps import encode_label_map
 from patchcut.output.overlay_video import OverlayVideo
-from patchcut.output.steady_colors import SteadyColors
+from patchcut.output.rerun_recording import RerunRecording, load_rerun
+from patchcut.output.sound import Sound
 from patchcut.result import Result
 from patchcut.sources import Source
 
 Image = npt.NDArray[np.uint8]
 
 _DEFAULT_FPS = 25.0
+_ARRAYS = ("label_map", "region_ids", "boxes", "scores", "areas", "region_labels")
 
 
 class Sink(ABC):
@@ -44,6 +48,14 @@ class Sink(ABC):
 
     def __init__(self, files: OutputFiles) -> None:
         self.files = files
+
+    @classmethod  # noqa: B027 - most sinks need nothing
+    def check(cls) -> None:
+        """Tries what the sink needs, before anything is opened or written.
+
+        Raises:
+            PatchcutError: a package is missing.
+        """
 
     def start(self, part: Source) -> None:  # noqa: B027 - most sinks treat all sources alike
         """What follows are results of `part`: of photos, or of one video."""
@@ -87,16 +99,17 @@ class OverlaySink(Sink):
     def __init__(self, files: OutputFiles) -> None:
         super().__init__(files)
         self._fps: float | None = None
+        self._part: Source | None = None
         self._video: OverlayVideo | None = None
-        self._colors = SteadyColors()
+        self._sound: Sound | None = None
         self._failed = False
 
     def start(self, part: Source) -> None:
         self._fps = (part.fps or _DEFAULT_FPS) / part.every if part.is_video else None
-        self._video, self._failed = None, False
+        self._part, self._video, self._sound, self._failed = part, None, None, False
 
     def write(self, name: str, result: Result, overlay: Image | None) -> None:
-        image = result.overlay(colors=self._colors(result)) if overlay is None else overlay
+        image = result.overlay() if overlay is None else overlay
         image = image[..., ::-1] if result.color == "rgb" else image
         if self._fps is None:
             self.files.write_image(f"overlay/{name}.jpg", image)
@@ -105,8 +118,14 @@ class OverlaySink(Sink):
 
     def finish_part(self, end_s: float | None) -> None:
         video, self._video = self._video, None
-        if video is not None:
+        if video is None:
+            return
+        try:
             video.close(end_s)
+        finally:
+            note = None if self._sound is None else self._sound.note()
+            if note is not None and self._part is not None:
+                self._part.notes.append(note)
 
     def close(self) -> None:
         self.finish_part(None)
@@ -116,7 +135,10 @@ class OverlaySink(Sink):
             if self._video is None:
                 height, width = image.shape[:2]
                 path = self.files.path(f"overlay/{name}")
-                self._video = OverlayVideo(path, fps, (width, height), open_partial=self.files.whole_file)
+                if self._part is not None and self._part.has_sound:
+                    self._sound = Sound(self._part, time_s or 0.0)
+                how: dict[str, Any] = {"open_partial": self.files.whole_file, "sound": self._sound}
+                self._video = OverlayVideo(path, fps, (width, height), **how)
             self._video.write(image, time_s)
         except OutputError:
             self._failed = True  # one line is enough, not one a frame
@@ -170,6 +192,21 @@ class CropSink(Sink):
             self.files.write_image(f"crop/{name}.jpg", picture)
 
 
+class NpzSink(Sink):
+    """npz/NAME.npz: the result's own arrays, compressed; `np.load` reads them."""
+
+    word = "npz"
+
+    def write(self, name: str, result: Result, overlay: Image | None) -> None:
+        arrays: dict[str, Any] = {array: getattr(result, array) for array in _ARRAYS}
+        arrays["labels"] = np.array(result.labels, str)
+        if result.track_ids is not None:
+            arrays["track_ids"] = result.track_ids
+        file = io.BytesIO()
+        np.savez_compressed(file, **arrays)
+        self.files.write(f"npz/{name}.npz", file.getvalue())
+
+
 class JsonSink(Sink):
     """json/NAME.json: boxes, scores, labels, areas and timings, and the files that others wrote."""
 
@@ -213,6 +250,39 @@ class ListingSink(Sink):
         """Adds a photo to the file."""
 
 
+class JsonLinesSink(ListingSink):
+    """results.jsonl: a line for each photo, with masks as run lengths; jsonl/VIDEO.jsonl: for each frame."""
+
+    word = "jsonl"
+
+    def __init__(self, files: OutputFiles) -> None:
+        super().__init__(files)
+        self._photos = JsonLines(files, "results.jsonl")
+        self._video: JsonLines | None = None
+
+    def write(self, name: str, result: Result, overlay: Image | None) -> None:
+        told = result.to_dict(masks="rle")
+        if not self._of_video:
+            self._list_and_note(name, told)
+            return
+        if self._video is None:
+            self._video = JsonLines(self.files, f"jsonl/{name.rpartition('/')[0]}.jsonl")
+        self._video.add(told)
+
+    def finish_part(self, end_s: float | None) -> None:
+        video, self._video = self._video, None
+        if video is not None:
+            video.close()
+
+    def close(self) -> None:
+        for name, told in self._left_out():
+            self._list(name, told)
+        self._photos.close()
+
+    def _add(self, note: dict[str, Any]) -> None:
+        self._photos.add(note)
+
+
 class CocoSink(ListingSink):
     """coco.json: images, annotations and categories of all photos; coco/VIDEO.json: of a video's frames."""
 
@@ -228,7 +298,7 @@ class CocoSink(ListingSink):
             self._list_and_note(name, found_in(result, result.name or name))
             return
         if self._video is None:
-            self._video = CocoFile(self.files, f"coco/{name.rpartition('/')[0]}.json")
+            self._video = CocoFile(self.files, f"coco/{name.rpartition('/')[0]}.json", of_video=True)
         self._video.add(found_in(result, name, of_video=True))
 
     def finish_part(self, end_s: float | None) -> None:
@@ -243,6 +313,55 @@ class CocoSink(ListingSink):
 
     def _add(self, note: dict[str, Any]) -> None:
         self._photos.add(note)
+
+
+class RerunSink(Sink):
+    """rerun/NAME.rrd: a recording for Rerun's viewer of a photo; of a video one, rerun/VIDEO.rrd."""
+
+    word = "rerun"
+
+    def __init__(self, files: OutputFiles) -> None:
+        super().__init__(files)
+        self._of_video = False
+        self._video: RerunRecording | None = None
+        self._failed = False
+
+    @classmethod
+    def check(cls) -> None:
+        load_rerun()
+
+    def start(self, part: Source) -> None:
+        self._of_video, self._video, self._failed = part.is_video, None, False
+
+    def write(self, name: str, result: Result, overlay: Image | None) -> None:
+        if not self._of_video:
+            photo = self._open(name)
+            self._add(photo, result)
+            photo.close()
+        elif not self._failed:
+            self._video = self._video or self._open(name.rpartition("/")[0])
+            self._add(self._video, result)
+
+    def finish_part(self, end_s: float | None) -> None:
+        video, self._video = self._video, None
+        if video is not None:
+            video.close()
+
+    def close(self) -> None:
+        self.finish_part(None)
+
+    def _open(self, name: str) -> RerunRecording:
+        path = self.files.path(f"rerun/{name}.rrd")
+        return RerunRecording(path, open_partial=self.files.whole_file)
+
+    def _add(self, recording: RerunRecording, result: Result) -> None:
+        try:
+            recording.write(result)
+        except OutputError:
+            self._failed, self._video = True, None  # one line is enough, not one a frame
+            with contextlib.suppress(OutputError):
+                recording.abandon()
+            raise
 
 
 class IndexSink(ListingSink):
@@ -306,8 +425,11 @@ _ORDER: tuple[type[Sink], ...] = (
     LabelsSink,
     CutoutSink,
     CropSink,
+    NpzSink,
     JsonSink,
+    JsonLinesSink,
     CocoSink,
+    RerunSink,
     IndexSink,
 )
 SINKS: dict[str, type[Sink]] = {sink.word: sink for sink in _ORDER}

@@ -99,6 +99,7 @@ class AvVideo(Source):
             "video", name, total=total, fps=frame_rate(self._stream, None if self._cut else frames)
         )
         self.every = every
+        self.has_sound = bool(container.streams.audio)
 
     def __iter__(self) -> Iterator[Frame]:
         clock = FrameClock(self._stream.time_base, self.fps)

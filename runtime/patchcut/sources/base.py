@@ -38,6 +38,8 @@ class Source(ABC):
             ends, None where nobody can know.
         every: frames 0, every, 2 * every, ... of the recording are given.
         stamp: what the file was when it was opened, see `stamp_of`; None where it is not one file.
+        path: the video's file, which can be read once more; None where it comes from elsewhere.
+        has_sound: whether it is a recording with sound.
         skip: what a list of photos asks, with a photo's name and stamp, before it reads it; True leaves it
             out. A resumed run sets it.
     """
@@ -57,6 +59,8 @@ class Source(ABC):
         self.end_s: float | None = None
         self.every = 1
         self.stamp: str | None = None
+        self.path: Path | None = None
+        self.has_sound = False
         self.skip: Callable[[str, str], bool] | None = None
         self.problems: list[str] = []
         self.notes: list[str] = []

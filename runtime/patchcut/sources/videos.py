@@ -46,7 +46,7 @@ def open_video(path: Path, *, every: int = 1, rule: PixelRule = AS_IT_COMES) -> 
         if av is None
         else open_video_stream(av, path.open("rb"), path.name, every=every, rule=rule)
     )
-    source.stamp = stamp_of(path)
+    source.stamp, source.path = stamp_of(path), path
     return source
 
 

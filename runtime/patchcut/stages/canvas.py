@@ -14,6 +14,8 @@ from patchcut.bundle import BackboneSpec, GraphSpec
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
+_SAMPLES = 4  # pixels along a patch by which it is told what covers it
+
 
 @dataclass(frozen=True)
 class Canvas:
@@ -128,6 +130,56 @@ class Canvas:
         """
         one_hot = np.eye(count, dtype=np.float32)[labels]
         return self.on_frame(kernels.upsample_argmax(one_hot, self.grid_hw, self.size_hw))
+
+    def cover(self, region_ids: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.float32]:
+        """[count, n] float32 in [0, 1]: how much of each patch each region covers, by 16 pixels of the patch.
+
+        Args:
+            region_ids: [H, W] int32 of the frame, i + 1 where region i is, 0 elsewhere.
+        Examples:
+            >>> canvas = patchcut.stages.Canvas((2, 4), (0, 0), (2, 4), (1, 2))
+            >>> canvas.cover(np.int32([[1, 0, 0, 0], [1, 0, 0, 2]]), 2).tolist()
+            [[0.5, 0.0], [0.0, 0.25]]
+        """
+        h, w = self.grid_hw
+        sides = zip(self.grid_hw, self.size_hw, self.corner_yx, self.frame_hw, strict=True)
+        at, inside = zip(*(_samples(*side) for side in sides), strict=True)
+        ids = region_ids[np.ix_(*at)] * (inside[0][:, None] & inside[1])
+        patches = (np.arange(h * _SAMPLES) // _SAMPLES)[:, None] * w + np.arange(w * _SAMPLES) // _SAMPLES
+        hits = np.bincount((ids * np.int64(h * w) + patches).ravel(), minlength=(count + 1) * h * w)
+        covered = hits[h * w :].reshape(count, h * w) / _SAMPLES**2
+        return np.asarray(covered, np.float32)
+
+    def cover_box(self, box: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+        """[n] float32, 0 or 1: the patches whose middle lies in a box.
+
+        Args:
+            box: [4], xyxy as shares of the frame's width and height.
+        Examples:
+            >>> canvas = patchcut.stages.Canvas((2, 4), (0, 0), (2, 4), (1, 2))
+            >>> canvas.cover_box(np.array([0, 0, 0.5, 1])).tolist()
+            [1.0, 0.0]
+        """
+        (top, bottom), (left, right) = (
+            box[[1, 3]] * self.frame_hw[0] + self.corner_yx[0],
+            box[[0, 2]] * self.frame_hw[1] + self.corner_yx[1],
+        )
+        y, x = (
+            (np.arange(count) + 0.5) * side / count
+            for count, side in zip(self.grid_hw, self.size_hw, strict=True)
+        )
+        inside = ((top <= y) & (y < bottom))[:, None] & ((left <= x) & (x < right))
+        return np.asarray(inside.ravel(), np.float32)
+
+
+def _samples(
+    patches: int, side: int, corner: int, frame_side: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
+    """Pixels of the frame along a side, so many a patch, and which of them are on the frame."""
+    at = (
+        np.floor((np.arange(patches * _SAMPLES) + 0.5) * side / (patches * _SAMPLES)).astype(np.intp) - corner
+    )
+    return np.clip(at, 0, frame_side - 1), (at >= 0) & (at < frame_side)
 
 
 def _image_on_frame(

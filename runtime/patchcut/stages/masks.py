@@ -89,15 +89,21 @@ class Masks:
         """
         return rank(self.components(frame, assignment, canvas), self.rules)
 
-    def divided(self, frame: Frame, patches: DividedPatches, canvas: Canvas) -> Regions:
-        """The regions of a frame whose objects, and maybe its background, are divided; arguments as above.
+    def divided(
+        self, objects: Regions, frame: Frame, patches: DividedPatches, canvas: Canvas
+    ) -> tuple[Regions, npt.NDArray[np.int32]]:
+        """The regions of a frame whose objects, and maybe its background, are divided; and whose they are.
 
+        Args:
+            objects: the regions of `patches.foreground`.
+        Returns:
+            Them, and [m] int32, i + 1 where a region is of object i, 0 of the background.
         Examples:
-            >>> regions = seg.masks.divided(patchcut.Frame(frame), patches, canvas)
+            >>> objects = seg.masks(patchcut.Frame(frame), patches.foreground, canvas)
+            >>> regions, owners = seg.masks.divided(objects, patchcut.Frame(frame), patches, canvas)
             >>> set(regions.region_labels.tolist()) <= {1, 2, 3}
             True
         """
-        objects = self(frame, patches.foreground, canvas)
         return divide(
             objects,
             _seen(patches.label_map(objects.label_map > 0, canvas), frame),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -142,10 +142,28 @@ def rank(components: Components, rules: Rules) -> Regions:
     return _ranked(components, scores, order)
 
 
+def select(regions: Regions, kept: npt.NDArray[np.intp]) -> Regions:
+    """Some of the regions, in the order of `kept` [m]; all others become background, in place."""
+    count = len(regions.scores)
+    if len(kept) < count:
+        _renumber(regions.region_ids, kept, count)
+        table = np.concatenate([np.zeros(1, np.int32), regions.region_labels[kept]])
+        kernels.relabel(regions.region_ids, table, out=regions.label_map)
+    return replace(
+        regions,
+        boxes=regions.boxes[kept],
+        scores=regions.scores[kept],
+        areas=regions.areas[kept],
+        region_labels=regions.region_labels[kept],
+    )
+
+
 def divide(
     objects: Regions, label_map: Int32, confidence: Float32, *, min_area: int, background: Sequence[int]
-) -> Regions:
+) -> tuple[Regions, Int32]:
     """The components of a label map that divides the objects of another, and its background, too.
+
+    With them comes the number of the object [m] that each is of, from 1; 0 of the background.
 
     Args:
         objects: regions of the same frame; the parts of each have its score.
@@ -163,7 +181,8 @@ def divide(
     scores = np.append(np.float32(0), objects.scores)[owners]
     in_background = np.isin(stats.label, background)
     scores[in_background] = components.plain_scores[in_background]
-    return _ranked(components, scores, np.lexsort((-stats.area, -scores, in_background)))
+    order = np.lexsort((-stats.area, -scores, in_background))
+    return _ranked(components, scores, order), owners[order]
 
 
 def plain_scores(stats: kernels.RegionStats, frame_area: int) -> Float32:

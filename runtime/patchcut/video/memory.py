@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -110,18 +111,21 @@ class FrameMemory:
         self._values[slot] = 0
         self._values[slot, :, :columns] = values
 
-    def drop_column(self, column: int) -> None:
-        """Forgets one of the values; those after it move up.
+    def arrange(self, columns: Sequence[int]) -> None:
+        """Puts the values into other columns, in all frames.
 
+        Args:
+            columns: of each new column the old one, or -1 for one of zeros; those not named are forgotten.
         Examples:
             >>> memory = patchcut.video.FrameMemory((1, 1))
             >>> memory.add(np.ones((1, 3), np.float32), np.float32([[1, 2, 3]]))
-            >>> memory.drop_column(1)
+            >>> memory.arrange([0, -1, 2])
             >>> memory.carry(np.ones((1, 3), np.float32)).tolist()
-            [[1.0, 3.0]]
+            [[1.0, 0.0, 3.0]]
         """
-        if self._values is not None:
-            self._values = np.ascontiguousarray(np.delete(self._values, column, axis=2))
+        if self._values is not None and list(columns) != list(range(self.columns)):
+            padded = np.pad(self._values, ((0, 0), (0, 0), (0, 1)))  # -1 is the last one
+            self._values = np.ascontiguousarray(padded[:, :, list(columns)])
 
     def _slot(self, *, keep: bool) -> int:
         """The slot that a new frame takes: the first free one, or that of the oldest of its kind."""

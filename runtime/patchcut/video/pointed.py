@@ -232,11 +232,10 @@ class PointedObjects:
             pending = [(at, one) for at, one in self._pending if one.number not in removed]
             new = [one for at, one in pending if at <= index]
             self._pending = [(at, one) for at, one in pending if at > index]
-            for i in reversed(range(len(self._objects))):
-                if self._objects[i].number in removed:
-                    del self._objects[i]
-                    assert self._memory is not None
-                    self._memory.drop_column(1 + i)
+            gone = [1 + i for i, one in enumerate(self._objects) if one.number in removed]
+            self._objects = [one for one in self._objects if one.number not in removed]
+            if gone and self._memory is not None:
+                self._memory.arrange([i for i in range(self._memory.columns) if i not in gone])
             return new
 
     def _carried(self, features: Float32, rows: Float32, canvas: Canvas) -> Float32:

@@ -42,6 +42,11 @@ class StreamOptions:
         max_fps: at most so many results a second; in "video" what comes before waits. None is no limit.
         start, stop: seconds on the clock of `time_s`: only frames from start on and before stop are
             segmented. Of a source of several videos it holds for each. None is no limit.
+        track: whether the frames of a video know of those before: what is found holds still, and an object
+            keeps its id, `Result.track_ids`. Else each is judged by itself.
+        reuse_below: frames of a video that differ from the last segmented one by at most so many grey levels
+            in each of 32 x 32 blocks get its answer, at most ten in a row, and `Result.reused` says so: a
+            still picture costs next to nothing then. 0 to 255; None segments all.
     Examples:
         >>> patchcut.StreamOptions(mode="live", max_fps=10).queue
         2
@@ -52,6 +57,8 @@ class StreamOptions:
     max_fps: float | None = None
     start: float | None = None
     stop: float | None = None
+    track: bool = True
+    reuse_below: float | None = None
 
     def __post_init__(self) -> None:
         use_plain_values(self)
@@ -59,6 +66,8 @@ class StreamOptions:
         check_whole("queue", self.queue, 0, MAX_QUEUE)
         if self.max_fps is not None:
             check_number("max_fps", self.max_fps, 1 / MAX_FPS, MAX_FPS)
+        if self.reuse_below is not None:
+            check_number("reuse_below", self.reuse_below, 0.0, 255.0)
         for name in ("start", "stop"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), -_LONGEST_S, _LONGEST_S)

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import patchcut
 import pytest
-from patchcut.output.sinks import SINKS
 from PIL import Image
 from pycocotools.coco import COCO
 
+from tests.runtime.output.made_folders import WORDS
 from tests.runtime.output.test_index import check_page, entries
 
 
@@ -36,7 +36,7 @@ def sources(tmp_path: Path, photo: np.ndarray) -> Path:
 @pytest.mark.parametrize("mode", ["foreground", "parts", "scene"])
 def test_every_word(run_cli: Callable[..., int], sources: Path, tmp_path: Path, mode: str) -> None:
     out = tmp_path / "out"
-    assert run_cli("run", sources, "--mode", mode, "--out", out, "--save", ",".join(SINKS)) == 0
+    assert run_cli("run", sources, "--mode", mode, "--out", out, "--save", ",".join(WORDS)) == 0
     told = entries(out)
     assert [entry["name"] for entry in told] == ["a.jpg", "b c/50%#?.png", "walk.avi"]
     check_page(out)

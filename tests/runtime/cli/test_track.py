@@ -98,6 +98,8 @@ def test_transparent_pixels_of_a_mask_are_background(tmp_path: Path) -> None:
             2,
             '[mode] must be "foreground" where objects are pointed at',
         ),
+        (["--point", "9,9", "--no-track"], 2, "[no-track] is for objects that are found"),
+        (["--point", "9,9", "--reuse-below", "2"], 2, "[reuse-below] is for objects that are found"),
         (["--point", "9,9", "--name", "a", "--name", "b"], 2, "[names] must be a list of one name an object"),
     ],
 )

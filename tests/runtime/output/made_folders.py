@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ import cv2
 import numpy as np
 from patchcut.frames import Frame
 from patchcut.output.folder import OutputFolder
+from patchcut.output.sinks import SINKS
 from patchcut.result import Result
 from patchcut.sources import Source, open_source
 from patchcut.sources.arrays import FrameSource
+
+# What can be saved here: rerun needs its extra.
+WORDS = [word for word in SINKS if word != "rerun" or find_spec("rerun") is not None]
 
 
 def frame(name: str = "x.jpg", index: int = 0, size_hw: tuple[int, int] = (48, 64)) -> Frame:

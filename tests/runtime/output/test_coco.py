@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import io
 import json
@@ -92,6 +93,41 @@ def test_a_video_is_a_file_of_its_own(tmp_path: Path) -> None:
     assert (image["file_name"], image["video"], image["frame_index"]) == ("cars-1/000002", "cars 1.mp4", 2)
 
 
+def test_a_video_tells_which_annotations_are_one_object(tmp_path: Path) -> None:
+    ids = [[4, 9], [9, 4], [], [9, 12, 0]]
+    frames = [
+        dataclasses.replace(
+            result(frame("cars.mp4", 3 * i), regions=len(one), labels=2), track_ids=np.array(one, np.int32)
+        )
+        for i, one in enumerate(ids)
+    ]
+    with started(tmp_path, ["coco"], "cars.mp4") as folder:
+        for one in frames:
+            folder.write(one)
+        folder.finish_part(0.5)
+    told = check(tmp_path / "coco/cars.json", frames)
+    (video,) = told.dataset["videos"]
+    height, width = frames[0].label_map.shape
+    assert video == {"id": 1, "name": "cars.mp4", "width": width, "height": height}
+    assert [told.imgs[i]["video_id"] for i in (1, 2, 3, 4)] == [1] * 4
+    assert [(told.imgs[i]["frame_id"], told.imgs[i]["frame_index"]) for i in (1, 2, 4)] == [
+        (0, 0),
+        (1, 3),
+        (3, 9),
+    ]
+    annotations = [told.anns[i] for i in sorted(told.anns)]
+    flat = [track_id or None for one in ids for track_id in one]
+    assert [one.get("track_id") for one in annotations] == flat
+    assert [one.get("instance_id") for one in annotations] == flat
+    assert [one.get("attributes", {}).get("track_id") for one in annotations] == flat
+    assert {one["video_id"] for one in annotations} == {1}
+    tracks = {track["id"]: track for track in told.dataset["tracks"]}
+    assert sorted(tracks) == [4, 9, 12]
+    for one in annotations:
+        if (track_id := one.get("track_id")) is not None:
+            assert tracks[track_id] == {"id": track_id, "category_id": one["category_id"], "video_id": 1}
+
+
 def test_annotations_are_results_as_well(tmp_path: Path) -> None:
     """As where one's truth is in one file and what patchcut found in another."""
     results = [result(frame(f"{i}.jpg", i), regions=2) for i in range(3)]
@@ -153,13 +189,15 @@ def test_ctrl_c_leaves_a_whole_file(tmp_path: Path, of_video: bool) -> None:
     check(tmp_path / ("coco/x.json" if of_video else "coco.json"), results)
 
 
-def resume(segmenter: Segmenter, photos: Path, out: Path, *, limit: int = 10) -> list[patchcut.Result]:
+def resume(
+    segmenter: Segmenter, photos: Path, out: Path, *, limit: int = 10, word: str = "coco"
+) -> list[patchcut.Result]:
     """What a resumed run makes before it is stopped."""
     made = []
     with (
         contextlib.suppress(KeyboardInterrupt),
         patchcut.open_source(photos) as source,
-        OutputFolder(out, ["coco"], resume=True) as folder,
+        OutputFolder(out, [word], resume=True) as folder,
     ):
         for part in source.parts():
             folder.start(part)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,9 +14,9 @@ import pytest
 from patchcut import Frame, Result, Segmenter
 from patchcut.output.folder import OutputFolder
 from patchcut.output.index import thumbnail_of
-from patchcut.output.sinks import SINKS
 from patchcut.settings import Mode
 
+from tests.runtime.output.made_folders import WORDS
 from tests.runtime.output.test_folder import Video, files, frame, result
 from tests.runtime.results import boxes_result
 
@@ -66,19 +67,23 @@ def check_page(folder: Path) -> Page:
 
 
 def test_the_index_tells_what_was_found_and_where(tmp_path: Path) -> None:
-    with OutputFolder(tmp_path, list(SINKS)) as folder:
+    with OutputFolder(tmp_path, WORDS) as folder:
         folder.write(result(frame("a/x.jpg"), regions=2))
         folder.write(result(frame("b.png"), regions=0))
     first, second = entries(tmp_path)
     assert (first["name"], first["size_hw"]) == ("a/x.jpg", [48, 64])
     assert [region["mask_file"] for region in first["regions"]] == ["masks/a/x/01.png", "masks/a/x/02.png"]
     assert (second["name"], second["regions"]) == ("b.png", [])
-    assert set(first["files"]) == {"overlay", "masks", "labels", "cutout", "crop", "json"}
+    each = ["overlay", "masks", "labels", "cutout", "crop", "npz", "json", "rerun"]
+    each = [word for word in each if word in WORDS]
+    assert list(first["files"]) == each
     for entry in (first, second):
         paths = [entry["thumbnail"], *(path for paths in entry["files"].values() for path in paths)]
         assert all((tmp_path / path).is_file() for path in paths)
     page = check_page(tmp_path)
-    assert len(page.links) == 2 * 2 + 7 + 4, "two pictures, each a link, and links to files"
+    assert len(page.links) == 2 * 2 + (len(each) + 1) + (len(each) - 2), (
+        "two pictures, each a link, and links to files"
+    )
     assert {"patchcut: 2 results", "a/x.jpg", "2 regions, best 0.90", "nothing found"} <= set(page.texts)
     assert set(files(tmp_path)) >= {"index.html", "index.json", "index/a/x.jpg", "index/b.jpg"}
 
@@ -115,6 +120,18 @@ def test_a_video_is_one_entry(tmp_path: Path) -> None:
     assert video["files"]["masks"] == ["masks/cars-1/"] and video["files"]["coco"] == ["coco/cars-1.json"]
     assert Path(video["files"]["overlay"][0]).stem == "cars-1"
     assert "6 frames, something found in 3" in check_page(tmp_path).texts
+
+
+def test_the_objects_of_a_video_are_counted(tmp_path: Path) -> None:
+    with OutputFolder(tmp_path, ["index"]) as folder:
+        folder.start(Video("cars.mp4"))
+        for index, ids in enumerate(([3, 1], [1], [8, 0], [])):
+            one = result(frame("cars.mp4", index), regions=len(ids))
+            folder.write(dataclasses.replace(one, track_ids=np.array(ids, np.int32)))
+        folder.finish_part(0.6)
+    (video,) = entries(tmp_path)
+    assert video["tracks"] == 3
+    assert "4 frames, something found in 3, 3 tracked" in check_page(tmp_path).texts
 
 
 def test_ctrl_c_in_a_video_leaves_a_whole_index(tmp_path: Path) -> None:

@@ -178,6 +178,26 @@ def test_captions_say_which_mask_file_is_which(plates: Plates) -> None:
     assert [text for text, _ in plates] == ["1: dog 0.75", "2: cat 0.25"]
 
 
+def test_an_object_keeps_its_number_and_its_colour_whatever_its_rank(plates: Plates) -> None:
+    left, right = (20, 60, 90, 150), (110, 60, 180, 150)
+    frame = np.full((200, 200, 3), 100, np.uint8)
+    for boxes, ids in (((left, right), (3, 85)), ((right, left), (85, 3))):
+        result = boxes_result(boxes, scores=(0.9, 0.5), track_ids=np.array(ids, np.int32))
+        overlay = result.overlay(frame)
+        for x, number in ((40, 3), (130, 85)):
+            tinted = 100 * (1 - TINT) + np.array(color_of(number, "bgr")) * TINT
+            np.testing.assert_allclose(overlay[120, x], tinted, atol=1)
+        assert sorted(text.split()[0] for text, _ in plates) == ["3", "85"]
+        assert plates[0][0] == f"{ids[0]} 0.90"
+        plates.clear()
+
+
+def test_parts_are_called_by_their_rank_whatever_their_object(plates: Plates) -> None:
+    result = boxes_result([(20, 60, 90, 150)], mode="parts", track_ids=np.array([7], np.int32))
+    result.overlay(np.full((200, 200, 3), 100, np.uint8))
+    assert [text for text, _ in plates] == ["1 1.00"]
+
+
 @pytest.mark.parametrize("mode", ["foreground", "parts", "scene"])
 def test_many_regions_have_few_captions_and_all_a_number(plates: Plates, mode: Mode) -> None:
     boxes = [(x, y, x + 70, y + 70) for y in range(10, 480, 80) for x in range(10, 640, 80)]

@@ -130,12 +130,13 @@ def test_parts_have_the_score_of_their_object() -> None:
     divided[15:35, 25:30] = 2
     divided[20, 40] = 2  # a speck
     divided[:, :2] = np.where(divided[:, :2] == 3, 4, divided[:, :2])
-    regions = divide(objects, divided, confidence, min_area=4, background=(0, 3, 4))
+    regions, owners = divide(objects, divided, confidence, min_area=4, background=(0, 3, 4))
     parts = regions.region_labels <= 2
     assert parts.tolist() == [True] * 4 + [False] * 2
     for i in range(4):
         owner = objects.region_ids[regions.region_ids == i + 1]
-        assert regions.scores[i] == objects.scores[owner[0] - 1] and len(np.unique(owner)) == 1
+        assert regions.scores[i] == objects.scores[owner[0] - 1] and np.unique(owner) == owners[i]
+    assert owners[4:].tolist() == [0, 0]
     assert regions.label_map[20, 40] == 2 and regions.region_ids[20, 40] == 0
     assert regions.areas[4] > regions.areas[5]
     sure = [confidence[regions.region_ids == i + 1].mean() for i in (4, 5)]

@@ -1,0 +1,154 @@
+"""What the frames of one video have in common: steady assignments, and objects that keep their track id."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import patchcut_kernels as kernels
+
+from patchcut.features import Features, to_host
+from patchcut.stages.canvas import Canvas
+from patchcut.stages.regions import Components, Regions, Rules, rank, select
+from patchcut.video.memory import FrameMemory
+from patchcut.video.scene_cuts import SceneCuts
+from patchcut.video.tracker import Seen, Track, Tracker, cosines
+
+Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
+
+# What was carried counts so much beside what the head says of this frame, and comes from so many frames.
+_CARRIED_SHARE, _RECENT, _TOPK = 0.8, 3, 10
+# What continues an object may score so much less than what begins one.
+_HYSTERESIS = 0.2
+
+
+# Of objects in one region a patch is the one that was carried to it, that it looks like, and that was going
+# there: what is carried anywhere, how much a cosine of 1 counts, and how much it is outside of that box.
+_ANYWHERE, _LIKENESS, _OUTSIDE = 0.05, 5.0, 0.3
+
+
+class Continuity:
+    """Of one video: call `steady`, and then `regions`, once for each frame, in order.
+
+    Args:
+        needs: the names of the feature sets that the head needs; the first of them tells what resembles what.
+    At a cut of the scene all tracks end, and nothing is carried over it.
+    """
+
+    def __init__(self, needs: tuple[str, ...] = ()) -> None:
+        self._needs = needs
+        self._cuts = SceneCuts()
+        self._tracker = Tracker()
+        self._memory: FrameMemory | None = None
+        self._features = self._carried = self._steady = np.zeros((0, 0), np.float32)
+
+    def steady(self, features: Features, assignment: Float32) -> Float32:
+        """[n, k] float32, rows on the simplex: the head's assignment joined with that of the last frames.
+
+        Args:
+            features: of this frame alone, on any device.
+            assignment: [n, k] float32, what the head says.
+        0.8 of it is carried from the last three frames, and 0.2 are the head's.
+        """
+        rows = to_host(features.of(self._needs))[0]
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+        self._features = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
+        columns = assignment.shape[1]
+        if self._memory is None or self._cuts(self._features) or self._steady.shape[1] != columns:
+            self._begin(features.grid_hw)
+        assert self._memory is not None
+        carried = self._memory.carry(self._features)
+        if carried is None:
+            self._carried = np.zeros((len(rows), 0), np.float32)
+            self._steady = assignment
+            return assignment
+        self._carried = carried[:, columns:]
+        self._steady = _CARRIED_SHARE * carried[:, :columns] + np.float32(1 - _CARRIED_SHARE) * assignment
+        return self._steady
+
+    def regions(
+        self, components: Components, canvas: Canvas, rules: Rules, min_area: int
+    ) -> tuple[Regions, Int32]:
+        """The regions of the same frame, best first, and their track ids [m] int32.
+
+        Args:
+            components: of the steady assignment; one in which several objects lie is divided between them.
+            canvas: where the frame lies.
+            rules: which components are regions. One that continues an object which has just been seen is one
+                with a fifth of what `nothing_below` asks for.
+            min_area: pixels of the smallest region.
+        """
+        components = self._divided(components, canvas, min_area)
+        lowest = replace(rules, nothing_below=_HYSTERESIS * rules.nothing_below)
+        found = rank(components, lowest)
+        seen = self._seen(found, canvas)
+        matched = self._tracker.match(seen, self._carried)
+        kept = np.flatnonzero(self._tracker.is_in_sight(matched) | (found.scores >= rules.nothing_below))
+        found, seen = select(found, kept), seen.take(kept)
+        ids = self._tracker.update(seen, matched[kept])
+        self._remember(seen, ids)
+        return found, ids
+
+    def _begin(self, grid_hw: tuple[int, int]) -> None:
+        self._tracker.clear()
+        self._memory = FrameMemory(grid_hw, recent=_RECENT, kept=0, topk=_TOPK)
+
+    def _seen(self, found: Regions, canvas: Canvas) -> Seen:
+        height, width = found.label_map.shape
+        boxes = found.boxes / np.array([width, height, width, height], np.float64)
+        return Seen.of(canvas.cover(found.region_ids, len(found.scores)), self._features, boxes)
+
+    def _divided(self, components: Components, canvas: Canvas, min_area: int) -> Components:
+        """The components, of which none holds more than one of the objects that were apart before."""
+        if not self._tracker.tracks:
+            return components
+        count = len(components.stats.area)
+        rooms = self._tracker.inside(canvas.cover(components.ids, count), self._carried)
+        if not any(rooms):
+            return components
+        pieces = components.ids.copy()
+        next_piece = count + 1
+        for number, room in enumerate(rooms, start=1):
+            if room:
+                values = self._shares(room, canvas)
+                nearest = canvas.upsample(values)[0]
+                inside = components.ids == number
+                pieces[inside] = next_piece + nearest[inside]
+                next_piece += len(room)
+        ids, count = kernels.connected_components(pieces, min_area=min_area)
+        stats = kernels.region_stats(
+            ids, count, label_map=components.label_map, confidence=to_host(components.confidence)
+        )
+        label_map = components.label_map
+        label_map[ids == 0] = 0
+        return Components(label_map, ids, components.confidence, stats)
+
+    def _shares(self, room: list[Track], canvas: Canvas) -> Float32:
+        """[n, q] float32, rows on the simplex: how much each patch is each of the objects."""
+        carried = self._carried[:, [track.column for track in room]]
+        looks = np.stack([track.look for track in room])
+        like = cosines(self._features - self._features.mean(axis=0), looks)
+        expected = np.stack([canvas.cover_box(track.expected_box()) for track in room], axis=1)
+        values = (
+            (carried + _ANYWHERE)
+            * (expected + _OUTSIDE)
+            * np.exp(_LIKENESS * (like - like.max(axis=1, keepdims=True)))
+        )
+        return np.ascontiguousarray(values / values.sum(axis=1, keepdims=True), np.float32)
+
+    def _remember(self, seen: Seen, ids: Int32) -> None:
+        """Keeps this frame: its assignment, and where each track is."""
+        assert self._memory is not None
+        k = self._steady.shape[1]
+        values = np.zeros((len(self._features), k + len(self._tracker.tracks)), np.float32)
+        values[:, :k] = self._steady
+        before = [track.column for track in self._tracker.tracks]
+        for place, track in enumerate(self._tracker.tracks):
+            track.column = place
+            of_track = np.flatnonzero(ids == track.id)
+            if len(of_track):
+                values[:, k + place] = seen.cover[of_track[0]]
+        self._memory.arrange([*range(k), *(k + column if column >= 0 else -1 for column in before)])
+        self._memory.add(self._features, values)
