@@ -423,3 +423,17 @@ def test_words_tell_prompts_apart() -> None:
     words = [one.words for one in prompts_of([(1, 2)], [(1, 2, 3, 4)], [mask, mask.T], ["cup"])]
     assert words[:2] == ["point 1,2 cup", "box 1,2,3,4"] and words[2].startswith("mask 6x4 ")
     assert Prompt(mask=mask > 0).words == words[2] != words[3]
+
+
+def test_others_that_look_alike_are_left_alone() -> None:
+    """A twin comes in elsewhere, and looks more like the object than like the background."""
+    at, twin = (8.0, 6.0, 3.0), (14.0, 17.0, 3.0)
+    objects = PointedObjects()
+    objects.add(Prompt(mask=mask_of(at)))
+    objects(features_of(at), CANVAS, 0)
+    for frame in range(1, 8):
+        features = features_of(at, frame=frame)
+        other = features_of(twin, frame=frame)[disc(twin).ravel()]
+        features[disc(twin).ravel()] = other
+        values = objects(features, CANVAS, frame)
+        assert iou(values, 1, at) > 0.9 and not (values[disc(twin).ravel(), 1] > 0).any(), frame
