@@ -96,7 +96,8 @@ class AvEncoder:
             self._container = av.open(self._file, "w", format="mp4", container_options=options)
             self._stream = self._add_stream(codec, size_wh, fps)
             self._sound, self._sound_stream = sound, self._add_sound(sound)
-            self._container.start_encoding()
+            if sound is not None:  # now, so that sound that MP4 does not take costs no video
+                self._container.start_encoding()
         except (av.error.FFmpegError, ValueError) as error:
             self._file.close()
             raise NoEncoder from error
