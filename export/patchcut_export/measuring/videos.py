@@ -161,7 +161,7 @@ def object_track_ids(result: Result, truth: Truth, objects: Sequence[int]) -> di
     shown = {}
     for number in objects:
         mask = truth.foreground if truth.objects is None else truth.objects == number
-        pixels = np.bincount(result.region_ids[mask], minlength=len(result) + 1)[1:]
+        pixels = np.bincount(result.region_ids[mask], minlength=len(result.track_ids) + 1)[1:]
         if pixels.any():
             shown[number] = int(result.track_ids[pixels.argmax()])
     return shown

@@ -36,6 +36,7 @@ from patchcut_export.measuring.videos import (
     Overlap,
     compare_frames,
     find_objects,
+    object_track_ids,
     overlaps,
     summarize_videos,
     unchanged_patches,
@@ -121,6 +122,7 @@ def result_of(numbers: np.ndarray) -> Any:
         background_columns=(0,),
         best_box=np.zeros(4, np.float32) if found else None,
         labels=("background", "foreground"),
+        track_ids=None,
     )
 
 
@@ -309,6 +311,24 @@ def test_unsteadiness_weighs_pixels() -> None:
     assert of_each["a"]["pixels that change"] == pytest.approx(0.2)
     assert "unsteadiness" not in of_each["b"] and of_all["unsteadiness"] == of_each["a"]["unsteadiness"]
     assert summarize_videos({}) == ({}, {})
+
+
+def test_ids_switch_where_another_region_shows_most_of_an_object() -> None:
+    truth = Truth(np.ones((2, 6), bool), objects=np.uint8([[1, 1, 1, 1, 2, 2]] * 2))
+    shown = []
+    for ids, columns in (([4, 9], 3), ([4, 9], 1), ([9, 4], 3), ([], 0), ([9, 4], 3)):
+        numbers = np.zeros((2, 6), np.uint8)
+        if ids:
+            numbers[:, :columns], numbers[:, columns:] = 1, 2
+        result = result_of(numbers)
+        result.track_ids = np.array(ids, np.int32)
+        shown.append(object_track_ids(result, truth, (1, 2)))
+    assert shown == [{1: 4, 2: 9}, {1: 9, 2: 9}, {1: 9, 2: 4}, {}, {1: 9, 2: 4}]
+    overlap = {1: Overlap(1.0, 1.0), 2: Overlap(1.0, 1.0)}
+    frames = [FrameOfVideo(True, overlap, False, None, ids) for ids in shown]
+    of_all, of_each = summarize_videos({"a": frames, "b": frames[:1]})
+    assert of_each["a"]["id switches"] == 1 and of_each["b"]["id switches"] == 0
+    assert of_all["id switches"] == 0.5
 
 
 def test_flicker_is_unsteady(root16: Path, bundle: Path) -> None:
