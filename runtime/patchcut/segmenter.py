@@ -7,41 +7,38 @@ import pickle
 import threading
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import patchcut_kernels as kernels
-from patchcut_kernels.cuda import DeviceArray
 
-from patchcut.bundle import BackboneSpec, BundleSpec, HeadSpec, embedded_bundles, open_bundle
+from patchcut.bundle import BundleSpec, embedded_bundles, open_bundle
 from patchcut.checks import check_environment
 from patchcut.description import Description
 from patchcut.endings import finished_first
-from patchcut.errors import EngineError, FrameError, OptionError
-from patchcut.features import Array, Features, to_host
+from patchcut.errors import FrameError, OptionError
+from patchcut.features import Features, to_host
+from patchcut.finishing import Clock, LaterStages, device_of
 from patchcut.frames import Frame, as_frame
 from patchcut.heads import (
     DEFAULT_PARTS,
     FittedHead,
-    Following,
     Head,
     choose_head,
     choose_parts,
     open_head,
 )
+from patchcut.opening import backbone_of, check_devices, needs_of, rules_of
 from patchcut.result import Result
 from patchcut.settings import Device, Settings
-from patchcut.stages import Canvas, DividedPatches, Extractor, FrameGraphs, Masks, Parts, Rules
-from patchcut.stages.regions import Components, Regions, rank
+from patchcut.stages import Canvas, Extractor, FrameGraphs, Masks, Parts, Rules
 
 if TYPE_CHECKING:
     from patchcut.sources import Source
-    from patchcut.video import Continuity, PointedObjects, StreamMode, StreamOptions, Tracking
+    from patchcut.video import PointedObjects, StreamMode, StreamOptions, Tracking
     from patchcut.video.stream import Segment
 
 _logger = logging.getLogger("patchcut")
@@ -51,30 +48,6 @@ _REFINER_OF_FRAMES, _REFINER_OF_STREAMS = "none", "guided"
 # Frames of a recording that are read before they are segmented, with throughput=True: as many as a device on
 # the edge has cores, and no more results are held than these.
 _TOGETHER = 8
-
-
-@dataclass(frozen=True)
-class _Stages:
-    """What follows the extractor; in a stream of video, with what it remembers of the frames before."""
-
-    head: Head
-    parts: Parts | None
-    masks: Masks
-    continuity: Continuity | None = None
-
-    def of_video(self, refiner: str, *, track: bool) -> _Stages:
-        """Those of one stream: clusters keep their column from frame to frame, and objects their track id."""
-        from patchcut.video import Continuity
-
-        head = Following(self.head) if isinstance(self.head, FittedHead) else self.head
-        parts = None if self.parts is None else self.parts.following()
-        continuity = Continuity(head.needs) if track else None
-        return _Stages(head, parts, replace(self.masks, refiner=refiner), continuity)
-
-    def follows_as(self, other: _Stages) -> bool:
-        """Whether one graph of a GPU does for both: of one head and refiner, nothing divided or tracked."""
-        alike = self.head is other.head and self.masks.refiner == other.masks.refiner
-        return alike and not any(one.parts or one.continuity for one in (self, other))
 
 
 class Segmenter:
@@ -132,16 +105,16 @@ class Segmenter:
             background = None
             if settings.mode == "scene":
                 background = heads[1] if isinstance(heads[1], FittedHead) else DEFAULT_PARTS
-            backbone = _backbone(bundle.spec, chosen)
-            needs = _needs(bundle.spec.backbones[backbone], [*heads, background] if background else heads)
+            backbone = backbone_of(bundle.spec, chosen)
+            needs = needs_of(bundle.spec.backbones[backbone], [*heads, background] if background else heads)
             extractor = Extractor.open(bundle, settings, backbone=backbone, needs=needs)
-            _check_devices(heads, extractor.device)
+            check_devices(heads, extractor.device)
             spec, path = bundle.spec, bundle.path
         if settings.threads is not None:
             kernels.set_threads(settings.threads)
         masks = Masks(
             spec.regions.min_area_patches,
-            _rules(chosen[0], settings),
+            rules_of(chosen[0], settings),
             _REFINER_OF_FRAMES if settings.refine == "auto" else settings.refine,
         )
         parts = Parts(heads[1], background) if heads[1:] else None
@@ -443,14 +416,13 @@ class Segmenter:
         before = timings_ms or [{} for _ in frames]
         with self._lock:
             return [
-                self._follow_one(objects, frame, _Clock(ms)) for frame, ms in zip(frames, before, strict=True)
+                self._follow_one(objects, frame, Clock(ms)) for frame, ms in zip(frames, before, strict=True)
             ]
 
-    def _follow_one(self, objects: PointedObjects, frame: Frame, clock: _Clock) -> Result:
+    def _follow_one(self, objects: PointedObjects, frame: Frame, clock: Clock) -> Result:
         from patchcut.video.pointed import regions_of
 
-        height, width = frame.image.shape[:2]
-        canvas = Canvas.of((height, width), self.extractor.backbone, self.extractor.graph)
+        canvas = self._canvas(frame)
         assignment = objects.empty(canvas)
         if objects.wants(frame.index):
             self.extractor.preprocess([frame])
@@ -476,7 +448,7 @@ class Segmenter:
         )
 
     def _segment_with(
-        self, stages: _Stages, frames: Sequence[Frame], timings_ms: Sequence[dict[str, float]]
+        self, stages: LaterStages, frames: Sequence[Frame], timings_ms: Sequence[dict[str, float]]
     ) -> list[Result]:
         return self._segment(frames, [stages] * len(frames), timings_ms)
 
@@ -520,17 +492,17 @@ class Segmenter:
             why=self.extractor.why,
             weights=facts.weights,
             size_hw=facts.graph.size_hw,
-            head_device=_device_of(self.head, self.extractor.device),
+            head_device=device_of(self.head, self.extractor.device),
             kernel_threads=kernels.get_threads(),
             calibrated=rules.calibration is not None,
         )
 
     @property
-    def _stages(self) -> _Stages:
+    def _stages(self) -> LaterStages:
         """Those of single frames, which remember nothing."""
-        return _Stages(self.head, self.parts, self.masks)
+        return LaterStages(self.head, self.parts, self.masks, self.settings.mode)
 
-    def _stages_of(self, part: Source, options: StreamOptions) -> _Stages:
+    def _stages_of(self, part: Source, options: StreamOptions) -> LaterStages:
         """Those of one part of a source, which is one stream: of a video they remember its frames."""
         if not part.is_video:
             return self._stages
@@ -542,7 +514,7 @@ class Segmenter:
     def _segment(
         self,
         frames: Sequence[Frame],
-        stages: Sequence[_Stages],
+        stages: Sequence[LaterStages],
         timings_ms: Sequence[dict[str, float]] = (),
     ) -> list[Result]:
         """Results of as many frames as the engine takes, by the stages of each frame's own stream.
@@ -552,14 +524,16 @@ class Segmenter:
         self.extractor.check_process()  # before the lock: another thread may have held it at the fork
         before = timings_ms or [{} for _ in frames]
         with self._lock:
-            clock = _Clock({})
+            clock = Clock({})
             captured = None
             if all(one.follows_as(stages[0]) for one in stages):
                 captured = self._graphs(self.extractor, frames, stages[0].head, stages[0].masks)
             if captured is not None:
                 clock.stop("graph")
                 found = zip(frames, captured, stages, self._timings(before, clock), strict=True)
-                return [self._rank(frame, *one, its_own, ms) for frame, one, its_own, ms in found]
+                return [
+                    its_own.ranked(frame, *one, self._canvas(frame), ms) for frame, one, its_own, ms in found
+                ]
             if len(frames) > 1 and self.extractor.engine.facts.beside:
                 return self._segment_beside(frames, stages, before)
             self.extractor.preprocess(frames)
@@ -573,131 +547,37 @@ class Segmenter:
             ]
 
     def _segment_beside(
-        self, frames: Sequence[Frame], stages: Sequence[_Stages], before: Sequence[dict[str, float]]
+        self, frames: Sequence[Frame], stages: Sequence[LaterStages], before: Sequence[dict[str, float]]
     ) -> list[Result]:
         """Results of frames that the engine runs beside each other: one is finished while others run.
 
         What a result says of its backbone is how long that was waited for.
         """
-        clock, results = _Clock({}), []
+        clock, results = Clock({}), []
         with self.extractor.beside(frames) as each:
             clock.stop("preprocess")
             for frame, its_own, ms in zip(frames, stages, self._timings(before, clock), strict=True):
-                waiting = _Clock(ms)
+                waiting = Clock(ms)
                 features = next(each)
                 waiting.stop("backbone")
                 results.append(self._finish(frame, features, its_own, ms))
         return results
 
     @staticmethod
-    def _timings(before: Sequence[dict[str, float]], clock: _Clock) -> list[dict[str, float]]:
+    def _timings(before: Sequence[dict[str, float]], clock: Clock) -> list[dict[str, float]]:
         """The timings of each frame until now: its own, and its share of what was done together."""
         share = {stage: ms / len(before) for stage, ms in clock.ms.items()}
         return [{**own, **share} for own in before]
 
-    def _rank(
-        self,
-        frame: Frame,
-        components: Components,
-        assignment: DeviceArray,
-        stages: _Stages,
-        timings_ms: dict[str, float],
-    ) -> Result:
-        """The result of one frame, whose components a graph of CUDA has found."""
-        regions = rank(components, stages.masks.rules)
-        _finite_if_empty(regions, assignment)
-        return self._result(frame, regions, assignment, stages.head.labels, timings_ms)
-
     def _finish(
-        self, frame: Frame, features: Features, stages: _Stages, timings_ms: dict[str, float]
+        self, frame: Frame, features: Features, stages: LaterStages, timings_ms: dict[str, float]
     ) -> Result:
         """The result of one frame, whose features are there."""
-        clock, masks = _Clock(timings_ms), stages.masks
-        assignment, patches = self._assign(features, stages)
-        clock.stop("head")
+        return stages(frame, features, self._canvas(frame), Clock(timings_ms))
+
+    def _canvas(self, frame: Frame) -> Canvas:
         height, width = frame.image.shape[:2]
-        canvas = Canvas.of((height, width), self.extractor.backbone, self.extractor.graph)
-        on_device = isinstance(assignment, DeviceArray) and masks.stays_on_device(canvas)
-        if not on_device:
-            assignment = _finite(to_host(assignment))  # once, for the masks and the result
-        objects, track_ids = self._objects(
-            frame, assignment if patches is None else patches.foreground, stages, canvas
-        )
-        if on_device:
-            _finite_if_empty(objects, assignment)
-        if patches is None:
-            clock.stop("masks")
-            return self._result(frame, objects, assignment, stages.head.labels, clock.ms, track_ids=track_ids)
-        regions, owners = masks.divided(objects, frame, patches, canvas)
-        clock.stop("masks")
-        return self._result(
-            frame,
-            regions,
-            patches.assignment,
-            patches.labels,
-            clock.ms,
-            patches.background_columns,
-            track_ids=None if track_ids is None else np.append(np.int32(0), track_ids)[owners],
-        )
-
-    @staticmethod
-    def _objects(
-        frame: Frame, assignment: Array, stages: _Stages, canvas: Canvas
-    ) -> tuple[Regions, npt.NDArray[np.int32] | None]:
-        """The objects of a frame and, in a video whose objects are tracked, their ids [m]."""
-        if stages.continuity is None:
-            return stages.masks(frame, assignment, canvas), None
-        masks = stages.masks
-        min_area = canvas.min_area(masks.min_area_patches)
-        components = masks.components(frame, assignment, canvas)
-        return stages.continuity.regions(components, canvas, masks.rules, min_area)
-
-    def _result(
-        self,
-        frame: Frame,
-        regions: Regions,
-        assignment: Array,
-        labels: Sequence[str],
-        timings_ms: dict[str, float],
-        background: tuple[int, ...] = (0,),
-        *,
-        track_ids: npt.NDArray[np.int32] | None = None,
-    ) -> Result:
-        return Result.of(
-            regions,
-            frame,
-            assignment=assignment,
-            labels=tuple(labels[: assignment.shape[1]]),
-            background_columns=background,
-            track_ids=track_ids,
-            mode=self.settings.mode,
-            grid_hw=self.extractor.graph.grid_hw,
-            timings_ms=timings_ms,
-        )
-
-    def _assign(self, features: Features, stages: _Stages) -> tuple[Array, DividedPatches | None]:
-        """One frame's assignment [n, k] and, in modes that divide it, what its patches became."""
-        features = features.to(_device_of(stages.head, features.device))
-        assignment = stages.head(features)[0]
-        if stages.continuity is not None:
-            assignment = stages.continuity.steady(features, _finite(to_host(assignment)))
-        if stages.parts is None:
-            return assignment, None
-        return assignment, stages.parts(features.to("cpu"), _finite(to_host(assignment)))
-
-
-class _Clock:
-    """Milliseconds of one stage after the other."""
-
-    def __init__(self, ms: dict[str, float]) -> None:
-        self.ms = ms
-        self._started = perf_counter()
-
-    def stop(self, stage: str) -> None:
-        """Ends a stage and begins the next."""
-        now = perf_counter()
-        self.ms[stage] = 1e3 * (now - self._started)
-        self._started = now
+        return Canvas.of((height, width), self.extractor.backbone, self.extractor.graph)
 
 
 def load(bundle: str | Path | None = None, *, settings: Settings | None = None, **changes: Any) -> Segmenter:
@@ -727,72 +607,9 @@ def load(bundle: str | Path | None = None, *, settings: Settings | None = None, 
     return Segmenter.open(replace(chosen, **changes))
 
 
-def _backbone(spec: BundleSpec, chosen: Sequence[HeadSpec | Head]) -> str:
-    """The name of the backbone that the trained ones of the heads share; the first where none is trained."""
-    trained = [head for head in chosen if isinstance(head, HeadSpec)]
-    names = list(dict.fromkeys(head.backbone for head in trained)) or list(spec.backbones)[:1]
-    if len(names) > 1:
-        what = f'must be of the backbone of "{trained[0].name}", {names[0]}, not of {names[1]}'
-        raise OptionError("parts", what, "choose another head, or parts that are fitted, such as kmeans")
-    return names[0]
-
-
-def _needs(backbone: BackboneSpec, heads: Sequence[Head]) -> list[str]:
-    """The feature sets that the heads need, in the backbone's order; one that names none needs the first."""
-    named = {name for head in heads for name in head.needs or list(backbone.features)[:1]}
-    if unknown := sorted(named - set(backbone.features)):
-        held = ", ".join(backbone.features)
-        raise OptionError("head", f"needs the features {', '.join(unknown)}, the backbone has {held}")
-    return [name for name in backbone.features if name in named]
-
-
-def _rules(chosen: HeadSpec | Head, settings: Settings) -> Rules:
-    """How regions score: the calibration is that of the very head that runs."""
-    calibration = chosen.calibration if isinstance(chosen, HeadSpec) else None
-    nothing_below = settings.nothing_below
-    if nothing_below is None:
-        nothing_below = 0.0 if calibration is None else calibration.nothing_below
-    return Rules(settings.min_score, nothing_below, settings.single, calibration)
-
-
 def _chosen(head: Head) -> FittedHead | str:
     """A head as the settings name it."""
     return head if isinstance(head, FittedHead) else head.name
-
-
-def _device_of(head: Head, device: str) -> str:
-    """Where a head runs whose features are made on `device`."""
-    return device if device in head.devices else "cpu"
-
-
-def _check_devices(heads: Sequence[Head], device: str) -> None:
-    """Checks that heads run where their features are made, or on the CPU; those for parts always do there.
-
-    Raises:
-        OptionError: '[head] "mine" runs on cuda, its features are on cpu'.
-    """
-    for option, head, where in zip(("head", "parts"), heads, (device, "cpu"), strict=False):
-        if not {"cpu", where} & set(head.devices):
-            runs = ", ".join(head.devices) or "no device"
-            raise OptionError(option, f'"{head.name}" runs on {runs}, its features are on {where}')
-
-
-def _finite(assignment: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """An assignment [n, k] itself.
-
-    Raises:
-        EngineError: it is not finite.
-    """
-    if not np.isfinite(assignment).all():
-        remedy = "the backbone overflows in this precision: try another one"
-        raise EngineError("head", "the assignment is not finite", remedy)
-    return assignment
-
-
-def _finite_if_empty(regions: Regions, assignment: Array) -> None:
-    """Checks an assignment on a GPU, where no op looks: nothing is found where it is not finite."""
-    if not len(regions.scores):
-        _finite(to_host(assignment))
 
 
 def log_problems(problems: list[str], told: int) -> int:

@@ -1,0 +1,51 @@
+"""What a segmenter is opened with: what its heads need, which rules hold, and whether devices go together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from patchcut.bundle import BackboneSpec, BundleSpec, HeadSpec
+from patchcut.errors import OptionError
+from patchcut.heads import Head
+from patchcut.settings import Settings
+from patchcut.stages import Rules
+
+
+def backbone_of(spec: BundleSpec, chosen: Sequence[HeadSpec | Head]) -> str:
+    """The name of the backbone that the trained ones of the heads share; the first where none is trained."""
+    trained = [head for head in chosen if isinstance(head, HeadSpec)]
+    names = list(dict.fromkeys(head.backbone for head in trained)) or list(spec.backbones)[:1]
+    if len(names) > 1:
+        what = f'must be of the backbone of "{trained[0].name}", {names[0]}, not of {names[1]}'
+        raise OptionError("parts", what, "choose another head, or parts that are fitted, such as kmeans")
+    return names[0]
+
+
+def needs_of(backbone: BackboneSpec, heads: Sequence[Head]) -> list[str]:
+    """The feature sets that the heads need, in the backbone's order; one that names none needs the first."""
+    named = {name for head in heads for name in head.needs or list(backbone.features)[:1]}
+    if unknown := sorted(named - set(backbone.features)):
+        held = ", ".join(backbone.features)
+        raise OptionError("head", f"needs the features {', '.join(unknown)}, the backbone has {held}")
+    return [name for name in backbone.features if name in named]
+
+
+def rules_of(chosen: HeadSpec | Head, settings: Settings) -> Rules:
+    """How regions score: the calibration is that of the very head that runs."""
+    calibration = chosen.calibration if isinstance(chosen, HeadSpec) else None
+    nothing_below = settings.nothing_below
+    if nothing_below is None:
+        nothing_below = 0.0 if calibration is None else calibration.nothing_below
+    return Rules(settings.min_score, nothing_below, settings.single, calibration)
+
+
+def check_devices(heads: Sequence[Head], device: str) -> None:
+    """Checks that heads run where their features are made, or on the CPU; those for parts always do there.
+
+    Raises:
+        OptionError: '[head] "mine" runs on cuda, its features are on cpu'.
+    """
+    for option, head, where in zip(("head", "parts"), heads, (device, "cpu"), strict=False):
+        if not {"cpu", where} & set(head.devices):
+            runs = ", ".join(head.devices) or "no device"
+            raise OptionError(option, f'"{head.name}" runs on {runs}, its features are on {where}')
