@@ -105,18 +105,18 @@ class Continuity:
         if not self._tracker.tracks:
             return components
         count = len(components.stats.area)
-        rooms = self._tracker.inside(canvas.cover(components.ids, count), self._carried)
-        if not any(rooms):
+        shared = self._tracker.inside(canvas.cover(components.ids, count), self._carried)
+        if not any(shared):
             return components
         pieces = components.ids.copy()
         next_piece = count + 1
-        for number, room in enumerate(rooms, start=1):
-            if room:
-                values = self._shares(room, canvas)
+        for number, those in enumerate(shared, start=1):
+            if those:
+                values = self._shares(those, canvas)
                 nearest = canvas.upsample(values)[0]
                 inside = components.ids == number
                 pieces[inside] = next_piece + nearest[inside]
-                next_piece += len(room)
+                next_piece += len(those)
         ids, count = kernels.connected_components(pieces, min_area=min_area)
         stats = kernels.region_stats(
             ids, count, label_map=components.label_map, confidence=to_host(components.confidence)
@@ -125,12 +125,12 @@ class Continuity:
         label_map[ids == 0] = 0
         return Components(label_map, ids, components.confidence, stats)
 
-    def _shares(self, room: list[Track], canvas: Canvas) -> Float32:
+    def _shares(self, those: list[Track], canvas: Canvas) -> Float32:
         """[n, q] float32, rows on the simplex: how much each patch is each of the objects."""
-        carried = self._carried[:, [track.column for track in room]]
-        looks = np.stack([track.look for track in room])
-        like = cosines(self._features - self._features.mean(axis=0), looks)
-        expected = np.stack([canvas.cover_box(track.expected_box()) for track in room], axis=1)
+        carried = self._carried[:, [track.column for track in those]]
+        prototypes = np.stack([track.prototype for track in those])
+        like = cosines(self._features - self._features.mean(axis=0), prototypes)
+        expected = np.stack([canvas.cover_box(track.expected_box()) for track in those], axis=1)
         values = (
             (carried + _ANYWHERE)
             * (expected + _OUTSIDE)

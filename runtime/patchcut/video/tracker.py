@@ -14,13 +14,13 @@ Int32 = npt.NDArray[np.int32]
 # was last going, if it looks the same; or wherever it is, if it looks very much so and the track is lost.
 _CARRIED_IOU, _BOX_IOU = 0.1, 0.3
 _LIKE, _VERY_LIKE = 0.3, 0.6
-_BOX_WEIGHT, _LOOK_WEIGHT = 0.5, 0.5
+_BOX_WEIGHT, _LIKENESS_WEIGHT = 0.5, 0.5
 # Frames. A track that was seen so often is an object, and is looked for so long when it is out of sight.
 CONFIRMED, PATIENCE, _PATIENCE_UNCONFIRMED = 5, 90, 2
 # Two tracks that have been one region for so long, and look the same, were pieces of one object.
-_ONE_AFTER, _SAME_LOOK = 25, 0.8
+_ONE_AFTER, _ALIKE = 25, 0.8
 MAX_TRACKS = 64
-_LOOK_INERTIA, _SPEED_INERTIA = 0.9, 0.7
+_PROTOTYPE_INERTIA, _SPEED_INERTIA = 0.9, 0.7
 
 
 @dataclass(eq=False)
@@ -29,7 +29,7 @@ class Track:
 
     Attributes:
         id: from 1, never given again.
-        look: [d] float32, the mean of its patches' features, less the frame's; slowly renewed.
+        prototype: [d] float32, the mean of its patches' features, less the frame's; slowly renewed.
         box: [4] float64, xyxy as shares of the frame's width and height, when it was last seen.
         speed: [2] float64, how far the box's middle goes in a frame.
         column: of the values that are carried from frame to frame.
@@ -39,7 +39,7 @@ class Track:
     """
 
     id: int
-    look: Float32
+    prototype: Float32
     box: npt.NDArray[np.float64]
     column: int
     speed: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
@@ -69,12 +69,12 @@ class Seen:
 
     Attributes:
         cover: [m, n] float32 in [0, 1], how much of each patch a region covers.
-        looks: [m, d] float32, the mean of its patches' features, less the frame's.
+        prototypes: [m, d] float32, the mean of its patches' features, less the frame's.
         boxes: [m, 4] float64, xyxy as shares of the frame's width and height.
     """
 
     cover: Float32
-    looks: Float32
+    prototypes: Float32
     boxes: npt.NDArray[np.float64]
 
     @classmethod
@@ -88,7 +88,7 @@ class Seen:
 
     def take(self, regions: npt.NDArray[np.intp]) -> Seen:
         """Some of the regions."""
-        return Seen(self.cover[regions], self.looks[regions], self.boxes[regions])
+        return Seen(self.cover[regions], self.prototypes[regions], self.boxes[regions])
 
 
 class Tracker:
@@ -151,14 +151,14 @@ class Tracker:
             if place >= 0:
                 track = self.tracks[place]
                 continued.add(track.id)
-                _see(track, seen.looks[region], seen.boxes[region])
+                _see(track, seen.prototypes[region], seen.boxes[region])
                 ids[region] = track.id
         for track in self.tracks:
             if track.id not in continued:
                 track.missed += 1
         self.tracks = [track for track in self.tracks if not track.is_over]
         for region in np.flatnonzero(ids == 0).tolist():
-            ids[region] = self._begin(seen.looks[region], seen.boxes[region])
+            ids[region] = self._begin(seen.prototypes[region], seen.boxes[region])
         while len(self.tracks) > MAX_TRACKS:
             self.tracks.remove(max(self.tracks, key=lambda track: (track.missed, -track.seen)))
         return ids
@@ -176,27 +176,27 @@ class Tracker:
         held = np.array([cover @ carried[:, track.column] for track in objects]).reshape(
             len(objects), len(cover)
         )
-        rooms: list[list[Track]] = []
+        shared: list[list[Track]] = []
         for region in range(len(cover)):
             fits = [i for i in range(len(objects)) if held[i, region] > 0.5 * mass[i] > 0]
-            rooms.append([objects[i] for i in fits] if len(fits) > 1 else [])
-        self._count_merged(rooms, objects)
-        return [self._without_pieces(room) for room in rooms]
+            shared.append([objects[i] for i in fits] if len(fits) > 1 else [])
+        self._count_merged(shared, objects)
+        return [self._without_pieces(those) for those in shared]
 
-    def _count_merged(self, rooms: list[list[Track]], objects: list[Track]) -> None:
+    def _count_merged(self, shared: list[list[Track]], objects: list[Track]) -> None:
         together = {
-            (one.id, other.id) for room in rooms for one in room for other in room if one is not other
+            (one.id, other.id) for those in shared for one in those for other in those if one is not other
         }
         for track in objects:
             with_ids = [other for own, other in together if own == track.id]
             track.merged = {other: track.merged.get(other, 0) + 1 for other in with_ids}
 
-    def _without_pieces(self, room: list[Track]) -> list[Track]:
+    def _without_pieces(self, those: list[Track]) -> list[Track]:
         """The objects of a region; a track that turned out to be a piece of an older one ends."""
         left: list[Track] = []
-        for track in sorted(room, key=lambda track: track.id):
+        for track in sorted(those, key=lambda track: track.id):
             older = [one for one in left if track.merged.get(one.id, 0) > _ONE_AFTER]
-            if any(_cosine(track.look, one.look) > _SAME_LOOK for one in older):
+            if any(_cosine(track.prototype, one.prototype) > _ALIKE for one in older):
                 self.tracks.remove(track)
             else:
                 left.append(track)
@@ -210,21 +210,21 @@ class Tracker:
         carried_iou = common / np.maximum(either, 1e-6)
         expected = np.stack([track.expected_box() for track in self.tracks])
         box_iou = _box_iou(expected, seen.boxes)
-        look = cosines(np.stack([track.look for track in self.tracks]), seen.looks)
+        alike = cosines(np.stack([track.prototype for track in self.tracks]), seen.prototypes)
         lost = np.array([track.missed > 0 and track.is_confirmed for track in self.tracks])[:, None]
-        fits = (carried_iou > _CARRIED_IOU) | ((box_iou > _BOX_IOU) & (look > _LIKE))
-        fits |= lost & (look > _VERY_LIKE)
-        scores = carried_iou + _BOX_WEIGHT * box_iou + _LOOK_WEIGHT * np.maximum(look, 0)
+        fits = (carried_iou > _CARRIED_IOU) | ((box_iou > _BOX_IOU) & (alike > _LIKE))
+        fits |= lost & (alike > _VERY_LIKE)
+        scores = carried_iou + _BOX_WEIGHT * box_iou + _LIKENESS_WEIGHT * np.maximum(alike, 0)
         return np.where(fits, scores, 0.0)
 
-    def _begin(self, look: Float32, box: npt.NDArray[np.float64]) -> int:
-        track = Track(self._next_id, look.copy(), box.copy(), column=-1)
+    def _begin(self, prototype: Float32, box: npt.NDArray[np.float64]) -> int:
+        track = Track(self._next_id, prototype.copy(), box.copy(), column=-1)
         self._next_id += 1
         self.tracks.append(track)
         return track.id
 
 
-def _see(track: Track, look: Float32, box: npt.NDArray[np.float64]) -> None:
+def _see(track: Track, prototype: Float32, box: npt.NDArray[np.float64]) -> None:
     """A track is seen again."""
     if track.merged:  # where it ends is not sure then
         track.box = (track.expected_box() + box) / 2
@@ -232,7 +232,9 @@ def _see(track: Track, look: Float32, box: npt.NDArray[np.float64]) -> None:
         middle, was = ((one[:2] + one[2:]) / 2 for one in (box, track.box))
         speed = (middle - was) / (track.missed + 1)
         track.speed = _SPEED_INERTIA * track.speed + (1 - _SPEED_INERTIA) * speed
-        track.look = (_LOOK_INERTIA * track.look + (1 - _LOOK_INERTIA) * look).astype(np.float32)
+        track.prototype = (
+            _PROTOTYPE_INERTIA * track.prototype + (1 - _PROTOTYPE_INERTIA) * prototype
+        ).astype(np.float32)
         track.box = box.copy()
     track.missed = 0
     track.seen += 1
