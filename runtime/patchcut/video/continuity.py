@@ -55,8 +55,8 @@ class Continuity:
         rows = to_host(features.of(self._needs))[0]
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         self._features = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
-        columns = assignment.shape[1]
-        if self._memory is None or self._cuts(self._features) or self._steady.shape[1] != columns:
+        columns, is_cut = assignment.shape[1], self._cuts(self._features)
+        if self._memory is None or is_cut or self._steady.shape[1] != columns:
             self._begin(features.grid_hw)
         assert self._memory is not None
         carried = self._memory.carry(self._features)

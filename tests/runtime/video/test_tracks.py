@@ -108,6 +108,12 @@ def test_a_cut_begins_afresh(embedded: patchcut.Segmenter, photo: np.ndarray) ->
     same(results[8], alone)
 
 
+def test_a_cut_after_the_first_frame_is_one(embedded: patchcut.Segmenter, photo: np.ndarray) -> None:
+    astronaut = patchcut.sources.photos.read_photo(Path(patchcut.__file__).parent / "samples/astronaut.jpg")
+    frames = [photo[:400, :400].copy(), astronaut[:400, :400].copy()]
+    same(list(stream(embedded, frames))[1], next(iter(stream(embedded, frames[1:]))))
+
+
 def test_cuts_are_found_whatever_was_usual() -> None:
     rng = np.random.default_rng(0)
 
