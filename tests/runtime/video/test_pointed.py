@@ -404,7 +404,9 @@ def test_closing_ends_the_threads(toy_segmenter: patchcut.Segmenter, photo: np.n
     tracking = toy_segmenter.track(source, points=[(100, 100)])
     next(tracking)
     tracking.close()
-    assert not [one for one in threading.enumerate() if one.name.startswith("patchcut-")]
+    assert not [
+        one for one in threading.enumerate() if one.name.startswith(("patchcut-read", "patchcut-segment"))
+    ]
 
 
 def test_reading_ahead_changes_nothing(toy_segmenter: patchcut.Segmenter, photo: np.ndarray) -> None:
