@@ -6,14 +6,17 @@ import hashlib
 import json
 import mmap
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
-from patchcut.bundle import Bundle
+from patchcut.bundle import Bundle, FeatureSetSpec
+from patchcut.checks import check_choice
 from patchcut.errors import OutputError, SourceError
 from patchcut.features import to_host
 from patchcut.output.whole_files import check_writable, output_error, write_whole
@@ -30,9 +33,11 @@ _UNTOLD = {
     "std": [0.229, 0.224, 0.225],
     "fit": "stretch",
     "output": "features",
+    "sets": {},
 }
 
 Advance = Callable[[int, int], None]
+_Table = np.memmap[tuple[int, ...], np.dtype[np.float16]]
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class CachedFeatures:
         grid_hw: rows and columns of the patch grid, n = h * w.
         problems: a line for each image that was skipped.
         contents: sha256 of each image's file, as it was when it was looked at.
+        sets: every set that is kept, by name: [N, n, d] float16, or [N, 1, d] where it has a row an image,
+            each a read-only memory map; the first is `features`.
     """
 
     features: npt.NDArray[np.float16]
@@ -52,66 +59,109 @@ class CachedFeatures:
     grid_hw: tuple[int, int]
     problems: tuple[str, ...]
     contents: tuple[str, ...] = ()
+    sets: Mapping[str, npt.NDArray[np.float16]] = field(default_factory=dict)
 
-    def take(self, rows: slice | npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
-        """[m, n, d] float16, a copy for m of the images. However many are taken, no more stay in memory."""
-        taken = np.array(self.features[rows])
-        _give_back(self.features)
+    def take(self, rows: slice | npt.NDArray[np.int64], name: str | None = None) -> npt.NDArray[np.float16]:
+        """[m, n, d] float16, a copy for m of the images. However many are taken, no more stay in memory.
+
+        Args:
+            rows: which images.
+            name: which of `sets`; None is the first.
+        """
+        features = self.features if name is None else self.sets[name]
+        taken = np.array(features[rows])
+        _give_back(features)
         return taken
 
 
 def cache_features(
-    images: Path, bundle: Bundle, extractor: Extractor, folder: Path, advance: Advance
+    images: Path,
+    bundle: Bundle,
+    extractor: Extractor,
+    folder: Path,
+    advance: Advance,
+    sets: Sequence[str] | None = None,
 ) -> CachedFeatures:
     """The features of every image in a folder, from `folder` as far as they are there already.
 
     An image is known by its name and its content: another picture under the same name is another image.
+    All sets come from one pass of the backbone.
 
     Args:
         images: a folder of images, searched with its subfolders.
         bundle: the one that the extractor is from.
-        extractor: makes the features; those of its first set are kept.
-        folder: where the cache is kept; made if missing.
+        extractor: makes the features.
+        folder: where the cache is kept; made if missing. The first set is its `features.npy`, each other
+            `features-NAME.npy`.
         advance: called after each image with (done, total).
+        sets: names of the extractor's feature sets that are kept; None is its first.
     Raises:
+        OptionError: the extractor does not make one of the sets.
         SourceError: the folder holds no images, or none of them can be read.
         OutputError: the cache cannot be written, or holds the features of something else.
     """
-    graph, kept = extractor.graph, extractor.backbone.default_features
+    graph, kept = extractor.graph, _chosen_sets(extractor, sets)
     paths, problems = _list_photos(images)
     photos = {path.relative_to(images).as_posix(): path for path in paths}
-    key = _key(images, len(photos), bundle, extractor)
+    key = _key(images, len(photos), bundle, extractor, kept)
     contents = _read_contents(folder, key)
     names = list(contents)
     if not photos.keys() >= set(names) or any(_sha256(photos[name]) != contents[name] for name in names):
         raise _foreign(folder)
     check_writable(folder)
     missing = [name for name in photos if name not in contents]
+    files = _table_files(folder, kept)
     try:
-        shape = (len(photos), graph.grid_hw[0] * graph.grid_hw[1], kept.dim)
-        table = _open_table(folder, shape, fresh=not names)
+        shapes = {files[name]: (len(photos), one.rows(graph.grid_hw), one.dim) for name, one in kept.items()}
+        tables = dict(zip(kept, _open_tables(shapes, fresh=not names), strict=True))
         for name in missing:
             try:
                 frame = read_frame(photos[name], name)
             except SourceError as error:
                 problems.append(str(error))
                 continue
-            table[len(names)] = to_host(extractor([frame]).default)[0]
+            made = extractor([frame])
+            for one, table in tables.items():
+                table[len(names)] = to_host(made[one])[0]
             contents[name] = _sha256(photos[name])
             names.append(name)
             if len(names) % _FLUSH_EVERY == 0:
-                table.flush()
-                _give_back(table)
+                _flush(tables.values())
                 _write_contents(folder, key, contents)
             advance(len(names), len(photos))
-        table.flush()
+        _flush(tables.values())
     except OSError as error:
         raise output_error(folder, error) from error
     _write_contents(folder, key, contents)
     if not names:
         raise SourceError(str(images), "none of its images can be read", "; ".join(problems[:1]))
-    features = np.load(folder / _FEATURES, mmap_mode="r")[: len(names)]
-    return CachedFeatures(features, tuple(names), graph.grid_hw, tuple(problems), tuple(contents.values()))
+    features = {name: np.load(file, mmap_mode="r")[: len(names)] for name, file in files.items()}
+    first = next(iter(features.values()))
+    return CachedFeatures(
+        first, tuple(names), graph.grid_hw, tuple(problems), tuple(contents.values()), features
+    )
+
+
+def _chosen_sets(extractor: Extractor, sets: Sequence[str] | None) -> dict[str, FeatureSetSpec]:
+    """The sets that are kept, by name, in the order in which they were asked for."""
+    there = extractor.backbone.features
+    if not sets:
+        return dict(list(there.items())[:1])
+    for name in sets:
+        check_choice("sets", name, tuple(there))
+    return {name: there[name] for name in sets}
+
+
+def _table_files(folder: Path, names: Iterable[str]) -> dict[str, Path]:
+    """Each set's file. A bundle may call a set as it likes: what no file's name can have is quoted."""
+    files = {name: folder / f"features-{quote(name, safe='')}.npy" for name in names}
+    return files | {next(iter(files)): folder / _FEATURES}
+
+
+def _flush(tables: Iterable[_Table]) -> None:
+    for table in tables:
+        table.flush()
+        _give_back(table)
 
 
 def _give_back(features: npt.NDArray[np.float16]) -> None:
@@ -141,9 +191,12 @@ def _is_hidden(path: Path) -> bool:
     return any(name.startswith(".") for name in path.parts)
 
 
-def _key(images: Path, total: int, bundle: Bundle, extractor: Extractor) -> dict[str, Any]:
-    """What the features depend on, as JSON has it."""
+def _key(
+    images: Path, total: int, bundle: Bundle, extractor: Extractor, kept: Mapping[str, FeatureSetSpec]
+) -> dict[str, Any]:
+    """What the features depend on, as JSON has it; of the sets, the graph's output that each is."""
     files, backbone = bundle.spec.files, extractor.backbone
+    first, *others = kept
     return {
         "images": str(images.resolve()),
         "total": total,
@@ -152,31 +205,39 @@ def _key(images: Path, total: int, bundle: Bundle, extractor: Extractor) -> dict
         "mean": list(backbone.mean),
         "std": list(backbone.std),
         "fit": backbone.fit,
-        "output": backbone.default_features.output,
+        "output": kept[first].output,
+        "sets": {name: kept[name].output for name in others},
     }
 
 
-def _open_table(
-    folder: Path, shape: tuple[int, int, int], *, fresh: bool
-) -> np.memmap[tuple[int, ...], np.dtype[np.float16]]:
-    path = folder / _FEATURES
-    table: np.memmap[tuple[int, ...], np.dtype[np.float16]]
+def _open_tables(shapes: Mapping[Path, tuple[int, int, int]], *, fresh: bool) -> list[_Table]:
+    """The files as arrays of these shapes; fresh ones are all made, or none is."""
     if not fresh:
-        try:
-            np.load(path, mmap_mode="r")  # a file that was cut short: "r+" would lengthen it with zeros
-            table = np.lib.format.open_memmap(path, "r+")
-        except (ValueError, EOFError, FileNotFoundError) as error:
-            raise _damaged(path, error) from error
-        if table.dtype != np.dtype(np.float16) or table.shape != tuple(shape):
-            raise _damaged(path, f"it is {table.dtype} {table.shape}, not float16 {shape}")
-        return table
-    table = np.lib.format.open_memmap(path, "w+", np.float16, shape)
-    try:  # a full disk is an error here, and a crash when a mapped page has no room
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        return [_open_table(path, shape) for path, shape in shapes.items()]
+    try:
+        return [_make_table(path, shape) for path, shape in shapes.items()]
     except OSError:
-        path.unlink()
+        for path in shapes:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
         raise
+
+
+def _open_table(path: Path, shape: tuple[int, int, int]) -> _Table:
+    try:
+        np.load(path, mmap_mode="r")  # a file that was cut short: "r+" would lengthen it with zeros
+        table: _Table = np.lib.format.open_memmap(path, "r+")
+    except (ValueError, EOFError, FileNotFoundError) as error:
+        raise _damaged(path, error) from error
+    if table.dtype != np.dtype(np.float16) or table.shape != tuple(shape):
+        raise _damaged(path, f"it is {table.dtype} {table.shape}, not float16 {shape}")
+    return table
+
+
+def _make_table(path: Path, shape: tuple[int, int, int]) -> _Table:
+    table: _Table = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+    with path.open("r+b") as file:  # a full disk is an error here, and a crash when a mapped page has no room
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return table
 
 
@@ -185,7 +246,7 @@ def _damaged(path: Path, why: object) -> OutputError:
 
 
 def _foreign(folder: Path) -> OutputError:
-    problem = f"{folder} holds features of other images or another backbone"
+    problem = f"{folder} holds features of other images, other sets or another backbone"
     return OutputError("features", problem, "name another --work folder, or delete it")
 
 

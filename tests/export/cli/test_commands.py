@@ -125,7 +125,9 @@ def test_other_photos_under_the_same_names_do_not_bring_the_old_weights_back(
     for path in photos.rglob("*.png"):
         assert cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
     assert run_cli("export", "train", *places, "--bundle", tmp_path / "b.patchcut", *SHORT) == 1
-    assert "other images or another backbone; name another --work folder" in capfd.readouterr().err
+    assert (
+        "other images, other sets or another backbone; name another --work folder" in capfd.readouterr().err
+    )
     shutil.rmtree(tmp_path / "work/features")  # the head's own folder remembers them, too
     assert run_cli("export", "train", *places, "--bundle", tmp_path / "b.patchcut", *SHORT) == 1
     assert "holds a run with another plan or other images" in capfd.readouterr().err

@@ -17,11 +17,12 @@ pytest.importorskip("torch", reason="needs patchcut[export]")
 pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
 from patchcut.bundle import open_bundle
-from patchcut.errors import OutputError, PatchcutError, SourceError
+from patchcut.errors import OptionError, OutputError, PatchcutError, SourceError
 from patchcut.frames import Frame
 from patchcut.settings import Settings
 from patchcut.sources.photos import read_frame
 from patchcut.stages import Extractor
+from patchcut_export.backbones.spec import Component, FeatureSpec
 from patchcut_export.training import feature_cache
 from patchcut_export.training.feature_cache import CachedFeatures, cache_features
 
@@ -157,7 +158,7 @@ def test_an_empty_folder_is_an_error(cache: Cache, tmp_path: Path) -> None:
 def test_another_size_or_folder_is_refused(cache: Cache, photos: Path) -> None:
     cache()
     for change in ({"size": 96}, {"images": photos / "part0"}):
-        with pytest.raises(OutputError, match="other images or another backbone; name another"):
+        with pytest.raises(OutputError, match="other images, other sets or another backbone; name another"):
             cache(**change)
 
 
@@ -182,7 +183,7 @@ def test_other_photos_under_the_same_names_are_refused(cache: Cache, photos: Pat
     assert len(set(cached.contents)) == 6
     for name in which:
         replace_keeping_size_and_time(photos / name)
-    with pytest.raises(OutputError, match="other images or another backbone; name another"):
+    with pytest.raises(OutputError, match="other images, other sets or another backbone; name another"):
         cache()
 
 
@@ -256,7 +257,7 @@ def test_a_state_that_names_an_image_twice_is_damaged(cache: Cache, tmp_path: Pa
 def test_another_preprocessing_is_refused(cache: Cache, tmp_path: Path, name: str, value: object) -> None:
     cache()
     edit_state(tmp_path / "features", lambda fields: fields["key"].update({name: value}))
-    with pytest.raises(OutputError, match="other images or another backbone"):
+    with pytest.raises(OutputError, match="other images, other sets or another backbone"):
         cache()
 
 
@@ -270,7 +271,7 @@ def test_an_extractor_that_prepares_images_otherwise_is_refused(
     with open_bundle(backbone_bundle) as bundle:
         extractor = Extractor.open(bundle, Settings(size=64))
         other = Extractor(extractor.backbone.model_copy(update=change), extractor.engine)
-        with pytest.raises(OutputError, match="other images or another backbone"):
+        with pytest.raises(OutputError, match="other images, other sets or another backbone"):
             cache_features(photos, bundle, other, tmp_path / "features", quiet)
 
 
@@ -335,3 +336,174 @@ def test_a_file_in_the_folders_place_is_one_line(cache: Cache, tmp_path: Path) -
     (tmp_path / "features").touch()
     with pytest.raises(OutputError, match="is a file; choose a folder"):
         cache()
+
+
+SETS = ("key", "early", "cls")
+
+
+@pytest.fixture(scope="session")
+def sets_bundle(build: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A backbone with keys of two layers, of 64 and 128 dimensions, and the class token."""
+    early = FeatureSpec((Component("key", 0), Component("token", 0)))
+    more = {"early": early, "cls": FeatureSpec((Component("cls", 1),))}
+    return build(tmp_path_factory.mktemp("sets") / "sets.patchcut", sizes=(64,), precision="fp32", more=more)
+
+
+@pytest.fixture
+def cache_sets(sets_bundle: Path, photos: Path, tmp_path: Path) -> Cache:
+    """cache_sets(*sets): some sets of six photos, in tmp_path/features."""
+
+    def make(
+        *sets: str,
+        folder: Path = tmp_path / "features",
+        advance: Callable[[int, int], None] = quiet,
+        needs: tuple[str, ...] = SETS,
+    ) -> CachedFeatures:
+        with open_bundle(sets_bundle) as bundle:
+            extractor = Extractor.open(bundle, Settings(), needs=needs)
+            return cache_features(photos, bundle, extractor, folder, advance, sets or None)
+
+    return make
+
+
+def assert_same_sets(a: CachedFeatures, b: CachedFeatures) -> None:
+    assert list(a.sets) == list(b.sets)
+    for name in a.sets:
+        np.testing.assert_array_equal(a.sets[name], b.sets[name])
+
+
+def test_several_sets_come_from_one_pass(
+    cache_sets: Cache, sets_bundle: Path, photos: Path, tmp_path: Path
+) -> None:
+    cached = cache_sets(*SETS)
+    assert {name: one.shape for name, one in cached.sets.items()} == {
+        "key": (6, 16, 64),
+        "early": (6, 16, 128),
+        "cls": (6, 1, 64),
+    }
+    assert cached.features is cached.sets["key"]
+    files = {path.name for path in (tmp_path / "features").iterdir()}
+    assert files == {"features.npy", "features-early.npy", "features-cls.npy", "state.json"}
+    with open_bundle(sets_bundle) as bundle:
+        extractor = Extractor.open(bundle, Settings(), needs=SETS)
+        for i, name in enumerate(cached.images):
+            made = extractor([read_frame(photos / name, name)])
+            for one in SETS:
+                expected = np.asarray(made[one])[0].astype(np.float16)
+                np.testing.assert_array_equal(cached.sets[one][i], expected)
+    whole = cached.sets["cls"][:, 0].astype(np.float32)
+    assert np.ptp(whole, axis=0).max() > 0.1, "all images look the same"
+
+
+def test_rows_of_a_set_are_taken_by_its_name(cache_sets: Cache) -> None:
+    cached = cache_sets(*SETS)
+    rows = np.array([4, 1])
+    for name in SETS:
+        np.testing.assert_array_equal(cached.take(rows, name), cached.sets[name][rows])
+    np.testing.assert_array_equal(cached.take(rows), cached.sets["key"][rows])
+
+
+def test_the_first_set_may_be_any(cache_sets: Cache, tmp_path: Path) -> None:
+    whole = cache_sets(*SETS)
+    turned = cache_sets("cls", "key", folder=tmp_path / "turned")
+    assert list(turned.sets) == ["cls", "key"]
+    np.testing.assert_array_equal(turned.features, whole.sets["cls"])
+    np.testing.assert_array_equal(turned.sets["key"], whole.features)
+
+
+@pytest.mark.parametrize("flush_every", [1, 2, 64])
+@pytest.mark.parametrize("stop", [1, 3, 6])
+def test_an_interrupted_cache_of_several_sets_goes_on(
+    cache_sets: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flush_every: int, stop: int
+) -> None:
+    whole = cache_sets(*SETS, folder=tmp_path / "whole")
+    monkeypatch.setattr(feature_cache, "_FLUSH_EVERY", flush_every)
+    with pytest.raises(Interruption):
+        cache_sets(*SETS, advance=stop_at(stop))
+    seen: list[int] = []
+    assert_same_sets(cache_sets(*SETS, advance=lambda done, total: seen.append(done)), whole)
+    assert seen == list(range(stop // flush_every * flush_every + 1, 7))
+
+
+def test_a_cache_of_one_set_from_before_there_were_more_is_read(cache_sets: Cache, tmp_path: Path) -> None:
+    made = cache_sets("key")
+    assert list(made.sets) == ["key"]
+    edit_state(tmp_path / "features", lambda fields: fields["key"].pop("sets"))
+    assert_same_sets(cache_sets("key", advance=stop_at(1)), made)
+    assert_same_sets(cache_sets(advance=stop_at(1)), made)
+    assert_same_sets(cache_sets(advance=stop_at(1), needs=("key",)), made)
+
+
+@pytest.mark.parametrize(
+    "others", [("key",), ("key", "early"), ("early", "key", "cls"), ("cls", "early", "key")]
+)
+def test_a_cache_of_other_sets_is_refused(cache_sets: Cache, others: tuple[str, ...]) -> None:
+    cache_sets(*SETS)
+    with pytest.raises(OutputError, match="other sets"):
+        cache_sets(*others)
+    assert_same_sets(cache_sets("key", "cls", "early", advance=stop_at(1)), cache_sets("key", "cls", "early"))
+
+
+def test_a_set_that_is_not_made_is_named(cache_sets: Cache, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r'must be one of "key", "cls", got .early.'):
+        cache_sets("key", "early", needs=("key", "cls"))
+    assert not (tmp_path / "features").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", None])
+def test_any_damaged_table_is_one_line(cache_sets: Cache, tmp_path: Path, content: bytes | None) -> None:
+    cache_sets(*SETS)
+    path = tmp_path / "features" / "features-cls.npy"
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(OutputError) as raised:
+        cache_sets(*SETS)
+    assert f"{path} is damaged" in str(raised.value)
+    np.save(path, np.zeros((6, 16, 64), np.float16))
+    with pytest.raises(
+        OutputError, match=r"is damaged: it is float16 \(6, 16, 64\), not float16 \(6, 1, 64\)"
+    ):
+        cache_sets(*SETS)
+
+
+def test_a_disk_that_is_full_at_the_last_table_leaves_none(
+    cache_sets: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allocate, calls = os.posix_fallocate, []
+
+    def full(*where: int) -> None:
+        calls.append(where)
+        if len(calls) == len(SETS):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        allocate(*where)
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OutputError, match="No space left on device; free some space"):
+        cache_sets(*SETS)
+    assert list((tmp_path / "features").iterdir()) == []
+    monkeypatch.undo()
+    assert len(cache_sets(*SETS).images) == 6
+
+
+def test_a_set_may_have_a_name_that_no_file_can_have(
+    cache_sets: Cache, sets_bundle: Path, photos: Path, tmp_path: Path
+) -> None:
+    plain = cache_sets(*SETS)
+    with open_bundle(sets_bundle) as bundle:
+        extractor = Extractor.open(bundle, Settings(), needs=SETS)
+        odd = {"key": "key", "early": "../../early", "cls": "cls/é"}
+        features = {odd[name]: one for name, one in extractor.backbone.features.items()}
+        renamed = extractor.backbone.model_copy(update={"features": features})
+
+        def call(frames: list[Frame]) -> dict[str, object]:
+            made = extractor(frames)
+            return {odd[name]: made[name] for name in SETS}
+
+        class Renamed:
+            backbone, graph = renamed, extractor.graph
+            __call__ = staticmethod(call)
+
+        folder = tmp_path / "odd"
+        cached = cache_features(photos, bundle, Renamed(), folder, quiet, tuple(features))  # type: ignore[arg-type]
+    assert {path.parent for path in tmp_path.rglob("*early*.npy")} == {folder, tmp_path / "features"}
+    for name in SETS:
+        np.testing.assert_array_equal(cached.sets[odd[name]], plain.sets[name])
