@@ -14,7 +14,7 @@ from patchcut_kernels.cuda import DeviceArray
 from patchcut.errors import EngineError
 from patchcut.features import Array, Features, to_host
 from patchcut.frames import Frame
-from patchcut.heads import FittedHead, Following, Head
+from patchcut.heads import FittedHead, Following, Head, StreamedHead, Voted, VotingHead
 from patchcut.result import Result
 from patchcut.settings import Mode
 from patchcut.stages import Canvas, DividedPatches, Masks, Parts
@@ -73,7 +73,11 @@ class LaterStages:
         """
         from patchcut.video import Continuity
 
-        head = Following(self.head) if isinstance(self.head, FittedHead) else self.head
+        head = self.head
+        if isinstance(head, FittedHead):
+            head = Following(head)
+        elif isinstance(head, StreamedHead):
+            head = head.of_stream()
         parts = None if self.parts is None else self.parts.following()
         continuity = Continuity(head.needs) if track else None
         return LaterStages(head, parts, replace(self.masks, refiner=refiner), self.mode, continuity)
@@ -99,7 +103,7 @@ class LaterStages:
         Raises:
             EngineError: the assignment is not finite.
         """
-        assignment, patches = self._assign(features)
+        assignment, patches, voted = self._assign(features)
         clock.stop("head")
         on_device = isinstance(assignment, DeviceArray) and self.masks.stays_on_device(canvas)
         if not on_device:
@@ -110,7 +114,9 @@ class LaterStages:
             _finite_if_empty(objects, assignment)
         if patches is None:
             clock.stop("masks")
-            return self._result(frame, objects, assignment, canvas, clock.ms, track_ids=track_ids)
+            return self._result(
+                frame, objects, assignment, canvas, clock.ms, track_ids=track_ids, voted=voted
+            )
         regions, owners = self.masks.divided(objects, frame, patches, canvas)
         clock.stop("masks")
         return self._result(
@@ -122,6 +128,7 @@ class LaterStages:
             labels=patches.labels,
             background=patches.background_columns,
             track_ids=None if track_ids is None else np.append(np.int32(0), track_ids)[owners],
+            voted=voted,
         )
 
     def ranked(
@@ -141,15 +148,16 @@ class LaterStages:
         _finite_if_empty(regions, assignment)
         return self._result(frame, regions, assignment, canvas, timings_ms)
 
-    def _assign(self, features: Features) -> tuple[Array, DividedPatches | None]:
-        """One frame's assignment [n, k] and, in modes that divide it, what its patches became."""
+    def _assign(self, features: Features) -> tuple[Array, DividedPatches | None, Voted | None]:
+        """One frame's assignment [n, k]; in modes that divide it what its patches became; and the votes."""
         features = features.to(device_of(self.head, features.device))
-        assignment = self.head(features)[0]
+        voted = self.head.vote(features) if isinstance(self.head, VotingHead) else None
+        assignment: Array = self.head(features)[0] if voted is None else voted.assignment[0]
         if self.continuity is not None:
             assignment = self.continuity.steady(features, _finite(to_host(assignment)))
         if self.parts is None:
-            return assignment, None
-        return assignment, self.parts(features.to("cpu"), _finite(to_host(assignment)))
+            return assignment, None, voted
+        return assignment, self.parts(features.to("cpu"), _finite(to_host(assignment))), voted
 
     def _objects(
         self, frame: Frame, assignment: Array, canvas: Canvas
@@ -172,6 +180,7 @@ class LaterStages:
         labels: Sequence[str] | None = None,
         background: tuple[int, ...] = (0,),
         track_ids: npt.NDArray[np.int32] | None = None,
+        voted: Voted | None = None,
     ) -> Result:
         names = self.head.labels if labels is None else labels
         return Result.of(
@@ -181,6 +190,9 @@ class LaterStages:
             labels=tuple(names[: assignment.shape[1]]),
             background_columns=background,
             track_ids=track_ids,
+            named=labels is None and getattr(self.head, "named", False),
+            votes=None if voted is None else voted.votes[0],
+            voters=self.head.levels if isinstance(self.head, VotingHead) else (),
             mode=self.mode,
             grid_hw=canvas.grid_hw,
             timings_ms=timings_ms,

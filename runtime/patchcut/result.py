@@ -55,6 +55,9 @@ class Result(Regions):
         reused: whether it is the answer of a frame before, of which this one barely differs.
         track_ids: [m] int32 from 1, the same for one object from frame to frame of a stream; 0 of a region
             that is not tracked; None where nothing is.
+        named: whether labels are names that mean the same on every frame: they are drawn in a colour each.
+        votes: [v, n] float32 in [0, 1], how much each voter of a head says that a patch is foreground, such as
+            the levels of "levels"; `voters` are their names. None of heads that take no vote.
     Examples:
         >>> result.labels, result.masks.shape == (len(result), 512, 512)
         (('background', 'foreground'), True)
@@ -74,6 +77,9 @@ class Result(Regions):
     dropped: int = 0
     reused: bool = False
     track_ids: npt.NDArray[np.int32] | None = None
+    named: bool = False
+    votes: npt.NDArray[np.float32] | None = None
+    voters: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, regions: Regions, frame: Frame, **made: Any) -> Result:
@@ -135,6 +141,26 @@ class Result(Regions):
         return np.subtract(1, soft, out=soft, where=~self.foreground)
 
     @property
+    def label_names(self) -> tuple[str, ...]:
+        """The label of each of the m regions.
+
+        Examples:
+            >>> result.label_names[0]
+            'foreground'
+        """
+        return tuple(self.labels[column] for column in self.region_labels)
+
+    @property
+    def by_label(self) -> bool:
+        """Whether pictures have a colour for each label, and not for each region.
+
+        Examples:
+            >>> result.by_label
+            False
+        """
+        return self.named or self.mode != "foreground"
+
+    @property
     def best_box(self) -> npt.NDArray[np.float32] | None:
         """[4] float32, the box of the best region of the foreground, None without one."""
         if not len(self) or self.region_labels[0] in self.background_columns:
@@ -164,7 +190,7 @@ class Result(Regions):
             self.labels,
             self._frame("overlay", frame),
             self.background_columns,
-            by_label=self.mode != "foreground",
+            by_label=self.by_label,
             numbers=self.track_ids,
         )
 
@@ -187,6 +213,27 @@ class Result(Regions):
         own = self._frame("cutout", frame)
         patch_side = max(np.divide(self.label_map.shape, self.grid_hw))
         return cut_out(own, self.foreground, self.confidence, float(patch_side) / 2)
+
+    @finished_first()
+    def draw_votes(self, frame: object = None) -> npt.NDArray[np.uint8] | None:
+        """[h, w, 3] uint8: a panel for each of `voters`, red where it says foreground, then what came of it.
+
+        None where the head takes no votes.
+
+        Args:
+            frame: as in `overlay`.
+        Raises:
+            FrameError: the frame is none, or its size is not the result's.
+        Examples:
+            >>> result.draw_votes() is None
+            True
+        """
+        from patchcut.output.votes import draw_votes
+
+        if self.votes is None:
+            return None
+        own = self._frame("votes", frame)
+        return draw_votes(own, self.votes, self.voters, self.foreground, self.grid_hw)
 
     def crop(self, margin: float = 0.05, frame: object = None) -> npt.NDArray[np.uint8] | None:
         """[h, w, 3] uint8: a copy of `frame` around the best object; None where nothing was found.
@@ -323,7 +370,7 @@ class Result(Regions):
             tracker_id=None
             if (ids := self.track_ids) is None
             else np.where(ids > 0, ids, -1).astype(np.int64),
-            data={"class_name": np.array([self.labels[column] for column in self.region_labels], str)},
+            data={"class_name": np.array(self.label_names, str)},
         )
 
     def _region(self, i: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from patchcut_export.cli.calibrate import calibrate
 from patchcut_export.cli.engine import engine
 from patchcut_export.cli.evaluate import evaluate
 from patchcut_export.cli.fused import fused
+from patchcut_export.cli.levels import make_levels_bundle
 from patchcut_export.cli.parity import parity
 from patchcut_export.cli.train import train
 
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 command(app, "backbone")(backbone)
 command(app, "train")(train)
+command(app, "levels")(make_levels_bundle)
 command(app, "calibrate")(calibrate)
 command(app, "eval")(evaluate)
 command(app, "engine")(engine)

@@ -60,7 +60,7 @@ Scale = Annotated[FiniteFloat, Field(ge=1 / 64, le=64)]
 
 _WEIGHTS_TOLERANCE = 1e-6
 # Files that a head of a known kind needs; of other kinds the runtime says that they are newer.
-_HEAD_FILES = {"gnn": "weights"}
+_HEAD_FILES = {"gnn": "weights", "levels": "weights", "prototypes": "weights"}
 
 
 class _Model(BaseModel):
@@ -341,7 +341,7 @@ class HeadSpec(_Model):
 
     Attributes:
         role: "objects": column 0 is background. "parts": every column is a part; it tells them apart on
-            patches that are known as foreground. "names": every column is a name.
+            patches that are known as foreground. "names": column 0 is background, every other one a name.
         backbone: name of the backbone whose features it was trained on.
         features: names of the feature sets that it needs.
         calibration: makes probabilities of its regions' scores; without one they only rank.

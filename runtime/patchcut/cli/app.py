@@ -24,7 +24,20 @@ from patchcut.errors import OptionError, PatchcutError, install_hint
 from patchcut.settings import Settings
 
 # The words of `patchcut.output.sinks.SINKS`, whose module takes numpy: the help comes without it.
-SAVED = ("overlay", "masks", "labels", "cutout", "crop", "npz", "json", "jsonl", "coco", "rerun", "index")
+SAVED = (
+    "overlay",
+    "masks",
+    "labels",
+    "cutout",
+    "crop",
+    "votes",
+    "npz",
+    "json",
+    "jsonl",
+    "coco",
+    "rerun",
+    "index",
+)
 MAX_EVERY = 2**31 - 1
 
 _COMMAND_HELP = {"export": "Make, check and measure bundles (needs the extra export)."}
@@ -176,7 +189,8 @@ def _run(*, options: Any) -> int:
     The folder gets overlay/NAME.jpg (of a video one NAME.mp4),
     masks/NAME/01.png (a region each, best first) and json/NAME.json;
     with --save also labels/NAME.png (0 is background), cutout/NAME.png,
-    crop/NAME.jpg, npz/NAME.npz, results.jsonl, coco.json, rerun/NAME.rrd
+    crop/NAME.jpg, votes/NAME.jpg (of a head that takes votes),
+    npz/NAME.npz, results.jsonl, coco.json, rerun/NAME.rrd
     (needs the extra rerun), and index.json with index.html.
 
     Exit status: 0 all good; 1 something was skipped, failed, or there was

@@ -10,10 +10,10 @@ from dataclasses import fields
 from importlib import import_module
 from typing import Any, cast, get_type_hints
 
-from patchcut.bundle import Bundle, HeadSpec
+from patchcut.bundle import Bundle, HeadSpec, Role
 from patchcut.checks import check_choice, check_text
 from patchcut.errors import BundleError, OptionError
-from patchcut.heads.base import Head
+from patchcut.heads.base import Head, StreamedHead, Voted, VotingHead
 from patchcut.heads.cc import CcHead
 from patchcut.heads.fitted import FittedHead
 from patchcut.heads.following import Following
@@ -32,6 +32,9 @@ __all__ = [
     "Head",
     "KMeansHead",
     "NcutHead",
+    "StreamedHead",
+    "Voted",
+    "VotingHead",
     "check_head",
     "choose_head",
     "choose_parts",
@@ -39,7 +42,13 @@ __all__ = [
     "parse_head",
 ]
 
-TRAINED = {"gnn": "patchcut.heads.gnn"}
+TRAINED = {
+    "gnn": "patchcut.heads.gnn",
+    "levels": "patchcut.heads.levels",
+    "prototypes": "patchcut.heads.prototypes",
+}
+# What finds something in a frame; heads for parts divide what these find.
+_FINDING: tuple[Role, ...] = ("objects", "names")
 FITTED: dict[str, type[FittedHead]] = {head.name: head for head in (GnnFitHead, CcHead, NcutHead, KMeansHead)}
 HEADS = (*TRAINED, *FITTED)
 # The best of 16 runs is mostly the same however an 8-bit backbone rounds: with one grey level more in one
@@ -125,11 +134,11 @@ def check_head(option: str, value: object) -> None:
 
 
 def choose_head(bundle: Bundle, head: str | Head) -> HeadSpec | Head:
-    """The head asked for: one of the bundle's for objects, to be opened, or one that is ready.
+    """The head asked for: one of the bundle's for objects or names, to be opened, or one that is ready.
 
     Args:
-        head: the name of one of them, words that `parse_head` reads, "auto" for the first of them, a kind for
-            the first of that kind, or a head of your own making.
+        head: the name of one of them, words that `parse_head` reads, "auto" for the first of them, those for
+            objects before those for names, a kind for the first of that kind, or a head of your own making.
     Raises:
         OptionError: no such head.
         BundleError: the bundle has no head.
@@ -139,7 +148,7 @@ def choose_head(bundle: Bundle, head: str | Head) -> HeadSpec | Head:
     """
     if not isinstance(head, str):
         return head
-    specs = {spec.name: spec for spec in bundle.spec.heads if spec.role == "objects"}
+    specs = {spec.name: spec for role in _FINDING for spec in bundle.spec.heads if spec.role == role}
     if head in specs:
         return specs[head]
     parsed = parse_head(head)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 
 from patchcut.errors import EngineError
 from patchcut.features import Array, Features, to_host
@@ -44,6 +46,48 @@ class Head(Protocol):
         Raises:
             EngineError: the features are not finite, or the head cannot use them.
         """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Voted:
+    """What comes of votes, and the votes.
+
+    Attributes:
+        assignment: [b, n, k] float32, as a head gives it.
+        votes: [b, v, n] float32 in [0, 1], how much each of v voters says that a patch is foreground.
+    """
+
+    assignment: npt.NDArray[np.float32]
+    votes: npt.NDArray[np.float32]
+
+
+@runtime_checkable
+class VotingHead(Head, Protocol):
+    """A head whose foreground several voters agree on, which `Result.votes` tells.
+
+    Attributes:
+        levels: what the voters are called.
+    """
+
+    @property
+    def levels(self) -> tuple[str, ...]: ...
+
+    def vote(self, features: Features) -> Voted:
+        """The assignment of b frames, and the votes; as the head itself is called.
+
+        Raises:
+            EngineError: the features are not finite, or the head cannot use them.
+        """
+        ...
+
+
+@runtime_checkable
+class StreamedHead(Head, Protocol):
+    """A head that has one of its own for each stream, which remembers the frames before."""
+
+    def of_stream(self) -> Head:
+        """One for one stream, in which frames come in order."""
         ...
 
 

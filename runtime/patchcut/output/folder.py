@@ -5,6 +5,7 @@
     DIR/labels/<name>.png        the label map: 0 background, i the i-th label (a palette; 16 bits beyond 255)
     DIR/cutout/<name>.png        the photo with its objects opaque and the rest transparent
     DIR/crop/<name>.jpg          the photo around its best object
+    DIR/votes/<name>.jpg         how much each voter of a head says that a place is foreground
     DIR/json/<name>.json         boxes, scores, labels, areas and timings, and where the masks are
     DIR/npz/<name>.npz           label map, region ids, boxes, scores, areas and labels, as numpy has them
     DIR/results.jsonl            a line for each photo, with its masks; of a video jsonl/<video>.jsonl

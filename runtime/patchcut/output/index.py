@@ -212,10 +212,9 @@ def thumbnail_of(result: Result) -> npt.NDArray[np.uint8] | None:
         areas=result.areas,
         region_labels=result.region_labels,
     )
-    by_label = result.mode != "foreground"
     if result.color == "rgb":
         image = np.ascontiguousarray(image[..., ::-1])
-    drawn: dict[str, Any] = {"by_label": by_label, "numbers": result.track_ids}
+    drawn: dict[str, Any] = {"by_label": result.by_label, "numbers": result.track_ids}
     return draw_overlay(regions, result.labels, Frame(image), result.background_columns, **drawn)
 
 

@@ -192,6 +192,19 @@ class CropSink(Sink):
             self.files.write_image(f"crop/{name}.jpg", picture)
 
 
+class VotesSink(Sink):
+    """votes/NAME.jpg: how much each voter of the head says that a place is foreground, and what came of it."""
+
+    word = "votes"
+
+    def write(self, name: str, result: Result, overlay: Image | None) -> None:
+        picture = result.draw_votes()
+        if picture is None:
+            what = "this head takes no votes"
+            raise OutputError(f"votes/{name}.jpg", what, "choose one that does, such as --head levels")
+        self.files.write_image(f"votes/{name}.jpg", picture[..., ::-1] if result.color == "rgb" else picture)
+
+
 class NpzSink(Sink):
     """npz/NAME.npz: the result's own arrays, compressed; `np.load` reads them."""
 
@@ -202,6 +215,8 @@ class NpzSink(Sink):
         arrays["labels"] = np.array(result.labels, str)
         if result.track_ids is not None:
             arrays["track_ids"] = result.track_ids
+        if result.votes is not None:
+            arrays["votes"] = result.votes
         file = io.BytesIO()
         np.savez_compressed(file, **arrays)
         self.files.write(f"npz/{name}.npz", file.getvalue())
@@ -425,6 +440,7 @@ _ORDER: tuple[type[Sink], ...] = (
     LabelsSink,
     CutoutSink,
     CropSink,
+    VotesSink,
     NpzSink,
     JsonSink,
     JsonLinesSink,

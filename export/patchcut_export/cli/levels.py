@@ -1,0 +1,133 @@
+"""`patchcut export levels`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from patchcut.cli.options import with_settings
+from patchcut.settings import Settings
+
+
+@with_settings(only=("device", "precision", "size", "threads"))
+def make_levels_bundle(
+    *,
+    images: Annotated[Path, typer.Option(help="Folder of unlabelled images, searched with its subfolders.")],
+    bundle: Annotated[
+        Path, typer.Option(help="The .patchcut file to write: the backbone with the head `levels`.")
+    ],
+    backbone: Annotated[
+        str,
+        typer.Option(help="Bundle whose backbone makes the features: an embedded one's name, or a file."),
+    ] = "default",
+    features: Annotated[
+        str | None,
+        typer.Option(
+            help="Names of its feature sets: for the foreground, of the class token, for names.",
+            show_default="the first of patches, the first class token, semantic",
+        ),
+    ] = None,
+    clusters: Annotated[
+        int | None,
+        typer.Option("--clusters", "-k", help="Clusters of each level.", show_default="2"),
+    ] = None,
+    foreground: Annotated[
+        str | None,
+        typer.Option(
+            help="Numbers of the clusters that are foreground, with commas; see clusters.jpg.",
+            show_default="decided without labels",
+        ),
+    ] = None,
+    categories: Annotated[
+        int | None, typer.Option(help="Groups of images.", show_default="by silhouette")
+    ] = None,
+    names: Annotated[int | None, typer.Option(help="Kinds of things.", show_default="by silhouette")] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="What the kinds are called, with commas; see names.jpg.", show_default="thing 1,..."),
+    ] = None,
+    examples: Annotated[
+        Path | None, typer.Option(help="Folder with a folder of images for each name, to call the kinds by.")
+    ] = None,
+    levels: Annotated[
+        str, typer.Option("--levels", help="Those that vote, with commas: dataset, category, image.")
+    ] = "dataset,category,image",
+    dataset_only: Annotated[
+        bool,
+        typer.Option("--dataset-only", help="Only clusters of all patches, each a name; nothing is background."),
+    ] = False,
+    refine_regions: Annotated[
+        str, typer.Option(help="Refiner of regions before they are named: none, guided, bilateral.")
+    ] = "none",
+    temperature: Annotated[float, typer.Option(help="Of the votes: the smaller, the harder.")] = 0.2,
+    threshold: Annotated[
+        float, typer.Option(help="Patches whose cosine is above it agree on their side.")
+    ] = 0.6,
+    work_dir: Annotated[
+        Path, typer.Option("--work", help="Folder for features, clusters and contact sheets.")
+    ] = Path("patchcut-levels"),
+    engine: Annotated[
+        str, typer.Option(help="Where k-means runs: local, or ray, on a Ray cluster (needs the extra scale).")
+    ] = "local",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same clusters.")] = 0,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the new bundle.", show_default="of the file")
+    ] = None,
+    trained_on: Annotated[
+        str | None,
+        typer.Option(help="What the images are, and their terms.", show_default="the folder's name"),
+    ] = None,
+    settings: Settings,
+) -> int:
+    """Find and name what images show by clustering alone, without labels or training.
+
+    The multilevel clustering framework (arXiv 2311.18628): the patches of all images, of each category of
+    images, and of each image are clustered; together they say what is foreground. Its regions are clustered
+    into kinds of things. The backbone needs a class token; `patchcut export backbone --features
+    key,semantic=token@8,cls` makes one that has all that is needed.
+
+    Stopped at any point, the same command goes on where it was. --work gets contact sheets of the clusters
+    and of the kinds: look at them, then run it again with --foreground or --labels, which takes seconds.
+    """
+    from patchcut.checks import check_choice
+    from patchcut.stages.refiners import REFINERS
+
+    from patchcut_export.cli.features import parse_numbers
+    from patchcut_export.clustering.engines import open_steps
+    from patchcut_export.levels.recipe import LevelsPlan, LevelsRequest, make_levels
+    from patchcut_export.progress import StepBar
+
+    check_choice("refine-regions", refine_regions, tuple(REFINERS))
+    plan = LevelsPlan(
+        clusters=2 if clusters is None else clusters,
+        foreground=None if foreground is None else parse_numbers("foreground", foreground),
+        categories=categories,
+        names=names,
+        levels=_words(levels) or (),
+        dataset_only=dataset_only,
+        temperature=temperature,
+        threshold=threshold,
+        refine=refine_regions,
+        seed=seed,
+    )
+    with StepBar() as bar, open_steps(engine, settings.device) as steps:
+        request = LevelsRequest(
+            images=images,
+            settings=replace(settings, bundle=backbone),
+            bundle=bundle,
+            work=work_dir,
+            sets=_words(features),
+            labels=_words(labels),
+            examples=examples,
+            name=name or bundle.stem,
+            trained_on=trained_on or images.name,
+            engine=steps,
+        )
+        make_levels(request, plan, bar)
+    return 0
+
+
+def _words(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(word.strip() for word in text.split(","))
