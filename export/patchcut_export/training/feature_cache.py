@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from patchcut.output.whole_files import check_writable, output_error, write_whol
 from patchcut.sources import open_source
 from patchcut.sources.photos import PHOTO_SUFFIXES, read_frame
 from patchcut.stages import Extractor
+
+from patchcut_export.memory_maps import give_back
 
 _FEATURES = "features.npy"
 _STATE = "state.json"
@@ -56,7 +57,7 @@ class CachedFeatures:
     def take(self, rows: slice | npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
         """[m, n, d] float16, a copy for m of the images. However many are taken, no more stay in memory."""
         taken = np.array(self.features[rows])
-        _give_back(self.features)
+        give_back(self.features)
         return taken
 
 
@@ -101,7 +102,7 @@ def cache_features(
             names.append(name)
             if len(names) % _FLUSH_EVERY == 0:
                 table.flush()
-                _give_back(table)
+                give_back(table)
                 _write_contents(folder, key, contents)
             advance(len(names), len(photos))
         table.flush()
@@ -112,15 +113,6 @@ def cache_features(
         raise SourceError(str(images), "none of its images can be read", "; ".join(problems[:1]))
     features = np.load(folder / _FEATURES, mmap_mode="r")[: len(names)]
     return CachedFeatures(features, tuple(names), graph.grid_hw, tuple(problems), tuple(contents.values()))
-
-
-def _give_back(features: npt.NDArray[np.float16]) -> None:
-    """Takes a memory map's pages off the process; the system keeps them for as long as it has room."""
-    owner: object = features
-    while isinstance(owner, np.ndarray):
-        owner = owner.base
-    if isinstance(owner, mmap.mmap):
-        owner.madvise(mmap.MADV_DONTNEED)
 
 
 def _list_photos(folder: Path) -> tuple[list[Path], list[str]]:
