@@ -13,12 +13,12 @@ import numpy.typing as npt
 class KMeansSums:
     labels: npt.NDArray[np.int32]
     distances: npt.NDArray[np.float32]
-    sums: npt.NDArray[np.float64]
+    sums: npt.NDArray[np.float64] | None
     counts: npt.NDArray[np.int64]
     inertia: npt.NDArray[np.float64]
 
 
-def kmeans_sums(points: Any, centroids: Any, *, metric: str) -> KMeansSums:
+def kmeans_sums(points: Any, centroids: Any, *, metric: str, sums: bool = True) -> KMeansSums:
     rows, means = points.astype(np.float64), centroids.astype(np.float64)
     if not np.isfinite(rows).all():
         raise ValueError("[kmeans_sums] points must be finite")
@@ -28,7 +28,9 @@ def kmeans_sums(points: Any, centroids: Any, *, metric: str) -> KMeansSums:
     distances = np.stack([np.square(rows - mean).sum(axis=1) for mean in means], axis=1)
     labels = distances.argmin(axis=1)
     least = distances.min(axis=1) / (2 if metric == "cosine" else 1)
-    sums = np.zeros(means.shape)
-    np.add.at(sums, labels, rows)
+    own = np.zeros(means.shape)
+    np.add.at(own, labels, rows)
     counts = np.bincount(labels, minlength=len(means))
-    return KMeansSums(labels.astype(np.int32), least.astype(np.float32), sums, counts, least.sum())
+    return KMeansSums(
+        labels.astype(np.int32), least.astype(np.float32), own if sums else None, counts, least.sum()
+    )

@@ -81,7 +81,7 @@ def kmeans_collection(
             16,384 points and more than 32 for each centroid; "k-means||", over all points; or [k, d] float32.
         iterations: largest number of updates, 1 to 1,000,000; with `batch` all of them are made.
         tolerance: it ends where an update takes no more than this share of the inertia, 0 to 1.
-        batch: points of each update, drawn at random; None for all of them.
+        batch: points of each update, drawn at random, one that is drawn twice once; None for all of them.
         seed: 0 to 2^64 - 1, for the random draws. Equal seeds give equal bits, on any number of threads.
         chunk: points read at a time. Another one, or another engine, changes the rounding of sums alone.
         work: a folder for the state after each step; a run that was stopped goes on from there, and ends with
@@ -233,17 +233,11 @@ class _Run:
         while state.step < seeding.ROUNDS:
             tell = partial(self._advance, f"k-means|| {state.step + 1}/{seeding.ROUNDS}")
             state.centroids = seeding.more_candidates(
-                self._points,
-                state.centroids,
-                settings.k,
-                asked,
-                settings.seed,
-                self._steps,
-                tell,
+                self._points, state.centroids, settings.k, asked, settings.seed, self._steps, tell
             )
             state.step += 1
             self._checkpoint.save(state)
-        weights = self._pass("weighing candidates", state.centroids, asked).counts
+        weights = self._pass("weighing candidates", state.centroids, self._asked(sums=False)).counts
         state.centroids = seeding.reduce(state.centroids, weights, settings.k, settings.seed)
         state.stage, state.step = "steps", 0
         self._checkpoint.save(state)
@@ -269,12 +263,12 @@ class _Run:
         """An update by a batch; after the last a pass over all points."""
         count, settings = self._points.count, self._settings
         if state.step == settings.iterations:
-            found = self._pass("k-means: sizes", state.centroids, self._asked())
+            found = self._pass("k-means: sizes", state.centroids, self._asked(sums=False))
             state.stage, state.counts = "done", found.counts
             state.history = np.append(state.history, found.inertia)
             return
         random = np.random.default_rng([settings.seed, 3, state.step])
-        rows = np.sort(random.integers(count, size=batch))
+        rows = np.unique(random.integers(count, size=batch))
         asked = self._asked(leading=settings.k, rows=rows)
         found = self._pass(self._title(state.step), state.centroids, asked)
         state.sums += found.sums
@@ -285,7 +279,7 @@ class _Run:
             self._reseed(state.sums, state.counts, ~state.touched, found)
             state.touched[:] = False
         state.centroids = _means(state.sums, state.counts, state.centroids, settings.metric)
-        state.history = np.append(state.history, found.inertia * (count / batch))
+        state.history = np.append(state.history, found.inertia * (count / len(rows)))
 
     def _reseed(self, sums: Float64, counts: Int64, empty: npt.NDArray[np.bool_], found: PassSums) -> None:
         """Moves the farthest points, of those that are not alone in their clusters, into the empty ones."""
@@ -306,8 +300,8 @@ class _Run:
     def _pass(self, title: str, centroids: Float32, asked: Pass) -> PassSums:
         return self._steps.run(self._points, centroids, asked, partial(self._advance, title))
 
-    def _asked(self, *, leading: int = 0, rows: Int64 | None = None) -> Pass:
-        return Pass(metric=self._settings.metric, chunk=self._chunk, leading=leading, rows=rows)
+    def _asked(self, **more: Any) -> Pass:
+        return Pass(metric=self._settings.metric, chunk=self._chunk, **more)
 
     def _title(self, step: int) -> str:
         return f"k-means {step + 1} of at most {self._settings.iterations}"

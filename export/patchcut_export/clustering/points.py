@@ -118,7 +118,7 @@ def unpack(
     """The points that were `packed`.
 
     Raises:
-        ExportError: "[points] /data/features.npy cannot be read here: ...; put it where every machine has it".
+        ExportError: "[points] /data/features.npy cannot be read here: ...; put it where every ...".
     """
     array = features.open() if isinstance(features, _MappedFile) else features
     return kind(array, selected=rows, centre=centre)

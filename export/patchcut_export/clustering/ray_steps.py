@@ -86,7 +86,7 @@ class RaySteps:
         finally:
             for task in waiting:
                 ray.cancel(task)
-        found = PassSums.nothing(*centroids.shape)
+        found = PassSums.nothing(centroids, asked)
         for part in made:
             found = found.plus(part, asked.leading)
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import patchcut_kernels as kernels
@@ -54,10 +55,8 @@ def more_candidates(
     2 k in each round, as in section 5 of Bahmani et al. (2012). Without replacement: the points of the
     largest distance / e, with e from an exponential distribution (Efraimidis and Spirakis 2006).
     """
-    wanted = Pass(
-        metric=asked.metric, chunk=asked.chunk, leading=OVERSAMPLING * k, draw=(seed, len(candidates))
-    )
-    drawn = steps.run(points, candidates, wanted, advance).leading.numbers
+    drawing = replace(asked, leading=OVERSAMPLING * k, draw=(seed, len(candidates)), sums=False)
+    drawn = steps.run(points, candidates, drawing, advance).leading.numbers
     return np.concatenate((candidates, rows_of(points, np.sort(drawn), asked.metric)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -12,7 +12,7 @@ from patchcut.checks import check_choice
 from patchcut.features import to_host
 from patchcut_kernels import cuda
 
-from patchcut_export.clustering._kmeans_sums import kmeans_sums
+from patchcut_export.clustering._kmeans_sums import KMeansSums, kmeans_sums
 from patchcut_export.clustering.points import Int64, Points
 from patchcut_export.errors import ExportError
 
@@ -29,6 +29,7 @@ class Pass:
     Attributes:
         metric: as of the op `kmeans_sums`.
         chunk: points that are in memory at a time.
+        sums: False where the sums of the clusters are not asked for.
         rows: numbers of the points that are looked at, rising; None for all.
         leading: how many points are returned as the leading ones.
         draw: None: those farthest from their centroids lead. (seed, stream): they are drawn without
@@ -37,6 +38,7 @@ class Pass:
 
     metric: Metric
     chunk: int
+    sums: bool = True
     rows: Int64 | None = None
     leading: int = 0
     draw: tuple[int, int] | None = None
@@ -82,7 +84,8 @@ class PassSums:
     """What a pass over points returns.
 
     Attributes:
-        sums: [k, d] float64, of the points of each cluster; of unit rows for "cosine".
+        sums: [k, d] float64, of the points of each cluster, of unit rows for "cosine"; [0, d] where they were
+            not asked for.
         counts: [k] int64, the points of each cluster.
         inertia: the distances of all points to their nearest centroids, added up.
         leading: see `Pass`.
@@ -103,10 +106,11 @@ class PassSums:
         )
 
     @classmethod
-    def nothing(cls, k: int, dim: int) -> PassSums:
+    def nothing(cls, centroids: Float32, asked: Pass) -> PassSums:
         """Of no points."""
+        k, dim = centroids.shape
         none = Leading(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
-        return cls(np.zeros((k, dim)), np.zeros(k, np.int64), 0.0, none)
+        return cls(np.zeros((k if asked.sums else 0, dim)), np.zeros(k, np.int64), 0.0, none)
 
 
 class Steps(Protocol):
@@ -155,14 +159,15 @@ class LocalSteps:
         self, points: Points, begin: int, end: int, centroids: Float32, asked: Pass, advance: Advance
     ) -> PassSums:
         """The same of the points from `begin` to before `end` alone."""
-        found = PassSums.nothing(*centroids.shape)
+        found = PassSums.nothing(centroids, asked)
         numbers = _part_of(begin, end, asked.rows)
-        held = cuda.to_device(centroids) if self.device == "cuda" else centroids
+        held = self._held(centroids)
         for low in range(0, len(numbers), asked.chunk):
             some = numbers[low : low + asked.chunk]
-            labels, distances, sums = self._sums(points, some, held, asked.metric)
-            leading = _rank(some, labels, distances, asked)
-            found = found.plus(replace(sums, leading=leading), asked.leading)
+            made = self._nearest(points, some, held, asked.metric, sums=asked.sums)
+            sums = found.sums if made.sums is None else made.sums
+            leading = _rank(some, made.labels, made.distances, asked)
+            found = found.plus(PassSums(sums, made.counts, float(made.inertia), leading), asked.leading)
             advance(low + len(some), len(numbers))
         return found
 
@@ -170,25 +175,28 @@ class LocalSteps:
         self, points: Points, numbers: range, centroids: Float32, metric: Metric
     ) -> npt.NDArray[np.int32]:
         """[m] int32: the nearest centroids of some points."""
-        held = cuda.to_device(centroids) if self.device == "cuda" else centroids
-        labels: npt.NDArray[np.int32] = self._sums(points, numbers, held, metric)[0]
-        return labels
+        return self._nearest(points, numbers, self._held(centroids), metric, sums=False).labels
 
-    def _sums(
-        self, points: Points, numbers: range | Int64, centroids: Any, metric: Metric
-    ) -> tuple[Any, Any, PassSums]:
-        rows = (
-            points.read(numbers[0], numbers[-1] + 1) if isinstance(numbers, range) else points.take(numbers)
-        )
-        sent = cuda.to_device(rows) if self.device == "cuda" else rows
+    def _held(self, array: npt.NDArray[Any]) -> Any:
+        """The array where the op runs."""
+        return cuda.to_device(array) if self.device == "cuda" else array
+
+    def _nearest(
+        self, points: Points, numbers: range | Int64, centroids: Any, metric: Metric, *, sums: bool
+    ) -> KMeansSums:
+        whole = isinstance(numbers, range)
+        rows = points.read(numbers[0], numbers[-1] + 1) if whole else points.take(np.asarray(numbers))
         try:
-            made = kmeans_sums(sent, centroids, metric=metric)
+            made = kmeans_sums(self._held(rows), centroids, metric=metric, sums=sums)
         except ValueError as error:
             raise unfit(points, numbers, rows) or error from None
-        labels, distances, sums, counts, inertia = (
-            to_host(one) for one in (made.labels, made.distances, made.sums, made.counts, made.inertia)
+        return KMeansSums(
+            to_host(made.labels),
+            to_host(made.distances),
+            None if made.sums is None else to_host(made.sums),
+            to_host(made.counts),
+            to_host(made.inertia),
         )
-        return labels, distances, PassSums(sums, counts, float(inertia), PassSums.nothing(0, 0).leading)
 
 
 def _part_of(begin: int, end: int, rows: Int64 | None) -> range | Int64:

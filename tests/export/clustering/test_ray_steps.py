@@ -53,7 +53,6 @@ def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         log_to_driver=False,
         logging_level="ERROR",
         object_store_memory=100 * 2**20,
-        runtime_env={"env_vars": {"DEADLY_FLAG": str(flag)}},
     )
     yield found
     found.shutdown()
