@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -23,6 +22,8 @@ from patchcut.output.whole_files import check_writable, output_error, write_whol
 from patchcut.sources import open_source
 from patchcut.sources.photos import PHOTO_SUFFIXES, read_frame
 from patchcut.stages import Extractor
+
+from patchcut_export.memory_maps import give_back
 
 _FEATURES = "features.npy"
 _STATE = "state.json"
@@ -70,7 +71,7 @@ class CachedFeatures:
         """
         features = self.features if name is None else self.sets[name]
         taken = np.array(features[rows])
-        _give_back(features)
+        give_back(features)
         return taken
 
 
@@ -161,16 +162,7 @@ def _table_files(folder: Path, names: Iterable[str]) -> dict[str, Path]:
 def _flush(tables: Iterable[_Table]) -> None:
     for table in tables:
         table.flush()
-        _give_back(table)
-
-
-def _give_back(features: npt.NDArray[np.float16]) -> None:
-    """Takes a memory map's pages off the process; the system keeps them for as long as it has room."""
-    owner: object = features
-    while isinstance(owner, np.ndarray):
-        owner = owner.base
-    if isinstance(owner, mmap.mmap):
-        owner.madvise(mmap.MADV_DONTNEED)
+        give_back(table)
 
 
 def _list_photos(folder: Path) -> tuple[list[Path], list[str]]:

@@ -1,0 +1,1 @@
+"""Clustering whole collections of images, in bounded memory."""
