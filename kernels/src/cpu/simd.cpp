@@ -133,7 +133,7 @@ inline HalfVec narrow(Vec x) {
 }
 
 struct Table final : SimdTable {
-  constexpr Table() : SimdTable(Isa::PATCHCUT_ISA, kPanel) {}
+  constexpr Table() : SimdTable(Isa::PATCHCUT_ISA, kLanes, kPanel) {}
 
   void gemm_panel(int64_t m, int64_t k, const float* a, int64_t lda, int64_t step, const float* packed,
                   float* c, int64_t ldc, int64_t cols) const override {
