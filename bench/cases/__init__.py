@@ -27,9 +27,10 @@ GROUPS = {
     "agreement": "bench.cases.agreement",
     "found-k": "bench.cases.found_k",
     "parts": "bench.cases.parts",
+    "levels": "bench.cases.levels",
     "stability": "bench.cases.stability",
 }
-NEED_DATA = ("stream", "soak", "quality", "agreement", "found-k", "parts", "stability")
+NEED_DATA = ("stream", "soak", "quality", "agreement", "found-k", "parts", "levels", "stability")
 
 
 class BenchError(Exception):

@@ -13,6 +13,7 @@ from patchcut.engines.onnxruntime import import_onnxruntime, session_options
 from patchcut.features import to_host
 from patchcut.frames import Frame
 from patchcut.heads import open_head
+from patchcut.heads.levels import LevelsHead
 from patchcut.opencv import load_cv2
 from patchcut.settings import Settings
 from patchcut.sources.photos import read_photo
@@ -59,7 +60,8 @@ def compare(fused: bytes, bundle: Bundle, plan: FusedPlan) -> Comparison:
     ort = import_onnxruntime()
     options = session_options(ort, default_threads(), graph.precision)
     session = ort.InferenceSession(fused, options, providers=["CPUExecutionProvider"])
-    own = np.concatenate([to_host(head(extractor([Frame(frame)]))) for frame in frames])
+    answer = head.per_patch if isinstance(head, LevelsHead) else head
+    own = np.concatenate([to_host(answer(extractor([Frame(frame)]))) for frame in frames])
     found = np.concatenate([_run(session, frame, plan) for frame in frames])
     differing = np.abs(found - own)
     same = float((found.argmax(-1) == own.argmax(-1)).mean())

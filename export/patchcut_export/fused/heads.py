@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 from patchcut.bundle import Bundle, HeadSpec
 from patchcut.heads.gnn import read_weights
+from patchcut.heads.levels import open_head as open_levels
+from patchcut.heads.prototypes import read_prototypes
 
 from patchcut_export.fused.nodes import Nodes
 
@@ -52,10 +55,52 @@ def add_gnn(nodes: Nodes, features: dict[str, str], bundle: Bundle, head: HeadSp
     nodes.add("Softmax", hidden, output=output, axis=-1)
 
 
+def add_prototypes(
+    nodes: Nodes, features: dict[str, str], bundle: Bundle, head: HeadSpec, output: str
+) -> None:
+    """Writes the shares of prototypes, as `patchcut.heads.prototypes` computes them.
+
+    Raises:
+        BundleError: as `patchcut.heads.prototypes.open_head` does.
+    """
+    prototypes, mean = read_prototypes(bundle, head)
+    centred = nodes.add("Sub", features[head.features[0]], nodes.constant("mean", mean))
+    cosines = _cosines(nodes, centred, prototypes, "prototypes", head.temperature)
+    nodes.add("Softmax", cosines, output=output, axis=-1)
+
+
+def add_levels(nodes: Nodes, features: dict[str, str], bundle: Bundle, head: HeadSpec, output: str) -> None:
+    """Writes the dataset level alone, as `patchcut.heads.levels.LevelsHead.per_patch` computes it.
+
+    Raises:
+        BundleError: as `patchcut.heads.levels.open_head` does.
+    """
+    opened = open_levels(bundle, head)
+    centres = opened.centres
+    cosines = _cosines(nodes, features[opened.sets[0]], centres.dataset, "dataset", centres.temperature)
+    shares = nodes.add("Softmax", cosines, axis=-1)
+    foreground = nodes.constant("foreground", centres.foreground.astype(np.float32)[:, None])
+    side = nodes.add("MatMul", shares, foreground)
+    semantic = _unit_rows(nodes, features[opened.sets[2]])
+    centred = nodes.add("Sub", semantic, nodes.constant("name_mean", centres.name_mean))
+    alike = _cosines(nodes, centred, centres.names, "names", 1.0)
+    nearest = nodes.add("Mul", nodes.add("Hardmax", alike, axis=-1), side)
+    background = nodes.add("Sub", nodes.number("one", 1.0), side)
+    nodes.add("Concat", background, nearest, output=output, axis=-1)
+
+
+def _cosines(nodes: Nodes, rows: str, targets: npt.NDArray[np.float32], name: str, divisor: float) -> str:
+    """[b, n, c] cosines of rows to targets [c, d], over a divisor."""
+    length = np.maximum(np.linalg.norm(targets, axis=1, keepdims=True), _TINY)
+    return nodes.add(
+        "MatMul", _unit_rows(nodes, rows), nodes.constant(name, (targets / length / divisor).T)
+    )
+
+
 def _unit_rows(nodes: Nodes, rows: str) -> str:
-    squares = nodes.add("ReduceSum", nodes.add("Mul", rows, rows), nodes.constant("last", np.array([-1])))
+    squares = nodes.add("ReduceSum", nodes.add("Mul", rows, rows), nodes.constant(f"last{len(nodes.nodes)}", np.array([-1])))
     length = nodes.add("Sqrt", squares)
-    return nodes.add("Div", rows, nodes.add("Max", length, nodes.number("tiny", _TINY)))
+    return nodes.add("Div", rows, nodes.add("Max", length, nodes.number(f"tiny{len(nodes.nodes)}", _TINY)))
 
 
 def _affinity(nodes: Nodes, rows: str, head: HeadSpec) -> tuple[str, str]:
@@ -68,4 +113,4 @@ def _affinity(nodes: Nodes, rows: str, head: HeadSpec) -> tuple[str, str]:
     return edges, nodes.add("Div", nodes.number("one", 1.0), root)
 
 
-FUSED: dict[str, HeadWriter] = {"gnn": add_gnn}
+FUSED: dict[str, HeadWriter] = {"gnn": add_gnn, "levels": add_levels, "prototypes": add_prototypes}

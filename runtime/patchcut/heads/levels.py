@@ -92,7 +92,7 @@ class LevelsHead:
         self.labels = spec.labels
         self.needs = spec.features
         self.centres = centres
-        self._spec = spec
+        self.spec = spec
         self._memory: Memory | None = None
         self._remembers = False
         self._memory_of_edges = np.empty((0, 0), np.float32)
@@ -121,7 +121,7 @@ class LevelsHead:
             >>> callable(LevelsHead.of_stream)
             True
         """
-        stream = LevelsHead(self._spec, self.centres)
+        stream = LevelsHead(self.spec, self.centres)
         stream._remembers = True
         return stream
 
@@ -144,6 +144,24 @@ class LevelsHead:
         voted = [self._vote(features.frame(i)) for i in range(features.batch)]
         assignment, votes = (np.stack(each) for each in zip(*voted, strict=True))
         return Voted(assignment, votes)
+
+    def per_patch(self, features: Features) -> Float32:
+        """[b, n, 1 + C] float32: the dataset level alone, each patch with the name that is nearest to itself.
+
+        What one ONNX file of frame and head computes; it takes no regions.
+
+        Args:
+            features: those of b frames, on the host.
+        """
+        assignment = []
+        for i in range(features.batch):
+            frame = features.frame(i)
+            rows, semantic = to_host(frame[self.sets[0]])[0], to_host(frame[self.sets[2]])[0]
+            side = foreground_share(rows, self.centres.dataset, self.centres)[:, None]
+            nearest = likeness(semantic, self.centres.name_mean, self.centres.names).argmax(axis=1)
+            named = side * np.eye(len(self.centres.names), dtype=np.float32)[nearest]
+            assignment.append(np.concatenate([1 - side, named], axis=1))
+        return np.stack(assignment)
 
     def _vote(self, features: Features) -> tuple[Float32, Float32]:
         rows, token, semantic = (to_host(features[name])[0] for name in self.sets)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from patchcut import OptionError
+from patchcut_export.levels.choosing import choose_count, cosine_silhouette
+from patchcut_export.levels.sides import find_cues, overruled
+from sklearn.metrics import silhouette_score
+
+
+def planted(images: int = 5) -> np.ndarray:
+    """[N, 100] int32: cluster 1 is a square in the middle, 2 a stripe below it, 0 all around."""
+    labels = np.zeros((images, 10, 10), np.int32)
+    labels[:, 3:7, 3:7] = 1
+    labels[:, 9] = 2
+    return labels.reshape(images, 100)
+
+
+def test_what_lies_in_the_middle_is_foreground() -> None:
+    cues = find_cues(planted(), 3, (10, 10))
+    assert cues.foreground.tolist() == [False, True, False]
+    np.testing.assert_allclose(cues.shares, [0.74, 0.16, 0.1])
+    assert cues.border[1] == 0 and cues.border[2] == pytest.approx(1 / 0.36)
+    assert cues.spread[1] == pytest.approx(2.5 / 16.5)
+
+
+def test_attention_is_a_third_voice() -> None:
+    attention = (planted() == 2).astype(np.float32)
+    cues = find_cues(planted(), 3, (10, 10), attention)
+    assert cues.attention is not None
+    np.testing.assert_allclose(cues.attention, [0, 0, 10])
+    assert cues.foreground.tolist() == [False, True, False]  # two of three say so
+
+
+def test_there_are_always_both_sides() -> None:
+    everywhere = np.tile(np.arange(100, dtype=np.int32) % 2, (3, 1))
+    side = find_cues(everywhere, 2, (10, 10)).foreground
+    assert side.sum() == 1
+
+
+def test_a_cluster_without_patches_is_told() -> None:
+    cues = find_cues(planted(), 4, (10, 10))
+    assert cues.shares[3] == 0 and np.isfinite(cues.border).all()
+    assert len(cues.lines(cues.foreground)) == 4
+
+
+def test_a_person_may_overrule_it() -> None:
+    assert overruled(3, (0, 2)).tolist() == [True, False, True]
+    for wrong in ((), (0, 1, 2), (3,), (-1,)):
+        with pytest.raises(OptionError, match=r"\[foreground\] must name some of the clusters 0 to 2"):
+            overruled(3, wrong)
+
+
+def test_the_silhouette_is_scikit_learns() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((200, 6)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    labels = rng.integers(0, 4, 200).astype(np.int32)
+    labels[0] = 9  # a cluster of one
+    assert cosine_silhouette(rows, labels) == pytest.approx(
+        silhouette_score(rows, labels, metric="cosine"), abs=1e-5
+    )
+    assert cosine_silhouette(rows, np.zeros(200, np.int32)) == 0
+
+
+def test_the_best_silhouette_chooses_the_number() -> None:
+    rng = np.random.default_rng(0)
+    rows = np.repeat(np.eye(6, dtype=np.float32), 30, axis=0) + 0.1 * rng.standard_normal((180, 6))
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    said: list[str] = []
+    assert choose_count(rows, (2, 4, 6, 8), 0, said.append, "kinds") == 6
+    assert "takes 6" in said[0] and "kinds by silhouette: 2: " in said[0]
+    assert choose_count(rows[:2], (4, 6), 0, said.append, "kinds") == 2
