@@ -19,6 +19,18 @@ void kmeans(const FloatInput<3>& points, const std::optional<Input<float, 3>>& i
   });
 }
 
+void kmeans_sums(const FloatInput<2>& points, const Input<float, 2>& centroids, patchcut_metric metric,
+                 const Array<int32_t, 1>& labels, const Array<float, 1>& distances,
+                 const std::optional<Array<double, 2>>& sums, const Array<int64_t, 1>& counts,
+                 const Array<double, 1>& inertia, const patchcut_context& context) {
+  const patchcut_kmeans_sums_params params{metric};
+  run(context, [&](const patchcut_context* asked) {
+    return patchcut_kmeans_sums(points.data(), dtype_of(points), extent(points, 0), extent(points, 1),
+                                centroids.data(), extent(centroids, 0), &params, labels.data(),
+                                distances.data(), data_or_null(sums), counts.data(), inertia.data(), asked);
+  });
+}
+
 void correlation_cluster(const FloatInput<3>& affinity, int64_t max_clusters, uint64_t seed,
                          const Array<int32_t, 2>& labels, const Array<int32_t, 1>& counts,
                          const Array<float, 1>& objectives, const patchcut_context& context) {
@@ -49,6 +61,9 @@ void bind_clusters(nb::module_& module) {
   module.def("kmeans", &kmeans, nb::arg("points"), nb::arg("init").none(), nb::arg("metric"),
              nb::arg("iterations"), nb::arg("restarts"), nb::arg("seed"), nb::arg("labels"),
              nb::arg("centroids"), nb::arg("inertia"), nb::arg("context"));
+  module.def("kmeans_sums", &kmeans_sums, nb::arg("points"), nb::arg("centroids"), nb::arg("metric"),
+             nb::arg("labels"), nb::arg("distances"), nb::arg("sums").none(), nb::arg("counts"),
+             nb::arg("inertia"), nb::arg("context"));
   module.def("correlation_cluster", &correlation_cluster, nb::arg("affinity"), nb::arg("max_clusters"),
              nb::arg("seed"), nb::arg("labels"), nb::arg("counts"), nb::arg("objectives"),
              nb::arg("context"));

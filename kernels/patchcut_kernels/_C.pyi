@@ -122,6 +122,17 @@ def kmeans(
     inertia: _Float,
     context: Context,
 ) -> None: ...
+def kmeans_sums(
+    points: _FloatOrHalf,
+    centroids: _Float,
+    metric: Metric,
+    labels: _Int,
+    distances: _Float,
+    sums: npt.NDArray[np.float64] | None,
+    counts: npt.NDArray[np.int64],
+    inertia: npt.NDArray[np.float64],
+    context: Context,
+) -> None: ...
 def correlation_cluster(
     affinity: _FloatOrHalf,
     max_clusters: int,

@@ -17,6 +17,7 @@ from ._gnn_fit_weights import GnnFitWeights
 from ._guided_refine import guided_refine
 from ._isas import available_isas, get_isa, set_isa
 from ._kmeans import KMeansClustering, kmeans
+from ._kmeans_sums import KMeansSums, kmeans_sums
 from ._ncut import NCut, ncut
 from ._preprocess import letterbox_xyxy, preprocess
 from ._propagate import propagate
@@ -35,6 +36,7 @@ __all__ = [
     "GnnFit",
     "GnnFitWeights",
     "KMeansClustering",
+    "KMeansSums",
     "LinearLayer",
     "NCut",
     "PrototypeAssignment",
@@ -56,6 +58,7 @@ __all__ = [
     "gnn_fit",
     "guided_refine",
     "kmeans",
+    "kmeans_sums",
     "letterbox_xyxy",
     "ncut",
     "preprocess",

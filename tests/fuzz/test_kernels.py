@@ -238,6 +238,12 @@ def kmeans(m: Maker) -> Any:
     return pk.kmeans(m.floats(*batch, n, d, half=True), k, restarts=m.number(1, 2), init=init, **options)
 
 
+def kmeans_sums(m: Maker) -> Any:
+    n, d, k = m.size(90), m.size(9), m.size(40)
+    options = {"metric": m.word("euclidean", "cosine"), "sums": m.rng.random() < 0.8}
+    return pk.kmeans_sums(m.floats(n, d, half=True), m.floats(k, d), **options)
+
+
 def ncut(m: Maker) -> Any:
     n, weights = m.size(20), m.rng.random() < 0.2
     x = m.floats(*m.batch(), n, n if weights else m.size(9), half=True, least=0.0 if weights else -2.0)
@@ -337,6 +343,7 @@ OPS: list[Callable[[Maker], Any]] = [
     gnn_fit,
     guided_refine,
     kmeans,
+    kmeans_sums,
     ncut,
     preprocess,
     propagate,

@@ -250,6 +250,18 @@ def kmeans() -> Call:
     )
 
 
+def kmeans_sums() -> Call:
+    points = {"points": FEATURES["features"][0], "dtype": 0, "n": 6, "d": 3}
+    of_points = {"labels": empty(6, dtype=np.int32), "distances": empty(6)}
+    of_clusters = {"sums": empty(2, 3, dtype=np.float64), "counts": empty(2, dtype=np.int64)}
+    result = {**of_points, **of_clusters, "inertia": empty(1, dtype=np.float64)}
+    return Call(
+        {**points, "centroids": normal(2, 3), "k": 2, "params": struct("kmeans_sums_params"), **result},
+        optional=("sums",),
+        bad={"d": [0], "k": [0], "metric": [-1, 2]},
+    )
+
+
 CUT_BAD = {
     "d": [0],
     "graph": [-1, 4, 0],  # 0 is an affinity: d is not n
@@ -411,6 +423,7 @@ CALLS: dict[str, Callable[[], Call]] = {
         guided_refine,
         guided_refine_labels,
         kmeans,
+        kmeans_sums,
         ncut,
         preprocess,
         propagate,

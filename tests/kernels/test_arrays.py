@@ -214,6 +214,18 @@ def make_cases() -> dict[str, Case]:
             {"k": 3},
             pk.KMeansClustering,
         ),
+        "kmeans_sums": Case(
+            {"points": features, "centroids": features[:3].copy()},
+            {
+                "labels": np.empty(12, np.int32),
+                "distances": np.empty(12, np.float32),
+                "sums": np.empty((3, 5)),
+                "counts": np.empty(3, np.int64),
+                "inertia": np.empty(()),
+            },
+            {},
+            pk.KMeansSums,
+        ),
         "guided_refine": Case(
             {"frame": frame, "maps": rng.random((13, 17), np.float32)},
             {"out": np.empty((13, 17), np.float32)},

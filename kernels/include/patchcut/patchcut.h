@@ -231,7 +231,7 @@ PATCHCUT_API patchcut_status patchcut_gnn_fit(const void* features, int32_t dtyp
                                               const patchcut_gnn_fit_params* params, float* assignment,
                                               float* losses, const patchcut_context* context);
 
-/* ---- kmeans, correlation_cluster, assign: features and affinities to clusters ---- */
+/* ---- kmeans, kmeans_sums, correlation_cluster, assign: features and affinities to clusters ---- */
 
 typedef enum patchcut_metric {
   PATCHCUT_EUCLIDEAN = 0,      /* squared distances */
@@ -256,6 +256,23 @@ PATCHCUT_API patchcut_status patchcut_kmeans(const void* points, int32_t dtype, 
                                              const patchcut_kmeans_params* params, int32_t* labels,
                                              float* centroids, float* inertia,
                                              const patchcut_context* context);
+
+typedef struct patchcut_kmeans_sums_params {
+  int32_t metric; /* patchcut_metric */
+} patchcut_kmeans_sums_params;
+
+#define PATCHCUT_KMEANS_SUMS_DEFAULTS {PATCHCUT_EUCLIDEAN}
+
+/* One step of k-means over a chunk of a collection, which may be of any size: what several chunks give, added
+ * up, is what one gives that has all of their points, up to rounding. No batch: points [n, d] of `dtype`, n
+ * may be 0; centroids [k, d], at least one. labels [n], the nearest centroid, the first on a tie; distances
+ * [n], to it; sums [k, d], of the points of each centroid, of unit rows for PATCHCUT_COSINE_DISTANCE, or
+ * null; counts [k], of these points; inertia [1], distances added up. Distances must fit float32. */
+PATCHCUT_API patchcut_status patchcut_kmeans_sums(const void* points, int32_t dtype, int64_t n, int64_t d,
+                                                  const float* centroids, int64_t k,
+                                                  const patchcut_kmeans_sums_params* params, int32_t* labels,
+                                                  float* distances, double* sums, int64_t* counts,
+                                                  double* inertia, const patchcut_context* context);
 
 typedef struct patchcut_correlation_cluster_params {
   int64_t max_clusters; /* at least 1; time and memory grow with it */

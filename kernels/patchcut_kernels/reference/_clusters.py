@@ -8,6 +8,7 @@ import numpy.typing as npt
 from .._assign import PrototypeAssignment
 from .._correlation_cluster import CorrelationClustering
 from .._kmeans import KMeansClustering
+from .._kmeans_sums import KMeansSums
 from ._nodes import softmax, unit_rows
 from ._random import random_bits, uniform
 from ._types import Float64, Real
@@ -48,6 +49,23 @@ def kmeans(
     labels, centroids, inertia = min(runs, key=lambda run: run[2])
     return KMeansClustering(
         labels.astype(np.int32), centroids.astype(np.float32), np.asarray(inertia, np.float32)
+    )
+
+
+def kmeans_sums(points: Real, centroids: Real, *, metric: str = "euclidean", sums: bool = True) -> KMeansSums:
+    """The nearest of [k, d] centroids to each of [n, d] points, and the sums of each centroid's points."""
+    cosine = metric == "cosine"
+    rows, targets = (unit_rows(x) if cosine else np.asarray(x, np.float64) for x in (points, centroids))
+    all_distances = squared_distances(rows, targets) / (2 if cosine else 1)
+    labels, distances = all_distances.argmin(axis=1), all_distances.min(axis=1)
+    own = np.zeros(targets.shape)
+    np.add.at(own, labels, rows)
+    return KMeansSums(
+        labels.astype(np.int32),
+        distances.astype(np.float32),
+        own if sums else None,
+        np.bincount(labels, minlength=len(targets)),
+        distances.sum(),
     )
 
 

@@ -14,15 +14,10 @@ namespace {
 // Unit rows as panels of columns of their transpose.
 void pack_prototypes(const SimdTable& simd, int64_t c, int64_t d, const float* prototypes, float* packed) {
   Scratch scratch;
-  float* rows = scratch.take<float>(simd.panel * d);
+  float* unit = scratch.take<float>(c * d);
   require_finite(simd.all_finite(c * d, prototypes), "assign", "prototypes");
-  for (int64_t first = 0; first < c; first += simd.panel) {
-    const int64_t count = std::min(simd.panel, c - first);
-    for (int64_t j = 0; j < count; ++j) {
-      normalize_row(simd, d, prototypes + (first + j) * d, rows + j * d);
-    }
-    simd.pack_transposed(count, d, rows, d, packed + first * d);
-  }
+  for (int64_t i = 0; i < c; ++i) normalize_row(simd, d, prototypes + i * d, unit + i * d);
+  pack_rows(simd, d, c, unit, packed);
 }
 
 void choose(int64_t c, const float* cosines, int32_t* label, float* similarity) {

@@ -2,6 +2,7 @@
 
 #include "c_api/c_face.h"
 #include "c_api/half_rows.h"
+#include "clusters/metric.h"
 
 using namespace patchcut;
 
@@ -11,9 +12,7 @@ constexpr const char* kOp = "kmeans";
 
 void check(const patchcut_kmeans_params* params, const float* init) {
   require_struct(kOp, "params", params);
-  require(
-      params->metric == PATCHCUT_EUCLIDEAN || params->metric == PATCHCUT_COSINE_DISTANCE, kOp,
-      "metric must be PATCHCUT_EUCLIDEAN or PATCHCUT_COSINE_DISTANCE, got " + std::to_string(params->metric));
+  require_metric(kOp, params->metric);
   require_rounds(kOp, "iterations", params->iterations, 1);
   require_rounds(kOp, "restarts", params->restarts, 1);
   require(params->restarts == 1 || init == nullptr, kOp, "restarts must be 1 where init is given");

@@ -5,6 +5,7 @@
 // changed: the iterations that are left then return at once.
 #include <cmath>
 
+#include "clusters/cluster_sums.cuh"
 #include "clusters/kmeans.h"
 #include "cpu/random.h"
 #include "cuda/arg_largest.cuh"
@@ -20,17 +21,6 @@ constexpr int kWarps = kThreads / kWarp;
 constexpr int kPointsOfBlock = 2 * kWarps;
 constexpr int kGroup = 8;           // centroids whose distances a warp takes at once
 constexpr int kMaxCandidates = 64;  // 2 + log(k) for every k
-constexpr int kColumns = 64;        // of one block of an update
-constexpr int kRowGroups = kThreads / (kColumns / 4);
-
-struct Points {
-  const float* rows;  // [batch, n, stride], zeros past column d
-  int n;
-  int d;
-  int stride;  // a multiple of 4
-
-  __device__ const float* row(int64_t item, int i) const { return rows + (item * n + i) * stride; }
-};
 
 // Distances of one row to up to kGroup others: lane l gets that of others[l / 4]. The whole warp calls it.
 template <class RowOf>
@@ -360,35 +350,6 @@ __global__ void __launch_bounds__(kThreads) label_kernel(Points points, Run run,
   finish_labels(points, run, item, k, step);
 }
 
-struct UpdateShared {
-  double sums[kRowGroups][kColumns];
-  int counts[kRowGroups];
-};
-
-// The sums of kColumns columns over one cluster's points; returns how many these are.
-__device__ int add_members(const Points& points, const int32_t* labels, int64_t item, int c, int first_column,
-                           UpdateShared& shared) {
-  const int group = static_cast<int>(threadIdx.x) / (kColumns / 4);
-  const int column = static_cast<int>(threadIdx.x) % (kColumns / 4) * 4;
-  double sums[4] = {};
-  int count = 0;
-  for (int i = group; i < points.n; i += kRowGroups) {
-    if (labels[i] != c) continue;
-    ++count;
-    if (first_column + column >= points.stride) continue;
-    const auto x = as_pack<4>(points.row(item, i) + first_column + column);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) sums[j] += static_cast<double>(x.values[j]);
-  }
-#pragma unroll
-  for (int j = 0; j < 4; ++j) shared.sums[group][column + j] = sums[j];
-  if (column == 0) shared.counts[group] = count;
-  __syncthreads();
-  count = 0;
-  for (int g = 0; g < kRowGroups; ++g) count += shared.counts[g];
-  return count;
-}
-
 // centroid = mean / |mean|, as it was where that is 0; by the first warp.
 __device__ void take_direction(const float* mean, int d, float* centroid) {
   const float2 factors = inverse_norm(mean, d);
@@ -398,24 +359,24 @@ __device__ void take_direction(const float* mean, int d, float* centroid) {
   }
 }
 
-// One block: kColumns columns of the mean of one cluster of item blockIdx.y.
-__global__ void __launch_bounds__(kThreads) update_kernel(Points points, Run run, int k, int column_blocks) {
-  auto& shared = shared_memory<UpdateShared>();
+// One block: kSumColumns columns of the mean of one cluster of item blockIdx.y.
+__global__ void __launch_bounds__(kSumThreads)
+    update_kernel(Points points, Run run, int k, int column_blocks) {
+  auto& shared = shared_memory<ClusterSumsShared>();
   const int64_t item = blockIdx.y;
   if (run.done[item] != 0) return;
   const int c = static_cast<int>(blockIdx.x) / column_blocks;
-  const int first_column = static_cast<int>(blockIdx.x) % column_blocks * kColumns;
-  const int count = add_members(points, run.labels + item * points.n, item, c, first_column, shared);
+  const int first_column = static_cast<int>(blockIdx.x) % column_blocks * kSumColumns;
+  const int count =
+      add_members(points, run.labels + item * points.n, item, 0, points.n, c, first_column, shared);
   const int64_t cluster = item * k + c;
   if (first_column == 0 && threadIdx.x == 0) run.counts[cluster] = 0;  // the next kernel counts anew
   if (count == 0) return;
   float* centroid = run.centroids + cluster * points.stride;
   float* mean = run.means == nullptr ? centroid : run.means + cluster * points.stride;
   const int column = static_cast<int>(threadIdx.x);
-  if (column < kColumns && first_column + column < points.stride) {
-    double sum = 0.0;
-    for (int g = 0; g < kRowGroups; ++g) sum += shared.sums[g][column];
-    mean[first_column + column] = static_cast<float>(sum * (1.0 / count));
+  if (column < kSumColumns && first_column + column < points.stride) {
+    mean[first_column + column] = static_cast<float>(column_sum(shared, column) * (1.0 / count));
   }
   if (run.means == nullptr || !is_last_block(run.cluster_arrived + cluster, column_blocks)) return;
   if (threadIdx.x < kWarp) take_direction(mean, points.d, centroid);
@@ -470,12 +431,13 @@ void queue_seeding(const Job& job, const Seeding& seeding, int64_t restart, cons
 }
 
 void queue_lloyd(const Job& job, const Run& run, CudaQueue& queue) {
-  const int column_blocks = ceil_div(job.points.stride, kColumns);
+  const int column_blocks = ceil_div(job.points.stride, kSumColumns);
   const dim3 updates(static_cast<unsigned>(job.k * column_blocks), static_cast<unsigned>(job.batch));
   queue.clear(run.counts, job.batch * job.k);
   queue.clear(run.done, job.batch);
   for (int64_t iteration = 0; iteration <= job.params.iterations; ++iteration) {
-    if (iteration > 0) launch(queue, update_kernel, updates, kThreads, job.points, run, job.k, column_blocks);
+    if (iteration > 0)
+      launch(queue, update_kernel, updates, kSumThreads, job.points, run, job.k, column_blocks);
     const Step step{iteration == 0, iteration == job.params.iterations, job.cosine()};
     launch(queue, label_kernel, job.point_blocks(), kThreads, job.points, run, job.k, step);
     if (queue.only_counts()) return;

@@ -8,6 +8,10 @@ namespace {
 // Rows of one pass, so that their sums, a vector of the panel and a difference fit the registers.
 constexpr int kRows = kLanes == 16 ? 8 : 4;
 
+// As many as fill a vector of doubles of the width of Vec.
+typedef float HalfFloats __attribute__((vector_size(kLanes / 2 * sizeof(float))));
+typedef double HalfDoubles __attribute__((vector_size(kLanes / 2 * sizeof(double))));
+
 // out[rows, kPanel] = squared distances of rows of a to the columns of a packed panel.
 template <int rows>
 void tile_distances(int64_t depth, const float* a, const float* packed, float* out) {
@@ -39,6 +43,60 @@ struct Table final : ClusterTable {
       i += kRows / 2;
     }
     for (; i < m; ++i) tile_distances<1>(depth, a + i * depth, packed, out + i * kPanel);
+  }
+
+  double squared_distance(int64_t count, const float* x, const float* y) const override {
+    HalfDoubles total[4] = {};
+    const auto add = [&](int64_t i, HalfDoubles& sum) {
+      const HalfFloats difference = load_as<HalfFloats>(x + i) - load_as<HalfFloats>(y + i);
+      const HalfDoubles wide = __builtin_convertvector(difference, HalfDoubles);
+      sum += wide * wide;
+    };
+    constexpr int64_t kHalf = kLanes / 2;
+    int64_t i = 0;
+    for (; i + 4 * kHalf <= count; i += 4 * kHalf) {
+#pragma GCC unroll 4
+      for (int v = 0; v < 4; ++v) add(i + v * kHalf, total[v]);
+    }
+    for (; i + kHalf <= count; i += kHalf) add(i, total[0]);
+    double sum = 0.0;
+    for (; i < count; ++i) {
+      const double difference = x[i] - y[i];
+      sum += difference * difference;
+    }
+    total[0] = (total[0] + total[1]) + (total[2] + total[3]);
+    for (int64_t lane = 0; lane < kHalf; ++lane) sum += total[0][lane];
+    return sum;
+  }
+
+  int64_t near_largest(int64_t count, const float* products, const ScoreBounds& bounds, float length,
+                       int32_t* rows) const override {
+    Vec largest = Vec{} - __builtin_inff();
+    IntVec lanes;
+    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = lane;
+    for (int64_t i = 0; i < count; i += kLanes) {
+      const Vec low = load(products + i) - (load(bounds.low + i) + load(bounds.slope + i) * length);
+      largest = low > largest ? low : largest;
+    }
+    const float least = largest_lane(largest);
+    // Mostly there is one, which the sum of all is then.
+    IntVec near{}, sum{};
+    for (int64_t i = 0; i < count; i += kLanes, lanes += kLanes) {
+      const Vec high = load(products + i) - (load(bounds.high + i) - load(bounds.slope + i) * length);
+      const IntVec below = high < least;
+      near += ~below;
+      sum += ~below & lanes;
+    }
+    if (add_lanes(near) == -1) {
+      rows[0] = add_lanes(sum);
+      return 1;
+    }
+    int64_t kept = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      const float high = products[i] - (bounds.high[i] - bounds.slope[i] * length);
+      if (!(high < least)) rows[kept++] = static_cast<int32_t>(i);
+    }
+    return kept;
   }
 
   void lower_minima(int64_t m, int32_t first, const float* values, float* minima,

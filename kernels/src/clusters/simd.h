@@ -24,13 +24,27 @@ struct NodeMove {
   int32_t gain;
 };
 
-// The hot loops of kmeans and correlation_cluster.
+// Of k rows, so that near_largest knows how far rounding may have moved their products with another row; each
+// padded to whole vectors by infinities, slopes by zeros.
+struct ScoreBounds {
+  const float* low;    // [padded], half the square of a row's length, and what of the error is its own
+  const float* high;   // [padded], less that error
+  const float* slope;  // [padded], error over the length of the other row
+};
+
+// The hot loops of kmeans, kmeans_sums and correlation_cluster.
 struct ClusterTable {
   PATCHCUT_PER_ISA(ClusterTable);
 
   // out[m, panel] = squared distances of the rows of a[m, depth] to the columns of packed[depth, panel].
   virtual void squared_distances(int64_t m, int64_t depth, const float* a, const float* packed,
                                  float* out) const = 0;
+  // Sum of squared differences, of which only the differences are rounded to float.
+  virtual double squared_distance(int64_t count, const float* x, const float* y) const = 0;
+  // The rows of which products[i] - squares[i] / 2 may be the largest in exact arithmetic, ascending, where
+  // products[padded] are those with a row of this length; returns how many.
+  virtual int64_t near_largest(int64_t count, const float* products, const ScoreBounds& bounds, float length,
+                               int32_t* rows) const = 0;
   // Brings minima[panel] down to those of values[m, panel]; rows[panel] gets `first` and up, the first on a
   // tie.
   virtual void lower_minima(int64_t m, int32_t first, const float* values, float* minima,

@@ -18,6 +18,12 @@ void pack_columns(const SimdTable& simd, int64_t k, int64_t n, const float* b, f
   }
 }
 
+void pack_rows(const SimdTable& simd, int64_t k, int64_t n, const float* rows, float* packed) {
+  for (int64_t j = 0; j < n; j += simd.panel) {
+    simd.pack_transposed(std::min(simd.panel, n - j), k, rows + j * k, k, packed + j * k);
+  }
+}
+
 void gemm_rows(const SimdTable& simd, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda,
                const float* packed, float* c, int64_t ldc) {
   for (int64_t j = 0; j < n; j += simd.panel) {

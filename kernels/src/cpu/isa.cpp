@@ -1,5 +1,9 @@
 #include "cpu/isa.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <atomic>
 #include <cstdlib>
 #include <stdexcept>
@@ -15,11 +19,19 @@ constexpr int32_t kSlowest = static_cast<int32_t>(Isa::neon);
 constexpr int32_t kSlowest = static_cast<int32_t>(Isa::baseline);
 #endif
 
+#if defined(__x86_64__)
+// Compilers before GCC 11 do not know it by name.
+bool converts_halves() {
+  unsigned eax, ebx, ecx, edx;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+#endif
+
 // How many of them, from the slowest, this build holds and this machine can run.
 int32_t count_available() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 1;
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !converts_halves()) return 1;
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   return avx512 ? 3 : 2;

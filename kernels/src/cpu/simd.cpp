@@ -99,6 +99,14 @@ constexpr int32_t kHalfInfinity = 0x477ff000;  // bits of 65520, from where halv
 
 // Subnormal halves are normal floats; the largest exponent stands for infinities and NaN in both.
 inline Vec widen(HalfVec halves) {
+#if defined(__AVX512F__)
+  typedef int16_t Words __attribute__((vector_size(sizeof(HalfVec))));
+  constexpr int kRounding = 4;  // as the thread has it; every half is a float
+  return __builtin_ia32_vcvtph2ps512_mask(reinterpret_cast<Words>(halves), Vec{}, -1, kRounding);
+#elif defined(__F16C__)
+  typedef int16_t Words __attribute__((vector_size(sizeof(HalfVec))));
+  return __builtin_ia32_vcvtph2ps256(reinterpret_cast<Words>(halves));
+#else
   const IntVec bits = __builtin_convertvector(halves, IntVec);
   const IntVec magnitude = bits & 0x7fff;
   const IntVec subnormal = reinterpret_cast<IntVec>(__builtin_convertvector(magnitude, Vec) * 0x1p-24f);
@@ -106,6 +114,7 @@ inline Vec widen(HalfVec halves) {
   wide = magnitude >= 0x7c00 ? wide + kRebias : wide;
   wide = magnitude < 0x0400 ? subnormal : wide;
   return reinterpret_cast<Vec>(wide | (bits & 0x8000) << 16);
+#endif
 }
 
 inline IntVec magnitude_bits(Vec x) { return reinterpret_cast<IntVec>(x) & 0x7fffffff; }
@@ -124,7 +133,7 @@ inline HalfVec narrow(Vec x) {
 }
 
 struct Table final : SimdTable {
-  constexpr Table() : SimdTable(Isa::PATCHCUT_ISA, kPanel) {}
+  constexpr Table() : SimdTable(Isa::PATCHCUT_ISA, kLanes, kPanel) {}
 
   void gemm_panel(int64_t m, int64_t k, const float* a, int64_t lda, int64_t step, const float* packed,
                   float* c, int64_t ldc, int64_t cols) const override {

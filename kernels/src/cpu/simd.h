@@ -32,9 +32,11 @@ struct SimdTable {
   PATCHCUT_PER_ISA(SimdTable);
 
   const Isa isa;
+  const int64_t lanes;  // floats of a vector
   const int64_t panel;  // columns of a packed panel, rows and columns of an affinity tile
 
-  constexpr SimdTable(Isa own_isa, int64_t columns) : isa(own_isa), panel(columns) {}
+  constexpr SimdTable(Isa own_isa, int64_t floats, int64_t columns)
+      : isa(own_isa), lanes(floats), panel(columns) {}
 
   // The table of a group, for the same instruction set.
   template <class Table>

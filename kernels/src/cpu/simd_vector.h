@@ -108,6 +108,25 @@ inline Vec shuffle(Vec a, Vec b, Lanes<from...>) {
 #endif
 }
 
+// operation over all lanes, by halves: it does not matter to it which comes first.
+template <int size = kLanes / 2, class Operation, int... lane>
+inline Vec across(Vec v, const Operation& operation, Lanes<lane...> lanes) {
+  v = operation(v, shuffle(v, v, Lanes<(lane ^ size)...>{}));
+  if constexpr (size > 1) return across<size / 2>(v, operation, lanes);
+  return v;
+}
+
+inline float largest_lane(Vec v) {
+  return across(v, [](Vec a, Vec b) { return a > b ? a : b; }, AllLanes<kLanes>::Type{})[0];
+}
+
+inline int32_t add_lanes(IntVec v) {
+  const auto add = [](Vec a, Vec b) {
+    return reinterpret_cast<Vec>(reinterpret_cast<IntVec>(a) + reinterpret_cast<IntVec>(b));
+  };
+  return reinterpret_cast<IntVec>(across(reinterpret_cast<Vec>(v), add, AllLanes<kLanes>::Type{}))[0];
+}
+
 // Swaps the odd groups of `size` lanes of a with the even ones of b.
 template <int size, int... lane>
 inline void swap_groups(Vec& a, Vec& b, Lanes<lane...>) {
