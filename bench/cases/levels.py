@@ -26,7 +26,9 @@ from bench.cases import BenchError, Options, Target
 from bench.harness import Contender, interleave
 from bench.rows import Outcome
 
-TITLE = "the head levels at 224: three levels beside each alone, kinds beside k-means over all patches; its time"
+TITLE = (
+    "the head levels at 224: three levels beside each alone, kinds beside k-means over all patches; its time"
+)
 SIZE, CLASSES = 224, 21
 QUALITY, GRIDS = "levels voc2007-dev 224", (16, 32)
 CASES = (QUALITY, *(f"levels {grid * grid}" for grid in GRIDS))
@@ -34,7 +36,9 @@ REPEATS = 15
 THREE, PER_IMAGE, PER_PATCH, SEEDED = "three levels", "k-means of each image", "k-means of all patches", 0
 TARGETS = (
     Target(QUALITY, "gained_over_levels", ">=", 0.02, "", "foreground IoU, three levels over the best alone"),
-    Target(QUALITY, "gained_over_kmeans", ">=", 0.08, "", "foreground IoU, three levels over an image's k-means"),
+    Target(
+        QUALITY, "gained_over_kmeans", ">=", 0.08, "", "foreground IoU, three levels over an image's k-means"
+    ),
     Target(QUALITY, "miou_over_kmeans", ">=", 0.06, "", "mIoU of 21 matched classes over k-means of patches"),
     Target(QUALITY, "accuracy_over_kmeans", ">=", 0.0, "", "pixel accuracy of the same"),
     Target("levels 256", "ms", "<=", 3, " ms", "the head levels on 256 patches"),
@@ -111,10 +115,8 @@ def _measure(segmenter: Segmenter, head: Head, examples: list[Example]) -> dict[
     return _numbers(examples, maps)
 
 
-def _clusters_of_patches(
-    segmenter: Segmenter, head: LevelsHead, examples: list[Example]
-) -> dict[str, float]:
-    """k-means with a cluster for each class over the patches of all these images, of the features for names."""
+def _clusters_of_patches(segmenter: Segmenter, head: LevelsHead, examples: list[Example]) -> dict[str, float]:
+    """k-means of all images' patches, by the features for names, with as many clusters as classes."""
     extractor, name = segmenter.extractor, head.sets[2]
     rows, sizes = [], []
     for example in examples:

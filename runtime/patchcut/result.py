@@ -56,8 +56,8 @@ class Result(Regions):
         track_ids: [m] int32 from 1, the same for one object from frame to frame of a stream; 0 of a region
             that is not tracked; None where nothing is.
         named: whether labels are names that mean the same on every frame: they are drawn in a colour each.
-        votes: [v, n] float32 in [0, 1], how much each voter of a head says that a patch is foreground, such as
-            the levels of "levels"; `voters` are their names. None of heads that take no vote.
+        votes: [v, n] float32 in [0, 1], how much each voter of a head says that a patch is foreground, as the
+            levels of "levels" do; `voters` are their names. None of heads that take no vote.
     Examples:
         >>> result.labels, result.masks.shape == (len(result), 512, 512)
         (('background', 'foreground'), True)

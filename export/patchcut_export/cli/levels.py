@@ -46,7 +46,9 @@ def make_levels_bundle(
     names: Annotated[int | None, typer.Option(help="Kinds of things.", show_default="by silhouette")] = None,
     labels: Annotated[
         str | None,
-        typer.Option(help="What the kinds are called, with commas; see names.jpg.", show_default="thing 1,..."),
+        typer.Option(
+            help="What the kinds are called, with commas; see names.jpg.", show_default="thing 1,..."
+        ),
     ] = None,
     examples: Annotated[
         Path | None, typer.Option(help="Folder with a folder of images for each name, to call the kinds by.")
@@ -56,7 +58,9 @@ def make_levels_bundle(
     ] = "dataset,category,image",
     dataset_only: Annotated[
         bool,
-        typer.Option("--dataset-only", help="Only clusters of all patches, each a name; nothing is background."),
+        typer.Option(
+            "--dataset-only", help="Only clusters of all patches, each a name; nothing is background."
+        ),
     ] = False,
     refine_regions: Annotated[
         str, typer.Option(help="Refiner of regions before they are named: none, guided, bilateral.")

@@ -17,7 +17,7 @@ def open_steps(engine: str, device: str = "cpu") -> Iterator[Steps]:
     """The engine of a name, until the context is left.
 
     Args:
-        engine: "local" for this machine, or "ray" for a Ray cluster: RAY_ADDRESS's, or the one on this machine.
+        engine: "local" for this machine, or "ray" for a Ray cluster: RAY_ADDRESS's, or one that runs here.
         device: "cpu" or "cuda"; "auto" is "cpu".
     Raises:
         OptionError: there is no such engine.

@@ -92,13 +92,13 @@ def add_levels(nodes: Nodes, features: dict[str, str], bundle: Bundle, head: Hea
 def _cosines(nodes: Nodes, rows: str, targets: npt.NDArray[np.float32], name: str, divisor: float) -> str:
     """[b, n, c] cosines of rows to targets [c, d], over a divisor."""
     length = np.maximum(np.linalg.norm(targets, axis=1, keepdims=True), _TINY)
-    return nodes.add(
-        "MatMul", _unit_rows(nodes, rows), nodes.constant(name, (targets / length / divisor).T)
-    )
+    return nodes.add("MatMul", _unit_rows(nodes, rows), nodes.constant(name, (targets / length / divisor).T))
 
 
 def _unit_rows(nodes: Nodes, rows: str) -> str:
-    squares = nodes.add("ReduceSum", nodes.add("Mul", rows, rows), nodes.constant(f"last{len(nodes.nodes)}", np.array([-1])))
+    squares = nodes.add(
+        "ReduceSum", nodes.add("Mul", rows, rows), nodes.constant(f"last{len(nodes.nodes)}", np.array([-1]))
+    )
     length = nodes.add("Sqrt", squares)
     return nodes.add("Div", rows, nodes.add("Max", length, nodes.number(f"tiny{len(nodes.nodes)}", _TINY)))
 

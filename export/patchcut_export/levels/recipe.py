@@ -142,8 +142,8 @@ def feature_sets(bundle: Bundle, asked: Sequence[str] | None, *, dataset_only: b
     """The feature sets for the foreground, of the class token, and for names.
 
     Args:
-        asked: their names; None for the first of patches, the first of the image, and "semantic", or the first
-            of patches where there is none.
+        asked: their names; None for the first of patches, the first of the image, and "semantic", or the
+            first of patches where there is none.
         dataset_only: there is one, for names; asked for, or as above.
     Raises:
         OptionError: one that was asked for is not there, or is of the other kind.
@@ -160,17 +160,25 @@ def feature_sets(bundle: Bundle, asked: Sequence[str] | None, *, dataset_only: b
         if dataset_only:
             return (names,)
         if not tokens:
-            raise ExportError("features", f"{bundle.path} has no class token, by which images are grouped", make)
+            raise ExportError(
+                "features", f"{bundle.path} has no class token, by which images are grouped", make
+            )
         return patches[0], tokens[0], names
     wanted = 1 if dataset_only else 3
     kinds = (patches,) if dataset_only else (patches, tokens, patches)
     if len(asked) != wanted:
-        what = "one set of patches" if dataset_only else "a set of patches, one of the class token, one of patches"
+        what = (
+            "one set of patches"
+            if dataset_only
+            else "a set of patches, one of the class token, one of patches"
+        )
         raise OptionError("features", f"must be {what}, got {', '.join(asked)}")
     for name, kind in zip(asked, kinds, strict=True):
         if name not in kind:
             of = "the class token" if kind is tokens else "patches"
-            raise OptionError("features", f"must be of {of}: {', '.join(kind) or 'none is'}, got {name}", make)
+            raise OptionError(
+                "features", f"must be of {of}: {', '.join(kind) or 'none is'}, got {name}", make
+            )
     return tuple(asked)
 
 
@@ -227,7 +235,9 @@ class _Recipe:
         for problem in cached.problems:
             bar.say(f"skipped {problem}")
         if len(cached.images) < 2:
-            raise ExportError("images", f"{request.images} has one image that can be read", "name at least two")
+            raise ExportError(
+                "images", f"{request.images} has one image that can be read", "name at least two"
+            )
         return cached
 
     # ---- the levels
@@ -280,10 +290,14 @@ class _Recipe:
             raise OptionError("clusters", f"must be at most the {points.count} patches, got {plan.clusters}")
         found = self.kmeans(points, plan.clusters, "dataset")
         advance = partial(bar.step, "dataset: sides")
-        labels = labels_of(points, found, metric="cosine", advance=lambda _, done, total: advance(done, total))
+        labels = labels_of(
+            points, found, metric="cosine", advance=lambda _, done, total: advance(done, total)
+        )
         labels = labels.reshape(features.shape[:2])
         if len(np.unique(labels)) < 2:
-            raise ExportError("images", "all patches are alike: there are no two clusters", "name other images")
+            raise ExportError(
+                "images", "all patches are alike: there are no two clusters", "name other images"
+            )
         attention = [cached.sets[name] for name in _attention(self.bundle)]
         paid = attention[0].mean(axis=2, dtype=np.float32) if attention else None
         cues = find_cues(labels, plan.clusters, cached.grid_hw, paid)
@@ -475,14 +489,14 @@ class _Recipe:
         if self.plan.dataset_only:
             method = f"k-means of all patches into {len(labels)} clusters"
         else:
-            method = (
-                f"multilevel clustering (2311.18628): {self.plan.clusters} clusters of {', '.join(self.plan.levels)} "
-                f"level, {categories} categories, {len(labels) - 1} names; refiner {self.plan.refine}"
-            )
+            counts = f"{self.plan.clusters} clusters, {categories} categories, {len(labels) - 1} names"
+            voters = f"votes of the levels {', '.join(self.plan.levels)}"
+            method = f"multilevel clustering (2311.18628): {counts}; {voters}; refiner {self.plan.refine}"
+        images = f"{len(cached.images):,} images without labels or masks"
         return HeadSpec.model_validate(
             {
                 **self._fields(labels),
-                "trained_on": f"{len(cached.images):,} images without labels or masks: {self.request.trained_on}",
+                "trained_on": f"{images}: {self.request.trained_on}",
                 "method": f"{method}; seed {self.plan.seed}",
             }
         )

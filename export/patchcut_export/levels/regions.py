@@ -80,9 +80,7 @@ class RegionFinder:
         images: list[int] = []
         found: list[tuple[Float32, Float32, npt.NDArray[np.int64]]] = []
         for i, name in enumerate(cached.images):
-            sets = {
-                one: cached.take(slice(i, i + 1), one).astype(np.float32) for one in self._head.needs
-            }
+            sets = {one: cached.take(slice(i, i + 1), one).astype(np.float32) for one in self._head.needs}
             assignment = self._head(Features(sets, cached.grid_hw))[0]
             side = np.ascontiguousarray(1 - assignment[:, 0])
             members, count = self._members(side, self._root / name, name, cached.grid_hw)
@@ -91,7 +89,7 @@ class RegionFinder:
                 means = region_means(semantic, members, count, self._head.centres.name_mean)
                 stats = kernels.region_stats(members.reshape(cached.grid_hw), count)
                 h, w = cached.grid_hw
-                boxes = stats.boxes_xyxy / np.float32([w, h, w, h])
+                boxes = stats.boxes_xyxy / np.array([w, h, w, h], np.float32)
                 images += [i] * count
                 found.append((means, boxes, stats.area))
             advance(i + 1, len(cached.images))
@@ -100,9 +98,7 @@ class RegionFinder:
         means, boxes, areas = (np.concatenate(each) for each in zip(empty, *found, strict=True))
         return FoundRegions(np.array(images, np.int64), means, boxes, areas)
 
-    def _members(
-        self, side: Float32, path: Path, name: str, grid_hw: tuple[int, int]
-    ) -> tuple[Int32, int]:
+    def _members(self, side: Float32, path: Path, name: str, grid_hw: tuple[int, int]) -> tuple[Int32, int]:
         """The region [n] int32 of each patch, from 1; 0 of none; and how many they are."""
         if self._refiner == "none":
             ids, count = kernels.connected_components(

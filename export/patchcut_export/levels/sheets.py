@@ -78,8 +78,7 @@ def write_name_sheet(
         own = np.flatnonzero(names == c)
         order = own[np.argsort(-alike[own], kind="stable")]
         tiles = [_crop(root / images[found.images[r]], found.boxes[r]) for r in order[:_COLUMNS]]
-        tiles = [tile for tile in tiles if tile is not None]
-        rows.append(_row(f"{label}: {len(own)} regions", tiles))
+        rows.append(_row(f"{label}: {len(own)} regions", [tile for tile in tiles if tile is not None]))
     write_image(path, np.concatenate(rows))
 
 
@@ -95,7 +94,7 @@ def _crop(path: Path, box: npt.NDArray[np.float32]) -> Picture | None:
     if image is None:
         return None
     height, width = image.shape[:2]
-    x0, y0, x1, y1 = box * np.float32([width, height, width, height])
+    x0, y0, x1, y1 = box * np.array([width, height, width, height], np.float32)
     margin = _MARGIN * max(x1 - x0, y1 - y0)
     part = image[
         max(0, int(y0 - margin)) : int(y1 + margin) + 1, max(0, int(x0 - margin)) : int(x1 + margin) + 1

@@ -37,9 +37,9 @@ class Cues:
         if self.attention is not None:
             says.append(self.attention > 1)
         votes = np.sum(says, axis=0, dtype=float) + 0.5 * (self.border < 1)
-        side = votes > (len(says) + 0.5) / 2
-        side[self.border.argmin()] = True
-        side[self.border.argmax()] = False
+        side: npt.NDArray[np.bool_] = votes > (len(says) + 0.5) / 2
+        first, *_, last = np.argsort(self.border, kind="stable")
+        side[first], side[last] = True, False
         return side
 
     def lines(self, foreground: npt.NDArray[np.bool_]) -> list[str]:
@@ -56,7 +56,9 @@ class Cues:
             if self.attention is not None:
                 told += f", attention {self.attention[k]:.2f}"
             is_side = "foreground" if side else "background"
-            lines.append(f"cluster {k}, {self.shares[k]:.1%} of the patches: {told}: {is_side}".replace("%", " %"))
+            lines.append(
+                f"cluster {k}, {self.shares[k]:.1%} of the patches: {told}: {is_side}".replace("%", " %")
+            )
         return lines
 
 

@@ -1,4 +1,4 @@
-"""The multilevel clustering framework: dataset, category and image level, one vote, and names of what is found.
+"""The multilevel clustering framework: dataset, category and image level vote; what is found gets a name.
 
 "A Lightweight Clustering Framework for Unsupervised Semantic Segmentation" (2311.18628). Nothing is trained
 but centres: `patchcut export levels` finds them.
@@ -33,7 +33,7 @@ _REMEDY = "export the bundle again: its head and its backbone do not belong toge
 
 @dataclass(frozen=True, eq=False)
 class Centres:
-    """What `patchcut export levels` has found. Centres are of unit features; K clusters, G categories, C names.
+    """What `patchcut export levels` has found, for unit features: K clusters, G categories, C names.
 
     Attributes:
         dataset: [K, d] float32, of the patches of all images.
@@ -197,7 +197,7 @@ class LevelsHead:
         return best
 
     def _image_centres(self, rows: Float32, category: int) -> Float32:
-        """[K, d] float32, the means that a few steps of Lloyd's from the category's, or the last frame's, give."""
+        """[K, d] float32, the means after some of Lloyd's steps from the category's, or the last frame's."""
         first = self.centres.category[category]
         if self._memory is not None and self._memory.category == category:
             first = self._memory.centres
@@ -288,10 +288,10 @@ def region_means(features: Float32, members: Int32, count: int, mean: Float32) -
     length = np.sqrt(np.einsum("nd,nd->n", features, features))
     weights = (members[None] == np.arange(1, count + 1)[:, None]) / np.maximum(length, 1e-20)
     sizes = np.bincount(members, minlength=count + 1)[1:, None]
-    means = unit(weights.astype(np.float32) @ features - sizes.astype(np.float32) * mean)
-    if not np.isfinite(means).all():
+    sums = weights.astype(np.float32) @ features - sizes.astype(np.float32) * mean
+    if not np.isfinite(sums).all():
         raise ValueError("features must be finite, got NaN or infinity")
-    return means
+    return unit(sums)
 
 
 def unit(rows: Float32) -> Float32:
@@ -363,5 +363,6 @@ def _centres(tensors: dict[str, Float32], dims: list[int], names: int, spec: Hea
         raise ValueError("none of its levels votes")
     if clusters < 2 or foreground.all() or not foreground.any():
         raise ValueError("its clusters must be of both sides, foreground and background")
-    arrays: dict[str, Any] = {**tensors, "foreground": foreground, "voters": voters}
+    directions = {key: unit(tensors[key]) for key in ("categories", "names")}
+    arrays: dict[str, Any] = {**tensors, **directions, "foreground": foreground, "voters": voters}
     return Centres(**arrays, temperature=spec.temperature, threshold=spec.affinity.threshold)

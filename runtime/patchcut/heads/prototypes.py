@@ -44,7 +44,9 @@ class PrototypesHead:
         """
         rows = to_host(features.of(self.needs))
         with explained(rows, "export the bundle again: its head and its backbone do not belong together"):
-            shares = kernels.assign(rows - self.mean, self.prototypes, temperature=self.temperature).assignment
+            shares = kernels.assign(
+                rows - self.mean, self.prototypes, temperature=self.temperature
+            ).assignment
         assert shares is not None
         return shares
 

@@ -193,7 +193,7 @@ class CropSink(Sink):
 
 
 class VotesSink(Sink):
-    """votes/NAME.jpg: how much each voter of the head says that a place is foreground, and what came of it."""
+    """votes/NAME.jpg: how much each voter of a head says that a place is foreground; what came of it."""
 
     word = "votes"
 

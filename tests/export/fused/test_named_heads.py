@@ -29,7 +29,7 @@ def test_prototypes_are_a_part_of_one_file(tmp_path: Path) -> None:
         assert compare(fuse(bundle, plan), bundle, plan).largest < 1e-3
 
 
-def test_of_levels_the_file_has_the_dataset_level(tmp_path: Path, photo: np.ndarray) -> None:
+def test_of_levels_the_file_has_the_dataset_level(tmp_path: Path) -> None:
     path = test_levels.bundle_of(tmp_path / "x.patchcut", test_levels.tensors())
     with open_bundle(path) as bundle:
         plan, spec = FusedPlan(head="levels", color="bgr"), bundle.spec.head("names")
@@ -39,7 +39,7 @@ def test_of_levels_the_file_has_the_dataset_level(tmp_path: Path, photo: np.ndar
         head = open_head(bundle, spec)
         extractor = Extractor.open(bundle, Settings(precision="fp32"), needs=spec.features)
         side = extractor.graph.size_hw[0]
-        frame = np.ascontiguousarray(photo[:side, :side])
+        frame = np.random.default_rng(0).integers(0, 255, (side, side, 3), np.uint8)
         features = extractor([Frame(frame)])
         assert isinstance(head, LevelsHead)
         votes = head.vote(features).votes[0, 0]

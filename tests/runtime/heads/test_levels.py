@@ -96,7 +96,8 @@ def test_patches_that_look_alike_agree() -> None:
     """One patch of a thing that votes for background is outvoted by those it resembles."""
     frame = scene({0: np.s_[1:5, 2:6]}, noise=0.0)
     rows = frame["key"].copy().reshape(*GRID_HW, 8)
-    rows[2, 3] = [0, 0, 0, 0, 0, 0, 1, 1.1]
+    rows[1:5, 2:6] = [0, 0, 0, 0, 0, 2, 1, 0]
+    rows[2, 3] = [0, 0, 0, 0, 0, 2, 0.9, 1]
     changed = Features({**frame.sets, "key": rows.reshape(1, -1, 8)}, GRID_HW)
     votes = {"voters": np.array([True, False, False])}
     alone = head(**votes, threshold=1.0)(changed)[0].argmax(axis=1).reshape(GRID_HW)
@@ -224,7 +225,9 @@ def test_a_bundles_head_runs_by_its_name(tmp_path: Path, photo: np.ndarray) -> N
         ({"voters": np.zeros(3, np.float32)}, "none of its levels votes"),
     ],
 )
-def test_a_foreign_head_is_refused(tmp_path: Path, broken: dict[str, np.ndarray | None], message: str) -> None:
+def test_a_foreign_head_is_refused(
+    tmp_path: Path, broken: dict[str, np.ndarray | None], message: str
+) -> None:
     made = {name: one for name, one in (tensors() | broken).items() if one is not None}
     with (
         open_bundle(bundle_of(tmp_path / "x.patchcut", made)) as bundle,

@@ -39,9 +39,7 @@ def test_columns_are_the_softmax_of_cosines() -> None:
         prototypes / np.linalg.norm(prototypes, axis=1, keepdims=True)
     ).T
     expected = np.exp(cosines / 0.1) / np.exp(cosines / 0.1).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(
-        head(features_of(rows.astype(np.float32), (8, 8)))[0], expected, atol=1e-4
-    )
+    np.testing.assert_allclose(head(features_of(rows.astype(np.float32), (8, 8)))[0], expected, atol=1e-4)
 
 
 def test_features_that_are_not_finite_are_refused() -> None:
