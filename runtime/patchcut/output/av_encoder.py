@@ -43,7 +43,20 @@ class Codec:
 
 
 # Without B-frames, so that frames are stored in the order of display and each one's duration is its own.
-_X264 = {"crf": "20", "preset": "veryfast", "bf": "0"}
+# What is encoded takes cycles from what segments: on overlays of a street (vtest.avi) the fastest preset with
+# these takes 5.2 ms of CPU a frame and 13.6 kB at 42.7 dB of luma, "veryfast" 9.2 ms and 11.2 kB. At equal
+# quality the fastest preset alone takes 4.3 ms and 18 kB.
+_X264 = {
+    "crf": "20",
+    "preset": "ultrafast",
+    "bf": "0",
+    "deblock": "0:0",
+    "8x8dct": "1",
+    "partitions": "i8x8,i4x4",
+    "aq-mode": "1",
+    "mbtree": "1",
+    "rc-lookahead": "10",
+}
 _VP9 = {"crf": "24", "b": "0", "deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", "row-mt": "1"}
 
 # What browsers play, then what else there may be; LGPL builds have no libx264.

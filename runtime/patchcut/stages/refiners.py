@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -146,47 +146,73 @@ def refine(name: str, unrefined: PatchLabels, frame: Frame, min_area: int) -> Re
     """
     if name == "none":
         return keep_borders(unrefined, frame)
-    before = unrefined.label_map
-    ids, count = kernels.connected_components(before, min_area=min_area, labels_out=before)
+    unrefined_areas = _Areas.of(unrefined.label_map, min_area)
     labels, confidence = REFINERS[name](unrefined, frame)
     for _ in range(2):  # what is taken back may leave specks of others
         kernels.connected_components(labels, min_area=min_area, labels_out=labels)
-        moved = _moved_away(before, ids, count, labels)
-        if moved is None:
+        lost, swollen = unrefined_areas.over_half_changed(labels)
+        if not (lost.any() or swollen.any()):
             return labels, confidence
-        np.copyto(labels, before, where=moved)
-        np.copyto(confidence, unrefined.confidence, where=moved)
+        for at in unrefined_areas.changed(labels):
+            back = at[lost[np.take(unrefined_areas.ids, at)] | swollen[np.take(labels, at)]]
+            np.put(labels, back, np.take(unrefined.label_map, back))
+            np.put(confidence, back, np.take(unrefined.confidence, back))
     return keep_borders(unrefined, frame)
 
 
-def _moved_away(before: LabelMap, ids: LabelMap, count: int, after: LabelMap) -> npt.NDArray[np.bool_] | None:
-    """[H, W] bool: pixels lost by regions that lost over half, or won by labels that are over half new.
+@dataclass(frozen=True, eq=False)
+class _Areas:
+    """A label map before it is refined, and how large what is in it is.
 
-    None where there are no such regions and labels.
+    Attributes:
+        label_map: [H, W] int32, 0 is background.
+        ids: [H, W] int32, i + 1 where component i is, 0 elsewhere.
+        of_ids: [m + 1] int64, pixels of the background and of each component.
+        of_labels: [k] int64, pixels of each label up to the largest.
     """
-    same = before == after
-    lost = _is_over_half_changed(ids, count, same)
-    swollen = _is_over_half_changed(after, int(after.max()), same)
-    swollen[0] = False  # what the background won, a region has lost
-    if not (lost.any() or swollen.any()):
-        return None
-    moved: npt.NDArray[np.bool_] = (lost[ids] | swollen[after]) & ~same
-    return moved
 
+    label_map: LabelMap
+    ids: LabelMap
+    of_ids: npt.NDArray[np.int64]
+    of_labels: npt.NDArray[np.int64]
 
-def _is_over_half_changed(ids: LabelMap, count: int, same: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """[count + 1] bool, whether fewer than half of the pixels of each number 0 to count are the same."""
-    areas = kernels.region_stats(ids, count).area
-    kept = np.zeros_like(areas)
-    rows = max(1, _STRIP_PIXELS // ids.shape[1])
-    for begin in range(0, len(ids), rows):  # so that no second map of numbers is made
-        strip = np.s_[begin : begin + rows]
-        kept += kernels.region_stats(ids[strip] * same[strip], count).area
-    kept_of_0 = np.count_nonzero(same) - kept.sum()
-    over_half_changed: npt.NDArray[np.bool_] = np.append(
-        2 * kept_of_0 < ids.size - areas.sum(), 2 * kept < areas
-    )
-    return over_half_changed
+    @classmethod
+    def of(cls, label_map: LabelMap, min_area: int) -> _Areas:
+        """Components of fewer than `min_area` pixels become background first, in place."""
+        ids, count = kernels.connected_components(label_map, min_area=min_area, labels_out=label_map)
+        stats = kernels.region_stats(ids, count, label_map=label_map)
+        assert stats.label is not None
+        of_ids = np.append(ids.size - stats.area.sum(), stats.area)
+        of_labels = np.zeros(stats.label.max(initial=0) + 1, np.int64)
+        np.add.at(of_labels, np.append(0, stats.label), of_ids)
+        return cls(label_map, ids, of_ids, of_labels)
+
+    def changed(self, after: LabelMap) -> Iterator[npt.NDArray[np.intp]]:
+        """Where another label map differs, as flat indices; in strips, since they are larger than a map."""
+        height, width = after.shape
+        rows = max(1, _STRIP_PIXELS // width)
+        for begin in range(0, height, rows):
+            strip = np.s_[begin : begin + rows]
+            yield np.flatnonzero(self.label_map[strip] != after[strip]) + begin * width
+
+    def over_half_changed(self, after: LabelMap) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """[m + 1] bool: whether a component, or the background, has lost over half of its pixels.
+
+        And [k] bool: whether over half of the pixels of a label of `after` are new; False for the background,
+        since what that won a component has lost.
+        """
+        k = max(len(self.of_labels), int(after.max(initial=0)) + 1)
+        lost = np.zeros_like(self.of_ids)
+        left, won = np.zeros((2, k), np.int64)
+        for at in self.changed(after):
+            lost += np.bincount(np.take(self.ids, at), minlength=len(lost))
+            left += np.bincount(np.take(self.label_map, at), minlength=k)
+            won += np.bincount(np.take(after, at), minlength=k)
+        areas = won - left
+        areas[: len(self.of_labels)] += self.of_labels
+        swollen = 2 * won > areas
+        swollen[0] = False
+        return 2 * lost > self.of_ids, swollen
 
 
 def _cut(soft: Confidence) -> Refined:

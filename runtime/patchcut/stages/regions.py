@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -131,30 +131,38 @@ def find_components(label_map: Int32, confidence: Float32, min_area: int) -> Com
 
 def rank(components: Components, rules: Rules) -> Regions:
     """The components that score enough, best first; all others become background, in place."""
+    return ranked(components, *ranking(components, rules))
+
+
+def ranking(components: Components, rules: Rules) -> tuple[Float32, npt.NDArray[np.intp]]:
+    """The scores [m] float32 of all components, and those that score enough, best first, as indices."""
     if rules.calibration is None:
         scores = components.plain_scores
     else:
         scores = calibrated_scores(components.features, rules.calibration)
     order = np.argsort(-scores, kind="stable")
     order = order[scores[order] >= max(rules.min_score, rules.nothing_below)]
-    if rules.single:
-        order = order[:1]
-    return _ranked(components, scores, order)
+    return scores, order[:1] if rules.single else order
 
 
-def select(regions: Regions, kept: npt.NDArray[np.intp]) -> Regions:
-    """Some of the regions, in the order of `kept` [m]; all others become background, in place."""
-    count = len(regions.scores)
-    if len(kept) < count:
-        _renumber(regions.region_ids, kept, count)
-        table = np.concatenate([np.zeros(1, np.int32), regions.region_labels[kept]])
-        kernels.relabel(regions.region_ids, table, out=regions.label_map)
-    return replace(
-        regions,
-        boxes=regions.boxes[kept],
-        scores=regions.scores[kept],
-        areas=regions.areas[kept],
-        region_labels=regions.region_labels[kept],
+def ranked(components: Components, scores: Float32, order: npt.NDArray[np.intp]) -> Regions:
+    """Components order[0], order[1], ... as regions 1, 2, ...; the others become background, in place."""
+    stats = components.stats
+    assert stats.label is not None
+    labels, count = stats.label[order], len(stats.area)
+    if len(order) < count or np.any(order != np.arange(count)):
+        _renumber(components.ids, order, count)
+    if len(order) < count:
+        table = np.concatenate([np.zeros(1, np.int32), labels])
+        kernels.relabel(components.ids, table, out=components.label_map)
+    return Regions(
+        label_map=components.label_map,
+        region_ids=components.ids,
+        confidence=cast("Float32", components.confidence),  # which stays where it is until it is read
+        boxes=stats.boxes_xyxy[order],
+        scores=scores[order],
+        areas=stats.area[order],
+        region_labels=labels,
     )
 
 
@@ -182,7 +190,7 @@ def divide(
     in_background = np.isin(stats.label, background)
     scores[in_background] = components.plain_scores[in_background]
     order = np.lexsort((-stats.area, -scores, in_background))
-    return _ranked(components, scores, order), owners[order]
+    return ranked(components, scores, order), owners[order]
 
 
 def plain_scores(stats: kernels.RegionStats, frame_area: int) -> Float32:
@@ -213,27 +221,6 @@ def calibrated_scores(features: Float64, calibration: CalibrationSpec) -> Float3
     logits = features @ np.array(calibration.weights) + calibration.bias
     scores: Float32 = (1 / (1 + np.exp(-np.clip(logits, -80, 80)))).astype(np.float32)
     return scores
-
-
-def _ranked(components: Components, scores: Float32, order: npt.NDArray[np.intp]) -> Regions:
-    """Components order[0], order[1], ... as regions 1, 2, ...; the others become background, in place."""
-    stats = components.stats
-    assert stats.label is not None
-    labels, count = stats.label[order], len(stats.area)
-    if len(order) < count or np.any(order != np.arange(count)):
-        _renumber(components.ids, order, count)
-    if len(order) < count:
-        table = np.concatenate([np.zeros(1, np.int32), labels])
-        kernels.relabel(components.ids, table, out=components.label_map)
-    return Regions(
-        label_map=components.label_map,
-        region_ids=components.ids,
-        confidence=cast("Float32", components.confidence),  # which stays where it is until it is read
-        boxes=stats.boxes_xyxy[order],
-        scores=scores[order],
-        areas=stats.area[order],
-        region_labels=labels,
-    )
 
 
 def _renumber(ids: Int32, order: npt.NDArray[np.intp], count: int) -> None:

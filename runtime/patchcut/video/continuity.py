@@ -10,7 +10,7 @@ import patchcut_kernels as kernels
 
 from patchcut.features import Features, to_host
 from patchcut.stages.canvas import Canvas
-from patchcut.stages.regions import Components, Regions, Rules, rank, select
+from patchcut.stages.regions import Components, Regions, Rules, ranked, ranking
 from patchcut.video.memory import FrameMemory
 from patchcut.video.scene_cuts import SceneCuts
 from patchcut.video.tracker import Seen, Track, Tracker, cosines
@@ -82,11 +82,11 @@ class Continuity:
         """
         components = self._divided(components, canvas, min_area)
         lowest = replace(rules, nothing_below=_HYSTERESIS * rules.nothing_below)
-        found = rank(components, lowest)
-        seen = self._seen(found, canvas)
+        scores, order = ranking(components, lowest)
+        seen = self._seen(components, canvas).take(order)
         matched = self._tracker.match(seen, self._carried)
-        kept = np.flatnonzero(self._tracker.is_in_sight(matched) | (found.scores >= rules.nothing_below))
-        found, seen = select(found, kept), seen.take(kept)
+        kept = np.flatnonzero(self._tracker.is_in_sight(matched) | (scores[order] >= rules.nothing_below))
+        found, seen = ranked(components, scores, order[kept]), seen.take(kept)
         ids = self._tracker.update(seen, matched[kept])
         self._remember(seen, ids)
         return found, ids
@@ -95,10 +95,10 @@ class Continuity:
         self._tracker.clear()
         self._memory = FrameMemory(grid_hw, recent=_RECENT, kept=0, topk=_TOPK)
 
-    def _seen(self, found: Regions, canvas: Canvas) -> Seen:
-        height, width = found.label_map.shape
-        boxes = found.boxes / np.array([width, height, width, height], np.float64)
-        return Seen.of(canvas.cover(found.region_ids, len(found.scores)), self._features, boxes)
+    def _seen(self, components: Components, canvas: Canvas) -> Seen:
+        height, width = components.label_map.shape
+        boxes = components.stats.boxes_xyxy / np.array([width, height, width, height], np.float64)
+        return Seen.of(canvas.cover(components.ids, len(boxes)), self._features, boxes)
 
     def _divided(self, components: Components, canvas: Canvas, min_area: int) -> Components:
         """The components, of which none holds more than one of the objects that were apart before."""
