@@ -96,7 +96,7 @@ def kmeans_collection(
         OutputError: `work` cannot be written.
     Lloyd (1982) on sums in float64; for "cosine" spherical k-means (Dhillon and Modha 2001). A cluster
     without points takes the point that is farthest from its centroid, as in the op `kmeans`. "k-means||":
-    Bahmani et al. (2012), 2 k points in each of 3 rounds. Batches: Sculley (2010), with the centroids' own
+    Bahmani et al. (2012), 2 k points in each of 2 rounds. Batches: Sculley (2010), with the centroids' own
     learning rates; those that had no point for as many batches as make up a collection take the farthest
     points of a batch.
     Examples:

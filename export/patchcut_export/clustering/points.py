@@ -18,6 +18,9 @@ Array = npt.NDArray[Any]
 Int64 = npt.NDArray[np.int64]
 
 _DIGEST_ROWS = 16384
+# For each row that is looked at the system maps 64 KB around it: rows of a memory map far from one another
+# take 32 MB.
+_SCATTERED_ROWS = 512
 
 
 class Points:
@@ -97,8 +100,16 @@ class Points:
 
     def _rows_of(self, rows: Int64) -> Array:
         together = len(rows) and rows[-1] - rows[0] + 1 == len(rows) and bool((np.diff(rows) == 1).all())
-        part = slice(int(rows[0]), int(rows[-1]) + 1) if together else rows
-        return self._moved(self._copied(self._table[part]))
+        if together:
+            return self._moved(self._copied(self._table[int(rows[0]) : int(rows[-1]) + 1]))
+        if not is_mapped(self._table):
+            return self._moved(self._table[rows])
+        copied = np.empty((len(rows), self.dim), self._table.dtype)
+        for begin in range(0, len(rows), _SCATTERED_ROWS):
+            part = slice(begin, begin + _SCATTERED_ROWS)
+            copied[part] = self._table[rows[part]]
+            give_back(self._table)
+        return self._moved(copied)
 
     def _copied(self, part: Array) -> Array:
         """A part of the table, a copy where that is a memory map, whose pages are given back."""

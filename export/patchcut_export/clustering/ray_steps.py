@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
 from types import TracebackType
 from typing import Any
 
@@ -123,13 +124,21 @@ def _connect(ray: Any, address: str | None) -> bool:
         return False
     wanted = address or os.environ.get("RAY_ADDRESS") or "auto"
     try:
+        _check_listening(wanted)
         ray.init(address=wanted, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         where = "on this machine" if wanted == "auto" else f"at {wanted}"
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         remedy = "start one with `ray start --head`, or name one in RAY_ADDRESS"
         raise ExportError("engine", f"no Ray cluster {where}: {first}", remedy) from error
     return True
+
+
+def _check_listening(address: str) -> None:
+    """Raises an OSError where nothing listens at a host and port: Ray would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def _told(error: Any) -> Exception:

@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from patchcut.checks import check_choice
 from patchcut.features import to_host
-from patchcut_kernels import cuda
+from patchcut_kernels import KMeansSums, cuda, kmeans_sums
 
-from patchcut_export.clustering._kmeans_sums import KMeansSums, kmeans_sums
 from patchcut_export.clustering.points import Int64, Points
 from patchcut_export.errors import ExportError
 

@@ -294,6 +294,23 @@ def test_a_device_that_is_not_there() -> None:
             LocalSteps("cuda")
 
 
+@pytest.mark.skipif(not kernels.cuda.is_available(), reason="needs kernels on CUDA, or PATCHCUT_CUDA=HOST")
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_a_gpu_finds_the_same_means(metric: Any, way: dict[str, Any]) -> None:
+    features = plant(600, 5, 16, apart=2)
+    mask = np.arange(600) % 3 > 0
+    for points in (Points(features), Points(features, selected=mask, centre=np.ones(16, np.float32))):
+        asked: dict[str, Any] = {"metric": metric, "chunk": 170, "iterations": 5, **way}
+        on_cpu, on_gpu = (
+            kmeans_collection(points, 5, engine=LocalSteps(device), **asked) for device in ("cpu", "cuda")
+        )
+        np.testing.assert_allclose(on_gpu.centroids, on_cpu.centroids, atol=1e-4)
+        np.testing.assert_array_equal(on_gpu.sizes, on_cpu.sizes)
+        labels = labels_of(points, on_gpu.centroids, metric=metric, chunk=99, device="cuda")
+        np.testing.assert_array_equal(np.bincount(labels, minlength=5), on_gpu.sizes)
+
+
 # ---- stopped and resumed
 
 

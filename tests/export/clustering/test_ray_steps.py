@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,6 +132,16 @@ def test_a_cluster_without_what_is_needed_is_told(ray: Any) -> None:
         RaySteps(shards=0)
 
 
+def test_what_runs_the_passes_needs_neither_ray_nor_torch() -> None:
+    code = """
+import sys
+import patchcut_export.clustering.collection, patchcut_export.clustering.ray_steps
+print(*[name for name in ("ray", "torch", "onnx", "sklearn") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == []
+
+
 def test_ray_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ExportError, match=r"^\[engine\] Ray is not installed: .*; pip install .*\[scale\]"):
@@ -151,6 +162,8 @@ def test_a_cluster_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) ->
         RaySteps()
     assert str(told.value).startswith("[engine] no Ray cluster on this machine: Could not find any running")
     assert "start one with `ray start --head`" in str(told.value)
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    with pytest.raises(ExportError, match=r"no Ray cluster at 10.0.0.1:6379"):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(ExportError, match=r"no Ray cluster at 127.0.0.1:1: .*refused; start one with"):
         RaySteps()
+    with pytest.raises(ExportError, match=r"no Ray cluster at ray://127.0.0.1:1: .*refused; start one with"):
+        RaySteps(address="ray://127.0.0.1:1")
