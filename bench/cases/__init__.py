@@ -22,6 +22,7 @@ GROUPS = {
     "start": "bench.cases.start",
     "engines": "bench.cases.engines",
     "kernels": "bench.cases.kernels",
+    "collection": "bench.cases.collection",
     "gpu": "bench.cases.gpu",
     "quality": "bench.cases.quality",
     "agreement": "bench.cases.agreement",

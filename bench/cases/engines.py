@@ -53,7 +53,7 @@ segmenter = patchcut.load(
     {bundle!r}, engine="openvino", precision={precision!r}, size=224, device="cpu", threads={threads}
 )
 ms = 1e3 * (time.perf_counter() - begin)
-precision = segmenter.describe().precision
+told = segmenter.describe().precision
 """
 
 

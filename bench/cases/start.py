@@ -32,7 +32,7 @@ import time
 begin = time.perf_counter()
 import patchcut
 ms = 1e3 * (time.perf_counter() - begin)
-precision = "none"
+told = "none"
 """
 _FIRST_RESULT = """
 import time
@@ -42,13 +42,13 @@ frame = numpy.load({frame!r})
 segmenter = patchcut.load(settings=patchcut.{settings!r})
 segmenter(frame).masks
 ms = 1e3 * (time.perf_counter() - begin)
-precision = segmenter.describe().precision
+told = segmenter.describe().precision
 """
 # Not ru_maxrss: Linux lets that start from the size of the process that made this one.
 _TELL = """
 import json, re
 status = open("/proc/self/status").read()
-print(json.dumps([ms, int(re.search(r"VmHWM:\\s*(\\d+) kB", status)[1]) / 2**10, precision]))
+print(json.dumps([ms, int(re.search(r"VmHWM:\\s*(\\d+) kB", status)[1]) / 2**10, told]))
 """
 
 
@@ -80,7 +80,7 @@ def run(options: Options) -> Iterator[Outcome]:
 
 
 def run_fresh(code: str) -> tuple[float, float, str]:
-    """Milliseconds, peak MB and precision of a process of its own, from the code's `ms` and `precision`.
+    """Milliseconds, peak MB and a text of a process of its own, from the code's `ms` and `told`.
 
     Raises:
         BenchError: the code failed.
@@ -89,5 +89,5 @@ def run_fresh(code: str) -> tuple[float, float, str]:
     if done.returncode != 0:
         said = done.stderr.strip().splitlines()
         raise BenchError(f"a fresh process failed: {said[-1] if said else done.returncode}")
-    ms, peak, precision = json.loads(done.stdout)
-    return float(ms), float(peak), str(precision)
+    ms, peak, told = json.loads(done.stdout)
+    return float(ms), float(peak), str(told)

@@ -352,6 +352,9 @@ def test_clustering_is_one_graph(rng):
     means = pk.KMeansClustering(integers(n), floats(k, d), floats())
     found = pk.CorrelationClustering(integers(n), integers(), floats())
     shares = pk.PrototypeAssignment(integers(n), floats(n), floats(n, k))
+    doubles = lambda *shape: cuda.empty(shape, np.float64, stream=stream)  # noqa: E731
+    counts = cuda.empty((k,), np.int64, stream=stream)
+    step = pk.KMeansSums(integers(n), floats(n), doubles(k, d), counts, doubles())
     workspace = cuda.empty(1 << 20, np.uint8, stream=stream)
 
     def run() -> None:
@@ -360,6 +363,7 @@ def test_clustering_is_one_graph(rng):
         pk.correlation_cluster(edges, out=found, **launch)
         pk.kmeans(features, k, restarts=2, iterations=5, out=means, **launch)
         pk.assign(features, means.centroids, temperature=0.1, out=shares, **launch)
+        pk.kmeans_sums(features, means.centroids, out=step, **launch)
 
     with cuda.capture(stream) as graph:
         run()
@@ -370,6 +374,10 @@ def test_clustering_is_one_graph(rng):
         np.testing.assert_array_equal(found.labels.numpy(), want.labels)
         want = pk.kmeans(values, k, restarts=2, iterations=5)
         np.testing.assert_array_equal(means.labels.numpy(), want.labels)
+        sums = pk.kmeans_sums(values, means.centroids.numpy())
+        np.testing.assert_array_equal(step.counts.numpy(), sums.counts)
+        np.testing.assert_allclose(step.sums.numpy(), sums.sums, atol=1e-12)
+        np.testing.assert_allclose(step.inertia.numpy(), sums.inertia, rtol=1e-6)
         want = pk.assign(values, want.centroids, temperature=0.1)
         np.testing.assert_allclose(shares.assignment.numpy(), want.assignment, atol=1e-5)
 

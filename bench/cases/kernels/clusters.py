@@ -51,6 +51,35 @@ def _kmeans(n: int, k: int, *, given: bool) -> Duel:
     )
 
 
+def _kmeans_sums(n: int, k: int) -> Duel:
+    points = _related_clusters(n).astype(np.float16)
+    centroids = points[np.random.default_rng(1).choice(n, k, replace=False)].astype(np.float32)
+    out = pk.kmeans_sums(points, centroids)
+
+    def ours() -> pk.KMeansSums:
+        return pk.kmeans_sums(points, centroids, out=out)
+
+    def theirs() -> tuple[npt.NDArray[np.int64], Array]:
+        rows = points.astype(np.float32)
+        scores = rows @ centroids.T
+        scores -= np.square(centroids).sum(1) / 2
+        labels = scores.argmax(1)
+        return labels, np.eye(k, dtype=np.float32)[:, labels] @ rows
+
+    labels, sums = theirs()
+    assert out.sums is not None
+    return Duel(
+        Side("patchcut", ours, "labels, distances, sums and counts of float16 points"),
+        (Side("numpy", theirs, "float32 points, products, labels, sums by a product; no distances"),),
+        {"points": points.shape, "centroids": centroids.shape},
+        {
+            "label_agreement": float((out.labels == labels).mean()),
+            "max_abs_difference": difference(out.sums, sums),
+        },
+        dtype="float16",
+    )
+
+
 def _correlation_cluster(n: int) -> Duel:
     from bench.competitors import deepcut
 
@@ -136,6 +165,7 @@ def _related_clusters(n: int) -> Array:
 DUELS: dict[str, Callable[[], Duel]] = {
     _KMEANS: partial(_kmeans, 1369, 8, given=False),
     f"{_KMEANS}, given centroids": partial(_kmeans, 1369, 8, given=True),
+    "kmeans_sums 16384x384, k 64": partial(_kmeans_sums, 16384, 64),
     **{f"correlation_cluster {n} nodes": partial(_correlation_cluster, n) for n in _REPEATS},
     "assign 1369x384, 27 prototypes": partial(_assign, 1369, 27),
 }

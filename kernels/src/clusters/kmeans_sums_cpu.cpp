@@ -56,10 +56,11 @@ struct Faults {
 // they are not that already.
 const float* read_block(const Job& job, int64_t first, int64_t rows, float* room) {
   const int64_t at = first * job.d;
-  const float* source = static_cast<const float*>(job.points) + at;
+  const float* source = room;
   if (job.dtype == PATCHCUT_FLOAT16) {
     job.simd.half_to_float(rows * job.d, static_cast<const uint16_t*>(job.points) + at, room);
-    source = room;
+  } else {
+    source = static_cast<const float*>(job.points) + at;
   }
   if (!job.cosine) return source;
   for (int64_t i = 0; i < rows * job.d; i += job.d) normalize_row(job.simd, job.d, source + i, room + i);
@@ -125,23 +126,41 @@ void for_blocks(const Job& job, int64_t begin, int64_t end, int64_t cycles_per_r
 
 // ---- the centroids
 
-// Returns the length of the longest centroid.
-float bound_scores(const Job& job, const float* rows, float* low, float* high, float* slope) {
+// Packs job.centroids, which are the centroids or, where `unit` is not null, lie there once they are
+// normalised, and takes the squares of their lengths.
+void prepare_centroids(const Job& job, const float* centroids, float* unit, float* packed, double* squares) {
+  const int64_t panel = job.simd.panel;
+  std::atomic<bool> finite{true};
+  parallel_for((job.k + panel - 1) / panel, panel * job.d * 4, [&](int64_t begin, int64_t end) {
+    for (int64_t first = begin * panel; first < std::min(job.k, end * panel); first += panel) {
+      const int64_t count = std::min(panel, job.k - first);
+      for (int64_t i = first * job.d; i < (first + count) * job.d; i += job.d) {
+        if (!job.simd.all_finite(job.d, centroids + i)) finite.store(false, std::memory_order_relaxed);
+        if (unit != nullptr) normalize_row(job.simd, job.d, centroids + i, unit + i);
+        const float* row = job.centroids + i;
+        double sum = 0.0;
+        for (int64_t j = 0; j < job.d; ++j) sum += static_cast<double>(row[j]) * row[j];
+        squares[i / job.d] = sum;
+      }
+      pack_rows(job.simd, job.d, count, job.centroids + first * job.d, packed + first * job.d);
+    }
+  });
+  require_finite(finite, kOp, "centroids");
+}
+
+// Returns the length of the longest centroid, infinite where products may overflow.
+float bound_scores(const Job& job, const double* squares, float* low, float* high, float* slope) {
   const ScoreError error(job.d);
-  double largest = 0.0;
   for (int64_t c = 0; c < job.k; ++c) {
-    double squares = 0.0;
-    for (int64_t j = 0; j < job.d; ++j)
-      squares += static_cast<double>(rows[c * job.d + j]) * rows[c * job.d + j];
-    largest = std::max(largest, squares);
-    const double own = error.share * squares / 2 + error.least;
-    low[c] = static_cast<float>(squares / 2 + own);
-    high[c] = static_cast<float>(squares / 2 - own);
-    slope[c] = static_cast<float>(error.share * std::sqrt(squares));
+    const double own = error.share * squares[c] / 2 + error.least;
+    low[c] = static_cast<float>(squares[c] / 2 + own);
+    high[c] = static_cast<float>(squares[c] / 2 - own);
+    slope[c] = static_cast<float>(error.share * std::sqrt(squares[c]));
   }
   std::fill(low + job.k, low + job.padded, kInfinity);
   std::fill(high + job.k, high + job.padded, kInfinity);
   std::fill(slope + job.k, slope + job.padded, 0.0f);
+  const double largest = *std::max_element(squares, squares + job.k);
   return largest < kLargestScore ? static_cast<float>(std::sqrt(largest)) : kInfinity;
 }
 
@@ -194,6 +213,23 @@ void label_and_add(const Job& job, int64_t cycles, double* sums, Faults* faults)
   add_up(job, parts, of_parts, sums);
 }
 
+// ---- results
+
+void count_points(const Job& job, int64_t* counts, double* inertia) {
+  std::fill_n(counts, job.k, 0);
+  double total = 0.0;
+  InterruptPoll poll;
+  for (int64_t first = 0; first < job.n; first += kBlock) {
+    const int64_t end = std::min(job.n, first + kBlock);
+    for (int64_t i = first; i < end; ++i) {
+      ++counts[job.labels[i]];
+      total += job.distances[i];
+    }
+    poll.spend(4 * kBlock);
+  }
+  *inertia = total;
+}
+
 }  // namespace
 
 void kmeans_sums_cpu(const void* points, int32_t dtype, int64_t n, int64_t d, const float* centroids,
@@ -202,22 +238,18 @@ void kmeans_sums_cpu(const void* points, int32_t dtype, int64_t n, int64_t d, co
   const SimdTable& table = simd();
   const bool cosine = params.metric == PATCHCUT_COSINE_DISTANCE;
   const int64_t padded = (k + table.lanes - 1) / table.lanes * table.lanes;
-  require_finite(table.all_finite(k * d, centroids), kOp, "centroids");
   Scratch scratch;
-  const float* rows = centroids;
-  if (cosine) {
-    float* unit = scratch.take<float>(k * d);
-    for (int64_t c = 0; c < k; ++c) normalize_row(table, d, centroids + c * d, unit + c * d);
-    rows = unit;
-  }
+  float* unit = cosine ? scratch.take<float>(k * d) : nullptr;
   float* packed = scratch.take<float>(packed_size(table, d, k));
-  pack_rows(table, d, k, rows, packed);
+  double* squares = scratch.take<double>(k);
   float* low = scratch.take<float>(padded);
   float* high = scratch.take<float>(padded);
   float* slope = scratch.take<float>(padded);
-  Job job{table,  table.get<ClusterTable>(), points, dtype,  cosine,   n, d, k, padded, rows,
-          packed, {low, high, slope},        0.0f,   labels, distances};
-  job.longest = bound_scores(job, rows, low, high, slope);
+  Job job{
+      table,  table.get<ClusterTable>(), points, dtype,  cosine,   n, d, k, padded, cosine ? unit : centroids,
+      packed, {low, high, slope},        0.0f,   labels, distances};
+  prepare_centroids(job, centroids, unit, packed, squares);
+  job.longest = bound_scores(job, squares, low, high, slope);
   const int64_t cycles = d * (1 + padded / 16);
   Faults faults;
   if (sums == nullptr) {
@@ -227,13 +259,7 @@ void kmeans_sums_cpu(const void* points, int32_t dtype, int64_t n, int64_t d, co
   }
   require_finite(faults.finite, kOp, "points");
   require(faults.fits, kOp, "points overflow: squared distances must fit float32, got infinity");
-  std::fill_n(counts, k, 0);
-  double total = 0.0;
-  for (int64_t i = 0; i < n; ++i) {
-    ++counts[labels[i]];
-    total += distances[i];
-  }
-  *inertia = total;
+  count_points(job, counts, inertia);
 }
 
 }  // namespace patchcut

@@ -60,7 +60,7 @@ def assert_matches(got: pk.KMeansSums, points: np.ndarray, centroids: np.ndarray
 
 # Panels are 12, 24 or 32 centroids, blocks 64 points, parts 1,024 and more; the last has sums too large for
 # the cache.
-SIZES = [(1, 1, 1), (2, 3, 2), (64, 5, 7), (65, 384, 24), (130, 17, 33), (2100, 33, 65), (1500, 384, 360)]
+SIZES = [(1, 1, 1), (2, 3, 2), (64, 5, 7), (65, 384, 24), (130, 17, 33), (2100, 33, 65), (200, 660, 200)]
 
 
 @pytest.mark.parametrize(("n", "d", "k"), SIZES)
@@ -80,7 +80,7 @@ def test_matches_reference(ops, rng, n, d, k, metric, dtype):
 
 
 def test_real_size(isa, rng):
-    points, centroids = points_and_centroids(rng, 5000, 384, 64, np.float16)
+    points, centroids = points_and_centroids(rng, 1369, 384, 64, np.float16)
     got = pk.kmeans_sums(points, centroids)
     assert_matches(got, points, centroids, "euclidean")
     np.testing.assert_array_equal(got.labels, reference.kmeans_sums(points, centroids).labels)
@@ -124,7 +124,7 @@ def test_steps_are_those_of_kmeans(ops, rng, metric):
 
 def test_sklearn_steps_to_the_same_centroids(isa, rng):
     cluster = pytest.importorskip("sklearn.cluster")
-    points, centroids = points_and_centroids(rng, 3000, 32, 10)
+    points, centroids = points_and_centroids(rng, 1500, 32, 10)
     theirs = cluster.KMeans(10, init=centroids, n_init=1, max_iter=5, tol=0.0, algorithm="lloyd").fit(points)
     for _ in range(theirs.n_iter_):
         step = pk.kmeans_sums(points, centroids)
