@@ -7,6 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from patchcut_export.backbones.timm_models import import_timm
+
+_PROJECTIONS = ("query", "key", "value")
+
 
 def simplify_blocks(vit: Any) -> None:
     """Rewrites a ViT's blocks in place to export to fewer, plainer operators; the function is unchanged.
@@ -18,6 +22,68 @@ def simplify_blocks(vit: Any) -> None:
         _fold_scales(block)
         if _is_plain(block.attn):
             block.attn = _PlainAttention(block.attn)
+
+
+def attention_projection(attention: Any, facet: str, *, bias: bool) -> nn.Linear:
+    """The linear that makes the "query", "key" or "value" of tokens, on weights of its own."""
+    index = _PROJECTIONS.index(facet)
+    if getattr(attention, "qkv", None) is None:
+        whole = getattr(attention, ("q_proj", "k_proj", "v_proj")[index])
+        weight, its_bias = whole.weight.data, whole.bias
+    else:
+        whole = _with_bias(attention)
+        weight = whole.weight.data.chunk(3)[index]
+        its_bias = None if whole.bias is None else whole.bias.data.chunk(3)[index]
+    projection = nn.Linear(weight.shape[1], weight.shape[0], bias=bias and its_bias is not None)
+    projection.weight.data = weight.clone()
+    if projection.bias is not None:
+        projection.bias.data = its_bias.data.clone()
+    return projection
+
+
+class ClassAttention(nn.Module):
+    """How much the class token [b, 1, d] attends to patches [b, n, d]: [b, n, heads], over patches sums of 1.
+
+    softmax over the patches of q k' / sqrt(width of a head), with biases and rotations: the block's own
+    attention without what goes to the class token itself and to registers.
+
+    Args:
+        attention: timm's, before `simplify_blocks`.
+        prefix: tokens before the patches.
+    """
+
+    def __init__(self, attention: Any, prefix: int) -> None:
+        super().__init__()
+        self.heads: int = attention.num_heads
+        self.prefix = prefix
+        self.scale: float = attention.scale
+        self.half = bool(getattr(attention, "rotate_half", False))
+        self.query = attention_projection(attention, "query", bias=True)
+        self.key = attention_projection(attention, "key", bias=True)
+        self.query_norm, self.key_norm = (
+            getattr(attention, name, None) or nn.Identity() for name in ("q_norm", "k_norm")
+        )
+
+    def forward(
+        self,
+        whole: torch.Tensor,
+        patches: torch.Tensor,
+        rope: tuple[torch.Tensor, torch.Tensor] | torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        query = self.query_norm(self._by_head(self.query(whole)))
+        key = self.key_norm(self._by_head(self.key(patches)))
+        if isinstance(rope, tuple):
+            cos, sin = rope
+            key = _rotate(key, cos[self.prefix :], sin[self.prefix :])
+        elif rope is not None:
+            key = import_timm().layers.apply_rot_embed_cat(key, rope, half=self.half)
+        logits = (query * self.scale) @ key.transpose(-2, -1)  # [b, heads, 1, n]
+        return logits.softmax(dim=-1).flatten(1, 2).transpose(1, 2)
+
+    def _by_head(self, rows: torch.Tensor) -> torch.Tensor:
+        """[b, heads, n, width of a head] of rows [b, n, d]."""
+        count, width = rows.shape[1:]
+        return rows.reshape(-1, count, self.heads, width // self.heads).transpose(1, 2)
 
 
 def takes_rotation(vit: Any) -> bool:

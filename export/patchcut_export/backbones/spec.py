@@ -14,7 +14,7 @@ from patchcut.errors import OptionError
 from patchcut_export.backbones.descriptors import Axis
 from patchcut_export.backbones.timm_models import check_vit
 
-FACETS = ("query", "key", "value", "token", "cls")
+FACETS = ("query", "key", "value", "token", "cls", "attention")
 JOINS = ("mean", "concat")
 MAX_SIZE = 8192
 MAX_PATCHES = 16_384  # their affinity alone takes 1 GiB
@@ -30,7 +30,8 @@ class Component:
 
     Attributes:
         facet: "query", "key" or "value" of a block's attention without their bias; "token", the block's
-            output after the final norm; "cls", that of the class token.
+            output after the final norm; "cls", that of the class token; "attention", how much the class token
+            attends to each patch in each head of a block, which sums to 1 over the patches.
         layer: index of the block, negative from the end.
         weight: its cosine's share of the features' cosine, beside those of other components.
     """
@@ -62,8 +63,13 @@ class FeatureSpec:
         return any(one.facet == "cls" for one in self.components)
 
     @property
+    def of_attention(self) -> bool:
+        """Whether it is the attention of the class token, a number for each head."""
+        return any(one.facet == "attention" for one in self.components)
+
+    @property
     def dims(self) -> int:
-        """Its dimensions, in widths of the ViT."""
+        """Its dimensions, in widths of the ViT, or in heads where it is attention."""
         scales = len(self.scales) if self.join == "concat" else 1
         return len(self.components) * scales * (1 + 8 * self.log_bins)
 
@@ -128,16 +134,29 @@ def _check_set(spec: FeatureSpec, model: str, vit: Any) -> FeatureSpec:
     if not 0 <= spec.log_bins <= MAX_LOG_BINS:
         raise OptionError("log-bins", f"must be 0 to {MAX_LOG_BINS} rings, got {spec.log_bins}")
     check_choice("join", spec.join, JOINS)
-    if not spec.of_image:
+    if not (spec.of_image or spec.of_attention):
         return spec
     if vit.cls_token is None:
-        problem = f"{model} has no class token, so there is no cls"
-        raise OptionError("features", problem, "ask for token, and average it")
+        facet = "attention" if spec.of_attention else "cls"
+        problem = f"{model} has no class token, so there is no {facet}"
+        raise OptionError("features", problem, "ask for token, and average it" if spec.of_image else "")
+    if spec.of_attention:
+        return _check_attention(spec)
     if any(one.facet != "cls" for one in spec.components):
         problem = "class tokens, one an image, cannot be joined with what is one a patch"
         raise OptionError("features", problem, "make a set of them")
     if len(spec.scales) > 1 or spec.log_bins:
         raise OptionError("features", "class tokens have one scale and no log bins")
+    return spec
+
+
+def _check_attention(spec: FeatureSpec) -> FeatureSpec:
+    """The set of attention. What joins makes unit length, and its length is what attention says."""
+    if len(spec.components) > 1:
+        problem = "attention cannot be joined with anything: joined features are made unit length"
+        raise OptionError("features", problem, "make a set of it")
+    if len(spec.scales) > 1 or spec.log_bins:
+        raise OptionError("features", "attention has one scale and no log bins")
     return spec
 
 

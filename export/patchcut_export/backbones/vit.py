@@ -10,7 +10,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from patchcut_export.backbones.blocks import position_rotation, simplify_blocks
+from patchcut_export.backbones.blocks import (
+    ClassAttention,
+    attention_projection,
+    position_rotation,
+    simplify_blocks,
+)
 from patchcut_export.backbones.descriptors import (
     Axis,
     Resample,
@@ -20,7 +25,7 @@ from patchcut_export.backbones.descriptors import (
     to_map,
     to_rows,
 )
-from patchcut_export.backbones.spec import FACETS, Component, FeatureSpec, ViTSpec, check_spec, scaled_side
+from patchcut_export.backbones.spec import Component, FeatureSpec, ViTSpec, check_spec, scaled_side
 from patchcut_export.backbones.timm_models import check_vit, create_vit
 from patchcut_export.backbones.weights import StateDict
 from patchcut_export.errors import ExportError
@@ -36,7 +41,8 @@ _Reading = tuple[str, int]
 class FeatureExtractor(nn.Module):
     """Maps images [b, 3, S, S] float32, normalised, to each feature set of the spec, in its order.
 
-    A set is [b, n, d] float32, one row a patch, or [b, 1, d] where it is of class tokens. Queries, keys and
+    A set is [b, n, d] float32, one row a patch, or [b, 1, d] where it is of class tokens; d is the number of
+    heads where it is the class token's attention. Queries, keys and
     values are returned without their bias: it is the same for every patch, and where it is large it makes
     every cosine near 1. What several sets read is computed once; blocks after the last one that is needed,
     and what it does after its attention's projections, are left out.
@@ -59,6 +65,7 @@ class FeatureExtractor(nn.Module):
         stride = spec.stride or patch
         self.patch_size = patch
         self._readings = _readings(spec.features.values())
+        self._heads = [int(block.attn.num_heads) for block in self.vit.blocks]
         for i, reading in enumerate(self._readings):
             norm, projection = _modules(self.vit, *reading)
             self.add_module(_numbered("norm", i), norm)
@@ -79,7 +86,11 @@ class FeatureExtractor(nn.Module):
     @property
     def dims(self) -> dict[str, int]:
         """d of each set."""
-        return {name: int(self.vit.embed_dim) * one.dims for name, one in self.spec.features.items()}
+        return {name: self._width(one) * one.dims for name, one in self.spec.features.items()}
+
+    def _width(self, spec: FeatureSpec) -> int:
+        """d of one component of a set."""
+        return self._heads[spec.components[0].layer] if spec.of_attention else int(self.vit.embed_dim)
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         read = [self._read_side(i, image) for i in range(len(self._sides))]
@@ -97,7 +108,10 @@ class FeatureExtractor(nn.Module):
             if depth > 0:
                 rope = {"rope": self.rotations[i](depth - 1)} if rotated else {}
                 tokens = vit.blocks[depth - 1](tokens, **rope)
-            read |= {one: self._read(one, tokens) for one in wanted if _depth(one) == depth}
+            for one in wanted:
+                if _depth(one) == depth:
+                    rotation = self.rotations[i](depth) if rotated and one[0] == "attention" else None
+                    read[one] = self._read(one, tokens, rotation)
         return read
 
     def _wanted(self, side: int) -> list[_Reading]:
@@ -108,13 +122,17 @@ class FeatureExtractor(nn.Module):
     def _sides_of(self, spec: FeatureSpec) -> list[int]:
         return [scaled_side(self.image_size, scale, self.patch_size) for scale in spec.scales]
 
-    def _read(self, reading: _Reading, tokens: torch.Tensor) -> torch.Tensor:
-        """[b, n or 1, width] of the tokens at a reading's depth."""
+    def _read(self, reading: _Reading, tokens: torch.Tensor, rotation: Any) -> torch.Tensor:
+        """[b, n or 1, width] of the tokens at a reading's depth; `rotation` is that of the block's keys."""
         i = self._readings.index(reading)
         norm, projection = (self.get_submodule(_numbered(name, i)) for name in ("norm", "projection"))
         prefix = self.vit.num_prefix_tokens
-        rows = tokens[:, :1] if reading[0] == "cls" else tokens[:, prefix:]
-        features: torch.Tensor = projection(norm(rows))
+        whole, patches = tokens[:, :1], tokens[:, prefix:]
+        features: torch.Tensor
+        if reading[0] == "attention":
+            features = projection(norm(whole), norm(patches), rotation)
+        else:
+            features = projection(norm(whole if reading[0] == "cls" else patches))
         return features
 
     def _join(self, spec: FeatureSpec, read: Sequence[Mapping[_Reading, torch.Tensor]]) -> torch.Tensor:
@@ -223,7 +241,9 @@ def _modules(vit: Any, facet: str, layer: int) -> tuple[nn.Module, nn.Module]:
     if facet in ("token", "cls"):
         return vit.norm, nn.Identity()
     block = vit.blocks[layer]
-    return block.norm1, _bias_free_projection(block.attn, facet)
+    if facet == "attention":
+        return block.norm1, ClassAttention(block.attn, vit.num_prefix_tokens)
+    return block.norm1, attention_projection(block.attn, facet, bias=False)
 
 
 def _numbered(name: str, i: int) -> str:
@@ -278,14 +298,3 @@ def _misfit(name: str, why: str) -> ExportError:
 
 def _is_head(name: str) -> bool:
     return name.startswith(_HEADS)
-
-
-def _bias_free_projection(attention: Any, facet: str) -> nn.Linear:
-    index = FACETS.index(facet)
-    if getattr(attention, "qkv", None) is None:
-        weight = getattr(attention, ("q_proj", "k_proj", "v_proj")[index]).weight.data
-    else:
-        weight = attention.qkv.weight.data.chunk(3)[index]
-    projection = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-    projection.weight.data = weight.clone()
-    return projection

@@ -32,8 +32,8 @@ def backbone(
     features: Annotated[
         str,
         typer.Option(
-            help="Feature sets with commas, the first the default: query, key, value, token or cls @LAYER, "
-            "or NAME=FACET@LAYER:WEIGHT+FACET@LAYER:WEIGHT for several in one set."
+            help="Feature sets with commas, the first the default: query, key, value, token, cls or "
+            "attention @LAYER, or NAME=FACET@LAYER:WEIGHT+FACET@LAYER:WEIGHT for several in one set."
         ),
     ] = "key@-1",
     stride: Annotated[

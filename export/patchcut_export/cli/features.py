@@ -21,20 +21,33 @@ def parse_features(text: str, scales: tuple[float, ...], join: str, log_bins: in
     nothing else is said. A set that has no NAME= is called as its first facet.
 
     Args:
-        scales, join, log_bins: of the sets of patches; class tokens have one scale and no bins.
+        scales, join, log_bins: of the sets of patches; class tokens and attention have one scale and no bins.
     Raises:
         OptionError: an entry cannot be read, or two sets have one name.
     """
     sets: dict[str, FeatureSpec] = {}
-    for entry in _entries("features", text):
+    for entry in parse_list("features", text):
         named, equals, rest = entry.rpartition("=")
         components = tuple(_component(part.strip(), entry) for part in rest.split("+"))
         name = named.strip() if equals else components[0].facet
         if name in sets:
             raise OptionError("features", f"two sets are called {name}", "name one with NAME=")
         spec = FeatureSpec(components)
-        sets[name] = spec if spec.of_image else FeatureSpec(components, scales, join, log_bins)
+        alone = spec.of_image or spec.of_attention
+        sets[name] = spec if alone else FeatureSpec(components, scales, join, log_bins)
     return sets
+
+
+def parse_list(option: str, text: str) -> list[str]:
+    """The entries of a text with commas between them.
+
+    Raises:
+        OptionError: one is empty.
+    """
+    entries = [entry.strip() for entry in text.split(",")]
+    if not all(entries):
+        raise OptionError(option, f"must be a list with commas, got {text!r}")
+    return entries
 
 
 def parse_scales(text: str) -> tuple[float, ...]:
@@ -43,7 +56,7 @@ def parse_scales(text: str) -> tuple[float, ...]:
     Raises:
         OptionError: an entry is no number.
     """
-    return tuple(_number("scales", entry) for entry in _entries("scales", text))
+    return tuple(_number("scales", entry) for entry in parse_list("scales", text))
 
 
 def parse_sizes(text: str) -> tuple[int, ...]:
@@ -52,7 +65,7 @@ def parse_sizes(text: str) -> tuple[int, ...]:
     Raises:
         OptionError: an entry is no whole number.
     """
-    return tuple(_whole("size", entry, f"got {text!r}") for entry in _entries("size", text))
+    return tuple(_whole("size", entry, f"got {text!r}") for entry in parse_list("size", text))
 
 
 def parse_precisions(text: str) -> tuple[Precision, ...]:
@@ -61,7 +74,7 @@ def parse_precisions(text: str) -> tuple[Precision, ...]:
     Raises:
         OptionError: there is no such precision, or one comes twice.
     """
-    entries = _entries("precision", text)
+    entries = parse_list("precision", text)
     for entry in entries:
         check_choice("precision", entry, get_args(Precision))
     if len(set(entries)) != len(entries):
@@ -79,13 +92,6 @@ def _component(text: str, entry: str) -> Component:
         _whole("features", layer, f"got {entry!r}") if at else -1,
         _number("features", weight) if colon else 1.0,
     )
-
-
-def _entries(option: str, text: str) -> list[str]:
-    entries = [entry.strip() for entry in text.split(",")]
-    if not all(entries):
-        raise OptionError(option, f"must be a list with commas, got {text!r}")
-    return entries
 
 
 def _whole(option: str, text: str, came: str) -> int:

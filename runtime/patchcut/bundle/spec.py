@@ -22,7 +22,7 @@ SCHEMA_VERSION: Final = 3
 
 # "int8" rounds activations by their own range, frame by frame; "int8-qdq" by ranges that calibration found.
 Precision = Literal["int8", "int8-qdq", "bf16", "fp16", "fp32"]
-Facet = Literal["key", "query", "value", "token", "cls"]
+Facet = Literal["key", "query", "value", "token", "cls", "attention"]
 Join = Literal["mean", "concat"]
 Role = Literal["objects", "parts", "names"]
 
@@ -162,7 +162,7 @@ class FeatureSetSpec(_Model):
 
     Attributes:
         output: name of the graphs' output, [b, rows, dim] float32: a row a patch, or one row for the image
-            where the components are class tokens.
+            where the components are class tokens. The one component of attention has a number for each head.
         components: weights sum to 1, so that the cosine of two patches is the weighted mean of the
             components' cosines.
         scales: sides of the images that are looked at, each times the input's, in whole patches. Where there
@@ -189,6 +189,11 @@ class FeatureSetSpec(_Model):
             raise ValueError("class tokens have one scale and no log bins")
         if not self.of_image and any(component.facet == "cls" for component in self.components):
             raise ValueError("class tokens cannot be joined with features of patches")
+        if any(component.facet == "attention" for component in self.components):
+            if len(self.components) > 1:
+                raise ValueError("attention cannot be joined with other components")
+            if len(self.scales) > 1 or self.log_bins:
+                raise ValueError("attention has one scale and no log bins")
         return self
 
     @property

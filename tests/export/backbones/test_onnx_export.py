@@ -144,6 +144,28 @@ def test_choices_of_features_are_in_the_graph(random_state: Callable[..., dict[s
     assert resizes and resizes < set(initializers(quantized)), "resizing is not for 8 bits"
 
 
+def test_attention_is_in_the_graph(random_state: Callable[..., dict[str, Any]]) -> None:
+    sets = {
+        "key": FeatureSpec((Component("key", 2),)),
+        "attention": FeatureSpec((Component("attention", 2),)),
+    }
+    extractor = build_extractor(ViTSpec("test_vit", sets), random_state(), 64)
+    exact = export_fp32(extractor, 64)
+    image = images(3, 64)
+    options = session_options(ort, 2, "fp32")
+    session = ort.InferenceSession(exact.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    with torch.inference_mode():
+        expected = extractor(torch.from_numpy(image))[1].numpy()
+    (got,) = session.run(["attention"], {"image": image})
+    assert got.shape == (3, 16, extractor.dims["attention"])
+    assert expected.std() > 0.1 * expected.mean(), "the reference is near-constant"
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    eight = ort.InferenceSession(
+        quantize_int8(exact).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    assert mean_cosine(eight.run(["attention"], {"image": image})[0], expected) > 0.998
+
+
 def copies(graphs: dict[int, Any]) -> dict[str, Any]:
     return {f"{size}": onnx.ModelProto.FromString(g.SerializeToString()) for size, g in graphs.items()}
 

@@ -44,7 +44,7 @@ def small(timm: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 def sets_of(row: KnownBackbone) -> dict[str, FeatureSpec]:
     facets = {"key": Component("key", 1), "query": Component("query", 0), "token": Component("token", 0)}
     if row.class_token:
-        facets["cls"] = Component("cls", 1)
+        facets |= {"cls": Component("cls", 1), "attention": Component("attention", 1)}
     return {name: FeatureSpec((one,)) for name, one in facets.items()}
 
 
@@ -53,11 +53,18 @@ def image_of(size: int) -> torch.Tensor:
 
 
 def seen_by_hooks(vit: Any, image: torch.Tensor) -> dict[tuple[str, int], torch.Tensor]:
-    """Outputs of blocks after the final norm, and what goes into each one's attention, [b, all tokens, d]."""
+    """Outputs of blocks after the final norm, and what goes into each one's attention, [b, all tokens, d].
+
+    And the attention, [b, heads, all tokens, all tokens].
+    """
     seen: dict[tuple[str, int], torch.Tensor] = {}
     for i, block in enumerate(vit.blocks):
         block.register_forward_hook(lambda _m, _i, out, i=i: seen.update({("token", i): vit.norm(out)}))
         block.norm1.register_forward_hook(lambda _m, _i, out, i=i: seen.update({("normed", i): out}))
+        block.attn.fused_attn = False
+        block.attn.attn_drop.register_forward_hook(
+            lambda _m, _i, out, i=i: seen.update({("attention", i): out})
+        )
     vit.requires_grad_(False).forward_features(image)
     return seen
 
@@ -82,10 +89,14 @@ def test_features_are_what_timms_own_model_computes(small: Any, random_state: St
         "token": seen["token", 0][:, row.prefix :],
         "cls": seen["token", 1][:, :1],
     }
+    if row.class_token:
+        shares = seen["attention", 1][:, :, 0, row.prefix :]
+        expected["attention"] = (shares / shares.sum(-1, keepdim=True)).mT
     for features, values in got.items():
         assert values.std() > 1e-2, "the reference is near-constant"
         torch.testing.assert_close(values, expected[features], atol=2e-4, rtol=1e-4)
-        assert values.shape == (2, 1 if features == "cls" else 16, 64)
+        width = SMALL["num_heads"] if features == "attention" else 64
+        assert values.shape == (2, 1 if features == "cls" else 16, width)
     assert (vit.blocks[0].attn.qkv.bias is not None) == row.key_bias
 
 

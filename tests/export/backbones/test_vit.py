@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -25,8 +26,8 @@ TINY = "test_vit"
 MODELS = {
     TINY: (96, (0, 3, -1), FACETS),
     "vit_small_patch14_dinov2": (56, (1,), ("key",)),
-    "vit_small_patch14_reg4_dinov2": (56, (1,), ("token", "cls")),
-    "deit_tiny_distilled_patch16_224": (64, (-1,), ("value", "cls")),
+    "vit_small_patch14_reg4_dinov2": (56, (1,), ("token", "cls", "attention")),
+    "deit_tiny_distilled_patch16_224": (64, (-1,), ("value", "cls", "attention")),
     "test_vit3": (96, (-1,), ("key", "token")),
 }
 State = Callable[..., dict[str, Any]]
@@ -41,6 +42,8 @@ def plain_vit(timm: Any, name: str, size: int, state: dict[str, Any]) -> Any:
 
 def oracle(vit: Any, image: torch.Tensor, facet: str, layer: int) -> torch.Tensor:
     """Features as the hook on the block's qkv, or on the block and then the norm, sees them."""
+    if facet == "attention":
+        return attention_oracle(vit, image, layer)
     seen = []
     block = vit.blocks[layer]
     module = block if facet in ("token", "cls") else block.attn.qkv
@@ -56,6 +59,20 @@ def oracle(vit: Any, image: torch.Tensor, facet: str, layer: int) -> torch.Tenso
     index = FACETS.index(facet)
     bias = 0 if block.attn.qkv.bias is None else block.attn.qkv.bias.chunk(3)[index]
     return patches.chunk(3, dim=-1)[index] - bias
+
+
+def attention_oracle(vit: Any, image: torch.Tensor, layer: int) -> torch.Tensor:
+    """[b, n, heads], the row of the class token in timm's own attention, which shares 1 among the patches."""
+    seen = []
+    attention = vit.blocks[layer].attn
+    attention.fused_attn = False
+    handle = attention.attn_drop.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    with torch.inference_mode():
+        vit.forward_features(image)
+    handle.remove()
+    row = seen[0][:, :, 0, vit.num_prefix_tokens :]
+    assert row.sum(-1).min() < 0.999, "nothing goes to other tokens"
+    return (row / row.sum(-1, keepdim=True)).mT
 
 
 def spec(*components: Component, model: str = TINY, stride: int | None = None, **choices: Any) -> ViTSpec:
@@ -77,7 +94,7 @@ def test_features_are_what_hooks_see(timm: Any, random_state: State, name: str) 
             extractor = build_extractor(spec(Component(facet, layer), model=name), dict(state), size)
             with torch.inference_mode():
                 (got,), expected = extractor(image), oracle(vit, image, facet, layer)
-            assert expected.std() > 1e-2, "the reference is near-constant"
+            assert expected.std() > 1e-2 * expected.abs().mean(), "the reference is near-constant"
             rows = 1 if facet == "cls" else (size // extractor.patch_size) ** 2
             assert got.shape == (2, rows, extractor.dims["one"])
             assert extractor.grid_hw == (size // extractor.patch_size,) * 2
@@ -174,10 +191,43 @@ def test_scales_are_images_of_other_sizes_brought_to_one_grid(
     torch.testing.assert_close(got, joined, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        (TINY, {"qk_norm": True}),
+        (TINY, {"scale_attn_norm": True}),
+        ("eva02_tiny_patch14_224", {"depth": 3, "embed_dim": 64, "num_heads": 4}),  # timm's own rotations
+    ],
+)
+def test_attention_of_blocks_that_are_not_plain(
+    timm: Any, monkeypatch: pytest.MonkeyPatch, name: str, change: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(timm, "create_model", partial(timm.create_model, **change))
+    size = 4 * timm.create_model(name, num_classes=0).patch_embed.patch_size[0]
+    vit = timm.create_model(name, num_classes=0, img_size=size).eval()
+    torch.manual_seed(0)
+    for parameter in vit.parameters():
+        torch.nn.init.normal_(parameter, std=0.3 if parameter.ndim > 1 else 1.0)
+    got = features_of(spec(Component("attention", 2), model=name), vit.state_dict(), photo_batch(size))
+    expected = attention_oracle(vit, photo_batch(size), 2)
+    assert expected.std() > 0.1 * expected.mean(), "the reference is near-constant"
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-3)
+
+
+def test_attention_of_a_small_image_comes_to_the_grid(random_state: State) -> None:
+    state, image = random_state(TINY, 96), photo_batch(96)
+    got = features_of(spec(Component("attention", 2), scales=(0.5,)), state, image)
+    small = functional.interpolate(image, (48, 48), mode="bilinear", antialias=True)
+    grid = features_of(spec(Component("attention", 2)), state, small).mT.unflatten(-1, (3, 3))
+    grid = functional.interpolate(grid, (6, 6), mode="bilinear", antialias=True)
+    torch.testing.assert_close(got, grid.flatten(2).mT, atol=1e-5, rtol=1e-3)
+
+
 SETS = {
     "key": FeatureSpec((Component("key", 4),)),
     "semantic": FeatureSpec((Component("token", 2),)),
     "cls": FeatureSpec((Component("cls", 2),), scales=(0.5,)),
+    "attention": FeatureSpec((Component("attention", 3),)),
     "both": FeatureSpec((Component("key", 4), Component("token", 2, 3.0)), scales=(1.0, 0.5), log_bins=1),
 }
 
@@ -185,7 +235,9 @@ SETS = {
 def test_sets_of_one_pass_are_those_of_a_pass_each(random_state: State) -> None:
     state, image = random_state(TINY, 96), photo_batch(96)
     together = build_extractor(ViTSpec(TINY, SETS), dict(state), 96)
-    assert together.dims == {"key": 64, "semantic": 64, "cls": 64, "both": 64 * 2 * 9}
+    heads = together.vit.blocks[3].attn.heads
+    widths = {"key": 64, "semantic": 64, "cls": 64, "attention": heads, "both": 64 * 2 * 9}
+    assert together.dims == widths
     with torch.inference_mode():
         got = dict(zip(together.spec.features, together(image), strict=True))
         for name, one in SETS.items():
@@ -193,6 +245,8 @@ def test_sets_of_one_pass_are_those_of_a_pass_each(random_state: State) -> None:
             assert alone.std() > 1e-3, "the reference is near-constant"
             torch.testing.assert_close(got[name], alone)
     assert got["cls"].shape == (2, 1, 64)
+    assert got["attention"].shape == (2, 36, heads)
+    torch.testing.assert_close(got["attention"].sum(1), torch.ones(2, heads))
     assert got["both"].shape == (2, 36, 64 * 2 * 9)
 
 
@@ -270,7 +324,11 @@ def test_an_embedding_of_another_size_is_resampled_when_built(random_state: Stat
         (spec(model="resnet18"), 64, "[model] resnet18 is no plain ViT"),
         (spec(model="beit_base_patch16_224"), 224, "is no plain ViT"),
         (spec(model="mixer_s32_224"), 224, "is no plain ViT"),
-        (spec(Component("nose")), 64, "[features] must be of query, key, value, token, cls, got 'nose'"),
+        (
+            spec(Component("nose")),
+            64,
+            "[features] must be of query, key, value, token, cls, attention, got 'nose'",
+        ),
         (spec(Component("key", 6)), 64, "[features] test_vit has layers 0 to 5, got 6"),
         (spec(Component("key", -7)), 64, "layers 0 to 5, got -7"),
         (spec(Component("key", -1, 0.0)), 64, "[features] weights must be above 0, got 0 for key"),
@@ -284,6 +342,12 @@ def test_an_embedding_of_another_size_is_resampled_when_built(random_state: Stat
         (spec(Component("cls"), scales=(1, 0.5)), 64, "class tokens have one scale and no log bins"),
         (spec(Component("cls"), log_bins=1), 64, "class tokens have one scale and no log bins"),
         (spec(Component("cls"), model="test_vit3"), 64, "test_vit3 has no class token, so there is no cls"),
+        (spec(Component("attention"), model="test_vit3"), 64, "no class token, so there is no attention"),
+        (spec(Component("attention"), Component()), 64, "attention cannot be joined with anything"),
+        (spec(Component("attention"), Component("attention", 1)), 64, "attention cannot be joined with any"),
+        (spec(Component("attention"), Component("cls")), 64, "attention cannot be joined with anything"),
+        (spec(Component("attention"), scales=(1, 0.5)), 64, "attention has one scale and no log bins"),
+        (spec(Component("attention"), log_bins=1), 64, "attention has one scale and no log bins"),
         (spec(stride=0), 64, "[stride] must be 1 to 16, the side of test_vit's patches, got 0"),
         (spec(stride=17), 64, "[stride] must be 1 to 16"),
         (spec(stride=1), 160, "an image of 160 pixels has 21,025 patches, the limit is 16,384"),

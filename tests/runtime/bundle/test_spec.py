@@ -72,11 +72,32 @@ CHANGES: dict[str, tuple[Callable[[Spec], object], str]] = {
         lambda s: s["backbones"]["other"]["features"]["token"].update(output="features"),
         "outputs of the features must differ",
     ),
+    "attention beside keys": (
+        lambda s: set_of(s)["components"].extend(
+            [{"facet": "attention", "layer": 0, "weight": 0.5}, {"facet": "key", "layer": 0, "weight": 0.5}]
+        ),
+        "attention cannot be joined",
+    ),
+    "attention at two scales": (
+        lambda s: set_of(s).update(components=[{"facet": "attention", "layer": 0}], scales=[1, 0.5]),
+        "attention has one scale and no log bins",
+    ),
+    "attention in log bins": (
+        lambda s: set_of(s).update(components=[{"facet": "attention", "layer": 0}], log_bins=1),
+        "attention has one scale and no log bins",
+    ),
     "a report of no head": (
         lambda s: s["backbones"]["toy"].update(report=[row("")]),
         "must name a head",
     ),
 }
+
+
+def set_of(spec: Spec) -> Spec:
+    """The second backbone's second feature set, without components."""
+    features: Spec = spec["backbones"]["other"]["features"]["token"]
+    features["components"] = []
+    return features
 
 
 def row(head: str) -> Spec:
@@ -89,6 +110,14 @@ def test_a_backbone_has_the_report_of_fitted_heads() -> None:
     spec["backbones"]["toy"]["report"], spec["heads"][0]["report"] = [row("cc")], [row("")]
     checked = BundleSpec.model_validate(spec)
     assert [report[0].head for report in (checked.backbone.report, checked.heads[0].report)] == ["cc", ""]
+
+
+def test_attention_has_a_row_a_patch() -> None:
+    spec = manifest()
+    set_of(spec)["components"] = [{"facet": "attention", "layer": 0}]
+    backbone = BundleSpec.model_validate(spec).backbones["other"]
+    assert backbone.features["token"].rows((3, 4)) == 12
+    assert backbone.features_text("token") == "attention of layer 0, 4 a patch"
 
 
 @pytest.mark.parametrize(("change", "said"), CHANGES.values(), ids=CHANGES.keys())
