@@ -8,6 +8,7 @@ from patchcut.cli.options import command
 
 from patchcut_export.cli.backbone import backbone
 from patchcut_export.cli.calibrate import calibrate
+from patchcut_export.cli.compare_features import features
 from patchcut_export.cli.engine import engine
 from patchcut_export.cli.evaluate import evaluate
 from patchcut_export.cli.fused import fused
@@ -24,6 +25,7 @@ command(app, "backbone")(backbone)
 command(app, "train")(train)
 command(app, "calibrate")(calibrate)
 command(app, "eval")(evaluate)
+command(app, "features")(features)
 command(app, "engine")(engine)
 command(app, "fused")(fused)
 command(app, "parity")(parity)
