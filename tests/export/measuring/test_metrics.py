@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 
 pytest.importorskip("torch", reason="needs patchcut[export]")
 cluster = pytest.importorskip("sklearn.metrics.cluster", reason="needs scikit-learn")
+ranking = pytest.importorskip("sklearn.metrics", reason="needs scikit-learn")
 ndimage = pytest.importorskip("scipy.ndimage", reason="needs scipy")
 optimize = pytest.importorskip("scipy.optimize", reason="needs scipy")
 
@@ -28,6 +29,7 @@ from patchcut_export.measuring.metrics import (
     normalized_mutual_information,
     precision_recall,
     recall_and_decay,
+    roc_auc,
 )
 
 COORDINATE = st.integers(0, 12)
@@ -279,3 +281,21 @@ def test_the_best_matching_is_that_of_scipy(values: np.ndarray) -> None:
     assert columns == sorted(columns)
     expected = values[optimize.linear_sum_assignment(values, maximize=True)].sum()
     assert sum(values[pair] for pair in pairs) == pytest.approx(expected, abs=1e-9)
+
+
+@given(
+    st.integers(2, 40).flatmap(
+        lambda n: st.tuples(
+            hnp.arrays(np.float64, n, elements=st.integers(-3, 3).map(float)), hnp.arrays(bool, n)
+        )
+    )
+)
+def test_auc_is_scikit_learns(values: tuple[np.ndarray, np.ndarray]) -> None:
+    scores, truth = values
+    truth[:2] = True, False
+    assert roc_auc(scores, truth) == pytest.approx(ranking.roc_auc_score(truth, scores))
+    assert roc_auc(-scores, truth) == pytest.approx(1 - roc_auc(scores, truth))
+
+
+def test_auc_of_what_is_all_alike_is_a_half() -> None:
+    assert roc_auc(np.zeros((2, 3)), np.array([[True, False, False], [False, True, False]])) == 0.5

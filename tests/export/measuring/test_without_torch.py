@@ -77,3 +77,10 @@ def test_making_a_bundle_says_what_is_missing(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "[export] lacks a package" in done.stderr and "[export]'" in done.stderr
     assert np.all(["Traceback" not in line for line in done.stderr.splitlines()])
+
+
+def test_features_are_compared_without_torch(toy_path: Path, masks: Path, tmp_path: Path) -> None:
+    places = ["--images", masks / "images", "--masks", masks / "masks", "--work", tmp_path / "work"]
+    done = run_blocked("export", "features", *places, "--backbone", toy_path, "--json")
+    assert done.returncode == 0, done.stderr
+    assert [row["set"] for row in json.loads(done.stdout)["rows"]] == ["key"]

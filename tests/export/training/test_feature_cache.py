@@ -507,3 +507,24 @@ def test_a_set_may_have_a_name_that_no_file_can_have(
     assert {path.parent for path in tmp_path.rglob("*early*.npy")} == {folder, tmp_path / "features"}
     for name in SETS:
         np.testing.assert_array_equal(cached.sets[odd[name]], plain.sets[name])
+
+
+def test_only_the_named_images_are_looked_at(
+    backbone_bundle: Path, photos: Path, tmp_path: Path, cache: Cache
+) -> None:
+    whole = cache(folder=tmp_path / "whole")
+    names = ["part1/5.png", "part0/2.png", "part1/nowhere.png"]
+    with open_bundle(backbone_bundle) as bundle:
+        extractor = Extractor.open(bundle, Settings(size=64))
+
+        def some(names: list[str]) -> CachedFeatures:
+            return cache_features(photos, bundle, extractor, tmp_path / "some", quiet, names=names)
+
+        found = some(names)
+        assert found.images == ("part0/2.png", "part1/5.png")
+        rows = [whole.images.index(name) for name in found.images]
+        np.testing.assert_array_equal(found.features, whole.features[rows])
+        with pytest.raises(OutputError, match="other images"):
+            some(["part1/5.png", "part0/0.png"])
+        with pytest.raises(OutputError, match="other images"):
+            some([*whole.images])
