@@ -12,9 +12,11 @@ from patchcut.settings import Settings
 from patchcut_export.measuring import DEFAULTS
 
 _DATASETS = (
-    "As published: ecssd, duts, dut-omron, cub, voc07, voc12, coco20k, davis16, davis17. Your own folders: "
-    "masks: images/ and masks/ with the same names; classes: the same, masks with a class for each pixel; "
-    "sequences: the same with a folder for each video; boxes: images/ and boxes.json."
+    "As published: ecssd, duts, dut-omron, cub, voc07, voc12, coco20k, davis16, davis17; with a class for "
+    "each pixel voc12-seg, coco-seg, coco-stuff27, cityscapes27. Your own folders: masks: images/ and masks/ "
+    "with the same names; classes: the same, masks with a class for each pixel, to measure parts; semantic: "
+    "the same, to measure classes; sequences: the same with a folder for each video; boxes: images/ and "
+    "boxes.json."
 )
 
 
@@ -29,7 +31,11 @@ def evaluate(
     ] = None,
     names: Annotated[
         Path | None,
-        typer.Option("--list", help="coco20k: the list of its images.", show_default="searched in --root"),
+        typer.Option(
+            "--list",
+            help="coco20k, coco-stuff27: the list of its images.",
+            show_default="searched in --root",
+        ),
     ] = None,
     difficult: Annotated[
         bool | None,
@@ -53,6 +59,29 @@ def evaluate(
     every: Annotated[
         int | None, typer.Option(help="Of videos: take every N-th frame.", show_default="1")
     ] = None,
+    background: Annotated[
+        bool | None,
+        typer.Option(
+            "--background/--no-background",
+            help="semantic: whether class 0 is background.",
+            show_default="as its name in classes.txt says, background without that",
+        ),
+    ] = None,
+    resolution: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a class for each pixel: full, or 320, the middle square with the shorter side scaled.",
+            show_default="320 for coco-stuff27 and cityscapes27, else full",
+        ),
+    ] = None,
+    match: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a class for each pixel: hungarian, which class a column is comes from the masks; names, "
+            "from its name.",
+            show_default="names if all columns have one of the classes', else hungarian",
+        ),
+    ] = None,
     empty_scenes: Annotated[
         bool,
         typer.Option(
@@ -62,6 +91,9 @@ def evaluate(
     ] = False,
     out: Annotated[Path | None, typer.Option(help="JSON lines file for each image's numbers.")] = None,
     grid: Annotated[Path | None, typer.Option(help="Picture file: the best and the worst images.")] = None,
+    confusion: Annotated[
+        Path | None, typer.Option(help="Picture file: which classes were taken for which.")
+    ] = None,
     record: Annotated[
         bool, typer.Option("--record", help="Write the numbers into the report of --bundle.")
     ] = False,
@@ -71,8 +103,8 @@ def evaluate(
     """Measure a bundle as the papers do, and say how it was measured.
 
     Masks: mean foreground IoU, pixel accuracy, max F-beta; videos: J and F of DAVIS, and how steady masks
-    are; boxes: CorLoc of the best box; classes and keypoints, for heads with parts: NMI and ARI. Nothing is
-    downloaded.
+    are; boxes: CorLoc of the best box; a class for each pixel: mIoU and pixel accuracy, clusters matched;
+    classes and keypoints, for heads with parts: NMI and ARI. Nothing is downloaded.
     """
     from patchcut_export.measuring.datasets import Choices
     from patchcut_export.measuring.measure import EvalRequest, measure
@@ -87,11 +119,15 @@ def evaluate(
             difficult=difficult,
             sequences=None if sequences is None else tuple(name.strip() for name in sequences.split(",")),
             every=every,
+            background=background,
+            resolution=resolution,
         ),
         protocol=protocol,
+        match=match,
         settings=settings,
         scores=out,
         grid=grid,
+        confusion=confusion,
         record=record,
         empty_scenes=empty_scenes,
     )

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from patchcut import Result, Segmenter
-from patchcut.sources.photos import read_photo
 from patchcut.stages import Canvas
 
 from patchcut_export.errors import DatasetError
@@ -29,6 +28,8 @@ from patchcut_export.measuring.metrics import (
     precision_recall,
 )
 from patchcut_export.measuring.protocols import Protocol
+from patchcut_export.measuring.semantic import SEMANTIC_METRICS, ClassScore, LabelCounts, count_labels
+from patchcut_export.measuring.squares import read_image
 from patchcut_export.measuring.truth import Truth, read_truth
 from patchcut_export.measuring.videos import (
     VIDEO_METRICS,
@@ -66,6 +67,8 @@ class Score:
         empty: whether nothing was found in a part of it without foreground.
         f_curve: [255] float64, F-measure at each threshold, β² = 0.3.
         parts: [k, c] int64, how many pixels or keypoints of each class each column has.
+        labels: the same with all classes of a semantic set, which are matched over the whole set.
+        class_accuracy: share of pixels whose class is right, known once they are matched.
         video: what it adds to the numbers of its video.
     """
 
@@ -78,13 +81,15 @@ class Score:
     hit: bool | None = None
     kept: bool | None = None
     empty: bool | None = None
+    class_accuracy: float | None = None
     f_curve: Curve | None = None
     parts: Contingency | None = None
+    labels: LabelCounts | None = None
     video: FrameOfVideo | None = None
 
     def to_dict(self) -> dict[str, object]:
         """What goes into a line of JSON: all but the arrays, which are there for the means over the set."""
-        left_out = ("f_curve", "parts", "video")
+        left_out = ("f_curve", "parts", "labels", "video")
         plain = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in left_out}
         return plain if self.video is None else plain | self.video.to_dict()
 
@@ -97,11 +102,13 @@ class Summary:
         images: how many.
         metrics: those of `METRICS` that were measured.
         videos: of each video, those that it has by itself.
+        classes: of each class of a semantic set, by its name.
     """
 
     images: int
     metrics: dict[str, float]
     videos: dict[str, dict[str, float]] = field(default_factory=dict)
+    classes: dict[str, ClassScore] = field(default_factory=dict)
 
 
 # What each number is, for the protocol.
@@ -114,6 +121,7 @@ METRICS = {
     "objects kept": "share of images in which something is found, scores below the bundle's limit left out",
     "empty scenes": "share of images in whose largest rectangle without foreground nothing is found",
     **VIDEO_METRICS,
+    **SEMANTIC_METRICS,
     "NMI": "of column and class over all foreground pixels, or visible keypoints, of the set",
     "ARI": "of column and class over all foreground pixels, or visible keypoints, of the set",
 }
@@ -137,7 +145,7 @@ def evaluate(
         DatasetError: a mask is not what its kind says.
     """
     for done, example in enumerate(examples, 1):
-        image = read_photo(example.image, upright=example.upright)
+        image = read_image(example)
         result = segmenter(image)
         found = score(result, example)
         yield _with_empty_scene(found, segmenter, image, result, example) if empty_scenes else found
@@ -184,7 +192,7 @@ def evaluate_videos(
             )
             found = replace(_score(result, example, truth), video=video)
             if empty_scenes:
-                image = read_photo(example.image, upright=example.upright)
+                image = read_image(example)
                 found = _with_empty_scene(found, segmenter, image, result, example)
             yield found
             before = result
@@ -216,6 +224,9 @@ def score(result: Result, example: Example) -> Score:
 
 
 def _score(result: Result, example: Example, truth: Truth | None) -> Score:
+    if truth is not None and example.classes is not None:
+        count = len(example.classes.names)
+        return Score(example.name, labels=count_labels(result, truth, count, example.name))
     found = Score(example.name, example.sequence, parts=_parts(result, example, truth))
     if truth is not None:
         found = _with_mask(found, result, truth)

@@ -20,6 +20,7 @@ from patchcut.settings import Settings
 
 from patchcut_export.bundles.rewriting import rewrite_bundle, with_report
 from patchcut_export.measuring import DEFAULTS
+from patchcut_export.measuring.confusion import write_confusion
 from patchcut_export.measuring.datasets import LAYOUTS, Choices, Dataset, open_dataset
 from patchcut_export.measuring.evaluation import (
     METRICS,
@@ -30,7 +31,14 @@ from patchcut_export.measuring.evaluation import (
     summarize,
 )
 from patchcut_export.measuring.protocols import DEFAULT_PROTOCOL, PROTOCOLS
-from patchcut_export.measuring.score_grid import check_grid, write_grid
+from patchcut_export.measuring.score_grid import check_picture, write_grid
+from patchcut_export.measuring.semantic import (
+    MATCHES,
+    SemanticScores,
+    choose_match,
+    measure_labels,
+    state_match,
+)
 from patchcut_export.measuring.videos import MOST_REGIONS
 from patchcut_export.outputs import check_output_file
 from patchcut_export.progress import StepBar
@@ -48,6 +56,8 @@ class EvalRequest:
         record: whether the report of the bundle is rewritten.
         empty_scenes: whether the images' backgrounds are looked at, too.
         protocol: of videos, a key of `PROTOCOLS`; None is the default one.
+        match: of semantic sets, one of `MATCHES`; None is the one that the names of the columns allow.
+        confusion: of semantic sets, picture file to write, or None.
     """
 
     layout: str
@@ -58,6 +68,8 @@ class EvalRequest:
     record: bool = False
     empty_scenes: bool = False
     protocol: str | None = None
+    match: str | None = None
+    confusion: Path | None = None
     choices: Choices = field(default_factory=Choices)
 
     def command(self, ran: Description) -> str:
@@ -67,6 +79,7 @@ class EvalRequest:
         words = ["patchcut", "export", "eval", self.layout, "--root", self.root.resolve().name]
         words += settings.words(**DEFAULTS) + ["--empty-scenes"] * self.empty_scenes + self.choices.words()
         words += [] if self.protocol is None else ["--protocol", self.protocol]
+        words += [] if self.match is None else ["--match", self.match]
         return shlex.join(words)
 
     @property
@@ -85,6 +98,26 @@ class EvalRequest:
         if self.protocol is not None:
             raise OptionError("protocol", f"must be left out for {self.layout}, got {self.protocol}")
         return None
+
+    def check_semantic(self) -> None:
+        """Checks what is asked for of semantic sets, or of others alone.
+
+        Raises:
+            OptionError: no match is called so, or it is chosen for a set of another kind; empty scenes are
+                asked for of a semantic set.
+        """
+        if self.match is not None:
+            check_choice("match", self.match, MATCHES)
+        if self.layout not in LAYOUTS:
+            return
+        semantic = LAYOUTS[self.layout].is_semantic
+        for option, given, takes in (
+            ("match", self.match, semantic),
+            ("confusion", self.confusion, semantic),
+            ("empty_scenes", self.empty_scenes or None, not semantic),
+        ):
+            if given is not None and not takes:
+                raise OptionError(option, f"must be left out for {self.layout}, got {given}")
 
 
 # What is shown of each video for people; JSON has all.
@@ -127,8 +160,22 @@ class EvalReport:
         images, metrics = self.summary.images, self.summary.metrics
         lines = [f"{self.dataset}: {images} images, {ran.bundle}, {ran.precision}, {ran.provider}"]
         lines += [f"{name:<12} {text}" for name, text in self.protocol.items()]
-        lines += [f"{title:<22} {value:.4f}  {METRICS[title]}" for title, value in metrics.items()]
-        return "\n".join([*lines, *self._videos()])
+        width = max(22, *map(len, metrics))
+        lines += [f"{title:<{width}} {value:.4f}  {METRICS[title]}" for title, value in metrics.items()]
+        return "\n".join([*lines, *self._classes(), *self._videos()])
+
+    def _classes(self) -> list[str]:
+        """A table of the classes."""
+        classes = self.summary.classes
+        if not classes:
+            return []
+        total = sum(one.pixels for one in classes.values())
+        width = max(len("class"), *map(len, classes))
+        lines = [f"{'class':<{width}}     IoU  pixels  columns"]
+        for name, one in classes.items():
+            iou = "" if one.iou is None else f"{one.iou:.4f}"
+            lines.append(f"{name:<{width}}  {iou:>6}  {one.pixels / total:6.1%}  {', '.join(one.columns)}")
+        return [line.rstrip() for line in lines]
 
     def _videos(self) -> list[str]:
         """A table of the videos."""
@@ -158,15 +205,26 @@ def measure(request: EvalRequest, bar: StepBar) -> EvalReport:
     if request.record and str(request.settings.bundle) in embedded_bundles():
         raise OptionError("record", "must say which bundle it changes, got none", "add --bundle FILE")
     key = request.video_protocol
+    request.check_semantic()
     dataset = open_dataset(request.layout, request.root, request.choices)
     _check_outputs(request)
     segmenter = Segmenter.open(request.settings)
+    match = _match(request, segmenter, dataset)
     scores = list(_scores(request, segmenter, dataset, bar))
     ran = segmenter.describe()
-    protocol = state_protocol(dataset, segmenter, key, request.choices.every or 1)
+    protocol = state_protocol(dataset, segmenter, key, request.choices.every or 1, match)
     name, examples = dataset.name, dataset.examples
     name = name if key is None else f"{name}, {key}"
-    report = EvalReport(name, summarize(scores), protocol, ran, request.command(ran))
+    summary = summarize(scores)
+    if match is not None:
+        found = _semantic_scores(dataset, segmenter, scores, match)
+        summary = replace(summary, metrics=found.metrics, classes=found.classes)
+        scores = [_with_accuracy(score, found) for score in scores]
+        if request.confusion is not None:
+            assert dataset.classes is not None
+            title = f"{name}, {ran.head}: mIoU {found.metrics['mIoU']:.3f}"
+            write_confusion(request.confusion, found.confusion, dataset.classes.names, title)
+    report = EvalReport(name, summary, protocol, ran, request.command(ran))
     if request.scores is not None:
         write_whole(request.scores, "".join(json.dumps(s.to_dict()) + "\n" for s in scores).encode())
     if request.grid is not None:
@@ -183,14 +241,44 @@ def _scores(request: EvalRequest, segmenter: Segmenter, dataset: Dataset, bar: S
     return evaluate_videos(segmenter, dataset, PROTOCOLS[key], bar.step, empty)
 
 
+def _columns(segmenter: Segmenter) -> tuple[str, ...]:
+    """The names that columns of its label maps may have."""
+    return segmenter.head.labels if segmenter.parts is None else segmenter.parts.labels
+
+
+def _match(request: EvalRequest, segmenter: Segmenter, dataset: Dataset) -> str | None:
+    """How columns are matched with the classes of a semantic set; None for others."""
+    if dataset.classes is None:
+        return None
+    return choose_match(request.match, _columns(segmenter), dataset.classes, dataset.name)
+
+
+def _semantic_scores(
+    dataset: Dataset, segmenter: Segmenter, scores: list[Score], match: str
+) -> SemanticScores:
+    assert dataset.classes is not None
+    counts = [score.labels for score in scores if score.labels is not None]
+    return measure_labels(counts, _columns(segmenter), dataset.classes, match)
+
+
+def _with_accuracy(score: Score, found: SemanticScores) -> Score:
+    assert score.labels is not None
+    return replace(score, class_accuracy=found.matching.accuracy(score.labels))
+
+
 def state_protocol(
-    dataset: Dataset, segmenter: Segmenter, protocol: str | None = None, every: int = 1
+    dataset: Dataset,
+    segmenter: Segmenter,
+    protocol: str | None = None,
+    every: int = 1,
+    match: str | None = None,
 ) -> dict[str, str]:
     """What decides the numbers beside the bundle, each in a few words.
 
     Args:
         protocol: of videos, a key of `PROTOCOLS`.
         every: of videos, the step from a frame to the next.
+        match: of semantic sets, one of `MATCHES`.
     """
     ran = segmenter.describe()
     fitted = isinstance(ran.head, FittedHead)
@@ -206,6 +294,9 @@ def state_protocol(
         "foreground": regions + score,
         "truth": dataset.truth,
     }
+    if match is not None:
+        assert dataset.classes is not None
+        stated["match"] = state_match(match, _columns(segmenter), dataset.classes)
     if segmenter.parts is not None:
         stated["mode"] = f"{ran.mode}, by {ran.parts}"
     if dataset.published not in (None, len(dataset.examples)):
@@ -236,10 +327,10 @@ def _check_outputs(request: EvalRequest) -> None:
         OutputError: naming the first that cannot.
     """
     record = Path(request.settings.bundle) if request.record else None
-    for path in filter(None, (request.scores, request.grid, record)):
+    for path in filter(None, (request.scores, request.grid, request.confusion, record)):
         check_output_file(path)
-    if request.grid is not None:
-        check_grid(request.grid)
+    for path in filter(None, (request.grid, request.confusion)):
+        check_picture(path)
 
 
 def _record(path: Path, report: EvalReport) -> None:

@@ -195,6 +195,30 @@ def add_contingencies(tables: Iterable[Contingency]) -> Contingency:
     return total
 
 
+def pair_ious(table: Contingency) -> npt.NDArray[np.float64]:
+    """[k, c] intersection over union of each column's pixels and each class'; 0 where both have none.
+
+    Args:
+        table: [k, c], pixels of each column and class.
+    """
+    union = table.sum(axis=1, keepdims=True) + table.sum(axis=0) - table
+    return np.asarray(table / np.maximum(union, 1), np.float64)
+
+
+def class_ious(confusion: Contingency) -> npt.NDArray[np.float64]:
+    """[c] intersection over union of each class, NaN where it is neither true nor found.
+
+    Args:
+        confusion: [r, c], r at least c: how many pixels of each class were taken for the class of the row;
+            from row c on they were taken for none.
+    """
+    count = confusion.shape[1]
+    found, true = confusion.sum(axis=1)[:count], confusion.sum(axis=0)
+    right = np.diagonal(confusion)
+    union = found + true - right
+    return np.where(union > 0, right / np.maximum(union, 1), np.nan)
+
+
 def normalized_mutual_information(table: Contingency) -> float:
     """Mutual information of columns and classes over the mean of their entropies, in [0, 1].
 

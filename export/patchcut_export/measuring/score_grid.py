@@ -11,10 +11,10 @@ import numpy.typing as npt
 from patchcut import Segmenter
 from patchcut.errors import OutputError
 from patchcut.output.whole_files import write_image
-from patchcut.sources.photos import read_photo
 
 from patchcut_export.measuring.datasets import Example
 from patchcut_export.measuring.evaluation import Score
+from patchcut_export.measuring.squares import read_image
 from patchcut_export.measuring.truth import read_truth
 
 _TILE = 224
@@ -25,8 +25,8 @@ _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 Picture = npt.NDArray[np.uint8]
 
 
-def check_grid(path: Path) -> None:
-    """Checks that the name of `path` says a format in which a grid can be written.
+def check_picture(path: Path) -> None:
+    """Checks that the name of `path` says a format in which a picture can be written.
 
     Raises:
         OutputError: it is none of JPEG and PNG.
@@ -55,11 +55,12 @@ def write_grid(path: Path, segmenter: Segmenter, examples: list[Example], scores
 
 
 def _goodness(score: Score) -> float:
-    return score.iou if score.iou is not None else score.box_iou or 0.0
+    values = (score.iou, score.class_accuracy, score.box_iou)
+    return next((value for value in values if value is not None), 0.0)
 
 
 def _tile(segmenter: Segmenter, example: Example, goodness: float) -> Picture:
-    image = read_photo(example.image, upright=example.upright)
+    image = read_image(example)
     overlay = np.ascontiguousarray(segmenter(image).overlay(image))
     _draw_truth(overlay, example)
     tile = cv2.resize(overlay, (_TILE, _TILE), interpolation=cv2.INTER_AREA)
@@ -74,10 +75,19 @@ def _draw_truth(picture: Picture, example: Example) -> None:
     width = max(1, round(max(picture.shape[:2]) / _TILE))
     outlines: list[Any] = []
     if example.mask is not None:
-        mask = read_truth(example, picture.shape[:2]).foreground.astype(np.uint8)
-        outlines += cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)[0]
+        for mask in _true_masks(example, picture.shape[:2]):
+            outlines += cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)[0]
     if example.boxes_xyxy is not None:
         corners = example.boxes_xyxy[:, [0, 1, 2, 1, 2, 3, 0, 3]].round().astype(np.int32)
         outlines += list(corners.reshape(-1, 4, 1, 2))
     for colour, thickness in ((_BLACK, 3 * width), (_WHITE, width)):
         cv2.polylines(picture, outlines, True, colour, thickness)
+
+
+def _true_masks(example: Example, size_hw: tuple[int, ...]) -> list[Picture]:
+    """The foreground, or the pixels of each class of a semantic set."""
+    truth = read_truth(example, size_hw)
+    if example.classes is None or truth.classes is None:
+        return [truth.foreground.astype(np.uint8)]
+    numbers = np.unique(truth.classes[truth.foreground])
+    return [(truth.classes == number).astype(np.uint8) for number in numbers]

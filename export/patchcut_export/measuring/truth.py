@@ -8,14 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from patchcut_export.errors import DatasetError
-from patchcut_export.measuring.datasets import Example
+from patchcut_export.measuring.datasets import VOID, Classes, Example
+from patchcut_export.measuring.datasets.indices import read_indices
+from patchcut_export.measuring.squares import middle_square
 
 Mask = npt.NDArray[np.bool_]
-
-_VOID = 255
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +24,8 @@ class Truth:
     Attributes:
         foreground: [H, W] bool.
         known: [H, W] bool, False where the truth is not told; None is everywhere.
-        classes: [H, W] uint8, 0 is background; None where the mask has no classes.
+        classes: [H, W] uint8, 255 is not known, 0 is background unless the classes of the set have none; None
+            where the mask has no classes.
         objects: [H, W] uint8, the same with the objects of a video.
     """
 
@@ -40,16 +40,19 @@ def read_truth(example: Example, size_hw: tuple[int, ...]) -> Truth:
 
     Args:
         example: with a mask.
-        size_hw: size of its image.
+        size_hw: size of its image, or of the part that is measured.
     Raises:
         DatasetError: the mask cannot be read, has another size than `size_hw`, or does not hold what its kind
             says.
     """
     assert example.mask is not None
+    if example.mask_kind == "semantic":
+        assert example.classes is not None
+        return _semantic_truth(example.mask, example.classes, example.square, size_hw)
     if example.mask_kind in ("index", "objects"):
-        indices = _read_indices(example.mask)
+        indices = read_indices(example.mask)
         _check_size(example.mask, indices.shape, size_hw)
-        known = indices != _VOID
+        known = indices != VOID
         foreground = (indices > 0) & known
         if example.mask_kind == "index":
             return Truth(foreground, known, classes=indices)
@@ -66,6 +69,24 @@ def read_truth(example: Example, size_hw: tuple[int, ...]) -> Truth:
     return Truth(np.asarray(grey > 127))
 
 
+def _semantic_truth(path: Path, classes: Classes, square: int | None, size_hw: tuple[int, ...]) -> Truth:
+    """The truth of a mask with a class for each pixel."""
+    indices = read_indices(path)
+    allowed = np.isin(np.arange(256), list(classes.of_values))
+    if not allowed[indices].all():
+        value = int(indices[~allowed[indices]][0])
+        problem = f"{path} has the value {value}, which is none of the {len(classes.names)} classes"
+        raise DatasetError(problem, f"expected classes from 0, and {VOID} where it is not known")
+    if square is not None:
+        indices = middle_square(indices, square)
+    _check_size(path, indices.shape, size_hw)
+    of_values = np.full(256, VOID, np.uint8)
+    of_values[list(classes.of_values)] = list(classes.of_values.values())
+    numbers = of_values[indices]
+    known = numbers != VOID
+    return Truth((numbers > 0) & known if classes.has_background else known, known, classes=numbers)
+
+
 def _decode(path: Path, flags: int) -> npt.NDArray[np.uint8]:
     try:
         data = np.fromfile(path, np.uint8)
@@ -75,20 +96,6 @@ def _decode(path: Path, flags: int) -> npt.NDArray[np.uint8]:
     if picture is None:
         raise DatasetError(f"{path} cannot be read as an image", "copy it again")
     return np.asarray(picture, np.uint8)
-
-
-def _read_indices(path: Path) -> npt.NDArray[np.uint8]:
-    """The values of a grey or palette image; OpenCV would give a palette's colours."""
-    try:
-        with Image.open(path) as picture:
-            mode = picture.mode
-            values = np.asarray(picture)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DatasetError(f"{path} cannot be read as an image", "copy it again") from error
-    if mode not in ("P", "L"):
-        problem = f"{path} holds colours ({mode}), expected a class index of 8 bits for each pixel"
-        raise DatasetError(problem, "convert it to a palette or grey image")
-    return values
 
 
 def _check_size(path: Path, shape: tuple[int, ...], size_hw: tuple[int, ...]) -> None:

@@ -86,6 +86,12 @@ class Parts:
         self.head = head
         self._background = background
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the columns that a frame may have: one with fewer parts has fewer."""
+        background = 0 if self._background is None else len(self._background.labels)
+        return self._labels(len(self.head.labels), background)
+
     def following(self) -> Parts:
         """The stage for one stream, in which parts keep their label from frame to frame.
 

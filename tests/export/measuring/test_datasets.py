@@ -131,7 +131,7 @@ def test_videos_and_frames_can_be_chosen(tmp_path: Path, layout: str) -> None:
 
 def test_unknown_layouts_and_roots_are_told(tmp_path: Path) -> None:
     with pytest.raises(
-        DatasetError, match="no layout 'voc'; layouts: masks, classes, boxes, sequences, ecssd"
+        DatasetError, match="no layout 'voc'; layouts: masks, classes, boxes, semantic, sequences, ecssd"
     ):
         open_dataset("voc", tmp_path)
     for layout in LAYOUTS:

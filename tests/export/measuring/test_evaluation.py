@@ -26,10 +26,11 @@ from patchcut_export.measuring.evaluation import METRICS, Score, evaluate, score
 from patchcut_export.measuring.measure import EvalRequest, state_protocol
 from patchcut_export.measuring.metrics import f_beta, precision_recall
 from patchcut_export.measuring.score_grid import write_grid
+from patchcut_export.measuring.semantic import SEMANTIC_METRICS
 from patchcut_export.measuring.videos import VIDEO_METRICS
 
 Patchcut = Callable[..., int]
-NOT_OF_PARTS = ("CorLoc", "objects kept", "empty scenes", *VIDEO_METRICS)
+NOT_OF_PARTS = ("CorLoc", "objects kept", "empty scenes", *VIDEO_METRICS, *SEMANTIC_METRICS)
 
 
 def found(label_map: Any, labels: int = 2) -> Any:

@@ -6,15 +6,36 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchcut.checks import check_whole
+from patchcut.checks import check_choice, check_whole
 from patchcut.errors import OptionError
 
 from patchcut_export.errors import DatasetError
-from patchcut_export.measuring.datasets import coco, cub, davis, plain, saliency, voc
-from patchcut_export.measuring.datasets.examples import Choices, Dataset, Example, MaskKind
+from patchcut_export.measuring.datasets import coco, cub, davis, plain, saliency, semantic, voc
+from patchcut_export.measuring.datasets.examples import (
+    RESOLUTIONS,
+    VOID,
+    Choices,
+    Classes,
+    Dataset,
+    Example,
+    MaskKind,
+    plain_name,
+)
 from patchcut_export.measuring.datasets.sizes import check_sizes
 
-__all__ = ["LAYOUTS", "Choices", "Dataset", "Example", "Layout", "MaskKind", "open_dataset"]
+__all__ = [
+    "LAYOUTS",
+    "RESOLUTIONS",
+    "VOID",
+    "Choices",
+    "Classes",
+    "Dataset",
+    "Example",
+    "Layout",
+    "MaskKind",
+    "open_dataset",
+    "plain_name",
+]
 
 
 @dataclass(frozen=True)
@@ -24,21 +45,25 @@ class Layout:
     Attributes:
         open: makes a Dataset of its root and what was chosen; every file is looked for, none is decoded.
         splits: what `Choices.split` may be, the default first; none: the set has no splits.
-        takes_names, takes_difficult: whether those choices mean something for it.
+        takes_names, takes_difficult, takes_background: whether those choices mean something for it.
         is_video: whether its images are frames of videos, of which some can be chosen.
+        is_semantic: whether each pixel has a class, with which clusters are matched.
     """
 
     open: Callable[[Path, Choices], Dataset]
     splits: tuple[str, ...] = ()
     takes_names: bool = False
     takes_difficult: bool = False
+    takes_background: bool = False
     is_video: bool = False
+    is_semantic: bool = False
 
 
 LAYOUTS: Mapping[str, Layout] = {
     "masks": Layout(plain.open_masks),
     "classes": Layout(plain.open_classes),
     "boxes": Layout(plain.open_boxes, takes_difficult=True),
+    "semantic": Layout(semantic.open_semantic, takes_background=True, is_semantic=True),
     "sequences": Layout(plain.open_sequences, is_video=True),
     "ecssd": Layout(saliency.open_ecssd),
     "duts": Layout(saliency.open_duts, splits=("TE", "TR")),
@@ -47,6 +72,10 @@ LAYOUTS: Mapping[str, Layout] = {
     "voc07": Layout(voc.open_voc07, splits=("trainval", "train", "val", "test"), takes_difficult=True),
     "voc12": Layout(voc.open_voc12, splits=("trainval", "train", "val"), takes_difficult=True),
     "coco20k": Layout(coco.open_coco20k, takes_names=True),
+    "voc12-seg": Layout(semantic.open_voc12_seg, splits=("val", "train", "trainval"), is_semantic=True),
+    "coco-seg": Layout(semantic.open_coco_seg, is_semantic=True),
+    "coco-stuff27": Layout(semantic.open_coco_stuff27, takes_names=True, is_semantic=True),
+    "cityscapes27": Layout(semantic.open_cityscapes27, splits=("val", "train"), is_semantic=True),
     "davis16": Layout(davis.open_davis16, splits=("val", "train", "trainval"), is_video=True),
     "davis17": Layout(davis.open_davis17, splits=("val", "train"), is_video=True),
 }
@@ -91,8 +120,12 @@ def _check_choices(name: str, choices: Choices) -> None:
         ("difficult", choices.difficult, layout.takes_difficult),
         ("sequences", choices.sequences, layout.is_video),
         ("every", choices.every, layout.is_video),
+        ("background", choices.background, layout.takes_background),
+        ("resolution", choices.resolution, layout.is_semantic),
     ):
         if given is not None and not takes:
             raise OptionError(option, f"must be left out for {name}, got {given}")
+    if choices.resolution is not None:
+        check_choice("resolution", choices.resolution, tuple(RESOLUTIONS))
     if choices.every is not None:
         check_whole("every", choices.every, 1, _MAX_EVERY)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,10 +14,40 @@ import numpy.typing as npt
 Boxes = npt.NDArray[np.float32]
 Keypoints = npt.NDArray[np.int32]
 
+# On what semantic masks are measured: `Example.square`.
+RESOLUTIONS: Mapping[str, int | None] = {"full": None, "320": 320}
+
 # How a mask's file says what is foreground:
 # "grey": above half of the range; "colour": anything but black; "index": a class per pixel, 0 is background
-# and 255 is not known; "objects": the same with an object of the video per pixel.
-MaskKind = Literal["grey", "colour", "index", "objects"]
+# and 255 is not known; "objects": the same with an object of the video per pixel; "semantic": a value per
+# pixel, of which `Classes.of_values` makes a class.
+MaskKind = Literal["grey", "colour", "index", "objects", "semantic"]
+
+VOID = 255
+_NOT_OF_NAMES = re.compile(r"[\W_]+")
+
+
+@dataclass(frozen=True, eq=False)
+class Classes:
+    """The classes of a data set for semantic segmentation.
+
+    Attributes:
+        names: of the classes 0 to c - 1; no two are the same to `plain_name`.
+        of_values: the class of each value that a mask may have; `VOID` where it is not known.
+        has_background: whether class 0 is background.
+        by_iou: whether clusters are matched so that the sum of the IoUs is largest; else so that most pixels
+            are right.
+    """
+
+    names: tuple[str, ...]
+    of_values: Mapping[int, int]
+    has_background: bool
+    by_iou: bool = False
+
+
+def plain_name(name: str) -> str:
+    """What has to be equal for two names to be the same: "TV/monitor" and "tvmonitor" are."""
+    return _NOT_OF_NAMES.sub("", name).casefold()
 
 
 @dataclass(frozen=True)
@@ -32,6 +64,9 @@ class Example:
         sequence: the video it is a frame of.
         is_end: whether it is the first or the last frame of that.
         upright: whether the truth is that of the image as its EXIF orientation shows it; False: as stored.
+        classes: of a "semantic" mask.
+        square: the image and its mask are scaled so that the shorter side has so many pixels, and the square
+            in the middle is measured; None is all of it, as it is.
     """
 
     name: str
@@ -43,6 +78,8 @@ class Example:
     sequence: str | None = None
     is_end: bool = False
     upright: bool = True
+    classes: Classes | None = None
+    square: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +92,7 @@ class Dataset:
         truth: how its truth was read, for the protocol.
         published: how many images the published set has; None for anybody's own.
         ends_count: of videos, whether their first and last frames are measured.
+        classes: of sets for semantic segmentation.
     """
 
     name: str
@@ -62,6 +100,7 @@ class Dataset:
     truth: str
     published: int | None = None
     ends_count: bool = True
+    classes: Classes | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +113,8 @@ class Choices:
         difficult: whether boxes that are marked as difficult count as objects.
         sequences: names of the videos to take.
         every: frames 0, every, 2 * every, ... of each video are taken.
+        background: whether class 0 is background.
+        resolution: a key of `RESOLUTIONS`.
     """
 
     split: str | None = None
@@ -81,6 +122,8 @@ class Choices:
     difficult: bool | None = None
     sequences: tuple[str, ...] | None = None
     every: int | None = None
+    background: bool | None = None
+    resolution: str | None = None
 
     def words(self) -> list[str]:
         """The options of the command line that repeat these choices."""
@@ -88,4 +131,6 @@ class Choices:
         words += [] if self.names is None else ["--list", self.names.name]
         words += [] if self.sequences is None else ["--sequences", ",".join(self.sequences)]
         words += [] if self.every is None else ["--every", str(self.every)]
-        return words + {None: [], True: ["--difficult"], False: ["--no-difficult"]}[self.difficult]
+        words += {None: [], True: ["--difficult"], False: ["--no-difficult"]}[self.difficult]
+        words += {None: [], True: ["--background"], False: ["--no-background"]}[self.background]
+        return words + ([] if self.resolution is None else ["--resolution", self.resolution])

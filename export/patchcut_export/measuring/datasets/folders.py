@@ -28,6 +28,25 @@ def find_root(title: str, root: Path, inner: Sequence[str], needs: Sequence[str]
     raise DatasetError(problem, "give the folder that holds them as --root")
 
 
+def find_pair(
+    title: str, root: Path, inner: Sequence[str], names: Sequence[tuple[str, str]]
+) -> tuple[Path, Path]:
+    """The first pair of folders `names`, of images and of masks, in `root` or in one of `inner` in it.
+
+    Raises:
+        DatasetError: none is; the message says what was looked for, and where.
+    """
+    for folder in (root, *(root / name for name in inner)):
+        for images, masks in names:
+            if (folder / images).is_dir() and (folder / masks).is_dir():
+                return folder / images, folder / masks
+    wanted = " or ".join(f"{images}/ and {masks}/" for images, masks in names)
+    problem = (
+        f"{root} is not {title}: looked for {wanted} in it or in {', '.join(f'{i}/' for i in inner)} of it"
+    )
+    raise DatasetError(problem, "give the folder that holds them as --root")
+
+
 def list_photos(folder: Path) -> dict[str, Path]:
     """The image files of a folder by their names without suffix, in order; hidden ones are left out.
 
@@ -83,12 +102,13 @@ def check_there(
     """
     if missing:
         raise DatasetError(
-            f"{folder} has no {kind} for {len(missing)} of {total} images: {_first(missing)}",
+            f"{folder} has no {kind} for {len(missing)} of {total} images: {first_names(missing)}",
             remedy,
         )
 
 
-def _first(names: Sequence[str]) -> str:
+def first_names(names: Sequence[str]) -> str:
+    """The first three of some names, and how many more there are."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
 
