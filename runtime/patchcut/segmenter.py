@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import pickle
 import threading
-from collections.abc import Generator, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
+from time import sleep
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -38,6 +40,7 @@ from patchcut.stages import Canvas, Extractor, FrameGraphs, Masks, Parts, Rules
 
 if TYPE_CHECKING:
     from patchcut.sources import Source
+    from patchcut.stages.extractor import Places
     from patchcut.video import PointedObjects, StreamMode, StreamOptions, Tracking
     from patchcut.video.stream import Segment
 
@@ -48,6 +51,36 @@ _REFINER_OF_FRAMES, _REFINER_OF_STREAMS = "none", "guided"
 # Frames of a recording that are read before they are segmented, with throughput=True: as many as a device on
 # the edge has cores, and no more results are held than these.
 _TOGETHER = 8
+
+
+# How long other threads have to take a segmenter that they wait for.
+_WAY_S = 0.001
+
+# The next frame that is there, the stages of its stream, and its timings until now; None where there is none.
+Take = Callable[[], tuple[Frame, LaterStages, dict[str, float]] | None]
+
+
+class _Callers:
+    """Counts who works with a segmenter or waits for it."""
+
+    def __init__(self) -> None:
+        self._inside: deque[None] = deque()  # appends and pops are atomic
+
+    def __enter__(self) -> None:
+        self._inside.append(None)
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._inside.pop()
+
+    @property
+    def any(self) -> bool:
+        """Whether there is one."""
+        return bool(self._inside)
+
+    @property
+    def several(self) -> bool:
+        """Whether one waits for another."""
+        return len(self._inside) > 1
 
 
 class Segmenter:
@@ -81,7 +114,7 @@ class Segmenter:
         self._path = path
         self._absolute_path = path.absolute()  # the working directory may change
         self._opened = (extractor, head, parts, masks)
-        self._lock = threading.Lock()
+        self._callers, self._lock = _Callers(), threading.Lock()
         self._graphs = FrameGraphs()
 
     @classmethod
@@ -414,7 +447,7 @@ class Segmenter:
         """Results of frames in order, of what was pointed at."""
         self.extractor.check_process()
         before = timings_ms or [{} for _ in frames]
-        with self._lock:
+        with self._callers, self._lock:
             return [
                 self._follow_one(objects, frame, Clock(ms)) for frame, ms in zip(frames, before, strict=True)
             ]
@@ -523,7 +556,7 @@ class Segmenter:
         """
         self.extractor.check_process()  # before the lock: another thread may have held it at the fork
         before = timings_ms or [{} for _ in frames]
-        with self._lock:
+        with self._callers, self._lock:
             clock = Clock({})
             captured = None
             if all(one.follows_as(stages[0]) for one in stages):
@@ -562,6 +595,49 @@ class Segmenter:
                 waiting.stop("backbone")
                 results.append(self._finish(frame, features, its_own, ms))
         return results
+
+    @property
+    def _runs_beside(self) -> bool:
+        """Whether frames of several streams run beside each other, each begun as soon as there is room."""
+        return self.extractor.engine.facts.beside
+
+    def _as_taken(self, take: Take) -> Generator[Result, None, None]:
+        """Results of the frames that `take` gives, in order: one is finished while the next ones run.
+
+        A frame is taken as soon as there is a place for it. It ends when nothing runs and `take` has nothing,
+        or when another thread waits for this segmenter; then nothing more is taken.
+        """
+        self.extractor.check_process()
+        facts = self.extractor.engine.facts
+        count = min(_TOGETHER, facts.max_batch, 2 * facts.threads)  # one of each thread runs, and one is next
+        running: deque[tuple[Frame, LaterStages, dict[str, float]]] = deque()
+        begun = 0
+        with self._callers, self._lock, self.extractor.places(count) as places:
+            while True:
+                while len(running) < count and not (begun and self._callers.several):
+                    if (taken := take()) is None:
+                        break
+                    clock = Clock(taken[2])
+                    with finished_first():
+                        places.begin(begun % count, taken[0])
+                    clock.stop("preprocess")
+                    running.append(taken)
+                    begun += 1
+                    del taken
+                if not running:
+                    break
+                yield self._finish_next(places, (begun - len(running)) % count, *running.popleft())
+        if self._callers.any:
+            sleep(_WAY_S)  # or this thread would have it again before the one that waits wakes up
+
+    @finished_first()
+    def _finish_next(
+        self, places: Places, place: int, frame: Frame, stages: LaterStages, timings_ms: dict[str, float]
+    ) -> Result:
+        waiting = Clock(timings_ms)
+        features = places.wait(place)
+        waiting.stop("backbone")
+        return self._finish(frame, features, stages, timings_ms)
 
     @staticmethod
     def _timings(before: Sequence[dict[str, float]], clock: Clock) -> list[dict[str, float]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
 import patchcut_kernels as kernels
@@ -20,6 +20,9 @@ from patchcut.errors import EngineError
 from patchcut.features import Array, Features
 from patchcut.frames import Frame
 from patchcut.settings import Settings
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _logger = logging.getLogger("patchcut")
 
@@ -202,14 +205,31 @@ class Extractor:
             ...     [features.batch for features in each]
             [1, 1, 1]
         """
-        engine = cast("BesideEngine", self.engine)
-        images = self._images(len(frames))
-        with ExitStack() as begun:
+        with self.places(len(frames)) as places:
             for i, frame in enumerate(frames):
-                self._fit(frame, images[i])
-                engine.start(i)
-                begun.callback(_let_end, engine, i)
-            yield (Features(engine.wait(i), self.graph.grid_hw) for i in range(len(frames)))
+                places.begin(i, frame)
+            yield map(places.wait, range(len(frames)))
+
+    @contextmanager
+    def places(self, count: int) -> Iterator[Places]:
+        """Places in which such an engine runs frames beside each other, each anew as soon as it is free.
+
+        No run goes on where the context is left.
+
+        Args:
+            count: of places, at least one, and as many as frames that the engine takes at once.
+        Raises:
+            EngineError: as when it is called.
+        Examples:
+            >>> extractor = patchcut.load(throughput=True, threads=2).extractor
+            >>> with extractor.places(2) as places:
+            ...     for place in (0, 1, 0):
+            ...         places.begin(place, patchcut.Frame(frame))
+            ...     places.wait(1).batch
+            1
+        """
+        with Places(self, self._images(count)) as places:
+            yield places
 
     def _images(self, count: int) -> Array:
         """The engine's memory for so many frames."""
@@ -236,7 +256,41 @@ class Extractor:
         )
 
 
-def _let_end(engine: BesideEngine, frame: int) -> None:
-    """Waits for a run whose features nobody wants any more, or that was waited for."""
-    with suppress(EngineError):
-        engine.wait(frame)
+class Places:
+    """Places for frames that run beside each other; made by `Extractor.places`."""
+
+    def __init__(self, extractor: Extractor, images: Array) -> None:
+        self._extractor = extractor
+        self._engine = cast("BesideEngine", extractor.engine)
+        self._images = images
+        self._begun: set[int] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        while self._begun:
+            self._let_end(self._begun.pop())
+
+    def begin(self, place: int, frame: Frame) -> None:
+        """Fits a frame into a place, whose run begins at once; one that goes on there is waited for."""
+        if place in self._begun:
+            self._let_end(place)
+        self._extractor._fit(frame, self._images[place])
+        self._engine.start(place)
+        self._begun.add(place)
+
+    def wait(self, place: int) -> Features:
+        """The features of the frame in a place, as soon as its run has ended; the next one overwrites them.
+
+        Raises:
+            EngineError: the run failed.
+        """
+        features = Features(self._engine.wait(place), self._extractor.graph.grid_hw)
+        self._begun.discard(place)
+        return features
+
+    def _let_end(self, place: int) -> None:
+        """Waits for a run whose features nobody wants."""
+        with suppress(EngineError):
+            self._engine.wait(place)

@@ -146,46 +146,44 @@ def refine(name: str, unrefined: PatchLabels, frame: Frame, min_area: int) -> Re
     """
     if name == "none":
         return keep_borders(unrefined, frame)
-    unrefined_areas = _Areas.of(unrefined.label_map, min_area)
+    before = _Unrefined.of(unrefined.label_map, min_area)
     labels, confidence = REFINERS[name](unrefined, frame)
     for _ in range(2):  # what is taken back may leave specks of others
         kernels.connected_components(labels, min_area=min_area, labels_out=labels)
-        lost, swollen = unrefined_areas.over_half_changed(labels)
+        lost, swollen = before.over_half_changed(labels)
         if not (lost.any() or swollen.any()):
             return labels, confidence
-        for at in unrefined_areas.changed(labels):
-            back = at[lost[np.take(unrefined_areas.ids, at)] | swollen[np.take(labels, at)]]
+        for at in before.changed(labels):
+            back = at[lost[np.take(before.ids, at)] | swollen[np.take(labels, at)]]
             np.put(labels, back, np.take(unrefined.label_map, back))
             np.put(confidence, back, np.take(unrefined.confidence, back))
     return keep_borders(unrefined, frame)
 
 
 @dataclass(frozen=True, eq=False)
-class _Areas:
+class _Unrefined:
     """A label map before it is refined, and how large what is in it is.
 
     Attributes:
         label_map: [H, W] int32, 0 is background.
         ids: [H, W] int32, i + 1 where component i is, 0 elsewhere.
-        of_ids: [m + 1] int64, pixels of the background and of each component.
-        of_labels: [k] int64, pixels of each label up to the largest.
+        areas: [m + 1] int64, pixels of the background and of each component.
+        labels: [m + 1] int32, their labels; 0 of the background.
     """
 
     label_map: LabelMap
     ids: LabelMap
-    of_ids: npt.NDArray[np.int64]
-    of_labels: npt.NDArray[np.int64]
+    areas: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int32]
 
     @classmethod
-    def of(cls, label_map: LabelMap, min_area: int) -> _Areas:
+    def of(cls, label_map: LabelMap, min_area: int) -> _Unrefined:
         """Components of fewer than `min_area` pixels become background first, in place."""
         ids, count = kernels.connected_components(label_map, min_area=min_area, labels_out=label_map)
         stats = kernels.region_stats(ids, count, label_map=label_map)
         assert stats.label is not None
-        of_ids = np.append(ids.size - stats.area.sum(), stats.area)
-        of_labels = np.zeros(stats.label.max(initial=0) + 1, np.int64)
-        np.add.at(of_labels, np.append(0, stats.label), of_ids)
-        return cls(label_map, ids, of_ids, of_labels)
+        areas = np.append(ids.size - stats.area.sum(), stats.area)
+        return cls(label_map, ids, areas, np.append(np.int32(0), stats.label))
 
     def changed(self, after: LabelMap) -> Iterator[npt.NDArray[np.intp]]:
         """Where another label map differs, as flat indices; in strips, since they are larger than a map."""
@@ -201,18 +199,15 @@ class _Areas:
         And [k] bool: whether over half of the pixels of a label of `after` are new; False for the background,
         since what that won a component has lost.
         """
-        k = max(len(self.of_labels), int(after.max(initial=0)) + 1)
-        lost = np.zeros_like(self.of_ids)
-        left, won = np.zeros((2, k), np.int64)
+        k = int(max(self.labels.max(), after.max(initial=0))) + 1
+        lost, won = np.zeros_like(self.areas), np.zeros(k, np.int64)
         for at in self.changed(after):
             lost += np.bincount(np.take(self.ids, at), minlength=len(lost))
-            left += np.bincount(np.take(self.label_map, at), minlength=k)
             won += np.bincount(np.take(after, at), minlength=k)
-        areas = won - left
-        areas[: len(self.of_labels)] += self.of_labels
-        swollen = 2 * won > areas
+        kept_of_labels = np.bincount(self.labels, self.areas - lost, minlength=k)
+        swollen = won > kept_of_labels
         swollen[0] = False
-        return 2 * lost > self.of_ids, swollen
+        return 2 * lost > self.areas, swollen
 
 
 def _cut(soft: Confidence) -> Refined:

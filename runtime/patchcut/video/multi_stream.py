@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from patchcut.ahead import Ahead, stop_all
 from patchcut.errors import EngineError, OptionError, PatchcutError, SourceError
-from patchcut.frames import as_frame
+from patchcut.frames import Frame, as_frame
 from patchcut.result import Result
 from patchcut.segmenter import Segmenter, log_notes, log_problems
 from patchcut.sources import Source, open_source
@@ -48,7 +48,8 @@ class MultiStream:
     """Results of several sources as they come, each with the name of the source that it is of.
 
     A thread for each source reads, and one segments: of the frames that are there, one of each source in
-    turn, so that none starves. They go through the backbone in one call on a GPU, and with `throughput=True`.
+    turn, so that none starves. They go through the backbone in one call on a GPU; with `throughput=True` on a
+    CPU beside each other, each begun as soon as there is room for it.
     A source that is slow, stalls, breaks or ends does not hold the others. Within a source all is as in
     `Segmenter.stream`: the order, what a live one drops, what stages remember, and the refiner. Iterating
     ends when all sources have ended; whatever ends it, all threads end within a second, and the sources are
@@ -299,25 +300,71 @@ class MultiStream:
         since = perf_counter()
         while self.running:
             self._news.clear()
-            read, waited_ms = self._take(since)
-            if not read:
-                paced_s = [one.pace.left_s() for one in self._all() if not one.ended]
-                self._news.wait(min([_NAP_S, *(left_s for left_s in paced_s if left_s > 0)]))
-                yield None
+            segmented = self._beside if self._seg._runs_beside else self._together
+            idle = True
+            for made in segmented(since):
+                idle, held = False, [made]
+                del made
+                yield held.pop()
+            if not idle:
+                since = perf_counter()
                 continue
-            made = segmented_together(read, waited_ms, self._segment)
-            del read
-            for one in made:
-                _clip_of(one).stream.made += 1
-            while made:
-                yield made.pop(0)
-            since = perf_counter()
+            paced_s = [one.pace.left_s() for one in self._all() if not one.ended]
+            self._news.wait(min([_NAP_S, *(left_s for left_s in paced_s if left_s > 0)]))
+            yield None
 
-    def _take(self, since: float) -> tuple[list[Read], list[dict[str, float]]]:
-        """The frames of one call, those of the source that has waited longest first, and their waits."""
+    def _together(self, since: float) -> Iterator[Made]:
+        """Results of frames that are there, of one call of the segmenter."""
+        read, waited_ms = self._take(since, self._seg._together_of_several)
+        if not read:
+            return
+        made = segmented_together(read, waited_ms, self._segment)
+        del read
+        for one in made:
+            _clip_of(one).stream.made += 1
+        while made:
+            yield made.pop(0)
+
+    def _beside(self, since: float) -> Iterator[Made]:
+        """Results of frames until there are none, each begun as soon as there is room for it."""
+        running: deque[tuple[Read, dict[str, float]]] = deque()
+
+        def take() -> tuple[Frame, Any, dict[str, float]] | None:
+            nonlocal since
+            read, waited_ms = self._take(since, 1)
+            since = perf_counter()
+            if not read:
+                return None
+            clip = _clip_of(read[0])
+            clip.stream.running += 1
+            running.append((read[0], waited_ms[0]))
+            return read[0].frame, clip.stages, waited_ms[0]
+
+        try:
+            with closing(self._seg._as_taken(take)) as results:
+                for result in results:
+                    held = [self._made_of(running.popleft()[0], result)]
+                    del result
+                    yield held.pop()
+                    since = perf_counter()
+        except MemoryError:  # one by one, since others may be smaller
+            while running:
+                one, ms = running.popleft()
+                _clip_of(one).stream.running -= 1
+                for made in segmented_together([one], [ms], self._segment):
+                    _clip_of(made).stream.made += 1
+                    yield made
+
+    def _made_of(self, read: Read, result: Result) -> Made:
+        stream = _clip_of(read).stream
+        stream.running -= 1
+        stream.made += 1
+        return Made(read.clip, read.number, result)
+
+    def _take(self, since: float, together: int) -> tuple[list[Read], list[dict[str, float]]]:
+        """Up to `together` frames, those of the source that has waited longest first, and their waits."""
         read: list[Read] = []
         waited_ms: list[dict[str, float]] = []
-        together = self._seg._together_of_several
         turns = deque(sorted(self._eligible(together), key=lambda stream: stream.turn))
         while turns and len(read) < together:
             stream = turns.popleft()
@@ -346,8 +393,8 @@ class MultiStream:
             one
             for one in streams
             if one.clip is None
-            or one.clip.live
-            or (not full and (one.reader.most > 0 or one.made == one.done))
+            or (one.clip.live and not one.running)
+            or (not one.clip.live and not full and (one.reader.most > 0 or one.is_done))
         ]
 
     def _ahead_of(self, clip: _Clip, share: int) -> int:
@@ -374,7 +421,8 @@ class _Stream:
         pace: of its frames.
         reader: reads it.
         clip: the part that it is reading; None until it has begun.
-        made: how many results there are; counted by the thread that segments.
+        running: how many of its frames are being segmented beside others.
+        made: how many results there are; counted, as `running`, by the thread that segments.
         handed, done: how many of them were given, and after how many the next one was asked for; counted by
             whoever takes them.
         dropped: frames that newer ones have replaced.
@@ -389,6 +437,7 @@ class _Stream:
     pace: Pace
     reader: Ahead[Read] = field(init=False)
     clip: _Clip | None = None
+    running: int = 0
     made: int = 0
     handed: int = 0
     done: int = 0
@@ -397,6 +446,11 @@ class _Stream:
     told: int = 0
     ended: bool = False
     removed: bool = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether whoever takes its results is done with all of its frames."""
+        return not self.running and self.made == self.done
 
     def take(self) -> Read | None:
         """The next frame if it is there and due; whatever ends the source ends no other."""

@@ -147,14 +147,21 @@ def test_the_settings_name_every_refiner() -> None:
 
 @pytest.mark.parametrize("bad", BAD_REFINERS)
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=st.integers(0, 10_000), labels=st.integers(2, 4), min_area=st.sampled_from([1, 30]))
+@given(
+    seed=st.integers(0, 10_000),
+    labels=st.integers(2, 4),
+    min_area=st.sampled_from([1, 30]),
+    strip=st.sampled_from([2**20, 500]),
+)
 def test_no_refiner_moves_a_majority_away(
     monkeypatch: pytest.MonkeyPatch,
     bad: Callable[[PatchLabels, Frame], Refined],
     seed: int,
     labels: int,
     min_area: int,
+    strip: int,
 ) -> None:
+    monkeypatch.setattr(refiners, "_STRIP_PIXELS", strip)
     unrefined = cv2.resize(
         np.random.default_rng(seed).integers(0, labels, (5, 6)).astype(np.uint8), (66, 50), interpolation=0
     ).astype(np.int32)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import patchcut
@@ -147,6 +148,7 @@ def test_frames_of_different_sources_are_one_call(
     toy_bundle: Path, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segmenter = patchcut.load(toy_bundle, threads=2, throughput=True)
+    monkeypatch.setattr(Segmenter, "_runs_beside", False)  # as on a GPU
     segment, calls = segmenter._segment, []
 
     def counting(frames: Sequence[Frame], *rest: object) -> list[Result]:
@@ -159,6 +161,69 @@ def test_frames_of_different_sources_are_one_call(
     of_each(MultiStream(segmenter, [Clip(walk(photo, 10), name=name) for name in names]))
     assert all(len(call) <= 8 for call in calls) and sum(map(len, calls)) == 40
     assert sum(sorted(call) == sorted(2 * names) for call in calls) >= 3, calls
+
+
+def test_frames_of_different_sources_run_beside_each_other(
+    toy_bundle: Path, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All places are taken before a frame is finished, and the sources take turns."""
+    segmenter = patchcut.load(toy_bundle, threads=2, throughput=True)
+    fit, finish = segmenter.extractor._fit, segmenter._finish
+    begun: list[str] = []
+    running, finished = [], []
+
+    def fitted(frame: Frame, out: Any) -> None:
+        begun.append(frame.name)
+        fit(frame, out)
+
+    def finishing(frame: Frame, *rest: Any) -> Result:
+        running.append(len(begun) - len(finished))
+        time.sleep(0.01)  # what reads catches up
+        finished.append(frame.name)
+        return finish(frame, *rest)
+
+    monkeypatch.setattr(segmenter.extractor, "_fit", fitted)
+    monkeypatch.setattr(segmenter, "_finish", finishing)
+    of_each(MultiStream(segmenter, [Clip(walk(photo, 10), name=name) for name in "abcd"]))
+    assert finished == begun and len(begun) == 40
+    assert max(running) == 4 and running.count(4) > 20, running
+    assert sum(len(set(begun[i : i + 4])) == 4 for i in range(37)) > 25, begun
+
+
+def test_others_may_call_a_segmenter_whose_streams_never_rest(toy_bundle: Path, photo: np.ndarray) -> None:
+    segmenter = patchcut.load(toy_bundle, threads=2, throughput=True)
+    small = photo[:40, :60]
+    with MultiStream(segmenter, [Clip([small] * 5000) for _ in range(3)]) as streams:
+        results = iter(streams)
+        taken: list[object] = []
+        taking = threading.Thread(target=lambda: taken.extend(results), daemon=True)
+        taking.start()
+        begun = time.monotonic()
+        for _ in range(5):
+            same(segmenter(small), segmenter(small))
+        assert time.monotonic() - begun < 5 and taking.is_alive()
+        streams.close()
+        taking.join(5)
+    assert not taking.is_alive()
+
+
+def test_a_frame_too_large_for_the_memory_spares_those_beside_it(
+    toy_bundle: Path, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = patchcut.load(toy_bundle, threads=2, throughput=True)
+    finish = segmenter._finish
+
+    def narrow(frame: Frame, *rest: Any) -> Result:
+        if (frame.name, frame.index) == ("a", 2):
+            raise MemoryError
+        return finish(frame, *rest)
+
+    monkeypatch.setattr(segmenter, "_finish", narrow)
+    streams = MultiStream(segmenter, {name: Clip(walk(photo, 5), name=name) for name in "ab"})
+    found = of_each(streams)
+    assert [one.index for one in found["a"]] == [0, 1, 3, 4]
+    assert [one.index for one in found["b"]] == [0, 1, 2, 3, 4]
+    assert len(streams.problems["a"]) == 1 and streams.problems["b"] == []
 
 
 def test_a_segmenter_for_single_frames_takes_turns(
