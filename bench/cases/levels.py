@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -15,11 +15,12 @@ from patchcut.bundle import HeadSpec
 from patchcut.features import to_host
 from patchcut.frames import as_frame
 from patchcut.heads import Head, KMeansHead
-from patchcut.heads.levels import LEVELS, Centres, LevelsHead, unit
+from patchcut.heads.levels import LEVELS, Centres, LevelsHead
+from patchcut.heads.prototypes import PrototypesHead
 from patchcut.sources.photos import read_photo
-from patchcut.stages import Canvas
-from patchcut_export.measuring.datasets import Example, open_dataset
+from patchcut_export.measuring.datasets import Dataset, open_dataset
 from patchcut_export.measuring.metrics import mask_iou
+from patchcut_export.measuring.semantic import count_labels, measure_labels
 from patchcut_export.measuring.truth import read_truth
 
 from bench.cases import BenchError, Options, Target
@@ -33,7 +34,7 @@ SIZE, CLASSES = 224, 21
 QUALITY, GRIDS = "levels voc2007-dev 224", (16, 32)
 CASES = (QUALITY, *(f"levels {grid * grid}" for grid in GRIDS))
 REPEATS = 15
-THREE, PER_IMAGE, PER_PATCH, SEEDED = "three levels", "k-means of each image", "k-means of all patches", 0
+THREE, PER_IMAGE, PER_PATCH = "three levels", "k-means of each image", "k-means of all patches"
 TARGETS = (
     Target(QUALITY, "gained_over_levels", ">=", 0.02, "", "foreground IoU, three levels over the best alone"),
     Target(
@@ -44,7 +45,6 @@ TARGETS = (
     Target("levels 256", "ms", "<=", 3, " ms", "the head levels on 256 patches"),
     Target("levels 1024", "ms", "<=", 10, " ms", "the head levels on 1,024 patches"),
 )
-LabelMap = npt.NDArray[np.int32]
 
 
 def run(options: Options) -> Iterator[Outcome]:
@@ -58,10 +58,16 @@ def _quality(options: Options) -> Iterator[Outcome]:
     segmenter = _open(options)
     head = segmenter.head
     assert isinstance(head, LevelsHead)
-    examples = [one for one in open_dataset("classes", root).examples if one.mask is not None]
-    heads: dict[str, Head] = {THREE: head, **_alone(head), PER_IMAGE: KMeansHead(k=2)}
-    found = {name: _measure(segmenter, one, examples) for name, one in heads.items()}
-    found[PER_PATCH] = _clusters_of_patches(segmenter, head, examples)
+    dataset = open_dataset("semantic", root)
+    if dataset.classes is None or len(dataset.classes.names) != CLASSES:
+        raise BenchError(f"levels needs masks of {CLASSES} classes in {root}")
+    heads: dict[str, Head] = {
+        THREE: head,
+        **_alone(head),
+        PER_IMAGE: KMeansHead(k=2),
+        PER_PATCH: _clusters_of_patches(segmenter, head, dataset),
+    }
+    found = {name: _measure(segmenter, one, dataset) for name, one in heads.items()}
     best_alone = max(found[name]["foreground IoU"] for name in LEVELS)
     ours = found[THREE]
     ours |= {
@@ -74,7 +80,7 @@ def _quality(options: Options) -> Iterator[Outcome]:
         yield Outcome(
             QUALITY,
             name,
-            f"{len(examples)} images with masks, unrefined",
+            f"{len(dataset.examples)} images with masks, unrefined",
             None,
             {},
             segmenter.describe().precision,
@@ -106,55 +112,33 @@ def _other(head: LevelsHead, **changes: object) -> LevelsHead:
     return LevelsHead(head.spec, replace(head.centres, **changes))
 
 
-def _measure(segmenter: Segmenter, head: Head, examples: list[Example]) -> dict[str, float]:
-    """The numbers of one head over all images."""
+def _measure(segmenter: Segmenter, head: Head, dataset: Dataset) -> dict[str, float]:
+    """The numbers of one head over all images, each of whose masks has the set's classes."""
     segmenter.head = head
-    maps = {}
-    for example in examples:
-        maps[example.name] = segmenter(read_photo(example.image)).label_map
-    return _numbers(examples, maps)
-
-
-def _clusters_of_patches(segmenter: Segmenter, head: LevelsHead, examples: list[Example]) -> dict[str, float]:
-    """k-means of all images' patches, by the features for names, with as many clusters as classes."""
-    extractor, name = segmenter.extractor, head.sets[2]
-    rows, sizes = [], []
-    for example in examples:
-        image = read_photo(example.image)
-        rows.append(np.array(to_host(extractor([as_frame(image)])[name])[0]))
-        sizes.append(image.shape[:2])
-    unit_rows = unit(np.concatenate(rows))
-    centred = np.ascontiguousarray(unit_rows - unit_rows.mean(axis=0))
-    labels = kernels.kmeans(centred, CLASSES, metric="cosine", restarts=4, seed=SEEDED).labels
-    maps = {}
-    for i, example in enumerate(examples):
-        canvas = Canvas.of(sizes[i], extractor.backbone, extractor.graph)
-        n = len(rows[i])
-        maps[example.name] = canvas.upsample_labels(labels[i * n : (i + 1) * n], CLASSES)
-    return _numbers(examples, maps)
-
-
-def _numbers(examples: list[Example], maps: Mapping[str, LabelMap]) -> dict[str, float]:
-    """Mean foreground IoU, and mIoU and pixel accuracy after clusters were matched with classes."""
-    from scipy.optimize import linear_sum_assignment
-
-    ious, most = [], max(int(one.max()) for one in maps.values()) + 1
-    table = np.zeros((max(most, CLASSES), CLASSES), np.int64)
-    for example in examples:
-        found = maps[example.name]
-        truth = read_truth(example, found.shape)
-        assert truth.classes is not None and truth.known is not None
-        known = truth.known
-        ious.append(mask_iou(found[known] > 0, truth.foreground[known]))
-        pairs = found[known].astype(np.int64) * CLASSES + truth.classes[known]
-        table += np.bincount(pairs, minlength=table.size).reshape(table.shape)
-    iou = table / np.maximum(table.sum(axis=1, keepdims=True) + table.sum(axis=0) - table, 1)
-    clusters, classes = linear_sum_assignment(-iou)
+    assert dataset.classes is not None
+    ious, counts = [], []
+    for example in dataset.examples:
+        result = segmenter(read_photo(example.image))
+        truth = read_truth(example, result.label_map.shape)
+        ious.append(mask_iou(result.foreground[truth.known], truth.foreground[truth.known]))
+        counts.append(count_labels(result, truth, CLASSES, example.name))
+    found = measure_labels(counts, head.labels, dataset.classes, "hungarian").metrics
     return {
         "foreground IoU": float(np.mean(ious)),
-        "mIoU": float(iou[clusters, classes].sum() / CLASSES),
-        "pixel accuracy": float(table[clusters, classes].sum() / table.sum()),
+        "mIoU": found["mIoU"],
+        "pixel accuracy": found["pixel accuracy (set)"],
     }
+
+
+def _clusters_of_patches(segmenter: Segmenter, head: LevelsHead, dataset: Dataset) -> PrototypesHead:
+    """k-means of all images' patches, by the features for names, with as many clusters as classes."""
+    name = head.sets[2]
+    images = (as_frame(read_photo(example.image)) for example in dataset.examples)
+    rows = np.concatenate([np.array(to_host(segmenter.extractor([image])[name])[0]) for image in images])
+    mean = rows.mean(axis=0)
+    found = kernels.kmeans(rows - mean, CLASSES, metric="cosine", restarts=4, seed=0)
+    changed = {"features": (name,), "labels": tuple(f"cluster {k}" for k in range(CLASSES))}
+    return PrototypesHead(head.spec.model_copy(update=changed), found.centroids, mean)
 
 
 def _times(options: Options) -> Iterator[Outcome]:

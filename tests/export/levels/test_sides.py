@@ -3,9 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from patchcut import OptionError
-from patchcut_export.levels.choosing import choose_count, cosine_silhouette
+from patchcut_export.levels.choosing import choose_count
 from patchcut_export.levels.sides import find_cues, overruled
-from sklearn.metrics import silhouette_score
 
 
 def planted(images: int = 5) -> np.ndarray:
@@ -49,18 +48,6 @@ def test_a_person_may_overrule_it() -> None:
     for wrong in ((), (0, 1, 2), (3,), (-1,)):
         with pytest.raises(OptionError, match=r"\[foreground\] must name some of the clusters 0 to 2"):
             overruled(3, wrong)
-
-
-def test_the_silhouette_is_scikit_learns() -> None:
-    rng = np.random.default_rng(0)
-    rows = rng.standard_normal((200, 6)).astype(np.float32)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    labels = rng.integers(0, 4, 200).astype(np.int32)
-    labels[0] = 9  # a cluster of one
-    assert cosine_silhouette(rows, labels) == pytest.approx(
-        silhouette_score(rows, labels, metric="cosine"), abs=1e-5
-    )
-    assert cosine_silhouette(rows, np.zeros(200, np.int32)) == 0
 
 
 def test_the_best_silhouette_chooses_the_number() -> None:
