@@ -63,7 +63,7 @@ def features(
     from patchcut.cli.tables import make_console
     from patchcut.texts import name_text, one_line
 
-    from patchcut_export.cli.features import parse_list
+    from patchcut_export.cli.lists import parse_list
     from patchcut_export.measuring.separability.measure import SeparabilityRequest, compare_features
     from patchcut_export.progress import StepBar
 

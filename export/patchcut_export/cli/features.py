@@ -10,6 +10,7 @@ from patchcut.checks import check_choice
 from patchcut.errors import OptionError
 
 from patchcut_export.backbones.spec import Component, FeatureSpec
+from patchcut_export.cli.lists import parse_list
 
 _GRAMMAR = "write it as key@-1, or NAME=key@-1:2+value@-4"
 
@@ -36,18 +37,6 @@ def parse_features(text: str, scales: tuple[float, ...], join: str, log_bins: in
         alone = spec.of_image or spec.of_attention
         sets[name] = spec if alone else FeatureSpec(components, scales, join, log_bins)
     return sets
-
-
-def parse_list(option: str, text: str) -> list[str]:
-    """The entries of a text with commas between them.
-
-    Raises:
-        OptionError: one is empty.
-    """
-    entries = [entry.strip() for entry in text.split(",")]
-    if not all(entries):
-        raise OptionError(option, f"must be a list with commas, got {text!r}")
-    return entries
 
 
 def parse_scales(text: str) -> tuple[float, ...]:
