@@ -66,15 +66,15 @@ class LaterStages:
 
         Args:
             refiner: a key of `patchcut.stages.refiners.REFINERS`.
-            track: whether objects are tracked.
+            track: whether objects are tracked, and heads start from what they found on the frame before.
         Examples:
             >>> patchcut.load()._stages.of_video("guided", track=True).masks.refiner
             'guided'
         """
         from patchcut.video import Continuity
 
-        head = Following(self.head) if isinstance(self.head, FittedHead) else self.head
-        parts = None if self.parts is None else self.parts.following()
+        head = Following(self.head, warm=track) if isinstance(self.head, FittedHead) else self.head
+        parts = None if self.parts is None else self.parts.following(warm=track)
         continuity = Continuity(head.needs) if track else None
         return LaterStages(head, parts, replace(self.masks, refiner=refiner), self.mode, continuity)
 
@@ -144,12 +144,21 @@ class LaterStages:
     def _assign(self, features: Features) -> tuple[Array, DividedPatches | None]:
         """One frame's assignment [n, k] and, in modes that divide it, what its patches became."""
         features = features.to(device_of(self.head, features.device))
+        if self.continuity is not None and self.continuity.begin(features):
+            self._begin_scene()
         assignment = self.head(features)[0]
         if self.continuity is not None:
-            assignment = self.continuity.steady(features, _finite(to_host(assignment)))
+            assignment = self.continuity.steady(_finite(to_host(assignment)))
         if self.parts is None:
             return assignment, None
         return assignment, self.parts(features.to("cpu"), _finite(to_host(assignment)))
+
+    def _begin_scene(self) -> None:
+        """No head starts from a frame before a cut."""
+        if isinstance(self.head, Following):
+            self.head.begin_scene()
+        if self.parts is not None:
+            self.parts.begin_scene()
 
     def _objects(
         self, frame: Frame, assignment: Array, canvas: Canvas
