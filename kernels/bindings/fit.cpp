@@ -15,12 +15,14 @@ using WeightsTuple = std::tuple<Matrix, Vector, Matrix, Vector, Matrix, Vector>;
 
 void gnn_fit(const FloatInput<3>& features, const FloatInput<3>& affinity, const Array<float, 3>& out,
              const Array<float, 2>& losses, patchcut_affinity_mode loss, float learning_rate, float dropout,
-             uint64_t seed, const std::optional<WeightsTuple>& init, const patchcut_context& context) {
+             float tolerance, uint64_t seed, const std::optional<WeightsTuple>& init,
+             const std::optional<Array<float, 2>>& fitted, const patchcut_context& context) {
   patchcut_gnn_fit_params params = PATCHCUT_GNN_FIT_DEFAULTS;
   params.loss = loss;
   params.steps = extent(losses, 1);
   params.learning_rate = learning_rate;
   params.dropout = dropout;
+  params.tolerance = tolerance;
   params.seed = seed;
   patchcut_gnn_fit_weights weights{};
   if (init) {
@@ -33,7 +35,8 @@ void gnn_fit(const FloatInput<3>& features, const FloatInput<3>& affinity, const
   run(context, [&](const patchcut_context* asked) {
     return patchcut_gnn_fit(features.data(), dtype_of(features), affinity.data(), dtype_of(affinity),
                             extent(features, 0), extent(features, 1), extent(features, 2), extent(out, 2),
-                            init ? &weights : nullptr, &params, out.data(), losses.data(), asked);
+                            init ? &weights : nullptr, &params, out.data(), losses.data(),
+                            data_or_null(fitted), asked);
   });
 }
 
@@ -41,8 +44,8 @@ void gnn_fit(const FloatInput<3>& features, const FloatInput<3>& affinity, const
 
 void bind_fit(nb::module_& module) {
   module.def("gnn_fit", &gnn_fit, nb::arg("features"), nb::arg("affinity"), nb::arg("out"), nb::arg("losses"),
-             nb::arg("loss"), nb::arg("learning_rate"), nb::arg("dropout"), nb::arg("seed"),
-             nb::arg("init").none(), nb::arg("context"));
+             nb::arg("loss"), nb::arg("learning_rate"), nb::arg("dropout"), nb::arg("tolerance"),
+             nb::arg("seed"), nb::arg("init").none(), nb::arg("fitted").none(), nb::arg("context"));
 }
 
 }  // namespace patchcut

@@ -106,8 +106,10 @@ def gnn_fit(
     loss: AffinityMode,
     learning_rate: float,
     dropout: float,
+    tolerance: float,
     seed: int,
     init: tuple[_Float, ...] | None,
+    fitted: _Float | None,
     context: Context,
 ) -> None: ...
 def kmeans(
@@ -160,11 +162,13 @@ def ncut(
     offset: float,
     iterations: int,
     seed: int,
+    tolerance: float,
+    start: _Float | None,
     eigenvalues: _Float,
     vectors: _Float,
     residuals: _Float,
+    products: _Int,
     context: Context,
-    /,
 ) -> None: ...
 def bipartition(
     features: _FloatOrHalf,
@@ -174,11 +178,13 @@ def bipartition(
     offset: float,
     iterations: int,
     seed: int,
+    tolerance: float,
     connected: bool,
+    start: _Float | None,
     masks: npt.NDArray[np.bool_],
     seeds: _Int,
+    vectors: _Float | None,
     context: Context,
-    /,
 ) -> None: ...
 def upsample_argmax(
     assignment: _Float,

@@ -21,10 +21,12 @@ class Bipartition:
     Args:
         mask: [h, w] bool, the patches of the object.
         seed: [] int32, its patch that is farthest from the cut, y * w + x.
+        vector: [n] float32, what was cut: the first of `NCut.vectors`.
     """
 
     mask: npt.NDArray[np.bool_]
     seed: npt.NDArray[np.int32]
+    vector: npt.NDArray[np.float32]
 
 
 def bipartition(
@@ -38,6 +40,8 @@ def bipartition(
     offset: float = 1.0,
     connected: bool = True,
     iterations: int = 10,
+    tolerance: float = 0.0,
+    start: Array | None = None,
     seed: int = 0,
     out: Bipartition | None = None,
     workspace: Array | None = None,
@@ -56,7 +60,9 @@ def bipartition(
         offset: as for `ncut`.
         connected: keep only the patches that are joined to the seed by neighbours left, right, above, below;
             False for the whole side.
-        iterations: see `ncut`; fixed work.
+        iterations: see `ncut`.
+        tolerance: see `ncut`.
+        start: [n] or [b, n] float32, such as `vector` of the frame before; see `ncut`.
         seed: 0 to 2^64 - 1; draws the vectors that the iterations start from.
         out: contiguous arrays to write; returned.
         workspace: memory to compute in on CUDA, see `patchcut_kernels.cuda`.
@@ -90,10 +96,18 @@ def bipartition(
     if height * width != n:
         raise ValueError(f"[{_OP}] grid_hw must hold {n} patches, got {(height, width)}")
     iterations = _checks.integer(_OP, "iterations", iterations, 1, 2**63 - 1)
+    tolerance = _cut_graph.checked_tolerance(_OP, tolerance)
+    if start is not None:
+        start = _checks.array(_OP, "start", start, np.float32, ("[n]", "[b, n]"))
+        _checks.shape(_OP, "start", start, (*batch, n))
     seed = _checks.integer(_OP, "seed", seed, 0, 2**64 - 1)
-    launch = _launch.prepare(_OP, stream, workspace, features=graph.rows)
-    specs = {"mask": (np.bool_, (*batch, height, width)), "seed": (np.int32, tuple(batch))}
-    result = _checks.outputs(_OP, out, Bipartition, launch, specs)
+    launch = _launch.prepare(_OP, stream, workspace, features=graph.rows, start=start)
+    specs = {
+        "mask": (np.bool_, (*batch, height, width)),
+        "seed": (np.int32, tuple(batch)),
+        "vector": (np.float32, (*batch, n)),
+    }
+    result = _checks.outputs(_OP, out, Bipartition, launch, specs, graph.rows, start)
     items = math.prod(batch)
     _C.bipartition(
         _checks.native(_OP, "features", graph.rows, items, n, d),
@@ -103,9 +117,12 @@ def bipartition(
         graph.offset,
         iterations,
         seed,
+        tolerance,
         bool(connected),
+        _checks.native(_OP, "start", start, items, n),
         _checks.native(_OP, "out.mask", result.mask, items, height, width),
         _checks.native(_OP, "out.seed", result.seed, items),
+        _checks.native(_OP, "out.vector", result.vector, items, n),
         launch.context,
     )
     return result if out is None else out

@@ -72,3 +72,15 @@ def checked(
     else:
         kind = _C.CutGraph.binary if binary else _C.CutGraph.thresholded
     return CutGraph(rows, kind, least_cosine, floor, offset)
+
+
+def checked_tolerance(op: str, tolerance: float) -> float:
+    """`tolerance` of residuals.
+
+    Raises:
+        ValueError: "[ncut] tolerance must be at least 0, got -1.0".
+    """
+    tolerance = _checks.number(op, "tolerance", tolerance)
+    if not 0 <= tolerance <= _checks.LARGEST_FLOAT:
+        raise ValueError(f"[{op}] tolerance must be at least 0, got {tolerance}")
+    return tolerance

@@ -14,7 +14,7 @@ from patchcut_kernels.cuda import DeviceArray
 from patchcut.errors import EngineError
 from patchcut.features import Array, Features, to_host
 from patchcut.frames import Frame
-from patchcut.heads import FittedHead, Following, Head, StreamedHead, Voted, VotingHead
+from patchcut.heads import FittedHead, Following, Head, StreamedHead, StreamHead, Voted, VotingHead
 from patchcut.result import Result
 from patchcut.settings import Mode
 from patchcut.stages import Canvas, DividedPatches, Masks, Parts
@@ -66,7 +66,7 @@ class LaterStages:
 
         Args:
             refiner: a key of `patchcut.stages.refiners.REFINERS`.
-            track: whether objects are tracked.
+            track: whether objects are tracked, and heads start from what they found on the frame before.
         Examples:
             >>> patchcut.load()._stages.of_video("guided", track=True).masks.refiner
             'guided'
@@ -75,10 +75,10 @@ class LaterStages:
 
         head = self.head
         if isinstance(head, FittedHead):
-            head = Following(head)
+            head = Following(head, warm=track)
         elif isinstance(head, StreamedHead):
             head = head.of_stream()
-        parts = None if self.parts is None else self.parts.following()
+        parts = None if self.parts is None else self.parts.following(warm=track)
         continuity = Continuity(head.needs) if track else None
         return LaterStages(head, parts, replace(self.masks, refiner=refiner), self.mode, continuity)
 
@@ -151,13 +151,22 @@ class LaterStages:
     def _assign(self, features: Features) -> tuple[Array, DividedPatches | None, Voted | None]:
         """One frame's assignment [n, k]; in modes that divide it what its patches became; and the votes."""
         features = features.to(device_of(self.head, features.device))
+        if self.continuity is not None and self.continuity.begin(features):
+            self._begin_scene()
         voted = self.head.vote(features) if isinstance(self.head, VotingHead) else None
         assignment: Array = self.head(features)[0] if voted is None else voted.assignment[0]
         if self.continuity is not None:
-            assignment = self.continuity.steady(features, _finite(to_host(assignment)))
+            assignment = self.continuity.steady(_finite(to_host(assignment)))
         if self.parts is None:
             return assignment, None, voted
         return assignment, self.parts(features.to("cpu"), _finite(to_host(assignment))), voted
+
+    def _begin_scene(self) -> None:
+        """No head starts from a frame before a cut."""
+        if isinstance(self.head, StreamHead):
+            self.head.begin_scene()
+        if self.parts is not None:
+            self.parts.begin_scene()
 
     def _objects(
         self, frame: Frame, assignment: Array, canvas: Canvas

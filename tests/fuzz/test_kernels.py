@@ -160,6 +160,7 @@ def cut_options(m: Maker) -> dict[str, Any]:
         "floor": m.number(1e-5, 0.0),
         "offset": m.number(1.0, 0.5),
         "iterations": m.number(1, 10),
+        "tolerance": m.number(0.0, 1e-3),
         "seed": m.number(0, 2**64 - 1),
     }
 
@@ -172,7 +173,9 @@ def bipartition(m: Maker) -> Any:
     if m.rng.random() < 0.3:
         seed = m.output(np.int32, batch, x)
         mask = m.output(np.bool_, (*batch, h, w), x, seed)
-        out = pk.Bipartition(mask, seed) if mask is not None and seed is not None else m.number(None)
+        vector = m.output(np.float32, (*batch, h * w), x, seed)
+        arrays = (mask, seed, vector)
+        out = m.number(None) if any(one is None for one in arrays) else pk.Bipartition(*arrays)
     binary, connected = m.rng.random() < 0.5, m.rng.random() < 0.5
     options = {**cut_options(m), "binary": binary, "connected": connected, "out": out}
     return pk.bipartition(x, m.pair(h, w), precomputed=weights, **options)
@@ -210,6 +213,7 @@ def gnn_fit(m: Maker) -> Any:
     loss = m.word("ncut", "cc")
     graph = m.floats(*batch, n, n, half=True, least=0.0 if loss == "ncut" else -1.0)
     rates = {"learning_rate": m.number(1e-3, 0.1), "dropout": m.number(0.0, 0.25), "seed": m.number(0, 1)}
+    rates |= {"tolerance": m.number(0.0, 1e-2), "weights": m.rng.random() < 0.5}
     x = m.floats(*batch, n, m.size(12), half=True)
     return pk.gnn_fit(x, graph, m.number(1, 2, 3), loss=loss, steps=m.number(1, 3), **rates)
 
@@ -245,9 +249,12 @@ def kmeans_sums(m: Maker) -> Any:
 
 
 def ncut(m: Maker) -> Any:
-    n, weights = m.size(20), m.rng.random() < 0.2
-    x = m.floats(*m.batch(), n, n if weights else m.size(9), half=True, least=0.0 if weights else -2.0)
-    return pk.ncut(x, m.number(1, 2, 3), precomputed=weights, binary=m.rng.random() < 0.5, **cut_options(m))
+    n, batch, weights = m.size(20), m.batch(), m.rng.random() < 0.2
+    x = m.floats(*batch, n, n if weights else m.size(9), half=True, least=0.0 if weights else -2.0)
+    k, options = m.number(1, 2, 3), cut_options(m)
+    if isinstance(k, int) and 0 < k < 50 and m.rng.random() < 0.5:
+        options["start"] = m.floats(*batch, n, k)
+    return pk.ncut(x, k, precomputed=weights, binary=m.rng.random() < 0.5, **options)
 
 
 def preprocess(m: Maker) -> Any:

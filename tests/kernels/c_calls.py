@@ -177,8 +177,9 @@ def gnn_fit() -> Call:
             "params": struct("gnn_fit_params", steps=3),
             "assignment": empty(2, 6, 2),
             "losses": empty(2, 3),
+            "fitted": empty(2, 4 * 64 + 65 * 32 + 33 * 2),
         },
-        optional=("weights",),
+        optional=("weights", "fitted"),
         bad={
             **{key: [None] for key in names},
             **{key: [0] for key in ("n", "d")},
@@ -187,6 +188,7 @@ def gnn_fit() -> Call:
             "loss": [-1, 2],
             "learning_rate": [0, -1, NAN],
             "dropout": [-0.1, 1, NAN],
+            "tolerance": [-1, NAN],
         },
         kept=ones,
     )
@@ -269,24 +271,29 @@ CUT_BAD = {
     "floor": [-0.1, 1, NAN],
     "offset": [-1, NAN],
     "iterations": [0, -1],
+    "tolerance": [-1, NAN],
 }
 
 
 def bipartition() -> Call:
     sizes = {"dtype": 0, "batch": 2, "grid_height": 2, "grid_width": 3, "d": 3}
-    result = {"masks": empty(2, 2, 3, dtype=np.uint8), "seeds": empty(2, dtype=np.int32)}
-    params = struct("ncut_params")
-    return Call(
-        {"features": FEATURES["features"], **sizes, "params": params, "connected": 1, **result}, bad=CUT_BAD
-    )
+    result = {
+        "masks": empty(2, 2, 3, dtype=np.uint8),
+        "seeds": empty(2, dtype=np.int32),
+        "vectors": empty(2, 6),
+    }
+    inputs = {"features": FEATURES["features"], "start": normal(2, 6), "params": struct("ncut_params")}
+    return Call({**inputs, **sizes, "connected": 1, **result}, optional=("start", "vectors"), bad=CUT_BAD)
 
 
 def ncut() -> Call:
     sizes = {"dtype": 0, "batch": 2, "n": 6, "d": 3, "k": 2}
     result = {"eigenvalues": empty(2, 2), "vectors": empty(2, 6, 2), "residuals": empty(2, 2)}
-    params = struct("ncut_params")
+    result["products"] = empty(2, dtype=np.int32)
+    inputs = {"features": FEATURES["features"], "start": normal(2, 6, 2), "params": struct("ncut_params")}
     return Call(
-        {"features": FEATURES["features"], **sizes, "params": params, **result},
+        {**inputs, **sizes, **result},
+        optional=("start", "products"),
         bad={**CUT_BAD, "k": [0, 6], "n": [0, 1, 2]},
     )
 

@@ -167,8 +167,12 @@ def make_cases() -> dict[str, Case]:
             pk.PrototypeAssignment,
         ),
         "bipartition": Case(
-            {"features": features},
-            {"mask": np.empty((3, 4), np.bool_), "seed": np.empty((), np.int32)},
+            {"features": features, "start": features[:, 0].copy()},
+            {
+                "mask": np.empty((3, 4), np.bool_),
+                "seed": np.empty((), np.int32),
+                "vector": np.empty(12, np.float32),
+            },
             {"grid_hw": (3, 4)},
             pk.Bipartition,
         ),
@@ -200,8 +204,12 @@ def make_cases() -> dict[str, Case]:
         ),
         "gnn_fit": Case(
             {"features": features, "affinity": edges},
-            {"assignment": np.empty((12, 3), np.float32), "losses": np.empty(10, np.float32)},
-            {"k": 3},
+            {
+                "assignment": np.empty((12, 3), np.float32),
+                "losses": np.empty(10, np.float32),
+                "weights": np.empty(6 * 64 + 65 * 32 + 33 * 3, np.float32),
+            },
+            {"k": 3, "weights": True},
             pk.GnnFit,
         ),
         "kmeans": Case(
@@ -232,11 +240,12 @@ def make_cases() -> dict[str, Case]:
             {"radius": 2, "eps": 1e-3},
         ),
         "ncut": Case(
-            {"features": features},
+            {"features": features, "start": features[:, :2].copy()},
             {
                 "eigenvalues": np.empty(2, np.float32),
                 "vectors": np.empty((12, 2), np.float32),
                 "residuals": np.empty(2, np.float32),
+                "products": np.empty((), np.int32),
             },
             {"k": 2},
             pk.NCut,

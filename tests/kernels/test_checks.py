@@ -20,6 +20,8 @@ FLOATS: dict[tuple[str, str], Callable[[Any], object]] = {
     ("ncut", "threshold"): lambda value: pk.ncut(NODES, 1, threshold=value),
     ("ncut", "floor"): lambda value: pk.ncut(NODES, 1, floor=value),
     ("ncut", "offset"): lambda value: pk.ncut(NODES, 1, threshold=None, offset=value),
+    ("ncut", "tolerance"): lambda value: pk.ncut(NODES, 1, tolerance=value),
+    ("gnn_fit", "tolerance"): lambda value: pk.gnn_fit(NODES, GRAPH, 2, tolerance=value),
     ("gnn_fit", "learning_rate"): lambda value: pk.gnn_fit(NODES, GRAPH, 2, learning_rate=value),
     ("gnn_fit", "dropout"): lambda value: pk.gnn_fit(NODES, GRAPH, 2, dropout=value),
     ("propagate", "temperature"): lambda value: pk.propagate(

@@ -410,15 +410,21 @@ def test_refining_is_one_graph(rng):
 
 
 @pytest.mark.parametrize("threshold", [0.0, None])
-def test_cuts_are_one_graph(rng, threshold):
+@pytest.mark.parametrize("warm", [{}, {"tolerance": 1e-4}], ids=str)
+def test_cuts_are_one_graph(rng, threshold, warm):
     h, w, d, k = 4, 6, 7, 3
     stream = cuda.Stream()
     features = cuda.empty((h * w, d), stream=stream)
-    cuts = pk.NCut(*(cuda.empty(shape, stream=stream) for shape in ((k,), (h * w, k), (k,))))
-    found = pk.Bipartition(
-        cuda.empty((h, w), np.bool_, stream=stream), cuda.empty((), np.int32, stream=stream)
+    cuts = pk.NCut(
+        *(cuda.empty(shape, stream=stream) for shape in ((k,), (h * w, k), (k,))),
+        cuda.empty((), np.int32, stream=stream),
     )
-    options = {"threshold": threshold, "iterations": 24}
+    found = pk.Bipartition(
+        cuda.empty((h, w), np.bool_, stream=stream),
+        cuda.empty((), np.int32, stream=stream),
+        cuda.empty(h * w, stream=stream),
+    )
+    options = {"threshold": threshold, "iterations": 24, **warm}
     launch = {"stream": stream, "workspace": cuda.empty(1 << 20, np.uint8, stream=stream)}
     with cuda.capture(stream) as graph:
         pk.ncut(features, k, out=cuts, **options, **launch)

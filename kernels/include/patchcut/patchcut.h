@@ -208,9 +208,11 @@ typedef struct patchcut_gnn_fit_params {
   uint64_t seed;        /* of what drops, and of the weights where none are given */
   int64_t graph_width;  /* of the graph layer; 65,536 at most, as k and the other */
   int64_t hidden_width; /* of the hidden layer */
+  float tolerance;      /* at least 0: the fit of an item ends after a pass whose loss is below the one before
+                           by less than so much of its magnitude; 0: after all passes */
 } patchcut_gnn_fit_params;
 
-#define PATCHCUT_GNN_FIT_DEFAULTS {PATCHCUT_NCUT, 10, 1e-3f, 0.25f, 0, 64, 32}
+#define PATCHCUT_GNN_FIT_DEFAULTS {PATCHCUT_NCUT, 10, 1e-3f, 0.25f, 0, 64, 32, 0.0f}
 
 /* Where the fit of every item starts; on the context's device. */
 typedef struct patchcut_gnn_fit_weights {
@@ -224,12 +226,14 @@ typedef struct patchcut_gnn_fit_weights {
 
 /* features [batch, n, d] of `dtype`; affinity [batch, n, n] of `affinity_dtype`, symmetric, with
  * PATCHCUT_NCUT at least 0; weights null: drawn from the seed. assignment [batch, n, k], rows on the simplex,
- * what the last pass says; losses [batch, steps], of each pass. */
+ * what the last pass says; losses [batch, steps], of each pass, and the last one's of those that were not
+ * made; fitted, null or the weights of the last pass, [batch, (d + 1) graph_width + (graph_width + 1)
+ * hidden_width + (hidden_width + 1) k], one array of patchcut_gnn_fit_weights after the other. */
 PATCHCUT_API patchcut_status patchcut_gnn_fit(const void* features, int32_t dtype, const void* affinity,
                                               int32_t affinity_dtype, int64_t batch, int64_t n, int64_t d,
                                               int64_t k, const patchcut_gnn_fit_weights* weights,
                                               const patchcut_gnn_fit_params* params, float* assignment,
-                                              float* losses, const patchcut_context* context);
+                                              float* losses, float* fitted, const patchcut_context* context);
 
 /* ---- kmeans, kmeans_sums, correlation_cluster, assign: features and affinities to clusters ---- */
 
@@ -314,35 +318,43 @@ typedef struct patchcut_ncut_params {
   float threshold;    /* at least 0 */
   float floor;        /* at least 0, below 1 */
   float offset;       /* at least 0; 1 makes every weight non-negative */
-  int64_t iterations; /* products of the graph with a block of about k vectors, at least 1 */
+  int64_t iterations; /* products of the graph with a block of about k vectors at most, at least 1 */
   uint64_t seed;      /* of the block that they start from */
+  float tolerance;    /* of residuals, at least 0: ends where all k are as small, and what else was found is
+                         apart from them; 0: never before the last iteration */
 } patchcut_ncut_params;
 
-#define PATCHCUT_NCUT_DEFAULTS {PATCHCUT_GRAPH_THRESHOLDED, 0.0f, 1e-5f, 1.0f, 10, 0}
+#define PATCHCUT_NCUT_DEFAULTS {PATCHCUT_GRAPH_THRESHOLDED, 0.0f, 1e-5f, 1.0f, 10, 0, 0.0f}
 /* As TokenCut (arXiv 2202.11539) has it. */
-#define PATCHCUT_BIPARTITION_DEFAULTS {PATCHCUT_GRAPH_BINARY, 0.2f, 1e-5f, 1.0f, 10, 0}
+#define PATCHCUT_BIPARTITION_DEFAULTS {PATCHCUT_GRAPH_BINARY, 0.2f, 1e-5f, 1.0f, 10, 0, 0.0f}
 
 /* The k smallest eigenvalues of (D - W) x = lambda D x, D the row sums of W, without that of the constant
- * vector. features [batch, n, d] of `dtype`; k is 1 to n - 1. eigenvalues [batch, k], ascending; vectors
- * [batch, n, k], x' D x = 1, the entry of largest magnitude positive; residuals [batch, k],
- * |D^-1/2 ((D - W) x - lambda D x)|. On CUDA iterations times k, rounded up to an even number, is at most
- * 2048, and a node whose weights sum to less than 0 has no edges. */
+ * vector. features [batch, n, d] of `dtype`; k is 1 to n - 1; start [batch, n, k], vectors to start from,
+ * such as those of a graph that is much alike, or null: random; what it is changes how many products it
+ * takes, not what is found. eigenvalues [batch, k], ascending; vectors [batch, n, k], x' D x = 1, the entry
+ * of largest magnitude positive; residuals [batch, k], |D^-1/2 ((D - W) x - lambda D x)|; products [batch],
+ * how many were made, or null. On CUDA iterations times k, or k + 1 with a start, rounded up to an even
+ * number, is at most 2048; a node whose weights sum to less than 0 has no edges, and a start that is not
+ * finite is none. */
 PATCHCUT_API patchcut_status patchcut_ncut(const void* features, int32_t dtype, int64_t batch, int64_t n,
-                                           int64_t d, int64_t k, const patchcut_ncut_params* params,
-                                           float* eigenvalues, float* vectors, float* residuals,
+                                           int64_t d, int64_t k, const float* start,
+                                           const patchcut_ncut_params* params, float* eigenvalues,
+                                           float* vectors, float* residuals, int32_t* products,
                                            const patchcut_context* context);
 
 /* Where the smallest eigenvalue is not a single one (all patches are alike, or there are more than two groups
  * without an edge between them) any vector of its space is right; which one is taken, and so the mask, then
  * depends on the instruction set and the device.
- * features [batch, grid_height * grid_width, d] of `dtype`. seeds [batch], the patch whose entry in the first
- * vector of patchcut_ncut has the largest magnitude; masks [batch, grid_height, grid_width], 1 where the
- * vector is on the seed's side of its mean and, where `connected` is not 0, joined to the seed by neighbours
- * in rows and columns. */
+ * features [batch, grid_height * grid_width, d] of `dtype`; start [batch, grid_height * grid_width], or null,
+ * as that of patchcut_ncut. seeds [batch], the patch whose entry in the first vector of patchcut_ncut has the
+ * largest magnitude; masks [batch, grid_height, grid_width], 1 where the vector is on the seed's side of its
+ * mean and, where `connected` is not 0, joined to the seed by neighbours in rows and columns; vectors [batch,
+ * grid_height * grid_width], that vector, or null. */
 PATCHCUT_API patchcut_status patchcut_bipartition(const void* features, int32_t dtype, int64_t batch,
                                                   int64_t grid_height, int64_t grid_width, int64_t d,
-                                                  int32_t connected, const patchcut_ncut_params* params,
-                                                  uint8_t* masks, int32_t* seeds,
+                                                  int32_t connected, const float* start,
+                                                  const patchcut_ncut_params* params, uint8_t* masks,
+                                                  int32_t* seeds, float* vectors,
                                                   const patchcut_context* context);
 
 /* ---- upsample_argmax: assignments to label maps ---- */

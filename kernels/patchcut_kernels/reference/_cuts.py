@@ -56,12 +56,14 @@ def ncut(
     floor: float = 1e-5,
     offset: float = 1.0,
 ) -> NCut:
-    """`cut_vectors` of `cut_graph`."""
+    """`cut_vectors` of `cut_graph`: exact, without products, wherever the op starts from."""
     weights = cut_graph(
         features, precomputed=precomputed, threshold=threshold, binary=binary, floor=floor, offset=offset
     )
     values, vectors = cut_vectors(weights, k)
-    return NCut(values.astype(np.float32), vectors.astype(np.float32), np.zeros(k, np.float32))
+    return NCut(
+        values.astype(np.float32), vectors.astype(np.float32), np.zeros(k, np.float32), np.array(0, np.int32)
+    )
 
 
 def split(
@@ -91,5 +93,6 @@ def bipartition(
     weights = cut_graph(
         features, precomputed=precomputed, threshold=threshold, binary=binary, floor=floor, offset=offset
     )
-    mask, seed = split(cut_vectors(weights, 1)[1][:, 0], grid_hw, connected=connected)
-    return Bipartition(mask, np.array(seed, np.int32))
+    vector = cut_vectors(weights, 1)[1][:, 0]
+    mask, seed = split(vector, grid_hw, connected=connected)
+    return Bipartition(mask, np.array(seed, np.int32), vector.astype(np.float32))

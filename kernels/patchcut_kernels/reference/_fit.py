@@ -130,15 +130,16 @@ def gnn_fit(
     steps: int = 10,
     learning_rate: float = 1e-3,
     dropout: float = 0.25,
+    tolerance: float = 0.0,
     init: GnnFitWeights | None = None,
     seed: int = 0,
-) -> tuple[Float64, Float64]:
-    """[n, k] assignment of the last pass, and [steps] the loss of each.
+) -> tuple[Float64, Float64, Float64]:
+    """[n, k] assignment of the last pass, [steps] the loss of each, and [p] the last one's weights.
 
     Examples:
         >>> fit = pk.reference.gnn_fit(np.eye(4), np.ones((4, 4)), 2, steps=3)
         >>> [values.shape for values in fit]
-        [(4, 2), (3,)]
+        [(4, 2), (3,), (2466,)]
     """
     n, d = np.shape(features)
     start = draw_fit_weights(d, k, seed) if init is None else init
@@ -151,7 +152,10 @@ def gnn_fit(
     for step in range(steps):
         drawn = uniform(seed, DROPOUT_STREAM + step, np.arange(n * width)).reshape(n, width)
         kept = (drawn >= np.float32(dropout)) / (1 - dropout)
-        assignment, losses[step], gradients = fit_pass(propagated, affinity, parameters, kept, loss)
+        assignment, losses[step:], gradients = fit_pass(propagated, affinity, parameters, kept, loss)
+        little = step > 0 and losses[step - 1] - losses[step] < tolerance * abs(losses[step])
+        if step + 1 == steps or (tolerance > 0 and little):
+            break
         for at, gradient in enumerate(gradients):
             means[at] = BETAS[0] * means[at] + (1 - BETAS[0]) * gradient
             squares[at] = BETAS[1] * squares[at] + (1 - BETAS[1]) * gradient**2
@@ -159,4 +163,4 @@ def gnn_fit(
             square = squares[at] / (1 - BETAS[1] ** (step + 1))
             parameters[at] *= 1 - learning_rate * WEIGHT_DECAY
             parameters[at] -= learning_rate * mean / (np.sqrt(square) + EPSILON)
-    return assignment, losses
+    return assignment, losses, np.concatenate([values.ravel() for values in parameters])

@@ -13,9 +13,9 @@ constexpr const char* kOp = "bipartition";
 }  // namespace
 
 patchcut_status patchcut_bipartition(const void* features, int32_t dtype, int64_t batch, int64_t grid_height,
-                                     int64_t grid_width, int64_t d, int32_t connected,
+                                     int64_t grid_width, int64_t d, int32_t connected, const float* start,
                                      const patchcut_ncut_params* params, uint8_t* masks, int32_t* seeds,
-                                     const patchcut_context* context) {
+                                     float* vectors, const patchcut_context* context) {
   return guard_op(context, [&] {
     require_sizes(kOp, {grid_height, grid_width});
     const int64_t n = grid_height * grid_width;
@@ -24,18 +24,21 @@ patchcut_status patchcut_bipartition(const void* features, int32_t dtype, int64_
     require_dtype(kOp, "dtype", dtype);
     Arrays arrays(kOp);
     arrays.input("features", features, batch * n * d, dtype);
+    arrays.optional_input("start", start, batch * n);
     arrays.output("masks", masks, batch * n);
     arrays.output("seeds", seeds, batch);
+    arrays.optional_output("vectors", vectors, batch * n);
     if (on_cuda(kOp, context)) {
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
-        bipartition_cuda(features, dtype, batch, grid_height, grid_width, d, *params, connected != 0, masks,
-                         seeds, queue);
+        bipartition_cuda(features, dtype, batch, grid_height, grid_width, d, start, *params, connected != 0,
+                         masks, seeds, vectors, queue);
       });
     }
     for (int64_t b = 0; b < batch; ++b) {
       const FloatRows item(features, dtype, b * n * d, n * d);
-      bipartition_cpu(item.data(), grid_height, grid_width, d, *params, connected != 0, masks + b * n,
-                      seeds + b);
+      bipartition_cpu(item.data(), grid_height, grid_width, d, start == nullptr ? nullptr : start + b * n,
+                      *params, connected != 0, masks + b * n, seeds + b,
+                      vectors == nullptr ? nullptr : vectors + b * n);
     }
   });
 }

@@ -20,14 +20,15 @@ void keep_component(int64_t height, int64_t width, int64_t seed, uint8_t* mask) 
 
 }  // namespace
 
-void bipartition_cpu(const float* features, int64_t height, int64_t width, int64_t d,
-                     const patchcut_ncut_params& params, bool connected, uint8_t* mask, int32_t* seed) {
+void bipartition_cpu(const float* features, int64_t height, int64_t width, int64_t d, const float* start,
+                     const patchcut_ncut_params& params, bool connected, uint8_t* mask, int32_t* seed,
+                     float* vector) {
   const int64_t n = height * width;
   float eigenvalue = 0.0f;
   float residual = 0.0f;
   Scratch scratch;
-  float* vector = scratch.take<float>(n);
-  ncut_cpu("bipartition", features, n, d, 1, params, &eigenvalue, vector, &residual);
+  if (vector == nullptr) vector = scratch.take<float>(n);
+  ncut_cpu("bipartition", features, n, d, 1, start, params, &eigenvalue, vector, &residual, nullptr);
   // The entry of largest magnitude is positive, so that the largest is it.
   *seed = static_cast<int32_t>(std::max_element(vector, vector + n) - vector);
   const double mean = std::accumulate(vector, vector + n, 0.0) / static_cast<double>(n);

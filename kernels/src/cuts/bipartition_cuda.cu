@@ -43,15 +43,15 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 void bipartition_cuda(const void* features, int32_t dtype, int64_t batch, int64_t height, int64_t width,
-                      int64_t d, const patchcut_ncut_params& params, bool connected, uint8_t* masks,
-                      int32_t* seeds, CudaQueue& queue) {
+                      int64_t d, const float* start, const patchcut_ncut_params& params, bool connected,
+                      uint8_t* masks, int32_t* seeds, float* vectors, CudaQueue& queue) {
   if (batch == 0) return;
   const int64_t n = height * width;
-  float* vectors = queue.take<float>(batch * n);
+  if (vectors == nullptr) vectors = queue.take<float>(batch * n);
   float* eigenvalues = queue.take<float>(batch);
   float* residuals = queue.take<float>(batch);
   int32_t* sides = queue.take<int32_t>(batch * n);
-  ncut_cuda(features, dtype, batch, n, d, 1, params, eigenvalues, vectors, residuals, queue);
+  ncut_cuda(features, dtype, batch, n, d, 1, start, params, eigenvalues, vectors, residuals, nullptr, queue);
   const unsigned items = static_cast<unsigned>(batch);
   launch(queue, split_kernel, dim3(1, items), kThreads, vectors, static_cast<int>(n), seeds, sides);
   if (connected) {

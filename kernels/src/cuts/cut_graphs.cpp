@@ -214,4 +214,16 @@ void CosineGraph::to_nodes(int64_t count, const float* x, float* out) const {
   });
 }
 
+void CosineGraph::from_nodes(int64_t count, const float* x, float* out) const {
+  std::fill_n(out, count * size(), 0.0f);
+  for (int64_t c = 0; c < count; ++c) {
+    const float* weights = x + c * n_;
+    float* sums = out + c * size();
+    for (int64_t i = 0; i < n_; i += loops_.row_group) {
+      loops_.add_rows(std::min(loops_.row_group, n_ - i), d_, rows_ + i * d_, d_, weights + i, sums);
+    }
+    if (size() > d_) sums[d_] = root_offset_ * simd_.sum(n_, weights);
+  }
+}
+
 }  // namespace patchcut

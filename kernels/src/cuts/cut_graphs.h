@@ -52,6 +52,8 @@ class CosineGraph : public SymmetricMatrix {
   void multiply(int64_t count, const float* x, float* products) const override;
   // out[c] = D^-1 F x[c]; [count, n]
   void to_nodes(int64_t count, const float* x, float* out) const;
+  // out[c] = F' x[c]; x [count, n], out [count, size]
+  void from_nodes(int64_t count, const float* x, float* out) const;
 
   const float* known() const { return known_; }  // [size], F' 1, of unit length
 

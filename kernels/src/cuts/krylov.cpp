@@ -87,22 +87,41 @@ void orthonormalize_block(const Basis& basis, float least, float* block) {
   }
 }
 
-// Of a block whose projections on the first `count` rows are known. What is left of it may be little more
-// than rounding errors, a new direction as good as any, so that it is projected again: one that is shortened
-// then has no direction of its own.
+// Of a block from which its projections on the first `count` rows were subtracted. What is left of it may be
+// little more than rounding errors, a new direction as good as any, so that it is projected again: one that
+// is shortened then has no direction of its own.
 void orthonormalize(const Basis& basis, int64_t count, float* block) {
-  subtract_projection(basis, count, block);
   orthonormalize_block(basis, 1e-15f, block);
   project(basis, count, block);
   subtract_projection(basis, count, block);
   orthonormalize_block(basis, 0.5f, block);
 }
 
-void start(const Basis& basis, uint64_t seed) {
-  const RandomStream random(seed, kStartStream);
+// row -> the unit vector of `start` with a little of the row; a start of zeros leaves the row.
+void begin_with(const SimdTable& simd, int64_t size, const float* start, float* row) {
+  const float largest = simd.largest_magnitude(size, start);
+  if (largest == 0.0f) return;
+  double squares = 0.0;
+  for (int64_t i = 0; i < size; ++i) {
+    const double part = start[i] / largest;
+    squares += part * part;
+  }
+  const double scale = 1.0 / std::sqrt(squares);
+  const double noise = kStartNoise / std::sqrt(static_cast<double>(simd.sum_squares(size, row)));
+  for (int64_t i = 0; i < size; ++i) {
+    row[i] = static_cast<float>(scale * (start[i] / largest) + noise * row[i]);
+  }
+}
+
+void start(const Basis& basis, const KrylovParams& params) {
+  const RandomStream random(params.seed, kStartStream);
   float* block = basis.block(0);
   for (int64_t i = 0; i < basis.block_rows * basis.size; ++i) block[i] = random.uniform(i) - 0.5f;
+  for (int64_t c = 0; params.start != nullptr && c < params.k; ++c) {
+    begin_with(basis.simd, basis.size, params.start + c * basis.size, block + c * basis.size);
+  }
   project(basis, 1, block);
+  subtract_projection(basis, 1, block);
   orthonormalize(basis, 1, block);
 }
 
@@ -111,28 +130,6 @@ void clear_beyond_space(const Basis& basis, int64_t blocks) {
   float* end = basis.block(blocks);
   float* first = basis.rows + std::min(basis.size, 1 + blocks * basis.block_rows) * basis.size;
   std::fill(first, end, 0.0f);
-}
-
-// Fills the blocks of the basis and the projection of the matrix on them.
-void build(const SymmetricMatrix& matrix, const Basis& basis, int64_t blocks, uint64_t seed,
-           double* projection) {  // [blocks * k, blocks * k]
-  const int64_t width = blocks * basis.block_rows;
-  start(basis, seed);
-  for (int64_t b = 0; b < blocks; ++b) {
-    clear_beyond_space(basis, b + 1);
-    float* products = basis.block(b + 1);
-    matrix.multiply(basis.block_rows, basis.block(b), products);
-    const int64_t count = 1 + (b + 1) * basis.block_rows;
-    project(basis, count, products);
-    for (int64_t c = 0; c < basis.block_rows; ++c) {
-      const int64_t column = b * basis.block_rows + c;
-      for (int64_t r = 0; r <= column; ++r) {
-        const double entry = basis.coefficients[c * count + 1 + r];
-        projection[r * width + column] = projection[column * width + r] = entry;
-      }
-    }
-    if (b + 1 < blocks) orthonormalize(basis, count, products);
-  }
 }
 
 // Zero rows of the basis get an eigenvalue below all others. Returns how many there are.
@@ -147,10 +144,85 @@ int64_t lower_zero_rows(const Basis& basis, int64_t width, double* projection) {
   return zeros;
 }
 
+// Ritz pairs of the first `width` vectors of the basis.
+struct Ritz {
+  int64_t width;
+  int64_t found;     // those beyond are of zero rows
+  double* values;    // [width], largest first
+  double* rotation;  // [width, width], vectors in rows
+};
+
+void solve(const Basis& basis, const double* projection, int64_t stride, Ritz& ritz) {
+  for (int64_t i = 0; i < ritz.width; ++i) {
+    std::copy_n(projection + i * stride, ritz.width, ritz.rotation + i * ritz.width);
+  }
+  ritz.found = ritz.width - lower_zero_rows(basis, ritz.width, ritz.rotation);
+  symmetric_eigen(ritz.width, ritz.rotation, ritz.values);
+}
+
+// Whether the first k pairs are what is sought; `left` is what the last block's products have beyond the
+// basis, whose combinations are the residuals.
+bool is_settled(const Basis& basis, const KrylovParams& params, const Ritz& ritz, const float* left) {
+  if (ritz.found < params.k || ritz.width < kFewestProducts * basis.block_rows) return false;
+  const int64_t rows = basis.block_rows;
+  Scratch scratch;
+  float* gram = scratch.take<float>(rows * rows);
+  std::fill_n(gram, rows * rows, 0.0f);
+  for (int64_t c = 0; c < rows; ++c) {
+    for (int64_t r = 0; r < rows; r += basis.loops.row_group) {
+      basis.loops.dot_rows(std::min(basis.loops.row_group, rows - r), basis.size, left + r * basis.size,
+                           basis.size, left + c * basis.size, gram + c * rows + r);
+    }
+  }
+  const double least = ritz.values[params.k - 1];
+  for (int64_t i = 0; i < ritz.found; ++i) {
+    const double* of_block = ritz.rotation + (i + 1) * ritz.width - rows;
+    double squares = 0.0;
+    for (int64_t c = 0; c < rows; ++c) {
+      for (int64_t r = 0; r < rows; ++r) squares += of_block[c] * of_block[r] * gram[c * rows + r];
+    }
+    const double residual = std::sqrt(std::max(0.0, squares));
+    const double beside = params.of_root ? std::sqrt(std::max(0.0, ritz.values[i])) : 1.0;
+    const double reach = ritz.values[i] + kApart * residual;
+    if (i < params.k ? residual > params.tolerance * beside : reach >= least) return false;
+  }
+  return true;
+}
+
+// Fills the blocks of the basis and `projection` [blocks * block, blocks * block] of the matrix on them, and
+// solves it; gives the number of products.
+int64_t build(const SymmetricMatrix& matrix, const Basis& basis, int64_t blocks, const KrylovParams& params,
+              double* projection, Ritz& ritz) {
+  const int64_t width = blocks * basis.block_rows;
+  start(basis, params);
+  for (int64_t b = 0; b < blocks; ++b) {
+    clear_beyond_space(basis, b + 1);
+    float* products = basis.block(b + 1);
+    matrix.multiply(basis.block_rows, basis.block(b), products);
+    const int64_t count = 1 + (b + 1) * basis.block_rows;
+    project(basis, count, products);
+    for (int64_t c = 0; c < basis.block_rows; ++c) {
+      const int64_t column = b * basis.block_rows + c;
+      for (int64_t r = 0; r <= column; ++r) {
+        const double entry = basis.coefficients[c * count + 1 + r];
+        projection[r * width + column] = projection[column * width + r] = entry;
+      }
+    }
+    const bool is_last = b + 1 == blocks;
+    ritz.width = count - 1;
+    if (is_last || params.tolerance > 0.0) solve(basis, projection, width, ritz);
+    if (is_last) break;
+    subtract_projection(basis, count, products);
+    if (params.tolerance > 0.0 && is_settled(basis, params, ritz, products)) return b + 1;
+    orthonormalize(basis, count, products);
+  }
+  return blocks;
+}
+
 }  // namespace
 
-void largest_eigenpairs(const SymmetricMatrix& matrix, const float* known, const KrylovParams& params,
-                        double* values, float* vectors) {
+int64_t largest_eigenpairs(const SymmetricMatrix& matrix, const float* known, const KrylovParams& params,
+                           double* values, float* vectors) {
   const int64_t size = matrix.size();
   const int64_t room = std::max<int64_t>(1, (size - 1 + params.block - 1) / params.block);
   const int64_t blocks = std::min(params.iterations, room);
@@ -164,16 +236,15 @@ void largest_eigenpairs(const SymmetricMatrix& matrix, const float* known, const
                     scratch.take<float>((1 + width + params.block) * size),
                     scratch.take<float>(params.block * (1 + width))};
   double* projection = scratch.take<double>(width * width);
-  double* all_values = scratch.take<double>(width);
+  Ritz ritz{0, 0, scratch.take<double>(width), scratch.take<double>(width * width)};
   std::copy_n(known, size, basis.rows);
-  build(matrix, basis, blocks, params.seed, projection);
-  const int64_t found = width - lower_zero_rows(basis, width, projection);
-  symmetric_eigen(width, projection, all_values);
-  for (int64_t c = 0; c < params.k; ++c) values[c] = c < found ? all_values[c] : 0.0;
+  const int64_t products = build(matrix, basis, blocks, params, projection, ritz);
+  for (int64_t c = 0; c < params.k; ++c) values[c] = c < ritz.found ? ritz.values[c] : 0.0;
   float* scales = basis.coefficients;
-  for (int64_t i = 0; i < params.k * width; ++i) scales[i] = static_cast<float>(projection[i]);
+  for (int64_t i = 0; i < params.k * ritz.width; ++i) scales[i] = static_cast<float>(ritz.rotation[i]);
   std::fill_n(vectors, params.k * size, 0.0f);
-  combine(basis, basis.block(0), width, params.k, scales, vectors);
+  combine(basis, basis.block(0), ritz.width, params.k, scales, vectors);
+  return products;
 }
 
 }  // namespace patchcut

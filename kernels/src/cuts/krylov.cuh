@@ -4,9 +4,11 @@
 #pragma once
 
 #include <algorithm>
+#include <cfloat>
 
 #include "cpu/random.h"
 #include "cuda/launch.cuh"
+#include "cuts/krylov.h"
 
 namespace patchcut {
 
@@ -17,8 +19,10 @@ constexpr int kKrylovWarps = kKrylovThreads / kWarp;
 struct Vectors {
   float* data;
   int64_t item_stride;
+  const int* ended;  // [batch], not 0 for an item whose vectors are left alone; or null: none is
 
   __device__ __forceinline__ float* of_item() const { return data + blockIdx.y * item_stride; }
+  __device__ __forceinline__ bool has_ended() const { return ended != nullptr && ended[blockIdx.y] != 0; }
 };
 
 // ---- products of rows with vectors ----
@@ -45,7 +49,7 @@ __global__ void __launch_bounds__(kKrylovThreads)
     multiply_kernel(Matrix matrix, Vectors x, int count, Vectors products, int stride) {
   constexpr int kTogether = 4;
   const int row = static_cast<int>(blockIdx.x) * kKrylovWarps + static_cast<int>(threadIdx.x) / kWarp;
-  if (row >= matrix.rows) return;
+  if (row >= matrix.rows || x.has_ended()) return;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const float* vectors = x.of_item();
   float* out = products.of_item();
@@ -91,17 +95,24 @@ struct Combination {
   int count;
   int size;
   float sign;
-  bool add;  // to what is there
+  bool add;          // to what is there
+  const int* ended;  // [batch], how many blocks there are of an item, or 0: all; or null
+  int block_rows;
+
+  __device__ __forceinline__ int rows_of_item() const {
+    return ended != nullptr && ended[blockIdx.y] != 0 ? ended[blockIdx.y] * block_rows : count;
+  }
 };
 
 // out[v, j] (+)= sign * sum_r scales[v, r] rows[r, j]; one thread: one j of vector blockIdx.z.
 static __global__ void __launch_bounds__(kKrylovThreads) combine_kernel(Combination of, Vectors out) {
   const int j = static_cast<int>(blockIdx.x) * kKrylovThreads + static_cast<int>(threadIdx.x);
-  if (j >= of.size) return;
+  if (j >= of.size || out.has_ended()) return;
+  const int count = of.rows_of_item();
   const float* rows = of.rows.of_item() + j;
   const float* scales = of.scales.of_item() + static_cast<int64_t>(blockIdx.z) * of.count;
   float total = 0.0f;
-  for (int r = 0; r < of.count; ++r) total += scales[r] * rows[static_cast<int64_t>(r) * of.size];
+  for (int r = 0; r < count; ++r) total += scales[r] * rows[static_cast<int64_t>(r) * of.size];
   float& entry = out.of_item()[static_cast<int64_t>(blockIdx.z) * of.size + j];
   entry = (of.add ? entry : 0.0f) + of.sign * total;
 }
@@ -126,19 +137,26 @@ struct KrylovSpace {
   float* coefficients;  // [batch, block_rows, 1 + blocks * block_rows]
   int* alive;           // [batch, width], 0 for a row of the basis that is zero
   float* projection;    // [batch, width, width]
+  float* turned;        // the same, until it is diagonal: the projection itself where that is turned once
   float* rotation;      // [batch, width, width]
   float* values;        // [batch, k]
   float* scales;        // [batch, k, width]
+  int* ended;           // [batch], after how many blocks an item has ended, or 0; null: none does early
 
   __host__ __device__ int width() const { return blocks * block_rows; }
   __host__ __device__ int64_t basis_stride() const {
     return static_cast<int64_t>(1 + width() + block_rows) * size;
   }
-  __host__ __device__ Vectors basis() const { return {rows, basis_stride()}; }
-  Vectors block(int index) const {
-    return {rows + static_cast<int64_t>(1 + index * block_rows) * size, basis_stride()};
+  __host__ __device__ Vectors basis() const { return {rows, basis_stride(), nullptr}; }
+  __host__ __device__ Vectors block(int index) const {
+    return {rows + static_cast<int64_t>(1 + index * block_rows) * size, basis_stride(), ended};
   }
-  Vectors projections(int count) const { return {coefficients, static_cast<int64_t>(block_rows) * count}; }
+  Vectors projections(int count) const {
+    return {coefficients, static_cast<int64_t>(block_rows) * count, nullptr};
+  }
+  __device__ __forceinline__ int blocks_of(int64_t item) const {
+    return ended != nullptr && ended[item] != 0 ? ended[item] : blocks;
+  }
 };
 
 static __global__ void __launch_bounds__(kKrylovThreads)
@@ -152,6 +170,28 @@ __device__ __forceinline__ float dot_block(const float* x, const float* y, int s
   float sum = 0.0f;
   for (int i = static_cast<int>(threadIdx.x); i < size; i += kKrylovThreads) sum += x[i] * y[i];
   return reduce_block<kKrylovThreads>(sum, Sum());
+}
+
+// One block: row blockIdx.x of an item's block -> the unit vector of a start with a little of that row; a
+// start that is zeros or not finite leaves the row.
+static __global__ void __launch_bounds__(kKrylovThreads)
+    begin_kernel(Vectors block, Vectors starts, int size) {
+  float* row = block.of_item() + static_cast<int64_t>(blockIdx.x) * size;
+  const float* start = starts.of_item() + static_cast<int64_t>(blockIdx.x) * size;
+  const int thread = static_cast<int>(threadIdx.x);
+  float largest = 0.0f;
+  for (int i = thread; i < size; i += kKrylovThreads) largest = fmaxf(largest, fabsf(start[i]));
+  largest = reduce_block<kKrylovThreads>(largest, Max());
+  if (largest == 0.0f) return;
+  float squares = 0.0f;
+  for (int i = thread; i < size; i += kKrylovThreads) squares += start[i] / largest * (start[i] / largest);
+  squares = reduce_block<kKrylovThreads>(squares, Sum());
+  if (!(squares <= FLT_MAX)) return;
+  const float noise = kStartNoise / sqrtf(dot_block(row, row, size));
+  const float scale = 1.0f / sqrtf(squares);
+  for (int i = thread; i < size; i += kKrylovThreads) {
+    row[i] = scale * (start[i] / largest) + noise * row[i];
+  }
 }
 
 constexpr int kMaxTogether = 64;
@@ -187,6 +227,7 @@ __device__ __forceinline__ void subtract_rows(const float* rows, int count, int 
 // into the space; one that is shorter than `least` becomes zero.
 static __global__ void __launch_bounds__(kKrylovThreads)
     orthonormalize_kernel(Vectors block, int count, int size, int room, float least, int* alive, int width) {
+  if (block.has_ended()) return;
   float* rows = block.of_item();
   for (int c = 0; c < count; ++c) {
     float* vector = rows + static_cast<int64_t>(c) * size;
@@ -208,8 +249,8 @@ static __global__ void __launch_bounds__(kKrylovThreads)
   const int r = at % (count - 1);
   const int width = space.width();
   const int column = block * space.block_rows + c;
-  if (c >= space.block_rows || r > column) return;
   const int64_t item = blockIdx.y;
+  if (c >= space.block_rows || r > column || (space.ended != nullptr && space.ended[item] != 0)) return;
   const float entry = space.coefficients[(item * space.block_rows + c) * count + 1 + r];
   float* projection = space.projection + item * width * width;
   projection[r * width + column] = entry;
@@ -321,34 +362,99 @@ __device__ __forceinline__ int lower_zero_rows(int n, const int* alive, float* m
   return living;
 }
 
-// One block: the k largest eigenvalues of one item's projection, and their vectors.
-static __global__ void __launch_bounds__(kJacobiThreads) ritz_kernel(KrylovSpace space) {
-  const int64_t item = blockIdx.y;
-  const int n = space.width();
+// What is found in the first `count` rows of the basis.
+struct Ritz {
+  int count;
+  int living;       // pairs beyond are of zero rows
+  float* matrix;    // [count, count], the values on its diagonal
+  float* rotation;  // [count, count], vectors in rows
+
+  __device__ __forceinline__ float value(int i) const { return matrix[i * (count + 1)]; }
+  __device__ __forceinline__ int rank_of(int i) const {
+    int rank = 0;
+    for (int j = 0; j < count; ++j) rank += value(j) > value(i) || (value(j) == value(i) && j < i) ? 1 : 0;
+    return rank;
+  }
+};
+
+// All threads of the block call it.
+__device__ __forceinline__ Ritz solve_ritz(const KrylovSpace& space, int64_t item, int n) {
   const int thread = static_cast<int>(threadIdx.x);
-  float* matrix = space.projection + item * n * n;
-  float* rotation = space.rotation + item * n * n;
+  const int width = space.width();
+  const int64_t at = item * width * width;
+  float* matrix = space.turned + at;
+  float* rotation = space.rotation + at;
   if (n <= kSharedJacobi) {
     auto& shared = shared_memory<JacobiShared>();
-    for (int e = thread; e < n * n; e += kJacobiThreads) shared.matrix[e] = matrix[e];
     matrix = shared.matrix;
     rotation = shared.rotation;
   }
-  for (int e = thread; e < n * n; e += kJacobiThreads) rotation[e] = e / n == e % n ? 1.0f : 0.0f;
-  __syncthreads();
-  const int living = lower_zero_rows(n, space.alive + item * n, matrix);
-  jacobi(n, matrix, rotation);
-  for (int i = thread; i < n; i += kJacobiThreads) {
-    const float value = matrix[i * (n + 1)];
-    int rank = 0;
-    for (int j = 0; j < n; ++j) {
-      const float other = matrix[j * (n + 1)];
-      rank += other > value || (other == value && j < i) ? 1 : 0;
-    }
-    if (rank >= space.k) continue;
-    space.values[item * space.k + rank] = rank < living ? value : 0.0f;
-    for (int j = 0; j < n; ++j) space.scales[(item * space.k + rank) * n + j] = rotation[i * n + j];
+  for (int e = thread; e < n * n; e += kJacobiThreads) {
+    matrix[e] = space.projection[at + e / n * width + e % n];
+    rotation[e] = e / n == e % n ? 1.0f : 0.0f;
   }
+  __syncthreads();
+  const int living = lower_zero_rows(n, space.alive + item * width, matrix);
+  jacobi(n, matrix, rotation);
+  return {n, living, matrix, rotation};
+}
+
+// One block: the k largest eigenvalues of one item's projection, and their vectors.
+static __global__ void __launch_bounds__(kJacobiThreads) ritz_kernel(KrylovSpace space) {
+  const int64_t item = blockIdx.y;
+  const int n = space.blocks_of(item) * space.block_rows;
+  const Ritz ritz = solve_ritz(space, item, n);
+  for (int i = static_cast<int>(threadIdx.x); i < n; i += kJacobiThreads) {
+    const int rank = ritz.rank_of(i);
+    if (rank >= space.k) continue;
+    space.values[item * space.k + rank] = rank < ritz.living ? ritz.value(i) : 0.0f;
+    float* scales = space.scales + (item * space.k + rank) * space.width();
+    for (int j = 0; j < n; ++j) scales[j] = ritz.rotation[i * n + j];
+  }
+}
+
+struct SettleShared {
+  float least;
+};
+
+// One block: an item ends after block `index` where its pairs are what is sought, see is_settled in
+// krylov.cpp; block index + 1 holds what the products have beyond the basis. Products of these with each
+// other go where those with the basis were.
+static __global__ void __launch_bounds__(kJacobiThreads)
+    settle_kernel(KrylovSpace space, int index, float tolerance, bool of_root) {
+  const int64_t item = blockIdx.y;
+  if (space.ended[item] != 0 || index + 1 < kFewestProducts) return;
+  const int thread = static_cast<int>(threadIdx.x);
+  const int rows = space.block_rows;
+  const float* left = space.block(index + 1).of_item();
+  float* gram = space.coefficients + item * rows * (1 + (index + 1) * rows);
+  for (int e = 0; e < rows * rows; ++e) {
+    const float product = dot_block(left + static_cast<int64_t>(e / rows) * space.size,
+                                    left + static_cast<int64_t>(e % rows) * space.size, space.size);
+    if (thread == 0) gram[e] = product;
+  }
+  const int n = (index + 1) * rows;
+  const Ritz ritz = solve_ritz(space, item, n);
+  if (ritz.living < space.k) return;
+  auto& shared = shared_memory<SettleShared>();
+  for (int i = thread; i < n; i += kJacobiThreads) {
+    if (ritz.rank_of(i) == space.k - 1) shared.least = ritz.value(i);
+  }
+  __syncthreads();
+  bool unsettled = false;
+  for (int i = thread; i < n; i += kJacobiThreads) {
+    const int rank = ritz.rank_of(i);
+    if (rank >= ritz.living) continue;
+    const float* of_block = ritz.rotation + (i + 1) * n - rows;
+    float squares = 0.0f;
+    for (int e = 0; e < rows * rows; ++e) squares += of_block[e / rows] * of_block[e % rows] * gram[e];
+    const float value = ritz.value(i);
+    const float residual = sqrtf(fmaxf(squares, 0.0f));
+    const float beside = of_root ? sqrtf(fmaxf(value, 0.0f)) : 1.0f;
+    const bool reaches = value + kApart * residual >= shared.least;
+    unsettled = unsettled || (rank < space.k ? residual > tolerance * beside : reaches);
+  }
+  if (!__syncthreads_or(unsettled) && thread == 0) space.ended[item] = index + 1;
 }
 
 // One block: what one found vector makes of its product with the matrix is its value; those of turned
@@ -375,18 +481,32 @@ __device__ __forceinline__ float value_of(const KrylovSpace& space, int c) {
 
 // ---- all of it ----
 
-// Of a block: two vectors take little longer than one.
-inline int64_t vectors_of_block(int64_t k) { return k + k % 2; }
+struct KrylovSearch {
+  int64_t k;
+  int64_t iterations;  // products with a block, at most
+  uint64_t seed;
+  bool started;  // from given vectors
+  float tolerance;
+  bool of_root;  // see krylov.h
+};
 
-// Takes the memory of a space; `iterations` products with a block.
-inline KrylovSpace take_space(int64_t batch, int64_t size, int64_t k, int64_t iterations, CudaQueue& queue) {
-  const int64_t block_rows = vectors_of_block(k);
+// Of a block: two vectors take little longer than one.
+inline int64_t vectors_of_block(const KrylovSearch& search) {
+  return krylov_block(search.k, search.started, true);
+}
+
+// Takes the memory of a space.
+inline KrylovSpace take_space(int64_t batch, int64_t size, const KrylovSearch& search, CudaQueue& queue) {
+  const int64_t k = search.k;
+  const int64_t block_rows = vectors_of_block(search);
   const int64_t max_blocks = std::max<int64_t>(1, ceil_div(size - 1, block_rows));
-  const int64_t blocks = std::min(iterations, max_blocks);
+  const int64_t blocks = std::min(search.iterations, max_blocks);
   const int64_t width = blocks * block_rows;
   require(width <= 2 * kMaxPairs, queue.op(),
           "iterations times vectors must be at most " + std::to_string(2 * kMaxPairs) + " on CUDA, got " +
               std::to_string(width));
+  const bool may_end = search.tolerance > 0.0f;
+  float* projection = queue.take<float>(batch * width * width);
   return {static_cast<int>(size),
           static_cast<int>(k),
           static_cast<int>(block_rows),
@@ -395,10 +515,12 @@ inline KrylovSpace take_space(int64_t batch, int64_t size, int64_t k, int64_t it
           queue.take<float>(batch * (1 + width + block_rows) * size),
           queue.take<float>(batch * block_rows * (1 + width)),
           queue.take<int>(batch * width),
-          queue.take<float>(batch * width * width),
+          projection,
+          may_end && width > kSharedJacobi ? queue.take<float>(batch * width * width) : projection,
           queue.take<float>(batch * width * width),
           queue.take<float>(batch * k),
-          queue.take<float>(batch * k * width)};
+          queue.take<float>(batch * k * width),
+          may_end ? queue.take<int>(batch) : nullptr};
 }
 
 // coefficients = products of the block with the first `count` rows of the basis
@@ -407,43 +529,62 @@ inline void project(const KrylovSpace& space, int index, int count, CudaQueue& q
            space.projections(count), count, space.batch, queue);
 }
 
-// Of a block whose projections on the first `count` rows are known; see krylov.cpp.
-inline void orthonormalize(const KrylovSpace& space, int index, int count, CudaQueue& queue) {
-  const Vectors block = space.block(index);
-  const Combination projected{space.basis(), space.projections(count), count, space.size, -1.0f, true};
-  const int room = space.size - 1 - index * space.block_rows;
-  for (const float least : {1e-15f, 0.5f}) {
-    combine(projected, space.block_rows, block, space.batch, queue);
-    launch(queue, orthonormalize_kernel, dim3(1, static_cast<unsigned>(space.batch)), kKrylovThreads, block,
-           space.block_rows, space.size, room, least, space.alive + index * space.block_rows, space.width());
-    if (least < 0.5f) project(space, index, count, queue);
-  }
+inline void subtract_projection(const KrylovSpace& space, int index, int count, CudaQueue& queue) {
+  combine({space.basis(), space.projections(count), count, space.size, -1.0f, true, nullptr, 0},
+          space.block_rows, space.block(index), space.batch, queue);
 }
 
-// Fills space.values, and vectors [batch, k, size], from the known vectors in row 0 of the basis.
-// multiply_by(x, count, products) multiplies the matrix by vectors.
+// Of a block from which its projections on the first `count` rows were subtracted; see krylov.cpp.
+inline void orthonormalize(const KrylovSpace& space, int index, int count, CudaQueue& queue) {
+  const int room = space.size - 1 - index * space.block_rows;
+  const auto among_themselves = [&](float least) {
+    launch(queue, orthonormalize_kernel, dim3(1, static_cast<unsigned>(space.batch)), kKrylovThreads,
+           space.block(index), space.block_rows, space.size, room, least,
+           space.alive + index * space.block_rows, space.width());
+  };
+  among_themselves(1e-15f);
+  project(space, index, count, queue);
+  subtract_projection(space, index, count, queue);
+  among_themselves(0.5f);
+}
+
+// Fills space.values, and vectors [batch, k, size], from the known vectors in row 0 of the basis; `start`
+// [batch, k, size], if there are some. multiply_by(x, count, products) multiplies the matrix by vectors.
 template <class Multiply>
-void largest_eigenpairs(const KrylovSpace& space, uint64_t seed, const Multiply& multiply_by,
-                        const Vectors& vectors, CudaQueue& queue) {
+void largest_eigenpairs(const KrylovSpace& space, const KrylovSearch& search, const Vectors& start,
+                        const Multiply& multiply_by, const Vectors& vectors, CudaQueue& queue) {
   const unsigned items = static_cast<unsigned>(space.batch);
   const auto blocks_of = [items](int64_t count) {
     return dim3(static_cast<unsigned>(ceil_div<int64_t>(count, kKrylovThreads)), items);
   };
-  const int start = space.block_rows * space.size;
-  launch(queue, draw_kernel, blocks_of(start), kKrylovThreads, space.block(0), start, seed);
+  if (space.ended != nullptr) queue.clear(space.ended, space.batch);
+  const int drawn = space.block_rows * space.size;
+  launch(queue, draw_kernel, blocks_of(drawn), kKrylovThreads, space.block(0), drawn, search.seed);
+  if (search.started) {
+    launch(queue, begin_kernel, dim3(static_cast<unsigned>(space.k), items), kKrylovThreads, space.block(0),
+           start, space.size);
+  }
   project(space, 0, 1, queue);
+  subtract_projection(space, 0, 1, queue);
   orthonormalize(space, 0, 1, queue);
   for (int b = 0; b < space.blocks; ++b) {
     const int count = 1 + (b + 1) * space.block_rows;
     multiply_by(space.block(b), space.block_rows, space.block(b + 1));
     project(space, b + 1, count, queue);
     launch(queue, store_kernel, blocks_of(space.block_rows * (count - 1)), kKrylovThreads, space, b, count);
-    if (b + 1 < space.blocks) orthonormalize(space, b + 1, count, queue);
+    if (b + 1 == space.blocks) break;
+    subtract_projection(space, b + 1, count, queue);
+    if (space.ended != nullptr) {
+      launch(queue, settle_kernel, dim3(1, items), kJacobiThreads, space, b, search.tolerance,
+             search.of_root);
+    }
+    orthonormalize(space, b + 1, count, queue);
   }
   launch(queue, ritz_kernel, dim3(1, items), kJacobiThreads, space);
-  const Vectors scales{space.scales, static_cast<int64_t>(space.k) * space.width()};
-  combine({space.block(0), scales, space.width(), space.size, 1.0f, false}, space.k, vectors, space.batch,
-          queue);
+  const Vectors scales{space.scales, static_cast<int64_t>(space.k) * space.width(), nullptr};
+  const Vectors basis{space.block(0).data, space.basis_stride(), nullptr};
+  combine({basis, scales, space.width(), space.size, 1.0f, false, space.ended, space.block_rows}, space.k,
+          vectors, space.batch, queue);
 }
 
 }  // namespace patchcut

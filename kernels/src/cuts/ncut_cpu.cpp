@@ -20,6 +20,11 @@ struct Results {
   float* eigenvalues;  // [k]
   float* vectors;      // [n, k]
   float* residuals;    // [k]
+  int32_t* products;   // [1], or null
+
+  void store_products(int64_t count) const {
+    if (products != nullptr) *products = static_cast<int32_t>(count);
+  }
 
   // Column c is `scale` times x, with the sign that makes its entry of largest magnitude positive.
   void store(int64_t c, double eigenvalue, double residual, const float* x, float scale) const {
@@ -67,14 +72,34 @@ double residual_length(const SimdTable& simd, int64_t size, const float* known, 
   return std::sqrt(static_cast<double>(simd.sum_squares(size, product)));
 }
 
-void solve_dense(const DenseGraph& graph, const KrylovParams& params, const Results& results) {
+// Node vectors [n, k] -> rows [k, n], at most 1 in magnitude.
+float* to_rows(const float* start, int64_t n, int64_t k, Scratch& scratch) {
+  float* rows = scratch.take<float>(k * n);
+  for (int64_t c = 0; c < k; ++c) {
+    float* row = rows + c * n;
+    for (int64_t i = 0; i < n; ++i) row[i] = start[i * k + c];
+    const float largest = simd().largest_magnitude(n, row);
+    for (int64_t i = 0; largest > 0.0f && i < n; ++i) row[i] /= largest;
+  }
+  return rows;
+}
+
+void solve_dense(const DenseGraph& graph, const float* start, KrylovParams params, const Results& results) {
   const int64_t n = results.n;
   const SimdTable& table = simd();
   Scratch scratch;
+  if (start != nullptr) {
+    float* rows = to_rows(start, n, params.k, scratch);
+    for (int64_t i = 0; i < params.k * n; ++i) {
+      const float scale = graph.scales()[i % n];
+      rows[i] = scale > 0.0f ? rows[i] / scale : 0.0f;
+    }
+    params.start = rows;
+  }
   double* values = scratch.take<double>(params.k);
   float* vectors = scratch.take<float>(params.k * n);
   float* products = scratch.take<float>(params.k * n);
-  largest_eigenpairs(graph, graph.known(), params, values, vectors);
+  results.store_products(largest_eigenpairs(graph, graph.known(), params, values, vectors));
   graph.multiply(params.k, vectors, products);
   for (int64_t c = 0; c < params.k; ++c) {
     float* vector = vectors + c * n;
@@ -85,8 +110,9 @@ void solve_dense(const DenseGraph& graph, const KrylovParams& params, const Resu
   }
 }
 
-// The eigenvector of the nodes is D^-1/2 F v / root(value), for what it is F' D^-1 F v = value v.
-void solve_cosine(const CosineGraph& graph, const KrylovParams& params, const Results& results) {
+// The eigenvector of the nodes is x = D^-1 F v / root(value), for what it is F' D^-1 F v = value v; so v is
+// along F' x.
+void solve_cosine(const CosineGraph& graph, const float* start, KrylovParams params, const Results& results) {
   constexpr double kIndistinct = 1e-6;  // of the largest eigenvalue: smaller ones are rounding errors
   const int64_t size = graph.size();
   const int64_t k = params.k;
@@ -97,7 +123,12 @@ void solve_cosine(const CosineGraph& graph, const KrylovParams& params, const Re
   float* products = scratch.take<float>(k * size);
   float* again = scratch.take<float>(k * size);
   float* nodes = scratch.take<float>(k * results.n);
-  largest_eigenpairs(graph, graph.known(), params, values, vectors);
+  if (start != nullptr) {
+    float* rows = scratch.take<float>(k * size);
+    graph.from_nodes(k, to_rows(start, results.n, k, scratch), rows);
+    params.start = rows;
+  }
+  results.store_products(largest_eigenpairs(graph, graph.known(), params, values, vectors));
   graph.multiply(k, vectors, products);
   for (int64_t c = 0; c < k; ++c) {
     residual_length(table, size, graph.known(), values[c], vectors + c * size, products + c * size);
@@ -116,31 +147,40 @@ void solve_cosine(const CosineGraph& graph, const KrylovParams& params, const Re
   }
 }
 
-void check_finite(const char* op, const float* features, int64_t n, int64_t d) {
+void check_finite(const char* op, const char* name, const float* features, int64_t n, int64_t d) {
   const SimdTable& table = simd();
   std::atomic<bool> finite{true};
   parallel_for(n, d / 8, [&](int64_t begin, int64_t end) {
     if (!table.all_finite((end - begin) * d, features + begin * d)) finite.store(false);
   });
-  require_finite(finite, op, "features");
+  require_finite(finite, op, name);
 }
 
 }  // namespace
 
-void ncut_cpu(const char* op, const float* features, int64_t n, int64_t d, int64_t k,
-              const patchcut_ncut_params& params, float* eigenvalues, float* vectors, float* residuals) {
+void ncut_cpu(const char* op, const float* features, int64_t n, int64_t d, int64_t k, const float* start,
+              const patchcut_ncut_params& params, float* eigenvalues, float* vectors, float* residuals,
+              int32_t* products) {
   Scratch scratch;
-  const Results results{n, k, eigenvalues, vectors, residuals};
-  KrylovParams krylov{k, k, params.iterations, params.seed};
+  const Results results{n, k, eigenvalues, vectors, residuals, products};
   const bool given = params.graph == PATCHCUT_GRAPH_AFFINITY;
-  if (!given) check_finite(op, features, n, d);
-  if (params.graph == PATCHCUT_GRAPH_COSINE) {
-    return solve_cosine(CosineGraph(op, features, n, d, params.offset, scratch), krylov, results);
+  const bool stored = params.graph != PATCHCUT_GRAPH_COSINE;
+  if (!given) check_finite(op, "features", features, n, d);
+  if (start != nullptr) check_finite(op, "start", start, n, k);
+  // Where W is read from memory, two vectors take as long as one.
+  const KrylovParams krylov{k,
+                            krylov_block(k, start != nullptr, stored),
+                            params.iterations,
+                            params.seed,
+                            nullptr,
+                            params.tolerance,
+                            !stored};
+  if (!stored) {
+    return solve_cosine(CosineGraph(op, features, n, d, params.offset, scratch), start, krylov, results);
   }
-  krylov.block += k % 2;  // where W is read from memory, two vectors take as long as one
   const Weights weights = given ? Weights{features, nullptr} : store_weights(features, n, d, params, scratch);
   const float floor = given ? 0.0f : params.floor;
-  solve_dense(DenseGraph(op, weights.entries, weights.row_sums, n, floor, scratch), krylov, results);
+  solve_dense(DenseGraph(op, weights.entries, weights.row_sums, n, floor, scratch), start, krylov, results);
 }
 
 }  // namespace patchcut

@@ -20,10 +20,16 @@ struct Job {
   int64_t n;
   int64_t d;
   int64_t k;
+  const float* start;  // [batch, n, k], or null
   const patchcut_ncut_params& params;
   float* eigenvalues;  // [batch, k]
   float* vectors;      // [batch, n, k]
   float* residuals;    // [batch, k]
+  int32_t* products;   // [batch], or null
+
+  KrylovSearch search(bool of_root) const {
+    return {k, params.iterations, params.seed, start != nullptr, params.tolerance, of_root};
+  }
 };
 
 // D^-1/2 W D^-1/2 with W = floor + (1 - floor) * weights.
@@ -143,7 +149,39 @@ struct Results {
   float* eigenvalues;
   float* vectors;
   float* residuals;
+  int32_t* products;  // or null
+
+  // One thread of each block calls it.
+  __device__ __forceinline__ void store(const KrylovSpace& space, const Cut& cut, float eigenvalue,
+                                        float residual) const {
+    eigenvalues[cut.at()] = eigenvalue;
+    residuals[cut.at()] = residual;
+    if (cut.c == 0 && products != nullptr) products[cut.item] = space.blocks_of(cut.item);
+  }
 };
+
+// starts[c, i] = start[i, c], divided by the node's scale where there are some; one thread: one entry.
+__global__ void __launch_bounds__(kThreads)
+    start_kernel(const float* start, int n, int k, const float* scales, Vectors starts) {
+  const int at = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x);
+  if (at >= n * k) return;
+  const int64_t item = blockIdx.y;
+  const int i = at / k;
+  const float value = start[item * n * k + at];
+  const float scale = scales == nullptr ? 1.0f : scales[item * n + i];
+  starts.of_item()[at % k * n + i] = scale > 0.0f ? value / scale : 0.0f;
+}
+
+// [batch, k, n], or nothing where there is no start.
+Vectors take_starts(const Job& job, const float* scales, CudaQueue& queue) {
+  if (job.start == nullptr) return {};
+  const int64_t count = job.k * job.n;
+  const Vectors starts{queue.take<float>(job.batch * count), count, nullptr};
+  launch(queue, start_kernel,
+         dim3(static_cast<unsigned>(ceil_div<int64_t>(count, kThreads)), static_cast<unsigned>(job.batch)),
+         kThreads, job.start, static_cast<int>(job.n), static_cast<int>(job.k), scales, starts);
+  return starts;
+}
 
 // One block: one vector (blockIdx.x) of one item; `products` are those of the graph with `found`.
 __global__ void __launch_bounds__(kThreads)
@@ -156,10 +194,7 @@ __global__ void __launch_bounds__(kThreads)
   leave_residual(n, space.basis().of_item(), value, x, product);
   const float residual = dot_block(product, product, n);
   const float squares = dot_block(x, x, n);
-  if (threadIdx.x == 0) {
-    results.eigenvalues[cut.at()] = 1.0f - value;
-    results.residuals[cut.at()] = sqrtf(residual);
-  }
+  if (threadIdx.x == 0) results.store(space, cut, 1.0f - value, sqrtf(residual));
   for (int i = static_cast<int>(threadIdx.x); i < n; i += kThreads) x[i] *= scales[cut.item * n + i];
   __syncthreads();
   store_vector(cut, n, x, squares > 0.0f ? 1.0f / sqrtf(squares) : 0.0f, results.vectors);
@@ -172,9 +207,10 @@ void cut_stored(const Job& job, const T* weights, float floor, CudaQueue& queue)
   const bool binary = job.params.graph == PATCHCUT_GRAPH_BINARY;
   const StoredWeights<T> graph{weights, degrees, n, n, floor, binary};
   const int64_t k = job.k;
-  const KrylovSpace space = take_space(job.batch, job.n, k, job.params.iterations, queue);
-  const Vectors found{queue.take<float>(job.batch * k * job.n), k * job.n};
-  const Vectors products{queue.take<float>(job.batch * k * job.n), k * job.n};
+  const KrylovSearch search = job.search(false);
+  const KrylovSpace space = take_space(job.batch, job.n, search, queue);
+  const Vectors found{queue.take<float>(job.batch * k * job.n), k * job.n, nullptr};
+  const Vectors products{queue.take<float>(job.batch * k * job.n), k * job.n, nullptr};
   const unsigned items = static_cast<unsigned>(job.batch);
   launch(queue, degrees_kernel<T>, dim3(static_cast<unsigned>(ceil_div(n, kKrylovWarps)), items), kThreads,
          graph, degrees);
@@ -182,12 +218,12 @@ void cut_stored(const Job& job, const T* weights, float floor, CudaQueue& queue)
   const auto multiply_by = [&](const Vectors& x, int64_t count, const Vectors& out) {
     multiply(graph, x, count, out, job.n, job.batch, queue);
   };
-  largest_eigenpairs(space, job.params.seed, multiply_by, found, queue);
+  largest_eigenpairs(space, search, take_starts(job, degrees, queue), multiply_by, found, queue);
   multiply_by(found, k, products);
   const dim3 each(static_cast<unsigned>(k), items);
   launch(queue, quotient_kernel, each, kThreads, space, found, products);
   launch(queue, finish_kernel, each, kThreads, space, degrees, found, products,
-         Results{job.eigenvalues, job.vectors, job.residuals});
+         Results{job.eigenvalues, job.vectors, job.residuals, job.products});
 }
 
 // ---- cosines that are not stored ----
@@ -210,9 +246,9 @@ __device__ __forceinline__ int64_t index_of_thread() {
 
 // sums[strip, v, j] = sum over the nodes i of strip blockIdx.z of weights[v, i] entry(i, j); one thread: one
 // v and j.
-__global__ void __launch_bounds__(kThreads) gather_kernel(Gathering of) {
+__global__ void __launch_bounds__(kThreads) gather_kernel(Gathering of, Vectors out) {
   const int64_t at = index_of_thread();
-  if (at >= of.count) return;
+  if (at >= of.count || out.has_ended()) return;
   const int j = static_cast<int>(at % of.rows.columns);
   const int64_t v = at / of.rows.columns;
   const float* weights = of.weights.data == nullptr ? nullptr : of.weights.of_item() + v * of.rows.rows;
@@ -227,7 +263,7 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(Gathering of) {
 
 __global__ void __launch_bounds__(kThreads) add_strips_kernel(Gathering of, Vectors out) {
   const int64_t at = index_of_thread();
-  if (at >= of.count) return;
+  if (at >= of.count || out.has_ended()) return;
   const float* sums = of.sums + static_cast<int64_t>(blockIdx.y) * of.strips * of.count + at;
   float total = 0.0f;
   for (int s = 0; s < of.strips; ++s) total += sums[s * of.count];
@@ -266,8 +302,7 @@ __global__ void __launch_bounds__(kThreads)
   const float squares = dot_block(residuals.of_item() + at, again.of_item() + at, space.size);
   const float scale = distinct ? 1.0f / sqrtf(value) : 0.0f;
   if (threadIdx.x == 0) {
-    results.eigenvalues[cut.at()] = distinct ? 1.0f - value : 1.0f;
-    results.residuals[cut.at()] = sqrtf(fmaxf(squares, 0.0f)) * scale;
+    results.store(space, cut, distinct ? 1.0f - value : 1.0f, sqrtf(fmaxf(squares, 0.0f)) * scale);
   }
   store_vector(cut, n, nodes.of_item() + static_cast<int64_t>(cut.c) * n, scale, results.vectors);
 }
@@ -285,7 +320,7 @@ class FeatureGraph {
     const int strips = ceil_div(n, strip_nodes);
     rows_ = {unit.data,        nullptr, n, d + (offset > 0.0f ? 1 : 0), d, static_cast<int>(unit.stride),
              std::sqrt(offset)};
-    weights_ = {queue.take<float>(batch_ * max_vectors * n_), max_vectors * n_};
+    weights_ = {queue.take<float>(batch_ * max_vectors * n_), max_vectors * n_, nullptr};
     gathering_ = {rows_,       {},     0,
                   strip_nodes, strips, queue.take<float>(batch_ * strips * max_vectors * size())};
   }
@@ -295,8 +330,8 @@ class FeatureGraph {
   // The known vector F' 1, of unit length; and D.
   void weigh(const Vectors& known) {
     float* degrees = queue_.take<float>(batch_ * n_);
-    gather({nullptr, 0}, 1, known);
-    to_nodes(known, 1, {degrees, n_});
+    from_nodes({}, 1, known);
+    to_nodes(known, 1, {degrees, n_, nullptr});
     launch(queue_, features_kernel, dim3(1, static_cast<unsigned>(batch_)), kThreads, rows_.rows, size(),
            degrees, known);
     rows_.inverse_degrees = degrees;
@@ -309,22 +344,22 @@ class FeatureGraph {
 
   void multiply(const Vectors& x, int64_t count, const Vectors& products) const {
     to_nodes(x, count, weights_);
-    gather(weights_, count, products);
+    from_nodes(weights_, count, products);
   }
 
- private:
-  // F' weights
-  void gather(const Vectors& weights, int64_t vectors, const Vectors& out) const {
+  // F' weights; of no weights: F' 1.
+  void from_nodes(const Vectors& weights, int64_t vectors, const Vectors& out) const {
     Gathering gathering = gathering_;
     gathering.weights = weights;
     gathering.count = vectors * size();
     const unsigned blocks = static_cast<unsigned>(ceil_div<int64_t>(gathering.count, kThreads));
     const unsigned items = static_cast<unsigned>(batch_);
     const unsigned strips = static_cast<unsigned>(gathering.strips);
-    launch(queue_, gather_kernel, dim3(blocks, items, strips), kThreads, gathering);
+    launch(queue_, gather_kernel, dim3(blocks, items, strips), kThreads, gathering, out);
     launch(queue_, add_strips_kernel, dim3(blocks, items), kThreads, gathering, out);
   }
 
+ private:
   int64_t n_;
   int64_t batch_;
   CudaQueue& queue_;
@@ -335,18 +370,25 @@ class FeatureGraph {
 
 void cut_cosine(const Job& job, const UnitRows& unit, CudaQueue& queue) {
   const int64_t k = job.k;
-  FeatureGraph graph(job, unit, vectors_of_block(k), queue);
-  const KrylovSpace space = take_space(job.batch, graph.size(), k, job.params.iterations, queue);
+  const KrylovSearch search = job.search(true);
+  FeatureGraph graph(job, unit, vectors_of_block(search), queue);
+  const KrylovSpace space = take_space(job.batch, graph.size(), search, queue);
   const auto take_vectors = [&](int64_t length) {
-    return Vectors{queue.take<float>(job.batch * k * length), k * length};
+    return Vectors{queue.take<float>(job.batch * k * length), k * length, nullptr};
   };
   const Vectors found = take_vectors(graph.size());
   const Vectors products = take_vectors(graph.size());
   const Vectors again = take_vectors(graph.size());
   const Vectors nodes = take_vectors(job.n);
   graph.weigh(space.basis());
+  Vectors start = take_starts(job, nullptr, queue);
+  if (search.started) {
+    const Vectors nodes_start = start;
+    start = take_vectors(graph.size());
+    graph.from_nodes(nodes_start, k, start);
+  }
   largest_eigenpairs(
-      space, job.params.seed,
+      space, search, start,
       [&](const Vectors& x, int64_t count, const Vectors& out) { graph.multiply(x, count, out); }, found,
       queue);
   const dim3 each(static_cast<unsigned>(k), static_cast<unsigned>(job.batch));
@@ -356,16 +398,16 @@ void cut_cosine(const Job& job, const UnitRows& unit, CudaQueue& queue) {
   graph.multiply(products, k, again);
   graph.to_nodes(found, k, nodes);
   launch(queue, finish_nodes_kernel, each, kThreads, space, static_cast<int>(job.n), products, again, nodes,
-         Results{job.eigenvalues, job.vectors, job.residuals});
+         Results{job.eigenvalues, job.vectors, job.residuals, job.products});
 }
 
 }  // namespace
 
 void ncut_cuda(const void* features, int32_t dtype, int64_t batch, int64_t n, int64_t d, int64_t k,
-               const patchcut_ncut_params& params, float* eigenvalues, float* vectors, float* residuals,
-               CudaQueue& queue) {
+               const float* start, const patchcut_ncut_params& params, float* eigenvalues, float* vectors,
+               float* residuals, int32_t* products, CudaQueue& queue) {
   if (batch == 0) return;
-  const Job job{batch, n, d, k, params, eigenvalues, vectors, residuals};
+  const Job job{batch, n, d, k, start, params, eigenvalues, vectors, residuals, products};
   if (params.graph == PATCHCUT_GRAPH_AFFINITY) {
     return with_float_type(dtype, [&](auto zero) {
       cut_stored(job, static_cast<const decltype(zero)*>(features), 0.0f, queue);

@@ -4,7 +4,9 @@
 #include <cmath>
 #include <cstdint>
 
+#include "cpu/host_device.h"
 #include "fit/simd.h"
+#include "patchcut/patchcut.h"
 
 namespace patchcut {
 
@@ -27,6 +29,12 @@ inline WeightBounds weight_bounds(int layer, int64_t inputs, int64_t outputs) {
   return {bound, bound};
 }
 
+// Of a network: weight and bias of each layer, one after the other.
+inline int64_t fit_parameters(int64_t d, int64_t k, const patchcut_gnn_fit_params& params) {
+  return (d + 1) * params.graph_width + (params.graph_width + 1) * params.hidden_width +
+         (params.hidden_width + 1) * k;
+}
+
 // torch's settings, with the epsilon that the kernels have.
 inline AdamWStep adamw_step(float learning_rate, int64_t step) {
   constexpr double kBeta1 = 0.9;
@@ -36,6 +44,11 @@ inline AdamWStep adamw_step(float learning_rate, int64_t step) {
   return {static_cast<float>(1.0 - learning_rate * kWeightDecay),
           static_cast<float>(learning_rate / (1.0 - std::pow(kBeta1, count))),
           static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(kBeta2, count)))};
+}
+
+// Whether a fit ends after a pass.
+PATCHCUT_HOST_DEVICE inline bool improves_little(float tolerance, float loss_before, float loss) {
+  return tolerance > 0.0f && loss_before - loss < tolerance * std::fabs(loss);
 }
 
 }  // namespace patchcut

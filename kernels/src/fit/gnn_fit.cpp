@@ -4,6 +4,7 @@
 
 #include "c_api/c_face.h"
 #include "c_api/half_rows.h"
+#include "fit/fit_settings.h"
 
 using namespace patchcut;
 
@@ -19,6 +20,7 @@ void check(const patchcut_gnn_fit_params* params) {
   require_rounds(kOp, "steps", params->steps, 1);
   require(std::isfinite(params->learning_rate) && params->learning_rate > 0, kOp,
           "learning_rate must be above 0");
+  require(std::isfinite(params->tolerance) && params->tolerance >= 0, kOp, "tolerance must be at least 0");
   require(params->dropout >= 0 && params->dropout < 1, kOp, "dropout must be in [0, 1)");
   const auto is_width = [](int64_t width) { return width > 0 && width <= kLargestWidth; };
   require(is_width(params->graph_width) && is_width(params->hidden_width), kOp, "widths must be 1 to 65536");
@@ -42,7 +44,7 @@ patchcut_status patchcut_gnn_fit(const void* features, int32_t dtype, const void
                                  int32_t affinity_dtype, int64_t batch, int64_t n, int64_t d, int64_t k,
                                  const patchcut_gnn_fit_weights* weights,
                                  const patchcut_gnn_fit_params* params, float* assignment, float* losses,
-                                 const patchcut_context* context) {
+                                 float* fitted, const patchcut_context* context) {
   return guard_op(context, [&] {
     check(params);
     require_sizes(kOp, {batch, n, d});
@@ -64,17 +66,20 @@ patchcut_status patchcut_gnn_fit(const void* features, int32_t dtype, const void
     add(weights, *params, d, k, arrays);
     arrays.output("assignment", assignment, batch * n * k);
     arrays.output("losses", losses, batch * params->steps);
+    const int64_t parameters = fit_parameters(d, k, *params);
+    require_sizes(kOp, {batch, parameters});
+    arrays.optional_output("fitted", fitted, batch * parameters);
     if (on_cuda(kOp, context)) {
       return run_on_cuda(kOp, *context, [&](CudaQueue& queue) {
         gnn_fit_cuda(features, dtype, affinity, affinity_dtype, batch, n, d, k, *params, weights, assignment,
-                     losses, queue);
+                     losses, fitted, queue);
       });
     }
     for (int64_t b = 0; b < batch; ++b) {
       const FloatRows item(features, dtype, b * n * d, n * d);
       const FloatRows edges(affinity, affinity_dtype, b * n * n, n * n);
       gnn_fit_cpu(item.data(), edges.data(), n, d, k, *params, weights, assignment + b * n * k,
-                  losses + b * params->steps);
+                  losses + b * params->steps, fitted == nullptr ? nullptr : fitted + b * parameters);
     }
   });
 }

@@ -59,6 +59,12 @@ struct Fit {
   float* mix;         // [batch, k, k], see fit_loss.h
   float2* slope;      // [batch], near_weight and degree_weight, see fit_loss.h
   float* assignment;  // [batch, n, k]
+  float tolerance;
+  int* ended;  // [batch], not 0 for an item that is left alone; null where none ends early
+
+  __device__ __forceinline__ bool has_ended(int64_t item) const {
+    return ended != nullptr && ended[item] != 0;
+  }
 };
 
 __device__ __forceinline__ float elu(float x) { return x > 0.0f ? x : expm1f(x); }

@@ -16,7 +16,8 @@ void gnn_fit_cpu(const float* features,  // [n, d]
                  int64_t n, int64_t d, int64_t k, const patchcut_gnn_fit_params& params,
                  const patchcut_gnn_fit_weights* weights,  // or null: drawn from the seed
                  float* assignment,                        // [n, k]
-                 float* losses);                           // [steps]
+                 float* losses,                            // [steps]
+                 float* fitted);                           // [fit_parameters()], or null
 
 // Of a batch; arrays and weights lie on the queue's device. `dtype`, `affinity_dtype` are patchcut_dtype.
 void gnn_fit_cuda(const void* features,  // [batch, n, d]
@@ -27,6 +28,7 @@ void gnn_fit_cuda(const void* features,  // [batch, n, d]
                   const patchcut_gnn_fit_weights* weights,  // or null: drawn from the seed
                   float* assignment,                        // [batch, n, k]
                   float* losses,                            // [batch, steps]
+                  float* fitted,                            // [batch, fit_parameters()], or null
                   CudaQueue& queue);
 
 }  // namespace patchcut

@@ -291,6 +291,18 @@ void start(const Fit& fit, const float* features, const patchcut_gnn_fit_weights
           "affinity must be at least 0 for NCut, got " + std::to_string(least));
 }
 
+// A layer's weights and biases, one row after the other; gives what follows them.
+float* unpack_weights(const SimdTable& simd, const Layer& layer, float* rows) {
+  const int64_t panel = simd.panel;
+  for (int64_t i = 0; i < layer.inputs; ++i) {
+    for (int64_t j = 0; j < layer.outputs; j += panel) {
+      std::copy_n(layer.weights + j * layer.inputs + i * panel, std::min(panel, layer.outputs - j),
+                  rows + i * layer.outputs + j);
+    }
+  }
+  return rows + layer.inputs * layer.outputs;
+}
+
 int64_t pass_cycles(const Fit& fit) {
   const int64_t panel = fit.simd.panel;
   return (fit.graph.inputs * std::max(fit.graph.outputs, panel) +
@@ -303,7 +315,7 @@ int64_t pass_cycles(const Fit& fit) {
 
 void gnn_fit_cpu(const float* features, const float* affinity, int64_t n, int64_t d, int64_t k,
                  const patchcut_gnn_fit_params& params, const patchcut_gnn_fit_weights* weights,
-                 float* assignment, float* losses) {
+                 float* assignment, float* losses, float* fitted) {
   if (n == 0) return;
   Scratch scratch;
   const Fit fit = take_fit(scratch, affinity, n, d, k, params, assignment);
@@ -317,10 +329,16 @@ void gnn_fit_cpu(const float* features, const float* affinity, int64_t n, int64_
     losses[step] = static_cast<float>(loss);
     require(std::isfinite(losses[step]), "gnn_fit",
             "features and affinity must lead to finite losses, got " + std::to_string(losses[step]));
-    if (step + 1 == params.steps) return;  // what the caller gets is this pass's
+    const bool settled = step > 0 && improves_little(params.tolerance, losses[step - 1], losses[step]);
+    if (settled) std::fill_n(losses + step, params.steps - step, losses[step]);
+    if (settled || step + 1 == params.steps) break;  // what the caller gets is this pass's
     for_row_blocks(n, pass_cycles(fit) / 8,
                    [&](int64_t first, int64_t rows) { return_rows(fit, slope, first, rows); });
     update_weights(fit, step);
+  }
+  if (fitted == nullptr) return;
+  for (const Layer* layer : {&fit.graph, &fit.hidden, &fit.logits}) {
+    fitted = unpack_weights(fit.simd, *layer, fitted);
   }
 }
 

@@ -1,7 +1,8 @@
 // Before the passes: the weights (start_kernel), degrees (degrees_kernel) and propagated features
 // (propagate_kernel), which all passes share. A pass is five kernels: layer_kernel twice, assign_kernel,
 // gather_kernel and loss_kernel; the way back from it four: return_kernel, nodes_kernel, gradient_kernel and
-// adamw_kernel. No sum depends on the order in which blocks run.
+// adamw_kernel. An item that has ended is left alone by all of them. In the end give_kernel copies weights.
+// No sum depends on the order in which blocks run.
 #include <climits>
 
 #include "cuda/unit_rows.cuh"
@@ -145,7 +146,7 @@ Fit take_fit(const Job& job, float* assignment, CudaQueue& queue) {
   const int64_t nodes = job.batch * job.n;
   const int64_t hidden_first = (job.d + 1) * params.graph_width;
   const int64_t logits_first = hidden_first + (params.graph_width + 1) * params.hidden_width;
-  const int64_t parameters = ceil_div<int64_t>(logits_first + (params.hidden_width + 1) * job.k, 4) * 4;
+  const int64_t parameters = ceil_div<int64_t>(fit_parameters(job.d, job.k, params), 4) * 4;
   const int64_t chunks = ceil_div<int64_t>(job.n, kGradientDepth);
   const int64_t gram_blocks = ceil_div<int64_t>(job.n, kAssignRows);
   for (const int64_t size :
@@ -182,6 +183,8 @@ Fit take_fit(const Job& job, float* assignment, CudaQueue& queue) {
   fit.mix = queue.take<float>(job.batch * job.k * job.k);
   fit.slope = queue.take<float2>(job.batch);
   fit.assignment = assignment;
+  fit.tolerance = params.tolerance;
+  fit.ended = params.tolerance > 0.0f ? queue.take<int>(job.batch) : nullptr;
   return fit;
 }
 
@@ -200,6 +203,7 @@ void start_weights(const Job& job, const Fit& fit, const patchcut_gnn_fit_weight
   // The room between two networks is never written, yet AdamW moves it.
   for (float* values : {fit.weights, fit.mean, fit.square}) queue.clear(values, job.batch * fit.parameters);
   queue.clear(fit.gradients, fit.chunks * job.batch * fit.parameters);
+  if (fit.ended != nullptr) queue.clear(fit.ended, job.batch);
   launch(queue, start_kernel, dim3(blocks_of(count, kThreads), static_cast<unsigned>(job.batch)), kThreads,
          start, fit.parameters, fit.weights, fit.mean, fit.square);
 }
@@ -223,7 +227,7 @@ void pass(const Job& job, const Fit& fit, const T* affinity, int step, float* lo
   launch(queue, assign_kernel, dim3(static_cast<unsigned>(fit.gram_blocks), static_cast<unsigned>(job.batch)),
          kThreads, fit);
   launch(queue, gather_kernel<T>, warps, kThreads, fit, affinity);
-  launch(queue, loss_kernel, static_cast<unsigned>(job.batch), kThreads, fit, losses + step,
+  launch(queue, loss_kernel, static_cast<unsigned>(job.batch), kThreads, fit, losses, step,
          static_cast<int>(job.params.steps));
 }
 
@@ -245,7 +249,7 @@ void update(const Job& job, const Fit& fit, int step, CudaQueue& queue) {
 
 void gnn_fit_cuda(const void* features, int32_t dtype, const void* affinity, int32_t affinity_dtype,
                   int64_t batch, int64_t n, int64_t d, int64_t k, const patchcut_gnn_fit_params& params,
-                  const patchcut_gnn_fit_weights* weights, float* assignment, float* losses,
+                  const patchcut_gnn_fit_weights* weights, float* assignment, float* losses, float* fitted,
                   CudaQueue& queue) {
   if (batch == 0) return;
   const Job job{batch, n, d, k, params};
@@ -260,6 +264,10 @@ void gnn_fit_cuda(const void* features, int32_t dtype, const void* affinity, int
       if (step + 1 < params.steps) update(job, fit, step, queue);
     }
   });
+  if (fitted == nullptr) return;
+  const int count = static_cast<int>(fit_parameters(d, k, params));
+  launch(queue, give_kernel, dim3(blocks_of(count, kThreads), static_cast<unsigned>(batch)), kThreads, fit,
+         count, fitted);
 }
 
 }  // namespace patchcut

@@ -11,6 +11,7 @@ namespace {
 __global__ void __launch_bounds__(kThreads)
     layer_kernel(Fit fit, Layer layer, Layer next, bool drops, int step) {
   const int64_t item = blockIdx.z;
+  if (fit.has_ended(item)) return;
   const RowMajor<float> in{layer.in + item * fit.n * layer.in_stride, fit.n, layer.inputs, layer.in_stride,
                            true};
   const int first_row = static_cast<int>(blockIdx.x) * Tile::kRows;
@@ -60,6 +61,7 @@ __device__ void assign_node(const Fit& fit, int64_t item, int i) {
 // One block: the assignment of kAssignRows nodes, a warp each, and what they add to S^T S.
 __global__ void __launch_bounds__(kThreads) assign_kernel(Fit fit) {
   const int64_t item = blockIdx.y;
+  if (fit.has_ended(item)) return;
   const int first = static_cast<int>(blockIdx.x) * kAssignRows;
   const int end = min(first + kAssignRows, fit.n);
   for (int i = first + static_cast<int>(threadIdx.x) / kWarp; i < end; i += kWarps) assign_node(fit, item, i);
@@ -83,6 +85,7 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(Fit fit, const T* affi
   if (i >= fit.n) return;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t item = blockIdx.y;
+  if (fit.has_ended(item)) return;
   const int64_t node = item * fit.n + i;
   const T* row = affinity + node * fit.n;
   const float* columns = fit.columns + item * fit.k * fit.n;
@@ -139,9 +142,15 @@ __device__ double measure_balance(const Fit& fit, int64_t item) {
   return balance;
 }
 
-// One block: the loss of an item, and its slope.
-__global__ void __launch_bounds__(kThreads) loss_kernel(Fit fit, float* losses, int steps) {
+// One block: the loss of an item in pass `step`, and its slope; whether it ends. One that has ended keeps its
+// last loss.
+__global__ void __launch_bounds__(kThreads) loss_kernel(Fit fit, float* losses, int step, int steps) {
   const int64_t item = blockIdx.x;
+  float* own = losses + item * steps + step;
+  if (fit.has_ended(item)) {
+    if (threadIdx.x == 0) own[0] = own[-1];
+    return;
+  }
   const double inside =
       sum_of_block(fit.n, [&](int i) { return static_cast<double>(fit.insides[item * fit.n + i]); });
   double loss = -inside;
@@ -156,7 +165,9 @@ __global__ void __launch_bounds__(kThreads) loss_kernel(Fit fit, float* losses, 
   }
   if (threadIdx.x != 0) return;
   fit.slope[item] = slope;
-  losses[item * steps] = static_cast<float>(loss);
+  own[0] = static_cast<float>(loss);
+  if (fit.ended != nullptr && step > 0 && improves_little(fit.tolerance, own[-1], own[0]))
+    fit.ended[item] = 1;
 }
 
 }  // namespace

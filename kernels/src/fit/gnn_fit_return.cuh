@@ -33,6 +33,7 @@ __global__ void __launch_bounds__(kThreads) return_kernel(Fit fit, int step) {
   if (i >= fit.n) return;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t item = blockIdx.y;
+  if (fit.has_ended(item)) return;
   const int64_t node = item * fit.n + i;
   float* to_logits = fit.logits.delta + node * fit.logits.delta_stride;
   slope_logits(fit, item, node, to_logits);
@@ -51,6 +52,7 @@ __global__ void __launch_bounds__(kThreads) return_kernel(Fit fit, int step) {
 // One block: a tile of what comes back to the graph layer, delta hidden^T through its ELU.
 __global__ void __launch_bounds__(kThreads) nodes_kernel(Fit fit) {
   const int64_t item = blockIdx.z;
+  if (fit.has_ended(item)) return;
   const Layer& hidden = fit.hidden;
   const DepthMajor<float> weights = weights_of(fit, hidden, item);
   const RowMajor<float> delta{hidden.delta + item * fit.n * hidden.delta_stride, fit.n, hidden.outputs,
@@ -76,6 +78,7 @@ __host__ __device__ inline int gradient_tiles(const Layer& layer) {
 // One block: what kGradientDepth nodes add to a tile of a layer's gradient, [in, 1]^T delta.
 __global__ void __launch_bounds__(kThreads) gradient_kernel(Fit fit) {
   const int64_t item = blockIdx.z;
+  if (fit.has_ended(item)) return;
   int tile = static_cast<int>(blockIdx.x);
   Layer layer = fit.graph;
   if (tile >= gradient_tiles(layer)) {
@@ -106,13 +109,21 @@ __global__ void __launch_bounds__(kThreads) gradient_kernel(Fit fit) {
 // One thread: one step of one parameter.
 __global__ void __launch_bounds__(kThreads) adamw_kernel(Fit fit, AdamWStep step, int64_t count) {
   const int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (at >= count) return;
+  if (at >= count || fit.has_ended(at / fit.parameters)) return;
   float gradient = 0.0f;
   for (int chunk = 0; chunk < fit.chunks; ++chunk) gradient += fit.gradients[chunk * count + at];
   const float mean = fit.mean[at] = 0.9f * fit.mean[at] + 0.1f * gradient;
   const float square = fit.square[at] = 0.999f * fit.square[at] + 0.001f * gradient * gradient;
   fit.weights[at] =
       fit.weights[at] * step.decay - step.step_size * mean / (sqrtf(square) * step.root_scale + 1e-8f);
+}
+
+// One thread: one parameter of a network, without what rounds it up.
+__global__ void __launch_bounds__(kThreads) give_kernel(Fit fit, int count, float* fitted) {
+  const int at = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x);
+  if (at >= count) return;
+  const int64_t item = blockIdx.y;
+  fitted[item * count + at] = fit.weights[item * fit.parameters + at];
 }
 
 }  // namespace

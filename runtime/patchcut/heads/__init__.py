@@ -13,7 +13,7 @@ from typing import Any, cast, get_type_hints
 from patchcut.bundle import Bundle, HeadSpec, Role
 from patchcut.checks import check_choice, check_text
 from patchcut.errors import BundleError, OptionError
-from patchcut.heads.base import Head, StreamedHead, Voted, VotingHead
+from patchcut.heads.base import Head, StreamedHead, StreamHead, Voted, VotingHead
 from patchcut.heads.cc import CcHead
 from patchcut.heads.fitted import FittedHead
 from patchcut.heads.following import Following
@@ -32,6 +32,7 @@ __all__ = [
     "Head",
     "KMeansHead",
     "NcutHead",
+    "StreamHead",
     "StreamedHead",
     "Voted",
     "VotingHead",

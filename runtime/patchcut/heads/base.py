@@ -83,10 +83,19 @@ class VotingHead(Head, Protocol):
 
 
 @runtime_checkable
-class StreamedHead(Head, Protocol):
-    """A head that has one of its own for each stream, which remembers the frames before."""
+class StreamHead(Head, Protocol):
+    """A head of one stream, which remembers the frames before."""
 
-    def of_stream(self) -> Head:
+    def begin_scene(self) -> None:
+        """Lets the next frame be judged by itself: it comes after a cut."""
+        ...
+
+
+@runtime_checkable
+class StreamedHead(Head, Protocol):
+    """A head that has one of its own for each stream."""
+
+    def of_stream(self) -> StreamHead:
         """One for one stream, in which frames come in order."""
         ...
 

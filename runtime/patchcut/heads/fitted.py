@@ -51,20 +51,39 @@ class FittedHead(ABC):
             True
         """
 
-    def follow(self, features: Float32, means: Float32) -> Int32:
-        """The cluster [m] int32 of each patch, by the numbers of clusters of an earlier frame.
+    def cluster_after(self, features: Float32, before: object) -> tuple[Float32, object]:
+        """`cluster` of a frame of a stream, and what that of the next one may start from.
+
+        Args:
+            features: as for `cluster`.
+            before: what this gave for the frame before; None on the first one of a scene: then the clusters
+                are those of `cluster`.
+        A head that finds each frame's clusters afresh gives None.
+        Examples:
+            >>> rows = np.float32([[1, 0], [1, 0], [0, 1]])
+            >>> head = patchcut.heads.NcutHead()
+            >>> first, after = head.cluster_after(rows, None)
+            >>> bool(np.allclose(head.cluster_after(rows, after)[0], first, atol=1e-3))
+            True
+        """
+        return self.cluster(features), None
+
+    def follow(self, features: Float32, means: Float32, before: object = None) -> tuple[Int32, object]:
+        """The cluster [m] int32 of each patch, by the numbers of clusters of an earlier frame; and `after`.
 
         Args:
             features: [m, d] float32, m at least 1.
             means: [c, d] float32, the mean of each earlier cluster.
+            before: as for `cluster_after`, which says what the second result is, too.
         Returns:
             Below c for a cluster that continues one of those; from c on for new ones.
         Examples:
             >>> rows = np.float32([[0, 1], [0, 1], [1, 0]])
-            >>> patchcut.heads.NcutHead().follow(rows, np.float32([[1, 0], [0, 1]])).tolist()
+            >>> patchcut.heads.NcutHead().follow(rows, np.float32([[1, 0], [0, 1]]))[0].tolist()
             [1, 1, 0]
         """
-        return continued(self.cluster(features).argmax(axis=1), features, means)
+        clusters, after = self.cluster_after(features, before)
+        return continued(clusters.argmax(axis=1), features, means), after
 
     def assign(self, features: Float32, grid_hw: tuple[int, int]) -> Float32:
         """[n, k] float32, rows on the simplex, of one frame; the columns are those of `background_first`.
@@ -77,7 +96,25 @@ class FittedHead(ABC):
             >>> patchcut.heads.KMeansHead().assign(rows, (3, 3)).argmax(axis=1).tolist()
             [0, 0, 0, 0, 1, 0, 0, 0, 0]
         """
-        return background_first(self.cluster(features), grid_hw)
+        return self.assign_after(features, grid_hw, None)[0]
+
+    def assign_after(
+        self, features: Float32, grid_hw: tuple[int, int], before: object
+    ) -> tuple[Float32, object]:
+        """`assign` of a frame of a stream, and what that of the next one may start from.
+
+        Args:
+            features: [n, d] float32.
+            grid_hw: rows and columns of the patch grid, n = h * w.
+            before: as for `cluster_after`.
+        Examples:
+            >>> rows = np.eye(2, dtype=np.float32)[[0, 0, 0, 0, 1, 0, 0, 0, 0]]
+            >>> assignment, after = patchcut.heads.KMeansHead().assign_after(rows, (3, 3), None)
+            >>> assignment.shape, after
+            ((9, 2), None)
+        """
+        clusters, after = self.cluster_after(features, before)
+        return background_first(clusters, grid_hw), after
 
     def __call__(self, features: Features) -> Float32:
         """As `Head`; a frame with fewer columns than another of its batch has zeros in the last ones.

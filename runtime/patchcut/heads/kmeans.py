@@ -53,14 +53,14 @@ class KMeansHead(FittedHead):
         found = self._fresh(features)
         return one_hot(found.labels, len(found.centroids))
 
-    def follow(self, features: Float32, means: Float32) -> Int32:
+    def follow(self, features: Float32, means: Float32, before: object = None) -> tuple[Int32, object]:
         """As in `FittedHead`; earlier means are moved, unless fresh ones are much nearer to the patches."""
         fresh = self._fresh(features)
         if self.k == len(means) <= len(features):
             moved = kernels.kmeans(features, self.k, metric=self.metric, init=means)
             if moved.inertia <= _TIGHTER * fresh.inertia:
-                return moved.labels
-        return continued(fresh.labels.astype(np.int64), features, means)
+                return moved.labels, None
+        return continued(fresh.labels.astype(np.int64), features, means), None
 
     def _fresh(self, features: Float32) -> kernels.KMeansClustering:
         """The best of all restarts."""

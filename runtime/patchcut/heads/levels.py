@@ -125,6 +125,10 @@ class LevelsHead:
         stream._remembers = True
         return stream
 
+    def begin_scene(self) -> None:
+        """Lets the next frame be judged by itself."""
+        self._memory = None
+
     def vote(self, features: Features) -> Voted:
         """The assignment, and how each level votes.
 

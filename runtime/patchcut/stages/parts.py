@@ -92,17 +92,32 @@ class Parts:
         background = 0 if self._background is None else len(self._background.labels)
         return self._labels(len(self.head.labels), background)
 
-    def following(self) -> Parts:
+    def following(self, *, warm: bool = True) -> Parts:
         """The stage for one stream, in which parts keep their label from frame to frame.
 
+        Args:
+            warm: as for `Following`.
         Examples:
             >>> parts = patchcut.stages.Parts(patchcut.heads.KMeansHead(k=3), background=None).following()
             >>> [parts(features, seg.head(features)[0]).part_count for _ in range(2)]
             [3, 3]
         """
-        head = Following(self.head) if isinstance(self.head, FittedHead) else self.head
-        background = Following(self._background) if isinstance(self._background, FittedHead) else None
+        head = Following(self.head, warm=warm) if isinstance(self.head, FittedHead) else self.head
+        background = (
+            Following(self._background, warm=warm) if isinstance(self._background, FittedHead) else None
+        )
         return Parts(head, background)
+
+    def begin_scene(self) -> None:
+        """Lets parts that are followed be found afresh on the next frame; their labels go on.
+
+        Examples:
+            >>> parts = patchcut.stages.Parts(patchcut.heads.KMeansHead(k=3), background=None).following()
+            >>> parts.begin_scene()
+        """
+        for head in (self.head, self._background):
+            if isinstance(head, Following):
+                head.begin_scene()
 
     def __call__(self, features: Features, assignment: Float32) -> DividedPatches:
         """The division of one frame.

@@ -30,7 +30,7 @@ _ANYWHERE, _LIKENESS, _OUTSIDE = 0.05, 5.0, 0.3
 
 
 class Continuity:
-    """Of one video: call `steady`, and then `regions`, once for each frame, in order.
+    """Of one video: call `begin`, `steady`, and then `regions`, once for each frame, in order.
 
     Args:
         needs: the names of the feature sets that the head needs; the first of them tells what resembles what.
@@ -42,26 +42,41 @@ class Continuity:
         self._cuts = SceneCuts()
         self._tracker = Tracker()
         self._memory: FrameMemory | None = None
+        self._grid_hw = (0, 0)
         self._features = self._carried = self._steady = np.zeros((0, 0), np.float32)
 
-    def steady(self, features: Features, assignment: Float32) -> Float32:
-        """[n, k] float32, rows on the simplex: the head's assignment joined with that of the last frames.
+    def begin(self, features: Features) -> bool:
+        """Takes the next frame; whether another scene begins with it.
 
         Args:
             features: of this frame alone, on any device.
-            assignment: [n, k] float32, what the head says.
-        0.8 of it is carried from the last three frames, and 0.2 are the head's.
+        Examples:
+            >>> continuity = patchcut.video.Continuity()
+            >>> continuity.begin(features), continuity.begin(features)
+            (False, False)
         """
         rows = to_host(features.of(self._needs))[0]
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         self._features = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
-        columns, is_cut = assignment.shape[1], self._cuts(self._features)
-        if self._memory is None or is_cut or self._steady.shape[1] != columns:
-            self._begin(features.grid_hw)
-        assert self._memory is not None
+        is_cut = self._cuts(self._features)
+        if is_cut or self._grid_hw != features.grid_hw:
+            self._memory, self._grid_hw = None, features.grid_hw
+        return is_cut
+
+    def steady(self, assignment: Float32) -> Float32:
+        """[n, k] float32, rows on the simplex: the head's assignment joined with that of the last frames.
+
+        Args:
+            assignment: [n, k] float32, what the head says of the frame.
+        0.8 of it is carried from the last three frames, and 0.2 are the head's.
+        """
+        columns = assignment.shape[1]
+        if self._memory is None or self._steady.shape[1] != columns:
+            self._tracker.clear()
+            self._memory = FrameMemory(self._grid_hw, recent=_RECENT, kept=0, topk=_TOPK)
         carried = self._memory.carry(self._features)
         if carried is None:
-            self._carried = np.zeros((len(rows), 0), np.float32)
+            self._carried = np.zeros((len(self._features), 0), np.float32)
             self._steady = assignment
             return assignment
         self._carried = carried[:, columns:]
@@ -90,10 +105,6 @@ class Continuity:
         ids = self._tracker.update(seen, matched[kept])
         self._remember(seen, ids)
         return found, ids
-
-    def _begin(self, grid_hw: tuple[int, int]) -> None:
-        self._tracker.clear()
-        self._memory = FrameMemory(grid_hw, recent=_RECENT, kept=0, topk=_TOPK)
 
     def _seen(self, components: Components, canvas: Canvas) -> Seen:
         height, width = components.label_map.shape

@@ -131,7 +131,7 @@ def test_batch_out_strides_and_read_only(ops, rng):
         alone = ops.bipartition(batch[item], (7, 9))
         np.testing.assert_array_equal(together.mask[item], alone.mask)
         np.testing.assert_array_equal(together.seed[item], alone.seed)
-    out = pk.Bipartition(np.empty((3, 7, 9), bool), np.empty(3, np.int32))
+    out = pk.Bipartition(np.empty((3, 7, 9), bool), np.empty(3, np.int32), np.empty((3, 63), np.float32))
     assert ops.bipartition(batch, (7, 9), out=out) is out
     np.testing.assert_array_equal(out.mask, together.mask)
     strided = np.repeat(batch, 2, axis=2)[:, :, ::2]
@@ -182,7 +182,19 @@ def test_any_input(ops, grid_hw, d, seed, kind, bad, duplicates, zero_rows, conn
     assert_follows_rule(vector, got, grid_hw, connected=connected)
 
 
+def test_the_vector_that_was_cut_starts_the_next_frame(ops, rng):
+    features, _ = scene(rng, 12, 13)
+    first = ops.bipartition(features, (12, 13))
+    np.testing.assert_array_equal(first.vector, ops.ncut(features, binary=True, threshold=0.2).vectors[:, 0])
+    moved = (features + 0.02 * rng.standard_normal(features.shape)).astype(np.float32)
+    warm = ops.bipartition(moved, (12, 13), start=first.vector, tolerance=1e-4)
+    cold = ops.bipartition(moved, (12, 13))
+    np.testing.assert_array_equal(warm.mask, cold.mask)
+    np.testing.assert_allclose(warm.vector, cold.vector, atol=2e-3 * np.abs(cold.vector).max())
+
+
 GOOD = np.arange(18, dtype=np.float32).reshape(6, 3)
+ROOM = (np.empty((), np.int32), np.empty(6, np.float32))
 
 
 @pytest.mark.parametrize(
@@ -205,14 +217,14 @@ GOOD = np.arange(18, dtype=np.float32).reshape(6, 3)
         (
             GOOD,
             (2, 3),
-            {"out": pk.Bipartition(np.empty((2, 3), np.uint8), np.empty((), np.int32))},
+            {"out": pk.Bipartition(np.empty((2, 3), np.uint8), *ROOM)},
             TypeError,
             "out.mask must be bool, got uint8",
         ),
         (
             GOOD,
             (2, 3),
-            {"out": pk.Bipartition(np.empty((3, 2), bool), np.empty((), np.int32))},
+            {"out": pk.Bipartition(np.empty((3, 2), bool), *ROOM)},
             ValueError,
             r"out.mask must have shape \(2, 3\), got \(3, 2\)",
         ),

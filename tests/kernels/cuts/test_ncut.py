@@ -251,6 +251,87 @@ def test_seeds(ops, rng):
     assert (first.vectors != other.vectors).any()
 
 
+def drifted(rng: np.random.Generator, n: int, share: float = 0.02) -> tuple[np.ndarray, np.ndarray]:
+    """Features of two frames that are much alike."""
+    features = patches(rng, n, 32)
+    return features, (features + share * rng.standard_normal(features.shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+@pytest.mark.parametrize("k", [1, 2])
+def test_a_start_from_the_frame_before_takes_fewer_products(ops, rng, kind, k):
+    before, now = drifted(rng, 150)
+    start = ops.ncut(before, k, **GRAPHS[kind]).vectors
+    cold = ops.ncut(now, k, **GRAPHS[kind], tolerance=1e-4)
+    warm = ops.ncut(now, k, **GRAPHS[kind], tolerance=1e-4, start=start)
+    assert 3 <= warm.products < cold.products <= 10
+    assert (warm.residuals <= 1.05e-4).all()
+    np.testing.assert_allclose(warm.eigenvalues, ops.ncut(now, k, **GRAPHS[kind]).eigenvalues, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+@pytest.mark.parametrize("k", [1, 3])
+def test_a_start_does_not_change_what_is_found(ops, rng, kind, k):
+    """Zeros, one vector k times, the constant one, magnitudes that float32 barely holds, the answer."""
+    features = patches(rng, 100, 24)
+    weights = weights_of(ops, features, GRAPHS[kind])
+    noise = rng.standard_normal((100, k)).astype(np.float32)
+    starts = {
+        "zeros": np.zeros_like(noise),
+        "alike": np.repeat(noise[:, :1], k, axis=1),
+        "constant": np.ones_like(noise),
+        "huge": noise * np.float32(1e38 / np.abs(noise).max()),
+        "tiny": noise * np.float32(1e-38),
+        "answer": reference.cut_vectors(weights, k)[1].astype(np.float32),
+    }
+    for start in starts.values():
+        got = ops.ncut(features, k, **GRAPHS[kind], start=start, iterations=many(ops))
+        assert got.products <= many(ops)
+        assert_eigenpairs(weights, got)
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+@pytest.mark.parametrize("other", [1, 2])
+def test_a_start_from_another_eigenvector_finds_the_first(ops, rng, kind, other):
+    """It has no part of what is sought, and a residual of zero: what is random must find it."""
+    features = patches(rng, 160, 24)
+    weights = weights_of(ops, features, GRAPHS[kind])
+    values, vectors = reference.cut_vectors(weights, 3)
+    start = np.ascontiguousarray(vectors[:, other : other + 1], np.float32)
+    got = ops.ncut(features, 1, **GRAPHS[kind], start=start, tolerance=1e-3, iterations=many(ops))
+    assert values[other] - values[0] > 0.01
+    np.testing.assert_allclose(got.eigenvalues, values[:1], atol=1e-5)
+
+
+def test_what_has_too_few_vectors_never_ends_early(ops):
+    same = np.ones((33, 4), np.float32)
+    got = ops.ncut(same, 3, threshold=None, tolerance=1e-3, start=np.ones((33, 3), np.float32))
+    np.testing.assert_array_equal(got.eigenvalues, 1)
+    assert not got.vectors.any()
+
+
+def test_items_of_a_batch_end_by_themselves(ops, rng):
+    pairs = [drifted(rng, 90, share) for share in (0.0, 0.05, 3.0)]
+    starts = np.stack([ops.ncut(before, 2).vectors for before, _ in pairs])
+    now = np.stack([after for _, after in pairs])
+    together = ops.ncut(now, 2, tolerance=1e-3, start=starts)
+    for item in range(3):
+        alone = ops.ncut(now[item], 2, tolerance=1e-3, start=starts[item])
+        for name in ("eigenvalues", "vectors", "residuals", "products"):
+            np.testing.assert_array_equal(getattr(together, name)[item], getattr(alone, name))
+    assert together.products[0] < together.products[2]
+
+
+def test_a_start_that_is_not_finite_is_none_on_cuda(rng):
+    features = patches(rng, 40, 8)
+    for bad in (np.nan, np.inf):
+        start = np.full((40, 1), bad, np.float32)
+        for threshold in (0.0, None):
+            got = ops_on_cuda().ncut(features, threshold=threshold, start=start, iterations=16)
+            want = ops_on_cuda().ncut(features, threshold=threshold, iterations=16)
+            np.testing.assert_allclose(got.eigenvalues, want.eigenvalues, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", GRAPHS)
 def test_half_features_are_those_values(ops, rng, kind):
     half = patches(rng, 90, 33).astype(np.float16)
@@ -299,9 +380,10 @@ def test_batch_out_strides_and_read_only(ops, rng):
     together = ops.ncut(batch, 2)
     for item in range(3):
         alone = ops.ncut(batch[item], 2)
-        for name in ("eigenvalues", "vectors", "residuals"):
+        for name in ("eigenvalues", "vectors", "residuals", "products"):
             np.testing.assert_array_equal(getattr(together, name)[item], getattr(alone, name))
-    out = pk.NCut(*(np.empty(shape, np.float32) for shape in ((3, 2), (3, 37, 2), (3, 2))))
+    shapes = ((3, 2), (3, 37, 2), (3, 2))
+    out = pk.NCut(*(np.empty(shape, np.float32) for shape in shapes), np.empty(3, np.int32))
     assert ops.ncut(batch, 2, out=out) is out
     np.testing.assert_array_equal(out.vectors, together.vectors)
     wide = np.zeros((3, 37, 42), np.float32)
@@ -350,7 +432,10 @@ def test_any_input(ops, n, d, k, seed, kind, bad, duplicates, zero_rows):
 
 
 GOOD = np.arange(12, dtype=np.float32).reshape(4, 3)
-ROOM = pk.NCut(np.empty(1, np.float32), np.empty((4, 1), np.float32), np.empty(1, np.float32))
+ROOM = pk.NCut(
+    *(np.empty(shape, np.float32) for shape in ((1,), (4, 1), (1,))),
+    np.empty((), np.int32),
+)
 
 
 @pytest.mark.parametrize(
@@ -384,6 +469,12 @@ ROOM = pk.NCut(np.empty(1, np.float32), np.empty((4, 1), np.float32), np.empty(1
         (GOOD, {"floor": float("nan")}, ValueError, "floor must be at least 0 and below 1"),
         (GOOD, {"offset": -1.0}, ValueError, "offset must be at least 0, got -1.0"),
         (GOOD, {"iterations": 0}, ValueError, "iterations must be 1 to"),
+        (GOOD, {"tolerance": -1.0}, ValueError, "tolerance must be at least 0, got -1.0"),
+        (GOOD, {"tolerance": float("nan")}, ValueError, "tolerance must be at least 0, got nan"),
+        (GOOD, {"start": GOOD}, ValueError, r"start must have shape \(4, 1\), got \(4, 3\)"),
+        (GOOD, {"start": GOOD.astype(float)}, TypeError, "start must be float32, got float64"),
+        (GOOD, {"start": np.full((4, 1), np.nan, np.float32)}, ValueError, "start must be finite, got"),
+        (GOOD, {"start": ROOM.vectors, "out": ROOM}, ValueError, "out must not overlap an input"),
         (GOOD, {"seed": -1}, ValueError, "seed must be 0 to"),
         (GOOD, {"seed": 2**64}, ValueError, "seed must be 0 to"),
         (GOOD, {"stream": 5}, ValueError, "stream must be None where the arrays lie in host memory"),
@@ -391,13 +482,13 @@ ROOM = pk.NCut(np.empty(1, np.float32), np.empty((4, 1), np.float32), np.empty(1
         (GOOD, {"out": GOOD}, TypeError, "out must be NCut, got ndarray"),
         (
             GOOD,
-            {"out": pk.NCut(ROOM.eigenvalues, GOOD, ROOM.residuals)},
+            {"out": pk.NCut(ROOM.eigenvalues, GOOD, ROOM.residuals, ROOM.products)},
             ValueError,
             r"out.vectors must have shape \(4, 1\), got \(4, 3\)",
         ),
         (
             GOOD,
-            {"k": 3, "out": pk.NCut(GOOD[0], GOOD, GOOD[1])},
+            {"k": 3, "out": pk.NCut(GOOD[0], GOOD, GOOD[1], ROOM.products)},
             ValueError,
             "out must not overlap an input",
         ),

@@ -36,8 +36,8 @@ def random_init(rng, d, graph_width, hidden_width, k) -> pk.GnnFitWeights:
 def assert_same_fit(assert_close: Callable[..., None]) -> Callable[..., None]:
     """assert_same_fit(got, want): losses are compared by the largest."""
 
-    def check(got: pk.GnnFit, want: tuple[np.ndarray, np.ndarray]) -> None:
-        assignment, losses = want
+    def check(got: pk.GnnFit, want: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+        assignment, losses, _ = want
         assert_close("gnn_fit", got.assignment, assignment)
         assert got.losses.dtype == np.float32
         np.testing.assert_allclose(got.losses, losses, rtol=0, atol=1e-5 * max(1, np.abs(losses).max()))
@@ -67,6 +67,83 @@ def test_widths_are_those_of_the_weights_given(ops, rng, assert_same_fit, widths
     assert_same_fit(got, reference.gnn_fit(features, affinity, 3, **options))
 
 
+@pytest.mark.parametrize("widths", [None, (7, 50)])
+def test_the_weights_of_the_last_pass_are_given(ops, rng, widths):
+    features, affinity = graph(rng, 70, 12)
+    init = None if widths is None else random_init(rng, 12, *widths, 3)
+    options = {"init": init, "dropout": 0.0}
+    got = ops.gnn_fit(features, affinity, 3, weights=True, **options)
+    want, losses, weights = reference.gnn_fit(features, affinity, 3, **options)
+    np.testing.assert_allclose(got.weights, weights, atol=1e-4)
+    np.testing.assert_array_equal(got.assignment, ops.gnn_fit(features, affinity, 3, **options).assignment)
+    sizes = {} if widths is None else dict(zip(("hidden", "mlp_hidden"), widths, strict=True))
+    again = pk.GnnFitWeights.from_flat(np.array(got.weights), d=12, k=3, **sizes)
+    np.testing.assert_array_equal(np.concatenate([one.ravel() for one in again.arrays()]), got.weights)
+    once = ops.gnn_fit(features, affinity, 3, init=again, dropout=0.0, steps=1)
+    np.testing.assert_allclose(once.assignment, got.assignment, atol=1e-5)
+    np.testing.assert_allclose(once.losses, got.losses[-1:], atol=1e-5)
+    np.testing.assert_allclose(losses[-1], got.losses[-1], atol=1e-4)
+    assert want.shape == got.assignment.shape
+
+
+def test_one_step_gives_the_weights_that_it_began_with(ops, rng):
+    features, affinity = graph(rng, 30, 9)
+    init = random_init(rng, 9, 6, 5, 2)
+    got = ops.gnn_fit(features, affinity, 2, init=init, steps=1, weights=True)
+    np.testing.assert_array_equal(got.weights, np.concatenate([one.ravel() for one in init.arrays()]))
+
+
+@pytest.mark.parametrize("loss", ["ncut", "cc"])
+def test_it_ends_where_the_loss_falls_little(ops, rng, loss):
+    features, affinity = graph(rng, 60, 12, loss)
+    options = {"loss": loss, "dropout": 0.0, "learning_rate": 1e-2, "weights": True}
+    whole = ops.gnn_fit(features, affinity, 3, steps=60, **options)
+    falls = -np.diff(whole.losses) / np.abs(whole.losses[1:])
+    tolerance = float(np.median(falls))
+    made = 2 + int(np.argmax(falls < tolerance))
+    assert 2 <= made < 50
+    got = ops.gnn_fit(features, affinity, 3, steps=60, tolerance=tolerance, **options)
+    short = ops.gnn_fit(features, affinity, 3, steps=made, **options)
+    np.testing.assert_array_equal(got.losses[:made], short.losses)
+    np.testing.assert_array_equal(got.losses[made:], short.losses[-1])
+    np.testing.assert_array_equal(got.assignment, short.assignment)
+    np.testing.assert_array_equal(got.weights, short.weights)
+    _, losses, _ = reference.gnn_fit(
+        features, affinity, 3, steps=60, tolerance=tolerance, loss=loss, dropout=0.0, learning_rate=1e-2
+    )
+    assert losses.shape == (60,)
+    assert (losses[-1] == losses[-10:]).all()
+
+
+def test_a_fit_from_the_answer_ends_at_once(ops, rng):
+    features, affinity = graph(rng, 60, 12)
+    first = ops.gnn_fit(features, affinity, 2, steps=80, dropout=0.0, learning_rate=1e-2, weights=True)
+    init = pk.GnnFitWeights.from_flat(np.array(first.weights), d=12, k=2)
+    again = ops.gnn_fit(features, affinity, 2, steps=80, dropout=0.0, init=init, tolerance=1e-2)
+    assert (again.losses[1:] == again.losses[1]).all()
+    assert abs(again.losses[-1] - first.losses[-1]) < 0.02
+
+
+def test_items_of_a_batch_end_by_themselves(ops, rng):
+    pairs = [graph(rng, 37, 21) for _ in range(3)]
+    features, affinity = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
+    options = {"steps": 20, "tolerance": 2e-2, "weights": True, "seed": 6}
+    together = ops.gnn_fit(features, affinity, 4, **options)
+    passes = [int((np.diff(losses) != 0).sum()) for losses in together.losses]
+    assert min(passes) < 19 and len(set(passes)) > 1, "another seed is needed"
+    for item, (f, w) in enumerate(pairs):
+        alone = ops.gnn_fit(f, w, 4, **options)
+        for name in ("assignment", "losses", "weights"):
+            np.testing.assert_array_equal(getattr(together, name)[item], getattr(alone, name))
+
+
+def test_weights_in_one_array_are_checked():
+    with pytest.raises(ValueError, match=r"^\[GnnFitWeights\] flat must have shape \(2786,\), got \(3,\)$"):
+        pk.GnnFitWeights.from_flat(np.zeros(3, np.float32), d=9, k=2)
+    with pytest.raises(ValueError, match="theta must be finite"):
+        pk.GnnFitWeights.from_flat(np.full(2786, np.nan, np.float32), d=9, k=2)
+
+
 def test_half_features_and_affinity(ops, rng, assert_same_fit):
     features, affinity = (array.astype(np.float16) for array in graph(rng, 70, 33))
     got = ops.gnn_fit(features, affinity, 3)
@@ -79,7 +156,7 @@ def test_half_features_and_affinity(ops, rng, assert_same_fit):
 def test_one_node(ops):
     one = np.ones((1, 1), np.float32)
     got = ops.gnn_fit(np.full((1, 5), 0.5, np.float32), -one, 3, loss="cc")
-    want, losses = reference.gnn_fit(np.full((1, 5), 0.5), -one, 3, loss="cc")
+    want, losses, _ = reference.gnn_fit(np.full((1, 5), 0.5), -one, 3, loss="cc")
     np.testing.assert_allclose(got.assignment, want, atol=1e-5)
     np.testing.assert_allclose(got.losses, losses, atol=1e-5)
     # One node's NCut does not depend on its assignment.
@@ -247,7 +324,7 @@ def test_graphs_without_edges(ops, rng, loss):
     features, _ = graph(rng, 40, 9)
     affinity = np.zeros((40, 40), np.float32)
     got = ops.gnn_fit(features, affinity, 3, loss=loss)
-    want, losses = reference.gnn_fit(features, affinity, 3, loss=loss)
+    want, losses, _ = reference.gnn_fit(features, affinity, 3, loss=loss)
     np.testing.assert_allclose(got.assignment, want, atol=1e-4)
     np.testing.assert_allclose(got.losses, losses, atol=1e-5)
 
@@ -272,7 +349,7 @@ def test_any_input(ops, n, d, k, loss, dropout, seed, bad):
         got = ops.gnn_fit(features, affinity, k, steps=3, **options)
         np.testing.assert_allclose(got.assignment.sum(1), 1, atol=1e-5)
         # The first pass alone: where the gradient is rounding, AdamW makes steps of it.
-        first, losses = reference.gnn_fit(features, affinity, k, steps=1, **options)
+        first, losses, _ = reference.gnn_fit(features, affinity, k, steps=1, **options)
         once = ops.gnn_fit(features, affinity, k, steps=1, **options)
         np.testing.assert_allclose(once.assignment, first, rtol=0, atol=1e-4)
         np.testing.assert_allclose(got.losses[0], losses[0], rtol=1e-4, atol=1e-4)

@@ -140,7 +140,7 @@ def test_a_fitted_gnn_is_the_reference(head: GnnFitHead) -> None:
     rows = noise_rows()
     affinity = reference.affinity(rows, kind=head.kind, mode=head.loss, alpha=head.alpha)
     rates = {"learning_rate": head.learning_rate, "dropout": head.dropout}
-    expected, _ = reference.gnn_fit(
+    expected, _, _ = reference.gnn_fit(
         rows, affinity, head.k, loss=head.loss, steps=head.steps, seed=head.seed, **rates
     )
     assert expected.std(axis=0).max() > 0.01
