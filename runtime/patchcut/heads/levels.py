@@ -292,7 +292,7 @@ def region_means(features: Float32, members: Int32, count: int, mean: Float32) -
     length = np.sqrt(np.einsum("nd,nd->n", features, features))
     weights = (members[None] == np.arange(1, count + 1)[:, None]) / np.maximum(length, 1e-20)
     sizes = np.bincount(members, minlength=count + 1)[1:, None]
-    sums = weights.astype(np.float32) @ features - sizes.astype(np.float32) * mean
+    sums = np.einsum("rn,nd->rd", weights.astype(np.float32), features) - sizes.astype(np.float32) * mean
     if not np.isfinite(sums).all():
         raise ValueError("features must be finite, got NaN or infinity")
     return unit(sums)

@@ -98,7 +98,7 @@ class Continuity:
         components = self._divided(components, canvas, min_area)
         lowest = replace(rules, nothing_below=_HYSTERESIS * rules.nothing_below)
         scores, order = ranking(components, lowest)
-        seen = self._seen(components, canvas).take(order)
+        seen = self._seen(components, order, canvas)
         matched = self._tracker.match(seen, self._carried)
         kept = np.flatnonzero(self._tracker.is_in_sight(matched) | (scores[order] >= rules.nothing_below))
         found, seen = ranked(components, scores, order[kept]), seen.take(kept)
@@ -106,10 +106,12 @@ class Continuity:
         self._remember(seen, ids)
         return found, ids
 
-    def _seen(self, components: Components, canvas: Canvas) -> Seen:
+    def _seen(self, components: Components, order: npt.NDArray[np.intp], canvas: Canvas) -> Seen:
+        """Those of the components that `order` names."""
         height, width = components.label_map.shape
-        boxes = components.stats.boxes_xyxy / np.array([width, height, width, height], np.float64)
-        return Seen.of(canvas.cover(components.ids, len(boxes)), self._features, boxes)
+        cover = canvas.cover(components.ids, len(components.stats.area))[order]
+        boxes = components.stats.boxes_xyxy[order] / np.array([width, height, width, height], np.float64)
+        return Seen.of(cover, self._features, boxes)
 
     def _divided(self, components: Components, canvas: Canvas, min_area: int) -> Components:
         """The components, of which none holds more than one of the objects that were apart before."""

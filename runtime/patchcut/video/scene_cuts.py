@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import patchcut_kernels as kernels
 
 Float32 = npt.NDArray[np.float32]
 
@@ -47,7 +48,7 @@ class SceneCuts:
             return before is not None
         new = 1 - float(np.einsum("nd,nd->n", unit_features, before).mean())
         if new > 1 - _SAME_PLACE:
-            new = 1 - float((unit_features @ before.T).max(axis=1).mean())
+            new = 1 - float(kernels.assign(unit_features, before).similarity.mean())
         if new > max(_NEW, _TIMES_USUAL * self._usual):
             self._usual = 0.0
             return True

@@ -81,7 +81,7 @@ class Seen:
     def of(cls, cover: Float32, features: Float32, boxes: npt.NDArray[np.float64]) -> Seen:
         """The same from features [n, d] float32, rows of norm 1 or 0."""
         weights = cover / np.maximum(cover.sum(axis=1, keepdims=True), 1e-6)
-        return cls(cover, weights @ features - features.mean(axis=0), boxes)
+        return cls(cover, product(weights, features) - features.mean(axis=0), boxes)
 
     def __len__(self) -> int:
         return len(self.cover)
@@ -250,10 +250,18 @@ def _box_iou(boxes: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) ->
     return np.asarray(iou, np.float64)
 
 
+def product(rows: Float32, columns: Float32) -> Float32:
+    """[a, b] float32: rows [a, n] times columns [n, b], on this thread alone.
+
+    BLAS wakes a thread for each core that then looks for work for some 20 ms, in the way of a backbone.
+    """
+    return np.asarray(np.einsum("an,nb->ab", rows, columns), np.float32)
+
+
 def cosines(rows: Float32, others: Float32) -> npt.NDArray[np.float64]:
     """[a, b] float64: the cosine of rows [a, d] with others [b, d]; 0 with a row of zeros."""
     units = [one / np.maximum(np.linalg.norm(one, axis=1, keepdims=True), 1e-12) for one in (rows, others)]
-    return np.asarray(units[0] @ units[1].T, np.float64)
+    return np.asarray(product(units[0], units[1].T), np.float64)
 
 
 def _cosine(one: Float32, other: Float32) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from patchcut import Frame, Result
 from patchcut.sources.arrays import FrameSource
 from patchcut.video import SceneCuts, Seen, Tracker
-from patchcut.video.tracker import CONFIRMED, MAX_TRACKS, PATIENCE
+from patchcut.video.tracker import CONFIRMED, MAX_TRACKS, PATIENCE, cosines, product
 
 from tests.runtime.results import same
 from tests.runtime.video.moving_discs import Shown, moving_discs
@@ -255,6 +256,32 @@ def test_tracks_that_change_places_keep_their_speed() -> None:
     for _ in range(3):
         follow(tracker, seen())
     assert follow(tracker, seen((1, 10, 4, 13), (11, 1, 14, 4), looks=[1, 1])) == [2, 1]
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 2), (1, 1, 1), (7, 256, 384), (256, 384, 64)])
+def test_products_are_those_of_blas_on_one_thread(shape: tuple[int, int, int]) -> None:
+    a, n, b = shape
+    random = np.random.default_rng(0)
+    rows, others = random.normal(size=(a, n)).astype(np.float32), random.normal(size=(b, n))
+    made = product(rows, others.astype(np.float32).T)
+    assert made.dtype == np.float32
+    np.testing.assert_allclose(made, rows @ others.T, rtol=1e-4, atol=1e-4)
+
+
+def test_tracking_many_regions_leaves_no_thread_at_work() -> None:
+    """Threads of BLAS would go on looking for work for tens of milliseconds."""
+    random = np.random.default_rng(0)
+    features = random.normal(size=(256, 384)).astype(np.float32)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    cover, boxes = random.random((32, 256), np.float32), random.random((32, 4))
+    time.sleep(0.3)  # what tests before have left at work
+    begun, own = time.process_time(), time.thread_time()
+    for _ in range(20):
+        seen = Seen.of(cover, features, boxes)
+        cosines(features, seen.prototypes)
+    time.sleep(0.1)
+    own = time.thread_time() - own
+    assert time.process_time() - begun < 1.5 * own + 0.02
 
 
 def test_the_number_of_tracks_is_bounded() -> None:
