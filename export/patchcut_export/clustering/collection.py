@@ -210,6 +210,7 @@ class _Run:
             first = seeding.first_candidate(points, settings.metric, settings.seed)
             return self._state("seeding", first)
         if isinstance(init, str):
+            self._advance("k-means++ on a sample", 0, 1)
             init = seeding.plus_plus(points, settings.k, settings.metric, settings.seed)
         state = self._state("steps", init)
         self._checkpoint.save(state)
