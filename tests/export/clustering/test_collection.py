@@ -259,6 +259,14 @@ def test_a_point_that_is_not_finite_is_named(way: dict[str, Any], bad: float) ->
         labels_of(Points(features), np.eye(3, 5, dtype=np.float32))
 
 
+def test_numbers_of_numpy_are_as_good_as_others(tmp_path: Path) -> None:
+    points = Points(plant(60, 3, 5))
+    plain = kmeans_collection(points, 3, seed=2, batch=20, iterations=4, tolerance=0, work=tmp_path)
+    numbers: dict[str, Any] = {"seed": np.uint64(2), "batch": np.int32(20), "iterations": np.int64(4)}
+    again = kmeans_collection(points, np.int64(3), **numbers, tolerance=np.float32(0), work=tmp_path)  # type: ignore[arg-type]
+    assert same_bits(plain, again)
+
+
 @pytest.mark.parametrize(
     "changes, expected",
     [
