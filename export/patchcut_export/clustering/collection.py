@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from patchcut.checks import check_choice, check_number, check_whole
+from patchcut.checks import check_choice, check_number, check_whole, use_plain_values
 from patchcut.errors import OptionError
 from patchcut.heads.base import MAX_SEED
 
@@ -112,7 +112,7 @@ def kmeans_collection(
     _check_reading(metric, chunk)
     if batch is not None:
         check_whole("batch", batch, 1, _MOST_POINTS)
-    settings = _Settings(k, metric, iterations, float(tolerance), batch, seed)
+    settings = _Settings(k, metric, iterations, tolerance, batch, seed)
     plan: dict[str, Any] = asdict(settings)
     if isinstance(init, str):
         check_choice("init", init, INITS)
@@ -169,6 +169,9 @@ class _Settings:
     batch: int | None
     seed: int
 
+    def __post_init__(self) -> None:
+        use_plain_values(self)
+
 
 class _Run:
     """One run, from where its checkpoint is."""
@@ -210,6 +213,7 @@ class _Run:
             first = seeding.first_candidate(points, settings.metric, settings.seed)
             return self._state("seeding", first)
         if isinstance(init, str):
+            self._advance("k-means++ on a sample", 0, 1)
             init = seeding.plus_plus(points, settings.k, settings.metric, settings.seed)
         state = self._state("steps", init)
         self._checkpoint.save(state)

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from patchcut.errors import OptionError, OutputError
-from patchcut_export.clustering import checkpoint, seeding
+from patchcut_export.clustering import seeding
 from patchcut_export.clustering.collection import kmeans_collection, labels_of
 from patchcut_export.clustering.points import Points
 from patchcut_export.clustering.steps import LocalSteps, Pass
@@ -259,6 +259,14 @@ def test_a_point_that_is_not_finite_is_named(way: dict[str, Any], bad: float) ->
         labels_of(Points(features), np.eye(3, 5, dtype=np.float32))
 
 
+def test_numbers_of_numpy_are_as_good_as_others(tmp_path: Path) -> None:
+    points = Points(plant(60, 3, 5))
+    plain = kmeans_collection(points, 3, seed=2, batch=20, iterations=4, tolerance=0, work=tmp_path)
+    numbers: dict[str, Any] = {"seed": np.uint64(2), "batch": np.int32(20), "iterations": np.int64(4)}
+    again = kmeans_collection(points, np.int64(3), **numbers, tolerance=np.float32(0), work=tmp_path)  # type: ignore[arg-type]
+    assert same_bits(plain, again)
+
+
 @pytest.mark.parametrize(
     "changes, expected",
     [
@@ -357,7 +365,7 @@ def test_a_run_that_is_stopped_at_every_step_ends_the_same(tmp_path: Path) -> No
     points = Points(plant(300, 4, 6, apart=0.5))
     whole = kmeans_collection(points, 4, tolerance=0, chunk=300)
     assert whole.iterations > 3
-    for _ in range(whole.iterations):
+    for _ in range(whole.iterations + 1):
         with pytest.raises(Interruption):
             kmeans_collection(points, 4, tolerance=0, chunk=300, work=tmp_path, advance=stop_at(3))
     assert same_bits(kmeans_collection(points, 4, tolerance=0, chunk=300, work=tmp_path), whole)
@@ -383,7 +391,7 @@ kmeans_collection(points, 4, tolerance=0, work=__import__("pathlib").Path(sys.ar
 
 def test_a_process_that_is_killed_goes_on(tmp_path: Path) -> None:
     np.save(tmp_path / "features.npy", plant(300, 4, 6, apart=0.5))
-    words = [sys.executable, "-c", KILLED, str(tmp_path / "features.npy"), str(tmp_path / "work"), "3"]
+    words = [sys.executable, "-c", KILLED, str(tmp_path / "features.npy"), str(tmp_path / "work"), "4"]
     assert subprocess.run(words, check=False).returncode == -signal.SIGKILL
     points = Points(np.load(tmp_path / "features.npy", mmap_mode="r"))
     passes: list[str] = []
@@ -430,20 +438,20 @@ def test_a_damaged_checkpoint_is_told(cut: int, tmp_path: Path) -> None:
 
 def test_a_full_disk_keeps_the_step_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     points = Points(plant(300, 4, 6, apart=0.5))
-    written: list[Path] = []
+    written: list[int] = []
+    write_bytes = Path.write_bytes
 
-    def write_whole(path: Path, data: bytes) -> None:
-        if len(written) == 2:
-            raise OutputError(
-                "output", f"cannot write {path}: {os.strerror(errno.ENOSPC)}", "free some space"
-            )
-        written.append(path)
-        path.write_bytes(data)
+    def fill(path: Path, data: bytes) -> int:
+        written.append(write_bytes(path, data[: len(data) // 2] if len(written) == 2 else data))
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return written[-1]
 
     with monkeypatch.context() as full:
-        full.setattr(checkpoint, "write_whole", write_whole)
+        full.setattr(Path, "write_bytes", fill)
         with pytest.raises(OutputError, match=r"k-means.npz: No space left on device; free some space"):
             kmeans_collection(points, 4, tolerance=0, work=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["k-means.npz"]
     resumed = kmeans_collection(points, 4, tolerance=0, work=tmp_path)
     assert same_bits(resumed, kmeans_collection(points, 4, tolerance=0))
 

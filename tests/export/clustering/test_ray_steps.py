@@ -46,18 +46,19 @@ def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A cluster of two CPUs on this machine, whose workers find these tests."""
     found = pytest.importorskip("ray", reason=NEEDS)
     flag = tmp_path_factory.mktemp("deadly") / "flag"
-    os.environ["DEADLY_FLAG"] = str(flag)
     found.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    found.init(
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        object_store_memory=100 * 2**20,
-    )
-    yield found
-    found.shutdown()
-    del os.environ["DEADLY_FLAG"]
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its maker
+        environment.setenv("DEADLY_FLAG", str(flag))
+        found.init(
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            object_store_memory=100 * 2**20,
+        )
+        yield found
+        found.shutdown()
 
 
 @pytest.fixture
