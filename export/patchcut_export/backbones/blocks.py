@@ -57,7 +57,7 @@ class ClassAttention(nn.Module):
         self.heads: int = attention.num_heads
         self.prefix = prefix
         self.scale: float = attention.scale
-        self.half = bool(getattr(attention, "rotate_half", False))
+        self.halves = bool(getattr(attention, "rotate_half", False))
         self.query = attention_projection(attention, "query", bias=True)
         self.key = attention_projection(attention, "key", bias=True)
         self.query_norm, self.key_norm = (
@@ -76,9 +76,10 @@ class ClassAttention(nn.Module):
             cos, sin = rope
             key = _rotate(key, cos[self.prefix :], sin[self.prefix :])
         elif rope is not None:
-            key = import_timm().layers.apply_rot_embed_cat(key, rope, half=self.half)
+            key = import_timm().layers.apply_rot_embed_cat(key, rope, half=self.halves)
         logits = (query * self.scale) @ key.transpose(-2, -1)  # [b, heads, 1, n]
-        return logits.softmax(dim=-1).flatten(1, 2).transpose(1, 2)
+        shares: torch.Tensor = logits.softmax(dim=-1).flatten(1, 2).transpose(1, 2)
+        return shares
 
     def _by_head(self, rows: torch.Tensor) -> torch.Tensor:
         """[b, heads, n, width of a head] of rows [b, n, d]."""

@@ -34,15 +34,17 @@ def features(
     sets: Annotated[
         str | None,
         typer.Option(
-            help="Feature sets of the bundles, with commas. For more of them: `patchcut export backbone NAME "
-            "--features key,query,value,token,attention,semantic=token@8`.",
+            help="Feature sets of the bundles, with commas. A bundle gets more of them by the --features of "
+            "`patchcut export backbone`.",
             show_default="all that have a row a patch",
         ),
     ] = None,
     k: Annotated[
         int, typer.Option("--k", "-k", help="Clusters of k-means over the patches of all images.")
     ] = 8,
-    seed: Annotated[int, typer.Option(min=0, help="Of k-means, and of the patches that are drawn.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="Of k-means, and of the patches that are drawn.")
+    ] = 0,
     work_dir: Annotated[
         Path, typer.Option("--work", help="Folder for features; what is there is not computed again.")
     ] = Path("patchcut-features"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from patchcut_export.measuring.separability.scores import (
     Float32,
     Float64,
     Labels,
+    Probe,
     Spread,
     fit_probe,
     nearest,
@@ -257,9 +258,7 @@ class _Separation:
             "best_cluster_auc": float((1 + hits - alarms).max() / 2),
         }
 
-    def _fit_probes(
-        self, rng: np.random.Generator
-    ) -> list[tuple[Callable[[Float32], Float64], npt.NDArray[np.bool_]]]:
+    def _fit_probes(self, rng: np.random.Generator) -> list[tuple[Probe, npt.NDArray[np.bool_]]]:
         """A probe fitted to each half of the images, and which images it is measured on: the other half."""
         if self.truth is None:
             return []
@@ -320,9 +319,8 @@ class _Separation:
 
     def _cluster(self, points: Float32, k: int) -> Float32:
         """[k, d] centroids of k-means."""
-        settings = {"iterations": _ITERATIONS, "restarts": _RESTARTS, "seed": self.request.seed}
-        centroids: Float32 = np.asarray(kernels.kmeans(points, k, **settings).centroids)
-        return centroids
+        found = kernels.kmeans(points, k, iterations=_ITERATIONS, restarts=_RESTARTS, seed=self.request.seed)
+        return np.asarray(found.centroids, np.float32)
 
     def _draw(
         self, rng: np.random.Generator, allowed: npt.NDArray[np.bool_], count: int

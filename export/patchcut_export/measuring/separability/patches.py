@@ -13,7 +13,7 @@ from patchcut.stages import Canvas
 from PIL import Image
 
 from patchcut_export.errors import DatasetError
-from patchcut_export.measuring.datasets import Example
+from patchcut_export.measuring.datasets import Example, MaskKind
 from patchcut_export.measuring.datasets.folders import check_there, list_photos
 from patchcut_export.measuring.datasets.sizes import check_sizes, picture_size
 from patchcut_export.measuring.truth import read_truth
@@ -55,7 +55,7 @@ def pair_masks(images: Path, masks: Path, *, classes: bool | None) -> list[Examp
     )
     if classes is None:
         classes = _has_palette(next(iter(truths.values())))
-    kind = "index" if classes else "grey"
+    kind: MaskKind = "index" if classes else "grey"
     examples = [Example(name, photos[name], mask, kind) for name, mask in truths.items()]
     check_sizes(examples)
     return examples
@@ -108,6 +108,6 @@ def _check_both(truth: PatchTruth, examples: Sequence[Example]) -> None:
 def _has_palette(path: Path) -> bool:
     try:
         with Image.open(path) as picture:
-            return picture.mode == "P"
+            return bool(picture.mode == "P")
     except (OSError, SyntaxError, ValueError) as error:
         raise DatasetError(f"{path} cannot be read as an image", "copy it again") from error
