@@ -211,24 +211,22 @@ def measure(request: EvalRequest, bar: StepBar) -> EvalReport:
     segmenter = Segmenter.open(request.settings)
     match = _match(request, segmenter, dataset)
     scores = list(_scores(request, segmenter, dataset, bar))
+    summary, matched = summarize(scores), None
+    if match is not None:
+        matched = _matched(dataset, segmenter, scores, match)
+        summary = replace(summary, metrics=matched.metrics, classes=matched.classes)
+        scores = [_with_accuracy(score, matched) for score in scores]
     ran = segmenter.describe()
     protocol = state_protocol(dataset, segmenter, key, request.choices.every or 1, match)
-    name, examples = dataset.name, dataset.examples
-    name = name if key is None else f"{name}, {key}"
-    summary = summarize(scores)
-    if match is not None:
-        found = _semantic_scores(dataset, segmenter, scores, match)
-        summary = replace(summary, metrics=found.metrics, classes=found.classes)
-        scores = [_with_accuracy(score, found) for score in scores]
-        if request.confusion is not None:
-            assert dataset.classes is not None
-            title = f"{name}, {ran.head}: mIoU {found.metrics['mIoU']:.3f}"
-            write_confusion(request.confusion, found.confusion, dataset.classes.names, title)
+    name = dataset.name if key is None else f"{dataset.name}, {key}"
     report = EvalReport(name, summary, protocol, ran, request.command(ran))
     if request.scores is not None:
         write_whole(request.scores, "".join(json.dumps(s.to_dict()) + "\n" for s in scores).encode())
     if request.grid is not None:
-        write_grid(request.grid, segmenter, examples, scores)
+        write_grid(request.grid, segmenter, dataset.examples, scores)
+    if request.confusion is not None and matched is not None:
+        title = f"{name}, {ran.head}: mIoU {matched.metrics['mIoU']:.3f}"
+        write_confusion(request.confusion, matched.confusion, tuple(matched.classes), title)
     if request.record:
         _record(Path(request.settings.bundle), report)
     return report
@@ -253,17 +251,15 @@ def _match(request: EvalRequest, segmenter: Segmenter, dataset: Dataset) -> str 
     return choose_match(request.match, _columns(segmenter), dataset.classes, dataset.name)
 
 
-def _semantic_scores(
-    dataset: Dataset, segmenter: Segmenter, scores: list[Score], match: str
-) -> SemanticScores:
+def _matched(dataset: Dataset, segmenter: Segmenter, scores: list[Score], match: str) -> SemanticScores:
     assert dataset.classes is not None
     counts = [score.labels for score in scores if score.labels is not None]
     return measure_labels(counts, _columns(segmenter), dataset.classes, match)
 
 
-def _with_accuracy(score: Score, found: SemanticScores) -> Score:
+def _with_accuracy(score: Score, matched: SemanticScores) -> Score:
     assert score.labels is not None
-    return replace(score, class_accuracy=found.matching.accuracy(score.labels))
+    return replace(score, class_accuracy=matched.matching.accuracy(score.labels))
 
 
 def state_protocol(

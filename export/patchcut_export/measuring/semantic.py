@@ -31,7 +31,7 @@ _SEED = 0
 
 Counts = npt.NDArray[np.int64]
 
-_OF_CLASSES = "mean of the classes' IoU over the set's known pixels, those neither true nor found left out"
+_OF_CLASSES = "mean IoU of the classes that are true or found, over the set's known pixels"
 _OF_PIXELS = "share of the set's known pixels whose class is right"
 _IF = {
     "many-to-one": "if each column stood for the class that most of its pixels have",

@@ -396,8 +396,15 @@ def test_the_recorded_command_has_all_that_was_chosen() -> None:
         scores=Path("out.jsonl"),
         empty_scenes=True,
         protocol="stream",
+        match="names",
         choices=Choices(
-            split="val", names=Path("lists/some.txt"), difficult=False, sequences=("bear", "my dog"), every=4
+            split="val",
+            names=Path("lists/some.txt"),
+            difficult=False,
+            sequences=("bear", "my dog"),
+            every=4,
+            background=True,
+            resolution="full",
         ),
     )
     ran: Any = SimpleNamespace(size_hw=(224, 224), precision="fp32", nothing_below=0.25)
@@ -406,7 +413,7 @@ def test_the_recorded_command_has_all_that_was_chosen() -> None:
     assert " ".join(words[6:]) == (
         "--precision fp32 --size 224 --head cc:alpha=5 --refine guided --nothing-below 0.25 --single "
         "--threads 2 --empty-scenes --split val --list some.txt --sequences bear,my dog --every 4 "
-        "--no-difficult --protocol stream"
+        "--no-difficult --background --resolution full --protocol stream --match names"
     )
 
 

@@ -12,11 +12,12 @@ import pytest
 pytest.importorskip("torch", reason="needs patchcut[export]")
 
 from patchcut_export.errors import DatasetError
-from patchcut_export.measuring.datasets import Example, MaskKind
+from patchcut_export.measuring.datasets import Classes, Example, MaskKind
 from patchcut_export.measuring.truth import read_truth
 from PIL import Image
 
 KINDS: tuple[MaskKind, ...] = get_args(MaskKind)
+CLASSES = Classes(("background",), {0: 0}, has_background=True)
 
 
 def mask_file(path: Path, mask: np.ndarray) -> Example:
@@ -47,7 +48,7 @@ def test_bad_masks_are_told(tmp_path: Path) -> None:
         (tmp_path / "bad.png").write_bytes(content)
         for kind in KINDS:
             with pytest.raises(DatasetError, match=r"bad\.png cannot be read as an image"):
-                read_truth(Example("x", tmp_path, tmp_path / "bad.png", kind), (3, 4))
+                read_truth(Example("x", tmp_path, tmp_path / "bad.png", kind, classes=CLASSES), (3, 4))
     with pytest.raises(DatasetError, match=r"cannot read .*gone\.png: No such file"):
         read_truth(Example("x", tmp_path, tmp_path / "gone.png"), (3, 4))
 
