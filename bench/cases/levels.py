@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -108,7 +109,7 @@ def _alone(head: LevelsHead) -> dict[str, Head]:
     return heads
 
 
-def _other(head: LevelsHead, **changes: object) -> LevelsHead:
+def _other(head: LevelsHead, **changes: Any) -> LevelsHead:
     return LevelsHead(head.spec, replace(head.centres, **changes))
 
 

@@ -89,7 +89,7 @@ class RegionFinder:
                 means = region_means(semantic, members, count, self._head.centres.name_mean)
                 stats = kernels.region_stats(members.reshape(cached.grid_hw), count)
                 h, w = cached.grid_hw
-                boxes = stats.boxes_xyxy / np.array([w, h, w, h], np.float32)
+                boxes: Float32 = (stats.boxes_xyxy / np.array([w, h, w, h], np.float32)).astype(np.float32)
                 images += [i] * count
                 found.append((means, boxes, stats.area))
             advance(i + 1, len(cached.images))

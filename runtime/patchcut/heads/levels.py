@@ -222,7 +222,8 @@ class LevelsHead:
         named = np.append(np.int32(0), found)[ids]
         for _ in range(_DILATIONS):
             named = np.where(named > 0, named, _largest_neighbour(named))
-        return np.maximum(named.ravel() - 1, 0).astype(np.int32)
+        numbers: Int32 = np.maximum(named.ravel() - 1, 0).astype(np.int32)
+        return numbers
 
 
 def foreground_share(rows: Float32, means: Float32, centres: Centres) -> Float32:
