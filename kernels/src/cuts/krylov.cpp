@@ -163,7 +163,7 @@ void solve(const Basis& basis, const double* projection, int64_t stride, Ritz& r
 // Whether the first k pairs are what is sought; `left` is what the last block's products have beyond the
 // basis, whose combinations are the residuals.
 bool is_settled(const Basis& basis, const KrylovParams& params, const Ritz& ritz, const float* left) {
-  if (ritz.found < params.k || ritz.width < kFewestProducts * basis.block_rows) return false;
+  if (ritz.found < params.k) return false;
   const int64_t rows = basis.block_rows;
   Scratch scratch;
   float* gram = scratch.take<float>(rows * rows);
@@ -210,10 +210,11 @@ int64_t build(const SymmetricMatrix& matrix, const Basis& basis, int64_t blocks,
     }
     const bool is_last = b + 1 == blocks;
     ritz.width = count - 1;
-    if (is_last || params.tolerance > 0.0) solve(basis, projection, width, ritz);
+    const bool may_end = params.tolerance > 0.0 && b + 1 >= kFewestProducts;
+    if (is_last || may_end) solve(basis, projection, width, ritz);
     if (is_last) break;
     subtract_projection(basis, count, products);
-    if (params.tolerance > 0.0 && is_settled(basis, params, ritz, products)) return b + 1;
+    if (may_end && is_settled(basis, params, ritz, products)) return b + 1;
     orthonormalize(basis, count, products);
   }
   return blocks;
