@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from patchcut.errors import OptionError, OutputError
 from patchcut_export.clustering import seeding
 from patchcut_export.clustering.collection import kmeans_collection, labels_of
+from patchcut_export.clustering.engines import open_steps
 from patchcut_export.clustering.points import Points
 from patchcut_export.clustering.steps import LocalSteps, Pass
 from patchcut_export.errors import ExportError
@@ -509,5 +510,5 @@ def test_a_collection_larger_than_the_memory_it_may_take(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("example", find_examples("patchcut_export.clustering"), ids=lambda test: test.name)
 def test_examples_run(example: Any) -> None:
-    names = {"np": np, "Points": Points, "LocalSteps": LocalSteps, "Pass": Pass}
+    names = {"np": np, "Points": Points, "LocalSteps": LocalSteps, "Pass": Pass, "open_steps": open_steps}
     run_example(example, {**names, "kmeans_collection": kmeans_collection, "labels_of": labels_of})

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from patchcut import OptionError
 from patchcut_export.levels.choosing import choose_count
-from patchcut_export.levels.sides import find_cues, overruled
+from patchcut_export.levels.sides import Cues, find_cues, overruled
+from tests.doctests import find_examples, run_example
 
 
 def planted(images: int = 5) -> np.ndarray:
@@ -58,3 +61,8 @@ def test_the_best_silhouette_chooses_the_number() -> None:
     assert choose_count(rows, (2, 4, 6, 8), 0, said.append, "kinds") == 6
     assert "takes 6" in said[0] and "kinds by silhouette: 2: " in said[0]
     assert choose_count(rows[:2], (4, 6), 0, said.append, "kinds") == 2
+
+
+@pytest.mark.parametrize("example", find_examples("patchcut_export.levels"), ids=lambda test: test.name)
+def test_examples_run(example: Any) -> None:
+    run_example(example, {"np": np, "Cues": Cues, "find_cues": find_cues})
