@@ -214,6 +214,8 @@ def _change(
         raise DatasetError(f"{example.image} is {sizes}", "frames of a video must have one size")
     extractor = segmenter.extractor
     canvas = Canvas.of((height, width), extractor.backbone, extractor.graph)
+    if now.named:
+        return compare_frames(now.label_map, before.label_map, unchanged, canvas)
     return compare_frames(now.foreground, before.foreground, unchanged, canvas)
 
 

@@ -36,7 +36,8 @@ VIDEO_METRICS = {
     "contour F decay": "the same as region J decay of the F-measure of contours (DAVIS)",
     "J&F": "mean of region J and contour F (DAVIS)",
     "nothing found": "share of frames that show an object and have no region, mean over the videos",
-    "pixels that change": "share of pixels that are foreground on one of two neighbouring frames only",
+    "pixels that change": "share of pixels that are foreground on one of two neighbouring frames only, or, of "
+    "a head whose columns are names, whose label differs",
     "unsteadiness": "the same of pixels in patches whose features did not change, "
     f"cosine at least {UNCHANGED_COSINE:g}",
     "id switches": "how often the region that shows most of an object has another track id than the last "
@@ -202,11 +203,17 @@ def unchanged_patches(extractor: Extractor, frames: Sequence[Example]) -> list[M
     return unchanged
 
 
-def compare_frames(now: Mask, before: Mask, unchanged: Mask, canvas: Canvas) -> Change:
+def compare_frames(
+    now: Mask | npt.NDArray[np.int32],
+    before: Mask | npt.NDArray[np.int32],
+    unchanged: Mask,
+    canvas: Canvas,
+) -> Change:
     """What changed from one frame to the next.
 
     Args:
-        now, before: [H, W] bool, the foreground of both.
+        now, before: [H, W] of both: bool, the foreground, or int32, the label maps of a head whose columns
+            are names.
         unchanged: [h, w] bool, patches whose features did not change.
         canvas: where the frame lies.
     """

@@ -19,6 +19,7 @@ from patchcut.cli.streams import say
 from patchcut.cli.terminal import muted_native_stderr
 from patchcut.cli.window import Window
 from patchcut.errors import OptionError, OutputError, PatchcutError
+from patchcut.heads import VotingHead
 from patchcut.output.folder import DEFAULT_SAVE, OutputFolder, check_save
 from patchcut.result import Result
 from patchcut.segmenter import Segmenter
@@ -69,6 +70,9 @@ def _open(options: RunOptions, stack: ExitStack) -> Run:
         folder = OutputFolder(options.out, save, **how, recipe=_recipe(options))
     pointed = pointed_objects(options.settings, options.prompts, options.at) if options.prompts else None
     segmenter = Segmenter.open(options.settings)
+    if "votes" in save and (pointed is not None or not isinstance(segmenter.head, VotingHead)):
+        what = f'has "votes", and the head "{segmenter.head.name}" takes none'
+        raise OptionError("save", what, "leave it out, or choose a head that does, such as --head levels")
     return Run(options, source, segmenter, folder, window, RunStats(), pointed)
 
 

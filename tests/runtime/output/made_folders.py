@@ -17,8 +17,8 @@ from patchcut.result import Result
 from patchcut.sources import Source, open_source
 from patchcut.sources.arrays import FrameSource
 
-# What can be saved here: rerun needs its extra.
-WORDS = [word for word in SINKS if word != "rerun" or find_spec("rerun") is not None]
+# What can be saved here: rerun needs its extra, votes a head that takes some.
+WORDS = [word for word in SINKS if word != "votes" and (word != "rerun" or find_spec("rerun") is not None)]
 
 
 def frame(name: str = "x.jpg", index: int = 0, size_hw: tuple[int, int] = (48, 64)) -> Frame:
