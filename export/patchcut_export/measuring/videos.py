@@ -36,8 +36,8 @@ VIDEO_METRICS = {
     "contour F decay": "the same as region J decay of the F-measure of contours (DAVIS)",
     "J&F": "mean of region J and contour F (DAVIS)",
     "nothing found": "share of frames that show an object and have no region, mean over the videos",
-    "pixels that change": "share of pixels that are foreground on one of two neighbouring frames only, or, of "
-    "a head whose columns are names, whose label differs",
+    "pixels that change": "share of pixels that are foreground on one of two neighbouring frames "
+    "only; of heads whose columns are names, of those that have another label",
     "unsteadiness": "the same of pixels in patches whose features did not change, "
     f"cosine at least {UNCHANGED_COSINE:g}",
     "id switches": "how often the region that shows most of an object has another track id than the last "
