@@ -57,18 +57,6 @@ def parse_sizes(text: str) -> tuple[int, ...]:
     return tuple(_whole("size", entry, f"got {text!r}") for entry in parse_list("size", text))
 
 
-def parse_numbers(option: str, text: str) -> tuple[int, ...]:
-    """Whole numbers with commas between them, such as "0,3".
-
-    Raises:
-        OptionError: an entry is no whole number.
-    """
-    try:
-        return tuple(int(entry) for entry in parse_list(option, text))
-    except ValueError as error:
-        raise OptionError(option, f"must be whole numbers with commas, got {text!r}") from error
-
-
 def parse_precisions(text: str) -> tuple[Precision, ...]:
     """Precisions with commas between them, such as "int8,fp16".
 

@@ -98,7 +98,7 @@ def make_levels_bundle(
     from patchcut.checks import check_choice
     from patchcut.stages.refiners import REFINERS
 
-    from patchcut_export.cli.features import parse_numbers
+    from patchcut_export.cli.lists import parse_list, parse_numbers
     from patchcut_export.clustering.engines import open_steps
     from patchcut_export.levels.recipe import LevelsPlan, LevelsRequest, make_levels
     from patchcut_export.progress import StepBar
@@ -109,7 +109,7 @@ def make_levels_bundle(
         foreground=None if foreground is None else parse_numbers("foreground", foreground),
         categories=categories,
         names=names,
-        levels=_words(levels) or (),
+        levels=tuple(parse_list("levels", levels)),
         dataset_only=dataset_only,
         temperature=temperature,
         threshold=threshold,
@@ -122,8 +122,8 @@ def make_levels_bundle(
             settings=replace(settings, bundle=backbone),
             bundle=bundle,
             work=work_dir,
-            sets=_words(features),
-            labels=_words(labels),
+            sets=None if features is None else tuple(parse_list("features", features)),
+            labels=None if labels is None else tuple(parse_list("labels", labels)),
             examples=examples,
             name=name or bundle.stem,
             trained_on=trained_on or images.name,
@@ -131,7 +131,3 @@ def make_levels_bundle(
         )
         make_levels(request, plan, bar)
     return 0
-
-
-def _words(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(word.strip() for word in text.split(","))

@@ -117,7 +117,7 @@ def check_head(option: str, value: object) -> None:
     """Checks that `value` is a head, or words that may describe one; whether the bundle has it is seen later.
 
     Raises:
-        OptionError: '[head] must be one of "auto", "gnn", "gnn-fit", ..., got None'.
+        OptionError: '[head] must be one of "auto", "gnn", "levels", ..., got None'.
     Examples:
         >>> patchcut.heads.check_head("head", "ncut:threshold=2")
         Traceback (most recent call last):
