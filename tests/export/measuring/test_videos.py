@@ -23,7 +23,7 @@ from patchcut.sources.arrays import FrameSource
 from patchcut.stages import Canvas
 from patchcut_export.errors import DatasetError
 from patchcut_export.measuring.datasets import Choices, Example, open_dataset
-from patchcut_export.measuring.evaluation import METRICS, Score, evaluate_videos, summarize
+from patchcut_export.measuring.evaluation import METRICS, Score, _change, evaluate_videos, summarize
 from patchcut_export.measuring.metrics import Contour, contour_f, mask_iou
 from patchcut_export.measuring.protocols import PROTOCOLS, Protocol
 from patchcut_export.measuring.truth import Truth
@@ -123,6 +123,7 @@ def result_of(numbers: np.ndarray) -> Any:
         best_box=np.zeros(4, np.float32) if found else None,
         labels=("background", "foreground"),
         track_ids=None,
+        named=False,
     )
 
 
@@ -348,6 +349,18 @@ def test_flicker_is_unsteady(root16: Path, bundle: Path) -> None:
     share = (numbers_of("ball", 0) > 0).mean()
     assert unsteady["pixels that change"] == pytest.approx(share)
     assert unsteady["unsteadiness"] == pytest.approx(share)
+
+
+def test_of_a_head_that_names_labels_that_change_are_unsteady(root16: Path, bundle: Path) -> None:
+    extractor = patchcut.load(bundle).extractor
+    canvas = Canvas.of(SIZE_HW, extractor.backbone, extractor.graph)
+    everywhere = np.ones(extractor.graph.grid_hw, bool)
+    now, before = np.ones(SIZE_HW, np.int32), np.ones(SIZE_HW, np.int32)
+    before[: SIZE_HW[0] // 2] = 2
+    assert compare_frames(now, before, everywhere, canvas).unsteady == pytest.approx(0.5, abs=0.02)
+    named = [SimpleNamespace(named=True, label_map=one, foreground=one > 0) for one in (now, before)]
+    segmenter, example = SimpleNamespace(extractor=extractor), SimpleNamespace(image=Path("x"))
+    assert _change(segmenter, example, *named, everywhere).unsteady == pytest.approx(0.5, abs=0.02)
 
 
 def test_each_frame_is_compared_with_the_one_before(root16: Path, bundle: Path) -> None:
