@@ -37,7 +37,8 @@ TARGETS = (
 )
 STREAMS, STREAM_FRAMES = 4, 16
 STREAMED, IN_TURN, BACKBONE = "patchcut", "frame by frame", "the backbone alone"
-VIDEO_FRAMES = 60
+ONE_AT_A_TIME, BESIDE = "patchcut, one at a time", "backbones alone, beside each other"
+VIDEO_FRAMES, PLACES = 60, 4
 CAMERA_FPS, CAMERA_S = 60, 30
 # Until memory that grows once, such as that of allocators, has grown.
 SETTLED_S = 5
@@ -55,28 +56,46 @@ def run(options: Options) -> Iterator[Outcome]:
 def _video(segmenter: Segmenter, path: Path, options: Options) -> Iterator[Outcome]:
     """Decoding, segmenting, drawing and encoding; each way once a sample, from opening to the whole file."""
     with patchcut.open_source(path) as source:
+        assert source.fps is not None
+        stop_s = (VIDEO_FRAMES - 0.5) / source.fps
         image = next(iter(source)).image
     segmenter.extractor.preprocess([Frame(image)])
+    beside = patchcut.load(settings=replace(segmenter.settings, throughput=True))
 
     def backbone() -> None:
         for _ in range(VIDEO_FRAMES):
             segmenter.extractor.engine.run(1)
 
+    def backbones() -> None:
+        with beside.extractor.places(PLACES) as places:
+            for i in range(VIDEO_FRAMES):
+                if i >= PLACES:
+                    places.wait(i % PLACES)
+                places.begin(i % PLACES, Frame(image))
+
     calls: dict[str, Callable[[], object]] = {
-        STREAMED: lambda: _written(path, lambda: segmenter.stream(path)),
+        STREAMED: lambda: _written(path, lambda: beside.stream(path, stop=stop_s)),
+        ONE_AT_A_TIME: lambda: _written(path, lambda: segmenter.stream(path, stop=stop_s)),
         IN_TURN: lambda: _written(path, lambda: _each(segmenter, path)),
         BACKBONE: backbone,
+        BESIDE: backbones,
     }
     contenders = [Contender(name, call, lead=0) for name, call in calls.items()]
     times = interleave(contenders, options.repeats or REPEATS, warmup=1)
     a_frame = {name: Times(tuple(ms / VIDEO_FRAMES for ms in one.samples_ms)) for name, one in times.items()}
     insides = {
-        STREAMED: "decoded, segmented, drawn and encoded by `stream`, a frame",
+        STREAMED: "decoded, segmented, drawn and encoded by `stream` as `patchcut run` does, a frame",
+        ONE_AT_A_TIME: "the same by `stream` without throughput, a frame",
         IN_TURN: "the same in one loop of `seg(frame)`, a frame",
         BACKBONE: "ready image to features",
+        BESIDE: "fitted and run with throughput, a frame",
     }
+
+    def rate_over(other: str, name: str) -> float:
+        pairs = zip(a_frame[other].samples_ms, a_frame[name].samples_ms, strict=True)
+        return float(np.median([theirs / ours for theirs, ours in pairs]))
+
     for name, inside in insides.items():
-        pairs = zip(a_frame[BACKBONE].samples_ms, a_frame[name].samples_ms, strict=True)
         yield Outcome(
             CASES[0],
             name,
@@ -85,7 +104,8 @@ def _video(segmenter: Segmenter, path: Path, options: Options) -> Iterator[Outco
             {"frame": image.shape},
             segmenter.describe().precision,
             metrics={
-                "rate_over_backbone": float(np.median([alone / ours for alone, ours in pairs])),
+                "rate_over_backbone": rate_over(BACKBONE, name),
+                "rate_over_beside": rate_over(BESIDE, name),
                 "frames_per_s": 1e3 / a_frame[name].median_ms,
             },
             bundle=options.bundle,

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import pickle
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from time import sleep
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -37,11 +35,13 @@ from patchcut.opening import backbone_of, check_devices, needs_of, rules_of
 from patchcut.result import Result
 from patchcut.settings import Device, Settings
 from patchcut.stages import Canvas, Extractor, FrameGraphs, Masks, Parts, Rules
+from patchcut.turns import Turns
 
 if TYPE_CHECKING:
     from patchcut.sources import Source
     from patchcut.stages.extractor import Places
     from patchcut.video import PointedObjects, StreamMode, StreamOptions, Tracking
+    from patchcut.video.segmenting import Beside, Read, Take
     from patchcut.video.stream import Segment
 
 _logger = logging.getLogger("patchcut")
@@ -51,36 +51,6 @@ _REFINER_OF_FRAMES, _REFINER_OF_STREAMS = "none", "guided"
 # Frames of a recording that are read before they are segmented, with throughput=True: as many as a device on
 # the edge has cores, and no more results are held than these.
 _TOGETHER = 8
-
-
-# How long other threads have to take a segmenter that they wait for.
-_WAY_S = 0.001
-
-# The next frame that is there, the stages of its stream, and its timings until now; None where there is none.
-Take = Callable[[], tuple[Frame, LaterStages, dict[str, float]] | None]
-
-
-class _Callers:
-    """Counts who works with a segmenter or waits for it."""
-
-    def __init__(self) -> None:
-        self._inside: deque[None] = deque()  # appends and pops are atomic
-
-    def __enter__(self) -> None:
-        self._inside.append(None)
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._inside.pop()
-
-    @property
-    def any(self) -> bool:
-        """Whether there is one."""
-        return bool(self._inside)
-
-    @property
-    def several(self) -> bool:
-        """Whether one waits for another."""
-        return len(self._inside) > 1
 
 
 class Segmenter:
@@ -114,7 +84,7 @@ class Segmenter:
         self._path = path
         self._absolute_path = path.absolute()  # the working directory may change
         self._opened = (extractor, head, parts, masks)
-        self._callers, self._lock = _Callers(), threading.Lock()
+        self._turns = Turns()
         self._graphs = FrameGraphs()
 
     @classmethod
@@ -388,26 +358,18 @@ class Segmenter:
             ...     [list(result.timings_ms)[0] for result in seg.results(source)]
             ['read']
         """
+        from patchcut.video import Reuse
         from patchcut.video.stream import StreamOptions, results_of
 
         how = options or StreamOptions()
+        convert = partial(as_frame, color=self.settings.color, rule=self.settings.pixel_rule)
         for part in source.parts():
-            yield from results_of(
-                part,
-                how,
-                self._segment_of(part, how),
-                partial(as_frame, color=self.settings.color, rule=self.settings.pixel_rule),
-                together=self._together,
-            )
-
-    def _segment_of(self, part: Source, options: StreamOptions) -> Segment:
-        """What segments the frames of one part of a source, and remembers what its frames have in common."""
-        from patchcut.video import Reuse
-
-        segment = partial(self._segment_with, self._stages_of(part, options))
-        if not part.is_video or options.reuse_below is None:
-            return segment
-        return Reuse(segment, options.reuse_below)
+            stages = self._stages_of(part, how)  # they remember what the frames of a part have in common
+            segment: Segment = partial(self._segment_with, stages)
+            beside = self._beside(stages)
+            if part.is_video and how.reuse_below is not None:
+                segment, beside = Reuse(segment, how.reuse_below), None
+            yield from results_of(part, how, segment, convert, together=self._together, beside=beside)
 
     def followed(
         self, source: Source, objects: PointedObjects, options: StreamOptions | None = None
@@ -447,7 +409,7 @@ class Segmenter:
         """Results of frames in order, of what was pointed at."""
         self.extractor.check_process()
         before = timings_ms or [{} for _ in frames]
-        with self._callers, self._lock:
+        with self._turns:
             return [
                 self._follow_one(objects, frame, Clock(ms)) for frame, ms in zip(frames, before, strict=True)
             ]
@@ -515,6 +477,7 @@ class Segmenter:
             size=height if height == width else None,
             head=_chosen(self.head),
             nothing_below=rules.nothing_below,
+            throughput=bool(self.settings.throughput),
             threads=facts.threads,
             parts=self.settings.parts if self.parts is None else _chosen(self.parts.head),
         )
@@ -556,7 +519,7 @@ class Segmenter:
         """
         self.extractor.check_process()  # before the lock: another thread may have held it at the fork
         before = timings_ms or [{} for _ in frames]
-        with self._callers, self._lock:
+        with self._turns:
             clock = Clock({})
             captured = None
             if all(one.follows_as(stages[0]) for one in stages):
@@ -601,7 +564,13 @@ class Segmenter:
         """Whether frames of several streams run beside each other, each begun as soon as there is room."""
         return self.extractor.engine.facts.beside
 
-    def _as_taken(self, take: Take) -> Generator[Result, None, None]:
+    def _beside(self, stages: LaterStages) -> Beside | None:
+        """What runs the frames of one stream beside each other, where the engine does that."""
+        return partial(self._as_taken, lambda read: stages) if self._runs_beside else None
+
+    def _as_taken(
+        self, stages_of: Callable[[Read], LaterStages], take: Take
+    ) -> Generator[Result, None, None]:
         """Results of the frames that `take` gives, in order: one is finished while the next ones run.
 
         A frame is taken as soon as there is a place for it. It ends when nothing runs and `take` has nothing,
@@ -612,23 +581,24 @@ class Segmenter:
         count = min(_TOGETHER, facts.max_batch, 2 * facts.threads)  # one of each thread runs, and one is next
         running: deque[tuple[Frame, LaterStages, dict[str, float]]] = deque()
         begun = 0
-        with self._callers, self._lock, self.extractor.places(count) as places:
+        with self._turns, self.extractor.places(count) as places:
             while True:
-                while len(running) < count and not (begun and self._callers.several):
+                while len(running) < count and not (begun and self._turns.is_awaited):
                     if (taken := take()) is None:
                         break
-                    clock = Clock(taken[2])
-                    with finished_first():
-                        places.begin(begun % count, taken[0])
-                    clock.stop("preprocess")
-                    running.append(taken)
-                    begun += 1
+                    read, ms = taken
                     del taken
+                    clock = Clock(ms)
+                    with finished_first():
+                        places.begin(begun % count, read.frame)
+                    clock.stop("preprocess")
+                    running.append((read.frame, stages_of(read), ms))
+                    begun += 1
+                    del read
                 if not running:
                     break
                 yield self._finish_next(places, (begun - len(running)) % count, *running.popleft())
-        if self._callers.any:
-            sleep(_WAY_S)  # or this thread would have it again before the one that waits wakes up
+        self._turns.give_way()
 
     @finished_first()
     def _finish_next(

@@ -112,9 +112,9 @@ class Settings:
         value_range: which values of more than 8 bits become black and white, "LO:HI" such as "0:4095"; "auto"
             is what the format says, or what each picture uses (see `patchcut.pixels.to_8_bits`).
         max_pixels: pictures of more are refused before they are decoded, 1 to 2**30.
-        throughput: True to run the frames of a batch beside each other, each on few threads: more frames a
-            second, and each later. For `Segmenter.batch`, and for streams of files, whose frames are then
-            read up to 8 ahead.
+        throughput: True to run frames beside each other, each on few threads: more frames a second, and each
+            later. For `Segmenter.batch` and for streams of recordings. None is False, but for `patchcut run`,
+            which takes True for a recording.
         threads: CPU threads from 1 to 256; None is one a physical core that this process may use (see
             `patchcut_kernels.default_threads`) and leaves the kernels' threads as they are. A number also
             sets the kernels' threads, for the whole process.
@@ -187,10 +187,11 @@ class Settings:
         type=int,
         between=(1, 2**30),
     )
-    throughput: bool = setting(
-        False,
-        "Run the frames of a batch beside each other: more frames a second, each later.",
+    throughput: bool | None = setting(
+        None,
+        "Run frames beside each other: more frames a second, each later.",
         type=bool,
+        default_text="for recordings",
     )
     threads: int | None = setting(
         None,
@@ -232,8 +233,10 @@ class Settings:
             value = getattr(self, one.name)
             if value == defaults.get(one.name, one.default) or not one.metadata["on_command_line"]:
                 continue
-            flag = one.metadata["type"] is bool
-            words += [option_name(one.name)] + ([] if flag else [str(value)])
+            if one.metadata["type"] is bool:
+                words.append(option_name(one.name) if value else option_name(f"no_{one.name}"))
+            else:
+                words += [option_name(one.name), str(value)]
         return words
 
 

@@ -40,7 +40,7 @@ CHOSEN: dict[str, Any] = {
     "single": True,
     "value_range": "0:4095",
     "max_pixels": 10**6,
-    "throughput": True,
+    "throughput": False,
     "threads": 3,
 }
 

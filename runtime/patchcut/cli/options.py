@@ -106,9 +106,10 @@ def _option(one: Any, defaults: dict[str, object]) -> inspect.Parameter:
     """The option of a field of `Settings`."""
     default, type_ = defaults.get(one.name, one.default), one.metadata["type"]
     shown: Any = one.metadata["default_text"] or default is not None
-    option = typer.Option(
-        option_name(one.name), help=one.metadata["help"].replace("[", "\\["), show_default=shown
-    )
+    spelt = option_name(one.name)
+    if type_ is bool and default is None:
+        spelt += f"/{option_name(f'no_{one.name}')}"
+    option = typer.Option(spelt, help=one.metadata["help"].replace("[", "\\["), show_default=shown)
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(
         one.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import ExitStack, closing
-from dataclasses import fields
+from dataclasses import fields, replace
 from time import perf_counter
 from typing import Any
 
@@ -23,6 +23,7 @@ from patchcut.heads import VotingHead
 from patchcut.output.folder import DEFAULT_SAVE, OutputFolder, check_save
 from patchcut.result import Result
 from patchcut.segmenter import Segmenter
+from patchcut.settings import Settings
 from patchcut.sources import Source, open_source
 from patchcut.video import pointed_objects
 
@@ -69,17 +70,28 @@ def _open(options: RunOptions, stack: ExitStack) -> Run:
         how: dict[str, Any] = {"overwrite": options.overwrite, "resume": options.resume}
         folder = OutputFolder(options.out, save, **how, recipe=_recipe(options))
     pointed = pointed_objects(options.settings, options.prompts, options.at) if options.prompts else None
-    segmenter = Segmenter.open(options.settings)
+    segmenter = Segmenter.open(_for_recordings(options, source))
     if "votes" in save and (pointed is not None or not isinstance(segmenter.head, VotingHead)):
         what = f'has "votes", and the head "{segmenter.head.name}" takes none'
         raise OptionError("save", what, "leave it out, or choose a head that does, such as --head levels")
     return Run(options, source, segmenter, folder, window, RunStats(), pointed)
 
 
+def _for_recordings(options: RunOptions, source: Source) -> Settings:
+    """The settings, by which frames of a recording run beside each other if nothing else was said."""
+    settings = options.settings
+    recorded = source.is_video and not options.stream.is_live(source)
+    if settings.throughput is None and recorded and not options.prompts:
+        return replace(settings, throughput=True)
+    return settings
+
+
 def _recipe(options: RunOptions) -> dict[str, Any]:
     """What results depend on; a bundle's spec holds the hashes of all its members."""
     settings = options.settings
-    chosen = {one.name: str(getattr(settings, one.name)) for one in fields(settings) if one.name != "threads"}
+    chosen = {one.name: str(getattr(settings, one.name)) for one in fields(settings)}
+    for speed in ("threads", "throughput"):  # what is found is the same
+        del chosen[speed]
     with open_bundle(settings.bundle) as bundle:
         spec = bundle.spec.model_dump_json().encode()
     recipe = {**chosen, "bundle": hashlib.sha256(spec).hexdigest(), "every": options.every}

@@ -15,23 +15,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from patchcut.ahead import Ahead, stop_all
 from patchcut.errors import EngineError, OptionError, PatchcutError, SourceError
-from patchcut.frames import Frame, as_frame
+from patchcut.frames import as_frame
 from patchcut.result import Result
 from patchcut.segmenter import Segmenter, log_notes, log_problems
 from patchcut.sources import Source, open_source
 from patchcut.sources.cameras import LiveVideo
 from patchcut.sources.opening import camera_index
-from patchcut.video.stream import (
-    Clip,
-    Made,
-    Pace,
-    Read,
-    StreamMode,
-    StreamOptions,
-    counted,
-    read_frames,
-    segmented_together,
-)
+from patchcut.video.segmenting import Clip, Made, Read, counted, segmented_beside, segmented_together
+from patchcut.video.stream import Pace, StreamMode, StreamOptions, read_frames
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -327,39 +318,29 @@ class MultiStream:
 
     def _beside(self, since: float) -> Iterator[Made]:
         """Results of frames until there are none, each begun as soon as there is room for it."""
-        running: deque[tuple[Read, dict[str, float]]] = deque()
 
-        def take() -> tuple[Frame, Any, dict[str, float]] | None:
+        def take() -> tuple[Read, dict[str, float]] | None:
             nonlocal since
             read, waited_ms = self._take(since, 1)
             since = perf_counter()
             if not read:
                 return None
-            clip = _clip_of(read[0])
-            clip.stream.running += 1
-            running.append((read[0], waited_ms[0]))
-            return read[0].frame, clip.stages, waited_ms[0]
+            _clip_of(read[0]).stream.running += 1
+            return read[0], waited_ms[0]
 
+        beside = partial(self._seg._as_taken, lambda read: _clip_of(read).stages)
         try:
-            with closing(self._seg._as_taken(take)) as results:
-                for result in results:
-                    held = [self._made_of(running.popleft()[0], result)]
-                    del result
-                    yield held.pop()
-                    since = perf_counter()
-        except MemoryError:  # one by one, since others may be smaller
-            while running:
-                one, ms = running.popleft()
-                _clip_of(one).stream.running -= 1
-                for made in segmented_together([one], [ms], self._segment):
-                    _clip_of(made).stream.made += 1
-                    yield made
-
-    def _made_of(self, read: Read, result: Result) -> Made:
-        stream = _clip_of(read).stream
-        stream.running -= 1
-        stream.made += 1
-        return Made(read.clip, read.number, result)
+            for made in segmented_beside(take, beside, self._segment):
+                stream = _clip_of(made).stream
+                stream.running -= 1
+                stream.made += 1
+                held = [made]
+                del made
+                yield held.pop()
+                since = perf_counter()
+        finally:
+            for stream in self._all():
+                stream.running = 0
 
     def _take(self, since: float, together: int) -> tuple[list[Read], list[dict[str, float]]]:
         """Up to `together` frames, those of the source that has waited longest first, and their waits."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from time import perf_counter
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 from patchcut.ahead import Ahead, Clock, Sleep, waiting
 from patchcut.checks import check_choice, check_number, check_whole, use_plain_values
@@ -16,12 +17,26 @@ from patchcut.errors import OptionError, SourceError
 from patchcut.frames import Frame
 from patchcut.result import Result
 from patchcut.sources import Source
+from patchcut.video.segmenting import (
+    Beside,
+    Clip,
+    Made,
+    Read,
+    SegmentRead,
+    counted,
+    segmented_beside,
+    segmented_together,
+    several,
+)
 
 StreamMode = Literal["auto", "video", "live"]
 STREAM_MODES: tuple[StreamMode, ...] = get_args(StreamMode)
 MAX_QUEUE = 1024
 MAX_FPS = 1e6
 _LONGEST_S = 1e9
+# Results that may wait for whoever takes them when another frame is begun beside others.
+_MOST_WAITING = 1
+_NAP_S = 0.05
 
 # Results of frames, given the milliseconds that each was waited for.
 Segment = Callable[[Sequence[Frame], Sequence[dict[str, float]]], list[Result]]
@@ -87,41 +102,6 @@ class StreamOptions:
         return self.mode == "live" and part.kind != "images"
 
 
-@dataclass(eq=False)
-class Clip:
-    """A part of a source, as a stream goes through it.
-
-    Attributes:
-        part: one of `Source.parts`.
-        live: the newest frame wins.
-        last: number of the last frame whose result was handed out.
-    """
-
-    part: Source
-    live: bool
-    last: int = field(default=-1, init=False)
-
-
-class Read(NamedTuple):
-    """A frame, and how many of its clip came before it."""
-
-    clip: Clip
-    number: int
-    frame: Frame
-
-
-class Made(NamedTuple):
-    """A result, and how many frames of its clip came before its own."""
-
-    clip: Clip
-    number: int
-    result: Result
-
-
-# Results of frames that were read, given the milliseconds that each was waited for.
-SegmentRead = Callable[[Sequence[Read], Sequence[dict[str, float]]], list[Result]]
-
-
 def results_of(
     part: Source,
     options: StreamOptions,
@@ -129,6 +109,7 @@ def results_of(
     convert: Convert,
     *,
     together: int = 1,
+    beside: Beside | None = None,
     clock: Clock = time.monotonic,
     sleep: Sleep = time.sleep,
 ) -> Iterator[Result]:
@@ -140,6 +121,7 @@ def results_of(
         segment: makes the results; it is called on one thread.
         convert: makes of a source's frame one that `segment` takes.
         together: how many frames at most `segment` is given.
+        beside: what runs frames that are read ahead beside each other, where the engine does that.
         clock, sleep: seconds; replaced in tests.
     What `part`, `convert` and `segment` raise comes after the results of the frames before.
     Examples:
@@ -169,11 +151,24 @@ def results_of(
         silence_s=part.silence_s,
         on_silence=part.tell_silence,
     )
+    rolling = None
+    if beside is not None and not clip.live and options.max_fps is None:
+        rolling = _BesideEachOther(clip, reader, beside, segment_read)
+    caller = threading.get_ident()
+
+    def segmented() -> Iterator[Made | None]:
+        # Where the system starts no more threads, this is the caller's own, who may use the segmenter between
+        # two results, and would wait for himself.
+        if rolling is None or threading.get_ident() == caller:
+            yield from _segmented(reader, segment_read, together, pace)
+        else:
+            yield from rolling
+
     segmenter = Ahead(
-        _segmented(reader, segment_read, together, pace), name="patchcut-segment", newest=clip.live
+        segmented(), name="patchcut-segment", most=1 if rolling is None else sys.maxsize, newest=clip.live
     )
     try:
-        yield from map(counted, segmenter)
+        yield from map(counted if rolling is None else rolling.counted, segmenter)
     finally:
         _end(reader, segmenter, part)
 
@@ -191,17 +186,6 @@ def _end(reader: Ahead[Read], segmenter: Ahead[Made], part: Source) -> None:
     segmenter.stop()
     segmenter.join()
     part.abandoned = not reader.join()
-
-
-def counted(made: Made) -> Result:
-    """The result, which of a live clip knows how many frames were skipped since the one before."""
-    clip, number, result = made
-    if clip.live:
-        dropped = number - clip.last - 1
-        vars(result)["dropped"] = dropped  # nobody has seen it yet, and a copy would leave the GPU
-        clip.part.dropped += dropped
-    clip.last = number
-    return result
 
 
 def read_frames(
@@ -292,7 +276,7 @@ def _segmented(
     error = None
     while error is None:
         yield from pace.turn()
-        read, waited_ms, error = _several(frames, together)
+        read, waited_ms, error = several(frames, together)
         if not read:
             break
         made = segmented_together(read, waited_ms, segment)
@@ -303,37 +287,62 @@ def _segmented(
         raise error
 
 
-def _several(
-    frames: Iterator[Read], most: int
-) -> tuple[list[Read], list[dict[str, float]], Exception | None]:
-    """Up to `most` frames, how long each was waited for, and what ended them early."""
-    read: list[Read] = []
-    waited_ms: list[dict[str, float]] = []
-    try:
-        while len(read) < most:
-            started = perf_counter()
-            if (one := next(frames, None)) is None:
+class _BesideEachOther:
+    """Results of a recording's frames that run beside each other.
+
+    While results wait for whoever takes them, no other frame is begun.
+
+    Args:
+        clip, reader: of the frames.
+        beside, segment: what segments them.
+    """
+
+    def __init__(self, clip: Clip, reader: Ahead[Read], beside: Beside, segment: SegmentRead) -> None:
+        self._clip, self._reader = clip, reader
+        self._beside, self._segment = beside, segment
+        self._made = -1
+        self._taken = threading.Event()
+        self._error: Exception | None = None
+
+    def __iter__(self) -> Iterator[Made | None]:
+        """Those that came before an error are given before it is raised."""
+        while self._error is None:
+            while self._is_full:
+                self._taken.clear()
+                if self._is_full:
+                    self._taken.wait(_NAP_S)
+                yield None
+            first = self._next()
+            if first is None:
                 break
-            waited_ms.append({"read": 1e3 * (perf_counter() - started)})
-            read.append(one)
-    except Exception as error:  # whatever a source of the caller's raises
-        return read, waited_ms, error
-    return read, waited_ms, None
+            ready = [first]
+            del first
+            for made in segmented_beside(partial(self._take, ready), self._beside, self._segment):
+                self._made = made.number
+                held = [made]
+                del made
+                yield held.pop()
+        if self._error is not None:
+            raise self._error
 
+    def counted(self, made: Made) -> Result:
+        """A result that is handed out."""
+        result = counted(made)
+        self._taken.set()
+        return result
 
-def segmented_together(
-    read: Sequence[Read], waited_ms: Sequence[dict[str, float]], segment: SegmentRead
-) -> list[Made]:
-    """Results of frames that were read; those too large for the memory are among their part's problems."""
-    try:
-        results = segment(read, waited_ms)
-        return [Made(one.clip, one.number, result) for one, result in zip(read, results, strict=True)]
-    except MemoryError:  # other frames may be smaller
-        if len(read) > 1:
-            each = zip(read, waited_ms, strict=True)
-            return [made for one, ms in each for made in segmented_together([one], [ms], segment)]
-        frame = read[0].frame
-        what = "does not fit in memory when it is segmented"
-        name = frame.name or f"frame {frame.index}"
-        read[0].clip.part.problems.append(str(SourceError(name, what, "scale it down")))
-        return []
+    @property
+    def _is_full(self) -> bool:
+        return self._made - self._clip.last > _MOST_WAITING
+
+    def _take(self, ready: list[tuple[Read, dict[str, float]]]) -> tuple[Read, dict[str, float]] | None:
+        """A frame that is there."""
+        if ready:
+            return ready.pop()
+        if self._error is not None or self._is_full or not self._reader.is_ready():
+            return None
+        return self._next()
+
+    def _next(self) -> tuple[Read, dict[str, float]] | None:
+        read, waited_ms, self._error = several(self._reader, 1)
+        return (read[0], waited_ms[0]) if read else None

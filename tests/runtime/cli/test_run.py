@@ -83,6 +83,23 @@ def test_events_of_several_videos(
     assert (events[-1]["frames"], events[-1]["skipped"], events[-1]["problems"]) == (8, 0, [])
 
 
+@pytest.mark.parametrize(
+    ("words", "throughput"),
+    [([], True), (["--no-throughput"], False), (["--live"], False)],
+)
+def test_frames_of_a_recording_run_beside_each_other(
+    run_cli: Patchcut,
+    toy_bundle: Path,
+    folder: Path,
+    capfd: pytest.CaptureFixture[str],
+    words: list[str],
+    throughput: bool,
+) -> None:
+    assert run_cli("run", folder / "walk.avi", "--bundle", toy_bundle, "--json", *words) == 0
+    start = json.loads(capfd.readouterr().out.splitlines()[0])
+    assert start["segmenter"]["throughput"] is throughput
+
+
 def test_a_limit_counts_over_all_parts(
     run_cli: Patchcut, toy_bundle: Path, folder: Path, tmp_path: Path
 ) -> None:

@@ -111,8 +111,45 @@ def test_a_consumer_that_takes_nothing_bounds_what_is_read(
     assert clip.closed and list(results) == []
 
 
+@pytest.fixture(scope="module")
+def beside(toy_bundle: Path) -> Segmenter:
+    """Its frames run beside each other, four at once."""
+    return patchcut.load(toy_bundle, throughput=True, threads=2)
+
+
+def test_frames_beside_each_other_wait_for_their_consumer(beside: Segmenter, photo: np.ndarray) -> None:
+    clip = Clip(walk(photo, 60))
+    results = beside.stream(clip, queue=2)
+    found = [next(results)]
+    # One taken, two results that wait, four more that were begun before they did, two frames, and one more.
+    assert not until(lambda: clip.given > 1 + 2 + 4 + 2 + 2, 0.3)
+    # The segmenter is free meanwhile.
+    same(beside(photo), beside(photo))
+    for one in results:
+        found.append(one)
+        if one.index in (10, 11, 30):
+            assert beside(photo).label_map.shape == photo.shape[:2]
+    assert clip.closed and clip.given == 60
+    expected = beside.stream(Clip(walk(photo, 60)), queue=0)
+    for one, other in zip(found, expected, strict=True):
+        same(one, other)
+
+
+def test_frames_beside_each_other_before_an_error_are_not_lost(beside: Segmenter, photo: np.ndarray) -> None:
+    for count in (0, 1, 3, 9):
+        taken = []
+        with pytest.raises(KeyError, match="torn"):
+            for one in beside.stream(Clip(walk(photo, count), KeyError("torn"))):
+                taken.append(one.index)
+        assert taken == list(range(count))
+
+
 @pytest.mark.parametrize("how", ["close", "forget", "raise", "live"])
-def test_threads_end_with_the_stream(toy_segmenter: Segmenter, photo: np.ndarray, how: str) -> None:
+@pytest.mark.parametrize("which", ["toy_segmenter", "beside"])
+def test_threads_end_with_the_stream(
+    request: pytest.FixtureRequest, photo: np.ndarray, how: str, which: str
+) -> None:
+    toy_segmenter: Segmenter = request.getfixturevalue(which)
     clip = Clip([photo[:40, :60]] * 1000)
     results = toy_segmenter.stream(clip, mode="live" if how == "live" else "auto")
     next(results)
@@ -353,7 +390,11 @@ def test_the_size_may_change_in_mid_stream(toy_segmenter: Segmenter, photo: np.n
         assert one.label_map.shape == frame.shape[:2]
 
 
-def test_two_streams_of_one_segmenter_in_two_threads(toy_segmenter: Segmenter, photo: np.ndarray) -> None:
+@pytest.mark.parametrize("which", ["toy_segmenter", "beside"])
+def test_two_streams_of_one_segmenter_in_two_threads(
+    request: pytest.FixtureRequest, photo: np.ndarray, which: str
+) -> None:
+    toy_segmenter: Segmenter = request.getfixturevalue(which)
     clips = [walk(photo, 20), walk(photo, 20)[::-1]]
     expected = [list(toy_segmenter.stream(Clip(one), queue=0)) for one in clips]
     found: list[list[Result]] = [[], []]

@@ -134,7 +134,7 @@ def _open_session(
 ) -> OnnxRuntimeEngine:
     spec, tensors = graph.spec, graph.tensors
     threads = threads_that_start(settings.threads or default_threads())
-    beside = settings.throughput and not place.on_gpu and threads > 1
+    beside = bool(settings.throughput) and not place.on_gpu and threads > 1
     options = session_options(ort, 1 if beside else threads, spec.precision)
     options.add_session_config_entry(_EXTERNAL_FOLDER, os.devnull)
     if place.on_gpu:

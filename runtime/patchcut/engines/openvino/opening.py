@@ -106,7 +106,7 @@ def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> O
     capabilities = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
     plan = _make_plan(backbone, settings, device, capabilities)
     threads = threads_that_start(settings.threads or default_threads())
-    properties = plan.properties(threads, throughput=settings.throughput)
+    properties = plan.properties(threads, throughput=bool(settings.throughput))
     compiled, weights = _compile(core, bundle, backbone, plan, properties)
     facts = EngineFacts(
         name="openvino",
@@ -118,7 +118,7 @@ def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> O
         # It takes no more than there are cores.
         threads=compiled.get_property(_THREADS) if device == "CPU" else threads,
         max_batch=_MAX_BATCH,
-        beside=settings.throughput,
+        beside=bool(settings.throughput),
     )
     return OpenVinoEngine(openvino, compiled, facts, backbone.features)
 
