@@ -39,7 +39,7 @@ STREAMS, STREAM_FRAMES = 4, 16
 STREAMED, IN_TURN, BACKBONE = "patchcut", "frame by frame", "the backbone alone"
 ONE_AT_A_TIME, BESIDE = "patchcut, one at a time", "backbones alone, beside each other"
 VIDEO_FRAMES, PLACES = 60, 4
-CAMERA_FPS, CAMERA_S = 60, 30
+CAMERA_FPS, CAMERA_S = 60, 60
 # Until memory that grows once, such as that of allocators, has grown.
 SETTLED_S = 5
 

@@ -185,7 +185,7 @@ def evaluate_videos(
             change = None if before is None else _change(segmenter, example, result, before, unchanged[i - 1])
             video = FrameOfVideo(
                 counts,
-                overlaps(result, truth, objects[name]),
+                overlaps(result, truth, objects[name], followed=protocol.follows),
                 _nothing(result, truth),
                 change,
                 object_track_ids(result, truth, objects[name]),

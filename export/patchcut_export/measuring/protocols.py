@@ -27,10 +27,12 @@ class Protocol:
     Attributes:
         run: gives the result of each frame, in order, from a segmenter and the frames of one video.
         text: what the report says of it.
+        follows: whether the objects of the first mask are pointed at, in the order of their numbers.
     """
 
     run: Callable[[Segmenter, Sequence[Example]], Iterator[Result]]
     text: str
+    follows: bool = False
 
 
 def run_frames(segmenter: Segmenter, frames: Sequence[Example]) -> Iterator[Result]:
@@ -114,10 +116,13 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "frames": Protocol(run_frames, "each frame by itself"),
     "stream": Protocol(run_stream, "frames in order, as a stream of video"),
     "first-mask": Protocol(
-        partial(run_first, boxes=False), "frames in order, followed from the true mask of the first"
+        partial(run_first, boxes=False),
+        "frames in order, followed from the true mask of the first",
+        follows=True,
     ),
     "first-box": Protocol(
         partial(run_first, boxes=True),
         "frames in order, followed from a box around the true mask of the first",
+        follows=True,
     ),
 }

@@ -124,22 +124,30 @@ def _truth(frame: Example) -> Truth:
     return read_truth(frame, picture_size(frame.mask, upright=False))
 
 
-def overlaps(result: Result, truth: Truth, objects: Sequence[int]) -> dict[int, Overlap]:
+def overlaps(
+    result: Result, truth: Truth, objects: Sequence[int], *, followed: bool = False
+) -> dict[int, Overlap]:
     """J and F of each object of a video on one frame.
 
     Where masks tell foreground only, what is found is the union of all regions of the foreground. Else the
     regions, at most the 20 best, are matched with the objects of this frame so that the mean of J and F is
     largest; an object that is matched with none has 0. With an object that the frame does not show no region
-    is matched, and it has 1.
+    is matched, and it has 1. Where the objects were pointed at, column i of the result is object i of them,
+    and nothing is matched.
 
     Args:
         objects: as `find_objects` gives them.
+        followed: whether they were pointed at, in this order.
     Pixels that are not known are left out of J, and are background for F.
     """
     known = np.ones(truth.foreground.shape, bool) if truth.known is None else truth.known
     if truth.objects is None:
         pairs = _compare([result.foreground & known], [truth.foreground])
         return {_FOREGROUND: pairs[0][0]}
+    if followed:
+        own = [(result.label_map == i) & known for i in range(1, len(objects) + 1)]
+        each = zip(objects, own, strict=True)
+        return {number: _compare([mask], [truth.objects == number])[0][0] for number, mask in each}
     shown = [number for number in objects if (truth.objects == number).any()]
     regions = [result.region_ids == i + 1 for i in _foreground_regions(result)[:MOST_REGIONS]]
     pairs = _compare([region & known for region in regions], [truth.objects == n for n in shown])

@@ -187,7 +187,7 @@ class Tracker:
         together = {
             (one.id, other.id) for those in shared for one in those for other in those if one is not other
         }
-        for track in objects:
+        for track in self.tracks:
             with_ids = [other for own, other in together if own == track.id]
             track.merged = {other: track.merged.get(other, 0) + 1 for other in with_ids}
 

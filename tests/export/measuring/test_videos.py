@@ -239,6 +239,24 @@ def test_objects_are_matched_best(seed: int) -> None:
     assert total == pytest.approx(brute_force(result, truth, objects))
 
 
+def test_objects_that_were_pointed_at_are_compared_with_their_own_masks() -> None:
+    truth = np.zeros((40, 40), np.uint8)
+    truth[5:15, 5:15], truth[20:30, 5:15] = 3, 7
+    swapped, alone = np.zeros_like(truth), np.zeros_like(truth)
+    swapped[5:15, 5:15], swapped[20:30, 5:15] = 2, 1
+    alone[5:15, 5:15] = 1
+    told, right, wrong = Truth(truth > 0, None, objects=truth), Overlap(1, 1), Overlap(0, 0)
+
+    def own(found: np.ndarray, objects: tuple[int, ...]) -> dict[int, Overlap]:
+        result = result_of(found)
+        result.label_map = found.astype(np.int32)
+        return overlaps(result, told, objects, followed=True)
+
+    assert overlaps(result_of(swapped), told, (3, 7)) == {3: right, 7: right}
+    assert own(swapped, (3, 7)) == {3: wrong, 7: wrong}
+    assert own(alone, (3, 7, 9)) == {3: right, 7: wrong, 9: right}
+
+
 def test_what_is_not_known_is_left_out_of_objects() -> None:
     truth = np.zeros((40, 40), np.uint8)
     truth[10:20, 10:20], truth[20:30, 10:20] = 1, 255
