@@ -13,7 +13,8 @@ from patchcut_export.measuring import DEFAULTS
 
 _DATASETS = (
     "As published: ecssd, duts, dut-omron, cub, voc07, voc12, coco20k, davis16, davis17, and with a class "
-    "for each pixel voc12-seg, coco-seg, coco-stuff27, cityscapes27. Your own folders: masks: images/ and "
+    "for each pixel voc12-seg, voc20, context59, context60, coco-seg, coco-stuff27, coco-stuff171, "
+    "cityscapes27, cityscapes19, kitti-step. Your own folders: masks: images/ and "
     "masks/ with the same names; classes: the same, masks with a class for each pixel, to measure parts; "
     "semantic: the same, to measure classes; sequences: the same with a folder for each video; boxes: "
     "images/ and boxes.json."

@@ -179,7 +179,7 @@ def choose_match(match: str | None, columns: Sequence[str], classes: Classes, da
     Raises:
         OptionError: no name is that of a class, or there are fewer columns than classes.
     """
-    known = set(map(plain_name, classes.names))
+    known = classes.numbers()
     named = [plain_name(column) in known for column in columns]
     if match is None:
         match = "names" if any(named) and all(named[1:]) else "hungarian"
@@ -200,9 +200,10 @@ def state_match(match: str, columns: Sequence[str], classes: Classes) -> str:
         spare = len(columns) - len(classes.names)
         left = f"; {spare} stand for none and are never right" if spare else ""
         return f"hungarian: columns and classes one to one over the whole set, so that {aim}{left}"
-    known, own = set(map(plain_name, classes.names)), set(map(plain_name, columns))
-    strange = [name for name in columns if plain_name(name) not in known]
-    absent = [name for name in classes.names if plain_name(name) not in own]
+    numbers = classes.numbers()
+    strange = [name for name in columns if plain_name(name) not in numbers]
+    own = {numbers.get(plain_name(name)) for name in columns}
+    absent = [name for number, name in enumerate(classes.names) if number not in own]
     text = "names: a column is the class of its name"
     text += f"; no class: {first_names(strange)}" if strange else ""
     return text + (f"; no column: {first_names(absent)}" if absent else "")
@@ -257,8 +258,8 @@ def _class_of_columns(
 ) -> npt.NDArray[np.int64]:
     if match == "hungarian":
         return _hungarian(table, classes.by_iou).class_of
-    numbers = {plain_name(name): number for number, name in enumerate(classes.names)}
-    return np.array([numbers.get(plain_name(name), len(numbers)) for name in columns], np.int64)
+    numbers = classes.numbers()
+    return np.array([numbers.get(plain_name(name), len(classes.names)) for name in columns], np.int64)
 
 
 def _hungarian(table: Contingency, by_iou: bool) -> Matching:

@@ -46,9 +46,10 @@ def read_truth(example: Example, size_hw: tuple[int, ...]) -> Truth:
             says.
     """
     assert example.mask is not None
-    if example.mask_kind == "semantic":
+    if example.mask_kind in ("semantic", "panoptic"):
         assert example.classes is not None
-        return _semantic_truth(example.mask, example.classes, example.square, size_hw)
+        indices = read_indices(example.mask, in_red=example.mask_kind == "panoptic")
+        return _semantic_truth(example.mask, indices, example.classes, example.square, size_hw)
     if example.mask_kind in ("index", "objects"):
         indices = read_indices(example.mask)
         _check_size(example.mask, indices.shape, size_hw)
@@ -69,9 +70,14 @@ def read_truth(example: Example, size_hw: tuple[int, ...]) -> Truth:
     return Truth(np.asarray(grey > 127))
 
 
-def _semantic_truth(path: Path, classes: Classes, square: int | None, size_hw: tuple[int, ...]) -> Truth:
-    """The truth of a mask with a class for each pixel."""
-    indices = read_indices(path)
+def _semantic_truth(
+    path: Path,
+    indices: npt.NDArray[np.uint8],
+    classes: Classes,
+    square: int | None,
+    size_hw: tuple[int, ...],
+) -> Truth:
+    """The truth of a mask with a value for each pixel."""
     allowed = np.isin(np.arange(256), list(classes.of_values))
     if not allowed[indices].all():
         value = int(indices[~allowed[indices]][0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -534,3 +535,14 @@ def test_classes_of_real_photographs(shared_data: Path) -> None:
     of = open_dataset("semantic", voc).classes
     assert of is not None and len(of.names) == 21 and of.has_background
     assert len(open_dataset("semantic", camvid).examples) == 123
+
+
+def test_a_class_may_have_other_names() -> None:
+    of = Classes(("tvmonitor", "sofa"), {0: 0, 1: 1}, False, other_names={"tvmonitor": ("tv", "sofa")})
+    names = ("background", "TV", "Sofa", "TV monitor")
+    assert choose_match(None, names, of, "set") == "names"
+    said = "names: a column is the class of its name; no class: background"
+    assert state_match("names", names, of) == said
+    image = counted(np.array([[1, 2, 3, 0]]), np.array([[0, 1, 0, 1]], np.uint8), 2, 4)
+    scores = measure_labels([replace(image, names=names)], names, of, "names")
+    assert scores.confusion.tolist() == [[2, 0], [0, 1], [0, 1]], "its own name comes before another's"

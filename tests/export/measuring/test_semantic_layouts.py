@@ -195,6 +195,75 @@ def test_cityscapes(tmp_path: Path, inner: str) -> None:
         open_dataset("cityscapes27", tmp_path)
 
 
+def test_objects_of_voc_alone(tmp_path: Path) -> None:
+    dataset = open_dataset("voc20", make_voc(tmp_path))
+    of = classes_of(dataset)
+    assert (len(of.names), of.names[0], of.has_background, dataset.published) == (
+        20,
+        "aeroplane",
+        False,
+        1449,
+    )
+    assert truths(dataset)[:5].tolist() == [VOID, 0, 14, 19, VOID]
+
+
+@pytest.mark.parametrize(("layout", "expected"), [("context59", [VOID, 0, 58]), ("context60", [0, 1, 59])])
+def test_pascal_context(tmp_path: Path, layout: str, expected: list[int]) -> None:
+    base = tmp_path / "VOCdevkit/VOC2010"
+    put_image(base / "JPEGImages/2008_000002.jpg")
+    put_mask(base / "SegmentationClassContext/2008_000002.png", cells(0, 1, 59))
+    write(base / "ImageSets/SegmentationContext/val.txt", "2008_000002")
+    dataset = open_dataset(layout, tmp_path)
+    of = classes_of(dataset)
+    assert truths(dataset)[:4].tolist() == [*expected, VOID]
+    assert [of.names[i] for i in expected[1:]] == ["aeroplane", "wood"]
+    assert list(of.names) == sorted(of.names) or of.names[0] == "background"
+    assert dataset.published == 5105
+
+
+def test_all_of_coco_stuff(tmp_path: Path) -> None:
+    dataset = open_dataset("coco-stuff171", make_coco(tmp_path))
+    of = classes_of(dataset)
+    assert len(set(of.names)) == len(of.names) == 171 and not of.has_background
+    found = truths(dataset)
+    assert [of.names[i] for i in found[:4]] == ["person", "toothbrush", "banner", "wood"] and found[4] == VOID
+    assert of.names[of.of_values[156]] == "sky-other" and of.names[of.of_values[22]] == "bear"
+    numbers = of.numbers()
+    assert numbers["sky"] == of.of_values[156] and numbers["motorbike"] == of.of_values[3]
+    assert numbers["window"] == of.of_values[180], "the first of those that it may be"
+
+
+def test_the_cityscapes_benchmark(tmp_path: Path) -> None:
+    dataset = open_dataset("cityscapes19", make_cityscapes(tmp_path))
+    of = classes_of(dataset)
+    found = truths(dataset)
+    assert [of.names[i] for i in found[2:6]] == ["road", "building", "sky", "bicycle"]
+    assert (found[:2] == VOID).all() and of.of_values[9] == VOID, "parking is none of the 19"
+    assert of.of_values[17] == 5 and of.of_values[31] == 16, "the train ids of its own scripts"
+
+
+def test_kitti_step(tmp_path: Path) -> None:
+    red = cells(0, 10, 18)
+    for number in ("000000", "000001"):
+        put_image(tmp_path / "training/image_02/0002" / f"{number}.png")
+        path = tmp_path / "panoptic_maps/val/0002" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.stack([red, np.full_like(red, 3), red], axis=2)).save(path)
+    dataset = open_dataset("kitti-step", tmp_path)
+    of = classes_of(dataset)
+    assert (dataset.published, [one.name for one in dataset.examples]) == (
+        2981,
+        ["0002/000000", "0002/000001"],
+    )
+    assert [of.names[i] for i in truths(dataset)[:3]] == ["road", "sky", "bicycle"]
+    put_mask(tmp_path / "panoptic_maps/val/0002/000001.png", red)
+    with pytest.raises(DatasetError, match=r"000001\.png holds no colours \(L\)"):
+        truths(dataset, 1)
+    (tmp_path / "training/image_02/0002/000000.png").unlink()
+    with pytest.raises(DatasetError, match="image_02 has no image for 1 of 2 images: 0002/000000"):
+        open_dataset("kitti-step", tmp_path)
+
+
 @pytest.mark.parametrize(("layout", "make"), [("coco-stuff27", make_coco), ("cityscapes27", make_cityscapes)])
 def test_the_papers_square_is_the_default(tmp_path: Path, layout: str, make: Callable[[Path], Path]) -> None:
     write(make(tmp_path) / CURATED, "000000000139")
@@ -224,6 +293,10 @@ def test_the_papers_square_is_the_default(tmp_path: Path, layout: str, make: Cal
             r"is not COCO 2017 with the maps of COCO-Stuff: looked for images/val2017/ and annotati",
         ),
         ("coco-stuff27", r"is not COCO 2017 with the maps of COCO-Stuff: .* in it or in COCO/, coco/"),
+        (
+            "kitti-step",
+            r"is not KITTI-STEP: looked for panoptic_maps/val, training/image_02 in it or in kitti-step/",
+        ),
         (
             "cityscapes27",
             r"is not Cityscapes: looked for leftImg8bit/val, gtFine/val in it or in Cityscapes/",

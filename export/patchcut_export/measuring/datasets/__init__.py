@@ -76,6 +76,12 @@ LAYOUTS: Mapping[str, Layout] = {
     "coco-seg": Layout(semantic.open_coco_seg, is_semantic=True),
     "coco-stuff27": Layout(semantic.open_coco_stuff27, takes_names=True, is_semantic=True),
     "cityscapes27": Layout(semantic.open_cityscapes27, splits=("val", "train"), is_semantic=True),
+    "voc20": Layout(semantic.open_voc20, splits=("val", "train", "trainval"), is_semantic=True),
+    "context59": Layout(semantic.open_context59, splits=("val", "train"), is_semantic=True),
+    "context60": Layout(semantic.open_context60, splits=("val", "train"), is_semantic=True),
+    "coco-stuff171": Layout(semantic.open_coco_stuff171, is_semantic=True),
+    "cityscapes19": Layout(semantic.open_cityscapes19, splits=("val", "train"), is_semantic=True),
+    "kitti-step": Layout(semantic.open_kitti_step, splits=("val", "train"), is_semantic=True),
     "davis16": Layout(davis.open_davis16, splits=("val", "train", "trainval"), is_video=True),
     "davis17": Layout(davis.open_davis17, splits=("val", "train"), is_video=True),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -20,8 +20,8 @@ RESOLUTIONS: Mapping[str, int | None] = {"full": None, "320": 320}
 # How a mask's file says what is foreground:
 # "grey": above half of the range; "colour": anything but black; "index": a class per pixel, 0 is background
 # and 255 is not known; "objects": the same with an object of the video per pixel; "semantic": a value per
-# pixel, of which `Classes.of_values` makes a class.
-MaskKind = Literal["grey", "colour", "index", "objects", "semantic"]
+# pixel, of which `Classes.of_values` makes a class; "panoptic": the same in red, green and blue tell objects.
+MaskKind = Literal["grey", "colour", "index", "objects", "semantic", "panoptic"]
 
 VOID = 255
 _NOT_OF_NAMES = re.compile(r"[\W_]+")
@@ -37,12 +37,22 @@ class Classes:
         has_background: whether class 0 is background.
         by_iou: whether clusters are matched so that the sum of the IoUs is largest; else so that most pixels
             are right.
+        other_names: more names of some classes: a column that is called so stands for the class, too.
     """
 
     names: tuple[str, ...]
     of_values: Mapping[int, int]
     has_background: bool
     by_iou: bool = False
+    other_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def numbers(self) -> dict[str, int]:
+        """The class of each of their names, as `plain_name` has it."""
+        numbers = {plain_name(name): number for number, name in enumerate(self.names)}
+        for number, name in enumerate(self.names):
+            for other in self.other_names.get(name, ()):
+                numbers.setdefault(plain_name(other), number)
+        return numbers
 
 
 def plain_name(name: str) -> str:
@@ -64,7 +74,7 @@ class Example:
         sequence: the video it is a frame of.
         is_end: whether it is the first or the last frame of that.
         upright: whether the truth is that of the image as its EXIF orientation shows it; False: as stored.
-        classes: of a "semantic" mask.
+        classes: of a "semantic" or "panoptic" mask.
         square: the image and its mask are scaled so that the shorter side has so many pixels, and the square
             in the middle is measured; None is all of it, as it is.
     """

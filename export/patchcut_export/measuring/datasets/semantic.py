@@ -1,4 +1,4 @@
-"""Sets with a class for each pixel: VOC 2012, COCO, COCO-Stuff and Cityscapes, and anybody's own."""
+"""Sets with a class for each pixel: VOC, COCO-Stuff, Cityscapes, KITTI-STEP, and anybody's own."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from pathlib import Path
 
 from patchcut_export.errors import DatasetError
 from patchcut_export.measuring.datasets.class_tables import (
+    cityscapes_19_classes,
     cityscapes_classes,
     coco_object_classes,
+    coco_stuff_all_classes,
     coco_stuff_classes,
+    context_classes,
     identity,
+    kitti_step_classes,
     voc_classes,
+    voc_object_classes,
 )
 from patchcut_export.measuring.datasets.examples import (
     RESOLUTIONS,
@@ -20,6 +25,7 @@ from patchcut_export.measuring.datasets.examples import (
     Classes,
     Dataset,
     Example,
+    MaskKind,
     plain_name,
 )
 from patchcut_export.measuring.datasets.folders import (
@@ -40,6 +46,9 @@ _COCO_FOLDERS = [
     for maps in ("annotations/val2017", "stuffthingmaps/val2017")
 ]
 _VOC_SIZES = {"val": 1449, "train": 1464, "trainval": 2913}
+_CONTEXT_SIZES = {"val": 5105, "train": 4998}
+# Frames of KITTI's tracking videos; the test set's labels are kept back.
+_STEP_SIZES = {"val": 2981, "train": 5027}
 _CITYSCAPES_SIZES = {"val": 500, "train": 2975}
 _IMAGE_END, _LABELS_END = "_leftImg8bit.png", "_gtFine_labelIds.png"
 
@@ -99,13 +108,44 @@ def _largest_class(mask: Path) -> int:
 
 def open_voc12_seg(root: Path, choices: Choices) -> Dataset:
     """`JPEGImages/`, `SegmentationClass/` and `ImageSets/Segmentation/SPLIT.txt`, also in VOCdevkit/."""
+    return _open_voc12(root, choices, voc_classes())
+
+
+def open_voc20(root: Path, choices: Choices) -> Dataset:
+    """The same without background."""
+    return _open_voc12(root, choices, voc_object_classes())
+
+
+def _open_voc12(root: Path, choices: Choices, classes: Classes) -> Dataset:
     split = choices.split or "val"
     names_file = f"ImageSets/Segmentation/{split}.txt"
     inner = ("VOC2012", "VOCdevkit/VOC2012", "VOC2012/VOCdevkit/VOC2012")
     base = find_root("VOC2012", root, inner, ("JPEGImages", "SegmentationClass", names_file))
     names = [line.strip() for line in read_lines(base / names_file)]
     named = _listed(base / "JPEGImages", base / "SegmentationClass", names)
-    return _dataset(f"VOC2012 segmentation {split}", named, voc_classes(), choices, "full", _VOC_SIZES[split])
+    return _dataset(f"VOC2012 segmentation {split}", named, classes, choices, "full", _VOC_SIZES[split])
+
+
+def open_context59(root: Path, choices: Choices) -> Dataset:
+    """PASCAL-Context as mmsegmentation converts it, without background; see `open_context60`."""
+    return _open_context(root, choices, context_classes(background=False))
+
+
+def open_context60(root: Path, choices: Choices) -> Dataset:
+    """`JPEGImages/`, `SegmentationClassContext/` and `ImageSets/SegmentationContext/SPLIT.txt` of VOC2010."""
+    return _open_context(root, choices, context_classes(background=True))
+
+
+def _open_context(root: Path, choices: Choices, classes: Classes) -> Dataset:
+    split = choices.split or "val"
+    names_file = f"ImageSets/SegmentationContext/{split}.txt"
+    masks = "SegmentationClassContext"
+    base = find_root(
+        "PASCAL-Context", root, ("VOC2010", "VOCdevkit/VOC2010"), ("JPEGImages", masks, names_file)
+    )
+    names = [line.strip() for line in read_lines(base / names_file)]
+    named = _listed(base / "JPEGImages", base / masks, names)
+    return _dataset(f"PASCAL-Context {split}", named, classes, choices, "full", _CONTEXT_SIZES[split])
 
 
 def open_coco_seg(root: Path, choices: Choices) -> Dataset:
@@ -129,6 +169,13 @@ def open_coco_stuff27(root: Path, choices: Choices) -> Dataset:
     return _dataset("COCO-Stuff 27 val2017", named, coco_stuff_classes(), choices, "320", 2175)
 
 
+def open_coco_stuff171(root: Path, choices: Choices) -> Dataset:
+    """The images and maps of `coco-seg`, with all 80 things and 91 kinds of stuff; 5,000 images."""
+    images, maps = _find_coco(root)
+    named = _listed(images, maps, list(list_photos(images)))
+    return _dataset("COCO-Stuff val2017", named, coco_stuff_all_classes(), choices, "full", 5000)
+
+
 def _find_coco(root: Path) -> tuple[Path, Path]:
     return find_pair("COCO 2017 with the maps of COCO-Stuff", root, _COCO_INNER, _COCO_FOLDERS)
 
@@ -145,6 +192,15 @@ def _find_curated(root: Path, images: Path, names: Path | None) -> Path:
 
 def open_cityscapes27(root: Path, choices: Choices) -> Dataset:
     """`leftImg8bit/SPLIT/CITY/` and `gtFine/SPLIT/CITY/`, whose `_gtFine_labelIds.png` are read."""
+    return _open_cityscapes(root, choices, cityscapes_classes(), "320")
+
+
+def open_cityscapes19(root: Path, choices: Choices) -> Dataset:
+    """The same with the 19 classes of the benchmark."""
+    return _open_cityscapes(root, choices, cityscapes_19_classes(), "full")
+
+
+def _open_cityscapes(root: Path, choices: Choices, classes: Classes, resolution: str) -> Dataset:
     split = choices.split or "val"
     needs = (f"leftImg8bit/{split}", f"gtFine/{split}")
     base = find_root("Cityscapes", root, ("Cityscapes", "cityscapes"), needs)
@@ -155,7 +211,24 @@ def open_cityscapes27(root: Path, choices: Choices) -> Dataset:
     check_there(f"*{_LABELS_END}", base / needs[1], missing, len(names))
     named = list(zip(names, images, masks, strict=True))
     published = _CITYSCAPES_SIZES[split]
-    return _dataset(f"Cityscapes 27 {split}", named, cityscapes_classes(), choices, "320", published)
+    return _dataset(
+        f"Cityscapes {len(classes.names)} {split}", named, classes, choices, resolution, published
+    )
+
+
+def open_kitti_step(root: Path, choices: Choices) -> Dataset:
+    """`training/image_02/VIDEO/` of KITTI's tracking set and `panoptic_maps/SPLIT/VIDEO/` of KITTI-STEP."""
+    split = choices.split or "val"
+    maps = f"panoptic_maps/{split}"
+    base = find_root("KITTI-STEP", root, ("kitti-step", "KITTI-STEP"), (maps, "training/image_02"))
+    masks = sorted((base / maps).glob("*/*.png"))
+    names = [f"{path.parent.name}/{path.stem}" for path in masks]
+    images = [base / "training/image_02" / f"{name}.png" for name in names]
+    missing = [name for name, image in zip(names, images, strict=True) if not image.is_file()]
+    check_there("image", base / "training/image_02", missing, len(names))
+    named = list(zip(names, images, masks, strict=True))
+    classes, published = kitti_step_classes(), _STEP_SIZES[split]
+    return _dataset(f"KITTI-STEP {split}", named, classes, choices, "full", published, kind="panoptic")
 
 
 def _listed(images: Path, masks: Path, names: list[str]) -> list[tuple[str, Path, Path]]:
@@ -180,6 +253,7 @@ def _dataset(
     published: int | None = None,
     *,
     upright: bool = False,
+    kind: MaskKind = "semantic",
 ) -> Dataset:
     """A set of names, images and masks.
 
@@ -188,7 +262,7 @@ def _dataset(
     """
     square = RESOLUTIONS[resolution if choices.resolution is None else choices.resolution]
     examples = [
-        Example(one, image, mask, "semantic", upright=upright, classes=classes, square=square)
+        Example(one, image, mask, kind, upright=upright, classes=classes, square=square)
         for one, image, mask in named
     ]
     zero = "class 0 is background" if classes.has_background else "none of them background"
