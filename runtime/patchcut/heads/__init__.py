@@ -19,6 +19,7 @@ from patchcut.heads.fitted import FittedHead
 from patchcut.heads.following import Following
 from patchcut.heads.gnn_fit import GnnFitHead
 from patchcut.heads.kmeans import KMeansHead
+from patchcut.heads.live import LiveHead
 from patchcut.heads.ncut import NcutHead
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "GnnFitHead",
     "Head",
     "KMeansHead",
+    "LiveHead",
     "NcutHead",
     "StreamHead",
     "StreamedHead",

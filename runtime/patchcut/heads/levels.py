@@ -24,7 +24,7 @@ Int32 = npt.NDArray[np.int32]
 LEVELS = ("dataset", "category", "image")
 IMAGE_STEPS = 5  # of Lloyd's, from the category's centres
 NEIGHBOUR_STEPS = 4  # that the votes are averaged over patches which look alike
-# In a stream a category, and the name of a region, must be so much more alike than the one before.
+# In a stream a category must be so much more alike than the one before.
 _HYSTERESIS = 0.05
 _DILATIONS = 2  # patches around a region that its border is interpolated with
 
@@ -67,12 +67,10 @@ class Memory:
     Attributes:
         category: its category.
         centres: [K, d] float32, its image level's.
-        named: [n, C] float32, 1 where a patch had a name.
     """
 
     category: int
     centres: Float32
-    named: Float32
 
 
 class LevelsHead:
@@ -112,7 +110,7 @@ class LevelsHead:
         return self.vote(features).assignment
 
     def of_stream(self) -> LevelsHead:
-        """One for one stream: a frame's category and names stay until others are clearly more alike.
+        """One for one stream: a frame's category stays until another is clearly more alike.
 
         Its image level begins with the centres of the frame before, while the category is the same.
 
@@ -179,8 +177,7 @@ class LevelsHead:
         with explained(semantic, _REMEDY):
             names = self._names(semantic, side > 0.5, features.grid_hw)
         if self._remembers:
-            named = (names[:, None] == np.arange(len(centres.names))) & (side > 0.5)[:, None]
-            self._memory = Memory(category, own, named.astype(np.float32))
+            self._memory = Memory(category, own)
         assignment = np.zeros((len(rows), 1 + len(centres.names)), np.float32)
         assignment[:, 0] = 1 - side
         assignment[np.arange(len(rows)), 1 + names] = side
@@ -215,9 +212,6 @@ class LevelsHead:
         members = ids.ravel()
         means = region_means(semantic, members, count, self.centres.name_mean)
         alike = means @ self.centres.names.T
-        if self._memory is not None and len(self._memory.named) == len(members):
-            before = np.stack([self._memory.named[members == i + 1].mean(axis=0) for i in range(count)])
-            alike = alike + np.float32(_HYSTERESIS) * before
         found = alike.argmax(axis=1).astype(np.int32) + 1
         named = np.append(np.int32(0), found)[ids]
         for _ in range(_DILATIONS):
