@@ -63,9 +63,9 @@ def add_prototypes(
     Raises:
         BundleError: as `patchcut.heads.prototypes.open_head` does.
     """
-    prototypes, mean = read_prototypes(bundle, head)
-    centred = nodes.add("Sub", features[head.features[0]], nodes.constant("mean", mean))
-    cosines = _cosines(nodes, centred, prototypes, "prototypes", head.temperature)
+    prototypes = read_prototypes(bundle, head)
+    centred = nodes.add("Sub", features[head.features[0]], nodes.constant("mean", prototypes.mean))
+    cosines = _cosines(nodes, centred, prototypes.vectors, "prototypes", head.temperature)
     nodes.add("Softmax", cosines, output=output, axis=-1)
 
 

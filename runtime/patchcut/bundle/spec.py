@@ -341,6 +341,18 @@ class CalibrationSpec(_Model):
     fitted_on: Text = ""
 
 
+class ConceptsSpec(_Model):
+    """How a head of prototypes finds concepts.
+
+    Attributes:
+        foreground: name of the head for objects whose foreground is looked at; None looks at every patch.
+        origins: where each concept came from, by its name.
+    """
+
+    foreground: HeadName | None = None
+    origins: dict[Name, Text] = {}
+
+
 class HeadSpec(_Model):
     """A trained head; column i of its assignment is `labels[i]`.
 
@@ -350,6 +362,7 @@ class HeadSpec(_Model):
         backbone: name of the backbone whose features it was trained on.
         features: names of the feature sets that it needs.
         calibration: makes probabilities of its regions' scores; without one they only rank.
+        concepts: of a head of prototypes, if those are concepts and not clusters.
         report: accuracy of its columns.
         files: its members by what they hold, such as {"weights": "head.safetensors"}.
     """
@@ -366,6 +379,7 @@ class HeadSpec(_Model):
     trained_on: Text = ""
     method: Text = ""
     calibration: CalibrationSpec | None = None
+    concepts: ConceptsSpec | None = None
     report: tuple[ReportRow, ...] = ()
     files: dict[Name, Name]
 
@@ -414,7 +428,16 @@ class BundleSpec(_Model):
                 raise ValueError(f"head {head.name}: there is no backbone {head.backbone}")
             if missing := sorted(set(head.features) - set(self.backbones[head.backbone].features)):
                 raise ValueError(f"head {head.name}: {head.backbone} has no features {', '.join(missing)}")
+            if head.concepts is not None and head.concepts.foreground is not None:
+                self._check_foreground(head, head.concepts.foreground)
         return self
+
+    def _check_foreground(self, head: HeadSpec, name: str) -> None:
+        found = next((one for one in self.heads if one.name == name and one.role == "objects"), None)
+        if found is None:
+            raise ValueError(f"head {head.name}: there is no head {name} for objects, its foreground")
+        if found.backbone != head.backbone or not set(found.features) <= set(head.features):
+            raise ValueError(f"head {head.name}: must need the features of {name}, its foreground")
 
     @model_validator(mode="after")
     def _check_grids(self) -> BundleSpec:
