@@ -59,7 +59,7 @@ def load_tensors(data: bytes) -> dict[str, npt.NDArray[Any]]:
 
 
 def dump_tensors(tensors: Mapping[str, npt.NDArray[Any]]) -> bytes:
-    """A safetensors file of arrays: those whose numbers are wider come first, then by name, as in the package.
+    """A safetensors file of arrays: those of wider numbers come first, then by name, as in the package.
 
     Raises:
         ValueError: "x is of type complex64, which safetensors does not have".

@@ -13,10 +13,10 @@ import numpy as np
 from patchcut.bundle import ConceptsSpec, HeadSpec, open_bundle
 from patchcut.bundle.tensors import dump_tensors
 from patchcut.checks import check_path, shown
-from patchcut.concepts.learning import Learnt, common_mean, learn, nearest
+from patchcut.concepts.learning import Float32, Learnt, common_mean, learn, nearest
 from patchcut.concepts.names import check_name
-from patchcut.concepts.shown import Shown, look, look_around, prompts_for
-from patchcut.errors import FrameError, OptionError
+from patchcut.concepts.shown import Shown, look, prompts_for
+from patchcut.errors import OptionError
 from patchcut.features import Features
 from patchcut.frames import Frame
 from patchcut.heads.base import Head
@@ -36,8 +36,8 @@ _FILE = "concepts.safetensors"
 
 # Features of one frame on the host, and where it lies; whoever segments meanwhile goes on.
 Extract = Callable[[Frame], tuple[Features, Canvas]]
-# What a segmenter takes, as a frame.
-Take = Callable[[object], Frame]
+# What a segmenter takes as a frame, and its number.
+Take = Callable[[object, int], Frame]
 
 
 class Concepts:
@@ -73,7 +73,7 @@ class Concepts:
         self._extract, self._take = extract, take
         self._hidden = frozenset(hidden)
         self._changes = threading.Lock()
-        self._others: list[Shown] = []  # of the sample photos, once they are needed
+        self._samples: list[Float32] = []  # mean features of the sample photos, once they are needed
         self._put(opened)
 
     def __repr__(self) -> str:
@@ -126,11 +126,6 @@ class Concepts:
         shown = self._shown(name, frames, prompts_for(len(frames), boxes, masks))
         with self._changes:
             self._check_new(name)
-            if not self._others:
-                self._others = [
-                    look_around(*self._extract(Frame(read_photo(path))), self._foreground)
-                    for path in sorted(SAMPLES.glob("*.jpg"))
-                ]
             self._put(self._with(name, shown))
 
     def remove(self, name: str) -> None:
@@ -176,7 +171,8 @@ class Concepts:
                 rewrite_bundle(bundle, Path(path), bundle.spec.model_copy(update={"heads": left}))
                 return
             spec = with_head(bundle.spec, now.spec)
-            rewrite_bundle(bundle, Path(path), spec, {now.spec.files["weights"]: _weights(now.prototypes)})
+            weights = dump_tensors(now.prototypes.tensors())
+            rewrite_bundle(bundle, Path(path), spec, {now.spec.files["weights"]: weights})
 
     def _put(self, now: PrototypesHead | NoConcepts) -> None:
         self._now = now
@@ -193,14 +189,11 @@ class Concepts:
         if isinstance(images, str | Path | Frame) or getattr(images, "ndim", 4) < 4:
             raise OptionError("images", "must be a list of frames or paths, got one", "images=[...]")
         if not len(images):
-            raise OptionError("images", "must be at least one, got none", f"show some")
-        frames = []
-        for i, image in enumerate(images):
-            try:
-                frames.append(Frame(read_photo(image)) if isinstance(image, str | Path) else self._take(image))
-            except FrameError as error:
-                raise FrameError(f"image {i}", error.what, error.remedy) from error
-        return frames
+            raise OptionError("images", "must be at least one, got none", "show some")
+        return [
+            Frame(read_photo(image)) if isinstance(image, str | Path) else self._take(image, i)
+            for i, image in enumerate(images)
+        ]
 
     def _shown(self, name: str, frames: list[Frame], prompts: Sequence[Any]) -> list[Shown]:
         """What the images show of a concept.
@@ -212,7 +205,7 @@ class Concepts:
             if prompt is not None:
                 prompt.check_frame(frame.image.shape[:2])
         shown = [
-            look(*self._extract(frame), prompt, self._foreground)
+            look(*self._look_at(frame), prompt, self._foreground)
             for frame, prompt in zip(frames, prompts, strict=True)
         ]
         empty = [str(i) for i, one in enumerate(shown) if not one.inside.any()]
@@ -222,18 +215,25 @@ class Concepts:
             raise OptionError("concepts", f'nothing was found of "{name}" on {images}', remedy)
         return shown
 
+    def _look_at(self, frame: Frame) -> tuple[Features, str, Canvas]:
+        """Features of a frame, which of them tell what things are, and where it lies."""
+        features, canvas = self._extract(frame)
+        return features, self.head.needs[0], canvas
+
     def _with(self, name: str, shown: list[Shown]) -> PrototypesHead:
         now = self._now
         if isinstance(now, NoConcepts):
-            mean = common_mean([*shown, *self._others])
+            mean = common_mean([*self._sample_means(), *(one.rows.mean(axis=0) for one in shown)])
             spec = self._first_spec(now, shown)
             dim = len(mean)
-            old = Prototypes(np.zeros((0, dim), np.float32), mean, np.zeros(0, np.int32), np.zeros(1, np.float32))
+            old = Prototypes(
+                np.zeros((0, dim), np.float32), mean, np.zeros(0, np.int32), np.zeros(1, np.float32)
+            )
             labels: tuple[str, ...] = ("background",)
         else:
             spec, old, labels = now.spec, now.prototypes, now.labels
         assert spec.concepts is not None
-        learnt = learn(shown, self._others, old.mean, by_region=spec.concepts.foreground is not None)
+        learnt = learn(shown, old.mean, by_region=spec.concepts.foreground is not None)
         changed = _changed(
             spec,
             labels=(*labels, name),
@@ -260,6 +260,14 @@ class Concepts:
             colors={key: number for key, number in concepts.colors.items() if key != name},
         )
         return PrototypesHead(changed, left, self._prior(changed))
+
+    def _sample_means(self) -> list[Float32]:
+        """[d] float32 of each sample photo: with them the mean is not that of one scene."""
+        if not self._samples:
+            photos = [Frame(read_photo(path)) for path in sorted(SAMPLES.glob("*.jpg"))]
+            each = (self._look_at(photo) for photo in photos)
+            self._samples = [features[semantic][0].mean(axis=0) for features, semantic, _ in each]
+        return self._samples
 
     def _prior(self, spec: HeadSpec) -> Head | None:
         return self._foreground if spec.concepts is not None and spec.concepts.foreground else None
@@ -320,10 +328,3 @@ def _free_color(colors: dict[str, int]) -> int:
     """The smallest number that no concept has."""
     taken = set(colors.values())
     return next(number for number in range(1, len(taken) + 2) if number not in taken)
-
-
-def _weights(prototypes: Prototypes) -> bytes:
-    tensors = {"prototypes": prototypes.vectors, "mean": prototypes.mean, "owners": prototypes.owners}
-    if prototypes.thresholds is not None:
-        tensors["thresholds"] = prototypes.thresholds
-    return dump_tensors(tensors)

@@ -28,4 +28,6 @@ def check_name(name: object) -> None:
         what = f"must have up to {MAX_LETTERS} letters and no comma, got {shown(name)}"
         raise OptionError("name", what, 'such as "mug"')
     if name == BACKGROUND:
-        raise OptionError("name", f'must not be "{BACKGROUND}", which is what no concept is', "choose another")
+        raise OptionError(
+            "name", f'must not be "{BACKGROUND}", which is what no concept is', "choose another"
+        )

@@ -61,22 +61,25 @@ def prompts_for(count: int, boxes: Sequence[Any] | None, masks: Sequence[Any] | 
     return prompts
 
 
-def look(features: Features, canvas: Canvas, prompt: Prompt | None, foreground: Head | None) -> Shown:
+def look(
+    features: Features, semantic: str, canvas: Canvas, prompt: Prompt | None, foreground: Head | None
+) -> Shown:
     """The patches of one image.
 
     Args:
-        features: of this image alone, on the host; the first set is "semantic".
+        features: of this image alone, on the host.
+        semantic: name of the set that tells what things are.
         canvas: where it lies.
         prompt: where the concept is. Without one it is the largest piece of the foreground.
         foreground: the head for objects, if there is one.
     Raises:
         OptionError: there is neither a prompt nor a head for objects.
     """
-    rows = to_host(features.default)[0]
+    rows = to_host(features[semantic])[0]
     share = _share(features, foreground)
     visible = visible_patches(canvas)
     if prompt is not None:
-        values = point_at([prompt], _of_objects(features, foreground), canvas)[:, 1]
+        values = point_at([prompt], _of_objects(features, foreground, rows), canvas)[:, 1]
         inside = (values > 0.5) & visible
     elif share is not None:
         inside = largest_piece((share > 0.5) & visible, canvas.grid_hw)
@@ -84,12 +87,6 @@ def look(features: Features, canvas: Canvas, prompt: Prompt | None, foreground: 
         what = "must be given: this bundle has no head for objects that would find what is shown"
         raise OptionError("boxes", what, "give boxes or masks")
     return Shown(rows, inside, visible & ~inside, share)
-
-
-def look_around(features: Features, canvas: Canvas, foreground: Head | None) -> Shown:
-    """The patches of an image that shows nothing of a concept; arguments as of `look`."""
-    rows = to_host(features.default)[0]
-    return Shown(rows, np.zeros(len(rows), bool), visible_patches(canvas), _share(features, foreground))
 
 
 def largest_piece(mask: Mask, grid_hw: tuple[int, int]) -> Mask:
@@ -104,7 +101,6 @@ def _share(features: Features, foreground: Head | None) -> Float32 | None:
     return None if foreground is None else 1 - to_host(foreground(features))[0, :, 0]
 
 
-def _of_objects(features: Features, foreground: Head | None) -> Float32:
-    """[n, d] float32, the features by which objects are told from what is around them."""
-    needs = foreground.needs if foreground is not None else ()
-    return to_host(features.of(needs))[0]
+def _of_objects(features: Features, foreground: Head | None, rows: Float32) -> Float32:
+    """[n, d] float32, the features by which objects are told from what is around them; else `rows`."""
+    return rows if foreground is None else to_host(features.of(foreground.needs))[0]

@@ -11,6 +11,7 @@ Int32 = npt.NDArray[np.int32]
 
 _DILATIONS = 2  # patches around a region that its border is interpolated with
 _UNDECIDED, _NEVER = -1, -2.0  # the latter is below all cosines
+_SOFT = 0.1  # temperature at which shares of all cosines are far from the limits of float32
 
 
 class RegionNamer:
@@ -30,22 +31,28 @@ class RegionNamer:
         self._thresholds = np.zeros(self._count, np.float32) if thresholds is None else thresholds
         self._floor = _NEVER if thresholds is None else 0.0
 
-    def columns(self, cosines: Float32) -> Float32:
-        """[m, k] float32, of each column the best of its directions, less its threshold.
+    def margins(self, rows: Float32) -> Float32:
+        """[m, k] float32, of each column the largest cosine to its directions, less its threshold.
 
         Args:
-            cosines: [m, p] float32, to the directions in `ordered`.
+            rows: [m, d] float32, less what all have in common.
+        Raises:
+            ValueError: they are not finite.
         """
-        best = np.full((len(cosines), self._count), 2 * _NEVER, np.float32)
-        best[:, self._present] = np.maximum.reduceat(cosines, self._starts, axis=1)
-        best -= self._thresholds
-        best[:, 0] = np.maximum(best[:, 0], self._floor)
-        return best
-
-    @property
-    def ordered(self) -> Float32:
-        """[p, d] float32, the directions in the order of their columns."""
-        return self._directions
+        found = kernels.assign(rows, self._directions, temperature=_SOFT)
+        assert found.assignment is not None
+        # The kernel's shares are exp(cosine / T) up to a factor of the row, which the largest cosine tells.
+        best = np.maximum.reduceat(found.assignment, self._starts, axis=1)
+        cosines = np.log(best / best.max(axis=1, keepdims=True))
+        cosines *= np.float32(_SOFT)
+        cosines += found.similarity[:, None]
+        if len(self._present) < self._count:
+            all_of_them = np.full((len(rows), self._count), 2 * _NEVER, np.float32)
+            all_of_them[:, self._present] = cosines
+            cosines = all_of_them
+        cosines -= self._thresholds
+        np.maximum(cosines[:, 0], self._floor, out=cosines[:, 0])
+        return cosines
 
     def __call__(
         self, features: Float32, mean: Float32, inside: npt.NDArray[np.bool_], grid_hw: tuple[int, int]
@@ -63,7 +70,7 @@ class RegionNamer:
         if not count:
             return np.zeros(len(inside), np.int32)
         members = ids.ravel()
-        alike = self.columns(region_means(features, members, count, mean) @ self._directions.T)
+        alike = self.margins(region_means(features, members, count, mean))
         found = alike.argmax(axis=1).astype(np.int32)
         named = np.append(np.int32(_UNDECIDED), found)[ids]
         for _ in range(_DILATIONS):

@@ -19,9 +19,7 @@ _GREY, _INDEXED = 0, 3
 _SIGNATURE, _HEADER_END = b"\x89PNG\r\n\x1a\n", 33  # of the chunk IHDR, with its checksum
 
 
-def encode_label_map(
-    label_map: npt.NDArray[np.int32], count: int, label_colors: Sequence[int] = ()
-) -> bytes:
+def encode_label_map(label_map: npt.NDArray[np.int32], count: int, label_colors: Sequence[int] = ()) -> bytes:
     """A PNG file of a label map: its pixels are the labels, shown in the colours of an overlay.
 
     Args:

@@ -14,7 +14,9 @@ from tests.runtime import toy_bundle as toy
 
 def test_a_copy_has_the_members_of_the_bundle_and_another_head(tmp_path: Path) -> None:
     with open_bundle(toy.write(tmp_path / "toy.patchcut")) as bundle:
-        head = bundle.spec.heads[0].model_copy(update={"name": "other", "files": {"weights": "o.safetensors"}})
+        head = bundle.spec.heads[0].model_copy(
+            update={"name": "other", "files": {"weights": "o.safetensors"}}
+        )
         weights = {"o.safetensors": bundle.read("head.safetensors")}
         rewrite_bundle(bundle, tmp_path / "x.patchcut", with_head(bundle.spec, head), weights)
         with open_bundle(tmp_path / "x.patchcut") as copy:
