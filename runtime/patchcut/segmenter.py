@@ -207,7 +207,7 @@ class Segmenter:
         return self._concepts
 
     def _features_of(self, frame: Frame) -> tuple[Features, Canvas]:
-        """Features of a frame in memory of their own, and where it lies; between the frames of other threads."""
+        """Features of a frame in memory of their own, and where it lies; between frames of other threads."""
         self.extractor.check_process()
         with self._askers, self._callers, self._lock:
             sets = self.extractor([frame]).to("cpu").sets
@@ -471,7 +471,8 @@ class Segmenter:
         segment = partial(self._segment_with, self._stages_of(part, options))
         if not part.is_video or options.reuse_below is None:
             return segment
-        return Reuse(segment, options.reuse_below)
+        head = self.head
+        return Reuse(segment, options.reuse_below, lambda: head.now if isinstance(head, LiveHead) else head)
 
     def followed(
         self, source: Source, objects: PointedObjects, options: StreamOptions | None = None

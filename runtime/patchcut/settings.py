@@ -155,8 +155,8 @@ class Settings:
     )
     concepts: str = setting(
         "",
-        "Concepts of --head concepts that are told, separated by commas, such as dog,car; what is another one "
-        "is background.",
+        "Concepts that are told, of --head concepts, separated by commas: dog,car; what is another one is "
+        "background.",
         check=_check_concepts,
         default_text="all",
     )

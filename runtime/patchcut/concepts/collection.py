@@ -122,8 +122,8 @@ class Concepts:
         """
         check_name(name)
         self._check_new(name)
-        frames = self._frames(images)
-        shown = self._shown(name, frames, prompts_for(len(frames), boxes, masks))
+        prompts = prompts_for(_count(images), boxes, masks)
+        shown = self._shown(name, self._frames(images), prompts)
         with self._changes:
             self._check_new(name)
             self._put(self._with(name, shown))
@@ -186,12 +186,8 @@ class Concepts:
             raise OptionError("concepts", f"has {MAX_CONCEPTS} concepts, the limit", "remove some first")
 
     def _frames(self, images: Sequence[object]) -> list[Frame]:
-        if isinstance(images, str | Path | Frame) or getattr(images, "ndim", 4) < 4:
-            raise OptionError("images", "must be a list of frames or paths, got one", "images=[...]")
-        if not len(images):
-            raise OptionError("images", "must be at least one, got none", "show some")
         return [
-            Frame(read_photo(image)) if isinstance(image, str | Path) else self._take(image, i)
+            Frame(read_photo(Path(image))) if isinstance(image, str | Path) else self._take(image, i)
             for i, image in enumerate(images)
         ]
 
@@ -289,6 +285,19 @@ class Concepts:
         )
 
 
+def _count(images: Sequence[object]) -> int:
+    """How many images there are.
+
+    Raises:
+        OptionError: there is none, or one that is in no list.
+    """
+    if isinstance(images, str | Path | Frame) or getattr(images, "ndim", 4) < 4:
+        raise OptionError("images", "must be a list of frames or paths, got one", "images=[...]")
+    if not len(images):
+        raise OptionError("images", "must be at least one, got none", "show some")
+    return len(images)
+
+
 def _joined(old: Prototypes, learnt: Learnt, column: int) -> Prototypes:
     """The prototypes with another column; what looks like it is context no more."""
     before = np.zeros(column, np.float32) if old.thresholds is None else old.thresholds
@@ -301,7 +310,8 @@ def _joined(old: Prototypes, learnt: Learnt, column: int) -> Prototypes:
         unlike = _unlike(learnt.context, vectors[0], owners[0], thresholds)[:room]
         vectors.append(unlike)
         owners.append(np.zeros(len(unlike), np.int32))
-        thresholds[0] = max(thresholds[1:])
+        if not context.any():
+            thresholds[0] = max(thresholds[1:])
     joined, owned = np.concatenate(vectors), np.concatenate(owners).astype(np.int32)
     return replace(old, vectors=joined, owners=owned, thresholds=thresholds)
 

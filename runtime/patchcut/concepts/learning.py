@@ -15,8 +15,8 @@ Float32 = npt.NDArray[np.float32]
 
 # Directions of a concept beside the mean of all, and of what is around it; a direction has so many patches.
 PIECES, AROUND, PATCHES_EACH = 3, 3, 8
-# Of thresholds, on photographs of 22 concepts: of 5 that show one, and 10 others of each, 93 % keep their concept
-# and 19 % of those without it are taken for it; of 2 it is 89 % and 22 %, of one 80 % and 19 %.
+# Of thresholds. Of 22 concepts, each shown on 5 photographs, 93 % of other photographs of it keep it, and
+# 19 % of those of another are taken for it; shown on 2 it is 89 % and 22 %, on one 80 % and 19 %.
 _ALONE, _MOST, _DEVIATION, _MORE = 0.61, 0.75, 0.06, 2
 # A patch is so much closer to prototypes that it is a part of; what is around is below this quantile.
 _CLOSER, _REST, _MOST_OF_PATCHES = 0.15, 0.9, 0.55
@@ -63,19 +63,17 @@ def learn(shown: Sequence[Shown], mean: Float32, *, by_region: bool) -> Learnt:
 def region_threshold(inside: Sequence[Float32]) -> float:
     """The cosine that the region of a concept exceeds, by how much the images that show it are alike.
 
-    Two deviations below the mean of each image's cosine to the prototypes of the others; the deviation is that
-    of these numbers and of two more that are 0.06 away. Images of one scene are more alike than the concept
-    will be elsewhere, so it is 0.75 at most; 0.61 where one image has none to be compared with.
+    Two deviations below the mean of each image's cosine to the prototypes of the others; the deviation is
+    that of these numbers and of two more that are 0.06 away. Images of one scene are more alike than the
+    concept will be elsewhere, so it is 0.75 at most; 0.61 where one image has none to be compared with.
 
     Args:
         inside: of each image its patches [m, d] float32 of the concept, unit.
     """
     if len(inside) < 2:
         return _ALONE
-    cosines = [
-        nearest(_unit(rows.mean(axis=0, keepdims=True)), those)[0]
-        for rows, those in zip(*_held_out(inside), strict=True)
-    ]
+    regions = (_unit(rows.mean(axis=0, keepdims=True)) for rows in inside)
+    cosines = [nearest(*each)[0] for each in zip(regions, _held_out(inside), strict=True)]
     squares = np.sum(np.square(np.array(cosines) - np.mean(cosines))) + _MORE * _DEVIATION**2
     deviation = np.sqrt(squares / (len(cosines) - 1 + _MORE))
     return float(min(np.mean(cosines) - 2 * deviation, _MOST))
@@ -91,18 +89,16 @@ def patch_threshold(inside: Sequence[Float32], around: Float32) -> float:
     if len(inside) < 2:
         own = float(np.median(nearest(inside[0], directions(inside[0])))) - _CLOSER
     else:
-        own = float(
-            np.median(np.concatenate([nearest(*each) for each in zip(*_held_out(inside), strict=True)]))
-        )
+        each = zip(inside, _held_out(inside), strict=True)
+        own = float(np.median(np.concatenate([nearest(rows, those) for rows, those in each])))
     vectors = directions(np.concatenate(list(inside)))
     rest = float(np.quantile(nearest(around, vectors), _REST)) if len(around) else 0.0
     return min((own + rest) / 2, _MOST_OF_PATCHES)
 
 
-def _held_out(inside: Sequence[Float32]) -> tuple[list[Float32], list[Float32]]:
-    """The patches of each image, and the prototypes of all the others."""
-    others = [directions(np.concatenate([*inside[:i], *inside[i + 1 :]])) for i in range(len(inside))]
-    return list(inside), others
+def _held_out(inside: Sequence[Float32]) -> list[Float32]:
+    """For each image the prototypes of all the others."""
+    return [directions(np.concatenate([*inside[:i], *inside[i + 1 :]])) for i in range(len(inside))]
 
 
 def centred(rows: Float32, mean: Float32) -> Float32:

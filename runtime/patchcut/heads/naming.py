@@ -52,7 +52,8 @@ class RegionNamer:
             cosines = all_of_them
         cosines -= self._thresholds
         np.maximum(cosines[:, 0], self._floor, out=cosines[:, 0])
-        return cosines
+        margins: Float32 = cosines
+        return margins
 
     def __call__(
         self, features: Float32, mean: Float32, inside: npt.NDArray[np.bool_], grid_hw: tuple[int, int]

@@ -45,7 +45,8 @@ def no_concepts(bundle: Bundle) -> NoConcepts:
     """
     name, backbone = next(iter(bundle.spec.backbones.items()))
     if SEMANTIC not in backbone.features:
-        what = f'"{CONCEPTS}" needs the feature set "{SEMANTIC}", {bundle.path} has {", ".join(backbone.features)}'
+        held = ", ".join(backbone.features)
+        what = f'"{CONCEPTS}" needs the feature set "{SEMANTIC}", {bundle.path} has {held}'
         remedy = "export its backbone again with --features, such as key,semantic=token@9"
         raise OptionError("head", what, remedy)
     objects = bundle.spec.head("objects")

@@ -113,7 +113,7 @@ class PrototypesHead:
         """[b, n, k] float32, rows on the simplex: each patch by itself.
 
         Without a foreground it is what the head says. With one, the column with a patch's own largest margin
-        has its share of the foreground; what one ONNX file of frame and head computes, as it takes no regions.
+        has its share of the foreground: what one ONNX file of frame and head computes, without regions.
 
         Args:
             features: those of b frames, on the host.

@@ -136,7 +136,7 @@ class Continuity:
         return found, ids
 
     def _keep_names(self, found: Regions, seen: Seen, matched: Int32, names: Sequence[str]) -> None:
-        """Gives regions [m] the name of the tracks that they continue, in place, unless another is clearly it.
+        """Gives regions [m] the name of the track that each continues, in place, unless another is clear.
 
         Args:
             matched: [m] int32, as `Tracker.match` gives it.

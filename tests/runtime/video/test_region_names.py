@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def test_a_name_changes_where_another_is_clearly_it() -> None:
 def test_a_name_that_wavers_changes_once_at_most() -> None:
     wavering = [BOWL if i % 2 else CUP for i in range(40)]
     names = [int(one.region_labels[0]) for _, one, _ in results(wavering)]
-    assert sum(a != b for a, b in zip(names, names[1:], strict=False)) <= 1
+    assert sum(a != b for a, b in pairwise(names)) <= 1
 
 
 def test_names_that_come_and_go_leave_tracks_alone_and_are_there_at_once() -> None:
