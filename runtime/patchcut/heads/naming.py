@@ -26,7 +26,13 @@ class RegionNamer:
     def __init__(self, directions: Float32, owners: Int32, thresholds: Float32 | None = None) -> None:
         order = np.argsort(owners, kind="stable")
         self._directions = np.ascontiguousarray(directions[order])
-        self._present, self._starts = np.unique(owners[order], return_index=True)
+        self._present, starts, sizes = np.unique(owners[order], return_index=True, return_counts=True)
+        # Of each column the place of its first direction; then those of second ones and whose they are, ...
+        self._places = [
+            (column, starts[column] + i)
+            for i in range(int(sizes.max()))
+            if len(column := np.flatnonzero(sizes > i))
+        ]
         self._count = int(owners.max()) + 1 if thresholds is None else len(thresholds)
         self._thresholds = np.zeros(self._count, np.float32) if thresholds is None else thresholds
         self._floor = _NEVER if thresholds is None else 0.0
@@ -42,7 +48,9 @@ class RegionNamer:
         found = kernels.assign(rows, self._directions, temperature=_SOFT)
         assert found.assignment is not None
         # The kernel's shares are exp(cosine / T) up to a factor of the row, which the largest cosine tells.
-        best = np.maximum.reduceat(found.assignment, self._starts, axis=1)
+        best = found.assignment[:, self._places[0][1]]
+        for columns, places in self._places[1:]:
+            best[:, columns] = np.maximum(best[:, columns], found.assignment[:, places])
         cosines = np.log(best / best.max(axis=1, keepdims=True))
         cosines *= np.float32(_SOFT)
         cosines += found.similarity[:, None]
