@@ -17,7 +17,7 @@ from patchcut.concepts.learning import Float32, Learnt, common_mean, learn, near
 from patchcut.concepts.names import check_name
 from patchcut.concepts.shown import Shown, look, prompts_for
 from patchcut.errors import OptionError
-from patchcut.features import Features
+from patchcut.features import Features, to_host
 from patchcut.frames import Frame
 from patchcut.heads.base import Head
 from patchcut.heads.chosen import ChosenNames
@@ -243,7 +243,8 @@ class Concepts:
         assert isinstance(now, PrototypesHead) and now.spec.concepts is not None
         column, concepts = now.labels.index(name), now.spec.concepts
         if len(now.labels) == 2:
-            return NoConcepts(now.spec.backbone, now.needs, self._foreground and self._foreground.name)
+            name_of_objects = None if self._foreground is None else self._foreground.name
+            return NoConcepts(now.spec.backbone, now.needs, name_of_objects)
         old = now.prototypes
         kept = old.owners != column
         owners = old.owners[kept]
@@ -262,7 +263,7 @@ class Concepts:
         if not self._samples:
             photos = [Frame(read_photo(path)) for path in sorted(SAMPLES.glob("*.jpg"))]
             each = (self._look_at(photo) for photo in photos)
-            self._samples = [features[semantic][0].mean(axis=0) for features, semantic, _ in each]
+            self._samples = [to_host(features[semantic])[0].mean(axis=0) for features, semantic, _ in each]
         return self._samples
 
     def _prior(self, spec: HeadSpec) -> Head | None:

@@ -39,7 +39,8 @@ class Learnt:
 
 def common_mean(means: Sequence[Float32]) -> Float32:
     """[d] float32, the mean of the mean features [d] of images."""
-    return np.mean(np.stack(means), axis=0, dtype=np.float32)
+    mean: Float32 = np.mean(np.stack(means), axis=0, dtype=np.float32)
+    return mean
 
 
 def learn(shown: Sequence[Shown], mean: Float32, *, by_region: bool) -> Learnt:

@@ -79,9 +79,9 @@ def draw_overlay(
 ) -> Image:
     """[H, W, 3] uint8: a copy of a frame with its regions drawn, best on top.
 
-    Each region bears its number, and the best few have a box and a caption: the number, the
-    label where there are several, the score. No text covers another: it moves, is cut to the number, or is
-    left out. Regions of the background are tinted a little and have no outline.
+    Each region bears its number, and the best few have a box and a caption: the number, the label where there
+    are several or `by_label`, the score. No text covers another: it moves, is cut to the number, or is left
+    out. Regions of the background are tinted a little and have no outline.
 
     Args:
         regions: those of this very frame.
@@ -118,8 +118,8 @@ def draw_overlay(
     captioned = _captioned(regions, behind, by_label)
     for i in reversed(np.flatnonzero(~behind)):
         _outline(image, regions, int(i), drawn[i], boxed=int(i) in captioned)
-    several = len(labels) - len(set(background)) > 1
-    names = [f": {labels[column]}" if several else "" for column in regions.region_labels]
+    named = by_label or len(labels) - len(set(background)) > 1
+    names = [f": {labels[column]}" if named else "" for column in regions.region_labels]
     texts = {i: f"{called[i]}{names[i]} {regions.scores[i]:.2f}" for i in captioned}
     _write(image, regions, texts, called, drawn)
     return image
