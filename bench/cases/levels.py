@@ -17,7 +17,7 @@ from patchcut.features import to_host
 from patchcut.frames import as_frame
 from patchcut.heads import Head, KMeansHead
 from patchcut.heads.levels import LEVELS, Centres, LevelsHead
-from patchcut.heads.prototypes import PrototypesHead
+from patchcut.heads.prototypes import Prototypes, PrototypesHead
 from patchcut.sources.photos import read_photo
 from patchcut_export.measuring.datasets import Dataset, open_dataset
 from patchcut_export.measuring.metrics import mask_iou
@@ -137,7 +137,7 @@ def _clusters_of_patches(segmenter: Segmenter, head: LevelsHead, dataset: Datase
     mean = rows.mean(axis=0)
     found = kernels.kmeans(rows - mean, CLASSES, metric="cosine", restarts=4, seed=0)
     changed = {"features": (name,), "labels": tuple(f"cluster {k}" for k in range(CLASSES))}
-    return PrototypesHead(head.spec.model_copy(update=changed), found.centroids, mean)
+    return PrototypesHead(head.spec.model_copy(update=changed), Prototypes.of_clusters(found.centroids, mean))
 
 
 def _times(options: Options) -> Iterator[Outcome]:

@@ -27,17 +27,28 @@ from patchcut.heads import (
     DEFAULT_PARTS,
     FittedHead,
     Head,
+    LiveHead,
     choose_head,
     choose_parts,
     open_head,
 )
-from patchcut.opening import backbone_of, check_devices, needs_of, rules_of
+from patchcut.opening import (
+    backbone_of,
+    check_devices,
+    foreground_for,
+    head_wanted,
+    hidden_concepts,
+    is_of_concepts,
+    needs_of,
+    rules_of,
+)
 from patchcut.result import Result
 from patchcut.settings import Device, Settings
 from patchcut.stages import Canvas, Extractor, FrameGraphs, Masks, Parts, Rules
 from patchcut.turns import Turns
 
 if TYPE_CHECKING:
+    from patchcut.concepts import Concepts
     from patchcut.sources import Source
     from patchcut.stages.extractor import Places
     from patchcut.video import PointedObjects, StreamMode, StreamOptions, Tracking
@@ -86,6 +97,7 @@ class Segmenter:
         self._opened = (extractor, head, parts, masks)
         self._turns = Turns()
         self._graphs = FrameGraphs()
+        self._concepts: Concepts | None = None
 
     @classmethod
     def open(cls, settings: Settings) -> Segmenter:
@@ -101,10 +113,14 @@ class Segmenter:
         """
         check_environment()
         with finished_first(), open_bundle(settings.bundle) as bundle:
-            chosen = [choose_head(bundle, settings.head)]
+            chosen = [choose_head(bundle, head_wanted(settings))]
             if settings.mode != "foreground":
                 chosen.append(choose_parts(bundle, settings.parts))
             heads = [open_head(bundle, it) for it in chosen]
+            hidden = hidden_concepts(heads[0], settings)
+            opened, foreground = heads[0], None
+            if is_of_concepts(opened):
+                heads[0], foreground = LiveHead(opened), foreground_for(bundle, opened)
             background = None
             if settings.mode == "scene":
                 background = heads[1] if isinstance(heads[1], FittedHead) else DEFAULT_PARTS
@@ -121,7 +137,51 @@ class Segmenter:
             _REFINER_OF_FRAMES if settings.refine == "auto" else settings.refine,
         )
         parts = Parts(heads[1], background) if heads[1:] else None
-        return cls(spec, path, settings, extractor, heads[0], parts, masks)
+        segmenter = cls(spec, path, settings, extractor, heads[0], parts, masks)
+        if isinstance(heads[0], LiveHead):
+            segmenter._give_concepts(heads[0], opened, foreground, hidden)
+        return segmenter
+
+    def _give_concepts(
+        self, head: LiveHead, opened: Head, foreground: Head | None, hidden: Sequence[str]
+    ) -> None:
+        from patchcut.concepts import Concepts
+
+        self._concepts = Concepts(
+            head,
+            cast("Any", opened),
+            foreground,
+            self._absolute_path,
+            self._features_of,
+            self._taken,
+            hidden,
+        )
+        if not self._concepts.names:
+            how = 'seg.concepts.add("mug", images=[...])'
+            _logger.warning("[concepts] %s has none yet: all is background until %s", self._path, how)
+
+    @property
+    def concepts(self) -> Concepts:
+        """What it can name, with the head for concepts: more are added and removed while it runs.
+
+        Raises:
+            OptionError: '[concepts] needs the head for concepts, this segmenter runs "gnn"; load(..., ...)'.
+        Examples:
+            >>> patchcut.load(head="concepts").concepts
+            <Concepts: none>
+        """
+        if self._concepts is None or self._concepts.head is not self.head:
+            what = f'needs the head for concepts, this segmenter runs "{self.head.name}"'
+            raise OptionError("concepts", what, 'load it with head="concepts"')
+        return self._concepts
+
+    def _features_of(self, frame: Frame) -> tuple[Features, Canvas]:
+        """Features of a frame in memory of their own, and where it lies; between frames of other threads."""
+        self.extractor.check_process()
+        with self._turns:
+            sets = self.extractor([frame]).to("cpu").sets
+            own = {name: np.array(array) for name, array in sets.items()}
+        return Features(own, self.extractor.graph.grid_hw), self._canvas(frame)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """How another process opens it: by the settings, with an embedded bundle by name, others by path.
@@ -150,6 +210,9 @@ class Segmenter:
         if any(one is not opened for one, opened in zip(now, self._opened, strict=True)):
             what = "has a stage that was put in by hand, which its settings do not describe"
             raise OptionError("segmenter", what, "load another one, and put the stage in there")
+        if self._concepts is not None and self._concepts.changed:
+            what = "has concepts that were added or removed, which its bundle does not hold"
+            raise OptionError("segmenter", what, "seg.concepts.save(path), and load that bundle there")
         if self._absolute_path in embedded_bundles().values():
             return self.settings
         return replace(self.settings, bundle=self._absolute_path)
@@ -368,8 +431,11 @@ class Segmenter:
             segment: Segment = partial(self._segment_with, stages)
             beside = self._beside(stages)
             if part.is_video and how.reuse_below is not None:
-                segment, beside = Reuse(segment, how.reuse_below), None
+                segment, beside = Reuse(segment, how.reuse_below, self._head_now), None
             yield from results_of(part, how, segment, convert, together=self._together, beside=beside)
+
+    def _head_now(self) -> Head:
+        return self.head.now if isinstance(self.head, LiveHead) else self.head
 
     def followed(
         self, source: Source, objects: PointedObjects, options: StreamOptions | None = None
@@ -598,7 +664,6 @@ class Segmenter:
                 if not running:
                     break
                 yield self._finish_next(places, (begun - len(running)) % count, *running.popleft())
-        self._turns.give_way()
 
     @finished_first()
     def _finish_next(

@@ -11,7 +11,7 @@ _WAY_S = 0.001
 
 
 class Turns:
-    """A lock that tells whether threads wait for it.
+    """A lock that tells whether threads wait for it, and goes to them before the thread that had it last.
 
     Examples:
         >>> turns = patchcut.turns.Turns()
@@ -35,6 +35,8 @@ class Turns:
     def __exit__(self, *exc_info: object) -> None:
         self._lock.release()
         self._inside.pop()
+        if self._inside:
+            sleep(_WAY_S)  # or this thread would have it again before the one that waits wakes up
 
     @property
     def is_awaited(self) -> bool:
@@ -45,12 +47,3 @@ class Turns:
             False
         """
         return len(self._inside) > 1
-
-    def give_way(self) -> None:
-        """Lets those that wait have it before this thread asks for it again.
-
-        Examples:
-            >>> patchcut.turns.Turns().give_way()
-        """
-        if self._inside:
-            sleep(_WAY_S)

@@ -19,7 +19,8 @@ from patchcut.bundle import AffinitySpec, Bundle, HeadSpec, open_bundle
 from patchcut.checks import check_choice, check_number, check_whole
 from patchcut.errors import OptionError
 from patchcut.heads.base import MAX_COLUMNS, MAX_SEED
-from patchcut.heads.levels import LEVELS, Centres, LevelsHead, unit
+from patchcut.heads.levels import LEVELS, Centres, LevelsHead
+from patchcut.heads.naming import unit
 from patchcut.settings import Settings
 from patchcut.sources import open_source
 from patchcut.stages import Extractor

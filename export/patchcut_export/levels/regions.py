@@ -11,7 +11,8 @@ import numpy.typing as npt
 import patchcut_kernels as kernels
 from patchcut.bundle import BackboneSpec, GraphSpec
 from patchcut.features import Features
-from patchcut.heads.levels import LevelsHead, region_means
+from patchcut.heads.levels import LevelsHead
+from patchcut.heads.naming import region_means
 from patchcut.sources.photos import read_frame
 from patchcut.stages import Canvas, Masks, Rules
 

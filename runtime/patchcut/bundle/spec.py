@@ -29,6 +29,7 @@ Role = Literal["objects", "parts", "names"]
 # The affinity of one frame's patches has the square of their number: 1 GiB.
 MAX_PATCHES: Final = 1 << 14
 MAX_FEATURES: Final = 1 << 28  # numbers of one frame
+MAX_LABELS: Final = 1 << 10  # of a head
 
 # Control characters, and those that turn the direction of writing: a terminal would obey them.
 _STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -341,6 +342,21 @@ class CalibrationSpec(_Model):
     fitted_on: Text = ""
 
 
+class ConceptsSpec(_Model):
+    """How a head of prototypes finds concepts.
+
+    Attributes:
+        foreground: name of the head for objects whose foreground is looked at; None looks at every patch.
+        origins: where each concept came from, by its name.
+        colors: number of the colour of each concept, by its name, as `patchcut.output.overlay.color_of` takes
+            it: so they stay when others are removed. Those that are not named have their column's.
+    """
+
+    foreground: HeadName | None = None
+    origins: dict[Name, Text] = {}
+    colors: dict[Name, PositiveInt] = {}
+
+
 class HeadSpec(_Model):
     """A trained head; column i of its assignment is `labels[i]`.
 
@@ -350,6 +366,7 @@ class HeadSpec(_Model):
         backbone: name of the backbone whose features it was trained on.
         features: names of the feature sets that it needs.
         calibration: makes probabilities of its regions' scores; without one they only rank.
+        concepts: of a head of prototypes, if those are concepts and not clusters.
         report: accuracy of its columns.
         files: its members by what they hold, such as {"weights": "head.safetensors"}.
     """
@@ -360,12 +377,13 @@ class HeadSpec(_Model):
     backbone: Name
     features: Annotated[tuple[Name, ...], Field(min_length=1)]
     affinity: AffinitySpec = AffinitySpec()
-    labels: Annotated[tuple[Name, ...], Field(min_length=2, max_length=256)]
+    labels: Annotated[tuple[Name, ...], Field(min_length=2, max_length=MAX_LABELS)]
     normalize: bool = True
     temperature: Moderate = 1.0
     trained_on: Text = ""
     method: Text = ""
     calibration: CalibrationSpec | None = None
+    concepts: ConceptsSpec | None = None
     report: tuple[ReportRow, ...] = ()
     files: dict[Name, Name]
 
@@ -414,7 +432,16 @@ class BundleSpec(_Model):
                 raise ValueError(f"head {head.name}: there is no backbone {head.backbone}")
             if missing := sorted(set(head.features) - set(self.backbones[head.backbone].features)):
                 raise ValueError(f"head {head.name}: {head.backbone} has no features {', '.join(missing)}")
+            if head.concepts is not None and head.concepts.foreground is not None:
+                self._check_foreground(head, head.concepts.foreground)
         return self
+
+    def _check_foreground(self, head: HeadSpec, name: str) -> None:
+        found = next((one for one in self.heads if one.name == name and one.role == "objects"), None)
+        if found is None:
+            raise ValueError(f"head {head.name}: there is no head {name} for objects, its foreground")
+        if found.backbone != head.backbone or not set(found.features) <= set(head.features):
+            raise ValueError(f"head {head.name}: must need the features of {name}, its foreground")
 
     @model_validator(mode="after")
     def _check_grids(self) -> BundleSpec:

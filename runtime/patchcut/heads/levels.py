@@ -17,16 +17,15 @@ from patchcut.bundle import Bundle, HeadSpec
 from patchcut.errors import BundleError
 from patchcut.features import Features, to_host
 from patchcut.heads.base import Voted, explained
+from patchcut.heads.naming import RegionNamer, unit
 
 Float32 = npt.NDArray[np.float32]
-Int32 = npt.NDArray[np.int32]
 
 LEVELS = ("dataset", "category", "image")
 IMAGE_STEPS = 5  # of Lloyd's, from the category's centres
 NEIGHBOUR_STEPS = 4  # that the votes are averaged over patches which look alike
-# In a stream a category, and the name of a region, must be so much more alike than the one before.
+# In a stream a category must be so much more alike than the one before.
 _HYSTERESIS = 0.05
-_DILATIONS = 2  # patches around a region that its border is interpolated with
 
 _REMEDY = "export the bundle again: its head and its backbone do not belong together"
 
@@ -67,12 +66,10 @@ class Memory:
     Attributes:
         category: its category.
         centres: [K, d] float32, its image level's.
-        named: [n, C] float32, 1 where a patch had a name.
     """
 
     category: int
     centres: Float32
-    named: Float32
 
 
 class LevelsHead:
@@ -93,6 +90,7 @@ class LevelsHead:
         self.needs = spec.features
         self.centres = centres
         self.spec = spec
+        self._namer = RegionNamer(centres.names, np.arange(1, len(spec.labels), dtype=np.int32))
         self._memory: Memory | None = None
         self._remembers = False
         self._memory_of_edges = np.empty((0, 0), np.float32)
@@ -112,7 +110,7 @@ class LevelsHead:
         return self.vote(features).assignment
 
     def of_stream(self) -> LevelsHead:
-        """One for one stream: a frame's category and names stay until others are clearly more alike.
+        """One for one stream: a frame's category stays until another is clearly more alike.
 
         Its image level begins with the centres of the frame before, while the category is the same.
 
@@ -177,13 +175,12 @@ class LevelsHead:
             votes = np.stack([foreground_share(rows, one, centres) for one in each])
             side = agree_with_neighbours(rows, votes.mean(axis=0), centres.threshold, self._edges(len(rows)))
         with explained(semantic, _REMEDY):
-            names = self._names(semantic, side > 0.5, features.grid_hw)
+            names = self._namer(semantic, centres.name_mean, side > 0.5, features.grid_hw)
         if self._remembers:
-            named = (names[:, None] == np.arange(len(centres.names))) & (side > 0.5)[:, None]
-            self._memory = Memory(category, own, named.astype(np.float32))
-        assignment = np.zeros((len(rows), 1 + len(centres.names)), np.float32)
+            self._memory = Memory(category, own)
+        assignment = np.zeros((len(rows), len(self.labels)), np.float32)
         assignment[:, 0] = 1 - side
-        assignment[np.arange(len(rows)), 1 + names] = side
+        assignment[np.arange(len(rows)), np.maximum(names, 1)] = side
         return assignment, votes
 
     def _edges(self, n: int) -> Float32:
@@ -206,24 +203,6 @@ class LevelsHead:
         if self._memory is not None and self._memory.category == category:
             first = self._memory.centres
         return image_centres(rows, first)
-
-    def _names(self, semantic: Float32, inside: npt.NDArray[np.bool_], grid_hw: tuple[int, int]) -> Int32:
-        """The name [n] int32 of each patch: of its region, or of one that is near; 0 where none is."""
-        ids, count = kernels.connected_components(inside.astype(np.int32).reshape(grid_hw))
-        if not count:
-            return np.zeros(len(inside), np.int32)
-        members = ids.ravel()
-        means = region_means(semantic, members, count, self.centres.name_mean)
-        alike = means @ self.centres.names.T
-        if self._memory is not None and len(self._memory.named) == len(members):
-            before = np.stack([self._memory.named[members == i + 1].mean(axis=0) for i in range(count)])
-            alike = alike + np.float32(_HYSTERESIS) * before
-        found = alike.argmax(axis=1).astype(np.int32) + 1
-        named = np.append(np.int32(0), found)[ids]
-        for _ in range(_DILATIONS):
-            named = np.where(named > 0, named, _largest_neighbour(named))
-        numbers: Int32 = np.maximum(named.ravel() - 1, 0).astype(np.int32)
-        return numbers
 
 
 def foreground_share(rows: Float32, means: Float32, centres: Centres) -> Float32:
@@ -278,40 +257,6 @@ def likeness(features: Float32, mean: Float32, centres: Float32) -> Float32:
         raise ValueError("features must be finite, got NaN or infinity")
     found: Float32 = unit(unit(features) - mean) @ centres.T
     return found
-
-
-def region_means(features: Float32, members: Int32, count: int, mean: Float32) -> Float32:
-    """[count, s] float32, unit means of the features of each region, less what all have in common.
-
-    Args:
-        features: [n, s] float32.
-        members: [n] int32, i + 1 where region i is.
-        mean: [s] float32, the mean of unit features.
-    Raises:
-        ValueError: a feature of a region is not finite.
-    """
-    length = np.sqrt(np.einsum("nd,nd->n", features, features))
-    weights = (members[None] == np.arange(1, count + 1)[:, None]) / np.maximum(length, 1e-20)
-    sizes = np.bincount(members, minlength=count + 1)[1:, None]
-    sums = np.einsum("rn,nd->rd", weights.astype(np.float32), features) - sizes.astype(np.float32) * mean
-    if not np.isfinite(sums).all():
-        raise ValueError("features must be finite, got NaN or infinity")
-    return unit(sums)
-
-
-def unit(rows: Float32) -> Float32:
-    """Rows of length 1; one of zeros stays."""
-    length = np.linalg.norm(rows, axis=-1, keepdims=True)
-    made: Float32 = np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
-    return made
-
-
-def _largest_neighbour(named: Int32) -> Int32:
-    """[h, w] int32, the largest of each patch and the eight around it."""
-    h, w = named.shape
-    padded = np.pad(named, 1)
-    largest: Int32 = np.max([padded[y : y + h, x : x + w] for y in range(3) for x in range(3)], axis=0)
-    return largest
 
 
 def open_head(bundle: Bundle, spec: HeadSpec) -> LevelsHead:

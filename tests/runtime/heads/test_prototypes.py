@@ -8,7 +8,7 @@ import pytest
 from patchcut import BundleError, EngineError, open_bundle
 from patchcut.bundle import HeadSpec
 from patchcut.heads import choose_head, open_head
-from patchcut.heads.prototypes import PrototypesHead
+from patchcut.heads.prototypes import Prototypes, PrototypesHead
 from safetensors.numpy import save
 
 from tests.runtime import toy_bundle as toy
@@ -33,7 +33,9 @@ def spec() -> HeadSpec:
 def test_columns_are_the_softmax_of_cosines() -> None:
     rng = np.random.default_rng(0)
     rows, prototypes, mean = rng.standard_normal((64, 8)), rng.standard_normal((3, 8)), rng.standard_normal(8)
-    head = PrototypesHead(spec(), prototypes.astype(np.float32), mean.astype(np.float32))
+    head = PrototypesHead(
+        spec(), Prototypes.of_clusters(prototypes.astype(np.float32), mean.astype(np.float32))
+    )
     moved = rows - mean
     cosines = (moved / np.linalg.norm(moved, axis=1, keepdims=True)) @ (
         prototypes / np.linalg.norm(prototypes, axis=1, keepdims=True)
@@ -43,7 +45,9 @@ def test_columns_are_the_softmax_of_cosines() -> None:
 
 
 def test_features_that_are_not_finite_are_refused() -> None:
-    head = PrototypesHead(spec(), np.eye(3, 8, dtype=np.float32), np.zeros(8, np.float32))
+    head = PrototypesHead(
+        spec(), Prototypes.of_clusters(np.eye(3, 8, dtype=np.float32), np.zeros(8, np.float32))
+    )
     with pytest.raises(EngineError, match="cannot use the features"):
         head(features_of(np.full((4, 8), np.inf, np.float32), (2, 2)))
 
