@@ -22,15 +22,16 @@ __all__ = [
 _TRAINED: dict[Role, tuple[str, str]] = {
     "objects": ("gnn", "head.safetensors"),
     "parts": ("parts", "parts.safetensors"),
+    "names": ("adapted", "adapted.safetensors"),
 }
 
 
 def gnn_head(spec: BundleSpec, role: Role, **fields: Any) -> HeadSpec:
-    """A GNN on the default features of a bundle.
+    """A GNN, on the default features of a bundle if `fields` do not say otherwise.
 
     Args:
         spec: the bundle's manifest.
-        role: "objects" or "parts"; decides the name of the head and of its file.
+        role: decides the name of the head and of its file.
         fields: all others of HeadSpec; `labels` must be among them.
     """
     name, file = _TRAINED[role]

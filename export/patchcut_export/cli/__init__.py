@@ -6,6 +6,7 @@ They import torch and what stands on it only when they run: options and help com
 import typer
 from patchcut.cli.options import command
 
+from patchcut_export.cli.adapt import adapt
 from patchcut_export.cli.backbone import backbone
 from patchcut_export.cli.calibrate import calibrate
 from patchcut_export.cli.compare_features import features
@@ -25,6 +26,7 @@ app = typer.Typer(
 command(app, "backbone")(backbone)
 command(app, "train")(train)
 command(app, "levels")(make_levels_bundle)
+command(app, "adapt")(adapt)
 command(app, "calibrate")(calibrate)
 command(app, "eval")(evaluate)
 command(app, "features")(features)

@@ -29,6 +29,7 @@ class GnnHead:
         self.name = spec.name
         self.labels = spec.labels
         self.needs = spec.features
+        self.named = spec.role == "names"
         self._affinity = spec.affinity
         self._weights = weights
         self._edges: Array = np.empty((0, 0, 0), np.float32)
