@@ -15,13 +15,20 @@ from bench.cases.kernels.duel import DIM, Array, Duel, Side, difference, noisy_c
 
 _REPEATS = {256: 20, 784: 5, 1369: 3}
 _KMEANS = "kmeans 1369x384, k 8"
-TARGETS = tuple(
+_COSEGMENT = {256: "cosegment 50 images x 256x384", 1024: "cosegment 50 images x 1024x384"}
+_KMEANS_TARGETS = tuple(
     target
     for case in (_KMEANS, f"{_KMEANS}, given centroids")
     for target in (
         Target(case, "times_as_fast", ">=", 3, "×", f"{case}, times as fast as scikit-learn"),
         Target(case, "inertia_ratio", "<=", 1.02, "", f"{case}, inertia over scikit-learn's"),
     )
+)
+TARGETS = (
+    *_KMEANS_TARGETS,
+    Target(_COSEGMENT[256], "median_ms", "<=", 300, " ms", "cosegment, 50 images of 256 patches"),
+    Target(_COSEGMENT[256], "times_as_fast", ">=", 10, "×", "cosegment, times as fast as ReCo's own steps"),
+    Target(_COSEGMENT[1024], "median_ms", "<=", 4000, " ms", "cosegment, 50 images of 1,024 patches"),
 )
 
 
@@ -147,6 +154,40 @@ def _assign(n: int, prototypes: int) -> Duel:
     )
 
 
+def _cosegment(n: int) -> Duel:
+    """The whole affinity of 1,024 patches an image, 10 GB twice over, is left to larger machines."""
+    from bench.competitors import reco
+
+    features = _related_clusters(50 * n).reshape(50, n, DIM)
+    weights = np.ones(features.shape[:2], np.float32)
+    out = pk.cosegment(features)
+
+    def ours() -> pk.Cosegmentation:
+        return pk.cosegment(features, out=out)
+
+    by_image = Side(
+        "torch, image by image",
+        lambda: reco.image_by_image(features),
+        "norms, cosines of an image and all, maxima, means and seeds",
+    )
+    whole = Side(
+        "ReCo's steps in torch",
+        lambda: reco.whole_affinity(features, weights),
+        "norms, the whole affinity, its range checked, times weights, maxima, means and seeds",
+    )
+    scores, seeds = reco.image_by_image(features)
+    return Duel(
+        Side("patchcut", ours, "norms, maxima, means, seeds and embedding"),
+        (whole, by_image) if n == 256 else (by_image,),
+        {"features": features.shape, "scores": out.scores.shape},
+        {
+            "max_abs_difference": difference(out.scores, scores),
+            "seed_agreement": float((out.seeds == seeds).mean()),
+        },
+        repeats=5 if n == 256 else 3,
+    )
+
+
 def _kept_weight(affinity: Array, labels: npt.NDArray[Any]) -> float:
     """The weights of pairs within clusters, added up."""
     together = np.triu(labels[:, None] == labels, 1)
@@ -166,6 +207,7 @@ DUELS: dict[str, Callable[[], Duel]] = {
     _KMEANS: partial(_kmeans, 1369, 8, given=False),
     f"{_KMEANS}, given centroids": partial(_kmeans, 1369, 8, given=True),
     "kmeans_sums 16384x384, k 64": partial(_kmeans_sums, 16384, 64),
+    **{case: partial(_cosegment, n) for n, case in _COSEGMENT.items()},
     **{f"correlation_cluster {n} nodes": partial(_correlation_cluster, n) for n in _REPEATS},
     "assign 1369x384, 27 prototypes": partial(_assign, 1369, 27),
 }
