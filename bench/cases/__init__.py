@@ -29,6 +29,7 @@ GROUPS = {
     "found-k": "bench.cases.found_k",
     "parts": "bench.cases.parts",
     "levels": "bench.cases.levels",
+    "concept-head": "bench.cases.concept_head",
     "stability": "bench.cases.stability",
 }
 NEED_DATA = ("stream", "soak", "quality", "agreement", "found-k", "parts", "levels", "stability")

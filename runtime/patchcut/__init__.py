@@ -84,6 +84,7 @@ _MODULES = (
     "ahead",
     "benchmark",
     "checks",
+    "concepts",
     "endings",
     "engines",
     "finishing",

@@ -14,7 +14,16 @@ from patchcut_kernels.cuda import DeviceArray
 from patchcut.errors import EngineError
 from patchcut.features import Array, Features, to_host
 from patchcut.frames import Frame
-from patchcut.heads import FittedHead, Following, Head, StreamedHead, StreamHead, Voted, VotingHead
+from patchcut.heads import (
+    FittedHead,
+    Following,
+    Head,
+    LiveHead,
+    StreamedHead,
+    StreamHead,
+    Voted,
+    VotingHead,
+)
 from patchcut.result import Result
 from patchcut.settings import Mode
 from patchcut.stages import Canvas, DividedPatches, Masks, Parts
@@ -103,6 +112,8 @@ class LaterStages:
         Raises:
             EngineError: the assignment is not finite.
         """
+        if isinstance(self.head, LiveHead):
+            return replace(self, head=self.head.now)(frame, features, canvas, clock)
         assignment, patches, voted = self._assign(features)
         clock.stop("head")
         on_device = isinstance(assignment, DeviceArray) and self.masks.stays_on_device(canvas)
@@ -156,7 +167,7 @@ class LaterStages:
         voted = self.head.vote(features) if isinstance(self.head, VotingHead) else None
         assignment: Array = self.head(features)[0] if voted is None else voted.assignment[0]
         if self.continuity is not None:
-            assignment = self.continuity.steady(_finite(to_host(assignment)))
+            assignment = self.continuity.steady(_finite(to_host(assignment)), self.head.labels)
         if self.parts is None:
             return assignment, None, voted
         return assignment, self.parts(features.to("cpu"), _finite(to_host(assignment))), voted
@@ -176,7 +187,8 @@ class LaterStages:
             return self.masks(frame, assignment, canvas), None
         min_area = canvas.min_area(self.masks.min_area_patches)
         components = self.masks.components(frame, assignment, canvas)
-        return self.continuity.regions(components, canvas, self.masks.rules, min_area)
+        names = self.head.labels if self.parts is None and is_named(self.head) else ()
+        return self.continuity.regions(components, canvas, self.masks.rules, min_area, names)
 
     def _result(
         self,
@@ -199,13 +211,19 @@ class LaterStages:
             labels=tuple(names[: assignment.shape[1]]),
             background_columns=background,
             track_ids=track_ids,
-            named=labels is None and getattr(self.head, "named", False),
+            named=labels is None and is_named(self.head),
+            label_colors=getattr(self.head, "label_colors", ()) if labels is None else (),
             votes=None if voted is None else voted.votes[0],
             voters=self.head.levels if isinstance(self.head, VotingHead) else (),
             mode=self.mode,
             grid_hw=canvas.grid_hw,
             timings_ms=timings_ms,
         )
+
+
+def is_named(head: Head) -> bool:
+    """Whether its labels are names, which mean the same on every frame."""
+    return bool(getattr(head, "named", False))
 
 
 def device_of(head: Head, device: str) -> str:

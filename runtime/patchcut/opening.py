@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from patchcut.bundle import BackboneSpec, BundleSpec, HeadSpec
+from patchcut.bundle import BackboneSpec, Bundle, BundleSpec, HeadSpec
 from patchcut.errors import OptionError
-from patchcut.heads import Head
+from patchcut.heads import Head, open_head
+from patchcut.heads.no_concepts import CONCEPTS, NoConcepts
+from patchcut.heads.prototypes import PrototypesHead
 from patchcut.settings import Settings
 from patchcut.stages import Rules
 
@@ -49,3 +51,43 @@ def check_devices(heads: Sequence[Head], device: str) -> None:
         if not {"cpu", where} & set(head.devices):
             runs = ", ".join(head.devices) or "no device"
             raise OptionError(option, f'"{head.name}" runs on {runs}, its features are on {where}')
+
+
+def head_wanted(settings: Settings) -> str | Head:
+    """The head that the settings ask for: "auto" is the one for concepts where some of them are named."""
+    return CONCEPTS if settings.concepts and settings.head == "auto" else settings.head
+
+
+def hidden_concepts(head: Head, settings: Settings) -> tuple[str, ...]:
+    """The concepts of a head that are not told.
+
+    Raises:
+        OptionError: the head has none of such a name, or is none for concepts.
+    """
+    if not settings.concepts:
+        return ()
+    if not is_of_concepts(head):
+        what = f'needs the head for concepts, got "{head.name}"'
+        raise OptionError("concepts", what, f"--head {CONCEPTS}")
+    wanted = [name.strip() for name in settings.concepts.split(",")]
+    if unknown := [name for name in wanted if name not in head.labels[1:]]:
+        held = ", ".join(head.labels[1:]) or "no concepts"
+        raise OptionError("concepts", f'the bundle has no "{unknown[0]}", it has {held}')
+    return tuple(name for name in head.labels[1:] if name not in wanted)
+
+
+def is_of_concepts(head: Head) -> bool:
+    """Whether the columns of a head are concepts, which may be added and removed."""
+    if isinstance(head, PrototypesHead):
+        return head.spec.concepts is not None
+    return isinstance(head, NoConcepts)
+
+
+def foreground_for(bundle: Bundle, head: Head) -> Head | None:
+    """The head for objects that tells what is shown of a concept, by features that the head needs anyway."""
+    if isinstance(head, PrototypesHead) and head.foreground is not None:
+        return head.foreground
+    objects = bundle.spec.head("objects")
+    if objects is None or not set(objects.features) <= set(head.needs):
+        return None
+    return open_head(bundle, objects)

@@ -56,6 +56,8 @@ class Result(Regions):
         track_ids: [m] int32 from 1, the same for one object from frame to frame of a stream; 0 of a region
             that is not tracked; None where nothing is.
         named: whether labels are names that mean the same on every frame: they are drawn in a colour each.
+        label_colors: number of the colour of each label, as `patchcut.output.overlay.color_of` takes it,
+            where it is not the label's column: a name keeps its colour when another is removed. Else ().
         votes: [v, n] float32 in [0, 1], how much each voter of a head says that a patch is foreground, as the
             levels of "levels" do; `voters` are their names. None of heads that take no vote.
     Examples:
@@ -78,6 +80,7 @@ class Result(Regions):
     reused: bool = False
     track_ids: npt.NDArray[np.int32] | None = None
     named: bool = False
+    label_colors: tuple[int, ...] = ()
     votes: npt.NDArray[np.float32] | None = None
     voters: tuple[str, ...] = ()
 
@@ -192,6 +195,8 @@ class Result(Regions):
             self.background_columns,
             by_label=self.by_label,
             numbers=self.track_ids,
+            label_colors=self.label_colors,
+            named=self.named,
         )
 
     @finished_first()

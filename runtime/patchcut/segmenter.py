@@ -6,8 +6,8 @@ import logging
 import pickle
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -29,16 +29,27 @@ from patchcut.heads import (
     DEFAULT_PARTS,
     FittedHead,
     Head,
+    LiveHead,
     choose_head,
     choose_parts,
     open_head,
 )
-from patchcut.opening import backbone_of, check_devices, needs_of, rules_of
+from patchcut.opening import (
+    backbone_of,
+    check_devices,
+    foreground_for,
+    head_wanted,
+    hidden_concepts,
+    is_of_concepts,
+    needs_of,
+    rules_of,
+)
 from patchcut.result import Result
 from patchcut.settings import Device, Settings
 from patchcut.stages import Canvas, Extractor, FrameGraphs, Masks, Parts, Rules
 
 if TYPE_CHECKING:
+    from patchcut.concepts import Concepts
     from patchcut.sources import Source
     from patchcut.stages.extractor import Places
     from patchcut.video import PointedObjects, StreamMode, StreamOptions, Tracking
@@ -115,7 +126,9 @@ class Segmenter:
         self._absolute_path = path.absolute()  # the working directory may change
         self._opened = (extractor, head, parts, masks)
         self._callers, self._lock = _Callers(), threading.Lock()
+        self._askers = _Callers()  # of them who wants features alone
         self._graphs = FrameGraphs()
+        self._concepts: Concepts | None = None
 
     @classmethod
     def open(cls, settings: Settings) -> Segmenter:
@@ -131,10 +144,14 @@ class Segmenter:
         """
         check_environment()
         with finished_first(), open_bundle(settings.bundle) as bundle:
-            chosen = [choose_head(bundle, settings.head)]
+            chosen = [choose_head(bundle, head_wanted(settings))]
             if settings.mode != "foreground":
                 chosen.append(choose_parts(bundle, settings.parts))
             heads = [open_head(bundle, it) for it in chosen]
+            hidden = hidden_concepts(heads[0], settings)
+            opened, foreground = heads[0], None
+            if is_of_concepts(opened):
+                heads[0], foreground = LiveHead(opened), foreground_for(bundle, opened)
             background = None
             if settings.mode == "scene":
                 background = heads[1] if isinstance(heads[1], FittedHead) else DEFAULT_PARTS
@@ -151,7 +168,51 @@ class Segmenter:
             _REFINER_OF_FRAMES if settings.refine == "auto" else settings.refine,
         )
         parts = Parts(heads[1], background) if heads[1:] else None
-        return cls(spec, path, settings, extractor, heads[0], parts, masks)
+        segmenter = cls(spec, path, settings, extractor, heads[0], parts, masks)
+        if isinstance(heads[0], LiveHead):
+            segmenter._give_concepts(heads[0], opened, foreground, hidden)
+        return segmenter
+
+    def _give_concepts(
+        self, head: LiveHead, opened: Head, foreground: Head | None, hidden: Sequence[str]
+    ) -> None:
+        from patchcut.concepts import Concepts
+
+        self._concepts = Concepts(
+            head,
+            cast("Any", opened),
+            foreground,
+            self._absolute_path,
+            self._features_of,
+            self._taken,
+            hidden,
+        )
+        if not self._concepts.names:
+            how = 'seg.concepts.add("mug", images=[...])'
+            _logger.warning("[concepts] %s has none yet: all is background until %s", self._path, how)
+
+    @property
+    def concepts(self) -> Concepts:
+        """What it can name, with the head for concepts: more are added and removed while it runs.
+
+        Raises:
+            OptionError: '[concepts] needs the head for concepts, this segmenter runs "gnn"; load(..., ...)'.
+        Examples:
+            >>> patchcut.load(head="concepts").concepts
+            <Concepts: none>
+        """
+        if self._concepts is None or self._concepts.head is not self.head:
+            what = f'needs the head for concepts, this segmenter runs "{self.head.name}"'
+            raise OptionError("concepts", what, 'load it with head="concepts"')
+        return self._concepts
+
+    def _features_of(self, frame: Frame) -> tuple[Features, Canvas]:
+        """Features of a frame in memory of their own, and where it lies; between frames of other threads."""
+        self.extractor.check_process()
+        with self._askers, self._callers, self._lock:
+            sets = self.extractor([frame]).to("cpu").sets
+            own = {name: np.array(array) for name, array in sets.items()}
+        return Features(own, self.extractor.graph.grid_hw), self._canvas(frame)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """How another process opens it: by the settings, with an embedded bundle by name, others by path.
@@ -180,6 +241,9 @@ class Segmenter:
         if any(one is not opened for one, opened in zip(now, self._opened, strict=True)):
             what = "has a stage that was put in by hand, which its settings do not describe"
             raise OptionError("segmenter", what, "load another one, and put the stage in there")
+        if self._concepts is not None and self._concepts.changed:
+            what = "has concepts that were added or removed, which its bundle does not hold"
+            raise OptionError("segmenter", what, "seg.concepts.save(path), and load that bundle there")
         if self._absolute_path in embedded_bundles().values():
             return self.settings
         return replace(self.settings, bundle=self._absolute_path)
@@ -407,7 +471,8 @@ class Segmenter:
         segment = partial(self._segment_with, self._stages_of(part, options))
         if not part.is_video or options.reuse_below is None:
             return segment
-        return Reuse(segment, options.reuse_below)
+        head = self.head
+        return Reuse(segment, options.reuse_below, lambda: head.now if isinstance(head, LiveHead) else head)
 
     def followed(
         self, source: Source, objects: PointedObjects, options: StreamOptions | None = None
@@ -447,10 +512,18 @@ class Segmenter:
         """Results of frames in order, of what was pointed at."""
         self.extractor.check_process()
         before = timings_ms or [{} for _ in frames]
-        with self._callers, self._lock:
+        with self._turn():
             return [
                 self._follow_one(objects, frame, Clock(ms)) for frame, ms in zip(frames, before, strict=True)
             ]
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """The time of one caller; whoever wants features alone comes next, however soon others call again."""
+        with self._callers, self._lock:
+            yield
+        if self._askers.any:
+            sleep(_WAY_S)
 
     def _follow_one(self, objects: PointedObjects, frame: Frame, clock: Clock) -> Result:
         from patchcut.video.pointed import regions_of
@@ -556,7 +629,7 @@ class Segmenter:
         """
         self.extractor.check_process()  # before the lock: another thread may have held it at the fork
         before = timings_ms or [{} for _ in frames]
-        with self._callers, self._lock:
+        with self._turn():
             clock = Clock({})
             captured = None
             if all(one.follows_as(stages[0]) for one in stages):

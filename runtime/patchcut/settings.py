@@ -78,6 +78,11 @@ def _check_head(option: str, value: object) -> None:
     check_head(option, value)
 
 
+def _check_concepts(option: str, value: object) -> None:
+    if value != "":
+        check_text(option, value)
+
+
 def _check_bundle(option: str, value: object) -> None:
     check_path(option, value, "a bundle's name or path")
 
@@ -97,6 +102,8 @@ class Settings:
         head: "auto" is the bundle's first head for objects, and a name is one of its heads; "gnn-fit", "cc",
             "ncut" and "kmeans" are fitted to each frame and need no training. Their settings follow a colon,
             "cc:alpha=5,solver=gnn"; an object such as `patchcut.heads.CcHead(alpha=5)` says the same.
+        concepts: of a bundle's concepts those that are told, their names separated by commas; "" tells all.
+            Another head than the one for concepts has none.
         mode: "foreground": what stands out, in as many columns as the head has; "parts": the foreground
             divided; "scene": its parts and the regions of the background.
         parts: what divides the foreground: "auto" is the bundle's head for parts if it has one, else
@@ -145,6 +152,13 @@ class Settings:
         "auto is the bundle's own head; gnn-fit, cc, ncut and kmeans need no training: they are fitted to "
         "each frame. Settings follow a colon: cc:alpha=5,solver=gnn.",
         check=_check_head,
+    )
+    concepts: str = setting(
+        "",
+        "Concepts that are told, of --head concepts, separated by commas: dog,car; what is another one is "
+        "background.",
+        check=_check_concepts,
+        default_text="all",
     )
     mode: Mode = setting(
         "foreground",

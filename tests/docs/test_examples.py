@@ -20,6 +20,7 @@ import pytest
 from patchcut import Result, Segmenter
 
 from tests.runtime import toy_bundle as toy
+from tests.runtime.concepts import semantic_toy
 from tests.runtime.results import boxes_result
 from tests.runtime.sources.recordings import record
 
@@ -51,7 +52,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_every_example_is_tested_and_named_in_the_docs() -> None:
     names = sorted(path.name for path in EXAMPLES.iterdir() if path.is_file())
-    assert names == ["batch_videos.py", "draw_box.py", "embed.cpp", "robot_loop.py"]
+    assert names == ["batch_videos.py", "draw_box.py", "embed.cpp", "robot_loop.py", "show_thing.py"]
     page = (EXAMPLES.parent / "examples.md").read_text("utf-8")
     assert [name for name in names if f"docs/examples/{name}" not in page] == []
 
@@ -118,6 +119,22 @@ def test_a_batch_of_videos_goes_on_where_it_was_stopped(
     (videos / "b.mp4").write_bytes(b"")
     assert batch.run(str(videos), str(out), bundle=bundle) == 1
     assert "[b.mp4] is empty" in capsys.readouterr().err
+
+
+def test_a_thing_is_shown_once_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    showing = load("show_thing")
+    bundle, saved = semantic_toy.bundle(tmp_path / "toy.patchcut"), tmp_path / "mine.patchcut"
+    frames, seen = [semantic_toy.scene("mug", seed=i) for i in range(12)], []
+    monkeypatch.setattr(cv2, "selectROI", lambda *args, **how: (28, 28, 56, 56))
+    monkeypatch.setattr(cv2, "imshow", lambda window, picture: seen.append(picture.copy()))
+    monkeypatch.setattr(cv2, "waitKey", lambda ms: ord("s") if len(seen) == 3 else -1)
+    showing.run(frames, bundle=str(bundle), saved=str(saved))
+    assert len(seen) == 12 and "mine.patchcut has thing 1" in capsys.readouterr().out
+    result = patchcut.load(saved, head="concepts")(frames[0])
+    assert result.labels[result.label_map[56, 56]] == "thing 1"
+    assert len((EXAMPLES / "show_thing.py").read_text().splitlines()) <= 50
 
 
 @pytest.mark.skipif(not hasattr(Segmenter, "track"), reason="needs Segmenter.track")

@@ -17,7 +17,19 @@ import patchcut
 import patchcut_kernels as kernels
 import pytest
 import typer
-from patchcut import benchmark, bundle, checks, engines, features, frames, heads, settings, sources, stages
+from patchcut import (
+    benchmark,
+    bundle,
+    checks,
+    concepts,
+    engines,
+    features,
+    frames,
+    heads,
+    settings,
+    sources,
+    stages,
+)
 from patchcut.cli import options
 from patchcut.cli.demo import SAMPLES
 from patchcut.output import cutouts, folder, label_maps, overlay
@@ -55,6 +67,7 @@ PUBLIC = {
         benchmark,
         bundle,
         checks,
+        concepts,
         engines,
         features,
         frames,

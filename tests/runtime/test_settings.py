@@ -32,6 +32,7 @@ CHOSEN: dict[str, Any] = {
     "precision": "fp16",
     "size": 448,
     "head": "cc:alpha=5,solver=gnn",
+    "concepts": "dog,car",
     "mode": "scene",
     "parts": "kmeans:k=6",
     "refine": "bilateral",

@@ -14,6 +14,7 @@ from patchcut.features import to_host
 from patchcut.frames import Frame
 from patchcut.heads import open_head
 from patchcut.heads.levels import LevelsHead
+from patchcut.heads.prototypes import PrototypesHead
 from patchcut.opencv import load_cv2
 from patchcut.settings import Settings
 from patchcut.sources.photos import read_photo
@@ -60,7 +61,7 @@ def compare(fused: bytes, bundle: Bundle, plan: FusedPlan) -> Comparison:
     ort = import_onnxruntime()
     options = session_options(ort, default_threads(), graph.precision)
     session = ort.InferenceSession(fused, options, providers=["CPUExecutionProvider"])
-    answer = head.per_patch if isinstance(head, LevelsHead) else head
+    answer = head.per_patch if isinstance(head, LevelsHead | PrototypesHead) else head
     own = np.concatenate([to_host(answer(extractor([Frame(frame)]))) for frame in frames])
     found = np.concatenate([_run(session, frame, plan) for frame in frames])
     differing = np.abs(found - own)

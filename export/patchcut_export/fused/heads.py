@@ -9,7 +9,7 @@ import numpy.typing as npt
 from patchcut.bundle import Bundle, HeadSpec
 from patchcut.heads.gnn import read_weights
 from patchcut.heads.levels import open_head as open_levels
-from patchcut.heads.prototypes import read_prototypes
+from patchcut.heads.prototypes import Prototypes, read_prototypes
 
 from patchcut_export.fused.nodes import Nodes
 
@@ -19,6 +19,7 @@ HeadWriter = Callable[[Nodes, dict[str, str], Bundle, HeadSpec, str], None]
 
 # Unit rows divide by at least this: rows of zeros stay zeros, as in the kernels.
 _TINY = 1e-20
+_NEVER = -8.0  # below all margins
 
 
 def add_gnn(nodes: Nodes, features: dict[str, str], bundle: Bundle, head: HeadSpec, output: str) -> None:
@@ -58,15 +59,47 @@ def add_gnn(nodes: Nodes, features: dict[str, str], bundle: Bundle, head: HeadSp
 def add_prototypes(
     nodes: Nodes, features: dict[str, str], bundle: Bundle, head: HeadSpec, output: str
 ) -> None:
-    """Writes the shares of prototypes, as `patchcut.heads.prototypes` computes them.
+    """Writes each patch by itself, as `patchcut.heads.prototypes.PrototypesHead.per_patch` computes it.
 
     Raises:
         BundleError: as `patchcut.heads.prototypes.open_head` does.
     """
     prototypes = read_prototypes(bundle, head)
     centred = nodes.add("Sub", features[head.features[0]], nodes.constant("mean", prototypes.mean))
-    cosines = _cosines(nodes, centred, prototypes.vectors, "prototypes", head.temperature)
-    nodes.add("Softmax", cosines, output=output, axis=-1)
+    cosines = _cosines(nodes, centred, prototypes.vectors, "prototypes", 1.0)
+    margins = _margins(nodes, cosines, prototypes, len(head.labels))
+    if head.concepts is None or head.concepts.foreground is None:
+        divided = nodes.add("Div", margins, nodes.number("temperature", head.temperature))
+        nodes.add("Softmax", divided, output=output, axis=-1)
+        return
+    objects = next(one for one in bundle.spec.heads if one.name == head.concepts.foreground)
+    shares = f"{head.name}/of {objects.name}"
+    FUSED[objects.kind](nodes, features, bundle, objects, shares)
+    first, last, along = (nodes.constant(f"at{i}", np.array([i])) for i in (0, 1, 2))
+    side = nodes.add("Sub", nodes.number("all", 1.0), nodes.add("Slice", shares, first, last, along))
+    own = nodes.add("Mul", nodes.add("Hardmax", margins, axis=-1), side)
+    end = nodes.constant("end", np.array([len(head.labels)]))
+    named = nodes.add("Slice", own, last, end, along)
+    background = nodes.add("Sub", nodes.number("rest", 1.0), nodes.add("ReduceSum", named, along))
+    nodes.add("Concat", background, named, output=output, axis=-1)
+
+
+def _margins(nodes: Nodes, cosines: str, prototypes: Prototypes, k: int) -> str:
+    """[b, n, k] margins of cosines [b, n, p]: of each column the largest, less its threshold."""
+    own = [np.flatnonzero(prototypes.owners == column) for column in range(k)]
+    most = max(map(len, own))
+    picked = np.stack([np.resize(one if len(one) else [0], most) for one in own], axis=1)  # some come twice
+    each = [
+        nodes.add("Gather", cosines, nodes.constant(f"picked{i}", one), axis=2)
+        for i, one in enumerate(picked)
+    ]
+    thresholds = np.zeros(k) if prototypes.thresholds is None else prototypes.thresholds.copy()
+    floor = np.full(k, _NEVER)
+    floor[0] = _NEVER if prototypes.thresholds is None else 0.0
+    if not len(own[0]):
+        thresholds[0] = -_NEVER
+    margins = nodes.add("Sub", nodes.add("Max", *each), nodes.constant("thresholds", thresholds))
+    return nodes.add("Max", margins, nodes.constant("floor", floor))
 
 
 def add_levels(nodes: Nodes, features: dict[str, str], bundle: Bundle, head: HeadSpec, output: str) -> None:

@@ -29,6 +29,7 @@ Role = Literal["objects", "parts", "names"]
 # The affinity of one frame's patches has the square of their number: 1 GiB.
 MAX_PATCHES: Final = 1 << 14
 MAX_FEATURES: Final = 1 << 28  # numbers of one frame
+MAX_LABELS: Final = 1 << 10  # of a head
 
 # Control characters, and those that turn the direction of writing: a terminal would obey them.
 _STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -347,10 +348,13 @@ class ConceptsSpec(_Model):
     Attributes:
         foreground: name of the head for objects whose foreground is looked at; None looks at every patch.
         origins: where each concept came from, by its name.
+        colors: number of the colour of each concept, by its name, as `patchcut.output.overlay.color_of` takes
+            it: so they stay when others are removed. Those that are not named have their column's.
     """
 
     foreground: HeadName | None = None
     origins: dict[Name, Text] = {}
+    colors: dict[Name, PositiveInt] = {}
 
 
 class HeadSpec(_Model):
@@ -373,7 +377,7 @@ class HeadSpec(_Model):
     backbone: Name
     features: Annotated[tuple[Name, ...], Field(min_length=1)]
     affinity: AffinitySpec = AffinitySpec()
-    labels: Annotated[tuple[Name, ...], Field(min_length=2, max_length=256)]
+    labels: Annotated[tuple[Name, ...], Field(min_length=2, max_length=MAX_LABELS)]
     normalize: bool = True
     temperature: Moderate = 1.0
     trained_on: Text = ""

@@ -1,9 +1,10 @@
-"""Reads safetensors: a list of names, types, shapes and places in JSON, then the numbers."""
+"""Reads and writes safetensors: a list of names, types, shapes and places in JSON, then the numbers."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -28,6 +29,8 @@ _DTYPES: Final = {
     "F64": np.float64,
 }
 _METADATA = "__metadata__"
+_NAMES: Final = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
+_ALIGNED = 8  # where the numbers begin
 
 
 def load_tensors(data: bytes) -> dict[str, npt.NDArray[Any]]:
@@ -53,6 +56,31 @@ def load_tensors(data: bytes) -> dict[str, npt.NDArray[Any]]:
         raise ValueError("its header names no tensors, or too many")
     numbers = memoryview(data)[8 + size :]
     return {name: _tensor(name, entry, numbers) for name, entry in header.items() if name != _METADATA}
+
+
+def dump_tensors(tensors: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """A safetensors file of arrays: those of wider numbers come first, then by name, as in the package.
+
+    Raises:
+        ValueError: "x is of type complex64, which safetensors does not have".
+    Examples:
+        >>> data = patchcut.bundle.tensors.dump_tensors({"x": np.arange(3, dtype=np.int32)})
+        >>> patchcut.bundle.tensors.load_tensors(data)["x"].tolist()
+        [0, 1, 2]
+    """
+    header: dict[str, Any] = {}
+    numbers, at = [], 0
+    for name, array in sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0])):
+        if (dtype := _NAMES.get(array.dtype.newbyteorder("="))) is None:
+            raise ValueError(f"{name} is of type {array.dtype}, which safetensors does not have")
+        data = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+        offsets = [at, at + len(data)]
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": offsets}
+        numbers.append(data)
+        at = offsets[1]
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _ALIGNED)
+    return b"".join([len(text).to_bytes(8, "little"), text, *numbers])
 
 
 def _tensor(name: str, entry: object, numbers: memoryview) -> npt.NDArray[Any]:

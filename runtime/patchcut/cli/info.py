@@ -121,6 +121,7 @@ def _print_short(spec: BundleSpec, facts: dict[str, Any]) -> None:
         ("graphs", ", ".join(graphs)),
         *_agreement_rows(spec),
         ("heads", f"{heads}; untrained: {', '.join(FITTED)}"),
+        *(("concepts", ", ".join(head.labels[1:])) for head in spec.heads if head.concepts is not None),
         ("trained on", "; ".join(dict.fromkeys(head.trained_on for head in spec.heads))),
         ("scores", "; ".join(dict.fromkeys(map(_scores_text, spec.heads)))),
         *_machine_rows(facts["machine"]),
@@ -199,8 +200,17 @@ def _head_rows(head: HeadSpec) -> list[tuple[str, str]]:
         ("method", head.method),
         ("trained on", head.trained_on),
         ("labels", ", ".join(head.labels)),
+        *_concept_rows(head),
         ("scores", _scores_text(head)),
     ]
+
+
+def _concept_rows(head: HeadSpec) -> list[tuple[str, str]]:
+    if head.concepts is None:
+        return []
+    seen = f"what {head.concepts.foreground} finds" if head.concepts.foreground else "every patch"
+    origins = (f"{name}: {text}" for name, text in head.concepts.origins.items())
+    return [("looks at", seen), *(("concept", one) for one in origins)]
 
 
 def _scores_text(head: HeadSpec) -> str:

@@ -70,6 +70,12 @@ def _open(options: RunOptions, stack: ExitStack) -> Run:
         folder = OutputFolder(options.out, save, **how, recipe=_recipe(options))
     pointed = pointed_objects(options.settings, options.prompts, options.at) if options.prompts else None
     segmenter = Segmenter.open(options.settings)
+    if pointed is None and segmenter.head.labels == ("background",):
+        what = f"the bundle {options.settings.bundle} holds no concepts"
+        python = 'patchcut.load(head="concepts").concepts'
+        raise OptionError(
+            "head", what, f"make some with `patchcut export concept`, or in Python with {python}"
+        )
     if "votes" in save and (pointed is not None or not isinstance(segmenter.head, VotingHead)):
         what = f'has "votes", and the head "{segmenter.head.name}" takes none'
         raise OptionError("save", what, "leave it out, or choose a head that does, such as --head levels")

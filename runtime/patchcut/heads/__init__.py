@@ -15,22 +15,27 @@ from patchcut.checks import check_choice, check_text
 from patchcut.errors import BundleError, OptionError
 from patchcut.heads.base import Head, StreamedHead, StreamHead, Voted, VotingHead
 from patchcut.heads.cc import CcHead
+from patchcut.heads.chosen import ChosenNames
 from patchcut.heads.fitted import FittedHead
 from patchcut.heads.following import Following
 from patchcut.heads.gnn_fit import GnnFitHead
 from patchcut.heads.kmeans import KMeansHead
+from patchcut.heads.live import LiveHead
 from patchcut.heads.ncut import NcutHead
+from patchcut.heads.no_concepts import CONCEPTS, no_concepts
 
 __all__ = [
     "FITTED",
     "HEADS",
     "TRAINED",
     "CcHead",
+    "ChosenNames",
     "FittedHead",
     "Following",
     "GnnFitHead",
     "Head",
     "KMeansHead",
+    "LiveHead",
     "NcutHead",
     "StreamHead",
     "StreamedHead",
@@ -140,6 +145,7 @@ def choose_head(bundle: Bundle, head: str | Head) -> HeadSpec | Head:
     Args:
         head: the name of one of them, words that `parse_head` reads, "auto" for the first of them, those for
             objects before those for names, a kind for the first of that kind, or a head of your own making.
+            "concepts" is there on every bundle whose features tell what things are; it may have none yet.
     Raises:
         OptionError: no such head.
         BundleError: the bundle has no head.
@@ -152,6 +158,10 @@ def choose_head(bundle: Bundle, head: str | Head) -> HeadSpec | Head:
     specs = {spec.name: spec for role in _FINDING for spec in bundle.spec.heads if spec.role == role}
     if head in specs:
         return specs[head]
+    if head == CONCEPTS:
+        return next((spec for spec in specs.values() if spec.concepts is not None), None) or no_concepts(
+            bundle
+        )
     parsed = parse_head(head)
     if isinstance(parsed, FittedHead):
         return parsed

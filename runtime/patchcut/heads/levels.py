@@ -17,13 +17,15 @@ from patchcut.bundle import Bundle, HeadSpec
 from patchcut.errors import BundleError
 from patchcut.features import Features, to_host
 from patchcut.heads.base import Voted, explained
-from patchcut.heads.naming import HYSTERESIS, RegionNamer, unit
+from patchcut.heads.naming import RegionNamer, unit
 
 Float32 = npt.NDArray[np.float32]
 
 LEVELS = ("dataset", "category", "image")
 IMAGE_STEPS = 5  # of Lloyd's, from the category's centres
 NEIGHBOUR_STEPS = 4  # that the votes are averaged over patches which look alike
+# In a stream a category must be so much more alike than the one before.
+_HYSTERESIS = 0.05
 
 _REMEDY = "export the bundle again: its head and its backbone do not belong together"
 
@@ -108,7 +110,7 @@ class LevelsHead:
         return self.vote(features).assignment
 
     def of_stream(self) -> LevelsHead:
-        """One for one stream: a frame's category and names stay until others are clearly more alike.
+        """One for one stream: a frame's category stays until another is clearly more alike.
 
         Its image level begins with the centres of the frame before, while the category is the same.
 
@@ -124,7 +126,6 @@ class LevelsHead:
     def begin_scene(self) -> None:
         """Lets the next frame be judged by itself."""
         self._memory = None
-        self._namer.forget()
 
     def vote(self, features: Features) -> Voted:
         """The assignment, and how each level votes.
@@ -177,7 +178,6 @@ class LevelsHead:
             names = self._namer(semantic, centres.name_mean, side > 0.5, features.grid_hw)
         if self._remembers:
             self._memory = Memory(category, own)
-            self._namer.remember(names, side > 0.5)
         assignment = np.zeros((len(rows), len(self.labels)), np.float32)
         assignment[:, 0] = 1 - side
         assignment[np.arange(len(rows)), np.maximum(names, 1)] = side
@@ -193,7 +193,7 @@ class LevelsHead:
         """The category whose class tokens are the most alike."""
         alike = likeness(token, self.centres.token_mean, self.centres.categories)[0]
         best = int(alike.argmax())
-        if self._memory is not None and alike[best] < alike[self._memory.category] + HYSTERESIS:
+        if self._memory is not None and alike[best] < alike[self._memory.category] + _HYSTERESIS:
             return self._memory.category
         return best
 

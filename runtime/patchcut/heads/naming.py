@@ -9,14 +9,13 @@ import patchcut_kernels as kernels
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 
-# In a stream the name of a region must be so much more alike than the one before.
-HYSTERESIS = 0.05
 _DILATIONS = 2  # patches around a region that its border is interpolated with
 _UNDECIDED, _NEVER = -1, -2.0  # the latter is below all cosines
+_SOFT = 0.1  # temperature at which shares of all cosines are far from the limits of float32
 
 
 class RegionNamer:
-    """Tells which column each region belongs to; it may remember the frame before.
+    """Tells which column each region belongs to.
 
     Args:
         directions: [p, d] float32, unit, of features less what all have in common.
@@ -27,28 +26,42 @@ class RegionNamer:
     def __init__(self, directions: Float32, owners: Int32, thresholds: Float32 | None = None) -> None:
         order = np.argsort(owners, kind="stable")
         self._directions = np.ascontiguousarray(directions[order])
-        self._present, self._starts = np.unique(owners[order], return_index=True)
+        self._present, starts, sizes = np.unique(owners[order], return_index=True, return_counts=True)
+        # Of each column the place of its first direction; then those of second ones and whose they are, ...
+        self._places = [
+            (column, starts[column] + i)
+            for i in range(int(sizes.max()))
+            if len(column := np.flatnonzero(sizes > i))
+        ]
         self._count = int(owners.max()) + 1 if thresholds is None else len(thresholds)
         self._thresholds = np.zeros(self._count, np.float32) if thresholds is None else thresholds
         self._floor = _NEVER if thresholds is None else 0.0
-        self._before: Float32 | None = None
 
-    def columns(self, cosines: Float32) -> Float32:
-        """[m, k] float32, of each column the best of its directions, less its threshold.
+    def margins(self, rows: Float32) -> Float32:
+        """[m, k] float32, of each column the largest cosine to its directions, less its threshold.
 
         Args:
-            cosines: [m, p] float32, to the directions in `ordered`.
+            rows: [m, d] float32, less what all have in common.
+        Raises:
+            ValueError: they are not finite.
         """
-        best = np.full((len(cosines), self._count), 2 * _NEVER, np.float32)
-        best[:, self._present] = np.maximum.reduceat(cosines, self._starts, axis=1)
-        best -= self._thresholds
-        best[:, 0] = np.maximum(best[:, 0], self._floor)
-        return best
-
-    @property
-    def ordered(self) -> Float32:
-        """[p, d] float32, the directions in the order of their columns."""
-        return self._directions
+        found = kernels.assign(rows, self._directions, temperature=_SOFT)
+        assert found.assignment is not None
+        # The kernel's shares are exp(cosine / T) up to a factor of the row, which the largest cosine tells.
+        best = found.assignment[:, self._places[0][1]]
+        for columns, places in self._places[1:]:
+            best[:, columns] = np.maximum(best[:, columns], found.assignment[:, places])
+        cosines = np.log(best / best.max(axis=1, keepdims=True))
+        cosines *= np.float32(_SOFT)
+        cosines += found.similarity[:, None]
+        if len(self._present) < self._count:
+            all_of_them = np.full((len(rows), self._count), 2 * _NEVER, np.float32)
+            all_of_them[:, self._present] = cosines
+            cosines = all_of_them
+        cosines -= self._thresholds
+        np.maximum(cosines[:, 0], self._floor, out=cosines[:, 0])
+        margins: Float32 = cosines
+        return margins
 
     def __call__(
         self, features: Float32, mean: Float32, inside: npt.NDArray[np.bool_], grid_hw: tuple[int, int]
@@ -66,25 +79,13 @@ class RegionNamer:
         if not count:
             return np.zeros(len(inside), np.int32)
         members = ids.ravel()
-        alike = self.columns(region_means(features, members, count, mean) @ self._directions.T)
-        if self._before is not None and len(self._before) == len(members):
-            before = np.stack([self._before[members == i + 1].mean(axis=0) for i in range(count)])
-            alike = alike + np.float32(HYSTERESIS) * before
+        alike = self.margins(region_means(features, members, count, mean))
         found = alike.argmax(axis=1).astype(np.int32)
         named = np.append(np.int32(_UNDECIDED), found)[ids]
         for _ in range(_DILATIONS):
             named = np.where(named == _UNDECIDED, _largest_neighbour(named), named)
         columns: Int32 = np.maximum(named.ravel(), 0).astype(np.int32)
         return columns
-
-    def remember(self, columns: Int32, inside: npt.NDArray[np.bool_]) -> None:
-        """Keeps the columns [n] of the patches [n] inside, for the frame that comes next."""
-        kept = (columns[:, None] == np.arange(self._count)) & inside[:, None]
-        self._before = kept.astype(np.float32)
-
-    def forget(self) -> None:
-        """Lets the next frame be named by itself."""
-        self._before = None
 
 
 def region_means(features: Float32, members: Int32, count: int, mean: Float32) -> Float32:

@@ -79,6 +79,7 @@ class PrototypesHead:
         self.labels = spec.labels
         self.needs = spec.features
         self.spec = spec
+        self.label_colors = _label_colors(spec)
         self.prototypes = prototypes
         self.foreground = foreground
         self._namer = RegionNamer(unit(prototypes.vectors), prototypes.owners, prototypes.thresholds)
@@ -109,7 +110,10 @@ class PrototypesHead:
         )
 
     def per_patch(self, features: Features) -> Float32:
-        """[b, n, k] float32, rows on the simplex: each patch by itself, without the foreground.
+        """[b, n, k] float32, rows on the simplex: each patch by itself.
+
+        Without a foreground it is what the head says. With one, the column with a patch's own largest margin
+        has its share of the foreground: what one ONNX file of frame and head computes, without regions.
 
         Args:
             features: those of b frames, on the host.
@@ -118,12 +122,13 @@ class PrototypesHead:
         """
         rows = to_host(features.of(self.needs))
         with explained(rows, _REMEDY):
-            if not np.isfinite(rows).all():
-                raise ValueError("features must be finite, got NaN or infinity")
-            cosines = unit(rows - self.prototypes.mean) @ self._namer.ordered.T
-        margins = self._namer.columns(cosines.reshape(-1, cosines.shape[-1]))
+            margins = self._namer.margins((rows - self.prototypes.mean).reshape(-1, rows.shape[-1]))
+        if self.foreground is not None:
+            side = 1 - to_host(self.foreground(features))[..., 0].ravel()
+            return _one_column(margins.argmax(axis=1), side, margins.shape[1]).reshape(*rows.shape[:2], -1)
+        margins -= margins.max(axis=1, keepdims=True)
         margins /= np.float32(self.spec.temperature)
-        shares: Float32 = np.exp(margins - margins.max(axis=1, keepdims=True))
+        shares: Float32 = np.exp(margins, out=margins)
         shares /= shares.sum(axis=1, keepdims=True)
         return shares.reshape(*rows.shape[:2], -1)
 
@@ -133,11 +138,23 @@ class PrototypesHead:
         with explained(rows, _REMEDY):
             centred = rows - self.prototypes.mean
             columns = self._namer(centred, np.zeros_like(self.prototypes.mean), side > 0.5, features.grid_hw)
-        assignment = np.zeros((len(rows), len(self.labels)), np.float32)
-        named = np.where(columns > 0, side, 0)
-        assignment[:, 0] = 1 - named
-        assignment[np.arange(len(rows)), columns] += named
-        return assignment
+        return _one_column(columns, side, len(self.labels))
+
+
+def _one_column(columns: npt.NDArray[np.integer[Any]], side: Float32, k: int) -> Float32:
+    """[n, k] float32: of each patch its column has so much as `side` [n], and the background the rest."""
+    assignment = np.zeros((len(columns), k), np.float32)
+    named = np.where(columns > 0, side, 0)
+    assignment[:, 0] = 1 - named
+    assignment[np.arange(len(columns)), columns] += named
+    return assignment
+
+
+def _label_colors(spec: HeadSpec) -> tuple[int, ...]:
+    """The number of each label's colour; () where those are the columns."""
+    colors = spec.concepts.colors if spec.concepts is not None else {}
+    numbers = tuple(colors.get(label, column) for column, label in enumerate(spec.labels))
+    return numbers if colors else ()
 
 
 def open_head(bundle: Bundle, spec: HeadSpec) -> PrototypesHead:

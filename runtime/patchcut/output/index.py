@@ -214,7 +214,12 @@ def thumbnail_of(result: Result) -> npt.NDArray[np.uint8] | None:
     )
     if result.color == "rgb":
         image = np.ascontiguousarray(image[..., ::-1])
-    drawn: dict[str, Any] = {"by_label": result.by_label, "numbers": result.track_ids}
+    drawn: dict[str, Any] = {
+        "by_label": result.by_label,
+        "numbers": result.track_ids,
+        "label_colors": result.label_colors,
+        "named": result.named,
+    }
     return draw_overlay(regions, result.labels, Frame(image), result.background_columns, **drawn)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,13 @@ _GREY, _INDEXED = 0, 3
 _SIGNATURE, _HEADER_END = b"\x89PNG\r\n\x1a\n", 33  # of the chunk IHDR, with its checksum
 
 
-def encode_label_map(label_map: npt.NDArray[np.int32], count: int) -> bytes:
+def encode_label_map(label_map: npt.NDArray[np.int32], count: int, label_colors: Sequence[int] = ()) -> bytes:
     """A PNG file of a label map: its pixels are the labels, shown in the colours of an overlay.
 
     Args:
         label_map: [H, W] int32 in [0, count).
         count: number of labels. Above 256 the file has 16 bits, grey: a palette has no more.
+        label_colors: number of the colour of each label; of its column where there are none.
     Raises:
         OutputError: it has no pixel, or more than PNG can hold.
     Examples:
@@ -38,7 +40,7 @@ def encode_label_map(label_map: npt.NDArray[np.int32], count: int) -> bytes:
         size = "x".join(map(str, label_map.shape[::-1]))
         raise OutputError("output", f"cannot encode {size} pixels as PNG", "scale the frame down") from error
     data: bytes = encoded.tobytes()
-    return data if count > 256 else _with_palette(data, count)
+    return data if count > 256 else _with_palette(data, label_colors or range(count))
 
 
 def read_label_map(path: str | Path) -> npt.NDArray[np.int32]:
@@ -74,9 +76,9 @@ def read_label_map(path: str | Path) -> npt.NDArray[np.int32]:
     return labels
 
 
-def _with_palette(data: bytes, count: int) -> bytes:
+def _with_palette(data: bytes, label_colors: Sequence[int]) -> bytes:
     """A grey PNG of 8 bits as one of indices; the compressed pixels are the same in both."""
-    colors = [(0, 0, 0), *(color_of(label) for label in range(1, count))]
+    colors = [(0, 0, 0), *map(color_of, label_colors[1:])]
     header = _as_color_type(data[:_HEADER_END], _INDEXED)
     return header + _chunk(b"PLTE", bytes(value for color in colors for value in color)) + data[_HEADER_END:]
 

@@ -135,7 +135,9 @@ def load_rerun() -> Any:
 
 def _classes(result: Result) -> list[tuple[int, str, tuple[int, int, int]]]:
     """Number, name and colour of each label that is drawn; the background is left clear."""
-    return [(i, label, color_of(i) if i else (0, 0, 0)) for i, label in enumerate(result.labels)]
+    colors = result.label_colors or range(len(result.labels))
+    each = zip(result.labels, colors, strict=True)
+    return [(i, label, color_of(color) if i else (0, 0, 0)) for i, (label, color) in enumerate(each)]
 
 
 def _jpeg(result: Result) -> bytes:

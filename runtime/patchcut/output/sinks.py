@@ -166,7 +166,9 @@ class LabelsSink(Sink):
     word = "labels"
 
     def write(self, name: str, result: Result, overlay: Image | None) -> None:
-        self.files.write(f"labels/{name}.png", encode_label_map(result.label_map, len(result.labels)))
+        self.files.write(
+            f"labels/{name}.png", encode_label_map(result.label_map, len(result.labels), result.label_colors)
+        )
 
 
 class CutoutSink(Sink):

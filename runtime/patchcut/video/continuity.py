@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from patchcut.stages.canvas import Canvas
 from patchcut.stages.regions import Components, Regions, Rules, ranked, ranking
 from patchcut.video.memory import FrameMemory
 from patchcut.video.scene_cuts import SceneCuts
-from patchcut.video.tracker import Seen, Track, Tracker, cosines
+from patchcut.video.tracker import Seen, Track, Tracker, cosines, product
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -22,7 +23,8 @@ Int32 = npt.NDArray[np.int32]
 _CARRIED_SHARE, _RECENT, _TOPK = 0.8, 3, 10
 # What continues an object may score so much less than what begins one.
 _HYSTERESIS = 0.2
-
+# What continues an object has its name until another has so many times as much of the region.
+_RENAMED = 2
 
 # Of objects in one region a patch is the one that was carried to it, that it looks like, and that was going
 # there: what is carried anywhere, how much a cosine of 1 counts, and how much it is outside of that box.
@@ -44,6 +46,9 @@ class Continuity:
         self._memory: FrameMemory | None = None
         self._grid_hw = (0, 0)
         self._features = self._carried = self._steady = np.zeros((0, 0), np.float32)
+        self._labels: tuple[str, ...] = ()
+        self._unsettled = 0  # frames until all that are remembered have these labels
+        self._names: dict[int, str] = {}  # of tracks by their ids
 
     def begin(self, features: Features) -> bool:
         """Takes the next frame; whether another scene begins with it.
@@ -63,17 +68,25 @@ class Continuity:
             self._memory, self._grid_hw = None, features.grid_hw
         return is_cut
 
-    def steady(self, assignment: Float32) -> Float32:
+    def steady(self, assignment: Float32, labels: tuple[str, ...] = ()) -> Float32:
         """[n, k] float32, rows on the simplex: the head's assignment joined with that of the last frames.
 
         Args:
             assignment: [n, k] float32, what the head says of the frame.
+            labels: of the head's columns, at least k. Where they have changed, as when a concept was added,
+                nothing of the old columns is carried; tracks go on.
         0.8 of it is carried from the last three frames, and 0.2 are the head's.
         """
         columns = assignment.shape[1]
-        if self._memory is None or self._steady.shape[1] != columns:
+        if self._memory is None:
             self._tracker.clear()
+            self._names.clear()
             self._memory = FrameMemory(self._grid_hw, recent=_RECENT, kept=0, topk=_TOPK)
+        elif (columns, labels) != (self._steady.shape[1], self._labels):
+            before = self._steady.shape[1]
+            self._memory.arrange([*[-1] * columns, *range(before, self._memory.columns)])
+            self._unsettled = _RECENT
+        self._labels = labels
         carried = self._memory.carry(self._features)
         if carried is None:
             self._carried = np.zeros((len(self._features), 0), np.float32)
@@ -81,10 +94,18 @@ class Continuity:
             return assignment
         self._carried = carried[:, columns:]
         self._steady = _CARRIED_SHARE * carried[:, :columns] + np.float32(1 - _CARRIED_SHARE) * assignment
+        if self._unsettled:
+            self._steady /= self._steady.sum(axis=1, keepdims=True)
+            self._unsettled -= 1
         return self._steady
 
     def regions(
-        self, components: Components, canvas: Canvas, rules: Rules, min_area: int
+        self,
+        components: Components,
+        canvas: Canvas,
+        rules: Rules,
+        min_area: int,
+        names: Sequence[str] = (),
     ) -> tuple[Regions, Int32]:
         """The regions of the same frame, best first, and their track ids [m] int32.
 
@@ -94,6 +115,8 @@ class Continuity:
             rules: which components are regions. One that continues an object which has just been seen is one
                 with a fifth of what `nothing_below` asks for.
             min_area: pixels of the smallest region.
+            names: of the columns, where they mean the same on every frame. A region that continues an object
+                has its name until another has twice as much of the region.
         """
         components = self._divided(components, canvas, min_area)
         lowest = replace(rules, nothing_below=_HYSTERESIS * rules.nothing_below)
@@ -102,9 +125,35 @@ class Continuity:
         matched = self._tracker.match(seen, self._carried)
         kept = np.flatnonzero(self._tracker.is_in_sight(matched) | (scores[order] >= rules.nothing_below))
         found, seen = ranked(components, scores, order[kept]), seen.take(kept)
+        if names:
+            self._keep_names(found, seen, matched[kept], names)
         ids = self._tracker.update(seen, matched[kept])
+        if names:
+            told = zip(ids.tolist(), (names[label] for label in found.region_labels), strict=True)
+            called = self._names | dict(told)
+            self._names = {track.id: called[track.id] for track in self._tracker.tracks}
         self._remember(seen, ids)
         return found, ids
+
+    def _keep_names(self, found: Regions, seen: Seen, matched: Int32, names: Sequence[str]) -> None:
+        """Gives regions [m] the name of the track that each continues, in place, unless another is clear.
+
+        Args:
+            matched: [m] int32, as `Tracker.match` gives it.
+        """
+        columns = {name: column for column, name in enumerate(names)}
+        renamed = False
+        for i, place in enumerate(matched.tolist()):
+            name = self._names.get(self._tracker.tracks[place].id) if place >= 0 else None
+            before, now = columns.get(name or ""), int(found.region_labels[i])
+            if before is None or before == now:
+                continue
+            shares = product(seen.cover[i : i + 1], self._steady)[0]
+            if shares[now] < _RENAMED * shares[before]:
+                found.region_labels[i], renamed = before, True
+        if renamed:
+            table = np.concatenate([np.zeros(1, np.int32), found.region_labels])
+            kernels.relabel(found.region_ids, table, out=found.label_map)
 
     def _seen(self, components: Components, order: npt.NDArray[np.intp], canvas: Canvas) -> Seen:
         """Those of the components that `order` names."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ class Reuse:
     Args:
         segment: segments frames.
         below: grey levels of 0 to 255 in each channel.
+        made_by: what answers depend on beside the frame; another object makes a frame new.
     Examples:
         >>> reuse = patchcut.video.Reuse(lambda frames, timings_ms: [seg(one) for one in frames], below=2.0)
         >>> one = patchcut.Frame(frame)
@@ -40,8 +41,10 @@ class Reuse:
         [False, True]
     """
 
-    def __init__(self, segment: Segment, below: float) -> None:
+    def __init__(self, segment: Segment, below: float, made_by: Callable[[], object] = lambda: None) -> None:
         self._segment = segment
+        self._made_by = made_by
+        self._by: object = None
         self._below = below
         self._blocks: Blocks | None = None
         self._result: Result | None = None
@@ -66,7 +69,8 @@ class Reuse:
 
     def _is_new(self, frame: Frame) -> bool:
         blocks, before = _blocks_of(frame.image), self._blocks
-        if before is None or before.shape != blocks.shape or self._reused == MAX_REUSED:
+        by, self._by = self._by, self._made_by()
+        if by is not self._by or before is None or before.shape != blocks.shape or self._reused == MAX_REUSED:
             differ = np.inf
         else:
             differ = float(np.abs(blocks - before).max(initial=0))

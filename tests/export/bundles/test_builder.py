@@ -24,7 +24,7 @@ from patchcut.stages import Extractor
 from patchcut_export.backbones.spec import Component, ViTSpec
 from patchcut_export.backbones.weights import Provenance
 from patchcut_export.bundles import builder
-from patchcut_export.bundles.archive import safetensors_bytes, safetensors_extents, write_archive
+from patchcut_export.bundles.archive import safetensors_bytes, safetensors_extents
 from patchcut_export.bundles.builder import BackbonePlan, build_bundle, check_plan
 from patchcut_export.bundles.rewriting import gnn_head, rewrite_bundle, with_head, with_report
 from patchcut_export.errors import ExportError
@@ -309,21 +309,6 @@ def test_a_folder_without_rights_is_one_line(build: Callable[..., Path], tmp_pat
     tmp_path.chmod(0o555)
     with pytest.raises(OutputError, match="choose a folder that you may write"):
         build(tmp_path / "x.patchcut")
-
-
-def test_a_full_disk_leaves_the_old_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "x.patchcut"
-    write_archive(path, "{}", {"a": b"1"})
-    before = path.read_bytes()
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
-    with pytest.raises(OutputError, match="No space left on device; free some space"):
-        write_archive(path, "{}", {"a": b"2"})
-    assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["x.patchcut"]
 
 
 def test_extents_are_where_the_bytes_lie() -> None:

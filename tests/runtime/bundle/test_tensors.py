@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from patchcut.bundle.tensors import load_tensors
+from patchcut.bundle.tensors import dump_tensors, load_tensors
 from safetensors.numpy import load, save
 
 DTYPES = ["?", "u1", "i1", "u2", "i2", "f2", "u4", "i4", "f4", "u8", "i8", "f8"]
@@ -76,3 +76,21 @@ def test_tensors_outlive_the_bytes_and_each_other() -> None:
 def test_what_is_no_safetensors_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"header|has no dtype|is of type|has the shape|does not lie"):
         load_tensors(data)
+
+
+def test_what_is_written_are_the_bytes_of_the_package() -> None:
+    rng = np.random.default_rng(0)
+    tensors = {f"{dtype}.{i}": rng.integers(0, 2, (i, 2)).astype(dtype) for dtype in DTYPES for i in (0, 3)}
+    tensors["turned"] = np.asfortranarray(rng.random((4, 2), np.float32))
+    data = dump_tensors(tensors)
+    assert load(data).keys() == tensors.keys()
+    for name, tensor in load(data).items():
+        np.testing.assert_array_equal(tensor, tensors[name], strict=True)
+    same_type = {name: one for name, one in tensors.items() if one.dtype == np.float32}
+    made = {name: np.ascontiguousarray(one) for name, one in same_type.items()}
+    assert dump_tensors(same_type) == save(made)
+
+
+def test_numbers_that_safetensors_does_not_have_are_refused() -> None:
+    with pytest.raises(ValueError, match="x is of type complex64"):
+        dump_tensors({"x": np.zeros(2, np.complex64)})

@@ -130,7 +130,7 @@ def test_an_image_of_one_patch() -> None:
     assert head()(Features(one, (1, 1))).shape == (1, 1, 3)
 
 
-def test_a_stream_keeps_category_and_names_until_others_are_clearly_more_alike() -> None:
+def test_a_stream_keeps_its_category_until_another_is_clearly_more_alike() -> None:
     sides = centres().dataset
     made = head(category=np.stack([sides, sides[::-1]]), voters=np.array([False, True, False]))
     assert isinstance(made, StreamedHead)
@@ -141,19 +141,6 @@ def test_a_stream_keeps_category_and_names_until_others_are_clearly_more_alike()
     assert not np.array_equal(other(Features(close, GRID_HW)), first)  # nothing is shared between streams
     stream(scene(TWO, 1))
     np.testing.assert_array_equal(stream(Features(close, GRID_HW)), other(Features(close, GRID_HW)))
-
-
-def test_a_name_stays_while_another_is_barely_more_alike() -> None:
-    stream = head().of_stream()
-    stream(scene({0: np.s_[1:4, 1:4]}, noise=0.0))
-    barely = scene({0: np.s_[1:4, 1:4]}, noise=0.0)
-    between = np.float32([0.7, 0.72, 0, 0, 0, 0, 0, 0])
-    names = barely["token"].copy().reshape(*GRID_HW, 8)
-    names[1:4, 1:4] = between
-    moved = Features({**barely.sets, "token": names.reshape(1, -1, 8)}, GRID_HW)
-    inside = np.ravel_multi_index((2, 2), GRID_HW)
-    assert stream(moved)[0][inside].argmax() == 1
-    assert head()(moved)[0][inside].argmax() == 2
 
 
 @pytest.mark.parametrize("name", ["key", "cls", "token"])

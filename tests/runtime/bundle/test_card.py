@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from patchcut.bundle import AgreementRow, BundleSpec, TimingRow, open_bundle
-from patchcut_export.bundles.card import render_card
+from patchcut.bundle.card import render_card
+
 from tests.runtime import toy_bundle as toy
 
 

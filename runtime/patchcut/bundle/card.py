@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from patchcut.bundle import BackboneSpec, BundleSpec, HeadSpec
+from patchcut.bundle.spec import BackboneSpec, BundleSpec, HeadSpec
 
 
 def render_card(spec: BundleSpec) -> str:
