@@ -52,6 +52,17 @@ void assign(const FloatInput<3>& features, const Input<float, 2>& prototypes, fl
   });
 }
 
+void cosegment(const FloatInput<2>& features, const std::optional<Input<int64_t, 1>>& offsets,
+               const std::optional<Input<float, 1>>& weights, const Array<float, 1>& scores,
+               const Array<int32_t, 1>& seeds, const Array<float, 1>& embedding,
+               const patchcut_context& context) {
+  run(context, [&](const patchcut_context* asked) {
+    return patchcut_cosegment(features.data(), dtype_of(features), extent(features, 0), extent(features, 1),
+                              extent(seeds, 0), data_or_null(offsets), data_or_null(weights), scores.data(),
+                              seeds.data(), embedding.data(), asked);
+  });
+}
+
 }  // namespace
 
 void bind_clusters(nb::module_& module) {
@@ -69,6 +80,9 @@ void bind_clusters(nb::module_& module) {
              nb::arg("context"));
   module.def("assign", &assign, nb::arg("features"), nb::arg("prototypes"), nb::arg("temperature"),
              nb::arg("labels"), nb::arg("similarity"), nb::arg("assignment").none(), nb::arg("context"));
+  module.def("cosegment", &cosegment, nb::arg("features"), nb::arg("offsets").none(),
+             nb::arg("weights").none(), nb::arg("scores"), nb::arg("seeds"), nb::arg("embedding"),
+             nb::arg("context"));
 }
 
 }  // namespace patchcut

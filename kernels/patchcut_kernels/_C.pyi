@@ -153,6 +153,15 @@ def assign(
     assignment: _Float | None,
     context: Context,
 ) -> None: ...
+def cosegment(
+    features: _FloatOrHalf,
+    offsets: npt.NDArray[np.int64] | None,
+    weights: _Float | None,
+    scores: _Float,
+    seeds: _Int,
+    embedding: _Float,
+    context: Context,
+) -> None: ...
 def ncut(
     features: _FloatOrHalf,
     graph: CutGraph,

@@ -10,6 +10,7 @@ from ._bilateral_solver import bilateral_solver
 from ._bipartition import Bipartition, bipartition
 from ._connected_components import connected_components
 from ._correlation_cluster import CorrelationClustering, correlation_cluster
+from ._cosegment import Cosegmentation, cosegment
 from ._gcn_forward import gcn_forward
 from ._gcn_weights import GcnLayer, GcnWeights, LinearLayer
 from ._gnn_fit import GnnFit, gnn_fit
@@ -31,6 +32,7 @@ from ._upsample_argmax import upsample_argmax
 __all__ = [
     "Bipartition",
     "CorrelationClustering",
+    "Cosegmentation",
     "GcnLayer",
     "GcnWeights",
     "GnnFit",
@@ -50,6 +52,7 @@ __all__ = [
     "bipartition",
     "connected_components",
     "correlation_cluster",
+    "cosegment",
     "cuda",
     "default_threads",
     "gcn_forward",

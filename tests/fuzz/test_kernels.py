@@ -60,8 +60,8 @@ class Maker:
     def pair(self, height: int, width: int) -> Any:
         return (self.number(height), self.number(width)) if self.wrong() else (height, width)
 
-    def floats(self, *shape: int, half: bool = False, least: float = -2.0) -> Any:
-        values = self.numpy.uniform(least, 2.0, shape)
+    def floats(self, *shape: int, half: bool = False, least: float = -2.0, most: float = 2.0) -> Any:
+        values = self.numpy.uniform(least, most, shape)
         if self.wrong() and values.size:
             for _ in range(self.rng.choice([1, values.size])):
                 values.flat[self.rng.randrange(values.size)] = self.rng.choice(SPECIAL)
@@ -230,6 +230,19 @@ def guided_refine(m: Maker) -> Any:
     )
 
 
+def cosegment(m: Maker) -> Any:
+    k, n, d, options = m.size(5), m.size(30), m.size(9), {}
+    shape: tuple[int, ...] = (k, n)
+    if m.rng.random() < 0.5:
+        shape, starts = (n,), [0, *sorted(m.rng.randint(0, n) for _ in range(k - 1)), n]
+        if m.wrong():
+            starts[m.rng.randrange(len(starts))] = m.rng.choice([-(2**63), -1, n + 1, 2**62])
+        options["offsets"] = m.lay(np.array(starts, np.int64))
+    if m.rng.random() < 0.5:
+        options["weights"] = m.floats(*shape, least=0.0, most=1.0)
+    return pk.cosegment(m.floats(*shape, d, half=True), **options)
+
+
 def kmeans(m: Maker) -> Any:
     n, d, batch = m.size(40), m.size(9), m.batch()
     k = m.number(*range(1, max(n, 1) + 1))
@@ -346,6 +359,7 @@ OPS: list[Callable[[Maker], Any]] = [
     bipartition,
     connected_components,
     correlation_cluster,
+    cosegment,
     gcn_forward,
     gnn_fit,
     guided_refine,

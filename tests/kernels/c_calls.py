@@ -264,6 +264,13 @@ def kmeans_sums() -> Call:
     )
 
 
+def cosegment() -> Call:
+    features = {"features": FEATURES["features"].reshape(12, 3), "dtype": 0, "n": 12, "d": 3, "k": 2}
+    given = {"offsets": np.int64([0, 5, 12]), "weights": np.linspace(0, 1, 12, dtype=np.float32)}
+    result = {"scores": empty(12), "seeds": empty(2, dtype=np.int32), "embedding": empty(3)}
+    return Call({**features, **given, **result}, optional=("offsets", "weights"), bad={"d": [0]})
+
+
 CUT_BAD = {
     "d": [0],
     "graph": [-1, 4, 0],  # 0 is an affinity: d is not n
@@ -424,6 +431,7 @@ CALLS: dict[str, Callable[[], Call]] = {
         bipartition,
         connected_components,
         correlation_cluster,
+        cosegment,
         gcn_create,
         gcn_forward,
         gnn_fit,

@@ -197,6 +197,20 @@ def make_cases() -> dict[str, Case]:
             {},
             pk.CorrelationClustering,
         ),
+        "cosegment": Case(
+            {
+                "features": features,
+                "offsets": np.int64([0, 5, 12]),
+                "weights": rng.random(12, np.float32),
+            },
+            {
+                "scores": np.empty(12, np.float32),
+                "seeds": np.empty(2, np.int32),
+                "embedding": np.empty(5, np.float32),
+            },
+            {},
+            pk.Cosegmentation,
+        ),
         "gcn_forward": Case(
             {"features": features, "affinity": edges, "degrees": edges.sum(1)},
             {"out": np.empty((12, 3), np.float32)},

@@ -188,7 +188,15 @@ def test_misaligned_arrays_are_refused(call, op, name):
     assert " must be aligned" in answer[1]
 
 
-@pytest.mark.parametrize(("op", "name"), parameters(lambda each: each.name in ("params", "weights")))
+STRUCTS = [
+    (op, name)
+    for op in OPS
+    for name, value in CALLS[op]().arguments.items()
+    if isinstance(value, ctypes.Structure)
+]
+
+
+@pytest.mark.parametrize(("op", "name"), STRUCTS)
 def test_misaligned_structs_are_refused(call, op, name):
     good = call.calls[op].arguments[name]
     shifted = np.empty(ctypes.sizeof(good) + 1, np.uint8)

@@ -355,10 +355,14 @@ def test_clustering_is_one_graph(rng):
     doubles = lambda *shape: cuda.empty(shape, np.float64, stream=stream)  # noqa: E731
     counts = cuda.empty((k,), np.int64, stream=stream)
     step = pk.KMeansSums(integers(n), floats(n), doubles(k, d), counts, doubles())
+    offsets = np.int64([0, 7, 20])
+    starts = cuda.to_device(offsets, stream=stream)
+    common = pk.Cosegmentation(floats(n), integers(2), floats(d))
     workspace = cuda.empty(1 << 20, np.uint8, stream=stream)
 
     def run() -> None:
         launch = {"stream": stream, "workspace": workspace}
+        pk.cosegment(features, offsets=starts, out=common, **launch)
         pk.affinity(features, mode="cc", out=edges, **launch)
         pk.correlation_cluster(edges, out=found, **launch)
         pk.kmeans(features, k, restarts=2, iterations=5, out=means, **launch)
@@ -378,6 +382,9 @@ def test_clustering_is_one_graph(rng):
         np.testing.assert_array_equal(step.counts.numpy(), sums.counts)
         np.testing.assert_allclose(step.sums.numpy(), sums.sums, atol=1e-12)
         np.testing.assert_allclose(step.inertia.numpy(), sums.inertia, rtol=1e-6)
+        want_common = pk.cosegment(values, offsets=offsets)
+        np.testing.assert_array_equal(common.seeds.numpy(), want_common.seeds)
+        np.testing.assert_allclose(common.scores.numpy(), want_common.scores, atol=1e-6)
         want = pk.assign(values, want.centroids, temperature=0.1)
         np.testing.assert_allclose(shares.assignment.numpy(), want.assignment, atol=1e-5)
 

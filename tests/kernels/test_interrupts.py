@@ -24,6 +24,7 @@ NOISE = RNG.random((1500, 1500)).astype(np.float32)
 LONG: dict[str, Callable[[], object]] = {
     "kmeans": lambda: pk.kmeans(POINTS, 500, iterations=1000, restarts=1000),
     "kmeans_sums": lambda: pk.kmeans_sums(np.tile(POINTS, (10, 8)), np.tile(POINTS, (5, 8))),
+    "cosegment": lambda: pk.cosegment(np.tile(POINTS, (50, 1)).reshape(50, -1, POINTS.shape[1])),
     "one large assignment": lambda: pk.kmeans(np.tile(POINTS, (10, 8)), 4000),
     "correlation_cluster": lambda: pk.correlation_cluster(SIGNED, max_clusters=1200),
     "ncut": lambda: pk.ncut(POINTS[:2500], 150, iterations=40),

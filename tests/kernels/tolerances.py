@@ -13,6 +13,7 @@ TOLERANCES = {
     "region_stats": 1e-6,
     "kmeans": 1e-5,
     "kmeans_sums": 1e-6,
+    "cosegment": 1e-6,
     "assign": 2e-6,
     "ncut": 3e-6,
     "assign soft": 2e-5,

@@ -235,7 +235,8 @@ PATCHCUT_API patchcut_status patchcut_gnn_fit(const void* features, int32_t dtyp
                                               const patchcut_gnn_fit_params* params, float* assignment,
                                               float* losses, float* fitted, const patchcut_context* context);
 
-/* ---- kmeans, kmeans_sums, correlation_cluster, assign: features and affinities to clusters ---- */
+/* ---- kmeans, kmeans_sums, correlation_cluster, assign, cosegment: features and affinities to clusters ----
+ */
 
 typedef enum patchcut_metric {
   PATCHCUT_EUCLIDEAN = 0,      /* squared distances */
@@ -302,6 +303,18 @@ PATCHCUT_API patchcut_status patchcut_assign(const void* features, int32_t dtype
                                              int64_t d, const float* prototypes, int64_t c, float temperature,
                                              int32_t* labels, float* similarity, float* assignment,
                                              const patchcut_context* context);
+
+/* What k images have in common. features [n, d] of `dtype`, the patches of all images, one image after the
+ * other; offsets [k + 1], where each image's patches start, from 0 to n, or null: n / k of each. weights [n],
+ * 0 to 1, or null for ones; a patch of weight 0 does not count. scores [n], the mean over all images, its own
+ * too, of the largest weight * cosine of a patch and one of the image, -1 of patches that do not count; seeds
+ * [k], the patch of the best score, counted within the image, the first on a tie, -1 where none counts: such
+ * an image is no image; embedding [d], the mean of the seeds' unit rows, of length 1. The affinity of all
+ * patches is never stored; time grows with n^2 d, memory with n (d + k). */
+PATCHCUT_API patchcut_status patchcut_cosegment(const void* features, int32_t dtype, int64_t n, int64_t d,
+                                                int64_t k, const int64_t* offsets, const float* weights,
+                                                float* scores, int32_t* seeds, float* embedding,
+                                                const patchcut_context* context);
 
 /* ---- ncut, bipartition: eigenvectors of a graph ---- */
 

@@ -3,7 +3,7 @@
 Arguments and results are those of the public op of the same name, without batches, `out` and checks.
 """
 
-from ._clusters import assign, correlation_cluster, kmeans, kmeans_sums
+from ._clusters import assign, correlation_cluster, cosegment, kmeans, kmeans_sums
 from ._cuts import bipartition, cut_graph, cut_vectors, ncut, split
 from ._fit import draw_fit_weights, gnn_fit
 from ._images import area_matrix, content_xyxy, linear_matrix, nv12_to_rgb, preprocess
@@ -48,6 +48,7 @@ __all__ = [
     "connected_components",
     "content_xyxy",
     "correlation_cluster",
+    "cosegment",
     "cut_graph",
     "cut_vectors",
     "draw_fit_weights",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 
 from .._assign import PrototypeAssignment
 from .._correlation_cluster import CorrelationClustering
+from .._cosegment import Cosegmentation
 from .._kmeans import KMeansClustering
 from .._kmeans_sums import KMeansSums
 from ._nodes import softmax, unit_rows
@@ -23,6 +26,27 @@ def assign(features: Real, prototypes: Real, *, temperature: float | None = None
         similarity.argmax(axis=1).astype(np.int32),
         similarity.max(axis=1).astype(np.float32),
         None if temperature is None else softmax(similarity / temperature).astype(np.float32),
+    )
+
+
+def cosegment(features: Real, *, offsets: Int64 | None = None, weights: Real | None = None) -> Cosegmentation:
+    """What k images have in common: [k, n, d] features, or [n, d] of all images with [k + 1] offsets."""
+    shape = np.shape(features)[:-1]
+    rows = unit_rows(features).reshape(-1, np.shape(features)[-1])
+    starts = np.arange(shape[0] + 1) * shape[-1] if offsets is None else offsets
+    shares = np.ones(len(rows)) if weights is None else np.asarray(weights, np.float64).ravel()
+    images = [first + np.flatnonzero(shares[first:last] > 0) for first, last in pairwise(starts)]
+    kept = [image for image in images if len(image)]
+    scores, seeds = np.full(len(rows), -1.0), np.full(len(images), -1, np.int32)
+    for image in kept:
+        nearest = [(shares[other] * (rows[image] @ rows[other].T)).max(axis=1) for other in kept]
+        scores[image] = np.mean(nearest, axis=0)
+    best = [image[scores[image].argmax()] for image in kept]
+    seeds[[len(image) > 0 for image in images]] = best - np.asarray(starts)[:-1][[len(i) > 0 for i in images]]
+    return Cosegmentation(
+        scores.astype(np.float32).reshape(shape),
+        seeds,
+        unit_rows(rows[best].sum(axis=0)).astype(np.float32),
     )
 
 

@@ -33,6 +33,10 @@ void tile_distances(int64_t depth, const float* a, const float* packed, float* o
   }
 }
 
+typedef int16_t ShortVec __attribute__((vector_size(kLanes * sizeof(int16_t))));
+
+inline Vec load_products(const int32_t* products) { return __builtin_convertvector(load(products), Vec); }
+
 struct Table final : ClusterTable {
   void squared_distances(int64_t m, int64_t depth, const float* a, const float* packed,
                          float* out) const override {
@@ -206,6 +210,61 @@ struct Table final : ClusterTable {
       best = {best_node[lane], best_target[lane], best_gain[lane]};
     }
     return best;
+  }
+
+  float quantize_row(int64_t count, const float* x, float scale, int16_t* out) const override {
+    constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+    const float step = 1.0f / scale;
+    Vec squares{};
+    for_each_vector(count, [&](int64_t i, auto get, auto put) {
+      const Vec value = get(x + i);
+      const Vec rounded = (value * scale + kRound) - kRound;
+      const Vec error = value - rounded * step;
+      squares += error * error;
+      put(out + i, __builtin_convertvector(rounded, ShortVec));
+    });
+    return add_lanes(squares);
+  }
+
+  float raise_maxima(const ProductRow& row, float* column_maxima) const override {
+    Vec largest = Vec{} - __builtin_inff();
+    for (int64_t j = 0; j < row.columns; j += kLanes) {
+      const Vec products = load_products(row.products + j);
+      const Vec of_row = products * load(row.weights + j);
+      const Vec of_column = products * row.weight;
+      const Vec before = load(column_maxima + j);
+      largest = of_row > largest ? of_row : largest;
+      store(column_maxima + j, of_column > before ? of_column : before);
+    }
+    return largest_lane(largest);
+  }
+
+  int64_t near_maxima(const ProductRow& row, float threshold, const float* thresholds,
+                      int32_t* found) const override {
+    int64_t count = 0;
+    for (int64_t j = 0; j < row.columns; j += kLanes) {
+      const Vec products = load_products(row.products + j);
+      const IntVec near =
+          (products * load(row.weights + j) >= threshold) | (products * row.weight >= load(thresholds + j));
+      if (!any(near)) continue;
+      for (int lane = 0; lane < kLanes; ++lane) {
+        if (near[lane] != 0) found[count++] = static_cast<int32_t>(j) + lane;
+      }
+    }
+    return count;
+  }
+
+  float dot(int64_t count, const float* x, const float* y) const override {
+    Vec total[4] = {};
+    int64_t i = 0;
+    for (; i + 4 * kLanes <= count; i += 4 * kLanes) {
+#pragma GCC unroll 4
+      for (int v = 0; v < 4; ++v) total[v] += load(x + i + v * kLanes) * load(y + i + v * kLanes);
+    }
+    const float* rest = y + i;
+    for_each_vector(count - i,
+                    [&](int64_t j, auto get, auto) { total[0] += get(x + i + j) * get(rest + j); });
+    return add_lanes((total[0] + total[1]) + (total[2] + total[3]));
   }
 };
 constexpr Table table{};

@@ -32,7 +32,15 @@ struct ScoreBounds {
   const float* slope;  // [padded], error over the length of the other row
 };
 
-// The hot loops of kmeans, kmeans_sums and correlation_cluster.
+// One row of an image against the rows of another, in columns that are padded to whole panels.
+struct ProductRow {
+  const int32_t* products;  // [columns]
+  int64_t columns;
+  float weight;          // of the row
+  const float* weights;  // [columns], NaN in the padding
+};
+
+// The hot loops of kmeans, kmeans_sums, correlation_cluster and cosegment.
 struct ClusterTable {
   PATCHCUT_PER_ISA(ClusterTable);
 
@@ -63,6 +71,15 @@ struct ClusterTable {
   // The move of a free node to another cluster that gains most or loses least: the first node, and the first
   // of its clusters, on a tie. A new cluster has the sum 0 for every node that is not alone; it wins ties.
   virtual NodeMove best_move(const PartitionView& partition) const = 0;
+  // out = round(x * scale); returns the sum of (x - out / scale)^2.
+  virtual float quantize_row(int64_t count, const float* x, float scale, int16_t* out) const = 0;
+  // Raises column_maxima[columns] to products * weight; returns the largest of products * weights.
+  virtual float raise_maxima(const ProductRow& row, float* column_maxima) const = 0;
+  // The columns where products * weights is at least `threshold`, or products * weight at least that of the
+  // column, ascending; returns how many.
+  virtual int64_t near_maxima(const ProductRow& row, float threshold, const float* thresholds,
+                              int32_t* found) const = 0;
+  virtual float dot(int64_t count, const float* x, const float* y) const = 0;
 };
 
 }  // namespace patchcut

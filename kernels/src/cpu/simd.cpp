@@ -5,6 +5,8 @@
 namespace patchcut::PATCHCUT_ISA {
 namespace {
 
+typedef int16_t PairVec __attribute__((vector_size(2 * kLanes * sizeof(int16_t))));
+
 // Depth of one pass: a panel of this depth stays in the L1 cache.
 constexpr int64_t kDepth = 256;
 
@@ -12,12 +14,41 @@ constexpr int64_t kDepth = 256;
 // one.
 constexpr int tile_rows(int vectors) { return vectors * kTileRows < 8 ? 8 : kTileRows; }
 
+// What a panel holds, and what its cells add to sums: floats, or pairs of int16 whose sums are int32.
+struct FloatCells {
+  using Cell = float;
+  using Cells = Vec;
+  static void add_products(Vec& sum, float a, Vec b) { sum += a * b; }
+};
+
+struct PairCells {
+  using Cell = int32_t;
+  using Cells = IntVec;
+  static void add_products(IntVec& sum, int32_t a, IntVec b) {
+    const IntVec all = IntVec{} + a;
+#if defined(__AVX512BW__) && defined(__clang__)
+    sum += reinterpret_cast<IntVec>(
+        __builtin_ia32_pmaddwd512(reinterpret_cast<PairVec>(all), reinterpret_cast<PairVec>(b)));
+#elif defined(__AVX512BW__)
+    sum += reinterpret_cast<IntVec>(__builtin_ia32_pmaddwd512_mask(
+        reinterpret_cast<PairVec>(all), reinterpret_cast<PairVec>(b), IntVec{}, 0xffff));
+#elif defined(__AVX2__)
+    sum += __builtin_ia32_pmaddwd256(reinterpret_cast<PairVec>(all), reinterpret_cast<PairVec>(b));
+#elif defined(__SSE2__)
+    sum += __builtin_ia32_pmaddwd128(reinterpret_cast<PairVec>(all), reinterpret_cast<PairVec>(b));
+#else
+    sum += (all << 16 >> 16) * (b << 16 >> 16) + (all >> 16) * (b >> 16);
+#endif
+  }
+};
+
 // c[tile_rows, vectors * kLanes] (+)= rows of a times the first vectors of a packed panel.
-template <bool accumulate, int vectors>
-void multiply_tile(int64_t k, const float* const* a, int64_t step, const float* packed, float* c,
-                   int64_t ldc) {
+template <class Kind, bool accumulate, int vectors>
+void multiply_tile(int64_t k, const typename Kind::Cell* const* a, int64_t step,
+                   const typename Kind::Cell* packed, typename Kind::Cell* c, int64_t ldc) {
+  using Cells = typename Kind::Cells;
   constexpr int kRows = tile_rows(vectors);
-  Vec acc[kRows][vectors] = {};
+  Cells acc[kRows][vectors] = {};
   if (accumulate) {
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) {
@@ -26,13 +57,13 @@ void multiply_tile(int64_t k, const float* const* a, int64_t step, const float* 
     }
   }
   for (int64_t p = 0; p < k * step; p += step, packed += kPanel) {
-    Vec b[vectors];
+    Cells b[vectors];
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) b[v] = load(packed + v * kLanes);
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) acc[i][v] += a[i][p] * b[v];
+      for (int v = 0; v < vectors; ++v) Kind::add_products(acc[i][v], a[i][p], b[v]);
     }
   }
 #pragma GCC unroll 8
@@ -42,33 +73,34 @@ void multiply_tile(int64_t k, const float* const* a, int64_t step, const float* 
   }
 }
 
-void copy_tile(int64_t rows, int64_t cols, const float* from, int64_t ldf, float* to, int64_t ldt) {
+template <class Cell>
+void copy_tile(int64_t rows, int64_t cols, const Cell* from, int64_t ldf, Cell* to, int64_t ldt) {
   for (int64_t i = 0; i < rows; ++i) {
-    __builtin_memcpy(to + i * ldt, from + i * ldf, static_cast<uint64_t>(cols) * sizeof(float));
+    __builtin_memcpy(to + i * ldt, from + i * ldf, static_cast<uint64_t>(cols) * sizeof(Cell));
   }
 }
 
-template <int vectors>
-void multiply_rows(int64_t rows, int64_t k, const float* a, int64_t lda, int64_t step, const float* packed,
-                   float* c, int64_t ldc, int64_t cols, bool accumulate) {
+template <class Kind, int vectors, class Cell>
+void multiply_rows(int64_t rows, int64_t k, const Cell* a, int64_t lda, int64_t step, const Cell* packed,
+                   Cell* c, int64_t ldc, int64_t cols, bool accumulate) {
   constexpr int kRows = tile_rows(vectors);
-  const float* a_rows[kRows];
+  const Cell* a_rows[kRows];
   for (int i = 0; i < kRows; ++i) a_rows[i] = a + (i < rows ? i : rows - 1) * lda;
-  const auto multiply = accumulate ? multiply_tile<true, vectors> : multiply_tile<false, vectors>;
+  const auto multiply = accumulate ? multiply_tile<Kind, true, vectors> : multiply_tile<Kind, false, vectors>;
   if (rows == kRows && cols == vectors * kLanes) return multiply(k, a_rows, step, packed, c, ldc);
-  float edge[kRows * vectors * kLanes] = {};
+  Cell edge[kRows * vectors * kLanes] = {};
   if (accumulate) copy_tile(rows, cols, c, ldc, edge, vectors * kLanes);
   multiply(k, a_rows, step, packed, edge, vectors * kLanes);
   copy_tile(rows, cols, edge, vectors * kLanes, c, ldc);
 }
 
-// gemm_panel by as many vectors of the panel as `cols` need.
-template <int vectors>
-void multiply_panel(int64_t m, int64_t k, const float* a, int64_t lda, int64_t step, const float* packed,
-                    float* c, int64_t ldc, int64_t cols) {
+// The panel's product by as many of its vectors as `cols` need.
+template <class Kind, int vectors, class Cell>
+void multiply_panel(int64_t m, int64_t k, const Cell* a, int64_t lda, int64_t step, const Cell* packed,
+                    Cell* c, int64_t ldc, int64_t cols) {
   if constexpr (vectors > 1) {
     if (cols <= (vectors - 1) * kLanes) {
-      return multiply_panel<vectors - 1>(m, k, a, lda, step, packed, c, ldc, cols);
+      return multiply_panel<Kind, vectors - 1>(m, k, a, lda, step, packed, c, ldc, cols);
     }
   }
   constexpr int kRows = tile_rows(vectors);
@@ -76,8 +108,8 @@ void multiply_panel(int64_t m, int64_t k, const float* a, int64_t lda, int64_t s
     const int64_t depth = k - p < kDepth ? k - p : kDepth;
     for (int64_t i = 0; i < m; i += kRows) {
       const int64_t rows = m - i < kRows ? m - i : kRows;
-      multiply_rows<vectors>(rows, depth, a + i * lda + p * step, lda, step, packed + p * kPanel, c + i * ldc,
-                             ldc, cols, p > 0);
+      multiply_rows<Kind, vectors>(rows, depth, a + i * lda + p * step, lda, step, packed + p * kPanel,
+                                   c + i * ldc, ldc, cols, p > 0);
     }
   }
 }
@@ -137,7 +169,12 @@ struct Table final : SimdTable {
 
   void gemm_panel(int64_t m, int64_t k, const float* a, int64_t lda, int64_t step, const float* packed,
                   float* c, int64_t ldc, int64_t cols) const override {
-    multiply_panel<kPanelVectors>(m, k, a, lda, step, packed, c, ldc, cols);
+    multiply_panel<FloatCells, kPanelVectors>(m, k, a, lda, step, packed, c, ldc, cols);
+  }
+
+  void gemm_pairs(int64_t m, int64_t k, const int32_t* a, int64_t lda, const int32_t* packed, int32_t* c,
+                  int64_t ldc) const override {
+    multiply_panel<PairCells, kPanelVectors>(m, k, a, lda, 1, packed, c, ldc, kPanel);
   }
 
   void pack_transposed(int64_t rows, int64_t k, const float* a, int64_t lda, float* packed) const override {

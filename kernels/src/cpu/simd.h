@@ -48,6 +48,10 @@ struct SimdTable {
   // computed only as far as they share a vector; a[i, p] lies at a[i * lda + p * step].
   virtual void gemm_panel(int64_t m, int64_t k, const float* a, int64_t lda, int64_t step,
                           const float* packed, float* c, int64_t ldc, int64_t cols) const = 0;
+  // c[m, panel] = a[m, k] @ packed[k, panel], each cell a pair of int16 that add both their products. All
+  // sums must fit int32, and no int16 be -2^15.
+  virtual void gemm_pairs(int64_t m, int64_t k, const int32_t* a, int64_t lda, const int32_t* packed,
+                          int32_t* c, int64_t ldc) const = 0;
   // packed[k, panel] = a[rows, k] transposed, zeros past `rows`.
   virtual void pack_transposed(int64_t rows, int64_t k, const float* a, int64_t lda, float* packed) const = 0;
   virtual bool all_finite(int64_t count, const float* x) const = 0;

@@ -120,6 +120,15 @@ inline float largest_lane(Vec v) {
   return across(v, [](Vec a, Vec b) { return a > b ? a : b; }, AllLanes<kLanes>::Type{})[0];
 }
 
+// Whether a lane of a comparison holds.
+inline bool any(IntVec mask) {
+  uint64_t words[kLanes / 2];
+  __builtin_memcpy(words, &mask, sizeof(mask));
+  uint64_t all = 0;
+  for (uint64_t word : words) all |= word;
+  return all != 0;
+}
+
 inline int32_t add_lanes(IntVec v) {
   const auto add = [](Vec a, Vec b) {
     return reinterpret_cast<Vec>(reinterpret_cast<IntVec>(a) + reinterpret_cast<IntVec>(b));

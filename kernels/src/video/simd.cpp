@@ -11,15 +11,6 @@ constexpr float kHighest = 3.402823466e38f;
 // Keys that are compared at once: few of them are among the nearest.
 constexpr int64_t kLookedAt = 4;
 
-// Whether a lane of a comparison holds.
-inline bool any(IntVec mask) {
-  uint64_t words[kLanes / 2];
-  __builtin_memcpy(words, &mask, sizeof(mask));
-  uint64_t all = 0;
-  for (uint64_t word : words) all |= word;
-  return all != 0;
-}
-
 // Puts one cosine, in those lanes that `take` it, where it belongs among those of a vector of queries. An
 // equal one before it stays before it.
 inline void insert(const Nearest& nearest, int64_t query, Vec cosine, IntVec take, int32_t place) {
