@@ -48,7 +48,7 @@ class RegionNamer:
         found = kernels.assign(rows, self._directions, temperature=_SOFT)
         assert found.assignment is not None
         # The kernel's shares are exp(cosine / T) up to a factor of the row, which the largest cosine tells.
-        best = found.assignment[:, self._places[0][1]]
+        best = found.assignment.take(self._places[0][1], axis=1)
         for columns, places in self._places[1:]:
             best[:, columns] = np.maximum(best[:, columns], found.assignment[:, places])
         cosines = np.log(best, out=best)
