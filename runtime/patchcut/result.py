@@ -196,6 +196,7 @@ class Result(Regions):
             by_label=self.by_label,
             numbers=self.track_ids,
             label_colors=self.label_colors,
+            named=self.named,
         )
 
     @finished_first()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -33,6 +34,8 @@ SAMPLES = Path(__file__).parent.parent / "samples"
 # Shares of cosines to the prototypes: softmax(cosine / T).
 TEMPERATURE = 0.05
 _FILE = "concepts.safetensors"
+_SEEN = 0.5  # IoU of what is shown with a piece of the foreground
+_logger = logging.getLogger("patchcut")
 
 # Features of one frame on the host, and where it lies; whoever segments meanwhile goes on.
 Extract = Callable[[Frame], tuple[Features, Canvas]]
@@ -51,8 +54,8 @@ class Concepts:
         >>> seg.concepts.names
         ()
         >>> seg.concepts.add("astronaut", images=[frame])
-        >>> seg(frame).label_names
-        ('astronaut',)
+        >>> seg(frame).label_names[0]
+        'astronaut'
         >>> seg.concepts.remove("astronaut")
     """
 
@@ -132,12 +135,12 @@ class Concepts:
         """Removes a concept; frames that begin from now on do not have its name.
 
         Raises:
-            OptionError: '[concepts] has no "cup", it has mug, phone'.
+            OptionError: "[concepts] has no 'cup', it has mug, phone".
         Examples:
             >>> seg = patchcut.load(head="concepts")
             >>> seg.concepts.remove("cup")
             Traceback (most recent call last):
-            patchcut.errors.OptionError: [concepts] has no "cup", it has none
+            patchcut.errors.OptionError: [concepts] has no 'cup', it has none
         """
         with self._changes:
             if name not in self.names:
@@ -229,6 +232,11 @@ class Concepts:
         else:
             spec, old, labels = now.spec, now.prototypes, now.labels
         assert spec.concepts is not None
+        if spec.concepts.foreground is not None and not _is_seen(shown):
+            what = (
+                f'{spec.concepts.foreground} does not find what was shown of "{name}" as a region of its own'
+            )
+            _logger.warning("[concepts] %s; there it is not named", what)
         learnt = learn(shown, old.mean, by_region=spec.concepts.foreground is not None)
         changed = _changed(
             spec,
@@ -271,7 +279,6 @@ class Concepts:
 
     def _first_spec(self, now: NoConcepts, shown: list[Shown]) -> HeadSpec:
         """Of a head that comes to be: it looks at the foreground if what is shown is foreground."""
-        seen = all(one.seen > 0.5 for one in shown)
         return HeadSpec(
             name=CONCEPTS,
             kind="prototypes",
@@ -281,9 +288,14 @@ class Concepts:
             labels=("background", "none"),
             temperature=TEMPERATURE,
             method="the mean direction and clusters of the patches that were shown, and of what is around",
-            concepts=ConceptsSpec(foreground=now.foreground if seen else None),
+            concepts=ConceptsSpec(foreground=now.foreground if _is_seen(shown) else None),
             files={"weights": _FILE},
         )
+
+
+def _is_seen(shown: list[Shown]) -> bool:
+    """Whether the head for objects finds what is shown, on most images."""
+    return float(np.median([one.seen for one in shown])) > _SEEN
 
 
 def _count(images: Sequence[object]) -> int:
@@ -330,7 +342,7 @@ def _changed(spec: HeadSpec, **concepts: Any) -> HeadSpec:
     """A head with other concepts; what was measured of the old ones is gone."""
     assert spec.concepts is not None
     labels = concepts.pop("labels")
-    fields = {**spec.model_dump(), "labels": labels, "report": (), "calibration": None}
+    fields = {**spec.model_dump(), "labels": labels, "report": ()}
     fields["concepts"] = {**spec.concepts.model_dump(), **concepts}
     return HeadSpec.model_validate(fields)
 

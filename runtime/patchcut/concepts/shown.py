@@ -29,19 +29,26 @@ class Shown:
         inside: [n] bool, patches of the concept; none of an image that shows no concept.
         around: [n] bool, those that are not of it, and show something of the image.
         foreground: [n] float32 in [0, 1], what the head for objects says; None without one.
+        grid_hw: rows and columns of the patch grid.
     """
 
     rows: Float32
     inside: Mask
     around: Mask
     foreground: Float32 | None
+    grid_hw: tuple[int, int]
 
     @property
     def seen(self) -> float:
-        """Share of the concept's patches that are foreground; 1 without a head for objects."""
-        if self.foreground is None or not self.inside.any():
-            return 1.0
-        return float((self.foreground[self.inside] > 0.5).mean())
+        """IoU of the concept with a piece of the foreground, at most; 0 without a head for objects."""
+        if self.foreground is None:
+            return 0.0
+        ids, count = kernels.connected_components(
+            (self.foreground > 0.5).reshape(self.grid_hw).astype(np.int32)
+        )
+        common = np.bincount(ids.ravel()[self.inside], minlength=count + 1)[1:]
+        either = np.bincount(ids.ravel(), minlength=count + 1)[1:] + self.inside.sum() - common
+        return float((common / either).max(initial=0))
 
 
 def prompts_for(count: int, boxes: Sequence[Any] | None, masks: Sequence[Any] | None) -> list[Prompt | None]:
@@ -86,7 +93,7 @@ def look(
     else:
         what = "must be given: this bundle has no head for objects that would find what is shown"
         raise OptionError("boxes", what, "give boxes or masks")
-    return Shown(rows, inside, visible & ~inside, share)
+    return Shown(rows, inside, visible & ~inside, share, canvas.grid_hw)
 
 
 def largest_piece(mask: Mask, grid_hw: tuple[int, int]) -> Mask:

@@ -20,9 +20,9 @@ class ChosenNames:
         head: on the CPU; column 0 is background.
         hidden: names that are not told.
     Examples:
-        >>> chosen = patchcut.heads.ChosenNames(patchcut.heads.KMeansHead(k=3), {"region 2"})
+        >>> chosen = patchcut.heads.ChosenNames(patchcut.heads.KMeansHead(k=3), {"cluster 2"})
         >>> chosen.labels
-        ('background', 'region 1')
+        ('background', 'cluster 1')
     """
 
     def __init__(self, head: Head, hidden: Collection[str]) -> None:
@@ -40,7 +40,7 @@ class ChosenNames:
         """[b, n, k] float32, rows on the simplex: what the others have is the background's.
 
         Examples:
-            >>> chosen = patchcut.heads.ChosenNames(patchcut.heads.KMeansHead(k=3), {"region 2"})
+            >>> chosen = patchcut.heads.ChosenNames(patchcut.heads.KMeansHead(k=3), {"cluster 2"})
             >>> chosen(features).shape, bool(np.allclose(chosen(features).sum(axis=2), 1))
             ((1, 256, 2), True)
         """

@@ -48,12 +48,12 @@ class RegionNamer:
         found = kernels.assign(rows, self._directions, temperature=_SOFT)
         assert found.assignment is not None
         # The kernel's shares are exp(cosine / T) up to a factor of the row, which the largest cosine tells.
-        best = found.assignment[:, self._places[0][1]]
+        best = found.assignment.take(self._places[0][1], axis=1)
         for columns, places in self._places[1:]:
             best[:, columns] = np.maximum(best[:, columns], found.assignment[:, places])
-        cosines = np.log(best / best.max(axis=1, keepdims=True))
+        cosines = np.log(best, out=best)
         cosines *= np.float32(_SOFT)
-        cosines += found.similarity[:, None]
+        cosines += (found.similarity - cosines.max(axis=1))[:, None]
         if len(self._present) < self._count:
             all_of_them = np.full((len(rows), self._count), 2 * _NEVER, np.float32)
             all_of_them[:, self._present] = cosines

@@ -218,6 +218,7 @@ def thumbnail_of(result: Result) -> npt.NDArray[np.uint8] | None:
         "by_label": result.by_label,
         "numbers": result.track_ids,
         "label_colors": result.label_colors,
+        "named": result.named,
     }
     return draw_overlay(regions, result.labels, Frame(image), result.background_columns, **drawn)
 

@@ -76,12 +76,13 @@ def draw_overlay(
     by_label: bool = False,
     numbers: npt.NDArray[np.int32] | None = None,
     label_colors: Sequence[int] = (),
+    named: bool = False,
 ) -> Image:
     """[H, W, 3] uint8: a copy of a frame with its regions drawn, best on top.
 
     Each region bears its number, and the best few have a box and a caption: the number, the label where there
-    are several or `by_label`, the score. No text covers another: it moves, is cut to the number, or is left
-    out. Regions of the background are tinted a little and have no outline.
+    are several or they are names, the score. No text covers another: it moves, is cut to the number, or is
+    left out. Regions of the background are tinted a little and have no outline.
 
     Args:
         regions: those of this very frame.
@@ -92,6 +93,7 @@ def draw_overlay(
         numbers: [m] from 1, what each region is called and which colour it has, such as its track id; None
             is 1 for the best, 2, ...; regions that are drawn by label are always called so.
         label_colors: number of the colour of each label, 0 for none; of its column where there are none.
+        named: whether labels are names, which are told where there is only one, too.
     Raises:
         PatchcutError: OpenCV is missing.
     Examples:
@@ -118,8 +120,8 @@ def draw_overlay(
     captioned = _captioned(regions, behind, by_label)
     for i in reversed(np.flatnonzero(~behind)):
         _outline(image, regions, int(i), drawn[i], boxed=int(i) in captioned)
-    named = by_label or len(labels) - len(set(background)) > 1
-    names = [f": {labels[column]}" if named else "" for column in regions.region_labels]
+    told = named or len(labels) - len(set(background)) > 1
+    names = [f": {labels[column]}" if told else "" for column in regions.region_labels]
     texts = {i: f"{called[i]}{names[i]} {regions.scores[i]:.2f}" for i in captioned}
     _write(image, regions, texts, called, drawn)
     return image

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from patchcut.bundle import BundleSpec
+from patchcut.bundle.spec import MAX_LABELS
 from pydantic import ValidationError
 
 from tests.runtime import toy_bundle as toy
@@ -56,6 +57,10 @@ CHANGES: dict[str, tuple[Callable[[Spec], object], str]] = {
     ),
     "a head of no features": (lambda s: s["heads"][1].update(features=[]), "heads.1.features"),
     "features twice": (lambda s: s["heads"][1].update(features=["key", "key"]), "features must differ"),
+    "more labels than a head may have": (
+        lambda s: s["heads"][0].update(labels=[f"thing {i}" for i in range(MAX_LABELS + 1)]),
+        "heads.0.labels",
+    ),
     "two heads alike": (lambda s: s["heads"][1].update(name="gnn"), "names of the heads must differ"),
     "a name that no option can give": (lambda s: s["heads"][1].update(name="cc:k=3"), "heads.1.name"),
     "a role that is none": (lambda s: s["heads"][1].update(role="clouds"), "heads.1.role"),

@@ -245,6 +245,27 @@ def test_what_cannot_be_saved_leaves_nothing(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["folder.patchcut"]
 
 
+def test_the_foreground_is_looked_at_where_it_is_what_was_shown(caplog: pytest.LogCaptureFixture) -> None:
+    """By the masks of a cat that stands out, and of the corner behind it, which does not."""
+    photo = read_photo(SAMPLES / "chelsea.jpg")
+    cat = patchcut.load(engine="onnxruntime")(photo).label_map > 0
+    corner = np.zeros(cat.shape, bool)
+    corner[:80, :80] = True
+    looks_at = []
+    for mask in (cat, corner):
+        seg = patchcut.load(head="concepts", engine="onnxruntime")
+        seg.concepts.add("it", [photo], masks=[mask])
+        now = seg.head.now  # type: ignore[attr-defined]
+        looks_at.append(now.spec.concepts.foreground)
+        assert (seg(photo).label_map[mask] == 1).mean() > 0.5
+    assert looks_at == ["gnn", None]
+    seg = patchcut.load(head="concepts", engine="onnxruntime")
+    seg.concepts.add("cat", [photo], masks=[cat])
+    caplog.clear()
+    seg.concepts.add("corner", [photo], masks=[corner])
+    assert 'gnn does not find what was shown of "corner" as a region of its own' in caplog.text
+
+
 def test_the_embedded_bundle_learns_from_photos(tmp_path: Path) -> None:
     """Shown by the foreground alone; a photograph of something else has none of it."""
     seg = patchcut.load(head="concepts", engine="onnxruntime")

@@ -45,6 +45,14 @@ def test_opencv_shows_the_colours_of_the_overlay() -> None:
     assert not shown[labels == 0].any()
 
 
+def test_colours_go_with_names_where_they_have_their_own() -> None:
+    labels = made_map(4)
+    data = np.frombuffer(encode_label_map(labels, 4, (0, 9, 2, 30)), np.uint8)
+    shown = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    for label, number in enumerate((9, 2, 30), start=1):
+        assert np.all(shown[labels == label] == color_of(number, "bgr"))
+
+
 @pytest.mark.parametrize("count", [257, 400])
 def test_more_labels_than_a_palette_has_are_grey(tmp_path: Path, count: int) -> None:
     labels = made_map(count)
