@@ -73,7 +73,10 @@ def make_levels_bundle(
         Path, typer.Option("--work", help="Folder for features, clusters and contact sheets.")
     ] = Path("patchcut-levels"),
     engine: Annotated[
-        str, typer.Option(help="Where k-means runs: local, or ray, on a Ray cluster (needs the extra scale).")
+        str,
+        typer.Option(
+            help="Where the backbone and k-means run: local, or ray, on a Ray cluster (extra scale)."
+        ),
     ] = "local",
     seed: Annotated[int, typer.Option(help="The same seed gives the same clusters.")] = 0,
     name: Annotated[
@@ -100,8 +103,10 @@ def make_levels_bundle(
 
     from patchcut_export.cli.lists import parse_list, parse_numbers
     from patchcut_export.clustering.engines import open_steps
-    from patchcut_export.levels.recipe import LevelsPlan, LevelsRequest, make_levels
+    from patchcut_export.levels.plan import LevelsPlan, LevelsRequest
+    from patchcut_export.levels.recipe import make_levels
     from patchcut_export.progress import StepBar
+    from patchcut_export.training.extraction import open_extraction
 
     check_choice("refine-regions", refine_regions, tuple(REFINERS))
     plan = LevelsPlan(
@@ -116,7 +121,11 @@ def make_levels_bundle(
         refine=refine_regions,
         seed=seed,
     )
-    with StepBar() as bar, open_steps(engine, settings.device) as steps:
+    with (
+        open_steps(engine, settings.device) as steps,
+        open_extraction(engine) as extraction,
+        StepBar() as bar,
+    ):
         request = LevelsRequest(
             images=images,
             settings=replace(settings, bundle=backbone),
@@ -127,7 +136,8 @@ def make_levels_bundle(
             examples=examples,
             name=name or bundle.stem,
             trained_on=trained_on or images.name,
-            engine=steps,
+            steps=steps,
+            extraction=extraction,
         )
         make_levels(request, plan, bar)
     return 0

@@ -29,10 +29,10 @@ class RayExtraction(OnRay):
     """Shards of photos as tasks of a Ray cluster; each worker opens the backbone once and keeps it.
 
     Workers run the graph that the extractor runs, by the same engine, on one CPU, or on a GPU where the
-    extractor has one. The features are those of an extractor with one thread, bit by bit where the machines are of one
-    kind; more threads add up in another order. A shard whose worker or machine is lost is done again
-    elsewhere. Photos and the bundle are read by their paths, which have to be there on every machine; an
-    embedded bundle is the machine's own, and has to be the same.
+    extractor has one. The features are those of an extractor with one thread, bit by bit where the machines
+    are of one kind; more threads add up in another order. A shard whose worker or machine is lost is done
+    again elsewhere. Photos and the bundle are read by their paths, which have to be there on every machine;
+    an embedded bundle is the machine's own, and has to be the same.
 
     Args:
         address: the cluster's, as `ray.init` takes it; None for the one that this process is connected to,
