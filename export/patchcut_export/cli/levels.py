@@ -10,6 +10,8 @@ import typer
 from patchcut.cli.options import with_settings
 from patchcut.settings import Settings
 
+from patchcut_export.cli.made_bundle import Backbone, Name, TrainedOn
+
 
 @with_settings(only=("device", "precision", "size", "threads"))
 def make_levels_bundle(
@@ -18,10 +20,7 @@ def make_levels_bundle(
     bundle: Annotated[
         Path, typer.Option(help="The .patchcut file to write: the backbone with the head `levels`.")
     ],
-    backbone: Annotated[
-        str,
-        typer.Option(help="Bundle whose backbone makes the features: an embedded one's name, or a file."),
-    ] = "default",
+    backbone: Backbone = "default",
     features: Annotated[
         str | None,
         typer.Option(
@@ -79,13 +78,8 @@ def make_levels_bundle(
         ),
     ] = "local",
     seed: Annotated[int, typer.Option(help="The same seed gives the same clusters.")] = 0,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the new bundle.", show_default="of the file")
-    ] = None,
-    trained_on: Annotated[
-        str | None,
-        typer.Option(help="What the images are, and their terms.", show_default="the folder's name"),
-    ] = None,
+    name: Name = None,
+    trained_on: TrainedOn = None,
     settings: Settings,
 ) -> int:
     """Find and name what images show by clustering alone, without labels or training.
