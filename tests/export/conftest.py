@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +139,24 @@ def photos(tmp_path: Path, paint: Callable[..., Any]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         assert cv2.imwrite(str(path), paint(seed)[0])
     return folder
+
+
+@pytest.fixture(scope="session")
+def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A cluster of two CPUs on this machine, whose workers find what is deadly."""
+    found = pytest.importorskip("ray", reason="needs patchcut[scale]")
+    from tests.export import deadly
+
+    found.cloudpickle.register_pickle_by_value(sys.modules[deadly.__name__])
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its maker
+        environment.setenv("DEADLY_FLAG", str(tmp_path_factory.mktemp("deadly") / "flag"))
+        found.init(
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            object_store_memory=100 * 2**20,
+        )
+        yield found
+        found.shutdown()

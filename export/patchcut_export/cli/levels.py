@@ -10,6 +10,8 @@ import typer
 from patchcut.cli.options import with_settings
 from patchcut.settings import Settings
 
+from patchcut_export.cli.made_bundle import Backbone, Name, TrainedOn
+
 
 @with_settings(only=("device", "precision", "size", "threads"))
 def make_levels_bundle(
@@ -18,10 +20,7 @@ def make_levels_bundle(
     bundle: Annotated[
         Path, typer.Option(help="The .patchcut file to write: the backbone with the head `levels`.")
     ],
-    backbone: Annotated[
-        str,
-        typer.Option(help="Bundle whose backbone makes the features: an embedded one's name, or a file."),
-    ] = "default",
+    backbone: Backbone = "default",
     features: Annotated[
         str | None,
         typer.Option(
@@ -73,16 +72,14 @@ def make_levels_bundle(
         Path, typer.Option("--work", help="Folder for features, clusters and contact sheets.")
     ] = Path("patchcut-levels"),
     engine: Annotated[
-        str, typer.Option(help="Where k-means runs: local, or ray, on a Ray cluster (needs the extra scale).")
+        str,
+        typer.Option(
+            help="Where the backbone and k-means run: local, or ray, on a Ray cluster (extra scale)."
+        ),
     ] = "local",
     seed: Annotated[int, typer.Option(help="The same seed gives the same clusters.")] = 0,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the new bundle.", show_default="of the file")
-    ] = None,
-    trained_on: Annotated[
-        str | None,
-        typer.Option(help="What the images are, and their terms.", show_default="the folder's name"),
-    ] = None,
+    name: Name = None,
+    trained_on: TrainedOn = None,
     settings: Settings,
 ) -> int:
     """Find and name what images show by clustering alone, without labels or training.
@@ -100,8 +97,10 @@ def make_levels_bundle(
 
     from patchcut_export.cli.lists import parse_list, parse_numbers
     from patchcut_export.clustering.engines import open_steps
-    from patchcut_export.levels.recipe import LevelsPlan, LevelsRequest, make_levels
+    from patchcut_export.levels.plan import LevelsPlan, LevelsRequest
+    from patchcut_export.levels.recipe import make_levels
     from patchcut_export.progress import StepBar
+    from patchcut_export.training.extraction import open_extraction
 
     check_choice("refine-regions", refine_regions, tuple(REFINERS))
     plan = LevelsPlan(
@@ -116,7 +115,11 @@ def make_levels_bundle(
         refine=refine_regions,
         seed=seed,
     )
-    with StepBar() as bar, open_steps(engine, settings.device) as steps:
+    with (
+        open_steps(engine, settings.device) as steps,
+        open_extraction(engine) as extraction,
+        StepBar() as bar,
+    ):
         request = LevelsRequest(
             images=images,
             settings=replace(settings, bundle=backbone),
@@ -127,7 +130,8 @@ def make_levels_bundle(
             examples=examples,
             name=name or bundle.stem,
             trained_on=trained_on or images.name,
-            engine=steps,
+            steps=steps,
+            extraction=extraction,
         )
         make_levels(request, plan, bar)
     return 0

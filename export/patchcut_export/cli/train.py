@@ -10,6 +10,8 @@ import typer
 from patchcut.cli.options import with_settings
 from patchcut.settings import Settings
 
+from patchcut_export.cli.made_bundle import Backbone, Name, TrainedOn
+
 
 @with_settings(only=("device", "precision", "size", "threads"))
 def train(
@@ -18,9 +20,7 @@ def train(
     bundle: Annotated[
         Path, typer.Option(help="The .patchcut file to write: the backbone with the trained head.")
     ],
-    backbone: Annotated[
-        str, typer.Option(help="Bundle whose backbone makes the features: an embedded one's name, or a file.")
-    ] = "default",
+    backbone: Backbone = "default",
     loss: Annotated[
         str | None,
         typer.Option(help="Train columns on DeepCut's loss: ncut or cc.", show_default="in stages"),
@@ -74,13 +74,8 @@ def train(
     threshold: Annotated[
         float | None, typer.Option(help="Cosines not above it are no edge.", show_default="0.2")
     ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the new bundle.", show_default="of the file")
-    ] = None,
-    trained_on: Annotated[
-        str | None,
-        typer.Option(help="What the images are, and their terms.", show_default="the folder's name"),
-    ] = None,
+    name: Name = None,
+    trained_on: TrainedOn = None,
     settings: Settings,
 ) -> int:
     """Train the `gnn` head on a folder of images, without labels.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,13 @@ import numpy.typing as npt
 from patchcut.bundle import Bundle, FeatureSetSpec
 from patchcut.checks import check_choice
 from patchcut.errors import OutputError, SourceError
-from patchcut.features import to_host
 from patchcut.output.whole_files import check_writable, output_error, write_whole
 from patchcut.sources import open_source
-from patchcut.sources.photos import PHOTO_SUFFIXES, read_frame
+from patchcut.sources.photos import PHOTO_SUFFIXES
 from patchcut.stages import Extractor
 
 from patchcut_export.memory_maps import give_back
+from patchcut_export.training.extraction import Extraction, LocalExtraction, file_sha256
 
 _FEATURES = "features.npy"
 _STATE = "state.json"
@@ -83,6 +82,7 @@ def cache_features(
     advance: Advance,
     sets: Sequence[str] | None = None,
     names: Collection[str] | None = None,
+    extraction: Extraction | None = None,
 ) -> CachedFeatures:
     """The features of every image in a folder, from `folder` as far as they are there already.
 
@@ -98,6 +98,7 @@ def cache_features(
         advance: called after each image with (done, total).
         sets: names of the extractor's feature sets that are kept; None is its first.
         names: of the images that are looked at, such as "part/1.jpg"; None is all in the folder.
+        extraction: where the backbone looks at them; None for this machine.
     Raises:
         OptionError: the extractor does not make one of the sets.
         SourceError: the folder holds no images, or none of them can be read.
@@ -111,29 +112,27 @@ def cache_features(
     key = _key(images, len(photos), bundle, extractor, kept)
     contents = _read_contents(folder, key)
     done = list(contents)
-    if not photos.keys() >= set(done) or any(_sha256(photos[name]) != contents[name] for name in done):
+    if not photos.keys() >= set(done) or any(file_sha256(photos[name]) != contents[name] for name in done):
         raise _foreign(folder)
     check_writable(folder)
-    missing = [name for name in photos if name not in contents]
+    missing = {name: path for name, path in photos.items() if name not in contents}
     files = _table_files(folder, kept)
     try:
         shapes = {files[name]: (len(photos), one.rows(graph.grid_hw), one.dim) for name, one in kept.items()}
         tables = dict(zip(kept, _open_tables(shapes, fresh=not done), strict=True))
-        for name in missing:
-            try:
-                frame = read_frame(photos[name], name)
-            except SourceError as error:
-                problems.append(str(error))
-                continue
-            made = extractor([frame])
-            for one, table in tables.items():
-                table[len(done)] = to_host(made[one])[0]
-            contents[name] = _sha256(photos[name])
-            done.append(name)
-            if len(done) % _FLUSH_EVERY == 0:
-                _flush(tables.values())
-                _write_contents(folder, key, contents)
-            advance(len(done), len(photos))
+        with closing((extraction or LocalExtraction()).run(bundle, extractor, missing, list(kept))) as looked:
+            for made in looked:
+                if made.problem:
+                    problems.append(made.problem)
+                    continue
+                for one, table in tables.items():
+                    table[len(done)] = made.sets[one]
+                contents[made.name] = made.content
+                done.append(made.name)
+                if len(done) % _FLUSH_EVERY == 0:
+                    _flush(tables.values())
+                    _write_contents(folder, key, contents)
+                advance(len(done), len(photos))
         _flush(tables.values())
     except OSError as error:
         raise output_error(folder, error) from error
@@ -244,14 +243,6 @@ def _damaged(path: Path, why: object) -> OutputError:
 def _foreign(folder: Path) -> OutputError:
     problem = f"{folder} holds features of other images, other sets or another backbone"
     return OutputError("features", problem, "name another --work folder, or delete it")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _read_contents(folder: Path, key: dict[str, Any]) -> dict[str, str]:

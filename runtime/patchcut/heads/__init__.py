@@ -53,6 +53,13 @@ TRAINED = {
     "levels": "patchcut.heads.levels",
     "prototypes": "patchcut.heads.prototypes",
 }
+# The commands that make trained heads, by their kinds and by the names that the commands give them.
+_MADE_BY = {
+    "gnn": "patchcut export train",
+    "levels": "patchcut export levels",
+    "prototypes": "patchcut export levels --dataset-only",
+    "clusters": "patchcut export levels --dataset-only",
+}
 # What finds something in a frame; heads for parts divide what these find.
 _FINDING: tuple[Role, ...] = ("objects", "names")
 FITTED: dict[str, type[FittedHead]] = {head.name: head for head in (GnnFitHead, CcHead, NcutHead, KMeansHead)}
@@ -147,7 +154,7 @@ def choose_head(bundle: Bundle, head: str | Head) -> HeadSpec | Head:
             objects before those for names, a kind for the first of that kind, or a head of your own making.
             "concepts" is there on every bundle whose features tell what things are; it may have none yet.
     Raises:
-        OptionError: no such head.
+        OptionError: no such head; of a kind that is known it says which command makes one.
         BundleError: the bundle has no head.
     Examples:
         >>> patchcut.heads.choose_head(bundle, "auto").kind
@@ -165,15 +172,16 @@ def choose_head(bundle: Bundle, head: str | Head) -> HeadSpec | Head:
     parsed = parse_head(head)
     if isinstance(parsed, FittedHead):
         return parsed
-    check_choice("head", head, ("auto", *dict.fromkeys([*specs, *HEADS])))
-    if not specs:
-        remedy = f"use a bundle with a head, or one of the heads {', '.join(FITTED)}, which need no training"
-        raise BundleError("head", f"{bundle.path} holds a backbone and no head", remedy)
+    check_choice("head", head, ("auto", *dict.fromkeys([*specs, *_MADE_BY, *HEADS])))
     found = [spec for spec in specs.values() if head in ("auto", spec.kind)]
-    if not found:
+    if found:
+        return found[0]
+    made = f"`{_MADE_BY[head]}` makes one" if head in _MADE_BY else ""
+    if specs:
         held = ", ".join(f'"{name}"' for name in specs)
-        raise OptionError("head", f'the bundle holds {held}, got "{head}"')
-    return found[0]
+        raise OptionError("head", f'{bundle.path} holds {held}, got "{head}"', made)
+    remedy = f"use a bundle with a head, or one of the heads {', '.join(FITTED)}, which need no training"
+    raise BundleError("head", f"{bundle.path} holds a backbone and no head", made or remedy)
 
 
 def choose_parts(bundle: Bundle, parts: str | Head) -> HeadSpec | Head:

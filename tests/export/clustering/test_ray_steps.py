@@ -2,63 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from patchcut.errors import OptionError
-from patchcut_export.clustering import ray_steps
+from patchcut_export import ray_cluster
 from patchcut_export.clustering.collection import kmeans_collection
 from patchcut_export.clustering.points import Points
 from patchcut_export.clustering.ray_steps import RaySteps
 from patchcut_export.errors import ExportError
 from tests.export.clustering.planted import plant
+from tests.export.deadly import DeadlyPoints, arm
 
-NEEDS = "needs patchcut[scale]"
 K = 6
-
-
-class DeadlyPoints(Points):
-    """Points that kill the process that reads the last of them for the first time."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.flag = Path(os.environ["DEADLY_FLAG"])
-
-    def read(self, begin: int, end: int) -> Any:
-        if end == self.count and end - begin > 1 and self.flag.is_file():
-            left = int(self.flag.read_text()) - 1
-            self.flag.write_text(str(left))
-            if left == 0:
-                self.flag.unlink()
-                os.kill(os.getpid(), signal.SIGKILL)
-        return super().read(begin, end)
-
-
-@pytest.fixture(scope="module")
-def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A cluster of two CPUs on this machine, whose workers find these tests."""
-    found = pytest.importorskip("ray", reason=NEEDS)
-    flag = tmp_path_factory.mktemp("deadly") / "flag"
-    found.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its maker
-        environment.setenv("DEADLY_FLAG", str(flag))
-        found.init(
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            object_store_memory=100 * 2**20,
-        )
-        yield found
-        found.shutdown()
 
 
 @pytest.fixture
@@ -92,11 +52,10 @@ def test_the_means_are_those_of_one_machine(
 
 
 def test_a_worker_that_is_killed_half_way_is_replaced(ray: Any, features: Any) -> None:
-    flag = Path(os.environ["DEADLY_FLAG"])
     asked: dict[str, Any] = {"init": np.array(features[0, :K], np.float32), "tolerance": 0, "iterations": 6}
     alone = kmeans_collection(Points(features), K, metric="euclidean", **asked)
     assert alone.iterations == 6
-    flag.write_text("3")  # the third pass
+    flag = arm(3)  # the third pass
     made = kmeans_collection(
         DeadlyPoints(features), K, metric="euclidean", **asked, engine=RaySteps(shards=2)
     )
@@ -157,7 +116,7 @@ def test_a_cluster_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) ->
         def init(self, **options: Any) -> None:
             raise ConnectionError("Could not find any running Ray instance.\nMore words.")
 
-    monkeypatch.setattr(ray_steps, "_import_ray", NoCluster)
+    monkeypatch.setattr(ray_cluster, "_import_ray", NoCluster)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(ExportError) as told:
         RaySteps()

@@ -12,7 +12,6 @@ import patchcut
 import pytest
 from patchcut import open_bundle
 from patchcut.heads.levels import LevelsHead
-from patchcut_export.levels import recipe
 from tests.runtime import toy_bundle as toy
 
 RunCli = Callable[..., int]
@@ -72,7 +71,9 @@ def test_one_seed_is_one_bundle(make: Callable[..., Path]) -> None:
         np.testing.assert_array_equal(tensor, again[name])
 
 
-@pytest.mark.parametrize("where", ["dataset_level", "category_level", "name_regions"])
+@pytest.mark.parametrize(
+    "where", ["recipe._Recipe.dataset_level", "recipe._Recipe.category_level", "naming.Naming.run"]
+)
 def test_a_run_that_was_stopped_goes_on(
     make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str
 ) -> None:
@@ -83,11 +84,29 @@ def test_a_run_that_was_stopped_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(recipe._Recipe, where, stop)
+        patched.setattr(f"patchcut_export.levels.{where}", stop)
         assert make() == 130
     assert not (tmp_path / "levels.patchcut").exists()
     for name, tensor in tensors(make()).items():
         np.testing.assert_array_equal(tensor, whole[name])
+
+
+def test_a_cluster_of_machines_makes_the_same_bundle(ray: Any, make: Callable[..., Path]) -> None:
+    alone = tensors(make(work="alone"))
+    for name, tensor in tensors(make("--engine", "ray", work="cluster")).items():
+        np.testing.assert_allclose(tensor, alone[name], atol=1e-4)
+
+
+def test_a_cluster_that_is_not_there_is_one_line(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: Any
+) -> None:
+    ray = pytest.importorskip("ray", reason="needs patchcut[scale]")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # as another test may have left it
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert make("--engine", "ray") == 1
+    told = capfd.readouterr().err
+    assert "[engine] no Ray cluster at 127.0.0.1:1" in told and "start one with `ray start --head`" in told
+    assert "Traceback" not in told and not (tmp_path / "work").exists()
 
 
 def test_what_is_foreground_can_be_overruled(make: Callable[..., Path]) -> None:
@@ -108,18 +127,21 @@ def test_regions_may_be_refined_before_they_are_named(make: Callable[..., Path],
     assert tensors(make("--refine-regions", refiner, "--names", 2))["names"].shape == (2, 8)
 
 
+@pytest.mark.parametrize("refiner", ["none", "guided"])
 def test_kinds_are_called_as_the_examples_that_are_nearest(
-    make: Callable[..., Path], photos: Path, tmp_path: Path
+    make: Callable[..., Path], photos: Path, tmp_path: Path, refiner: str
 ) -> None:
     examples = tmp_path / "examples"
     for name in ("ball", "stone"):
         (examples / name).mkdir(parents=True)
     for i, path in enumerate(sorted(photos.rglob("*.png"))[:4]):
         (examples / ("ball", "stone")[i // 2] / path.name).write_bytes(path.read_bytes())
-    with open_bundle(make("--names", 2, "--examples", examples)) as bundle:
+    with open_bundle(make("--names", 2, "--examples", examples, "--refine-regions", refiner)) as bundle:
         head = bundle.spec.head("names")
     assert head is not None
-    assert head.labels[0] == "background" and {one.split()[0] for one in head.labels[1:]} <= {"ball", "stone"}
+    kinds = {one.split()[0] for one in head.labels[1:]}
+    assert head.labels[0] == "background" and kinds & {"ball", "stone"}
+    assert refiner == "guided" or kinds <= {"ball", "stone"}
 
 
 def test_the_dataset_level_alone_is_a_cluster_for_each_patch(

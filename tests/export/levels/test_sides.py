@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 from patchcut import OptionError
-from patchcut_export.levels.choosing import choose_count
 from patchcut_export.levels.sides import Cues, find_cues, overruled
 from tests.doctests import find_examples, run_example
 
@@ -51,16 +50,6 @@ def test_a_person_may_overrule_it() -> None:
     for wrong in ((), (0, 1, 2), (3,), (-1,)):
         with pytest.raises(OptionError, match=r"\[foreground\] must name some of the clusters 0 to 2"):
             overruled(3, wrong)
-
-
-def test_the_best_silhouette_chooses_the_number() -> None:
-    rng = np.random.default_rng(0)
-    rows = np.repeat(np.eye(6, dtype=np.float32), 30, axis=0) + 0.1 * rng.standard_normal((180, 6))
-    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-    said: list[str] = []
-    assert choose_count(rows, (2, 4, 6, 8), 0, said.append, "kinds") == 6
-    assert "takes 6" in said[0] and "kinds by silhouette: 2: " in said[0]
-    assert choose_count(rows[:2], (4, 6), 0, said.append, "kinds") == 2
 
 
 @pytest.mark.parametrize("example", find_examples("patchcut_export.levels"), ids=lambda test: test.name)

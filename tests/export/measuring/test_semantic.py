@@ -505,11 +505,10 @@ K3 = ("--head", "kmeans:k=3")
     ],
 )
 def test_a_mistake_is_one_line(
-    run_cli: Patchcut,
+    refusal: Callable[..., str],
     root: Path,
     bundle: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
     arguments: list[object],
     spoil: Callable[[Path], None] | None,
     status: int,
@@ -519,14 +518,8 @@ def test_a_mistake_is_one_line(
     if spoil:
         spoil(root)
     before = bundle.read_bytes()
-    words = ("--root", root, "--bundle", bundle, "--record")
-    assert run_cli("export", "eval", *arguments, *words) == status
-    said, errors = capfd.readouterr()
-    lines = [line for line in errors.splitlines() if not line.startswith("painted (")]  # the progress
-    assert said == ""
-    assert len(lines) == 1
-    assert lines[0].startswith("patchcut: [")
-    assert expected in lines[0]
+    places = ("--root", root, "--bundle", bundle, "--record")
+    assert expected in refusal(status, *arguments, *places)
     assert bundle.read_bytes() == before
 
 

@@ -23,7 +23,7 @@ from patchcut.settings import Settings
 from patchcut.sources.photos import read_frame
 from patchcut.stages import Extractor
 from patchcut_export.backbones.spec import Component, FeatureSpec
-from patchcut_export.training import feature_cache
+from patchcut_export.training import extraction, feature_cache
 from patchcut_export.training.feature_cache import CachedFeatures, cache_features
 
 Cache = Callable[..., CachedFeatures]
@@ -299,7 +299,7 @@ def test_resuming_decodes_only_what_is_missing(
         decoded.append(name)
         return read_frame(path, name)
 
-    monkeypatch.setattr(feature_cache, "read_frame", read)
+    monkeypatch.setattr(extraction, "read_frame", read)
     cache()
     assert decoded == ["part1/3.png", "part1/5.png"]
     cache()

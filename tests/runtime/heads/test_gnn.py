@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from patchcut import BundleError, EngineError, open_bundle
+from patchcut import BundleError, EngineError, OptionError, open_bundle
 from patchcut.heads import HEADS, Head, choose_head, open_head
 from patchcut_kernels import reference
 
@@ -96,3 +96,29 @@ def test_a_gnn_takes_no_signed_affinity(tmp_path: Path) -> None:
 
 def test_labels_are_the_bundles(head: Head) -> None:
     assert head.labels == toy.LABELS and head.name == "gnn" and "gnn" in HEADS
+
+
+@pytest.mark.parametrize(
+    ("head", "command"),
+    [
+        ("levels", "patchcut export levels"),
+        ("clusters", "patchcut export levels --dataset-only"),
+        ("prototypes", "patchcut export levels --dataset-only"),
+    ],
+)
+def test_a_bundle_without_a_known_head_says_what_makes_one(tmp_path: Path, head: str, command: str) -> None:
+    with open_bundle(toy.write(tmp_path / "toy.patchcut")) as bundle, pytest.raises(OptionError) as told:
+        choose_head(bundle, head)
+    assert str(told.value) == f'[head] {bundle.path} holds "gnn", got "{head}"; `{command}` makes one'
+
+
+def test_a_backbone_alone_says_what_makes_the_head_that_was_asked_for(tmp_path: Path) -> None:
+    files = toy.members()
+    path = toy.write(tmp_path / "toy.patchcut", files, {**toy.manifest(files), "heads": []})
+    with open_bundle(path) as bundle:
+        for head, remedy in (
+            ("gnn", "`patchcut export train` makes one"),
+            ("auto", "which need no training"),
+        ):
+            with pytest.raises(BundleError, match=f"holds a backbone and no head; .*{remedy}"):
+                choose_head(bundle, head)
