@@ -57,6 +57,7 @@ TRAINED = {
 _MADE_BY = {
     "gnn": "patchcut export train",
     "levels": "patchcut export levels",
+    "adapted": "patchcut export adapt",
     "prototypes": "patchcut export levels --dataset-only",
     "clusters": "patchcut export levels --dataset-only",
 }
