@@ -29,7 +29,7 @@ def whole_affinity(features: Array, weights: Array) -> Found:
 
 
 def image_by_image(features: Array) -> Found:
-    """The same without checks and weights, a row of images at a time: what one would write today."""
+    """The same without checks and weights, in the memory of one image's cosines with all."""
     k, n, _ = features.shape
     rows = torch.nn.functional.normalize(torch.from_numpy(features), dim=-1)
     columns = rows.flatten(0, 1).T

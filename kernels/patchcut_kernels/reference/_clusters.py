@@ -41,12 +41,14 @@ def cosegment(features: Real, *, offsets: Int64 | None = None, weights: Real | N
     for image in kept:
         nearest = [(shares[other] * (rows[image] @ rows[other].T)).max(axis=1) for other in kept]
         scores[image] = np.mean(nearest, axis=0)
-    best = [image[scores[image].argmax()] for image in kept]
-    seeds[[len(image) > 0 for image in images]] = best - np.asarray(starts)[:-1][[len(i) > 0 for i in images]]
+    total = np.zeros(rows.shape[1])
+    for i, image in enumerate(images):
+        if len(image):
+            best = image[scores[image].argmax()]
+            seeds[i] = best - starts[i]
+            total += rows[best]
     return Cosegmentation(
-        scores.astype(np.float32).reshape(shape),
-        seeds,
-        unit_rows(rows[best].sum(axis=0)).astype(np.float32),
+        scores.astype(np.float32).reshape(shape), seeds, unit_rows(total).astype(np.float32)
     )
 
 

@@ -272,6 +272,10 @@ def test_nothing_out_and_strides(ops, rng):
     assert (unseen.scores == -1).all()
     assert (unseen.seeds == -1).all()
     assert not unseen.embedding.any()
+    weightless = reference.cosegment(features, weights=np.zeros((3, 30), np.float32))
+    for name in NAMES:
+        np.testing.assert_array_equal(getattr(unseen, name), getattr(weightless, name))
+        np.testing.assert_array_equal(getattr(nothing, name), getattr(reference.cosegment(empty), name))
     want = ops.cosegment(features)
     out = pk.Cosegmentation(np.empty((3, 30), np.float32), np.empty(3, np.int32), np.empty(10, np.float32))
     assert ops.cosegment(features, out=out) is out
