@@ -27,6 +27,7 @@ from patchcut.heads.no_concepts import CONCEPTS, NoConcepts
 from patchcut.heads.prototypes import Prototypes, PrototypesHead
 from patchcut.sources.photos import read_photo
 from patchcut.stages.canvas import Canvas
+from patchcut.video.prompts import Prompt
 
 MAX_CONCEPTS = 1023  # columns of a head less the background
 MAX_CONTEXT = 24  # directions of what is around concepts
@@ -63,7 +64,7 @@ class Concepts:
         self,
         head: LiveHead,
         opened: PrototypesHead | NoConcepts,
-        foreground: Head | None,
+        prior: tuple[Head, Head] | None,
         bundle: Path,
         extract: Extract,
         take: Take,
@@ -71,11 +72,13 @@ class Concepts:
     ) -> None:
         self.head = head
         self._opened = self._now = opened
-        self._foreground = foreground
+        # The head for objects: for frames, and for what is shown meanwhile. Each computes in its own memory.
+        self._foreground: Head | None = None if prior is None else prior[0]
+        self._looking: Head | None = None if prior is None else prior[1]
         self._bundle = bundle
         self._extract, self._take = extract, take
         self._hidden = frozenset(hidden)
-        self._changes = threading.Lock()
+        self._changes, self._looks = threading.Lock(), threading.Lock()
         self._samples: list[Float32] = []  # mean features of the sample photos, once they are needed
         self._put(opened)
 
@@ -194,7 +197,7 @@ class Concepts:
             for i, image in enumerate(images)
         ]
 
-    def _shown(self, name: str, frames: list[Frame], prompts: Sequence[Any]) -> list[Shown]:
+    def _shown(self, name: str, frames: list[Frame], prompts: Sequence[Prompt | None]) -> list[Shown]:
         """What the images show of a concept.
 
         Raises:
@@ -203,16 +206,18 @@ class Concepts:
         for frame, prompt in zip(frames, prompts, strict=True):
             if prompt is not None:
                 prompt.check_frame(frame.image.shape[:2])
-        shown = [
-            look(*self._look_at(frame), prompt, self._foreground)
-            for frame, prompt in zip(frames, prompts, strict=True)
-        ]
+        shown = [self._look(frame, prompt) for frame, prompt in zip(frames, prompts, strict=True)]
         empty = [str(i) for i, one in enumerate(shown) if not one.inside.any()]
         if empty:
             images = f"image {empty[0]}" if len(empty) == 1 else f"images {', '.join(empty)}"
             remedy = "give the object's box or mask there, or leave the image out"
             raise OptionError("concepts", f'nothing was found of "{name}" on {images}', remedy)
         return shown
+
+    def _look(self, frame: Frame, prompt: Prompt | None) -> Shown:
+        features, semantic, canvas = self._look_at(frame)
+        with self._looks:
+            return look(features, semantic, canvas, prompt, self._looking)
 
     def _look_at(self, frame: Frame) -> tuple[Features, str, Canvas]:
         """Features of a frame, which of them tell what things are, and where it lies."""
