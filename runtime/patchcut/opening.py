@@ -83,11 +83,15 @@ def is_of_concepts(head: Head) -> bool:
     return isinstance(head, NoConcepts)
 
 
-def foreground_for(bundle: Bundle, head: Head) -> Head | None:
-    """The head for objects that tells what is shown of a concept, by features that the head needs anyway."""
-    if isinstance(head, PrototypesHead) and head.foreground is not None:
-        return head.foreground
-    objects = bundle.spec.head("objects")
+def foreground_for(bundle: Bundle, head: Head) -> tuple[Head, Head] | None:
+    """The head for objects, for frames and for what is shown of concepts; None if `head` has other features.
+
+    Two, since a head computes in memory of its own, and things are shown while frames are segmented.
+    """
+    known = head.spec.concepts if isinstance(head, PrototypesHead) else None
+    name = known.foreground if known is not None else None
+    wanted = (one for one in bundle.spec.heads if name in (None, one.name) and one.role == "objects")
+    objects = next(wanted, None)
     if objects is None or not set(objects.features) <= set(head.needs):
         return None
-    return open_head(bundle, objects)
+    return open_head(bundle, objects), open_head(bundle, objects)

@@ -118,9 +118,9 @@ class Segmenter:
                 chosen.append(choose_parts(bundle, settings.parts))
             heads = [open_head(bundle, it) for it in chosen]
             hidden = hidden_concepts(heads[0], settings)
-            opened, foreground = heads[0], None
+            opened, prior = heads[0], None
             if is_of_concepts(opened):
-                heads[0], foreground = LiveHead(opened), foreground_for(bundle, opened)
+                heads[0], prior = LiveHead(opened), foreground_for(bundle, opened)
             background = None
             if settings.mode == "scene":
                 background = heads[1] if isinstance(heads[1], FittedHead) else DEFAULT_PARTS
@@ -139,18 +139,18 @@ class Segmenter:
         parts = Parts(heads[1], background) if heads[1:] else None
         segmenter = cls(spec, path, settings, extractor, heads[0], parts, masks)
         if isinstance(heads[0], LiveHead):
-            segmenter._give_concepts(heads[0], opened, foreground, hidden)
+            segmenter._give_concepts(heads[0], opened, prior, hidden)
         return segmenter
 
     def _give_concepts(
-        self, head: LiveHead, opened: Head, foreground: Head | None, hidden: Sequence[str]
+        self, head: LiveHead, opened: Head, prior: tuple[Head, Head] | None, hidden: Sequence[str]
     ) -> None:
         from patchcut.concepts import Concepts
 
         self._concepts = Concepts(
             head,
             cast("Any", opened),
-            foreground,
+            prior,
             self._absolute_path,
             self._features_of,
             self._taken,
@@ -175,6 +175,7 @@ class Segmenter:
             raise OptionError("concepts", what, 'load it with head="concepts"')
         return self._concepts
 
+    @finished_first()
     def _features_of(self, frame: Frame) -> tuple[Features, Canvas]:
         """Features of a frame in memory of their own, and where it lies; between frames of other threads."""
         self.extractor.check_process()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ import numpy as np
 from patchcut.bundle import ConceptsSpec, HeadSpec, open_bundle
 from patchcut.bundle.tensors import dump_tensors
 from patchcut.checks import check_path, shown
-from patchcut.concepts.learning import Float32, Learnt, common_mean, learn, nearest
+from patchcut.concepts.columns import changed, colors_of, free_color, joined, without
+from patchcut.concepts.learning import Float32, common_mean, learn
 from patchcut.concepts.names import check_name
 from patchcut.concepts.shown import Shown, look, prompts_for
 from patchcut.errors import OptionError
@@ -27,9 +27,9 @@ from patchcut.heads.no_concepts import CONCEPTS, NoConcepts
 from patchcut.heads.prototypes import Prototypes, PrototypesHead
 from patchcut.sources.photos import read_photo
 from patchcut.stages.canvas import Canvas
+from patchcut.video.prompts import Prompt
 
 MAX_CONCEPTS = 1023  # columns of a head less the background
-MAX_CONTEXT = 24  # directions of what is around concepts
 SAMPLES = Path(__file__).parent.parent / "samples"
 # Shares of cosines to the prototypes: softmax(cosine / T).
 TEMPERATURE = 0.05
@@ -63,7 +63,7 @@ class Concepts:
         self,
         head: LiveHead,
         opened: PrototypesHead | NoConcepts,
-        foreground: Head | None,
+        prior: tuple[Head, Head] | None,
         bundle: Path,
         extract: Extract,
         take: Take,
@@ -71,11 +71,13 @@ class Concepts:
     ) -> None:
         self.head = head
         self._opened = self._now = opened
-        self._foreground = foreground
+        # The head for objects: for frames, and for what is shown meanwhile. Each computes in its own memory.
+        self._foreground: Head | None = None if prior is None else prior[0]
+        self._looking: Head | None = None if prior is None else prior[1]
         self._bundle = bundle
         self._extract, self._take = extract, take
         self._hidden = frozenset(hidden)
-        self._changes = threading.Lock()
+        self._changes, self._looks = threading.Lock(), threading.Lock()
         self._samples: list[Float32] = []  # mean features of the sample photos, once they are needed
         self._put(opened)
 
@@ -194,7 +196,7 @@ class Concepts:
             for i, image in enumerate(images)
         ]
 
-    def _shown(self, name: str, frames: list[Frame], prompts: Sequence[Any]) -> list[Shown]:
+    def _shown(self, name: str, frames: list[Frame], prompts: Sequence[Prompt | None]) -> list[Shown]:
         """What the images show of a concept.
 
         Raises:
@@ -203,16 +205,18 @@ class Concepts:
         for frame, prompt in zip(frames, prompts, strict=True):
             if prompt is not None:
                 prompt.check_frame(frame.image.shape[:2])
-        shown = [
-            look(*self._look_at(frame), prompt, self._foreground)
-            for frame, prompt in zip(frames, prompts, strict=True)
-        ]
+        shown = [self._look(frame, prompt) for frame, prompt in zip(frames, prompts, strict=True)]
         empty = [str(i) for i, one in enumerate(shown) if not one.inside.any()]
         if empty:
             images = f"image {empty[0]}" if len(empty) == 1 else f"images {', '.join(empty)}"
             remedy = "give the object's box or mask there, or leave the image out"
             raise OptionError("concepts", f'nothing was found of "{name}" on {images}', remedy)
         return shown
+
+    def _look(self, frame: Frame, prompt: Prompt | None) -> Shown:
+        features, semantic, canvas = self._look_at(frame)
+        with self._looks:
+            return look(features, semantic, canvas, prompt, self._looking)
 
     def _look_at(self, frame: Frame) -> tuple[Features, str, Canvas]:
         """Features of a frame, which of them tell what things are, and where it lies."""
@@ -223,14 +227,13 @@ class Concepts:
         now = self._now
         if isinstance(now, NoConcepts):
             mean = common_mean([*self._sample_means(), *(one.rows.mean(axis=0) for one in shown)])
-            spec = self._first_spec(now, shown)
-            dim = len(mean)
+            spec, colors, dim = self._first_spec(now, shown), {}, len(mean)
             old = Prototypes(
                 np.zeros((0, dim), np.float32), mean, np.zeros(0, np.int32), np.zeros(1, np.float32)
             )
             labels: tuple[str, ...] = ("background",)
         else:
-            spec, old, labels = now.spec, now.prototypes, now.labels
+            spec, old, labels, colors = now.spec, now.prototypes, now.labels, colors_of(now.spec)
         assert spec.concepts is not None
         if spec.concepts.foreground is not None and not _is_seen(shown):
             what = (
@@ -238,13 +241,13 @@ class Concepts:
             )
             _logger.warning("[concepts] %s; there it is not named", what)
         learnt = learn(shown, old.mean, by_region=spec.concepts.foreground is not None)
-        changed = _changed(
+        spec = changed(
             spec,
             labels=(*labels, name),
             origins={**spec.concepts.origins, name: f"shown on {len(shown)} images"},
-            colors={**spec.concepts.colors, name: _free_color(spec.concepts.colors)},
+            colors={**colors, name: free_color(colors)},
         )
-        return PrototypesHead(changed, _joined(old, learnt, len(labels)), self._prior(changed))
+        return PrototypesHead(spec, joined(old, learnt, len(labels)), self._prior(spec))
 
     def _without(self, name: str) -> PrototypesHead | NoConcepts:
         now = self._now
@@ -253,18 +256,13 @@ class Concepts:
         if len(now.labels) == 2:
             name_of_objects = None if self._foreground is None else self._foreground.name
             return NoConcepts(now.spec.backbone, now.needs, name_of_objects)
-        old = now.prototypes
-        kept = old.owners != column
-        owners = old.owners[kept]
-        thresholds = None if old.thresholds is None else np.delete(old.thresholds, column)
-        left = Prototypes(old.vectors[kept], old.mean, owners - (owners > column), thresholds)
-        changed = _changed(
+        spec = changed(
             now.spec,
             labels=tuple(label for label in now.labels if label != name),
             origins={key: text for key, text in concepts.origins.items() if key != name},
-            colors={key: number for key, number in concepts.colors.items() if key != name},
+            colors={key: number for key, number in colors_of(now.spec).items() if key != name},
         )
-        return PrototypesHead(changed, left, self._prior(changed))
+        return PrototypesHead(spec, without(now.prototypes, column), self._prior(spec))
 
     def _sample_means(self) -> list[Float32]:
         """[d] float32 of each sample photo: with them the mean is not that of one scene."""
@@ -309,45 +307,3 @@ def _count(images: Sequence[object]) -> int:
     if not len(images):
         raise OptionError("images", "must be at least one, got none", "show some")
     return len(images)
-
-
-def _joined(old: Prototypes, learnt: Learnt, column: int) -> Prototypes:
-    """The prototypes with another column; what looks like it is context no more."""
-    before = np.zeros(column, np.float32) if old.thresholds is None else old.thresholds
-    thresholds = np.append(before, np.float32(learnt.threshold))
-    context = old.owners == 0
-    kept = ~context | (nearest(old.vectors, learnt.vectors) <= learnt.threshold)
-    vectors = [old.vectors[kept], learnt.vectors]
-    owners = [old.owners[kept], np.full(len(learnt.vectors), column, np.int32)]
-    if room := max(0, MAX_CONTEXT - int((owners[0] == 0).sum())):
-        unlike = _unlike(learnt.context, vectors[0], owners[0], thresholds)[:room]
-        vectors.append(unlike)
-        owners.append(np.zeros(len(unlike), np.int32))
-        if not context.any():
-            thresholds[0] = max(thresholds[1:])
-    joined, owned = np.concatenate(vectors), np.concatenate(owners).astype(np.int32)
-    return replace(old, vectors=joined, owners=owned, thresholds=thresholds)
-
-
-def _unlike(context: Any, vectors: Any, owners: Any, thresholds: Any) -> Any:
-    """Those of the directions [c, d] that are like no concept."""
-    for column in range(1, len(thresholds)):
-        of_it = vectors[owners == column]
-        if len(of_it) and len(context):
-            context = context[nearest(context, of_it) <= thresholds[column]]
-    return context
-
-
-def _changed(spec: HeadSpec, **concepts: Any) -> HeadSpec:
-    """A head with other concepts; what was measured of the old ones is gone."""
-    assert spec.concepts is not None
-    labels = concepts.pop("labels")
-    fields = {**spec.model_dump(), "labels": labels, "report": ()}
-    fields["concepts"] = {**spec.concepts.model_dump(), **concepts}
-    return HeadSpec.model_validate(fields)
-
-
-def _free_color(colors: dict[str, int]) -> int:
-    """The smallest number that no concept has."""
-    taken = set(colors.values())
-    return next(number for number in range(1, len(taken) + 2) if number not in taken)

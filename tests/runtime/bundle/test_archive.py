@@ -275,7 +275,7 @@ CHANGES: dict[str, Callable[[Spec], object]] = {
     "a threshold of no cosine": lambda s: s["heads"][0]["affinity"].update(threshold=1e300),
     "an alpha without an inverse": lambda s: s["heads"][0]["affinity"].update(alpha=1e-40),
     "a giant temperature": lambda s: s["heads"][0].update(temperature=1e38),
-    "more labels than columns": lambda s: s["heads"][0].update(labels=[str(i) for i in range(300)]),
+    "more labels than columns": lambda s: s["heads"][0].update(labels=[str(i) for i in range(1025)]),
     "a calibration of giants": lambda s: s["heads"][0].update(
         calibration={"weights": [1e300, 0, 0, 0], "bias": 0, "nothing_below": 0.5}
     ),

@@ -88,6 +88,21 @@ def test_a_colour_is_drawn_by_name_whatever_column_it_has(seg: Segmenter) -> Non
     np.testing.assert_allclose(before[inside].mean(axis=(0, 1)), after[inside].mean(axis=(0, 1)), atol=1)
 
 
+def test_a_bundle_that_says_nothing_of_colours_keeps_those_of_its_columns(
+    seg: Segmenter, tmp_path: Path
+) -> None:
+    show(seg, "mug", "bowl")
+    concepts = seg.head.now.spec.concepts.model_copy(update={"colors": {}})  # type: ignore[attr-defined]
+    seg.head.now.spec = seg.head.now.spec.model_copy(update={"concepts": concepts})  # type: ignore[attr-defined]
+    seg.concepts.save(tmp_path / "mine.patchcut")
+    again = patchcut.load(tmp_path / "mine.patchcut", head="concepts")
+    assert again(scene("bowl")).label_colors == ()
+    again.concepts.remove("mug")
+    assert again(scene("bowl")).label_colors == (0, 2)
+    show(again, "leaf")
+    assert again(scene("bowl")).label_colors == (0, 2, 1)
+
+
 def test_what_was_around_is_a_concept_as_soon_as_it_is_shown(seg: Segmenter) -> None:
     """The table is context of the mug; shown itself, it is context no more."""
     show(seg, "mug")

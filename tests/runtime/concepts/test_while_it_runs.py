@@ -12,6 +12,8 @@ import patchcut
 import pytest
 from patchcut import Features, Frame, Segmenter
 from patchcut.heads import KMeansHead, LiveHead
+from patchcut.heads.gnn import GnnHead
+from patchcut.heads.prototypes import PrototypesHead
 from patchcut.sources.arrays import FrameSource
 
 from tests.runtime.concepts import semantic_toy as toy
@@ -163,6 +165,43 @@ def test_threads_add_and_remove_and_segment_at_once(seg: Segmenter) -> None:
     for thread in [*changing, *others]:
         thread.join(120)
     assert errors == [] and set(seg.concepts.names) == set(toy.COLORS)
+
+
+def test_no_head_computes_two_images_at_once(seg: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has one memory for the affinity; frames and what is shown meanwhile have a head each."""
+    running: list[object] = []
+    together: list[object] = []
+    call = GnnHead.__call__
+
+    def slow(self: GnnHead, features: Features) -> object:
+        together.extend(one for one in running if one is self)
+        running.append(self)
+        time.sleep(0.01)
+        try:
+            return call(self, features)
+        finally:
+            running.remove(self)
+
+    seg.concepts.add("whole", [scene("mug")], masks=[np.ones((toy.SIDE, toy.SIDE), bool)])
+    monkeypatch.setattr(GnnHead, "__call__", slow)
+    spec = seg.head.now.spec  # type: ignore[attr-defined]
+    concepts = spec.concepts.model_copy(update={"foreground": "gnn"})
+    live = PrototypesHead(
+        spec.model_copy(update={"concepts": concepts}),
+        seg.head.now.prototypes,  # type: ignore[attr-defined]
+        seg.concepts._foreground,
+    )
+    seg.concepts._put(live)
+    watch = Watch(seg, scene("mug"))
+    adding = [threading.Thread(target=show, args=(seg, name, 4)) for name in toy.COLORS]
+    try:
+        for thread in adding:
+            thread.start()
+        for thread in adding:
+            thread.join(60)
+    finally:
+        watch.end()
+    assert together == [] and len(seg.concepts) == 4
 
 
 def test_it_can_be_saved_while_it_runs(seg: Segmenter, tmp_path: Path) -> None:
