@@ -9,6 +9,7 @@ from patchcut.cli.options import command
 from patchcut_export.cli.backbone import backbone
 from patchcut_export.cli.calibrate import calibrate
 from patchcut_export.cli.compare_features import features
+from patchcut_export.cli.concepts import make_concepts_bundle, make_vectors_bundle
 from patchcut_export.cli.engine import engine
 from patchcut_export.cli.evaluate import evaluate
 from patchcut_export.cli.fused import fused
@@ -25,6 +26,8 @@ app = typer.Typer(
 command(app, "backbone")(backbone)
 command(app, "train")(train)
 command(app, "levels")(make_levels_bundle)
+command(app, "concept")(make_concepts_bundle)
+command(app, "concepts")(make_vectors_bundle)
 command(app, "calibrate")(calibrate)
 command(app, "eval")(evaluate)
 command(app, "features")(features)

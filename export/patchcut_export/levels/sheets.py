@@ -43,7 +43,7 @@ def write_cluster_sheet(
         order = np.argsort(-(labels == k).sum(axis=1), kind="stable")
         tiles = []
         for i in order[: 4 * _COLUMNS : 4]:
-            image = _read(root / images[i])
+            image = read_picture(root / images[i])
             if image is None:
                 continue
             tile = cv2.resize(image, (_TILE, _TILE), interpolation=cv2.INTER_AREA)
@@ -82,15 +82,16 @@ def write_name_sheet(
     write_image(path, np.concatenate(rows))
 
 
-def _read(path: Path) -> Picture | None:
+def read_picture(path: Path) -> Picture | None:
+    """The photo [h, w, 3] uint8; None where it has gone since its features were made."""
     try:
         return read_photo(path)
-    except SourceError:  # it has gone since its features were made
+    except SourceError:
         return None
 
 
 def _crop(path: Path, box: npt.NDArray[np.float32]) -> Picture | None:
-    image = _read(path)
+    image = read_picture(path)
     if image is None:
         return None
     height, width = image.shape[:2]

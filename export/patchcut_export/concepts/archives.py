@@ -1,0 +1,179 @@
+"""Archives: the photographs of one concept, as features of patches and regions of their foreground."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import patchcut_kernels as kernels
+from patchcut.bundle import Bundle
+from patchcut.features import Features, to_host
+from patchcut.heads import Head
+from patchcut.heads.naming import region_means
+from patchcut.stages import Extractor
+
+from patchcut_export.errors import ExportError
+from patchcut_export.training.feature_cache import cache_features
+
+Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
+
+# Added to each direction's variance, in shares of the mean one.
+SHRINKAGE = 0.1
+_MOST_PATCHES = 1 << 16  # whose variances are looked at
+
+
+@dataclass(frozen=True, eq=False)
+class Archive:
+    """m photographs of one thing, or of anything but the concepts.
+
+    Attributes:
+        name: of the concept.
+        folder: where the photographs lie.
+        images: their m names below it.
+        rows: [m, n, d] float16, features that tell what things are.
+        sides: [m, n] float32 in [0, 1], how much patches are foreground; ones without a head for objects.
+        grid_hw: rows and columns of the patch grid.
+    """
+
+    name: str
+    folder: Path
+    images: tuple[str, ...]
+    rows: npt.NDArray[np.float16]
+    sides: Float32
+    grid_hw: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """How features are compared: less what all have in common, by directions of which little is in common.
+
+    Attributes:
+        mean: [d] float32, of all patches.
+        whitening: [d, d] float32, symmetric; the inverse root of the second moment of unit rows less `mean`.
+    """
+
+    mean: Float32
+    whitening: Float32
+
+    @classmethod
+    def plain(cls, dim: int) -> Space:
+        """Features as they are, as in the paper."""
+        return cls(np.zeros(dim, np.float32), np.eye(dim, dtype=np.float32))
+
+    @classmethod
+    def of(cls, archives: Sequence[Archive]) -> Space:
+        """That of all patches of archives, each of which counts alike."""
+        mean = np.mean([one.rows.mean(axis=(0, 1), dtype=np.float64) for one in archives], axis=0)
+        mean = mean.astype(np.float32)
+        dim = len(mean)
+        moment = np.zeros((dim, dim))
+        for one in archives:
+            rows = one.rows.reshape(-1, dim)
+            step = -(-len(rows) * len(archives) // _MOST_PATCHES)
+            centred = unit_rows(rows[::step].astype(np.float32) - mean)
+            moment += centred.T @ centred / len(centred) / len(archives)
+        moment += SHRINKAGE * np.trace(moment) / dim * np.eye(dim)
+        values, vectors = np.linalg.eigh(moment)
+        # the directions that vary as the mean one does keep their length
+        roots = np.sqrt(values.mean() / values)
+        return cls(mean, ((vectors * roots) @ vectors.T).astype(np.float32))
+
+    def centred(self, rows: npt.NDArray[np.floating]) -> Float32:
+        """[..., d] float32, unit rows of features less the mean."""
+        return unit_rows(rows.astype(np.float32) - self.mean)
+
+    def folded(self, means: Float32) -> Float32:
+        """[p, d] float32, unit; the directions whose cosine to centred features ranks as the whitened one.
+
+        <W x, W m> = <x, W W m>: the whitening costs nothing when a head runs.
+
+        Args:
+            means: [p, d] float32, of centred features.
+        """
+        return unit_rows(means @ (self.whitening @ self.whitening))
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """R regions of the foreground of the images of an archive.
+
+    Attributes:
+        means: [R, d] float32, unit, of centred features.
+        images: [R] int64, the image of each.
+        members: [m, n] int32, each patch's region, i + 1 of region i; 0 of none.
+    """
+
+    means: Float32
+    images: npt.NDArray[np.int64]
+    members: Int32
+
+
+def unit_rows(rows: Float32) -> Float32:
+    """Rows of length 1, in place where they can be; one of zeros stays."""
+    length = np.sqrt(np.einsum("...d,...d->...", rows, rows))[..., None]
+    made: Float32 = (rows / np.maximum(length, 1e-20)).astype(np.float32)
+    return made
+
+
+def read_archive(
+    name: str,
+    folder: Path,
+    bundle: Bundle,
+    extractor: Extractor,
+    sets: Sequence[str],
+    foreground: Head | None,
+    work: Path,
+    without: Collection[str],
+    advance: Callable[[int, int], None],
+    say: Callable[[str], None],
+) -> Archive:
+    """An archive, from the features in `work` as far as they are there already.
+
+    Args:
+        sets: the feature set that tells what things are, then those of the foreground.
+        without: names of images that are left out, such as "005.jpg", or their paths below the folder.
+        advance: called after each image with (done, total).
+        say: is given a line about each file that could not be read.
+    Raises:
+        ExportError: fewer than two images are left.
+        SourceError: the folder is not there, or none of its images can be read.
+        OutputError: the cache cannot be written, or is of something else.
+    """
+    cached = cache_features(folder, bundle, extractor, work, advance, sets=list(dict.fromkeys(sets)))
+    for problem in cached.problems:
+        say(f"{name}: skipped {problem}")
+    kept = [i for i, image in enumerate(cached.images) if not {image, Path(image).name} & set(without)]
+    if len(kept) < 2:
+        what = f'the folder of "{name}", {folder}, has {len(kept)} images that can be used'
+        raise ExportError("archive", what, "a concept needs two at least, and 20 to 50 to be good")
+    places = np.array(kept, np.int64)
+    rows = cached.take(places, sets[0])
+    if foreground is None:
+        sides = np.ones(rows.shape[:2], np.float32)
+    else:
+        made = {one: cached.take(places, one).astype(np.float32) for one in foreground.needs}
+        features = Features(made, cached.grid_hw)
+        sides = np.stack([1 - to_host(foreground(features.frame(i)))[0, :, 0] for i in range(len(kept))])
+    return Archive(name, folder, tuple(cached.images[i] for i in kept), rows, sides, cached.grid_hw)
+
+
+def find_regions(archive: Archive, space: Space) -> Regions:
+    """The connected regions of the foreground, as the head of a bundle sees them."""
+    means, images = [np.zeros((0, len(space.mean)), np.float32)], []
+    members = np.zeros(archive.sides.shape, np.int32)
+    nothing = np.zeros_like(space.mean)
+    count = 0
+    for i, (rows, side) in enumerate(zip(archive.rows, archive.sides, strict=True)):
+        ids, found = kernels.connected_components((side > 0.5).astype(np.int32).reshape(archive.grid_hw))
+        if not found:
+            continue
+        centred = rows.astype(np.float32) - space.mean
+        means.append(region_means(centred, ids.ravel(), found, nothing))
+        members[i] = np.where(ids.ravel() > 0, ids.ravel() + count, 0)
+        images += [i] * found
+        count += found
+    return Regions(np.concatenate(means), np.array(images, np.int64), members)

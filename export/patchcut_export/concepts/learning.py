@@ -1,0 +1,155 @@
+"""Co-segmentation: from the photographs of a concept to its prototypes, and how alike something must be.
+
+"ReCo: Retrieve and Co-segment for Zero-shot Transfer" (2206.07045), section 3, and what was found better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import patchcut_kernels as kernels
+
+from patchcut_export.concepts.archives import Archive, Regions, Space, find_regions, unit_rows
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+
+_NONE = -1.0  # of an image without a region
+
+
+@dataclass(frozen=True, eq=False)
+class Learnt:
+    """What was learnt of a concept.
+
+    Attributes:
+        vectors: [p, d] float32, unit.
+        taken: [m, n] bool, the patches of each image that they were made of.
+        own: [m] float32, the best cosine of each image's regions to vectors made without that image.
+        agreement: the median of the whitened cosines of each image's part to those of the others.
+    """
+
+    vectors: Float32
+    taken: npt.NDArray[np.bool_]
+    own: Float32
+    agreement: float
+
+
+def learn_published(archive: Archive) -> Learnt:
+    """The mean of the seeds, by features as they are: the paper's reference embedding.
+
+    No thresholds come of it, and nothing is known of the foreground.
+    """
+    rows = unit_rows(archive.rows.astype(np.float32))
+    found = kernels.cosegment(rows)
+    taken = np.arange(rows.shape[1]) == found.seeds[:, None]
+    seeds = rows[taken]
+    vectors = unit_rows(found.embedding[None])
+    own = (seeds @ vectors.T)[:, 0]
+    return Learnt(vectors, taken, own, float(np.median(own)))
+
+
+def learn(archive: Archive, space: Space, count: int = 1, seed: int = 0) -> Learnt:
+    """The mean, or centres, of the regions that the images have in common.
+
+    1. co-segmentation of whitened features, where each patch counts as much as it is foreground;
+    2. of each image the region of the foreground whose mean is nearest to the embedding;
+    3. the mean of these regions, or `count` centres of them by k-means, whitened once more.
+
+    Args:
+        count: vectors of the concept, fewer where there are fewer images.
+        seed: of k-means.
+    """
+    regions = find_regions(archive, space)
+    weights = np.where(archive.sides > 0.5, archive.sides, 0).astype(np.float32)
+    whitened = unit_rows(space.centred(archive.rows) @ space.whitening)
+    embedding = kernels.cosegment(whitened, weights=weights).embedding
+    parts = _common_parts(regions, embedding, space)
+    vectors = _vectors(regions.means[parts], space, count, seed)
+    own = np.full(len(archive.images), _NONE, np.float32)
+    agreement = []
+    for part in parts:
+        others = regions.means[parts[parts != part]]
+        if not len(others):
+            continue
+        image = regions.images[part]
+        without = _vectors(others, space, count, seed)
+        own[image] = (regions.means[regions.images == image] @ without.T).max()
+        pair = unit_rows(np.stack([regions.means[part], others.mean(axis=0)]) @ space.whitening)
+        agreement.append(float(pair[0] @ pair[1]))
+    taken = np.isin(regions.members, parts + 1)
+    return Learnt(vectors, taken, own, float(np.median(agreement)) if agreement else 0.0)
+
+
+def _common_parts(regions: Regions, embedding: Float32, space: Space) -> Int64:
+    """The region of each image that is nearest to a whitened embedding [d]; images without one have none."""
+    alike = unit_rows(regions.means @ space.whitening) @ embedding
+    order = np.lexsort((-alike, regions.images))
+    _, first = np.unique(regions.images[order], return_index=True)
+    return order[first].astype(np.int64)
+
+
+def _vectors(means: Float32, space: Space, count: int, seed: int) -> Float32:
+    """[p, d] float32 unit vectors of regions [m, d]."""
+    if min(count, len(means)) < 2:
+        return space.folded(means.mean(axis=0, keepdims=True))
+    whitened = np.ascontiguousarray(unit_rows(means @ space.whitening))
+    labels = kernels.kmeans(whitened, min(count, len(means)), metric="cosine", restarts=8, seed=seed).labels
+    each = [means[labels == k].mean(axis=0) for k in np.unique(labels)]
+    return space.folded(np.stack(each))
+
+
+@dataclass(frozen=True, eq=False)
+class Thresholds:
+    """How alike something must be, and what comes of it on the archives.
+
+    Attributes:
+        values: [C] float32, a cosine for each concept.
+        kept: share of the concepts' own photographs that keep a region, each held out.
+        refused: share of photographs of other things in which nothing is named; None without any.
+    """
+
+    values: Float32
+    kept: float
+    refused: float | None
+
+
+def best_cosines(archive: Archive, space: Space, learnt: Sequence[Learnt]) -> Float32:
+    """[m, C] float32, of each image the best cosine of a region to each concept's vectors; -1 without one."""
+    regions = find_regions(archive, space)
+    best = np.full((len(archive.images), len(learnt)), _NONE, np.float32)
+    for c, one in enumerate(learnt):
+        np.maximum.at(best[:, c], regions.images, (regions.means @ one.vectors.T).max(axis=1))
+    return best
+
+
+def calibrate(own: Sequence[Float32], foreign: Float32, keep: float, refuse: float) -> Thresholds:
+    """The lowest thresholds at which so many photographs of other things are refused.
+
+    They never exceed those at which so many of the concept's own are kept: what is asked for is not lost.
+
+    Args:
+        own: of each concept [m] float32, cosines of its own photographs.
+        foreign: [q, C] float32, cosines of photographs of other things; -inf where one is of the concept.
+        keep: the least share of a concept's own photographs.
+        refuse: the least share of the others.
+    """
+    most = np.array([np.quantile(one, 1 - keep, method="lower") for one in own], np.float32)
+    most = np.nextafter(most, np.float32(-2))
+    values = most
+    if len(foreign):
+        for share in np.linspace(refuse, 1, 33):
+            needed = [_quantile(column, share) for column in foreign.T]
+            values = np.minimum(most, np.array(needed, np.float32))
+            if (foreign <= values).all(axis=1).mean() >= refuse:
+                break
+    kept = np.mean([np.mean(one > value) for one, value in zip(own, values, strict=True)])
+    refused = float((foreign <= values).all(axis=1).mean()) if len(foreign) else None
+    return Thresholds(values, float(kept), refused)
+
+
+def _quantile(column: Float32, share: float) -> float:
+    of_others = column[np.isfinite(column)]
+    return float(np.quantile(of_others, share)) if len(of_others) else 1.0
