@@ -22,7 +22,8 @@ def joined(old: Prototypes, learnt: Learnt, column: int) -> Prototypes:
     kept = ~context | (nearest(old.vectors, learnt.vectors) <= learnt.threshold)
     vectors = [old.vectors[kept], learnt.vectors]
     owners = [old.owners[kept], np.full(len(learnt.vectors), column, np.int32)]
-    if room := max(0, MAX_CONTEXT - int((owners[0] == 0).sum())):
+    room = max(0, MAX_CONTEXT - int((owners[0] == 0).sum()))
+    if room and (thresholds[0] > 0 or not context.any()):  # else the bundle's own context is without a limit
         unlike = _unlike(learnt.context, vectors[0], owners[0], thresholds)[:room]
         vectors.append(unlike)
         owners.append(np.zeros(len(unlike), np.int32))
