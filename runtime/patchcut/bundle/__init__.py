@@ -20,6 +20,7 @@ from patchcut.bundle.spec import (
     RegionsSpec,
     ReportRow,
     Role,
+    TextSpec,
     TimingRow,
 )
 
@@ -43,6 +44,7 @@ __all__ = [
     "RegionsSpec",
     "ReportRow",
     "Role",
+    "TextSpec",
     "TimingRow",
     "embedded_bundles",
     "find_bundle",
