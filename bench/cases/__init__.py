@@ -30,6 +30,7 @@ GROUPS = {
     "parts": "bench.cases.parts",
     "levels": "bench.cases.levels",
     "stability": "bench.cases.stability",
+    "search": "bench.cases.search",
 }
 NEED_DATA = ("stream", "soak", "quality", "agreement", "found-k", "parts", "levels", "stability")
 

@@ -32,6 +32,7 @@ def index(
     """
     from patchcut.bundle import open_bundle
     from patchcut.cli.tables import make_console
+    from patchcut.texts import one_line
 
     from patchcut_export.progress import StepBar
     from patchcut_export.retrieval.indexing import IndexRequest, update_index
@@ -45,7 +46,7 @@ def index(
     if groups:
         console.print(f"{sum(map(len, groups)) - len(groups)} are nearly the same as another, such as:")
         for rows in groups[:_SHOWN]:
-            console.print(f"  {', '.join(made.images[row].path for row in rows[:_SHOWN])}")
+            console.print(f"  {one_line(', '.join(made.images[row].path for row in rows[:_SHOWN]))}")
     _print_problems(update.problems)
     return 1 if update.problems else 0
 
@@ -78,8 +79,7 @@ def search(
     """Find images by words: a table of the nearest, and a contact sheet."""
     from patchcut.bundle import open_bundle
     from patchcut.cli.tables import make_console
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+    from patchcut.texts import name_text, one_line
 
     from patchcut_export.outputs import check_output_file
     from patchcut_export.retrieval.index import check_clip, open_index
@@ -95,11 +95,10 @@ def search(
         check_clip(found_in, bundle)
         vector = TextEncoder.open(bundle).encode_names([text], templates)[0]
     hits = found_in.search(vector, k, repeats=repeats)
-    table = Table("#", "cosine", "image", box=SIMPLE_HEAD)
-    for place, hit in enumerate(hits, 1):
-        table.add_row(str(place), f"{hit.cosine:.3f}", str(hit.path))
     console = make_console()
-    console.print(table)
+    console.print("   #  cosine  image")  # a table of rich would break long paths
+    for place, hit in enumerate(hits, 1):
+        console.print(f"{place:>4}  {hit.cosine:6.3f}  {one_line(name_text(hit.path))}")
     gone = write_search_sheet(target, hits)
     console.print(f"drawn: {target}")
     if gone:
