@@ -13,6 +13,7 @@ from patchcut.errors import BundleError, OptionError
 from patchcut.frames import Frame
 from patchcut.settings import Settings
 from patchcut.stages import Extractor
+from tests.doctests import find_examples, run_example
 
 FAMILIES = ("vit", "resnet", "siglip")
 TEXTS = ("a photo of a dog.", "fire extinguisher", "Don't &amp; it's 12 über-Größe", "a red, red mug")
@@ -220,3 +221,16 @@ def test_a_tokenizer_of_its_own(open_clip: Any, tmp_path: Path) -> None:
     names = {"backbone": "b", "features": ("f",), "file": "t", "weights": "w", "tokenizer": "k"}
     spec = TextSpec(**names, context_length=5, clean=text.clean, pad=text.pad, dim=1, scale=1.0)
     assert Tokenizer(spec, text.data)(["Dog, cat!"]).tolist() == [[2, 0, 1, 1, 1]]
+
+
+def test_examples_run(open_clip: Any, tmp_path: Path) -> None:
+    from patchcut_export.retrieval.index import ClipIdentity, IndexedImage, open_index, write_index
+
+    rows = np.eye(3, dtype=np.float32)
+    images = [IndexedImage(f"/photos/{i}.png", 1, 1, f"{i:064x}") for i in range(3)]
+    (tmp_path / "index").mkdir()
+    write_index(tmp_path / "index", ClipIdentity("0" * 64, "toy", "/toy"), ["/photos"], images, rows, 0.97)
+    examples = find_examples("patchcut_export.retrieval")
+    assert len(examples) >= 5
+    for example in examples:
+        run_example(example, {"np": np, "folder": tmp_path, "open_index": open_index})
