@@ -47,7 +47,7 @@ def run(options: Options, images: int = IMAGES) -> Iterator[Outcome]:
         ratio = times["patchcut"].median_ms / times[_PRODUCT].median_ms
         for name, time in times.items():
             metrics = {"times_the_product": ratio} if name == "patchcut" else {}
-            shapes = {"embeddings": (images, DIM)}
+            shapes: dict[str, tuple[int, ...]] = {"embeddings": (images, DIM)}
             yield Outcome(CASES[0], name, inside[name], time, shapes, "float32", metrics=metrics)
 
 
