@@ -31,6 +31,7 @@ GROUPS = {
     "levels": "bench.cases.levels",
     "concept-head": "bench.cases.concept_head",
     "stability": "bench.cases.stability",
+    "search": "bench.cases.search",
 }
 NEED_DATA = ("stream", "soak", "quality", "agreement", "found-k", "parts", "levels", "stability")
 

@@ -12,9 +12,21 @@ import pytest
 from .conftest import ROOT
 
 ENGINES = {"openvino", "tensorrt", "tensorrt-rtx", "pycuda"}
-EXTRAS = {"cpu", "gpu", "video", "heic", "rerun", "export", "scale", "test", "docs", "dev"} | ENGINES
+EXTRAS = {
+    "cpu",
+    "gpu",
+    "video",
+    "heic",
+    "rerun",
+    "export",
+    "scale",
+    "concepts",
+    "test",
+    "docs",
+    "dev",
+} | ENGINES
 # Which bring a whole runtime; docs runs nothing of patchcut, and the others add to one that is there.
-WHOLE = {"cpu", "gpu", "export", "test", "dev"}
+WHOLE = {"cpu", "gpu", "export", "concepts", "test", "dev"}
 OFFLINE = {"torch", "timm", "onnx", "onnxscript", "onnxslim"}
 
 

@@ -38,18 +38,32 @@ class SharedGraphs:
 
 def export_fp32(extractor: FeatureExtractor, image_size: int) -> onnx.ModelProto:
     """The extractor's graph: `image` [batch, 3, S, S] float32 → each feature set, under its name."""
+    example = torch.zeros(2, 3, image_size, image_size)
+    return export_graph(extractor, example, "image", list(extractor.spec.features))
+
+
+def export_graph(
+    module: torch.nn.Module, example: torch.Tensor, source: str, outputs: list[str]
+) -> onnx.ModelProto:
+    """The graph of a module with one input.
+
+    Args:
+        module: in evaluation mode.
+        example: [2, ...], an input; its first axis is free in the graph.
+        source: name of the input.
+        outputs: names of the outputs.
+    """
     import onnxslim
 
-    example = torch.zeros(2, 3, image_size, image_size)
     with warnings.catch_warnings(), quiet_logger("torch.onnx"):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            extractor,
+            module,
             (example,),
             dynamo=True,
             opset_version=OPSET,
-            input_names=["image"],
-            output_names=list(extractor.spec.features),
+            input_names=[source],
+            output_names=outputs,
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
         )

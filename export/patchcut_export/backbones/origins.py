@@ -94,9 +94,13 @@ def get_weights(
     )
 
 
-def fetch_hub(repository: str, cache: Path | None) -> Path:
-    """The path of a repository's weights, downloaded from the Hugging Face hub if they are not cached.
+def fetch_hub(repository: str, cache: Path | None, file: str = _HUB_FILE) -> Path:
+    """The path of a repository's file, downloaded from the Hugging Face hub if it is not cached.
 
+    Args:
+        repository: such as "timm/vit_small_patch14_dinov2.lvd142m".
+        cache: folder for downloads, None for the hub's own.
+        file: its name there; the weights' own where none is named.
     Raises:
         ExportError: they cannot be had, and why.
     """
@@ -105,7 +109,7 @@ def fetch_hub(repository: str, cache: Path | None) -> Path:
 
     try:
         with quiet_logger("huggingface_hub"):  # it tells of each retry
-            return Path(huggingface_hub.hf_hub_download(repository, _HUB_FILE, cache_dir=cache))
+            return Path(huggingface_hub.hf_hub_download(repository, file, cache_dir=cache))
     except errors.GatedRepoError as error:
         why, remedy = "its licence must be accepted on the hub first", "accept it, then `hf auth login`"
         raise _no_download(repository, why, remedy) from error
@@ -114,7 +118,7 @@ def fetch_hub(repository: str, cache: Path | None) -> Path:
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         raise _no_download(repository, "the hub cannot be reached, and nothing is cached") from error
     except errors.EntryNotFoundError as error:
-        raise _no_download(repository, f"it has no {_HUB_FILE}") from error
+        raise _no_download(repository, f"it has no {file}") from error
     except Exception as error:  # of the network, the disk or the hub's client: all mean the same here
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise _no_download(repository, first) from error

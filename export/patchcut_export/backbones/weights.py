@@ -79,13 +79,26 @@ def load_state_dict(path: Path) -> StateDict:
     Raises:
         ExportError: naming the file, when it is not there or cannot be read as what its suffix says.
     """
+    return _load(path, to_timm)
+
+
+def load_tensors(path: Path) -> StateDict:
+    """A state dict from such a file, under the names that it has there.
+
+    Raises:
+        ExportError: as `load_state_dict`.
+    """
+    return _load(path, dict)
+
+
+def _load(path: Path, convert: Callable[[StateDict], StateDict]) -> StateDict:
     if not path.is_file():
         raise ExportError("weights", f"there is no file {path}", "check the path")
     if path.suffix not in _READERS:
         problem = f"{path} does not end in {', '.join(_READERS)}"
         raise ExportError("weights", problem, "save the ViT's state dict as one of these")
     try:
-        return _unwrap(_READERS[path.suffix](path))
+        return convert(_unwrap(_READERS[path.suffix](path)))
     except KeyError as error:
         problem = f"{path} is no Hugging Face Dinov2 export: it has no {error}"
         raise ExportError("weights", problem, "save the ViT's state dict as .safetensors") from error
@@ -158,7 +171,7 @@ def _unwrap(state: object) -> StateDict:
     tensors = {name: value for name, value in clean.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise ValueError("it holds no tensors")
-    return to_timm(tensors)
+    return tensors
 
 
 def _unpickling_error(path: Path, error: pickle.UnpicklingError) -> ExportError:

@@ -9,11 +9,13 @@ from patchcut.cli.options import command
 from patchcut_export.cli.adapt import adapt
 from patchcut_export.cli.backbone import backbone
 from patchcut_export.cli.calibrate import calibrate
+from patchcut_export.cli.clip import clip
 from patchcut_export.cli.compare_features import features
 from patchcut_export.cli.concepts import make_concepts_bundle, make_vectors_bundle
 from patchcut_export.cli.engine import engine
 from patchcut_export.cli.evaluate import evaluate
 from patchcut_export.cli.fused import fused
+from patchcut_export.cli.index import index, search
 from patchcut_export.cli.levels import make_levels_bundle
 from patchcut_export.cli.parity import parity
 from patchcut_export.cli.train import train
@@ -30,6 +32,9 @@ command(app, "levels")(make_levels_bundle)
 command(app, "concept")(make_concepts_bundle)
 command(app, "concepts")(make_vectors_bundle)
 command(app, "adapt")(adapt)
+command(app, "clip")(clip)
+command(app, "index")(index)
+command(app, "search")(search)
 command(app, "calibrate")(calibrate)
 command(app, "eval")(evaluate)
 command(app, "features")(features)

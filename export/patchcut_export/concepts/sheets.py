@@ -10,7 +10,7 @@ import numpy.typing as npt
 from patchcut.output.whole_files import write_image
 
 from patchcut_export.concepts.archives import Archive
-from patchcut_export.levels.sheets import Picture, read_picture
+from patchcut_export.contact_sheets import Picture, read_picture
 
 _TILE, _COLUMNS, _CAPTION = 144, 10, 16
 

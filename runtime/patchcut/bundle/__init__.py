@@ -21,6 +21,7 @@ from patchcut.bundle.spec import (
     RegionsSpec,
     ReportRow,
     Role,
+    TextSpec,
     TimingRow,
 )
 
@@ -45,6 +46,7 @@ __all__ = [
     "RegionsSpec",
     "ReportRow",
     "Role",
+    "TextSpec",
     "TimingRow",
     "embedded_bundles",
     "find_bundle",

@@ -19,7 +19,7 @@ from patchcut.bundle.graph_check import check_graph
 from patchcut.bundle.legacy import to_schema_3
 from patchcut.bundle.library import find_bundle
 from patchcut.bundle.onnx_messages import GraphError
-from patchcut.bundle.spec import SCHEMA_VERSION, BundleSpec, GraphSpec
+from patchcut.bundle.spec import SCHEMA_VERSION, BundleSpec, GraphSpec, TextSpec
 from patchcut.bundle.tensors import load_tensors
 from patchcut.errors import COPY_AGAIN, BundleError
 
@@ -72,7 +72,8 @@ class Bundle:
     def read(self, name: str) -> bytes:
         """The bytes of one member, after its size and sha256 were found right.
 
-        A graph is checked, too: it computes its outputs once, from the image and the bundle's own weights.
+        A graph is checked, too: it computes its outputs once, from the image or a text's tokens, and the
+        bundle's own weights.
 
         Raises:
             BundleError: the member is not there or damaged, or a graph that does something else.
@@ -90,12 +91,16 @@ class Bundle:
         for backbone in self.spec.backbones.values():
             for graph in backbone.graphs:
                 if graph.file == name:
-                    self._check_graph(graph, data, backbone.weights)
+                    self._check_graph(graph, data, backbone.weights, "image")
+        if (text := self.spec.text) is not None and text.file == name:
+            self._check_graph(text, data, text.weights, "tokens")
         return data
 
-    def _check_graph(self, graph: GraphSpec, data: bytes, weights: str | None) -> None:
+    def _check_graph(
+        self, graph: GraphSpec | TextSpec, data: bytes, weights: str | None, source: str
+    ) -> None:
         try:
-            check_graph(data, graph.initializers, weights)
+            check_graph(data, graph.initializers, weights, source)
         except GraphError as error:
             _foreign(self.path, f"{graph.file} cannot be run: {error}")
 

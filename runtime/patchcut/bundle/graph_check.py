@@ -93,8 +93,10 @@ _EXTERNAL_KEYS: Final = {"location", "offset", "length"}
 _OTHER_FORMAT: Final = (slice(4, 8), b"ORTM")
 
 
-def check_graph(data: bytes, initializers: Collection[str], weights: str | None) -> None:
-    """Checks that a graph computes its outputs from the image and its weights, and touches nothing else.
+def check_graph(
+    data: bytes, initializers: Collection[str], weights: str | None, source: str = "image"
+) -> None:
+    """Checks that a graph computes its outputs from one input and its weights, and touches nothing else.
 
     Operators are from a list; there are no subgraphs and functions; sizes have limits; and data outside the
     graph is that of `initializers`, all of it in the bundle's member `weights`.
@@ -103,6 +105,7 @@ def check_graph(data: bytes, initializers: Collection[str], weights: str | None)
         data: the bytes of an ONNX file.
         initializers: names of the tensors that the graph must declare as external data.
         weights: the file that their declarations must name.
+        source: name of the input.
     Raises:
         GraphError: naming what is against that.
     Examples:
@@ -126,7 +129,7 @@ def check_graph(data: bytes, initializers: Collection[str], weights: str | None)
     _check_initializers(graph["initializer"], initializers, weights)
     for node in graph["node"]:
         _check_node(node)
-    _check_interface(graph)
+    _check_interface(graph, source)
     _Sizes(graph).check()
     _check_division(graph)
 
@@ -141,11 +144,11 @@ def _check_model(model: Message) -> None:
         raise GraphError(f"it has {nodes:,} nodes and {tensors:,} tensors, {limits}")
 
 
-def _check_interface(graph: Message) -> None:
+def _check_interface(graph: Message, source: str) -> None:
     held = {tensor["name"] for tensor in graph["initializer"]}
     inputs = {value["name"] for value in graph["input"]} - held
-    if inputs != {"image"}:
-        raise GraphError(f"its inputs must be image, got {', '.join(sorted(inputs)) or 'none'}")
+    if inputs != {source}:
+        raise GraphError(f"its inputs must be {source}, got {', '.join(sorted(inputs)) or 'none'}")
 
 
 def _check_initializers(tensors: list[Message], initializers: Collection[str], weights: str | None) -> None:

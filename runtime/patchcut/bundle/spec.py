@@ -22,7 +22,7 @@ SCHEMA_VERSION: Final = 3
 
 # "int8" rounds activations by their own range, frame by frame; "int8-qdq" by ranges that calibration found.
 Precision = Literal["int8", "int8-qdq", "bf16", "fp16", "fp32"]
-Facet = Literal["key", "query", "value", "token", "cls", "attention"]
+Facet = Literal["key", "query", "value", "token", "cls", "attention", "embedding", "maskclip", "naclip"]
 Join = Literal["mean", "concat"]
 Role = Literal["objects", "parts", "names"]
 
@@ -60,6 +60,8 @@ Deviation = Annotated[FiniteFloat, Field(ge=1e-3, le=1e3)]
 Scale = Annotated[FiniteFloat, Field(ge=1 / 64, le=64)]
 
 _WEIGHTS_TOLERANCE = 1e-6
+# Facets that are one for the whole image.
+_OF_IMAGE = ("cls", "embedding")
 # Files that a head of a known kind needs; of other kinds the runtime says that they are newer.
 _HEAD_FILES = {"gnn": "weights", "levels": "weights", "prototypes": "weights"}
 
@@ -188,7 +190,7 @@ class FeatureSetSpec(_Model):
             raise ValueError("weights of the components must sum to 1")
         if self.of_image and (len(self.scales) > 1 or self.log_bins):
             raise ValueError("class tokens have one scale and no log bins")
-        if not self.of_image and any(component.facet == "cls" for component in self.components):
+        if not self.of_image and any(component.facet in _OF_IMAGE for component in self.components):
             raise ValueError("class tokens cannot be joined with features of patches")
         if any(component.facet == "attention" for component in self.components):
             if len(self.components) > 1:
@@ -200,7 +202,7 @@ class FeatureSetSpec(_Model):
     @property
     def of_image(self) -> bool:
         """Whether it has one row for the whole image, not one a patch."""
-        return all(component.facet == "cls" for component in self.components)
+        return all(component.facet in _OF_IMAGE for component in self.components)
 
     def rows(self, grid_hw: tuple[int, int]) -> int:
         """Rows on a grid.
@@ -405,6 +407,40 @@ class RegionsSpec(_Model):
     min_area_patches: Annotated[FiniteFloat, Field(ge=0)] = 0.5
 
 
+class TextSpec(_Model):
+    """The text tower of a dual encoder such as CLIP: texts to embeddings among those of a backbone's images.
+
+    It serves making concepts and searching, offline; no head needs it.
+
+    Attributes:
+        backbone: name of the image tower, one of the bundle's backbones.
+        features: names of its feature sets in the space of the texts.
+        file: ONNX graph, `tokens` [b, context_length] int64 to `text` [b, dim] float32, of any length.
+        weights, initializers: as a backbone's and its graphs'.
+        tokenizer: a `tokenizer.json` of the library tokenizers.
+        clean: what is done to a text before: white space made one, then "lower" letters, or "canonicalize":
+            lower letters and no punctuation, or no more than that ("whitespace").
+        start, end: tokens that are put around a text's; None where the tokenizer does that.
+        pad: the token that fills up.
+        scale, bias: the logit of an image and a text is scale * cosine + bias.
+    """
+
+    backbone: Name
+    features: Annotated[tuple[Name, ...], Field(min_length=1)]
+    file: Name
+    weights: Name
+    initializers: tuple[Name, ...] = ()
+    tokenizer: Name
+    clean: Literal["lower", "whitespace", "canonicalize"] = "lower"
+    context_length: Annotated[int, Field(ge=3, le=1 << 14)]
+    start: Annotated[int, Field(ge=0)] | None = None
+    end: Annotated[int, Field(ge=0)] | None = None
+    pad: Annotated[int, Field(ge=0)] = 0
+    dim: Dim
+    scale: FiniteFloat
+    bias: FiniteFloat = 0.0
+
+
 class FileSpec(_Model):
     """Checksum and size of one member."""
 
@@ -421,6 +457,7 @@ class BundleSpec(_Model):
     backbones: Annotated[dict[Name, BackboneSpec], Field(min_length=1)]
     heads: tuple[HeadSpec, ...] = ()
     regions: RegionsSpec = RegionsSpec()
+    text: TextSpec | None = None
     card: Name | None = None
     files: dict[Name, FileSpec]
 
@@ -442,6 +479,18 @@ class BundleSpec(_Model):
             raise ValueError(f"head {head.name}: there is no head {name} for objects, its foreground")
         if found.backbone != head.backbone or not set(found.features) <= set(head.features):
             raise ValueError(f"head {head.name}: must need the features of {name}, its foreground")
+
+    @model_validator(mode="after")
+    def _check_text(self) -> BundleSpec:
+        if (text := self.text) is None:
+            return self
+        if text.backbone not in self.backbones:
+            raise ValueError(f"text: there is no backbone {text.backbone}")
+        features = self.backbones[text.backbone].features
+        for name in text.features:
+            if name not in features or features[name].dim != text.dim:
+                raise ValueError(f"text: {text.backbone} has no features {name} of {text.dim} numbers")
+        return self
 
     @model_validator(mode="after")
     def _check_grids(self) -> BundleSpec:
@@ -478,7 +527,7 @@ class BundleSpec(_Model):
         return next((head for head in self.heads if head.role == role), None)
 
     def members(self) -> set[str]:
-        """The members that backbones, heads and card name.
+        """The members that backbones, heads, text tower and card name.
 
         Examples:
             >>> "head.safetensors" in bundle.spec.members()
@@ -487,6 +536,8 @@ class BundleSpec(_Model):
         named = {graph.file for backbone in self.backbones.values() for graph in backbone.graphs}
         named.update(file for head in self.heads for file in head.files.values())
         named.update(backbone.weights for backbone in self.backbones.values() if backbone.weights)
+        if self.text is not None:
+            named |= {self.text.file, self.text.weights, self.text.tokenizer}
         return named | ({self.card} if self.card else set())
 
 
