@@ -29,9 +29,10 @@ GROUPS = {
     "found-k": "bench.cases.found_k",
     "parts": "bench.cases.parts",
     "levels": "bench.cases.levels",
+    "scenes": "bench.cases.scenes",
     "stability": "bench.cases.stability",
 }
-NEED_DATA = ("stream", "soak", "quality", "agreement", "found-k", "parts", "levels", "stability")
+NEED_DATA = ("stream", "soak", "quality", "agreement", "found-k", "parts", "levels", "scenes", "stability")
 
 
 class BenchError(Exception):
