@@ -30,10 +30,11 @@ GROUPS = {
     "parts": "bench.cases.parts",
     "levels": "bench.cases.levels",
     "concept-head": "bench.cases.concept_head",
+    "scenes": "bench.cases.scenes",
     "stability": "bench.cases.stability",
     "search": "bench.cases.search",
 }
-NEED_DATA = ("stream", "soak", "quality", "agreement", "found-k", "parts", "levels", "stability")
+NEED_DATA = ("stream", "soak", "quality", "agreement", "found-k", "parts", "levels", "scenes", "stability")
 
 
 class BenchError(Exception):

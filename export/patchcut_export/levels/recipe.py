@@ -201,7 +201,7 @@ class _Recipe:
             own = np.zeros(features.shape[:2], bool)
             own[groups == group] = True
             points = Points(features, selected=own)
-            work = self.request.work / "categories" / f"{group:04d}"
+            work = self.request.work / f"categories-{count}-of-{len(dataset)}" / f"{group:04d}"
             found = kmeans_collection(
                 points, len(dataset), init=dataset, seed=self.plan.seed, work=work, engine=self.request.steps
             )

@@ -6,11 +6,11 @@ import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import patchcut_kernels as kernels
-from patchcut import Result
 from patchcut.errors import OptionError
 
 from patchcut_export.errors import DatasetError
@@ -68,7 +68,17 @@ class LabelCounts:
     random: Counts
 
 
-def count_labels(result: Result, truth: Truth, count: int, name: str) -> LabelCounts:
+class Labelled(Protocol):
+    """A label map [H, W] int32, and the names of its labels; a `Result` is one."""
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    @property
+    def label_map(self) -> npt.NDArray[np.int32]: ...
+
+
+def count_labels(result: Labelled, truth: Truth, count: int, name: str) -> LabelCounts:
     """What one image adds to the tables of its set.
 
     Args:

@@ -235,5 +235,11 @@ def test_a_full_disk_leaves_no_bundle(
     assert not (tmp_path / "levels.patchcut").exists()
 
 
+def test_other_numbers_go_on_from_the_same_features(make: Callable[..., Path]) -> None:
+    for categories, clusters in ((2, 2), (3, 2), (3, 3), (2, 2)):
+        made = tensors(make("--categories", categories, "-k", clusters))
+        assert made["category"].shape == (categories, clusters, 8)
+
+
 def test_categories_of_one_image_are_taken(make: Callable[..., Path]) -> None:
     assert tensors(make("--categories", 6))["category"].shape == (6, 2, 8)
