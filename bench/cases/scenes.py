@@ -14,7 +14,7 @@ import numpy.typing as npt
 import patchcut_kernels as kernels
 from patchcut.bundle import BackboneSpec, GraphSpec, open_bundle
 from patchcut.frames import as_frame
-from patchcut.heads.levels import unit
+from patchcut.heads.naming import unit
 from patchcut.sources.photos import read_photo
 from patchcut.stages import Canvas, Extractor, Masks, Rules
 from patchcut_export.clustering.collection import kmeans_collection
