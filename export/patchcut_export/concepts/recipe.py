@@ -38,8 +38,8 @@ from patchcut_export.outputs import check_output_file
 from patchcut_export.progress import StepBar
 
 RECIPES = ("default", "published")
-# Whitened cosine of one image's part to the others', for a folder alone and beside others. Of photographs of 21
-# things it is 0.06 and 0.14; of birds, the least alike of ten folders, 0.15 and 0.24.
+# Whitened cosine of one image's part to the others', for a folder alone and beside others. Of photographs
+# of 21 things it is 0.06 and 0.14; of birds, the least alike of ten folders, 0.15 and 0.24.
 NOTHING_IN_COMMON = (0.1, 0.18)
 # What thresholds aim at; where both cannot be had, photographs of a concept are kept.
 _KEEP, _REFUSE = 0.91, 0.85
