@@ -10,10 +10,6 @@ import typer
 from patchcut.cli.options import with_settings
 from patchcut.settings import Settings
 
-_Foreground = Annotated[
-    bool,
-    typer.Option(help="Name regions that the bundle's head for objects finds; else every patch by itself."),
-]
 _Backbone = Annotated[
     str,
     typer.Option(help="Bundle that is copied: an embedded one, or a file.", show_default="default"),
@@ -48,7 +44,6 @@ def make_concepts_bundle(
         str, typer.Option(help="default, or published: the paper's co-segmentation as it is.")
     ] = "default",
     prototypes: Annotated[int, typer.Option(help="Vectors a concept, by k-means of what was found.")] = 1,
-    foreground: _Foreground = True,
     work_dir: Annotated[
         Path, typer.Option("--work", help="Folder for features and for pictures of what was taken.")
     ] = Path("patchcut-concepts"),
@@ -69,7 +64,7 @@ def make_concepts_bundle(
     from patchcut_export.concepts.recipe import ConceptsPlan, ConceptsRequest, make_concepts
     from patchcut_export.progress import StepBar
 
-    plan = ConceptsPlan(recipe=recipe, prototypes=prototypes, foreground=foreground, seed=seed)
+    plan = ConceptsPlan(recipe=recipe, prototypes=prototypes, seed=seed)
     with StepBar() as bar:
         request = ConceptsRequest(
             archives=_folders(names or [], archive),
@@ -95,7 +90,9 @@ def make_vectors_bundle(
     ],
     backbone: _Backbone = "default",
     threshold: Annotated[float, typer.Option(help="Cosine that what is named must exceed.")] = 0.0,
-    foreground: _Foreground = True,
+    foreground: Annotated[
+        bool, typer.Option(help="Name regions of the bundle's head for objects; else every patch by itself.")
+    ] = True,
     name: Annotated[
         str | None, typer.Option(help="Name of the new bundle.", show_default="of the file")
     ] = None,

@@ -49,38 +49,37 @@ class Archive:
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """How features are compared: less what all have in common, by directions of which little is in common.
+    """How features are compared: less what all have in common, by directions in which few of them differ.
 
     Attributes:
         mean: [d] float32, of all patches.
-        whitening: [d, d] float32, symmetric; the inverse root of the second moment of unit rows less `mean`.
+        moments: [A, d, d] float64, of the unit rows of each archive, less `mean`.
+        whitening: [d, d] float32, symmetric; the inverse root of the mean of the moments.
     """
 
     mean: Float32
+    moments: npt.NDArray[np.float64]
     whitening: Float32
-
-    @classmethod
-    def plain(cls, dim: int) -> Space:
-        """Features as they are, as in the paper."""
-        return cls(np.zeros(dim, np.float32), np.eye(dim, dtype=np.float32))
 
     @classmethod
     def of(cls, archives: Sequence[Archive]) -> Space:
         """That of all patches of archives, each of which counts alike."""
-        mean = np.mean([one.rows.mean(axis=(0, 1), dtype=np.float64) for one in archives], axis=0)
-        mean = mean.astype(np.float32)
-        dim = len(mean)
-        moment = np.zeros((dim, dim))
-        for one in archives:
-            rows = one.rows.reshape(-1, dim)
+        means = [one.rows.mean(axis=(0, 1), dtype=np.float64) for one in archives]
+        mean = np.mean(means, axis=0).astype(np.float32)
+        moments = np.zeros((len(archives), len(mean), len(mean)))
+        for i, one in enumerate(archives):
+            rows = one.rows.reshape(-1, len(mean))
             step = -(-len(rows) * len(archives) // _MOST_PATCHES)
             centred = unit_rows(rows[::step].astype(np.float32) - mean)
-            moment += centred.T @ centred / len(centred) / len(archives)
-        moment += SHRINKAGE * np.trace(moment) / dim * np.eye(dim)
-        values, vectors = np.linalg.eigh(moment)
-        # the directions that vary as the mean one does keep their length
-        roots = np.sqrt(values.mean() / values)
-        return cls(mean, ((vectors * roots) @ vectors.T).astype(np.float32))
+            moments[i] = centred.T @ centred / len(centred)
+        return cls(mean, moments, _inverse_root(moments.mean(axis=0)))
+
+    def without(self, i: int) -> Space:
+        """The space as if archive i had not been there, with the same mean; itself where it was alone."""
+        if len(self.moments) < 2:
+            return self
+        moments = np.delete(self.moments, i, axis=0)
+        return Space(self.mean, moments, _inverse_root(moments.mean(axis=0)))
 
     def centred(self, rows: npt.NDArray[np.floating]) -> Float32:
         """[..., d] float32, unit rows of features less the mean."""
@@ -112,8 +111,16 @@ class Regions:
     members: Int32
 
 
+def _inverse_root(moment: npt.NDArray[np.float64]) -> Float32:
+    """[d, d] float32; directions that vary as much as the mean one keep their length."""
+    dim = len(moment)
+    values, vectors = np.linalg.eigh(moment + SHRINKAGE * np.trace(moment) / dim * np.eye(dim))
+    root: Float32 = ((vectors * np.sqrt(values.mean() / values)) @ vectors.T).astype(np.float32)
+    return root
+
+
 def unit_rows(rows: Float32) -> Float32:
-    """Rows of length 1, in place where they can be; one of zeros stays."""
+    """Rows of length 1; one of zeros stays."""
     length = np.sqrt(np.einsum("...d,...d->...", rows, rows))[..., None]
     made: Float32 = (rows / np.maximum(length, 1e-20)).astype(np.float32)
     return made

@@ -25,12 +25,14 @@ class Learnt:
     """What was learnt of a concept.
 
     Attributes:
-        vectors: [p, d] float32, unit.
+        means: [p, d] float32, of the centred features of what was taken.
+        vectors: [p, d] float32, unit, of the means.
         taken: [m, n] bool, the patches of each image that they were made of.
         own: [m] float32, the best cosine of each image's regions to vectors made without that image.
         agreement: the median of the whitened cosines of each image's part to those of the others.
     """
 
+    means: Float32
     vectors: Float32
     taken: npt.NDArray[np.bool_]
     own: Float32
@@ -48,7 +50,7 @@ def learn_published(archive: Archive) -> Learnt:
     seeds = rows[taken]
     vectors = unit_rows(found.embedding[None])
     own = (seeds @ vectors.T)[:, 0]
-    return Learnt(vectors, taken, own, float(np.median(own)))
+    return Learnt(vectors, vectors, taken, own, float(np.median(own)))
 
 
 def learn(archive: Archive, space: Space, count: int = 1, seed: int = 0) -> Learnt:
@@ -67,7 +69,7 @@ def learn(archive: Archive, space: Space, count: int = 1, seed: int = 0) -> Lear
     whitened = unit_rows(space.centred(archive.rows) @ space.whitening)
     embedding = kernels.cosegment(whitened, weights=weights).embedding
     parts = _common_parts(regions, embedding, space)
-    vectors = _vectors(regions.means[parts], space, count, seed)
+    means = _centres(regions.means[parts], space, count, seed)
     own = np.full(len(archive.images), _NONE, np.float32)
     agreement = []
     for part in parts:
@@ -75,12 +77,13 @@ def learn(archive: Archive, space: Space, count: int = 1, seed: int = 0) -> Lear
         if not len(others):
             continue
         image = regions.images[part]
-        without = _vectors(others, space, count, seed)
+        without = space.folded(_centres(others, space, count, seed))
         own[image] = (regions.means[regions.images == image] @ without.T).max()
         pair = unit_rows(np.stack([regions.means[part], others.mean(axis=0)]) @ space.whitening)
         agreement.append(float(pair[0] @ pair[1]))
     taken = np.isin(regions.members, parts + 1)
-    return Learnt(vectors, taken, own, float(np.median(agreement)) if agreement else 0.0)
+    agreed = float(np.median(agreement)) if agreement else 0.0
+    return Learnt(means, space.folded(means), taken, own, agreed)
 
 
 def _common_parts(regions: Regions, embedding: Float32, space: Space) -> Int64:
@@ -91,14 +94,15 @@ def _common_parts(regions: Regions, embedding: Float32, space: Space) -> Int64:
     return order[first].astype(np.int64)
 
 
-def _vectors(means: Float32, space: Space, count: int, seed: int) -> Float32:
-    """[p, d] float32 unit vectors of regions [m, d]."""
+def _centres(means: Float32, space: Space, count: int, seed: int) -> Float32:
+    """[p, d] float32, the mean of regions [m, d], or of clusters of them."""
     if min(count, len(means)) < 2:
-        return space.folded(means.mean(axis=0, keepdims=True))
+        mean: Float32 = means.mean(axis=0, keepdims=True)
+        return mean
     whitened = np.ascontiguousarray(unit_rows(means @ space.whitening))
     labels = kernels.kmeans(whitened, min(count, len(means)), metric="cosine", restarts=8, seed=seed).labels
     each = [means[labels == k].mean(axis=0) for k in np.unique(labels)]
-    return space.folded(np.stack(each))
+    return np.stack(each)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,11 +121,15 @@ class Thresholds:
 
 
 def best_cosines(archive: Archive, space: Space, learnt: Sequence[Learnt]) -> Float32:
-    """[m, C] float32, of each image the best cosine of a region to each concept's vectors; -1 without one."""
+    """[m, C] float32, of each image the best cosine of a region to each concept's vectors; -1 without one.
+
+    Args:
+        space: where the concepts' means are folded anew.
+    """
     regions = find_regions(archive, space)
     best = np.full((len(archive.images), len(learnt)), _NONE, np.float32)
     for c, one in enumerate(learnt):
-        np.maximum.at(best[:, c], regions.images, (regions.means @ one.vectors.T).max(axis=1))
+        np.maximum.at(best[:, c], regions.images, (regions.means @ space.folded(one.means).T).max(axis=1))
     return best
 
 
