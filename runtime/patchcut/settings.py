@@ -79,7 +79,7 @@ def _check_head(option: str, value: object) -> None:
 
 
 def _check_concepts(option: str, value: object) -> None:
-    if value != "":
+    if not isinstance(value, str) or value:
         check_text(option, value)
 
 

@@ -100,7 +100,7 @@ def make_levels_bundle(
     from patchcut_export.levels.plan import LevelsPlan, LevelsRequest
     from patchcut_export.levels.recipe import make_levels
     from patchcut_export.progress import StepBar
-    from patchcut_export.training.extraction import open_extraction
+    from patchcut_export.training.extractions import open_extraction
 
     check_choice("refine-regions", refine_regions, tuple(REFINERS))
     plan = LevelsPlan(

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy.typing as npt
 from patchcut.bundle import Bundle
-from patchcut.checks import check_choice
 from patchcut.errors import SourceError
 from patchcut.features import to_host
 from patchcut.sources.photos import read_frame
@@ -86,27 +84,3 @@ def file_sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-@contextmanager
-def open_extraction(engine: str) -> Iterator[Extraction]:
-    """Where the backbone looks at photos, by name, until the context is left.
-
-    Args:
-        engine: "local" for this machine, or "ray" for a Ray cluster: RAY_ADDRESS's, or one that runs here.
-    Raises:
-        OptionError: there is no such engine.
-        ExportError: Ray is not installed, or there is no cluster.
-    Examples:
-        >>> with open_extraction("local") as extraction:
-        ...     type(extraction).__name__
-        'LocalExtraction'
-    """
-    check_choice("engine", engine, ("local", "ray"))
-    if engine == "local":
-        yield LocalExtraction()
-        return
-    from patchcut_export.training.ray_extraction import RayExtraction
-
-    with RayExtraction() as extraction:
-        yield extraction
