@@ -19,7 +19,8 @@ from patchcut.settings import Settings
 from patchcut.stages import Extractor
 from patchcut_export.errors import ExportError
 from patchcut_export.training import feature_cache
-from patchcut_export.training.extraction import Extraction, LocalExtraction, PhotoFeatures, open_extraction
+from patchcut_export.training.extraction import Extraction, LocalExtraction, PhotoFeatures
+from patchcut_export.training.extractions import open_extraction
 from patchcut_export.training.feature_cache import CachedFeatures, cache_features
 from patchcut_export.training.ray_extraction import RayExtraction
 from tests.export.deadly import DeadlyPath, arm
