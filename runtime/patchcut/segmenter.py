@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
 from functools import partial
@@ -20,7 +19,7 @@ from patchcut.checks import check_environment
 from patchcut.description import Description
 from patchcut.endings import finished_first
 from patchcut.errors import FrameError, OptionError
-from patchcut.features import Features, to_host
+from patchcut.features import to_host
 from patchcut.finishing import Clock, LaterStages, device_of
 from patchcut.frames import Frame, as_frame
 from patchcut.heads import (
@@ -44,24 +43,20 @@ from patchcut.opening import (
 )
 from patchcut.result import Result
 from patchcut.settings import Device, Settings
-from patchcut.stages import Canvas, Extractor, FrameGraphs, Masks, Parts, Rules
-from patchcut.turns import Turns
+from patchcut.stages import Extractor, Masks, Parts, Rules
+from patchcut.work import Work
 
 if TYPE_CHECKING:
     from patchcut.concepts import Concepts
     from patchcut.sources import Source
-    from patchcut.stages.extractor import Places
     from patchcut.video import PointedObjects, StreamMode, StreamOptions, Tracking
-    from patchcut.video.segmenting import Beside, Read, Take
+    from patchcut.video.segmenting import Beside
     from patchcut.video.stream import Segment
 
 _logger = logging.getLogger("patchcut")
 
 # The refiners of "auto": single frames stay as the papers' tables have them; in video borders hold still.
 _REFINER_OF_FRAMES, _REFINER_OF_STREAMS = "none", "guided"
-# Frames of a recording that are read before they are segmented, with throughput=True: as many as a device on
-# the edge has cores, and no more results are held than these.
-_TOGETHER = 8
 
 
 class Segmenter:
@@ -88,15 +83,13 @@ class Segmenter:
     ) -> None:
         self.spec = spec
         self.settings = settings
-        self.extractor = extractor
+        self._work = Work(extractor)
         self.head = head
         self.parts = parts
         self.masks = masks
         self._path = path
         self._absolute_path = path.absolute()  # the working directory may change
         self._opened = (extractor, head, parts, masks)
-        self._turns = Turns()
-        self._graphs = FrameGraphs()
         self._concepts: Concepts | None = None
 
     @classmethod
@@ -152,7 +145,7 @@ class Segmenter:
             cast("Any", opened),
             prior,
             self._absolute_path,
-            self._features_of,
+            self._work.features_of,
             self._taken,
             hidden,
         )
@@ -174,15 +167,6 @@ class Segmenter:
             what = f'needs the head for concepts, this segmenter runs "{self.head.name}"'
             raise OptionError("concepts", what, 'load it with head="concepts"')
         return self._concepts
-
-    @finished_first()
-    def _features_of(self, frame: Frame) -> tuple[Features, Canvas]:
-        """Features of a frame in memory of their own, and where it lies; between frames of other threads."""
-        self.extractor.check_process()
-        with self._turns:
-            sets = self.extractor([frame]).to("cpu").sets
-            own = {name: np.array(array) for name, array in sets.items()}
-        return Features(own, self.extractor.graph.grid_hw), self._canvas(frame)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """How another process opens it: by the settings, with an embedded bundle by name, others by path.
@@ -217,6 +201,14 @@ class Segmenter:
         if self._absolute_path in embedded_bundles().values():
             return self.settings
         return replace(self.settings, bundle=self._absolute_path)
+
+    @property
+    def extractor(self) -> Extractor:
+        return self._work.extractor
+
+    @extractor.setter
+    def extractor(self, extractor: Extractor) -> None:
+        self._work.extractor = extractor
 
     def __call__(
         self,
@@ -253,7 +245,7 @@ class Segmenter:
 
             pointed = pointed_objects(self.settings, prompts_of(points, boxes, masks, names))
             return self._follow(pointed, [taken])[0]
-        return self._segment([taken], [self._stages])[0]
+        return self._work.segment([taken], [self._stages])[0]
 
     def batch(self, frames: Iterable[object]) -> list[Result]:
         """The regions of several frames, any number and of any sizes, each as `seg(frame)` finds them.
@@ -279,7 +271,7 @@ class Segmenter:
         results: list[Result] = []
         for first in range(0, len(taken), largest):
             several = taken[first : first + largest]
-            results += self._segment(several, [self._stages] * len(several))
+            results += self._work.segment(several, [self._stages] * len(several))
         return results
 
     def _taken(self, frame: object, i: int) -> Frame:
@@ -427,13 +419,14 @@ class Segmenter:
 
         how = options or StreamOptions()
         convert = partial(as_frame, color=self.settings.color, rule=self.settings.pixel_rule)
+        together = self._work.together(throughput=True) if self.settings.throughput else 1
         for part in source.parts():
             stages = self._stages_of(part, how)  # they remember what the frames of a part have in common
             segment: Segment = partial(self._segment_with, stages)
             beside = self._beside(stages)
             if part.is_video and how.reuse_below is not None:
                 segment, beside = Reuse(segment, how.reuse_below, self._head_now), None
-            yield from results_of(part, how, segment, convert, together=self._together, beside=beside)
+            yield from results_of(part, how, segment, convert, together=together, beside=beside)
 
     def _head_now(self) -> Head:
         return self.head.now if isinstance(self.head, LiveHead) else self.head
@@ -476,7 +469,7 @@ class Segmenter:
         """Results of frames in order, of what was pointed at."""
         self.extractor.check_process()
         before = timings_ms or [{} for _ in frames]
-        with self._turns:
+        with self._work.turns:
             return [
                 self._follow_one(objects, frame, Clock(ms)) for frame, ms in zip(frames, before, strict=True)
             ]
@@ -484,7 +477,7 @@ class Segmenter:
     def _follow_one(self, objects: PointedObjects, frame: Frame, clock: Clock) -> Result:
         from patchcut.video.pointed import regions_of
 
-        canvas = self._canvas(frame)
+        canvas = self._work.canvas(frame)
         assignment = objects.empty(canvas)
         if objects.wants(frame.index):
             self.extractor.preprocess([frame])
@@ -512,19 +505,11 @@ class Segmenter:
     def _segment_with(
         self, stages: LaterStages, frames: Sequence[Frame], timings_ms: Sequence[dict[str, float]]
     ) -> list[Result]:
-        return self._segment(frames, [stages] * len(frames), timings_ms)
+        return self._work.segment(frames, [stages] * len(frames), timings_ms)
 
-    @property
-    def _together(self) -> int:
-        """Frames of a stream that go through the backbone in one call."""
-        return self._together_of_several if self.settings.throughput else 1
-
-    @property
-    def _together_of_several(self) -> int:
-        """Frames of several streams that go through it in one call: those of a GPU do in any case."""
-        facts = self.extractor.engine.facts
-        alone = facts.device == "cpu" and not self.settings.throughput
-        return 1 if alone else min(_TOGETHER, facts.max_batch)
+    def _beside(self, stages: LaterStages) -> Beside | None:
+        """What runs the frames of one stream beside each other, where the engine does that."""
+        return partial(self._work.as_taken, lambda read: stages) if self._work.runs_beside else None
 
     def describe(self) -> Description:
         """What runs: bundle, engine, provider, precision, size, devices, threads, heads, refiner, colours.
@@ -572,124 +557,6 @@ class Segmenter:
         refine = self.settings.refine
         refiner = _REFINER_OF_STREAMS if refine == "auto" else refine
         return self._stages.of_video(refiner, track=options.track)
-
-    @finished_first()
-    def _segment(
-        self,
-        frames: Sequence[Frame],
-        stages: Sequence[LaterStages],
-        timings_ms: Sequence[dict[str, float]] = (),
-    ) -> list[Result]:
-        """Results of as many frames as the engine takes, by the stages of each frame's own stream.
-
-        `timings_ms` are those of each until now. Frames of one stream come in their order.
-        """
-        self.extractor.check_process()  # before the lock: another thread may have held it at the fork
-        before = timings_ms or [{} for _ in frames]
-        with self._turns:
-            clock = Clock({})
-            captured = None
-            if all(one.follows_as(stages[0]) for one in stages):
-                captured = self._graphs(self.extractor, frames, stages[0].head, stages[0].masks)
-            if captured is not None:
-                clock.stop("graph")
-                found = zip(frames, captured, stages, self._timings(before, clock), strict=True)
-                return [
-                    its_own.ranked(frame, *one, self._canvas(frame), ms) for frame, one, its_own, ms in found
-                ]
-            if len(frames) > 1 and self.extractor.engine.facts.beside:
-                return self._segment_beside(frames, stages, before)
-            self.extractor.preprocess(frames)
-            clock.stop("preprocess")
-            features = self.extractor.run(len(frames))
-            clock.stop("backbone")
-            timings = self._timings(before, clock)
-            return [
-                self._finish(frame, features.frame(i), stages[i], timings[i])
-                for i, frame in enumerate(frames)
-            ]
-
-    def _segment_beside(
-        self, frames: Sequence[Frame], stages: Sequence[LaterStages], before: Sequence[dict[str, float]]
-    ) -> list[Result]:
-        """Results of frames that the engine runs beside each other: one is finished while others run.
-
-        What a result says of its backbone is how long that was waited for.
-        """
-        clock, results = Clock({}), []
-        with self.extractor.beside(frames) as each:
-            clock.stop("preprocess")
-            for frame, its_own, ms in zip(frames, stages, self._timings(before, clock), strict=True):
-                waiting = Clock(ms)
-                features = next(each)
-                waiting.stop("backbone")
-                results.append(self._finish(frame, features, its_own, ms))
-        return results
-
-    @property
-    def _runs_beside(self) -> bool:
-        """Whether frames of several streams run beside each other, each begun as soon as there is room."""
-        return self.extractor.engine.facts.beside
-
-    def _beside(self, stages: LaterStages) -> Beside | None:
-        """What runs the frames of one stream beside each other, where the engine does that."""
-        return partial(self._as_taken, lambda read: stages) if self._runs_beside else None
-
-    def _as_taken(
-        self, stages_of: Callable[[Read], LaterStages], take: Take
-    ) -> Generator[Result, None, None]:
-        """Results of the frames that `take` gives, in order: one is finished while the next ones run.
-
-        A frame is taken as soon as there is a place for it. It ends when nothing runs and `take` has nothing,
-        or when another thread waits for this segmenter; then nothing more is taken.
-        """
-        self.extractor.check_process()
-        facts = self.extractor.engine.facts
-        count = min(_TOGETHER, facts.max_batch, 2 * facts.threads)  # one of each thread runs, and one is next
-        running: deque[tuple[Frame, LaterStages, dict[str, float]]] = deque()
-        begun = 0
-        with self._turns, self.extractor.places(count) as places:
-            while True:
-                while len(running) < count and not (begun and self._turns.is_awaited):
-                    if (taken := take()) is None:
-                        break
-                    read, ms = taken
-                    del taken
-                    clock = Clock(ms)
-                    with finished_first():
-                        places.begin(begun % count, read.frame)
-                    clock.stop("preprocess")
-                    running.append((read.frame, stages_of(read), ms))
-                    begun += 1
-                    del read
-                if not running:
-                    break
-                yield self._finish_next(places, (begun - len(running)) % count, *running.popleft())
-
-    @finished_first()
-    def _finish_next(
-        self, places: Places, place: int, frame: Frame, stages: LaterStages, timings_ms: dict[str, float]
-    ) -> Result:
-        waiting = Clock(timings_ms)
-        features = places.wait(place)
-        waiting.stop("backbone")
-        return self._finish(frame, features, stages, timings_ms)
-
-    @staticmethod
-    def _timings(before: Sequence[dict[str, float]], clock: Clock) -> list[dict[str, float]]:
-        """The timings of each frame until now: its own, and its share of what was done together."""
-        share = {stage: ms / len(before) for stage, ms in clock.ms.items()}
-        return [{**own, **share} for own in before]
-
-    def _finish(
-        self, frame: Frame, features: Features, stages: LaterStages, timings_ms: dict[str, float]
-    ) -> Result:
-        """The result of one frame, whose features are there."""
-        return stages(frame, features, self._canvas(frame), Clock(timings_ms))
-
-    def _canvas(self, frame: Frame) -> Canvas:
-        height, width = frame.image.shape[:2]
-        return Canvas.of((height, width), self.extractor.backbone, self.extractor.graph)
 
 
 def load(bundle: str | Path | None = None, *, settings: Settings | None = None, **changes: Any) -> Segmenter:

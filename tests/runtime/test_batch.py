@@ -141,14 +141,14 @@ def test_a_frame_too_large_for_the_memory_spares_the_others(
     toy_bundle: Path, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segmenter = patchcut.load(toy_bundle, throughput=True)
-    finish = segmenter._finish
+    finish = segmenter._work.finish
 
     def narrow(frame: Frame, *rest: Any) -> Any:
         if frame.name == "large":
             raise MemoryError
         return finish(frame, *rest)
 
-    monkeypatch.setattr(segmenter, "_finish", narrow)
+    monkeypatch.setattr(segmenter._work, "finish", narrow)
     frames = [
         Frame(one, name=name, index=i)
         for i, (one, name) in enumerate(zip(crops(photo, 3), ["a", "large", "b"], strict=True))

@@ -291,7 +291,7 @@ class MultiStream:
         since = perf_counter()
         while self.running:
             self._news.clear()
-            segmented = self._beside if self._seg._runs_beside else self._together
+            segmented = self._beside if self._seg._work.runs_beside else self._together
             idle = True
             for made in segmented(since):
                 idle, held = False, [made]
@@ -306,7 +306,9 @@ class MultiStream:
 
     def _together(self, since: float) -> Iterator[Made]:
         """Results of frames that are there, of one call of the segmenter."""
-        read, waited_ms = self._take(since, self._seg._together_of_several)
+        read, waited_ms = self._take(
+            since, self._seg._work.together(throughput=bool(self._seg.settings.throughput))
+        )
         if not read:
             return
         made = segmented_together(read, waited_ms, self._segment)
@@ -328,7 +330,7 @@ class MultiStream:
             _clip_of(read[0]).stream.running += 1
             return read[0], waited_ms[0]
 
-        beside = partial(self._seg._as_taken, lambda read: _clip_of(read).stages)
+        beside = partial(self._seg._work.as_taken, lambda read: _clip_of(read).stages)
         try:
             for made in segmented_beside(take, beside, self._segment):
                 stream = _clip_of(made).stream
@@ -388,7 +390,7 @@ class MultiStream:
 
     def _segment(self, read: Sequence[Read], timings_ms: Sequence[dict[str, float]]) -> list[Result]:
         stages = [_clip_of(one).stages for one in read]
-        return self._seg._segment([one.frame for one in read], stages, timings_ms)
+        return self._seg._work.segment([one.frame for one in read], stages, timings_ms)
 
 
 @dataclass(eq=False)

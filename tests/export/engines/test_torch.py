@@ -180,7 +180,7 @@ def test_a_frame_is_one_graph_of_torch_and_the_kernels(
         expected = on_cpu(frame)
         np.testing.assert_allclose(result.assignment, expected.assignment, atol=2e-4)
         assert np.mean(result.label_map == expected.label_map) > 0.99
-    (graph,) = segmenter._graphs._graphs.values()
+    (graph,) = segmenter._work.graphs._graphs.values()
     assert len(graph._graphs) == 1, "the engine is a part of it"
 
 

@@ -257,14 +257,14 @@ def test_a_frame_that_memory_lacks_room_for_ends_no_stream(
     toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seg = patchcut.load(toy_bundle)
-    segment = seg._segment
+    segment = seg._work.segment
 
     def greedy(frames: Sequence[Frame], *args: Any) -> Any:
         if any(frame.image.shape[0] > 50 for frame in frames):
             raise MemoryError
         return segment(frames, *args)
 
-    monkeypatch.setattr(seg, "_segment", greedy)
+    monkeypatch.setattr(seg._work, "segment", greedy)
     with open_source([picture(40), picture(60), picture(30)]) as source:
         assert [result.index for result in seg.results(source)] == [0, 2]
     assert "does not fit in memory when it is segmented; scale it down" in source.problems[0]

@@ -150,7 +150,7 @@ def test_tensorrt_is_a_part_of_the_one_graph(
     segmenter = load_tensorrt(monkeypatch, host_cuda, toy_bundle)
     for photo in photos[:2]:
         segmenter(photo)
-    (graph,) = segmenter._graphs._graphs.values()
+    (graph,) = segmenter._work.graphs._graphs.values()
     assert len(graph._graphs) == 1
     assert not any(segmenter.extractor._runs.values()), "none of the backbone alone beside it"
 
@@ -170,7 +170,7 @@ def test_an_engine_that_cannot_be_captured_is_told_and_runs_between_two_graphs(
             result = segmenter(photo)
         alike(result, on_cpu(photo))
     assert {way: copies[way] for way in ("up", "down")} == ONE_UP_ONE_DOWN
-    (graph,) = segmenter._graphs._graphs.values()
+    (graph,) = segmenter._work.graphs._graphs.values()
     assert len(graph._graphs) == 2
     (line,) = (record.getMessage() for record in caplog.records)
     assert line.startswith("[engine] tensorrt 10.3.0 (host) cannot be captured in a graph of CUDA, and")
@@ -182,7 +182,7 @@ def test_nothing_is_allocated_or_waited_for_in_between(
     segmenter = load(toy_bundle)
     for _ in range(3):
         segmenter(small)
-    (graph,) = segmenter._graphs._graphs.values()
+    (graph,) = segmenter._work.graphs._graphs.values()
 
     gc.collect()  # streams of other tests are waited for when they go
 
@@ -255,11 +255,11 @@ def test_photos_of_many_sizes_make_no_graph_and_old_graphs_go(
     crops = [small[: 60 + i].copy() for i in range(4)]
     for crop in crops:
         segmenter(crop)
-    assert not segmenter._graphs._graphs
+    assert not segmenter._work.graphs._graphs
     monkeypatch.setattr(frame_graphs, "MAX_GRAPHS", 2)
     for crop in crops:
         segmenter(crop)
-    assert len(segmenter._graphs._graphs) == 2
+    assert len(segmenter._work.graphs._graphs) == 2
     on_cpu = patchcut.load(toy_bundle, precision="fp32")
     for crop in reversed(crops):
         alike(segmenter(crop), on_cpu(crop))
@@ -283,7 +283,7 @@ def test_what_needs_the_host_gives_the_same_every_time(
     segmenter = load(toy_bundle, **settings)
     results = [segmenter(small) for _ in range(3)]
     in_a_graph = "single" in settings
-    assert bool(segmenter._graphs._graphs) == in_a_graph
+    assert bool(segmenter._work.graphs._graphs) == in_a_graph
     for result in results[1:]:
         np.testing.assert_array_equal(result.label_map, results[0].label_map)
         np.testing.assert_array_equal(result.scores, results[0].scores)
@@ -310,7 +310,7 @@ def test_features_that_are_not_finite_are_told(load: Any, toy_bundle: Path, smal
     segmenter = load(toy_bundle)
     for _ in range(2):
         segmenter(small)
-    (graph,) = segmenter._graphs._graphs.values()
+    (graph,) = segmenter._work.graphs._graphs.values()
     launch = graph.launch
 
     def overflowing() -> None:

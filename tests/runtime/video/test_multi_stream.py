@@ -29,6 +29,7 @@ from patchcut import (
 )
 from patchcut.sources import Source
 from patchcut.sources.opening import camera_index
+from patchcut.work import Work
 
 from tests.runtime.results import same
 
@@ -148,15 +149,15 @@ def test_frames_of_different_sources_are_one_call(
     toy_bundle: Path, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segmenter = patchcut.load(toy_bundle, threads=2, throughput=True)
-    monkeypatch.setattr(Segmenter, "_runs_beside", False)  # as on a GPU
-    segment, calls = segmenter._segment, []
+    monkeypatch.setattr(Work, "runs_beside", False)  # as on a GPU
+    segment, calls = segmenter._work.segment, []
 
     def counting(frames: Sequence[Frame], *rest: object) -> list[Result]:
         calls.append([frame.name for frame in frames])
         time.sleep(0.05)  # what reads catches up
         return segment(frames, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(segmenter, "_segment", counting)
+    monkeypatch.setattr(segmenter._work, "segment", counting)
     names = "abcd"
     of_each(MultiStream(segmenter, [Clip(walk(photo, 10), name=name) for name in names]))
     assert all(len(call) <= 8 for call in calls) and sum(map(len, calls)) == 40
@@ -168,7 +169,7 @@ def test_frames_of_different_sources_run_beside_each_other(
 ) -> None:
     """All places are taken before a frame is finished, and the sources take turns."""
     segmenter = patchcut.load(toy_bundle, threads=2, throughput=True)
-    fit, finish = segmenter.extractor._fit, segmenter._finish
+    fit, finish = segmenter.extractor._fit, segmenter._work.finish
     begun: list[str] = []
     running, finished = [], []
 
@@ -183,7 +184,7 @@ def test_frames_of_different_sources_run_beside_each_other(
         return finish(frame, *rest)
 
     monkeypatch.setattr(segmenter.extractor, "_fit", fitted)
-    monkeypatch.setattr(segmenter, "_finish", finishing)
+    monkeypatch.setattr(segmenter._work, "finish", finishing)
     of_each(MultiStream(segmenter, [Clip(walk(photo, 10), name=name) for name in "abcd"]))
     assert finished == begun and len(begun) == 40
     assert max(running) == 4 and running.count(4) > 20, running
@@ -211,14 +212,14 @@ def test_a_frame_too_large_for_the_memory_spares_those_beside_it(
     toy_bundle: Path, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segmenter = patchcut.load(toy_bundle, threads=2, throughput=True)
-    finish = segmenter._finish
+    finish = segmenter._work.finish
 
     def narrow(frame: Frame, *rest: Any) -> Result:
         if (frame.name, frame.index) == ("a", 2):
             raise MemoryError
         return finish(frame, *rest)
 
-    monkeypatch.setattr(segmenter, "_finish", narrow)
+    monkeypatch.setattr(segmenter._work, "finish", narrow)
     streams = MultiStream(segmenter, {name: Clip(walk(photo, 5), name=name) for name in "ab"})
     found = of_each(streams)
     assert [one.index for one in found["a"]] == [0, 1, 3, 4]
@@ -230,14 +231,14 @@ def test_a_segmenter_for_single_frames_takes_turns(
     toy_segmenter: Segmenter, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fast source is not twice in a row while another one waits."""
-    segment, calls = toy_segmenter._segment, []
+    segment, calls = toy_segmenter._work.segment, []
 
     def slow(frames: Sequence[Frame], *rest: object) -> list[Result]:
         calls.append([frame.name for frame in frames])
         time.sleep(0.02)
         return segment(frames, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(toy_segmenter, "_segment", slow)
+    monkeypatch.setattr(toy_segmenter._work, "segment", slow)
     of_each(MultiStream(toy_segmenter, [Clip(walk(photo, 12), name=name) for name in "ab"]))
     assert all(len(call) == 1 for call in calls)
     assert sum(a == b for a, b in pairwise(calls)) <= 3, calls

@@ -311,13 +311,13 @@ def test_the_answer_of_a_live_stream_is_never_old(
     toy_segmenter: Segmenter, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A segmenter that takes 60 ms and frames each 5 ms: with a queue, ages would grow to hundreds."""
-    segment = toy_segmenter._segment
+    segment = toy_segmenter._work.segment
 
     def slow(*args: object) -> list[Result]:
         time.sleep(0.06)
         return segment(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(toy_segmenter, "_segment", slow)
+    monkeypatch.setattr(toy_segmenter._work, "segment", slow)
     ages_s = []
     for one in toy_segmenter.stream(sent(photo, 200, 0.005), mode="live"):
         assert one.time_s is not None
