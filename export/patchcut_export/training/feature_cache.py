@@ -19,6 +19,7 @@ from patchcut.errors import OutputError, SourceError
 from patchcut.output.whole_files import check_writable, output_error, write_whole
 from patchcut.sources import open_source
 from patchcut.sources.photos import PHOTO_SUFFIXES
+from patchcut.sources.walking import Walk
 from patchcut.stages import Extractor
 
 from patchcut_export.memory_maps import give_back
@@ -178,12 +179,8 @@ def _list_photos(folder: Path) -> tuple[list[Path], list[str]]:
         problems = list(source.problems)
     if not folder.is_dir():
         raise SourceError(str(folder), "is not a folder", "name a folder of images")
-    paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in PHOTO_SUFFIXES]
-    return [path for path in paths if path.is_file() and not _is_hidden(path.relative_to(folder))], problems
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(name.startswith(".") for name in path.parts)
+    paths = sorted(path for path in Walk().files(folder) if path.suffix.lower() in PHOTO_SUFFIXES)
+    return paths, problems
 
 
 def _key(

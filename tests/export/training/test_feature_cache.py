@@ -306,6 +306,14 @@ def test_resuming_decodes_only_what_is_missing(
     assert len(decoded) == 2
 
 
+def test_folders_that_are_linked_to_are_looked_at(cache: Cache, photos: Path, tmp_path: Path) -> None:
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "other").symlink_to(photos)
+    images = cache(images=links).images
+    assert len(images) == 6 and all(name.startswith("other/part") for name in images)
+
+
 def test_hidden_files_are_no_images(cache: Cache, photos: Path) -> None:
     (photos / ".thumbnails").mkdir()
     for hidden in (photos / ".thumbnails" / "0.png", photos / "part0" / ".0.png"):
