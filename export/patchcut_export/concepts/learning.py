@@ -175,7 +175,7 @@ def calibrate(own: Sequence[Float32], foreign: Float32, keep: float, refuse: flo
         keep: the least share of a concept's own photographs.
         refuse: the least share of the others.
     """
-    most = np.array([np.quantile(one, 1 - keep, method="lower") for one in own], np.float32)
+    most = np.array([_least_kept(one, keep) for one in own], np.float32)
     most = np.nextafter(most, np.float32(-2))
     values = most
     if len(foreign):
@@ -187,6 +187,12 @@ def calibrate(own: Sequence[Float32], foreign: Float32, keep: float, refuse: flo
     kept = np.mean([np.mean(one > value) for one, value in zip(own, values, strict=True)])
     refused = float((foreign <= values).all(axis=1).mean()) if len(foreign) else None
     return Thresholds(values, float(kept), refused)
+
+
+def _least_kept(own: Float32, keep: float) -> float:
+    """The cosine that `keep` of a concept's photographs reach, and of those with a region at least one."""
+    lowest = float(own[own > _NONE].min(initial=1))
+    return max(float(np.quantile(own, 1 - keep, method="lower")), lowest)
 
 
 def context_threshold(
