@@ -202,7 +202,7 @@ def context_threshold(
     context: Sequence[Learnt],
     thresholds: Float32,
     lost: float = 0.02,
-) -> np.float32:
+) -> float:
     """The lowest threshold of the background, from 0, that costs no more than `lost` of own photographs.
 
     Args:
@@ -222,7 +222,7 @@ def context_threshold(
         np.minimum.at(images, regions.images[margins > 0], above[margins > 0])
         excess.append(images[np.isfinite(images)])
     every = np.concatenate(excess)
-    return np.float32(max(float(np.quantile(every, 1 - lost)), 0.0) if len(every) else 0.0)
+    return max(float(np.quantile(every, 1 - lost)), 0.0) if len(every) else 0.0
 
 
 def _quantile(column: Float32, share: float) -> float:

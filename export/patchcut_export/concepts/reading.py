@@ -55,13 +55,14 @@ class Reader:
     bar: StepBar
 
     def read(self, folders: Mapping[str, Path], negatives: Path | None, words: Words | None) -> Archives:
-        """All archives: those of words first, then those of folders.
+        """All archives: those of words first, then those of folders. What is a concept is no context.
 
         Raises:
             PatchcutError: a folder or the index has fewer than two photographs for a name that can be used.
         """
-        names = () if words is None else tuple(words.names)
+        names = {} if words is None else words.names
         context = () if words is None or words.index is None else words.context
+        said = {*names, *folders, *(text for texts in names.values() for text in texts)}
         return Archives(
             [self._found(name) for name in names]
             + [
@@ -69,7 +70,7 @@ class Reader:
                 for name, folder in folders.items()
             ],
             [] if negatives is None else [self._folder("negatives", negatives, self.work / "negatives")],
-            [self._found(name) for name in context if name not in {*names, *folders}],
+            [self._found(name) for name in context if name not in said],
         )
 
     def _folder(self, name: str, folder: Path, work: Path) -> Archive:

@@ -200,11 +200,11 @@ def learn_concepts(archives: Archives, plan: ConceptsPlan) -> Made:
     thresholds = calibrate(
         [one.own for one in learnt], np.concatenate([none, *foreign]), plan.keep, plan.refuse
     )
-    around = np.float32(0)
+    around = 0.0
     if context:
         around = context_threshold(own, space, learnt, context, thresholds.values)
     vectors, owners = _columns(context, learnt)
-    values = np.append(around, thresholds.values)
+    values = np.append(np.float32(around), thresholds.values)
     return Made(Prototypes(vectors, space.mean, owners, values), tuple(learnt), tuple(context), thresholds)
 
 
