@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from patchcut.cli.options import with_settings
 from patchcut.settings import Settings
+
+if TYPE_CHECKING:
+    from patchcut_export.concepts.language import Words
 
 _Backbone = Annotated[
     str,
@@ -21,11 +24,19 @@ def make_concepts_bundle(
     *,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="Those of the archives that become concepts; all if none."),
+        typer.Argument(
+            metavar="[NAME]...",
+            help="With --index, words that are looked up. Else those of the archives that become concepts.",
+            show_default="all archives",
+        ),
     ] = None,
     archive: Annotated[
-        list[str], typer.Option(metavar="NAME=DIR", help="Folder of photographs that show it; one a concept.")
-    ],
+        list[str] | None,
+        typer.Option(metavar="NAME=DIR", help="Folder of photographs that show it; one a concept."),
+    ] = None,
+    index: Annotated[
+        Path | None, typer.Option(help="An index of images, by `patchcut export index`, that words find.")
+    ] = None,
     bundle: Annotated[
         Path, typer.Option(help="The .patchcut file to write: a copy with the head `concepts`.")
     ],
@@ -36,6 +47,33 @@ def make_concepts_bundle(
     without: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE", help="Photograph that is left out, by its name; see the pictures."),
+    ] = None,
+    classes_of: Annotated[
+        str | None,
+        typer.Option(metavar="DATASET", help="Words: the classes of a set of `patchcut export eval`."),
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="Images of the index for each word.")] = 50,
+    clip: Annotated[
+        Path | None,
+        typer.Option(help="Bundle of `patchcut export clip`.", show_default="the one of the index"),
+    ] = None,
+    prompts: Annotated[
+        str, typer.Option(help="What a word is put into: imagenet, plain, none, or one with {} in it.")
+    ] = "plain",
+    guided: Annotated[
+        bool | None,
+        typer.Option(
+            "--guided/--no-guided",
+            help="Let patches count as much as the CLIP sees the word there.",
+            show_default="where it can tell",
+        ),
+    ] = None,
+    context: Annotated[
+        str | None,
+        typer.Option(
+            help="What is around things: words with commas, which the index has images of, or none.",
+            show_default="tree,sky,building,road,person with --index",
+        ),
     ] = None,
     features: Annotated[
         str | None, typer.Option(help="Name of the feature set.", show_default="semantic")
@@ -53,9 +91,10 @@ def make_concepts_bundle(
     ] = None,
     settings: Settings,
 ) -> int:
-    """Make concepts of folders of photographs, without labels or training.
+    """Make concepts of words or of folders of photographs, without labels or training.
 
-    Co-segmentation (ReCo, arXiv 2206.07045) finds what the photographs of a folder have in common. Regions
+    With --index, words find their photographs in an index of images; with --archive, you name a folder.
+    Co-segmentation (ReCo, arXiv 2206.07045) finds what the photographs of a concept have in common. Regions
     that resemble it get its name; a region that resembles no concept enough is background.
 
     Features are kept in --work, so that the same command takes seconds the next time. Pictures there show
@@ -64,10 +103,15 @@ def make_concepts_bundle(
     from patchcut_export.concepts.recipe import ConceptsPlan, ConceptsRequest, make_concepts
     from patchcut_export.progress import StepBar
 
+    folders = _folders(archive or [])
+    words = _words(names or [], folders, index, classes_of, context)
+    if index is None:
+        folders = {name: folders[name] for name in names} if names else folders
     plan = ConceptsPlan(recipe=recipe, prototypes=prototypes, seed=seed)
     with StepBar() as bar:
         request = ConceptsRequest(
-            archives=_folders(names or [], archive),
+            archives=folders,
+            words=replace(words, clip=clip, k=k, prompts=prompts, guided=guided),
             negatives=negatives,
             without=tuple(without or ()),
             settings=replace(settings, bundle=backbone),
@@ -114,11 +158,11 @@ def make_vectors_bundle(
     return 0
 
 
-def _folders(names: list[str], archives: list[str]) -> dict[str, Path]:
-    """The folder of each concept that is asked for.
+def _folders(archives: list[str]) -> dict[str, Path]:
+    """The folder of each name.
 
     Raises:
-        OptionError: an archive is not NAME=DIR or comes twice, or a concept has none.
+        OptionError: an archive is not NAME=DIR or comes twice.
     """
     from patchcut.errors import OptionError
 
@@ -130,9 +174,45 @@ def _folders(names: list[str], archives: list[str]) -> dict[str, Path]:
         if name in folders:
             raise OptionError("archive", f'gives "{name}" twice', "call one of them otherwise")
         folders[name] = Path(folder)
-    if missing := [name for name in names if name not in folders]:
-        remedy = f"--archive '{missing[0]}=DIR'"
-        raise OptionError("archive", f'has no folder for "{missing[0]}"', remedy)
+    return folders
+
+
+def _words(
+    names: list[str],
+    folders: dict[str, Path],
+    index: Path | None,
+    classes_of: str | None,
+    context: str | None,
+) -> Words:
+    """What is looked up in the index, if there is one.
+
+    Raises:
+        OptionError: a name comes twice, has a folder as well, or has none and there is no index; or an option
+            needs an index.
+    """
+    from patchcut.errors import OptionError
+
+    from patchcut_export.cli.lists import parse_list
+    from patchcut_export.concepts.language import CONTEXT, Words
+    from patchcut_export.measuring.datasets import class_texts
+
     if twice := [name for name in names if names.count(name) > 1]:
         raise OptionError("name", f'must differ from concept to concept, got "{twice[0]}" twice')
-    return {name: folders[name] for name in names} if names else folders
+    if index is None:
+        for option, given in (("classes-of", classes_of), ("context", context)):
+            if given is not None:
+                raise OptionError(option, "needs an index", "--index INDEX, of `patchcut export index`")
+        if missing := [name for name in names if name not in folders]:
+            remedy = f"--archive '{missing[0]}=DIR', or --index INDEX"
+            raise OptionError("archive", f'has no folder for "{missing[0]}"', remedy)
+        return Words()
+    if both := [name for name in names if name in folders]:
+        what = f'must differ from the archives\', got "{both[0]}", which has a folder'
+        raise OptionError("name", what, "leave it out of one")
+    texts: dict[str, tuple[str, ...]] = {name: (name,) for name in names}
+    if classes_of is not None:
+        texts |= {name: each for name, each in class_texts(classes_of).items() if name not in folders}
+    around = (
+        () if context == "none" else CONTEXT if context is None else tuple(parse_list("context", context))
+    )
+    return Words(names=texts, index=index, context=around)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,11 +32,13 @@ class Archive:
 
     Attributes:
         name: of the concept.
-        folder: where the photographs lie.
-        images: their m names below it.
+        folder: where the photographs lie, or the index that they were found in.
+        images: their m names below it, or their paths.
         rows: [m, n, d] float16, features that tell what things are.
         sides: [m, n] float32 in [0, 1], how much patches are foreground; ones without a head for objects.
         grid_hw: rows and columns of the patch grid.
+        guide: [m, n] float32 in [0, 1], how much the concept's name is there; None where nothing tells.
+        origin: where the photographs are from, in words.
     """
 
     name: str
@@ -45,6 +47,13 @@ class Archive:
     rows: npt.NDArray[np.float16]
     sides: Float32
     grid_hw: tuple[int, int]
+    guide: Float32 | None = None
+    origin: str = "of a folder"
+
+    @property
+    def paths(self) -> list[Path]:
+        """The photographs' files."""
+        return [self.folder / image for image in self.images]
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,14 +167,24 @@ def read_archive(
         what = f'the folder of "{name}", {folder}, has {len(kept)} images that can be used'
         raise ExportError("archive", what, "a concept needs two at least, and 20 to 50 to be good")
     places = np.array(kept, np.int64)
-    rows = cached.take(places, sets[0])
+    made = {one: cached.take(places, one) for one in dict.fromkeys(sets)}
+    sides = foreground_sides(foreground, made, cached.grid_hw)
+    return Archive(name, folder, tuple(cached.images[i] for i in kept), made[sets[0]], sides, cached.grid_hw)
+
+
+def foreground_sides(
+    foreground: Head | None, sets: Mapping[str, npt.NDArray[np.float16]], grid_hw: tuple[int, int]
+) -> Float32:
+    """[m, n] float32 in [0, 1], how much the patches of m images are foreground; ones without a head.
+
+    Args:
+        sets: [m, n, d] float16 of each feature set that the head needs, and maybe of others.
+    """
+    first = next(iter(sets.values()))
     if foreground is None:
-        sides = np.ones(rows.shape[:2], np.float32)
-    else:
-        made = {one: cached.take(places, one).astype(np.float32) for one in foreground.needs}
-        features = Features(made, cached.grid_hw)
-        sides = np.stack([1 - to_host(foreground(features.frame(i)))[0, :, 0] for i in range(len(kept))])
-    return Archive(name, folder, tuple(cached.images[i] for i in kept), rows, sides, cached.grid_hw)
+        return np.ones(first.shape[:2], np.float32)
+    features = Features({one: sets[one].astype(np.float32) for one in foreground.needs}, grid_hw)
+    return np.stack([1 - to_host(foreground(features.frame(i)))[0, :, 0] for i in range(len(first))])
 
 
 def find_regions(archive: Archive, space: Space) -> Regions:

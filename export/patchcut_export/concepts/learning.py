@@ -30,6 +30,7 @@ class Learnt:
         taken: [m, n] bool, the patches of each image that they were made of.
         own: [m] float32, the best cosine of each image's regions to vectors made without that image.
         agreement: the median of the whitened cosines of each image's part to those of the others.
+        embedding: [d] float32, unit, the mean of the seeds where features are compared.
     """
 
     means: Float32
@@ -37,23 +38,51 @@ class Learnt:
     taken: npt.NDArray[np.bool_]
     own: Float32
     agreement: float
+    embedding: Float32
 
 
-def learn_published(archive: Archive) -> Learnt:
-    """The mean of the seeds, by features as they are: the paper's reference embedding.
+def learn_seeds(archive: Archive, space: Space | None, context: Sequence[Learnt] = ()) -> Learnt:
+    """The mean of the seeds: of all patches, whatever the foreground; no thresholds come of it.
 
-    No thresholds come of it, and nothing is known of the foreground.
+    Args:
+        space: where features are compared; None takes them as they are, as the paper does.
+        context: what was learnt in the same space of what is around things.
     """
-    rows = unit_rows(archive.rows.astype(np.float32))
-    found = kernels.cosegment(rows)
+    rows = unit_rows(archive.rows.astype(np.float32)) if space is None else space.centred(archive.rows)
+    alike = rows if space is None else unit_rows(rows @ space.whitening)
+    found = kernels.cosegment(alike, weights=_weights(archive, alike, context))
     taken = np.arange(rows.shape[1]) == found.seeds[:, None]
-    seeds = rows[taken]
-    vectors = unit_rows(found.embedding[None])
-    own = (seeds @ vectors.T)[:, 0]
-    return Learnt(vectors, vectors, taken, own, float(np.median(own)))
+    means = rows[taken].mean(axis=0, keepdims=True)
+    vectors = unit_rows(found.embedding[None]) if space is None else space.folded(means)
+    own = alike[taken] @ found.embedding
+    return Learnt(means, vectors, taken, own, float(np.median(own)), found.embedding)
 
 
-def learn(archive: Archive, space: Space, count: int = 1, seed: int = 0) -> Learnt:
+def learn_context(archives: Sequence[Archive], space: Space | None) -> list[Learnt]:
+    """What is around things: of each archive the mean of the seeds, less what those before it are."""
+    learnt: list[Learnt] = []
+    for archive in archives:
+        learnt.append(learn_seeds(archive, space, learnt))
+    return learnt
+
+
+def _weights(archive: Archive, alike: Float32, context: Sequence[Learnt]) -> Float32:
+    """[m, n] float32 in [0, 1], how much each patch counts: by its name, and less if it is like context.
+
+        w = sigmoid(10 <y, t>) prod over context embeddings e of (1 - sigmoid(<x, e>))
+
+    Args:
+        alike: [m, n, d] float32, unit, in the space of the context's embeddings.
+    """
+    weights = np.ones(alike.shape[:2], np.float32) if archive.guide is None else archive.guide.copy()
+    for one in context:
+        weights *= 1 / (1 + np.exp(alike @ one.embedding))
+    return weights
+
+
+def learn(
+    archive: Archive, space: Space, count: int = 1, seed: int = 0, context: Sequence[Learnt] = ()
+) -> Learnt:
     """The mean, or centres, of the regions that the images have in common.
 
     1. co-segmentation of whitened features, where each patch counts as much as it is foreground;
@@ -63,10 +92,12 @@ def learn(archive: Archive, space: Space, count: int = 1, seed: int = 0) -> Lear
     Args:
         count: vectors of the concept, fewer where there are fewer images.
         seed: of k-means.
+        context: what was learnt of what is around things.
     """
     regions = find_regions(archive, space)
-    weights = np.where(archive.sides > 0.5, archive.sides, 0).astype(np.float32)
     whitened = unit_rows(space.centred(archive.rows) @ space.whitening)
+    weights = np.where(archive.sides > 0.5, archive.sides, 0).astype(np.float32)
+    weights *= _weights(archive, whitened, context)
     embedding = kernels.cosegment(whitened, weights=weights).embedding
     parts = _common_parts(regions, embedding, space)
     means = _centres(regions.means[parts], space, count, seed)
@@ -83,7 +114,7 @@ def learn(archive: Archive, space: Space, count: int = 1, seed: int = 0) -> Lear
         agreement.append(float(pair[0] @ pair[1]))
     taken = np.isin(regions.members, parts + 1)
     agreed = float(np.median(agreement)) if agreement else 0.0
-    return Learnt(means, space.folded(means), taken, own, agreed)
+    return Learnt(means, space.folded(means), taken, own, agreed, embedding)
 
 
 def _common_parts(regions: Regions, embedding: Float32, space: Space) -> Int64:
@@ -144,7 +175,7 @@ def calibrate(own: Sequence[Float32], foreign: Float32, keep: float, refuse: flo
         keep: the least share of a concept's own photographs.
         refuse: the least share of the others.
     """
-    most = np.array([np.quantile(one, 1 - keep, method="lower") for one in own], np.float32)
+    most = np.array([_least_kept(one, keep) for one in own], np.float32)
     most = np.nextafter(most, np.float32(-2))
     values = most
     if len(foreign):
@@ -156,6 +187,42 @@ def calibrate(own: Sequence[Float32], foreign: Float32, keep: float, refuse: flo
     kept = np.mean([np.mean(one > value) for one, value in zip(own, values, strict=True)])
     refused = float((foreign <= values).all(axis=1).mean()) if len(foreign) else None
     return Thresholds(values, float(kept), refused)
+
+
+def _least_kept(own: Float32, keep: float) -> float:
+    """The cosine that `keep` of a concept's photographs reach, and of those with a region at least one."""
+    lowest = float(own[own > _NONE].min(initial=1))
+    return max(float(np.quantile(own, 1 - keep, method="lower")), lowest)
+
+
+def context_threshold(
+    archives: Sequence[Archive],
+    space: Space,
+    learnt: Sequence[Learnt],
+    context: Sequence[Learnt],
+    thresholds: Float32,
+    lost: float = 0.02,
+) -> float:
+    """The lowest threshold of the background, from 0, that costs no more than `lost` of own photographs.
+
+    Args:
+        archives: those of the concepts.
+        learnt: what was learnt of each.
+        context: of what is around things, at least one.
+        thresholds: [C] float32, the concepts' own.
+        lost: share of photographs in which no region is nearer to its concept than to context any more.
+    """
+    around = np.concatenate([one.vectors for one in context])
+    excess = []
+    for archive, one, threshold in zip(archives, learnt, thresholds, strict=True):
+        regions = find_regions(archive, space)
+        margins = (regions.means @ one.vectors.T).max(axis=1, initial=_NONE) - threshold
+        above = (regions.means @ around.T).max(axis=1, initial=_NONE) - margins
+        images = np.full(len(archive.images), np.inf, np.float32)
+        np.minimum.at(images, regions.images[margins > 0], above[margins > 0])
+        excess.append(images[np.isfinite(images)])
+    every = np.concatenate(excess)
+    return max(float(np.quantile(every, 1 - lost)), 0.0) if len(every) else 0.0
 
 
 def _quantile(column: Float32, share: float) -> float:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from patchcut.bundle import Bundle, ConceptsSpec, HeadSpec, open_bundle
 from patchcut.bundle.tensors import dump_tensors
 from patchcut.bundle.writing import rewrite_bundle, with_head
@@ -16,22 +16,26 @@ from patchcut.checks import check_choice, check_number, check_whole
 from patchcut.concepts.collection import TEMPERATURE
 from patchcut.concepts.names import check_name
 from patchcut.errors import OptionError
-from patchcut.heads import Head, open_head
+from patchcut.heads import open_head
 from patchcut.heads.base import MAX_SEED
 from patchcut.heads.no_concepts import CONCEPTS
 from patchcut.heads.prototypes import Prototypes
 from patchcut.settings import Settings
 from patchcut.stages import Extractor
 
-from patchcut_export.concepts.archives import Archive, Space, read_archive
+from patchcut_export.concepts.archives import Archive, Space
+from patchcut_export.concepts.language import Words, open_language
 from patchcut_export.concepts.learning import (
     Learnt,
     Thresholds,
     best_cosines,
     calibrate,
+    context_threshold,
     learn,
-    learn_published,
+    learn_context,
+    learn_seeds,
 )
+from patchcut_export.concepts.reading import Archives, Reader
 from patchcut_export.concepts.sheets import write_concept_sheet
 from patchcut_export.errors import ExportError
 from patchcut_export.outputs import check_output_file
@@ -77,6 +81,7 @@ class ConceptsRequest:
 
     Attributes:
         archives: the folder of photographs of each concept, by its name, in the order of the columns.
+        words: the names that are looked up in an index, whose columns are first, and what CLIP is at hand.
         negatives: a folder of photographs of anything else, or None.
         without: names of photographs that are left out.
         settings: the bundle whose backbone makes the features, and how it runs.
@@ -87,6 +92,7 @@ class ConceptsRequest:
     """
 
     archives: Mapping[str, Path]
+    words: Words | None = None
     negatives: Path | None = None
     without: tuple[str, ...] = ()
     settings: Settings
@@ -98,10 +104,11 @@ class ConceptsRequest:
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """The head of concepts, before it is in a bundle."""
+    """The head of concepts, before it is in a bundle: what was learnt of them, and of the context."""
 
     prototypes: Prototypes
     learnt: tuple[Learnt, ...]
+    context: tuple[Learnt, ...] = ()
     thresholds: Thresholds | None = field(default=None)
 
 
@@ -112,7 +119,8 @@ def make_concepts(request: ConceptsRequest, plan: ConceptsPlan, bar: StepBar) ->
         PatchcutError: naming what is wrong with the request; nothing is written then.
     """
     check_output_file(request.bundle)
-    check_names(list(request.archives))
+    words = request.words
+    check_names([*(words.names if words else ()), *request.archives])
     with open_bundle(request.settings.bundle) as bundle:
         semantic = semantic_set(bundle, request.features)
         foreground = _foreground(bundle)
@@ -120,22 +128,21 @@ def make_concepts(request: ConceptsRequest, plan: ConceptsPlan, bar: StepBar) ->
             what = f"{bundle.path} has no head for objects, which tells things from what is around them"
             raise ExportError("backbone", what, "name a bundle that has one, or take --recipe published")
         needs = tuple(dict.fromkeys([semantic, *(foreground.features if foreground else ())]))
-        extractor = Extractor.open(bundle, request.settings, needs=list(needs))
         head = None if foreground is None else open_head(bundle, foreground)
-        every = _read(request, bundle, extractor, needs, head, bar)
-        archives = every[: len(request.archives)]
+        fit = bundle.spec.backbone.fit
+        with open_language(words, request.settings, request.work / "language", fit) as language:
+            extractor = Extractor.open(bundle, request.settings, needs=list(needs))
+            reader = Reader(bundle, extractor, needs, head, language, request.work, request.without, bar)
+            archives = reader.read(request.archives, request.negatives, words)
         started = time.monotonic()
-        made = learn_concepts(every, len(archives), plan)
-        _check_common(archives, made, plan)
+        made = learn_concepts(archives, plan)
+        _check_common(archives.concepts, made, plan)
         _tell(archives, made, bar)
-        for archive, learnt in zip(archives, made.learnt, strict=True):
-            sheet = request.work / "concepts" / f"{archive.name}.png"
-            sheet.parent.mkdir(parents=True, exist_ok=True)
-            write_concept_sheet(sheet, archive, learnt.taken, learnt.own)
+        _draw(request.work / "concepts", archives, made)
         bar.say(f"drew {request.work / 'concepts'}/*.png; --without crosses out photographs")
-        spec = _head_spec(request, plan, archives, made, needs, foreground, bundle)
+        spec = _head_spec(plan, archives, made, needs, foreground, bundle)
         write_concepts(bundle, request.bundle, request.name, spec, made.prototypes)
-        bar.say(f"{len(archives)} concepts in {time.monotonic() - started:.1f} s")
+        bar.say(f"{len(archives.concepts)} concepts in {time.monotonic() - started:.1f} s")
     bar.say(f"wrote {request.bundle}")
 
 
@@ -170,35 +177,44 @@ def semantic_set(bundle: Bundle, asked: str | None) -> str:
     return name
 
 
-def learn_concepts(every: Sequence[Archive], count: int, plan: ConceptsPlan) -> Made:
-    """The concepts of archives whose features are there.
-
-    Args:
-        every: the archives of `count` concepts, then those of anything else.
-    """
-    archives = every[:count]
-    owners = np.arange(1, len(archives) + 1, dtype=np.int32)
-    if plan.recipe == "published":
-        learnt = [learn_published(one) for one in archives]
-        vectors = np.concatenate([one.vectors for one in learnt])
-        return Made(Prototypes(vectors, np.zeros(vectors.shape[1], np.float32), owners), tuple(learnt))
-    space = Space.of(every)
-    learnt = [learn(one, space, plan.prototypes, plan.seed) for one in archives]
+def learn_concepts(archives: Archives, plan: ConceptsPlan) -> Made:
+    """The concepts of archives whose features are there; the vectors of context are the background's."""
+    every = archives.concepts + archives.negatives
+    own = archives.concepts
+    space = None if plan.recipe == "published" else Space.of(archives.every)
+    context = learn_context(archives.context, space)
+    if space is None:
+        learnt = [learn_seeds(one, space, context) for one in own]
+        vectors, owners = _columns(context, learnt)
+        mean = np.zeros(vectors.shape[1], np.float32)
+        return Made(Prototypes(vectors, mean, owners), tuple(learnt), tuple(context))
+    learnt = [learn(one, space, plan.prototypes, plan.seed, context) for one in own]
     foreign = []
     for i, one in enumerate(every):
         best = best_cosines(one, space.without(i), learnt)  # such photographs were never seen
-        if i < len(archives):
+        if i < len(own):
             best[:, i] = -np.inf
-        if i >= len(archives) or len(archives) > 1:
+        if i >= len(own) or len(own) > 1:
             foreign.append(best)
-    none = np.zeros((0, len(archives)), np.float32)
+    none = np.zeros((0, len(own)), np.float32)
     thresholds = calibrate(
         [one.own for one in learnt], np.concatenate([none, *foreign]), plan.keep, plan.refuse
     )
-    owners = np.repeat(owners, [len(one.vectors) for one in learnt]).astype(np.int32)
-    values = np.append(np.float32(0), thresholds.values)
-    vectors = np.concatenate([one.vectors for one in learnt])
-    return Made(Prototypes(vectors, space.mean, owners, values), tuple(learnt), thresholds)
+    around = 0.0
+    if context:
+        around = context_threshold(own, space, learnt, context, thresholds.values)
+    vectors, owners = _columns(context, learnt)
+    values = np.append(np.float32(around), thresholds.values)
+    return Made(Prototypes(vectors, space.mean, owners, values), tuple(learnt), tuple(context), thresholds)
+
+
+def _columns(
+    context: Sequence[Learnt], learnt: Sequence[Learnt]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    """The vectors [p, d] of context and concepts, and the column [p] of each."""
+    counts = [sum(len(one.vectors) for one in context), *(len(one.vectors) for one in learnt)]
+    vectors = np.concatenate([one.vectors for one in (*context, *learnt)])
+    return vectors, np.repeat(np.arange(len(counts)), counts).astype(np.int32)
 
 
 def write_concepts(bundle: Bundle, path: Path, name: str, spec: HeadSpec, prototypes: Prototypes) -> None:
@@ -212,35 +228,6 @@ def _foreground(bundle: Bundle) -> HeadSpec | None:
     backbone = next(iter(bundle.spec.backbones))
     heads = (head for head in bundle.spec.heads if head.role == "objects" and head.backbone == backbone)
     return next(heads, None)
-
-
-def _read(
-    request: ConceptsRequest,
-    bundle: Bundle,
-    extractor: Extractor,
-    needs: tuple[str, ...],
-    foreground: Head | None,
-    bar: StepBar,
-) -> list[Archive]:
-    """The archives, then the negatives where there are some."""
-    places = [(name, folder, request.work / "features" / name) for name, folder in request.archives.items()]
-    if request.negatives is not None:
-        places.append(("negatives", request.negatives, request.work / "negatives"))
-    return [
-        read_archive(
-            name,
-            folder,
-            bundle,
-            extractor,
-            needs,
-            foreground,
-            work,
-            request.without,
-            partial(bar.step, f"features of {name}"),
-            bar.say,
-        )
-        for name, folder, work in places
-    ]
 
 
 def _check_common(archives: Sequence[Archive], made: Made, plan: ConceptsPlan) -> None:
@@ -257,13 +244,16 @@ def _check_common(archives: Sequence[Archive], made: Made, plan: ConceptsPlan) -
             raise ExportError("archive", what, "give photographs of one kind of thing, each in full view")
 
 
-def _tell(archives: Sequence[Archive], made: Made, bar: StepBar) -> None:
-    for archive, learnt in zip(archives, made.learnt, strict=True):
+def _tell(archives: Archives, made: Made, bar: StepBar) -> None:
+    for archive, learnt in zip(archives.concepts, made.learnt, strict=True):
         taken = int(learnt.taken.any(axis=1).sum())
+        guided = "" if archive.guide is None else ", guided by its name,"
         bar.say(
-            f"{archive.name}: a part of {taken} of {len(archive.images)} photographs, "
+            f"{archive.name}: a part of {taken} of {len(archive.images)} photographs{guided} "
             f"which agree by {learnt.agreement:.2f}"
         )
+    if archives.context:
+        bar.say(f"context, which is background: {', '.join(one.name for one in archives.context)}")
     if (told := made.thresholds) is not None:
         refused = (
             "" if told.refused is None else f"; none is named in {told.refused:.0%} of other photographs"
@@ -271,19 +261,35 @@ def _tell(archives: Sequence[Archive], made: Made, bar: StepBar) -> None:
         bar.say(f"{told.kept:.0%} of the concepts' own photographs keep theirs, held out{refused}")
 
 
+def _draw(folder: Path, archives: Archives, made: Made) -> None:
+    """Draws what was taken of each concept, and of each context in a folder of its own."""
+    for where, some, learnt in (
+        (folder, archives.concepts, made.learnt),
+        (folder / "context", archives.context, made.context),
+    ):
+        for archive, one in zip(some, learnt, strict=True):
+            sheet = where / f"{archive.name}.png"
+            sheet.parent.mkdir(parents=True, exist_ok=True)
+            write_concept_sheet(sheet, archive, one.taken, one.own)
+
+
 def _head_spec(
-    request: ConceptsRequest,
     plan: ConceptsPlan,
-    archives: Sequence[Archive],
+    archives: Archives,
     made: Made,
     needs: tuple[str, ...],
     foreground: HeadSpec | None,
     bundle: Bundle,
 ) -> HeadSpec:
     """What the bundle says about the head."""
-    origins = {one.name: f"co-segmented from {len(one.images)} photographs of a folder" for one in archives}
+    concepts = archives.concepts
+    origins = {one.name: f"co-segmented from {len(one.images)} photographs {one.origin}" for one in concepts}
     told = made.thresholds
     method = f"co-segmentation (2206.07045), recipe {plan.recipe}, {plan.prototypes} prototypes a concept"
+    if any(one.guide is not None for one in concepts):
+        method += ", guided by their names"
+    if archives.context:
+        method += f", less {', '.join(one.name for one in archives.context)}"
     if told is not None:
         method += f"; {told.kept:.0%} of own photographs keep their name"
         method += "" if told.refused is None else f", {told.refused:.0%} of others have none"
@@ -295,7 +301,7 @@ def _head_spec(
         features=needs,
         labels=("background", *origins),
         temperature=TEMPERATURE,
-        trained_on=f"{sum(len(one.images) for one in archives):,} photographs in a folder for each concept",
+        trained_on=f"{sum(len(one.images) for one in concepts):,} photographs, for each concept its own",
         method=f"{method}; seed {plan.seed}",
         concepts=ConceptsSpec(foreground=None if foreground is None else foreground.name, origins=origins),
         files={"weights": f"{CONCEPTS}.safetensors"},

@@ -40,7 +40,7 @@ def _tile(
     name = Path(archive.images[i]).name[-16:]
     text, font = f"{cosines[i]:.2f} {name}", cv2.FONT_HERSHEY_SIMPLEX
     cv2.putText(tile, text, (2, _CAPTION - 4), font, 0.35, (0, 0, 0), 1, cv2.LINE_AA)
-    image = read_picture(archive.folder / archive.images[i])
+    image = read_picture(archive.paths[i])
     if image is not None:
         shrunk = cv2.resize(image, (_TILE, _TILE), interpolation=cv2.INTER_AREA)
         inside = taken[i].reshape(archive.grid_hw).astype(np.uint8)

@@ -207,6 +207,13 @@ def test_thresholds_keep_what_is_own_and_refuse_what_is_not() -> None:
     assert 0.93 < told.kept < 0.95 and told.refused is not None and told.refused < 0.5
 
 
+def test_photographs_without_a_region_do_not_lower_a_threshold() -> None:
+    """A concept whose thing is often not seen as foreground must not swallow all others."""
+    own = [np.float32([0.5, 0.6, 0.7, -1, -1]), np.float32([0.4, 0.5, 0.6, 0.7, 0.8])]
+    values = calibrate(own, np.zeros((0, 2), np.float32), 0.9, 0.85).values
+    np.testing.assert_allclose(values, [0.5, 0.4], atol=1e-6)
+
+
 def test_folding_ranks_as_whitening_does() -> None:
     rng = np.random.default_rng(0)
     root = rng.standard_normal((6, 6))

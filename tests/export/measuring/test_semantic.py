@@ -24,7 +24,7 @@ ndimage = pytest.importorskip("scipy.ndimage", reason="needs scipy, an oracle")
 from patchcut.errors import OptionError
 from patchcut_export.errors import DatasetError
 from patchcut_export.measuring.confusion import draw_confusion, write_confusion
-from patchcut_export.measuring.datasets import VOID, Classes, open_dataset
+from patchcut_export.measuring.datasets import LAYOUTS, VOID, Classes, class_texts, open_dataset
 from patchcut_export.measuring.evaluation import METRICS
 from patchcut_export.measuring.semantic import (
     SEMANTIC_METRICS,
@@ -528,6 +528,21 @@ def test_classes_of_real_photographs(shared_data: Path) -> None:
     of = open_dataset("semantic", voc).classes
     assert of is not None and len(of.names) == 21 and of.has_background
     assert len(open_dataset("semantic", camvid).examples) == 123
+
+
+def test_classes_are_known_without_the_data() -> None:
+    """Those of a set's images and those of its name are the same."""
+    counts = {"voc12-seg": 20, "voc20": 20, "coco-seg": 80, "coco-stuff27": 27, "cityscapes27": 27}
+    counts |= {"context59": 59, "context60": 59, "coco-stuff171": 171, "cityscapes19": 19, "kitti-step": 19}
+    assert {name for name, one in LAYOUTS.items() if one.is_semantic} - {"semantic"} == set(counts)
+    for name, count in counts.items():
+        texts = class_texts(name)
+        assert len(texts) == count and "background" not in texts
+        assert all(each[0] == one and len(set(each)) == len(each) for one, each in texts.items())
+    assert class_texts("cityscapes19")["vegetation"] == ("vegetation", "tree", "bush")
+    for wrong in ("semantic", "ecssd", "voc21"):
+        with pytest.raises(OptionError, match="classes-of"):
+            class_texts(wrong)
 
 
 def test_a_class_may_have_other_names() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from patchcut.checks import check_choice, check_whole
 from patchcut.errors import OptionError
 
 from patchcut_export.errors import DatasetError
+from patchcut_export.measuring.datasets import class_tables as tables
 from patchcut_export.measuring.datasets import coco, cub, davis, plain, saliency, semantic, voc
 from patchcut_export.measuring.datasets.examples import (
     RESOLUTIONS,
@@ -33,6 +35,7 @@ __all__ = [
     "Example",
     "Layout",
     "MaskKind",
+    "class_texts",
     "open_dataset",
     "plain_name",
 ]
@@ -48,6 +51,7 @@ class Layout:
         takes_names, takes_difficult, takes_background: whether those choices mean something for it.
         is_video: whether its images are frames of videos, of which some can be chosen.
         is_semantic: whether each pixel has a class, with which clusters are matched.
+        classes: those of a published set for semantic segmentation; None where they are the data's own.
     """
 
     open: Callable[[Path, Choices], Dataset]
@@ -57,6 +61,7 @@ class Layout:
     takes_background: bool = False
     is_video: bool = False
     is_semantic: bool = False
+    classes: Callable[[], Classes] | None = None
 
 
 LAYOUTS: Mapping[str, Layout] = {
@@ -72,16 +77,52 @@ LAYOUTS: Mapping[str, Layout] = {
     "voc07": Layout(voc.open_voc07, splits=("trainval", "train", "val", "test"), takes_difficult=True),
     "voc12": Layout(voc.open_voc12, splits=("trainval", "train", "val"), takes_difficult=True),
     "coco20k": Layout(coco.open_coco20k, takes_names=True),
-    "voc12-seg": Layout(semantic.open_voc12_seg, splits=("val", "train", "trainval"), is_semantic=True),
-    "coco-seg": Layout(semantic.open_coco_seg, is_semantic=True),
-    "coco-stuff27": Layout(semantic.open_coco_stuff27, takes_names=True, is_semantic=True),
-    "cityscapes27": Layout(semantic.open_cityscapes27, splits=("val", "train"), is_semantic=True),
-    "voc20": Layout(semantic.open_voc20, splits=("val", "train", "trainval"), is_semantic=True),
-    "context59": Layout(semantic.open_context59, splits=("val", "train"), is_semantic=True),
-    "context60": Layout(semantic.open_context60, splits=("val", "train"), is_semantic=True),
-    "coco-stuff171": Layout(semantic.open_coco_stuff171, is_semantic=True),
-    "cityscapes19": Layout(semantic.open_cityscapes19, splits=("val", "train"), is_semantic=True),
-    "kitti-step": Layout(semantic.open_kitti_step, splits=("val", "train"), is_semantic=True),
+    "voc12-seg": Layout(
+        semantic.open_voc12_seg,
+        splits=("val", "train", "trainval"),
+        is_semantic=True,
+        classes=tables.voc_classes,
+    ),
+    "coco-seg": Layout(semantic.open_coco_seg, is_semantic=True, classes=tables.coco_object_classes),
+    "coco-stuff27": Layout(
+        semantic.open_coco_stuff27, takes_names=True, is_semantic=True, classes=tables.coco_stuff_classes
+    ),
+    "cityscapes27": Layout(
+        semantic.open_cityscapes27,
+        splits=("val", "train"),
+        is_semantic=True,
+        classes=tables.cityscapes_classes,
+    ),
+    "voc20": Layout(
+        semantic.open_voc20,
+        splits=("val", "train", "trainval"),
+        is_semantic=True,
+        classes=tables.voc_object_classes,
+    ),
+    "context59": Layout(
+        semantic.open_context59,
+        splits=("val", "train"),
+        is_semantic=True,
+        classes=partial(tables.context_classes, background=False),
+    ),
+    "context60": Layout(
+        semantic.open_context60,
+        splits=("val", "train"),
+        is_semantic=True,
+        classes=partial(tables.context_classes, background=True),
+    ),
+    "coco-stuff171": Layout(
+        semantic.open_coco_stuff171, is_semantic=True, classes=tables.coco_stuff_all_classes
+    ),
+    "cityscapes19": Layout(
+        semantic.open_cityscapes19,
+        splits=("val", "train"),
+        is_semantic=True,
+        classes=tables.cityscapes_19_classes,
+    ),
+    "kitti-step": Layout(
+        semantic.open_kitti_step, splits=("val", "train"), is_semantic=True, classes=tables.kitti_step_classes
+    ),
     "davis16": Layout(davis.open_davis16, splits=("val", "train", "trainval"), is_video=True),
     "davis17": Layout(davis.open_davis17, splits=("val", "train"), is_video=True),
 }
@@ -114,6 +155,25 @@ def open_dataset(layout: str, root: Path, choices: Choices = _DEFAULTS) -> Datas
         raise DatasetError(f"{root} has no images in the layout {layout!r}", "check the path")
     check_sizes(dataset.examples)
     return dataset
+
+
+def class_texts(layout: str) -> dict[str, tuple[str, ...]]:
+    """The classes of a published set but the background: the texts that say each, by its name.
+
+    Args:
+        layout: a key of `LAYOUTS`; its data need not be there.
+    Raises:
+        OptionError: there is no such set, or its classes are the data's own.
+    Examples:
+        >>> from patchcut_export.measuring.datasets import class_texts
+        >>> class_texts("voc20")["sofa"], len(class_texts("coco-stuff171"))
+        (('sofa', 'couch'), 171)
+    """
+    known = {name: one.classes for name, one in LAYOUTS.items() if one.classes is not None}
+    check_choice("classes-of", layout, tuple(known))
+    classes = known[layout]()
+    names = classes.names[1:] if classes.has_background else classes.names
+    return {name: (name, *classes.other_names.get(name, ())) for name in names}
 
 
 def _check_choices(name: str, choices: Choices) -> None:
