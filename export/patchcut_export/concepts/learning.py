@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,26 +16,46 @@ from patchcut_export.concepts.archives import Archive, Regions, Space, find_regi
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
-_NONE = -1.0  # of an image without a region
-
 
 @dataclass(frozen=True, eq=False)
 class Learnt:
     """What was learnt of a concept.
 
     Attributes:
-        means: [p, d] float32, of the centred features of what was taken.
-        vectors: [p, d] float32, unit, of the means.
+        vectors: [p, d] float32, unit, of centred features.
         taken: [m, n] bool, the patches of each image that they were made of.
         own: [m] float32, the best cosine of each image's regions to vectors made without that image.
-        agreement: the median of the whitened cosines of each image's part to those of the others.
     """
 
-    means: Float32
     vectors: Float32
     taken: npt.NDArray[np.bool_]
     own: Float32
-    agreement: float
+
+    @property
+    def agreement(self) -> float:
+        """How alike the images are: the median of `own`."""
+        return float(np.median(self.own))
+
+
+@dataclass(frozen=True, eq=False)
+class Common:
+    """What the m images of an archive have in common.
+
+    Attributes:
+        regions: of the foreground.
+        parts: [q] int64, the regions that are of the concept, at most one an image.
+        taken: [m, n] bool, their patches.
+    """
+
+    regions: Regions
+    parts: Int64
+    taken: npt.NDArray[np.bool_]
+
+    @classmethod
+    def nothing(cls, archive: Archive, space: Space) -> Common:
+        """That of an archive of anything: its regions, none of which is of a concept."""
+        regions = find_regions(archive, space)
+        return cls(regions, np.zeros(0, np.int64), np.zeros(archive.sides.shape, bool))
 
 
 def learn_published(archive: Archive) -> Learnt:
@@ -50,40 +69,22 @@ def learn_published(archive: Archive) -> Learnt:
     seeds = rows[taken]
     vectors = unit_rows(found.embedding[None])
     own = (seeds @ vectors.T)[:, 0]
-    return Learnt(vectors, vectors, taken, own, float(np.median(own)))
+    return Learnt(vectors, taken, own)
 
 
-def learn(archive: Archive, space: Space, count: int = 1, seed: int = 0) -> Learnt:
-    """The mean, or centres, of the regions that the images have in common.
+def find_common(archive: Archive, space: Space) -> Common:
+    """The regions that the images of an archive have in common.
 
     1. co-segmentation of whitened features, where each patch counts as much as it is foreground;
-    2. of each image the region of the foreground whose mean is nearest to the embedding;
-    3. the mean of these regions, or `count` centres of them by k-means, whitened once more.
-
-    Args:
-        count: vectors of the concept, fewer where there are fewer images.
-        seed: of k-means.
+    2. of each image the region of the foreground whose mean is nearest to the embedding.
     """
     regions = find_regions(archive, space)
     weights = np.where(archive.sides > 0.5, archive.sides, 0).astype(np.float32)
     whitened = unit_rows(space.centred(archive.rows) @ space.whitening)
     embedding = kernels.cosegment(whitened, weights=weights).embedding
     parts = _common_parts(regions, embedding, space)
-    means = _centres(regions.means[parts], space, count, seed)
-    own = np.full(len(archive.images), _NONE, np.float32)
-    agreement = []
-    for part in parts:
-        others = regions.means[parts[parts != part]]
-        if not len(others):
-            continue
-        image = regions.images[part]
-        without = space.folded(_centres(others, space, count, seed))
-        own[image] = (regions.means[regions.images == image] @ without.T).max()
-        pair = unit_rows(np.stack([regions.means[part], others.mean(axis=0)]) @ space.whitening)
-        agreement.append(float(pair[0] @ pair[1]))
     taken = np.isin(regions.members, parts + 1)
-    agreed = float(np.median(agreement)) if agreement else 0.0
-    return Learnt(means, space.folded(means), taken, own, agreed)
+    return Common(regions, parts, taken)
 
 
 def _common_parts(regions: Regions, embedding: Float32, space: Space) -> Int64:
@@ -94,8 +95,8 @@ def _common_parts(regions: Regions, embedding: Float32, space: Space) -> Int64:
     return order[first].astype(np.int64)
 
 
-def _centres(means: Float32, space: Space, count: int, seed: int) -> Float32:
-    """[p, d] float32, the mean of regions [m, d], or of clusters of them."""
+def centres(means: Float32, space: Space, count: int, seed: int) -> Float32:
+    """[p, d] float32, the mean of regions [m, d], or of `count` clusters of them by k-means, if so many."""
     if min(count, len(means)) < 2:
         mean: Float32 = means.mean(axis=0, keepdims=True)
         return mean
@@ -103,61 +104,3 @@ def _centres(means: Float32, space: Space, count: int, seed: int) -> Float32:
     labels = kernels.kmeans(whitened, min(count, len(means)), metric="cosine", restarts=8, seed=seed).labels
     each = [means[labels == k].mean(axis=0) for k in np.unique(labels)]
     return np.stack(each)
-
-
-@dataclass(frozen=True, eq=False)
-class Thresholds:
-    """How alike something must be, and what comes of it on the archives.
-
-    Attributes:
-        values: [C] float32, a cosine for each concept.
-        kept: share of the concepts' own photographs that keep a region, each held out.
-        refused: share of photographs of other things in which nothing is named; None without any.
-    """
-
-    values: Float32
-    kept: float
-    refused: float | None
-
-
-def best_cosines(archive: Archive, space: Space, learnt: Sequence[Learnt]) -> Float32:
-    """[m, C] float32, of each image the best cosine of a region to each concept's vectors; -1 without one.
-
-    Args:
-        space: where the concepts' means are folded anew.
-    """
-    regions = find_regions(archive, space)
-    best = np.full((len(archive.images), len(learnt)), _NONE, np.float32)
-    for c, one in enumerate(learnt):
-        np.maximum.at(best[:, c], regions.images, (regions.means @ space.folded(one.means).T).max(axis=1))
-    return best
-
-
-def calibrate(own: Sequence[Float32], foreign: Float32, keep: float, refuse: float) -> Thresholds:
-    """The lowest thresholds at which so many photographs of other things are refused.
-
-    They never exceed those at which so many of the concept's own are kept: what is asked for is not lost.
-
-    Args:
-        own: of each concept [m] float32, cosines of its own photographs.
-        foreign: [q, C] float32, cosines of photographs of other things; -inf where one is of the concept.
-        keep: the least share of a concept's own photographs.
-        refuse: the least share of the others.
-    """
-    most = np.array([np.quantile(one, 1 - keep, method="lower") for one in own], np.float32)
-    most = np.nextafter(most, np.float32(-2))
-    values = most
-    if len(foreign):
-        for share in np.linspace(refuse, 1, 33):
-            needed = [_quantile(column, share) for column in foreign.T]
-            values = np.minimum(most, np.array(needed, np.float32))
-            if (foreign <= values).all(axis=1).mean() >= refuse:
-                break
-    kept = np.mean([np.mean(one > value) for one, value in zip(own, values, strict=True)])
-    refused = float((foreign <= values).all(axis=1).mean()) if len(foreign) else None
-    return Thresholds(values, float(kept), refused)
-
-
-def _quantile(column: Float32, share: float) -> float:
-    of_others = column[np.isfinite(column)]
-    return float(np.quantile(of_others, share)) if len(of_others) else 1.0

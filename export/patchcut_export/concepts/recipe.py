@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from patchcut.bundle import Bundle, ConceptsSpec, HeadSpec, open_bundle
 from patchcut.bundle.tensors import dump_tensors
 from patchcut.bundle.writing import rewrite_bundle, with_head
 from patchcut.checks import check_choice, check_number, check_whole
-from patchcut.concepts.collection import TEMPERATURE
+from patchcut.concepts.collection import SAMPLES, TEMPERATURE
 from patchcut.concepts.names import check_name
 from patchcut.errors import OptionError
 from patchcut.heads import Head, open_head
@@ -24,25 +25,19 @@ from patchcut.settings import Settings
 from patchcut.stages import Extractor
 
 from patchcut_export.concepts.archives import Archive, Space, read_archive
-from patchcut_export.concepts.learning import (
-    Learnt,
-    Thresholds,
-    best_cosines,
-    calibrate,
-    learn,
-    learn_published,
-)
+from patchcut_export.concepts.learning import Common, Learnt, find_common, learn_published
 from patchcut_export.concepts.sheets import write_concept_sheet
+from patchcut_export.concepts.thresholds import Asked, Thresholds, calibrate
 from patchcut_export.errors import ExportError
 from patchcut_export.outputs import check_output_file
 from patchcut_export.progress import StepBar
 
 RECIPES = ("default", "published")
-# Whitened cosine of one image's part to the others', for a folder alone and beside others. Of photographs
-# of 21 things it is 0.06 and 0.14; of birds, the least alike of ten folders, 0.15 and 0.24.
-NOTHING_IN_COMMON = (0.1, 0.18)
-# What thresholds aim at; where both cannot be had, photographs of a concept are kept.
-_KEEP, _REFUSE = 0.91, 0.85
+# The median cosine of held-out photographs to the rest. Of 40 photographs of 21 things, or of anything, it
+# is 0.16 to 0.18; of 50 of one thing, without other folders, 0.19 to 0.37.
+NOTHING_IN_COMMON = 0.19
+# What is promised: thresholds lie half-way between those that break either.
+_KEEP, _REFUSE = 0.9, 0.8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +47,8 @@ class ConceptsPlan:
     Attributes:
         recipe: "default", or "published": the paper's co-segmentation, as it is.
         prototypes: vectors a concept.
-        keep, refuse: shares of photographs that the thresholds aim at: of a concept's own that keep it, and
-            of other things in which nothing is named.
+        keep, refuse: shares of photographs that thresholds are half-way between: of a concept's own that
+            keep a region, and of other things in which nothing is named.
         seed: of k-means.
     """
 
@@ -123,10 +118,11 @@ def make_concepts(request: ConceptsRequest, plan: ConceptsPlan, bar: StepBar) ->
         extractor = Extractor.open(bundle, request.settings, needs=list(needs))
         head = None if foreground is None else open_head(bundle, foreground)
         every = _read(request, bundle, extractor, needs, head, bar)
-        archives = every[: len(request.archives)]
+        count = len(request.archives)
+        archives, negatives, samples = every[:count], every[count:-1], every[-1:]
         started = time.monotonic()
-        made = learn_concepts(every, len(archives), plan)
-        _check_common(archives, made, plan)
+        made = learn_concepts(archives, plan, negatives=negatives, samples=samples)
+        check_common(archives, made, plan)
         _tell(archives, made, bar)
         for archive, learnt in zip(archives, made.learnt, strict=True):
             sheet = request.work / "concepts" / f"{archive.name}.png"
@@ -170,35 +166,39 @@ def semantic_set(bundle: Bundle, asked: str | None) -> str:
     return name
 
 
-def learn_concepts(every: Sequence[Archive], count: int, plan: ConceptsPlan) -> Made:
+def learn_concepts(
+    concepts: Sequence[Archive],
+    plan: ConceptsPlan,
+    *,
+    negatives: Sequence[Archive] = (),
+    samples: Sequence[Archive] = (),
+) -> Made:
     """The concepts of archives whose features are there.
 
     Args:
-        every: the archives of `count` concepts, then those of anything else.
+        concepts: one for each.
+        negatives: of anything else: they tell how features differ, and what is refused.
+        samples: photographs that only tell how features differ.
     """
-    archives = every[:count]
-    owners = np.arange(1, len(archives) + 1, dtype=np.int32)
     if plan.recipe == "published":
-        learnt = [learn_published(one) for one in archives]
-        vectors = np.concatenate([one.vectors for one in learnt])
-        return Made(Prototypes(vectors, np.zeros(vectors.shape[1], np.float32), owners), tuple(learnt))
-    space = Space.of(every)
-    learnt = [learn(one, space, plan.prototypes, plan.seed) for one in archives]
-    foreign = []
-    for i, one in enumerate(every):
-        best = best_cosines(one, space.without(i), learnt)  # such photographs were never seen
-        if i < len(archives):
-            best[:, i] = -np.inf
-        if i >= len(archives) or len(archives) > 1:
-            foreign.append(best)
-    none = np.zeros((0, len(archives)), np.float32)
-    thresholds = calibrate(
-        [one.own for one in learnt], np.concatenate([none, *foreign]), plan.keep, plan.refuse
-    )
-    owners = np.repeat(owners, [len(one.vectors) for one in learnt]).astype(np.int32)
-    values = np.append(np.float32(0), thresholds.values)
-    vectors = np.concatenate([one.vectors for one in learnt])
-    return Made(Prototypes(vectors, space.mean, owners, values), tuple(learnt), thresholds)
+        learnt = tuple(learn_published(one) for one in concepts)
+        vectors, owners = _columns(learnt)
+        return Made(Prototypes(vectors, np.zeros(vectors.shape[1], np.float32), owners), learnt)
+    space = Space.of([*concepts, *negatives, *samples])
+    common = [find_common(one, space) for one in concepts]
+    others = [Common.nothing(one, space) for one in negatives]
+    asked = Asked(keep=plan.keep, refuse=plan.refuse, count=plan.prototypes, seed=plan.seed)
+    made = calibrate(common, others, space, asked)
+    vectors, owners = _columns(made.learnt)
+    values = np.append(np.float32(0), made.thresholds.values)
+    prototypes = Prototypes(vectors, space.mean, owners, values, made.space.fold)
+    return Made(prototypes, made.learnt, made.thresholds)
+
+
+def _columns(learnt: Sequence[Learnt]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    """The vectors [p, d] of concepts, and the column [p] of each."""
+    owners = np.repeat(np.arange(1, len(learnt) + 1), [len(one.vectors) for one in learnt])
+    return np.concatenate([one.vectors for one in learnt]), owners.astype(np.int32)
 
 
 def write_concepts(bundle: Bundle, path: Path, name: str, spec: HeadSpec, prototypes: Prototypes) -> None:
@@ -222,10 +222,11 @@ def _read(
     foreground: Head | None,
     bar: StepBar,
 ) -> list[Archive]:
-    """The archives, then the negatives where there are some."""
+    """The archives, then the negatives where there are some, and the sample photographs."""
     places = [(name, folder, request.work / "features" / name) for name, folder in request.archives.items()]
     if request.negatives is not None:
         places.append(("negatives", request.negatives, request.work / "negatives"))
+    places.append(("the samples", SAMPLES, request.work / "samples"))
     return [
         read_archive(
             name,
@@ -243,7 +244,7 @@ def _read(
     ]
 
 
-def _check_common(archives: Sequence[Archive], made: Made, plan: ConceptsPlan) -> None:
+def check_common(archives: Sequence[Archive], made: Made, plan: ConceptsPlan) -> None:
     """Checks that each folder's photographs have something in common.
 
     Raises:
@@ -252,7 +253,7 @@ def _check_common(archives: Sequence[Archive], made: Made, plan: ConceptsPlan) -
     if plan.recipe == "published":
         return
     for archive, learnt in zip(archives, made.learnt, strict=True):
-        if not learnt.taken.any() or learnt.agreement < NOTHING_IN_COMMON[len(archives) > 1]:
+        if not learnt.taken.any() or learnt.agreement < NOTHING_IN_COMMON:
             what = f'the photographs of "{archive.name}" in {archive.folder} have nothing in common'
             raise ExportError("archive", what, "give photographs of one kind of thing, each in full view")
 
