@@ -30,11 +30,23 @@ GROUPS = {
     "parts": "bench.cases.parts",
     "levels": "bench.cases.levels",
     "concept-head": "bench.cases.concept_head",
+    "concepts": "bench.cases.concepts",
     "scenes": "bench.cases.scenes",
     "stability": "bench.cases.stability",
     "search": "bench.cases.search",
 }
-NEED_DATA = ("stream", "soak", "quality", "agreement", "found-k", "parts", "levels", "scenes", "stability")
+NEED_DATA = (
+    "stream",
+    "soak",
+    "quality",
+    "agreement",
+    "found-k",
+    "parts",
+    "levels",
+    "concepts",
+    "scenes",
+    "stability",
+)
 
 
 class BenchError(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -61,9 +62,9 @@ class Space:
     """How features are compared: less what all have in common, by directions in which few of them differ.
 
     Attributes:
-        mean: [d] float32, of all patches.
+        mean: [d] float32, of the patches of all archives, each of which counts alike.
         moments: [A, d, d] float64, of the unit rows of each archive, less `mean`.
-        whitening: [d, d] float32, symmetric; the inverse root of the mean of the moments.
+        whitening: [d, d] float32, R with R R^T the inverse of what is whitened.
     """
 
     mean: Float32
@@ -72,23 +73,21 @@ class Space:
 
     @classmethod
     def of(cls, archives: Sequence[Archive]) -> Space:
-        """That of all patches of archives, each of which counts alike."""
-        means = [one.rows.mean(axis=(0, 1), dtype=np.float64) for one in archives]
-        mean = np.mean(means, axis=0).astype(np.float32)
-        moments = np.zeros((len(archives), len(mean), len(mean)))
-        for i, one in enumerate(archives):
-            rows = one.rows.reshape(-1, len(mean))
-            step = -(-len(rows) * len(archives) // _MOST_PATCHES)
+        """That of all patches of archives, whitened by how they differ."""
+        chosen = [one.rows.reshape(-1, one.rows.shape[-1]) for one in archives]
+        mean = np.mean([rows.mean(axis=0, dtype=np.float64) for rows in chosen], axis=0).astype(np.float32)
+        moments = np.zeros((len(chosen), len(mean), len(mean)))
+        for i, rows in enumerate(chosen):
+            step = -(-len(rows) * len(chosen) // _MOST_PATCHES)
             centred = unit_rows(rows[::step].astype(np.float32) - mean)
             moments[i] = centred.T @ centred / len(centred)
-        return cls(mean, moments, _inverse_root(moments.mean(axis=0)))
+        return cls(mean, moments, inverse_root(moments.mean(axis=0), SHRINKAGE))
 
-    def without(self, i: int) -> Space:
-        """The space as if archive i had not been there, with the same mean; itself where it was alone."""
-        if len(self.moments) < 2:
-            return self
-        moments = np.delete(self.moments, i, axis=0)
-        return Space(self.mean, moments, _inverse_root(moments.mean(axis=0)))
+    @cached_property
+    def fold(self) -> Float32:
+        """[d, d] float32, symmetric: <R^T x, R^T m> = <x, fold m>."""
+        fold: Float32 = self.whitening @ self.whitening.T
+        return fold
 
     def centred(self, rows: npt.NDArray[np.floating]) -> Float32:
         """[..., d] float32, unit rows of features less the mean."""
@@ -97,12 +96,12 @@ class Space:
     def folded(self, means: Float32) -> Float32:
         """[p, d] float32, unit; the directions whose cosine to centred features ranks as the whitened one.
 
-        <W x, W m> = <x, W W m>: the whitening costs nothing when a head runs.
+        <R^T x, R^T m> = <x, R R^T m>: the whitening costs nothing when a head runs.
 
         Args:
             means: [p, d] float32, of centred features.
         """
-        return unit_rows(means @ (self.whitening @ self.whitening))
+        return unit_rows(means @ self.fold)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,11 +119,16 @@ class Regions:
     members: Int32
 
 
-def _inverse_root(moment: npt.NDArray[np.float64]) -> Float32:
-    """[d, d] float32; directions that vary as much as the mean one keep their length."""
+def inverse_root(moment: npt.NDArray[np.float64], shrinkage: float) -> Float32:
+    """[d, d] float32, R with R R^T = (moment + shrinkage tr(moment) / d)^-1, of a trace d moment.
+
+    Args:
+        moment: [d, d] float64, symmetric; its scale does not matter.
+    """
     dim = len(moment)
-    values, vectors = np.linalg.eigh(moment + SHRINKAGE * np.trace(moment) / dim * np.eye(dim))
-    root: Float32 = ((vectors * np.sqrt(values.mean() / values)) @ vectors.T).astype(np.float32)
+    scale = np.trace(moment) / dim
+    factor = np.linalg.cholesky(moment / scale + shrinkage * np.eye(dim))
+    root: Float32 = np.ascontiguousarray(np.linalg.inv(factor).T, np.float32)
     return root
 
 

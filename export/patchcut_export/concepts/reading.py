@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from patchcut.bundle import Bundle
+from patchcut.concepts.collection import SAMPLES
 from patchcut.heads import Head
 from patchcut.stages import Extractor
 
@@ -20,16 +21,24 @@ from patchcut_export.progress import StepBar
 
 @dataclass(frozen=True, eq=False)
 class Archives:
-    """Photographs of the concepts, of anything but them, and of what is around things."""
+    """Photographs of the concepts, and of what is not one.
+
+    Attributes:
+        concepts: one archive for each.
+        negatives: of anything else: they tell how features differ, and what is refused.
+        context: of what is around things.
+        samples: photographs that only tell how features differ.
+    """
 
     concepts: list[Archive]
-    negatives: list[Archive]
-    context: list[Archive]
+    negatives: list[Archive] = field(default_factory=list)
+    context: list[Archive] = field(default_factory=list)
+    samples: list[Archive] = field(default_factory=list)
 
     @property
     def every(self) -> list[Archive]:
-        """All of them, those of the concepts first."""
-        return self.concepts + self.negatives + self.context
+        """All of them, those of the concepts first, then the negatives."""
+        return self.concepts + self.negatives + self.context + self.samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +80,7 @@ class Reader:
             ],
             [] if negatives is None else [self._folder("negatives", negatives, self.work / "negatives")],
             [self._found(name) for name in context if name not in said],
+            [self._folder("the samples", SAMPLES, self.work / "samples")],
         )
 
     def _folder(self, name: str, folder: Path, work: Path) -> Archive:

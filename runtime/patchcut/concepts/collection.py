@@ -240,7 +240,7 @@ class Concepts:
                 f'{spec.concepts.foreground} does not find what was shown of "{name}" as a region of its own'
             )
             _logger.warning("[concepts] %s; there it is not named", what)
-        learnt = learn(shown, old.mean, by_region=spec.concepts.foreground is not None)
+        learnt = learn(shown, old, by_region=spec.concepts.foreground is not None)
         spec = changed(
             spec,
             labels=(*labels, name),

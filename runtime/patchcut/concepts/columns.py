@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from patchcut.bundle import HeadSpec
-from patchcut.concepts.learning import Float32, Learnt, nearest
+from patchcut.concepts.learning import Float32, Learnt, nearest, unfolded
 from patchcut.heads.prototypes import Int32, Prototypes
 
 MAX_CONTEXT = 24  # directions of what is around concepts
@@ -19,12 +20,16 @@ def joined(old: Prototypes, learnt: Learnt, column: int) -> Prototypes:
     before = np.zeros(column, np.float32) if old.thresholds is None else old.thresholds
     thresholds = np.append(before, np.float32(learnt.threshold))
     context = old.owners == 0
-    kept = ~context | (nearest(old.vectors, learnt.vectors) <= learnt.threshold)
+    like = nearest(unfolded(old.vectors, old.fold), learnt.vectors)
+    kept = ~context | (like <= learnt.threshold)
     vectors = [old.vectors[kept], learnt.vectors]
     owners = [old.owners[kept], np.full(len(learnt.vectors), column, np.int32)]
     room = max(0, MAX_CONTEXT - int((owners[0] == 0).sum()))
     if room and (thresholds[0] > 0 or not context.any()):  # else the bundle's own context is without a limit
-        unlike = _unlike(learnt.context, vectors[0], owners[0], thresholds)[:room]
+        unlike = learnt.context[
+            _unlike(unfolded(learnt.context, old.fold), vectors[0], owners[0], thresholds)
+        ]
+        unlike = unlike[:room]
         vectors.append(unlike)
         owners.append(np.zeros(len(unlike), np.int32))
         if not context.any():
@@ -42,13 +47,14 @@ def without(old: Prototypes, column: int) -> Prototypes:
     return replace(old, vectors=old.vectors[kept], owners=moved, thresholds=thresholds)
 
 
-def _unlike(context: Float32, vectors: Float32, owners: Int32, thresholds: Float32) -> Float32:
-    """Those of the directions [c, d] that are like no concept."""
+def _unlike(context: Float32, vectors: Float32, owners: Int32, thresholds: Float32) -> npt.NDArray[np.bool_]:
+    """[c] bool, which of the directions [c, d] are like no concept."""
+    unlike = np.ones(len(context), bool)
     for column in range(1, len(thresholds)):
         of_it = vectors[owners == column]
-        if len(of_it) and len(context):
-            context = context[nearest(context, of_it) <= thresholds[column]]
-    return context
+        if len(of_it):
+            unlike &= nearest(context, of_it) <= thresholds[column]
+    return unlike
 
 
 def changed(spec: HeadSpec, **concepts: Any) -> HeadSpec:

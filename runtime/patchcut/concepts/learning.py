@@ -10,6 +10,7 @@ import numpy.typing as npt
 import patchcut_kernels as kernels
 
 from patchcut.concepts.shown import Shown
+from patchcut.heads.prototypes import Prototypes
 
 Float32 = npt.NDArray[np.float32]
 
@@ -43,22 +44,53 @@ def common_mean(means: Sequence[Float32]) -> Float32:
     return mean
 
 
-def learn(shown: Sequence[Shown], mean: Float32, *, by_region: bool) -> Learnt:
+def learn(shown: Sequence[Shown], old: Prototypes, *, by_region: bool) -> Learnt:
     """The prototypes of what is shown, the threshold above which something is it, and what is around it.
 
-    The prototypes are the mean direction of the concept's patches and up to three clusters of them.
+    The prototypes are the mean direction of the concept's patches and up to three clusters of them, folded
+    as those of the head are.
 
     Args:
         shown: images of the concept, whose patches inside are of it.
-        mean: [d] float32, what all features have in common.
+        old: what the head knows: the mean of all features, how they are compared, and other thresholds.
         by_region: whether regions are named, by the mean of their patches, or each patch by itself.
     """
-    inside = [centred(one.rows, mean)[one.inside] for one in shown]
-    around = np.concatenate([centred(one.rows, mean)[one.around] for one in shown])
-    vectors = directions(np.concatenate(inside))
-    threshold = region_threshold(inside) if by_region else patch_threshold(inside, around)
+    inside = [centred(one.rows, old.mean)[one.inside] for one in shown]
+    around = np.concatenate([centred(one.rows, old.mean)[one.around] for one in shown])
+    vectors = folded(directions(np.concatenate(inside)), old.fold)
+    if old.fold is not None and by_region:
+        threshold = folded_threshold(inside, old)
+    else:
+        threshold = region_threshold(inside) if by_region else patch_threshold(inside, around, old.fold)
     context = clusters(around, AROUND)
-    return Learnt(vectors, threshold, context[nearest(context, vectors) <= threshold])
+    return Learnt(vectors, threshold, folded(context[nearest(context, vectors) <= threshold], old.fold))
+
+
+def folded(directions: Float32, fold: Float32 | None) -> Float32:
+    """[p, d] float32, unit, what features are compared to for directions [p, d]; those without a fold."""
+    return directions if fold is None else _unit(directions @ fold)
+
+
+def unfolded(vectors: Float32, fold: Float32 | None) -> Float32:
+    """[p, d] float32, unit, the directions that were folded to vectors [p, d]."""
+    return vectors if fold is None else _unit(np.linalg.solve(fold, vectors.T).T.astype(np.float32))
+
+
+def folded_threshold(inside: Sequence[Float32], old: Prototypes) -> float:
+    """The cosine that the region of a concept exceeds where features are whitened.
+
+    As `region_threshold` has it, but no more than the largest threshold of the head's concepts, and no less
+    than their smallest, which is taken where one image has none to be compared with.
+
+    Args:
+        inside: of each image its patches [m, d] float32 of the concept, unit.
+        old: prototypes with a fold.
+    """
+    known = np.zeros(1) if old.thresholds is None or len(old.thresholds) < 2 else old.thresholds[1:]
+    if len(inside) < 2:
+        return float(known.min())
+    cosines = _held_out_cosines(inside, old.fold)
+    return float(np.clip(np.mean(cosines) - 2 * _spread(cosines), known.min(), known.max()))
 
 
 def region_threshold(inside: Sequence[Float32]) -> float:
@@ -73,33 +105,45 @@ def region_threshold(inside: Sequence[Float32]) -> float:
     """
     if len(inside) < 2:
         return _ALONE
-    regions = (_unit(rows.mean(axis=0, keepdims=True)) for rows in inside)
-    cosines = [nearest(*each)[0] for each in zip(regions, _held_out(inside), strict=True)]
-    squares = np.sum(np.square(np.array(cosines) - np.mean(cosines))) + _MORE * _DEVIATION**2
-    deviation = np.sqrt(squares / (len(cosines) - 1 + _MORE))
-    return float(min(np.mean(cosines) - 2 * deviation, _MOST))
+    cosines = _held_out_cosines(inside)
+    return float(min(np.mean(cosines) - 2 * _spread(cosines), _MOST))
 
 
-def patch_threshold(inside: Sequence[Float32], around: Float32) -> float:
+def patch_threshold(inside: Sequence[Float32], around: Float32, fold: Float32 | None = None) -> float:
     """The cosine that patches of a concept exceed: between those of half its patches and of what is around.
 
     Args:
         inside: as above.
         around: [m, d] float32, unit, patches around the concept.
+        fold: [d, d] float32, of the head's prototypes.
     """
     if len(inside) < 2:
-        own = float(np.median(nearest(inside[0], directions(inside[0])))) - _CLOSER
+        own = float(np.median(nearest(inside[0], folded(directions(inside[0]), fold)))) - _CLOSER
     else:
-        each = zip(inside, _held_out(inside), strict=True)
+        each = zip(inside, _held_out(inside, fold), strict=True)
         own = float(np.median(np.concatenate([nearest(rows, those) for rows, those in each])))
-    vectors = directions(np.concatenate(list(inside)))
+    vectors = folded(directions(np.concatenate(list(inside))), fold)
     rest = float(np.quantile(nearest(around, vectors), _REST)) if len(around) else 0.0
     return min((own + rest) / 2, _MOST_OF_PATCHES)
 
 
-def _held_out(inside: Sequence[Float32]) -> list[Float32]:
+def _held_out(inside: Sequence[Float32], fold: Float32 | None = None) -> list[Float32]:
     """For each image the prototypes of all the others."""
-    return [directions(np.concatenate([*inside[:i], *inside[i + 1 :]])) for i in range(len(inside))]
+    others = (np.concatenate([*inside[:i], *inside[i + 1 :]]) for i in range(len(inside)))
+    return [folded(directions(rows), fold) for rows in others]
+
+
+def _held_out_cosines(inside: Sequence[Float32], fold: Float32 | None = None) -> Float32:
+    """[m] float32, of each image's region to the prototypes of the others."""
+    regions = (_unit(rows.mean(axis=0, keepdims=True)) for rows in inside)
+    each = zip(regions, _held_out(inside, fold), strict=True)
+    return np.array([nearest(region, vectors)[0] for region, vectors in each], np.float32)
+
+
+def _spread(cosines: Float32) -> float:
+    """Their deviation, and that of two more that are 0.06 away."""
+    squares = float(np.sum(np.square(cosines - cosines.mean()))) + _MORE * _DEVIATION**2
+    return float(np.sqrt(squares / (len(cosines) - 1 + _MORE)))
 
 
 def centred(rows: Float32, mean: Float32) -> Float32:

@@ -30,12 +30,15 @@ class Prototypes:
         owners: [p] int32, the column of each vector. Of concepts, column 0 is background: its vectors are
             context, such as sky and road, and it may have none.
         thresholds: [k] float32, cosines which a column must exceed; None where something is always found.
+        fold: [d, d] float32, symmetric; the vectors are directions m as fold m, since features are compared
+            where they are whitened: <R^T x, R^T m> = <x, fold m> with fold = R R^T. None where they are not.
     """
 
     vectors: Float32
     mean: Float32
     owners: Int32
     thresholds: Float32 | None = None
+    fold: Float32 | None = None
 
     @classmethod
     def of_clusters(cls, vectors: Float32, mean: Float32) -> Prototypes:
@@ -58,7 +61,8 @@ class Prototypes:
             ['mean', 'owners', 'prototypes']
         """
         made = {"prototypes": self.vectors, "mean": self.mean, "owners": self.owners}
-        return made if self.thresholds is None else {**made, "thresholds": self.thresholds}
+        others = {"thresholds": self.thresholds, "fold": self.fold}
+        return made | {name: tensor for name, tensor in others.items() if tensor is not None}
 
 
 class PrototypesHead:
@@ -196,6 +200,7 @@ def _checked(tensors: dict[str, npt.NDArray[Any]], dim: int, k: int, *, concepts
         "mean": (dim,),
         "owners": (count,),
         "thresholds": (k,),
+        "fold": (dim, dim),
     }
     tensors = {"owners": np.arange(k, dtype=np.int32), **tensors}
     if not {"prototypes", "mean"} <= tensors.keys() <= known.keys():
@@ -207,10 +212,13 @@ def _checked(tensors: dict[str, npt.NDArray[Any]], dim: int, k: int, *, concepts
     owners = tensors["owners"]
     if set(owners.tolist()) - {0} != set(range(1, k)) or not (concepts or (owners == 0).any()):
         raise ValueError(f"each of the {k} columns must have a prototype, and each prototype a column")
-    thresholds = tensors.get("thresholds")
+    thresholds, fold = (
+        tensors[name].astype(np.float32) if name in tensors else None for name in ("thresholds", "fold")
+    )
     return Prototypes(
         tensors["prototypes"].astype(np.float32),
         tensors["mean"].astype(np.float32),
         owners.astype(np.int32),
-        None if thresholds is None else thresholds.astype(np.float32),
+        thresholds,
+        fold,
     )

@@ -13,8 +13,10 @@ import patchcut
 import pytest
 from patchcut import open_bundle
 from patchcut.heads.prototypes import read_prototypes
-from patchcut_export.concepts.archives import Space
-from patchcut_export.concepts.learning import calibrate
+from patchcut_export.concepts.archives import Archive, Space
+from patchcut_export.concepts.reading import Archives
+from patchcut_export.concepts.recipe import ConceptsPlan, check_common, learn_concepts
+from patchcut_export.errors import ExportError
 from safetensors.numpy import save_file
 from tests.runtime.concepts import semantic_toy as toy
 
@@ -142,6 +144,49 @@ def test_folders_that_are_no_archive_are_refused(
     assert not (tmp_path / "made.patchcut").exists()
 
 
+def test_a_bundle_of_folders_says_how_its_features_are_compared(
+    make: Callable[..., Path], archives: dict[str, Path], tmp_path: Path
+) -> None:
+    path = make({name: archives[name] for name in ("mug", "bowl")})
+    fold = prototypes(path).fold
+    assert fold is not None and fold.shape == (16, 16)
+    seg = patchcut.load(path, head="concepts")
+    seg.concepts.add("leaf", [toy.scene("leaf", seed=i) for i in (70, 71, 72)])
+    seg.concepts.save(tmp_path / "saved.patchcut")
+    made = prototypes(tmp_path / "saved.patchcut")
+    np.testing.assert_array_equal(made.fold, fold)
+    offline = made.thresholds[1:3]
+    assert offline.min() <= made.thresholds[3] <= offline.max()
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_folder_with_nothing_in_common_is_refused(alone: bool) -> None:
+    things = [of_one_thing(seed) for seed in (1, 2)][: 1 if alone else 2]
+    samples = [of_anything(9)]
+    plan = ConceptsPlan()
+    check_common(things, learn_concepts(Archives(things, samples=samples), plan), plan)
+    mixed = [of_anything(0), *things[1:]]
+    with pytest.raises(ExportError, match=r'photographs of "anything".* have nothing in common'):
+        check_common(mixed, learn_concepts(Archives(mixed, samples=samples), plan), plan)
+
+
+def of_anything(seed: int, thing: Any = None) -> Archive:
+    """Sixteen images of 8 x 8 patches: in the middle a thing, on each another one if none is told."""
+    rng = np.random.default_rng(seed)
+    rows = rng.standard_normal((16, 64, 24))
+    sides = np.zeros((16, 8, 8), np.float32)
+    sides[:, 2:6, 2:6] = 1
+    things = rng.standard_normal((16, 1, 24)) if thing is None else thing
+    rows += 3 * things * sides.reshape(16, 64, 1)
+    names = tuple(f"{i}.jpg" for i in range(16))
+    rows16, sides = rows.astype(np.float16), sides.reshape(16, 64)
+    return Archive("anything" if thing is None else "thing", Path("folder"), names, rows16, sides, (8, 8))
+
+
+def of_one_thing(seed: int) -> Archive:
+    return of_anything(seed, np.random.default_rng(100 + seed).standard_normal(24))
+
+
 def save_vectors(path: Path, **metadata: str) -> Path:
     rows = np.eye(2, 16, dtype=np.float32)
     save_file({"mug": rows[0], "bowl": rows}, str(path), metadata=metadata)
@@ -194,24 +239,6 @@ def test_vectors_of_another_length_are_refused(
     assert run_cli(*words) != 0 and '"mug" is [3]' in capfd.readouterr().err
     file.write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00" + json.dumps([]).encode())
     assert run_cli(*words) != 0 and "is damaged" in capfd.readouterr().err
-
-
-def test_thresholds_keep_what_is_own_and_refuse_what_is_not() -> None:
-    rng = np.random.default_rng(0)
-    own = [rng.normal(0.6, 0.05, 400).astype(np.float32), rng.normal(0.4, 0.05, 400).astype(np.float32)]
-    foreign = rng.normal(0.2, 0.05, (1000, 2)).astype(np.float32)
-    told = calibrate(own, foreign, 0.94, 0.85)
-    assert told.kept > 0.94 and told.refused is not None and 0.85 <= told.refused < 0.9
-    # where they cannot be told apart, the concept's own are kept
-    told = calibrate(own, foreign + np.float32(0.4), 0.94, 0.85)
-    assert 0.93 < told.kept < 0.95 and told.refused is not None and told.refused < 0.5
-
-
-def test_photographs_without_a_region_do_not_lower_a_threshold() -> None:
-    """A concept whose thing is often not seen as foreground must not swallow all others."""
-    own = [np.float32([0.5, 0.6, 0.7, -1, -1]), np.float32([0.4, 0.5, 0.6, 0.7, 0.8])]
-    values = calibrate(own, np.zeros((0, 2), np.float32), 0.9, 0.85).values
-    np.testing.assert_allclose(values, [0.5, 0.4], atol=1e-6)
 
 
 def test_folding_ranks_as_whitening_does() -> None:

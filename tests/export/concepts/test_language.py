@@ -11,7 +11,8 @@ import pytest
 from patchcut_export.concepts.archives import Archive, Space
 from patchcut_export.concepts.image_features import ImageFeatures
 from patchcut_export.concepts.language import Words
-from patchcut_export.concepts.learning import context_threshold, learn, learn_context, learn_seeds
+from patchcut_export.concepts.learning import find_common, find_context, find_seeds
+from patchcut_export.concepts.thresholds import Asked, calibrate, context_threshold
 from tests.runtime.concepts import semantic_toy as toy
 
 
@@ -51,29 +52,30 @@ def test_seeds_are_the_papers(guided: bool) -> None:
     context: list[np.ndarray] = []
     for archive in archives[:3]:
         context.append(published(archive, context))
-    learnt = learn_context(archives[:3], None)
+    learnt = find_context(archives[:3], None)
     for one, expected in zip(learnt, context, strict=True):
         np.testing.assert_allclose(one.embedding, expected, atol=1e-5)
-    concept = learn_seeds(archives[3], None, learnt)
+    concept = find_seeds(archives[3], None, learnt)
     np.testing.assert_allclose(concept.embedding, published(archives[3], context), atol=1e-5)
-    np.testing.assert_allclose(concept.vectors[0], concept.embedding, atol=1e-6)
+    np.testing.assert_allclose(concept.learnt(None).vectors[0], concept.embedding, atol=1e-6)
     assert (concept.taken.sum(axis=1) == 1).all()
-    apart = learn_seeds(archives[3], None)
+    apart = find_seeds(archives[3], None)
     assert not np.allclose(apart.embedding, concept.embedding, atol=1e-3) or guided
 
 
 def test_context_is_background_but_not_at_the_cost_of_what_was_shown() -> None:
     archives = [made_archive(seed) for seed in (0, 1)]
     space = Space.of(archives)
-    learnt = [learn(one, space) for one in archives]
-    same = [learn_seeds(one, space) for one in archives]
+    common = [find_common(one, space) for one in archives]
+    made = calibrate(common, [], space, Asked(keep=0.9, refuse=0.8))
+    same = np.concatenate([find_seeds(one, space).learnt(made.space).vectors for one in archives])
     thresholds = np.full(2, -1, np.float32)
-    high = context_threshold(archives, space, learnt, same, thresholds, lost=0)
+    high = context_threshold(common, made.learnt, same, thresholds, lost=0)
     assert high >= 0
-    far = [learn_seeds(made_archive(4), space)]
-    assert context_threshold(archives, space, learnt, far, thresholds, lost=0) <= high + 1
+    far = find_seeds(made_archive(4), space).learnt(made.space).vectors
+    assert context_threshold(common, made.learnt, far, thresholds, lost=0) <= high + 1
     # one that no photograph exceeds leaves nothing to keep
-    assert context_threshold(archives, space, learnt, far, np.full(2, 1, np.float32)) == 0
+    assert context_threshold(common, made.learnt, far, np.full(2, 1, np.float32)) == 0
 
 
 def test_an_image_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
