@@ -25,6 +25,7 @@ from patchcut_export.concepts.reading import Archives
 from patchcut_export.concepts.recipe import ConceptsPlan, ConceptsRequest, learn_concepts, make_concepts
 from patchcut_export.concepts.thresholds import best_cosines
 from patchcut_export.measuring.datasets import Dataset, open_dataset
+from patchcut_export.measuring.datasets.class_tables import voc_classes
 from patchcut_export.measuring.truth import read_truth
 from patchcut_export.progress import StepBar
 
@@ -138,7 +139,7 @@ def _named(options: Options, own: Sequence[Archive], samples: Archive) -> Iterat
 
 def _contenders(own: Sequence[Archive], samples: Archive) -> dict[str, Prototypes]:
     """Prototypes by each recipe; none but the default has thresholds."""
-    default = learn_concepts(Archives(own, samples=[samples]), ConceptsPlan()).prototypes
+    default = learn_concepts(Archives(list(own), samples=[samples]), ConceptsPlan()).prototypes
     nothing = np.zeros_like(default.mean)
     mean = Space.of(list(own)).mean
     rng = np.random.default_rng(0)
@@ -149,12 +150,14 @@ def _contenders(own: Sequence[Archive], samples: Archive) -> dict[str, Prototype
 
     def random(archive: Archive) -> Float32:
         m, n = archive.sides.shape
-        return unit_rows(archive.rows[np.arange(m), rng.integers(0, n, m)].astype(np.float32)).mean(axis=0)
+        seeds = unit_rows(archive.rows[np.arange(m), rng.integers(0, n, m)].astype(np.float32))
+        mean: Float32 = seeds.mean(axis=0)
+        return mean
 
     return {
         DEFAULT: default,
         f"{DEFAULT}, no thresholds": replace(default, thresholds=None),
-        PUBLISHED: learn_concepts(Archives(own), ConceptsPlan(recipe="published")).prototypes,
+        PUBLISHED: learn_concepts(Archives(list(own)), ConceptsPlan(recipe="published")).prototypes,
         f"{PUBLISHED}, centred, seeds of the foreground": of(_seeds_of_foreground, mean),
         MEANS: of(_mean_of_foreground, mean),
         RANDOM: of(random, nothing),
@@ -204,8 +207,7 @@ def _heads(options: Options, contenders: dict[str, Prototypes]) -> dict[str, Pro
 def _measure(segmenter: Segmenter, head: PrototypesHead, dataset: Dataset) -> dict[str, float]:
     """mIoU of the ten classes and background; pixels of other classes are left out."""
     segmenter.head = head
-    assert dataset.classes is not None
-    names = dataset.classes.names
+    names = voc_classes().names
     pairs = {0: 0} | {names.index(name): i + 1 for i, name in enumerate(NAMES)}
     counts = np.zeros((len(pairs), len(pairs)), np.int64)
     for example in dataset.examples:
@@ -260,7 +262,8 @@ def _margins(archive: Archive, prototypes: Prototypes) -> Float32:
 
 def _times(options: Options, settings: Settings, folder: Path, work: Path) -> Iterator[Outcome]:
     """From a folder to a bundle, in this process; then again with the features that are there."""
-    new, cached = [], []
+    new: list[float] = []
+    cached: list[float] = []
     with StepBar() as bar:
         for i in range(options.repeats or REPEATS):
             request = ConceptsRequest(

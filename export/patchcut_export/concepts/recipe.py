@@ -251,14 +251,13 @@ def _tell(archives: Archives, made: Made, bar: StepBar) -> None:
 
 def _draw(folder: Path, archives: Archives, made: Made) -> None:
     """Draws what was taken of each concept, and of each context in a folder of its own."""
-    for where, some, learnt in (
-        (folder, archives.concepts, made.learnt),
-        (folder / "context", archives.context, made.context),
-    ):
-        for archive, one in zip(some, learnt, strict=True):
-            sheet = where / f"{archive.name}.png"
-            sheet.parent.mkdir(parents=True, exist_ok=True)
-            write_concept_sheet(sheet, archive, one.taken, one.own)
+    found = [*zip(archives.concepts, made.learnt, strict=True)]
+    around = [*zip(archives.context, made.context, strict=True)]
+    for where, one in [(folder, one) for one in found] + [(folder / "context", one) for one in around]:
+        archive, learnt = one
+        sheet = where / f"{archive.name}.png"
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        write_concept_sheet(sheet, archive, learnt.taken, learnt.own)
 
 
 def _head_spec(
