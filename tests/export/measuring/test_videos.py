@@ -416,16 +416,19 @@ def test_protocols_differ_in_what_the_segmenter_remembers(root16: Path, bundle: 
             np.testing.assert_array_equal(result.label_map, one.label_map)
 
 
-def test_a_frame_that_a_stream_leaves_out_is_told(root16: Path, bundle: Path) -> None:
+def test_a_frame_that_a_stream_leaves_out_is_told(
+    root16: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     frames = open_dataset("davis16", root16, Choices(sequences=("ball",))).examples
+    segmenter = patchcut.load(bundle)
+    finish = segmenter._work.finish
 
-    class Full(patchcut.Segmenter):
-        def _finish(self, frame: Any, *rest: Any) -> Any:
-            if frame.index == 2:
-                raise MemoryError
-            return super()._finish(frame, *rest)
+    def full(frame: Any, *rest: Any) -> Any:
+        if frame.index == 2:
+            raise MemoryError
+        return finish(frame, *rest)
 
-    segmenter = Full.open(patchcut.Settings(bundle=bundle))
+    monkeypatch.setattr(segmenter._work, "finish", full)
     with pytest.raises(DatasetError, match=r"ball/00002.jpg has no result: .* does not fit in memory"):
         list(PROTOCOLS["stream"].run(segmenter, frames))
 
