@@ -10,6 +10,7 @@ import numpy.typing as npt
 import patchcut_kernels as kernels
 
 from patchcut.concepts.shown import Shown
+from patchcut.heads.naming import unit
 from patchcut.heads.prototypes import Prototypes
 
 Float32 = npt.NDArray[np.float32]
@@ -68,12 +69,12 @@ def learn(shown: Sequence[Shown], old: Prototypes, *, by_region: bool) -> Learnt
 
 def folded(directions: Float32, fold: Float32 | None) -> Float32:
     """[p, d] float32, unit, what features are compared to for directions [p, d]; those without a fold."""
-    return directions if fold is None else _unit(directions @ fold)
+    return directions if fold is None else unit(directions @ fold)
 
 
 def unfolded(vectors: Float32, fold: Float32 | None) -> Float32:
     """[p, d] float32, unit, the directions that were folded to vectors [p, d]."""
-    return vectors if fold is None else _unit(np.linalg.solve(fold, vectors.T).T.astype(np.float32))
+    return vectors if fold is None else unit(np.linalg.solve(fold, vectors.T).T.astype(np.float32))
 
 
 def folded_threshold(inside: Sequence[Float32], old: Prototypes) -> float:
@@ -135,7 +136,7 @@ def _held_out(inside: Sequence[Float32], fold: Float32 | None = None) -> list[Fl
 
 def _held_out_cosines(inside: Sequence[Float32], fold: Float32 | None = None) -> Float32:
     """[m] float32, of each image's region to the prototypes of the others."""
-    regions = (_unit(rows.mean(axis=0, keepdims=True)) for rows in inside)
+    regions = (unit(rows.mean(axis=0, keepdims=True)) for rows in inside)
     each = zip(regions, _held_out(inside, fold), strict=True)
     return np.array([nearest(region, vectors)[0] for region, vectors in each], np.float32)
 
@@ -148,12 +149,12 @@ def _spread(cosines: Float32) -> float:
 
 def centred(rows: Float32, mean: Float32) -> Float32:
     """[n, d] float32, unit rows of features less their mean; rows of zeros stay."""
-    return _unit(rows - mean)
+    return unit(rows - mean)
 
 
 def directions(rows: Float32) -> Float32:
     """[1 + k, d] float32, unit: the mean of unit rows, and their clusters where there are several."""
-    return np.concatenate([_unit(rows.mean(axis=0, keepdims=True)), clusters(rows, PIECES)])
+    return np.concatenate([unit(rows.mean(axis=0, keepdims=True)), clusters(rows, PIECES)])
 
 
 def clusters(rows: Float32, most: int) -> Float32:
@@ -169,9 +170,3 @@ def nearest(rows: Float32, vectors: Float32) -> Float32:
     if not len(rows):
         return np.zeros(0, np.float32)
     return kernels.assign(np.ascontiguousarray(rows), np.ascontiguousarray(vectors)).similarity
-
-
-def _unit(rows: Float32) -> Float32:
-    length = np.linalg.norm(rows, axis=-1, keepdims=True)
-    made: Float32 = np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
-    return made
