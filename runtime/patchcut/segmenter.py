@@ -149,9 +149,6 @@ class Segmenter:
             self._taken,
             hidden,
         )
-        if not self._concepts.names:
-            how = 'seg.concepts.add("mug", images=[...])'
-            _logger.warning("[concepts] %s has none yet: all is background until %s", self._path, how)
 
     @property
     def concepts(self) -> Concepts:
@@ -583,7 +580,11 @@ def load(bundle: str | Path | None = None, *, settings: Settings | None = None, 
             raise OptionError(name, f"is no setting; there are {', '.join(known)}")
     if bundle is not None:
         changes["bundle"] = bundle
-    return Segmenter.open(replace(chosen, **changes))
+    segmenter = Segmenter.open(replace(chosen, **changes))
+    if segmenter._concepts is not None and not segmenter._concepts.names:
+        how = 'seg.concepts.add("mug", images=[...])'
+        _logger.warning("[concepts] %s has none yet: all is background until %s", segmenter._path, how)
+    return segmenter
 
 
 def _chosen(head: Head) -> FittedHead | str:
