@@ -161,7 +161,7 @@ def test_what_cannot_be_said_or_read(small_clips: Callable[[str], Path]) -> None
 
 def test_names_are_means_over_templates(small_clips: Callable[[str], Path]) -> None:
     from patchcut_export.retrieval.prompts import IMAGENET, find_templates
-    from patchcut_export.retrieval.texts import TextEncoder, unit
+    from patchcut_export.retrieval.texts import TextEncoder
 
     assert len(set(IMAGENET)) == 80 and all(one.count("{}") == 1 for one in IMAGENET)
     with open_bundle(small_clips("vit")) as bundle:
