@@ -160,6 +160,7 @@ def test_what_cannot_be_said_or_read(small_clips: Callable[[str], Path]) -> None
 
 
 def test_names_are_means_over_templates(small_clips: Callable[[str], Path]) -> None:
+    from patchcut.heads.naming import unit
     from patchcut_export.retrieval.prompts import IMAGENET, find_templates
     from patchcut_export.retrieval.texts import TextEncoder
 
