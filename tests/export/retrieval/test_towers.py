@@ -232,6 +232,6 @@ def test_examples_run(open_clip: Any, tmp_path: Path) -> None:
     (tmp_path / "index").mkdir()
     write_index(tmp_path / "index", ClipIdentity("0" * 64, "toy", "/toy"), ["/photos"], images, rows, 0.97)
     examples = find_examples("patchcut_export.retrieval")
-    assert len(examples) >= 5
+    assert len(examples) >= 4
     for example in examples:
         run_example(example, {"np": np, "folder": tmp_path, "open_index": open_index})
