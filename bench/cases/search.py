@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from patchcut.heads.naming import unit
 from patchcut_export.retrieval.index import ClipIdentity, ImageIndex, IndexedImage, open_index, write_index
-from patchcut_export.retrieval.texts import unit
 
 from bench.cases import Options, Target
 from bench.harness import Contender, interleave
@@ -29,8 +29,8 @@ TARGETS = (
 def run(options: Options, images: int = IMAGES) -> Iterator[Outcome]:
     """The index is in memory, as after its first search."""
     rng = np.random.default_rng(0)
-    rows = unit(rng.standard_normal((images, DIM)))
-    queries = unit(rng.standard_normal((64, DIM)))
+    rows = unit(rng.standard_normal((images, DIM)).astype(np.float32))
+    queries = unit(rng.standard_normal((64, DIM)).astype(np.float32))
     turns = {name: iter(int(one) for one in rng.integers(0, 64, 100_000)) for name in ("p", "n")}
     with tempfile.TemporaryDirectory() as folder:
         index = _made(Path(folder), rows)

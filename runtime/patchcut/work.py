@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # Frames of a recording that are read before they are segmented, with throughput=True: as many as a device on
 # the edge has cores, and no more results are held than these.
 _TOGETHER = 8
+# Frames that somebody asks the features of, between two frames of streams.
+_A_TURN = 2
 
 
 class Work:
@@ -47,14 +49,25 @@ class Work:
         alone = facts.device == "cpu" and not throughput
         return 1 if alone else min(_TOGETHER, facts.max_batch)
 
+    def features_of(self, frames: Sequence[Frame]) -> list[tuple[Features, Canvas]]:
+        """Features of each frame in memory of their own, and where it lies; between frames of other threads.
+
+        Others wait for two of them at most.
+        """
+        pairs = (frames[i : i + _A_TURN] for i in range(0, len(frames), _A_TURN))
+        return [made for pair in pairs for made in self._features_in_a_turn(pair)]
+
     @finished_first()
-    def features_of(self, frame: Frame) -> tuple[Features, Canvas]:
-        """Features of a frame in memory of their own, and where it lies; between frames of other threads."""
+    def _features_in_a_turn(self, frames: Sequence[Frame]) -> list[tuple[Features, Canvas]]:
+        """One after the other: in a batch, int8 would round each by the range of all."""
         self.extractor.check_process()
+        made = []
         with self.turns:
-            sets = self.extractor([frame]).to("cpu").sets
-            own = {name: np.array(array) for name, array in sets.items()}
-        return Features(own, self.extractor.graph.grid_hw), self.canvas(frame)
+            for frame in frames:
+                sets = self.extractor([frame]).to("cpu").sets
+                made.append({name: np.array(array) for name, array in sets.items()})
+        grid_hw = self.extractor.graph.grid_hw
+        return [(Features(own, grid_hw), self.canvas(frame)) for own, frame in zip(made, frames, strict=True)]
 
     @finished_first()
     def segment(

@@ -194,7 +194,6 @@ def _words(
 
     from patchcut_export.cli.lists import parse_list
     from patchcut_export.concepts.language import CONTEXT, Words
-    from patchcut_export.measuring.datasets import class_texts
 
     if twice := [name for name in names if names.count(name) > 1]:
         raise OptionError("name", f'must differ from concept to concept, got "{twice[0]}" twice')
@@ -211,6 +210,8 @@ def _words(
         raise OptionError("name", what, "leave it out of one")
     texts: dict[str, tuple[str, ...]] = {name: (name,) for name in names}
     if classes_of is not None:
+        from patchcut_export.measuring.datasets import class_texts
+
         texts |= {name: each for name, each in class_texts(classes_of).items() if name not in folders}
     around = (
         () if context == "none" else CONTEXT if context is None else tuple(parse_list("context", context))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from patchcut.bundle import BackboneSpec, BundleSpec
-from patchcut.engines.tensorrt.options import VARIABLE, TensorRtOptions
 from patchcut.errors import OptionError
 from patchcut.settings import Settings
+
+if TYPE_CHECKING:
+    from patchcut.engines.tensorrt.options import TensorRtOptions
 
 
 def engine(
@@ -66,6 +68,7 @@ def engine(
     from patchcut.bundle import open_bundle
     from patchcut.engines.cache_folder import cache_folder
     from patchcut.engines.tensorrt import build_engine
+    from patchcut.engines.tensorrt.options import TensorRtOptions
 
     from patchcut_export.progress import StepBar
 
@@ -122,6 +125,8 @@ def _capabilities(words: str | None) -> list[str]:
 
 def _how_to_load(options: TensorRtOptions, capability: str | None) -> str:
     """What makes `load` find what was built."""
+    from patchcut.engines.tensorrt.options import VARIABLE
+
     words = options.words()
     load = f'load with {f"{VARIABLE}={words} and " if words else ""}engine="tensorrt"'
     if capability is None:

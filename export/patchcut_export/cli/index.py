@@ -10,7 +10,7 @@ from patchcut.cli.options import with_settings
 from patchcut.settings import Settings
 
 
-@with_settings(only=("engine", "device", "threads"))
+@with_settings(only=("device", "threads"))
 def index(
     folders: Annotated[
         list[Path],
@@ -23,12 +23,16 @@ def index(
     alike: Annotated[
         float, typer.Option(help="Images whose cosine is this or more are nearly the same.")
     ] = 0.97,
+    engine: Annotated[
+        str, typer.Option(help="Where images are looked at: local, or ray, on a Ray cluster (extra scale).")
+    ] = "local",
     settings: Settings,
 ) -> int:
     """Index images to find them by words: an embedding each, by CLIP's image tower.
 
     Run again, it looks only at new and changed files, and drops those that have gone. Stopped at any point,
-    the same command goes on where it was.
+    the same command goes on where it was. With --engine ray, the machines of a cluster look at shards of the
+    images, one CPU or GPU a task; images and CLIP must be there under the same paths.
     """
     from patchcut.bundle import open_bundle
     from patchcut.cli.tables import make_console
@@ -36,9 +40,11 @@ def index(
 
     from patchcut_export.progress import StepBar
     from patchcut_export.retrieval.indexing import IndexRequest, update_index
+    from patchcut_export.training.extractions import open_extraction
 
-    with StepBar() as bar, open_bundle(clip) as bundle:
-        update = update_index(IndexRequest(folders, bundle, out, settings, dtype, alike), bar)
+    with open_extraction(engine, "float32") as extraction, StepBar() as bar, open_bundle(clip) as bundle:
+        others = None if engine == "local" else extraction  # this machine looks at several images at once
+        update = update_index(IndexRequest(folders, bundle, out, settings, dtype, alike, others), bar)
     console = make_console()
     made = update.index
     groups = made.groups()

@@ -21,10 +21,10 @@ from patchcut.heads.base import MAX_SEED
 from patchcut.heads.no_concepts import CONCEPTS
 from patchcut.heads.prototypes import Prototypes
 from patchcut.settings import Settings
-from patchcut.stages import Extractor
 
 from patchcut_export.concepts.archives import Archive, Space
 from patchcut_export.concepts.language import Words, open_language
+from patchcut_export.concepts.late_extractor import open_late
 from patchcut_export.concepts.learning import Common, Learnt, Seeds, find_common, find_context, find_seeds
 from patchcut_export.concepts.reading import Archives, Reader
 from patchcut_export.concepts.sheets import write_concept_sheet
@@ -123,7 +123,7 @@ def make_concepts(request: ConceptsRequest, plan: ConceptsPlan, bar: StepBar) ->
         head = None if foreground is None else open_head(bundle, foreground)
         fit = bundle.spec.backbone.fit
         with open_language(words, request.settings, request.work / "language", fit) as language:
-            extractor = Extractor.open(bundle, request.settings, needs=list(needs))
+            extractor = open_late(bundle, request.settings, needs)
             reader = Reader(bundle, extractor, needs, head, language, request.work, request.without, bar)
             archives = reader.read(request.archives, request.negatives, words)
         started = time.monotonic()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from patchcut.output.whole_files import write_image
+from patchcut_kernels import default_threads
 
 from patchcut_export.concepts.archives import Archive
 from patchcut_export.contact_sheets import Picture, read_picture
@@ -26,7 +28,9 @@ def write_concept_sheet(
     Raises:
         OutputError: it cannot be written.
     """
-    tiles = [_tile(archive, taken, cosines, int(i)) for i in np.argsort(cosines, kind="stable")]
+    with ThreadPoolExecutor(default_threads(), "patchcut-sheet") as pool:
+        order = np.argsort(cosines, kind="stable")
+        tiles = list(pool.map(lambda i: _tile(archive, taken, cosines, int(i)), order))
     blank = np.full_like(tiles[0], 255)
     tiles += [blank] * (-len(tiles) % _COLUMNS)
     rows = [np.concatenate(tiles[i : i + _COLUMNS], axis=1) for i in range(0, len(tiles), _COLUMNS)]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,16 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from patchcut.bundle import Bundle
 from patchcut.errors import OptionError, SourceError
-from patchcut.features import to_host
-from patchcut.frames import Frame
 from patchcut.output.whole_files import check_writable, lock, output_error, remove
 from patchcut.settings import Settings
-from patchcut.sources.photos import PHOTO_SUFFIXES, read_frame
+from patchcut.sources.photos import PHOTO_SUFFIXES
 from patchcut.sources.walking import Walk
-from patchcut.stages import Extractor
 
 from patchcut_export.errors import ExportError
 from patchcut_export.progress import StepBar
+from patchcut_export.retrieval.embedding import embed
 from patchcut_export.retrieval.index import (
     MANIFEST,
     ClipIdentity,
@@ -36,11 +34,9 @@ from patchcut_export.retrieval.index import (
     write_index,
 )
 from patchcut_export.retrieval.near_duplicates import first_like
-from patchcut_export.retrieval.texts import unit
 from patchcut_export.retrieval.tokenizer import text_spec
+from patchcut_export.training.extraction import Extraction
 
-_EMBEDDING = "embedding"
-_BATCH = 8
 _SHA_BYTES = 32
 
 
@@ -55,6 +51,7 @@ class IndexRequest:
         settings: engine, device, size and threads that the image tower runs with.
         dtype: of the embeddings on disk, "float16" or "float32".
         alike: least cosine of two images that are nearly the same.
+        extraction: other machines that look at the images, as float32; None is this one.
     """
 
     folders: Sequence[Path]
@@ -63,6 +60,7 @@ class IndexRequest:
     settings: Settings
     dtype: str = "float16"
     alike: float = 0.97
+    extraction: Extraction | None = None
 
 
 @dataclass(frozen=True)
@@ -197,23 +195,18 @@ def _embed(
     """Embeds images by content, and notes each in the file; how many there were."""
     if not fresh:
         return 0
-    text = text_spec(request.clip)
-    settings = replace(request.settings, precision="auto")
-    extractor = Extractor.open(request.clip, settings, backbone=text.backbone, needs=(_EMBEDDING,))
     record, done, added = _record(_dim(request.clip)), 0, 0
-    batch = min(_BATCH, extractor.engine.facts.max_batch)
-    for looked_at, frames in _read_ahead(list(fresh.items()), batch, problems):
-        if frames:
-            made = to_host(extractor([frame for _, frame in frames])[_EMBEDDING])
-            embeddings = unit(made.reshape(len(frames), -1))
-            records = np.zeros(len(frames), record)
-            for i, (sha, _) in enumerate(frames):
+    looked = embed(request.clip, request.settings, fresh, request.extraction, problems)
+    with closing(looked):
+        for shas, embeddings, looked_at in looked:
+            records = np.zeros(len(shas), record)
+            for i, sha in enumerate(shas):
                 records[i] = (np.void(bytes.fromhex(sha)), embeddings[i])
                 rows[sha] = embeddings[i]
             _append(file, records)
-            added += len(frames)
-        done += looked_at
-        bar.step("images", done, len(fresh))
+            added += len(shas)
+            done += looked_at
+            bar.step("images", done, len(fresh))
     return added
 
 
@@ -223,32 +216,6 @@ def _append(file: BinaryIO, records: npt.NDArray[Any]) -> None:
         file.flush()
     except OSError as error:
         raise output_error(Path(file.name), error) from error
-
-
-def _read_ahead(
-    items: Sequence[tuple[str, str]], batch: int, problems: list[str]
-) -> Iterator[tuple[int, list[tuple[str, Frame]]]]:
-    """Frames in batches, with how many files were looked at: the next batch is decoded while one is used."""
-
-    def read(part: Sequence[tuple[str, str]]) -> list[tuple[str, Frame] | str]:
-        return [_read(sha, path) for sha, path in part]
-
-    parts = [items[i : i + batch] for i in range(0, len(items), batch)]
-    with ThreadPoolExecutor(1, "patchcut-index") as pool:
-        ahead = pool.submit(read, parts[0])
-        for i, part in enumerate(parts):
-            found = ahead.result()
-            if i + 1 < len(parts):
-                ahead = pool.submit(read, parts[i + 1])
-            problems += [one for one in found if isinstance(one, str)]
-            yield len(part), [one for one in found if not isinstance(one, str)]
-
-
-def _read(sha: str, path: str) -> tuple[str, Frame] | str:
-    try:
-        return sha, read_frame(Path(path))
-    except SourceError as error:
-        return str(error)
 
 
 def _in_old_order(images: Sequence[IndexedImage], old: ImageIndex | None) -> list[IndexedImage]:

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from patchcut_export.retrieval.texts import unit
+from patchcut.heads.naming import unit
 
 _NEW, _OLD = 1024, 8192
 _ROUNDING = 2e-6  # of the cosine of a row with itself
@@ -53,10 +52,10 @@ def _find(
     embeddings: npt.NDArray[Any], rows: npt.NDArray[np.int64], least: float, likes: npt.NDArray[np.int64]
 ) -> None:
     """Fills in what some rows repeat; of those before them it is known."""
-    queries = unit(embeddings[rows])  # float16 leaves lengths a little off
+    queries = unit(np.asarray(embeddings[rows], np.float32))  # float16 leaves lengths a little off
     candidates: list[list[int]] = [[] for _ in rows]
     for start in range(0, int(rows[-1]) + 1, _OLD):
-        block = unit(embeddings[start : start + _OLD])
+        block = unit(np.asarray(embeddings[start : start + _OLD], np.float32))
         found, others = np.nonzero(queries @ block.T >= least - _ROUNDING)
         others += start
         kept = (others < rows[found]) & (likes[others] < 0)  # those of this block of rows are not known yet

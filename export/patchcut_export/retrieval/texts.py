@@ -11,6 +11,7 @@ import numpy.typing as npt
 from patchcut.bundle import Bundle, TextSpec
 from patchcut.engines.onnxruntime import import_onnxruntime, session_options
 from patchcut.errors import BundleError, OptionError
+from patchcut.heads.naming import unit
 from patchcut_kernels import default_threads
 
 from patchcut_export.retrieval.prompts import PLAIN
@@ -98,15 +99,3 @@ class TextEncoder:
                 raise OptionError("prompts", f"each must have one {{}}, got {template!r}")
         rows = self.encode([template.replace("{}", name) for name in names for template in templates])
         return unit(rows.reshape(len(names), len(templates), -1).mean(axis=1))
-
-
-def unit(rows: npt.NDArray[np.floating[Any]]) -> Float32:
-    """Rows [..., d] as float32 of unit length.
-
-    Examples:
-        >>> from patchcut_export.retrieval.texts import unit
-        >>> unit(np.array([[3.0, 4.0]])).tolist()
-        [[0.6000000238418579, 0.800000011920929]]
-    """
-    rows = np.asarray(rows, np.float32)
-    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12), np.float32)

@@ -12,11 +12,12 @@ from patchcut_export.training.ray_extraction import RayExtraction
 
 
 @contextmanager
-def open_extraction(engine: str) -> Iterator[Extraction]:
+def open_extraction(engine: str, dtype: str = "float16") -> Iterator[Extraction]:
     """Where the backbone looks at photos, by name, until the context is left.
 
     Args:
         engine: "local" for this machine, or "ray" for a Ray cluster: RAY_ADDRESS's, or one that runs here.
+        dtype: of the features that other machines give, "float16" or "float32".
     Raises:
         OptionError: there is no such engine.
         ExportError: Ray is not installed, or there is no cluster.
@@ -29,5 +30,5 @@ def open_extraction(engine: str) -> Iterator[Extraction]:
     if engine == "local":
         yield LocalExtraction()
         return
-    with RayExtraction() as extraction:
+    with RayExtraction(dtype=dtype) as extraction:
         yield extraction

@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import patchcut_kernels as kernels
 from patchcut.bundle import Bundle, embedded_bundles, open_bundle
-from patchcut.checks import check_whole
+from patchcut.checks import check_choice, check_whole
 from patchcut.settings import Device, Settings
 from patchcut.stages import Extractor
 
@@ -38,25 +38,27 @@ class RayExtraction(OnRay):
         address: the cluster's, as `ray.init` takes it; None for the one that this process is connected to,
             else for RAY_ADDRESS, else for one on this machine.
         shard: photos of a task.
+        dtype: of the features, "float16" or "float32".
     Raises:
         OptionError: a shard is out of range.
         ExportError: Ray is not installed, or there is no cluster.
     """
 
-    def __init__(self, *, address: str | None = None, shard: int = 8) -> None:
+    def __init__(self, *, address: str | None = None, shard: int = 8, dtype: str = "float16") -> None:
         check_whole("shard", shard, 1, 1_000_000)
+        check_choice("dtype", dtype, ("float16", "float32"))
         super().__init__(address=address)
-        self._shard = shard
+        self._shard, self._dtype = shard, dtype
 
     def run(
         self, bundle: Bundle, extractor: Extractor, photos: Mapping[str, Path], sets: Sequence[str]
     ) -> Generator[PhotoFeatures, None, None]:
-        """As in `Extraction`, as float16.
+        """As in `Extraction`, of the type that was asked for.
 
         Raises:
             ExportError: a machine lacks a photo or has another bundle, or the cluster lacks the device.
         """
-        backbone = _Backbone.of(bundle, extractor, tuple(sets))
+        backbone = _Backbone.of(bundle, extractor, tuple(sets), self._dtype)
         most = _GIVEN * self._places(backbone.settings.device)
         task = self._task(_extract_shard, backbone.settings.device)
         left = iter([(name, path.absolute()) for name, path in photos.items()])
@@ -85,15 +87,17 @@ class _Backbone:
         name: the backbone's, in the bundle.
         sets: feature sets that are wanted.
         sha256: of the graph and of the weights.
+        dtype: of the features that are given back.
     """
 
     settings: Settings
     name: str
     sets: tuple[str, ...]
     sha256: tuple[str, ...]
+    dtype: str
 
     @classmethod
-    def of(cls, bundle: Bundle, extractor: Extractor, sets: tuple[str, ...]) -> _Backbone:
+    def of(cls, bundle: Bundle, extractor: Extractor, sets: tuple[str, ...], dtype: str) -> _Backbone:
         facts, path = extractor.engine.facts, bundle.path.absolute()
         named = [name for name, one in embedded_bundles().items() if one == path]
         settings = Settings(
@@ -106,7 +110,7 @@ class _Backbone:
         )
         own = extractor.backbone.graphs
         name = next(name for name, one in bundle.spec.backbones.items() if one.graphs == own)
-        return cls(settings, name, sets, _sha256(bundle, extractor))
+        return cls(settings, name, sets, _sha256(bundle, extractor), dtype)
 
     def open(self) -> Extractor:
         """The extractor.
@@ -142,6 +146,6 @@ def _extract_shard(backbone: _Backbone, photos: Sequence[tuple[str, Path]]) -> l
             remedy = "put it where every machine has it under that path"
             raise ExportError("images", f"{path} cannot be read here", remedy)
         found = extract_photo(extractor, name, path, backbone.sets)
-        sets = {one: np.array(rows, np.float16) for one, rows in found.sets.items()}
+        sets = {one: np.array(rows, backbone.dtype) for one, rows in found.sets.items()}
         made.append(PhotoFeatures(found.name, found.content, sets, found.problem))
     return made

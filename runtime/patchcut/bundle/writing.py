@@ -43,15 +43,23 @@ def rewrite_bundle(
     """
     changed, named = members or {}, spec.members() - {spec.card}
     names = [name for name in dict.fromkeys([*bundle.spec.files, *changed]) if name in named]
-    write_bundle(
-        path, spec, {name: changed[name] if name in changed else bundle.read(name) for name in names}
-    )
+    copied = {name: bundle.spec.files[name] for name in names if name not in changed}
+    kept = {name: bundle.read_unparsed(name) if name in copied else changed[name] for name in names}
+    write_bundle(path, spec, kept, copied)
 
 
-def write_bundle(path: Path, spec: BundleSpec, members: dict[str, bytes]) -> None:
-    """Writes a bundle from its manifest and its members; the card, checksums and sizes are made here."""
+def write_bundle(
+    path: Path, spec: BundleSpec, members: dict[str, bytes], known: Mapping[str, FileSpec] | None = None
+) -> None:
+    """Writes a bundle from its manifest and its members; the card, checksums and sizes are made here.
+
+    Args:
+        known: checksums and sizes of members that were found right just now.
+    """
     members = {**members, CARD: render_card(spec).encode()}
-    fields = {**spec.model_dump(), "card": CARD, "files": file_specs(members)}
+    new = {name: data for name, data in members.items() if name not in (known or {})}
+    told = {**(known or {}), **file_specs(new)}
+    fields = {**spec.model_dump(), "card": CARD, "files": {name: told[name] for name in members}}
     write_archive(path, BundleSpec.model_validate(fields).model_dump_json(indent=1), members)
 
 

@@ -37,8 +37,8 @@ _FILE = "concepts.safetensors"
 _SEEN = 0.5  # IoU of what is shown with a piece of the foreground
 _logger = logging.getLogger("patchcut")
 
-# Features of one frame on the host, and where it lies; whoever segments meanwhile goes on.
-Extract = Callable[[Frame], tuple[Features, Canvas]]
+# Features of each frame on the host, and where it lies; whoever segments meanwhile goes on.
+Extract = Callable[[Sequence[Frame]], list[tuple[Features, Canvas]]]
 # What a segmenter takes as a frame, and its number.
 Take = Callable[[object, int], Frame]
 
@@ -205,7 +205,8 @@ class Concepts:
         for frame, prompt in zip(frames, prompts, strict=True):
             if prompt is not None:
                 prompt.check_frame(frame.image.shape[:2])
-        shown = [self._look(frame, prompt) for frame, prompt in zip(frames, prompts, strict=True)]
+        each = zip(self._extract(frames), prompts, strict=True)
+        shown = [self._look(features, canvas, prompt) for (features, canvas), prompt in each]
         empty = [str(i) for i, one in enumerate(shown) if not one.inside.any()]
         if empty:
             images = f"image {empty[0]}" if len(empty) == 1 else f"images {', '.join(empty)}"
@@ -213,15 +214,14 @@ class Concepts:
             raise OptionError("concepts", f'nothing was found of "{name}" on {images}', remedy)
         return shown
 
-    def _look(self, frame: Frame, prompt: Prompt | None) -> Shown:
-        features, semantic, canvas = self._look_at(frame)
+    def _look(self, features: Features, canvas: Canvas, prompt: Prompt | None) -> Shown:
         with self._looks:
-            return look(features, semantic, canvas, prompt, self._looking)
+            return look(features, self._semantic, canvas, prompt, self._looking)
 
-    def _look_at(self, frame: Frame) -> tuple[Features, str, Canvas]:
-        """Features of a frame, which of them tell what things are, and where it lies."""
-        features, canvas = self._extract(frame)
-        return features, self.head.needs[0], canvas
+    @property
+    def _semantic(self) -> str:
+        """The feature set that tells what things are."""
+        return self.head.needs[0]
 
     def _with(self, name: str, shown: list[Shown]) -> PrototypesHead:
         now = self._now
@@ -268,8 +268,8 @@ class Concepts:
         """[d] float32 of each sample photo: with them the mean is not that of one scene."""
         if not self._samples:
             photos = [Frame(read_photo(path)) for path in sorted(SAMPLES.glob("*.jpg"))]
-            each = (self._look_at(photo) for photo in photos)
-            self._samples = [to_host(features[semantic])[0].mean(axis=0) for features, semantic, _ in each]
+            each = self._extract(photos)
+            self._samples = [to_host(features[self._semantic])[0].mean(axis=0) for features, _ in each]
         return self._samples
 
     def _prior(self, spec: HeadSpec) -> Head | None:

@@ -14,20 +14,20 @@ import numpy as np
 import pytest
 from patchcut.bundle import open_bundle
 from patchcut.errors import OptionError, SourceError
+from patchcut.heads.naming import unit
 from patchcut.settings import Settings
 from patchcut_export.errors import ExportError
 from patchcut_export.progress import StepBar
+from patchcut_export.retrieval import embedding, indexing
 from patchcut_export.retrieval import index as index_module
-from patchcut_export.retrieval import indexing
 from patchcut_export.retrieval.index import ClipIdentity, ImageIndex, IndexedImage, open_index, write_index
 from patchcut_export.retrieval.near_duplicates import first_like
-from patchcut_export.retrieval.texts import unit
 
 Update = Callable[..., indexing.IndexUpdate]
 
 
 def _rows(count: int, dim: int = 16, seed: int = 0) -> np.ndarray:
-    return unit(np.random.default_rng(seed).standard_normal((count, dim)))
+    return unit(np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32))
 
 
 def _made(folder: Path, rows: np.ndarray, likes: dict[int, int] | None = None) -> ImageIndex:
@@ -96,7 +96,7 @@ def test_near_duplicates_repeat_the_first() -> None:
     rng = np.random.default_rng(0)
     base = _rows(40, 32)
     which = rng.integers(0, 40, 300)
-    rows = unit(base[which] + 0.01 * rng.standard_normal((300, 32)))
+    rows = unit((base[which] + 0.01 * rng.standard_normal((300, 32))).astype(np.float32))
     likes = first_like(rows, 0.97, {})
     firsts = {int(one): int(np.flatnonzero(which == one)[0]) for one in set(which)}
     assert likes.tolist() == [-1 if firsts[w] == i else firsts[w] for i, w in enumerate(which.tolist())]
@@ -127,7 +127,7 @@ def test_only_new_and_changed_files_are_looked_at(update: Update, photos: Path, 
 def test_a_stopped_run_goes_on(
     update: Update, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(indexing, "_BATCH", 2)
+    monkeypatch.setattr(embedding, "_BATCH", 2)
     append, calls = indexing._append, []
 
     def stop(file: Any, records: Any) -> None:

@@ -160,8 +160,9 @@ def test_what_cannot_be_said_or_read(small_clips: Callable[[str], Path]) -> None
 
 
 def test_names_are_means_over_templates(small_clips: Callable[[str], Path]) -> None:
+    from patchcut.heads.naming import unit
     from patchcut_export.retrieval.prompts import IMAGENET, find_templates
-    from patchcut_export.retrieval.texts import TextEncoder, unit
+    from patchcut_export.retrieval.texts import TextEncoder
 
     assert len(set(IMAGENET)) == 80 and all(one.count("{}") == 1 for one in IMAGENET)
     with open_bundle(small_clips("vit")) as bundle:
@@ -231,6 +232,6 @@ def test_examples_run(open_clip: Any, tmp_path: Path) -> None:
     (tmp_path / "index").mkdir()
     write_index(tmp_path / "index", ClipIdentity("0" * 64, "toy", "/toy"), ["/photos"], images, rows, 0.97)
     examples = find_examples("patchcut_export.retrieval")
-    assert len(examples) >= 5
+    assert len(examples) >= 4
     for example in examples:
         run_example(example, {"np": np, "folder": tmp_path, "open_index": open_index})
