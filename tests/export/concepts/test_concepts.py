@@ -92,11 +92,13 @@ def test_photos_are_crossed_out_by_their_names(
     assert cv2.imwrite(str(stray), toy.scene("leaf", seed=5))
     with_it = prototypes(make(archives))
     from patchcut.stages import Extractor
+    from patchcut_export.concepts import late_extractor
 
-    def extract(*_: object) -> None:
-        raise AssertionError("features are made again")
+    def look(*_: object) -> None:
+        raise AssertionError("photographs are looked at again")
 
-    monkeypatch.setattr(Extractor, "__call__", extract)
+    monkeypatch.setattr(Extractor, "__call__", look)
+    monkeypatch.setattr(late_extractor, "open_engine", look)
     without = prototypes(make(archives, "--without", "stray.png"))
     assert not np.allclose(with_it.vectors[0], without.vectors[0])
 
