@@ -43,7 +43,8 @@ _IN_MEMORY = "its float32 copy of all points is made outside the clock"
 _INSIDE = {
     "patchcut": f"{STEPS} steps of kmeans_sums over chunks of {CHUNK} points, read from the file",
     _FAISS: f"{STEPS} steps on all points, nredo 1; {_IN_MEMORY}",
-    _SCIKIT_LEARN: f"{STEPS} passes of batches of 1,024 points; {_IN_MEMORY}",
+    _SCIKIT_LEARN: f"at most {STEPS} passes of batches of 1,024 points, or 256 a thread if that is more, "
+    f"with its own stopping rule; {_IN_MEMORY}",
 }
 _MODULES = {"patchcut": "patchcut_kernels", _FAISS: "faiss", _SCIKIT_LEARN: "sklearn"}
 _FIT = """

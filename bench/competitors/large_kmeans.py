@@ -15,6 +15,8 @@ from bench import machine
 
 STEPS = 10
 CHUNK = 65536
+# Of MiniBatchKMeans: its default; its documentation asks for 256 a core at least, to use all cores.
+BATCH = 1024
 Points = npt.NDArray[np.float16]
 Centroids = npt.NDArray[np.float32]
 
@@ -70,11 +72,11 @@ def _faiss(points: Points, centroids: Centroids, threads: int) -> Callable[[], A
     return fit
 
 
-def _scikit_learn(points: Points, centroids: Centroids, _: int) -> Callable[[], Any]:
+def _scikit_learn(points: Points, centroids: Centroids, threads: int) -> Callable[[], Any]:
     from sklearn.cluster import MiniBatchKMeans
 
     floats = points.astype(np.float32)
-    passes = {"max_iter": STEPS, "max_no_improvement": None, "compute_labels": False}
+    passes = {"max_iter": STEPS, "batch_size": max(BATCH, 256 * threads), "compute_labels": False}
     means = MiniBatchKMeans(len(centroids), init=centroids, n_init=1, random_state=0, **passes)
     return lambda: means.fit(floats).cluster_centers_
 

@@ -52,6 +52,12 @@ def make_levels_bundle(
     examples: Annotated[
         Path | None, typer.Option(help="Folder with a folder of images for each name, to call the kinds by.")
     ] = None,
+    concepts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Bundle with concepts, or safetensors of vectors: a kind whose regions are one has its name."
+        ),
+    ] = None,
     levels: Annotated[
         str, typer.Option("--levels", help="Those that vote, with commas: dataset, category, image.")
     ] = "dataset,category,image",
@@ -128,6 +134,7 @@ def make_levels_bundle(
             sets=None if features is None else tuple(parse_list("features", features)),
             labels=None if labels is None else tuple(parse_list("labels", labels)),
             examples=examples,
+            concepts=concepts,
             name=name or bundle.stem,
             trained_on=trained_on or images.name,
             steps=steps,

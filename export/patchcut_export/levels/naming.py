@@ -11,12 +11,14 @@ from patchcut.errors import OptionError
 
 from patchcut_export.errors import ExportError
 from patchcut_export.levels.choosing import cluster_rows
+from patchcut_export.levels.concepts import KnownConcepts, called
 from patchcut_export.levels.plan import LevelsPlan, LevelsRequest
 from patchcut_export.levels.regions import FoundRegions
 from patchcut_export.levels.sheets import write_name_sheet
 from patchcut_export.progress import StepBar
 
 Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
 
 NAME_COUNTS = (5, 10, 15, 20, 25, 30, 40)
 
@@ -29,6 +31,7 @@ class Naming:
         plan: how many kinds.
         bar: is told.
         regions_of: finds the regions in a folder of examples.
+        concepts: that kinds are called by, or None.
     """
 
     def __init__(
@@ -37,11 +40,13 @@ class Naming:
         plan: LevelsPlan,
         bar: StepBar,
         regions_of: Callable[[Path], FoundRegions],
+        concepts: KnownConcepts | None = None,
     ) -> None:
         self._request = request
         self._plan = plan
         self._bar = bar
         self._regions_of = regions_of
+        self._concepts = concepts
 
     def run(self, found: FoundRegions, images: Sequence[str]) -> tuple[Float32, tuple[str, ...]]:
         """The centres [C, s] of the kinds, and the labels: background, and the C names.
@@ -62,7 +67,7 @@ class Naming:
             what="names",
             of="regions that were found",
         )
-        labels = ("background", *self._names(centres))
+        labels = ("background", *self._names(centres, found, own))
         request = self._request
         sheet = request.work / "names.jpg"
         write_name_sheet(sheet, request.images, images, found, own, centres, labels[1:])
@@ -80,11 +85,16 @@ class Naming:
             raise OptionError("labels", f"must be {count}, as --names says, got {len(labels)}")
         return count if labels is None else len(labels)
 
-    def _names(self, centres: Float32) -> Sequence[str]:
-        """The C names: given, or those of the examples that are nearest, or numbers."""
+    def _names(self, centres: Float32, found: FoundRegions, own: Int32) -> Sequence[str]:
+        """The C names: given, or of concepts, or of the examples that are nearest, or numbers."""
         if self._request.labels is not None:
             return self._request.labels
         numbered = [f"thing {c + 1}" for c in range(len(centres))]
+        if self._concepts is not None and found.as_concepts is not None:
+            names = self._concepts.call(found.as_concepts, own, numbered)
+            count = sum(name != number for name, number in zip(names, numbered, strict=True))
+            self._bar.say(f"{count} of {len(names)} kinds are called by concepts: {', '.join(names)}")
+            return names
         if self._request.examples is None:
             return numbered
         return self._names_of_examples(self._request.examples, centres, numbered)
@@ -101,10 +111,5 @@ class Naming:
                 nearest = (means @ centres.T).argmax(axis=1)
                 shares[row] = np.bincount(nearest, minlength=len(centres)) / len(nearest)
         best = shares.argmax(axis=0)
-        names, used = list(numbered), dict.fromkeys((one.name for one in folders), 0)
-        for c in np.argsort(-shares.max(axis=0), kind="stable"):
-            if shares[best[c], c] > 0:
-                name = folders[best[c]].name
-                used[name] += 1
-                names[c] = name if used[name] == 1 else f"{name} {used[name]}"
-        return names
+        order = [int(c) for c in np.argsort(-shares.max(axis=0), kind="stable")]
+        return called(numbered, {c: folders[best[c]].name for c in order if shares[best[c], c] > 0})

@@ -77,6 +77,7 @@ class LevelsRequest:
             the bundle has.
         labels: names of the C names in order, or None.
         examples: a folder with a folder of images for each name, or None.
+        concepts: a bundle with concepts, or a file of vectors, whose names are taken, or None.
         name: the new bundle's.
         trained_on: what the card says about the images.
         steps: where the passes of k-means run; None for this machine.
@@ -90,6 +91,7 @@ class LevelsRequest:
     sets: tuple[str, ...] | None = None
     labels: tuple[str, ...] | None = None
     examples: Path | None = None
+    concepts: Path | None = None
     name: str
     trained_on: str
     steps: Steps | None = None

@@ -27,6 +27,7 @@ from patchcut_export.clustering.collection import kmeans_collection, labels_of
 from patchcut_export.clustering.points import Points
 from patchcut_export.errors import ExportError
 from patchcut_export.levels.choosing import cluster_rows
+from patchcut_export.levels.concepts import KnownConcepts
 from patchcut_export.levels.naming import Naming
 from patchcut_export.levels.plan import LevelsPlan, LevelsRequest, attention_sets, feature_sets
 from patchcut_export.levels.regions import FoundRegions, RegionFinder
@@ -50,13 +51,34 @@ def make_levels(request: LevelsRequest, plan: LevelsPlan, bar: StepBar) -> None:
         PatchcutError: naming what is wrong with the request, before any work is done where that is possible.
     """
     check_output_file(request.bundle)
+    _check_concepts(request, plan)
     open_source(request.images).close()
     with open_bundle(request.settings.bundle) as bundle:
         sets = feature_sets(bundle, request.sets, dataset_only=plan.dataset_only)
+        known = None
+        if request.concepts is not None:
+            known = KnownConcepts.read(request.concepts, bundle, sets[-1])
         needs = dict.fromkeys([*sets, *attention_sets(bundle)])
         extractor = Extractor.open(bundle, request.settings, needs=list(needs))
-        _Recipe(request, plan, bundle, extractor, sets, bar).run()
+        _Recipe(request, plan, bundle, extractor, sets, bar, known).run()
     bar.say(f"wrote {request.bundle}")
+
+
+def _check_concepts(request: LevelsRequest, plan: LevelsPlan) -> None:
+    """Checks that concepts are the only ones to name kinds.
+
+    Raises:
+        OptionError: there are other names, or no kinds.
+    """
+    if request.concepts is None:
+        return
+    if plan.dataset_only:
+        raise OptionError(
+            "concepts", "names kinds of regions, of which --dataset-only has none", "leave one out"
+        )
+    if request.labels is not None or request.examples is not None:
+        other = "labels" if request.labels is not None else "examples"
+        raise OptionError("concepts", f"must be the only names, got --{other} too", "leave one out")
 
 
 class _Recipe:
@@ -70,6 +92,7 @@ class _Recipe:
         extractor: Extractor,
         sets: tuple[str, ...],
         bar: StepBar,
+        concepts: KnownConcepts | None = None,
     ) -> None:
         self.request = request
         self.plan = plan
@@ -77,6 +100,7 @@ class _Recipe:
         self.extractor = extractor
         self.sets = sets
         self.bar = bar
+        self.concepts = concepts
 
     def run(self) -> None:
         cached = self.cache()
@@ -148,7 +172,7 @@ class _Recipe:
         finder = self.finder(centres, self.request.images)
         found = finder.find(cached, partial(self.bar.step, "regions"))
         self.check_found(found, cached)
-        naming = Naming(self.request, self.plan, self.bar, partial(self.regions_of, centres))
+        naming = Naming(self.request, self.plan, self.bar, partial(self.regions_of, centres), self.concepts)
         named, labels = naming.run(found, cached.images)
         tensors: dict[str, Any] = {
             "dataset": dataset,
@@ -264,7 +288,10 @@ class _Recipe:
     def finder(self, centres: Centres, images: Path) -> RegionFinder:
         spec = HeadSpec.model_validate(self._fields(("background", "thing")))
         head, graph = LevelsHead(spec, centres), self.extractor.graph
-        return RegionFinder(head, self.extractor.backbone, graph, images, self.plan.refine)
+        mean = None if self.concepts is None else self.concepts.prototypes.mean
+        return RegionFinder(
+            head, self.extractor.backbone, graph, images, self.plan.refine, concepts_mean=mean
+        )
 
     def check_found(self, found: FoundRegions, cached: CachedFeatures) -> None:
         shown = len(np.unique(found.images))

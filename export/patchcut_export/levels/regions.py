@@ -34,12 +34,15 @@ class FoundRegions:
         means: [R, s] float32, unit; the mean of its patches' features, less what all have in common.
         boxes: [R, 4] float32, xyxy, in shares of the image's width and height.
         areas: [R] int64, patches.
+        as_concepts: [R, s] float32, unit; the mean of unit features less what concepts are less. None
+            without concepts.
     """
 
     images: npt.NDArray[np.int64]
     means: Float32
     boxes: Float32
     areas: npt.NDArray[np.int64]
+    as_concepts: Float32 | None = None
 
 
 class RegionFinder:
@@ -51,6 +54,7 @@ class RegionFinder:
         root: the images' folder, for a refiner.
         refiner: moves the regions' borders before patches are told inside from outside; "none" for patches.
         min_patches: smaller regions are left out.
+        concepts_mean: [s] float32, what the features of concepts are less; None without concepts.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class RegionFinder:
         root: Path,
         refiner: str = "none",
         min_patches: int = 3,
+        concepts_mean: Float32 | None = None,
     ) -> None:
         self._head = head
         self._backbone = backbone
@@ -68,6 +73,7 @@ class RegionFinder:
         self._root = root
         self._refiner = refiner
         self._min_patches = min_patches
+        self._concepts_mean = concepts_mean
 
     def find(self, cached: CachedFeatures, advance: Callable[[int, int], None]) -> FoundRegions:
         """The regions of all images, in their order.
@@ -80,6 +86,7 @@ class RegionFinder:
         """
         images: list[int] = []
         found: list[tuple[Float32, Float32, npt.NDArray[np.int64]]] = []
+        as_concepts: list[Float32] = []
         for i, name in enumerate(cached.images):
             sets = {one: cached.take(slice(i, i + 1), one).astype(np.float32) for one in self._head.needs}
             assignment = self._head(Features(sets, cached.grid_hw))[0]
@@ -93,11 +100,17 @@ class RegionFinder:
                 boxes: Float32 = (stats.boxes_xyxy / np.array([w, h, w, h], np.float32)).astype(np.float32)
                 images += [i] * count
                 found.append((means, boxes, stats.area))
+                if self._concepts_mean is not None:
+                    centred = semantic - self._concepts_mean
+                    as_concepts.append(
+                        region_means(centred, members, count, np.zeros_like(self._concepts_mean))
+                    )
             advance(i + 1, len(cached.images))
         dim = cached.sets[self._head.sets[2]].shape[2]
         empty = (np.zeros((0, dim), np.float32), np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
         means, boxes, areas = (np.concatenate(each) for each in zip(empty, *found, strict=True))
-        return FoundRegions(np.array(images, np.int64), means, boxes, areas)
+        seen = None if self._concepts_mean is None else np.concatenate([empty[0], *as_concepts])
+        return FoundRegions(np.array(images, np.int64), means, boxes, areas, seen)
 
     def _members(self, side: Float32, path: Path, name: str, grid_hw: tuple[int, int]) -> tuple[Int32, int]:
         """The region [n] int32 of each patch, from 1; 0 of none; and how many they are."""

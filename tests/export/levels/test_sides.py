@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 from patchcut import OptionError
+from patchcut.heads.prototypes import Prototypes
+from patchcut_export.levels.concepts import KnownConcepts, called
 from patchcut_export.levels.sides import Cues, find_cues, overruled
 from tests.doctests import find_examples, run_example
 
@@ -54,4 +56,5 @@ def test_a_person_may_overrule_it() -> None:
 
 @pytest.mark.parametrize("example", find_examples("patchcut_export.levels"), ids=lambda test: test.name)
 def test_examples_run(example: Any) -> None:
-    run_example(example, {"np": np, "Cues": Cues, "find_cues": find_cues})
+    shown = {"Cues": Cues, "find_cues": find_cues, "Prototypes": Prototypes}
+    run_example(example, {"np": np, **shown, "KnownConcepts": KnownConcepts, "called": called})
