@@ -19,10 +19,14 @@ CHUNK = 65536
 BATCH = 1024
 Points = npt.NDArray[np.float16]
 Centroids = npt.NDArray[np.float32]
+# Milliseconds after which an inertia is known to be reached, of each step.
+Trail = list[tuple[float, float]]
 
 
-def run(who: str, folder: Path, threads: int) -> tuple[float, float]:
+def run(who: str, folder: Path, threads: int) -> tuple[float, float, Trail]:
     """Milliseconds of `STEPS` steps on points.npy [n, d] from centroids.npy [k, d], and their inertia.
+
+    The last is the way there, of patchcut alone: a step tells the inertia of the centroids it begins with.
 
     Args:
         who: a key of `WAYS`.
@@ -31,23 +35,26 @@ def run(who: str, folder: Path, threads: int) -> tuple[float, float]:
     """
     points: Points = np.load(folder / "points.npy", mmap_mode="r")
     centroids: Centroids = np.load(folder / "centroids.npy")
-    fit = WAYS[who](points, centroids, threads)
+    trail: Trail = []
+    fit = WAYS[who](points, centroids, threads, trail)
     machine.set_threads(threads)
     begin = time.perf_counter()
     found = np.ascontiguousarray(fit(), np.float32)
     ms = 1e3 * (time.perf_counter() - begin)
-    return ms, sum(float(pk.kmeans_sums(chunk, found, sums=False).inertia) for chunk in _chunks(points))
+    inertia = sum(float(pk.kmeans_sums(chunk, found, sums=False).inertia) for chunk in _chunks(points))
+    return ms, inertia, trail
 
 
 def _chunks(points: Points) -> list[Points]:
     return [points[first : first + CHUNK] for first in range(0, len(points), CHUNK)]
 
 
-def _patchcut(points: Points, centroids: Centroids, _: int) -> Callable[[], Any]:
+def _patchcut(points: Points, centroids: Centroids, _: int, trail: Trail) -> Callable[[], Any]:
     def fit() -> Centroids:
-        found = centroids
+        found, begin = centroids, time.perf_counter()
         for _ in range(STEPS):
             parts = [pk.kmeans_sums(chunk, found) for chunk in _chunks(points)]
+            trail.append((1e3 * (time.perf_counter() - begin), sum(float(part.inertia) for part in parts)))
             counts = np.sum([part.counts for part in parts], axis=0)[:, None]
             sums = np.sum([part.sums for part in parts if part.sums is not None], axis=0)
             found = np.where(counts > 0, sums / np.maximum(counts, 1), found).astype(np.float32)
@@ -56,7 +63,7 @@ def _patchcut(points: Points, centroids: Centroids, _: int) -> Callable[[], Any]
     return fit
 
 
-def _faiss(points: Points, centroids: Centroids, threads: int) -> Callable[[], Any]:
+def _faiss(points: Points, centroids: Centroids, threads: int, _: Trail) -> Callable[[], Any]:
     import faiss
 
     faiss.omp_set_num_threads(threads)
@@ -72,7 +79,7 @@ def _faiss(points: Points, centroids: Centroids, threads: int) -> Callable[[], A
     return fit
 
 
-def _scikit_learn(points: Points, centroids: Centroids, threads: int) -> Callable[[], Any]:
+def _scikit_learn(points: Points, centroids: Centroids, threads: int, _: Trail) -> Callable[[], Any]:
     from sklearn.cluster import MiniBatchKMeans
 
     floats = points.astype(np.float32)
@@ -81,7 +88,7 @@ def _scikit_learn(points: Points, centroids: Centroids, threads: int) -> Callabl
     return lambda: means.fit(floats).cluster_centers_
 
 
-WAYS: dict[str, Callable[[Points, Centroids, int], Callable[[], Any]]] = {
+WAYS: dict[str, Callable[[Points, Centroids, int, Trail], Callable[[], Any]]] = {
     "patchcut": _patchcut,
     "faiss": _faiss,
     "scikit-learn MiniBatchKMeans": _scikit_learn,
