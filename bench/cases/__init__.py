@@ -31,6 +31,7 @@ GROUPS = {
     "levels": "bench.cases.levels",
     "concept-head": "bench.cases.concept_head",
     "concepts": "bench.cases.concepts",
+    "boxes": "bench.cases.boxes",
     "scenes": "bench.cases.scenes",
     "stability": "bench.cases.stability",
     "search": "bench.cases.search",
@@ -44,6 +45,7 @@ NEED_DATA = (
     "parts",
     "levels",
     "concepts",
+    "boxes",
     "scenes",
     "stability",
 )
