@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 from patchcut.errors import OptionError
 
+from patchcut_export.cli.made_bundle import Name, WeightsLicence, WeightsSource, WeightsTrainedOn
+
 
 def backbone(
     backbone_name: Annotated[
@@ -76,16 +78,10 @@ def backbone(
             show_default=False,
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the bundle.", show_default="of the file")] = None,
-    source: Annotated[
-        str | None, typer.Option(help="Where the weights come from.", show_default="what is known")
-    ] = None,
-    licence: Annotated[
-        str | None, typer.Option(help="Licence of the weights.", show_default="what is known")
-    ] = None,
-    trained_on: Annotated[
-        str | None, typer.Option(help="What the weights were trained on.", show_default="what is known")
-    ] = None,
+    name: Name = None,
+    source: WeightsSource = None,
+    licence: WeightsLicence = None,
+    trained_on: WeightsTrainedOn = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder for downloads.", show_default="~/.cache, and the hub's own")
     ] = None,

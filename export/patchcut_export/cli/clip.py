@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from patchcut.errors import OptionError
 
+from patchcut_export.cli.made_bundle import Name, WeightsLicence, WeightsSource, WeightsTrainedOn
+
 
 def clip(
     *,
@@ -56,16 +58,10 @@ def clip(
     cache: Annotated[
         Path | None, typer.Option(help="Folder for downloads.", show_default="the hub's own")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the bundle.", show_default="of the file")] = None,
-    source: Annotated[
-        str | None, typer.Option(help="Where the weights come from.", show_default="what is known")
-    ] = None,
-    licence: Annotated[
-        str | None, typer.Option(help="Licence of the weights.", show_default="what is known")
-    ] = None,
-    trained_on: Annotated[
-        str | None, typer.Option(help="What the weights were trained on.", show_default="what is known")
-    ] = None,
+    name: Name = None,
+    source: WeightsSource = None,
+    licence: WeightsLicence = None,
+    trained_on: WeightsTrainedOn = None,
 ) -> int:
     """Export CLIP's image tower, text tower and tokenizer to ONNX, in one bundle, to find images by words.
 

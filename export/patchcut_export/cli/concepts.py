@@ -10,6 +10,8 @@ import typer
 from patchcut.cli.options import with_settings
 from patchcut.settings import Settings
 
+from patchcut_export.cli.made_bundle import Name
+
 if TYPE_CHECKING:
     from patchcut_export.concepts.language import Words
 
@@ -86,9 +88,7 @@ def make_concepts_bundle(
         Path, typer.Option("--work", help="Folder for features and for pictures of what was taken.")
     ] = Path("patchcut-concepts"),
     seed: Annotated[int, typer.Option(help="The same seed gives the same concepts.")] = 0,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the new bundle.", show_default="of the file")
-    ] = None,
+    name: Name = None,
     settings: Settings,
 ) -> int:
     """Make concepts of words or of folders of photographs, without labels or training.
@@ -137,9 +137,7 @@ def make_vectors_bundle(
     foreground: Annotated[
         bool, typer.Option(help="Name regions of the bundle's head for objects; else every patch by itself.")
     ] = True,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the new bundle.", show_default="of the file")
-    ] = None,
+    name: Name = None,
 ) -> int:
     """Make concepts of ready-made vectors in the space of a bundle's features.
 
