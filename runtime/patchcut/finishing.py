@@ -186,7 +186,7 @@ class LaterStages:
         if self.continuity is None:
             return self.masks(frame, assignment, canvas), None
         min_area = canvas.min_area(self.masks.min_area_patches)
-        components = self.masks.components(frame, assignment, canvas)
+        components = self.masks.components(frame, assignment, canvas, self.continuity.keep_labels)
         names = self.head.labels if self.parts is None and is_named(self.head) else ()
         return self.continuity.regions(components, canvas, self.masks.rules, min_area, names)
 

@@ -487,7 +487,7 @@ class Segmenter:
         masks = replace(
             self.masks, refiner=refiner, rules=Rules(self.settings.min_score, single=self.settings.single)
         )
-        regions = regions_of(masks, frame, assignment, canvas)
+        regions = regions_of(masks, frame, assignment, canvas, objects.keep_labels)
         clock.stop("masks")
         return Result.of(
             regions,

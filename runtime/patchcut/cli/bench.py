@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from patchcut.cli.signals import stoppable
 from patchcut.cli.tables import make_console, precision_text, size_text
 from patchcut.errors import OptionError
 from patchcut.frames import Frame
-from patchcut.output.whole_files import check_writable
+from patchcut.output.whole_files import check_writable, remove_empty
 from patchcut.segmenter import Segmenter
 from patchcut.settings import Settings
 from patchcut.sources import open_source
@@ -43,8 +44,9 @@ def bench(
     if out is not None:
         if out.is_dir():
             raise OptionError("out", f"{out} is a folder", "name a file, such as bench.json")
-        check_writable(out.parent)
-    with stoppable():
+    with ExitStack() as stack, stoppable():
+        if out is not None:
+            stack.callback(remove_empty, check_writable(out.parent))
         frames, name = _read(source, settings)
         segmenter = Segmenter.open(settings)
         with _Bar(shown=not quiet) as bar:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import fields, replace
 from time import perf_counter
@@ -66,19 +67,31 @@ def _open(options: RunOptions, stack: ExitStack) -> Run:
         named = options.sources[0] if len(options.sources) == 1 else list(options.sources)
         source = stack.enter_context(open_source(named, every=options.every, rule=rule))
     folder = None
-    if options.out is not None:
-        how: dict[str, Any] = {"overwrite": options.overwrite, "resume": options.resume}
-        folder = OutputFolder(options.out, save, **how, recipe=_recipe(options))
-    pointed = pointed_objects(options.settings, options.prompts, options.at) if options.prompts else None
-    segmenter = Segmenter.open(_for_recordings(options, source))
-    if pointed is None and segmenter.head.labels == ("background",):
+    with ExitStack() as refused:
+        if options.out is not None:
+            how: dict[str, Any] = {"overwrite": options.overwrite, "resume": options.resume}
+            folder = OutputFolder(options.out, save, **how, recipe=_recipe(options))
+            refused.push(_finishing(folder))
+        pointed = pointed_objects(options.settings, options.prompts, options.at) if options.prompts else None
+        segmenter = Segmenter.open(_for_recordings(options, source))
+        _check_head(segmenter, options, save, pointed=pointed is not None)
+        refused.pop_all()
+    return Run(options, source, segmenter, folder, window, RunStats(), pointed)
+
+
+def _check_head(segmenter: Segmenter, options: RunOptions, save: Sequence[str], *, pointed: bool) -> None:
+    """Checks that the head names something, and makes what is to be saved.
+
+    Raises:
+        OptionError: it does not.
+    """
+    if not pointed and segmenter.head.labels == ("background",):
         what = f"the bundle {options.settings.bundle} holds no concepts"
         remedy = 'make some with `patchcut export concept`, or with `patchcut.load(head="concepts").concepts`'
         raise OptionError("head", what, remedy)
-    if "votes" in save and (pointed is not None or not isinstance(segmenter.head, VotingHead)):
+    if "votes" in save and (pointed or not isinstance(segmenter.head, VotingHead)):
         what = f'has "votes", and the head "{segmenter.head.name}" takes none'
         raise OptionError("save", what, "leave it out, or choose a head that does, such as --head levels")
-    return Run(options, source, segmenter, folder, window, RunStats(), pointed)
 
 
 def _for_recordings(options: RunOptions, source: Source) -> Settings:

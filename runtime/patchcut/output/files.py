@@ -23,7 +23,14 @@ from patchcut.output.manifest import (
     is_below,
     words_of,
 )
-from patchcut.output.whole_files import CREATE, check_writable, encode_image, output_error, partial_suffix
+from patchcut.output.whole_files import (
+    CREATE,
+    check_writable,
+    encode_image,
+    output_error,
+    partial_suffix,
+    remove_empty,
+)
 
 
 class OutputFiles:
@@ -50,7 +57,7 @@ class OutputFiles:
     """
 
     def __init__(self, root: Path, redo: Collection[str] = ()) -> None:
-        check_writable(root)
+        self._made = check_writable(root)
         self.root = root
         self.item: dict[str, int] = {}
         self.words: set[str] = set()
@@ -61,6 +68,7 @@ class OutputFiles:
             self._close_root = weakref.finalize(self, os.close, self._root)
             self.manifest = Manifest(self._root, redo)
             weakref.finalize(self, self.manifest.close)
+            self.manifest.begin()  # its journal keeps other runs from taking the folder for an empty one
         except OSError as error:
             raise output_error(root / OWN_FOLDER, error) from error
 
@@ -179,11 +187,17 @@ class OutputFiles:
         """What runs that are over have noted, by name."""
         return self.manifest.over.notes.get(word, {})
 
-    def close(self) -> None:
-        """Ends the run's record; harmless when called again."""
+    def close(self, *, keep_empty: bool = True) -> None:
+        """Ends the run's record; harmless when called again.
+
+        Args:
+            keep_empty: whether a root that was made for this run stays where nothing is in it.
+        """
         with contextlib.suppress(OSError):
             self.manifest.close()
         self._close_root()
+        if not keep_empty:
+            remove_empty(self._made)
 
     @contextlib.contextmanager
     def _placed(self, relative: str | PurePath) -> Iterator[tuple[str, int]]:

@@ -104,7 +104,7 @@ class OutputFolder:
         try:
             self._check_earlier()
         except OutputError:
-            self.files.close()
+            self.files.close(keep_empty=False)
             raise
         self._sinks = [SINKS[word](self.files) for word in self.save]
 
@@ -197,7 +197,8 @@ class OutputFolder:
 
         Args:
             complete: nothing went wrong. With `overwrite`, what was not written again is removed then, but
-                not where a part that was started has not been finished.
+                not where a part that was started has not been finished. Where something went wrong before
+                anything was written, a folder that was made for it is removed.
         Raises:
             OutputError: something could not be finished.
         Examples:
@@ -208,15 +209,15 @@ class OutputFolder:
             1
         """
         try:
-            complete = complete and not self._cut
+            whole = complete and not self._cut
             self._end_part(None)
             for sink in self._sinks:
                 with self._telling(str(self.path), sink.word):
                     sink.close()
-            if complete and self._overwrite:
+            if whole and self._overwrite:
                 self.files.remove_stale(self.save)
         finally:
-            self.files.close()
+            self.files.close(keep_empty=complete)
 
     def written(self) -> tuple[str, ...]:
         """Which of `save` this run has written; a video that failed was removed.

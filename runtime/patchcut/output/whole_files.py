@@ -9,7 +9,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -153,18 +153,22 @@ def lock(descriptor: int) -> bool:
     return True
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path) -> list[Path]:
     """Makes `folder` and tries it with an empty file, before any work is done for it.
 
     What runs that were killed have left unfinished there is removed.
 
+    Returns:
+        The folders that were not there, innermost first: for `remove_empty`, where nothing comes of the work.
     Raises:
         OutputError: it is a file, or cannot be made or written.
     """
     probe = folder / f"{_PARTIAL}{secrets.token_hex(8)}"
+    made: list[Path] = []
     try:
         if folder.exists() and not folder.is_dir():
             raise OutputError("output", f"{folder} is a file", "choose a folder")
+        made = [one for one in (folder, *folder.parents) if not one.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         os.close(os.open(probe, CREATE, 0o666))
         probe.unlink()
@@ -172,7 +176,16 @@ def check_writable(folder: Path) -> None:
     except ValueError as error:
         raise OutputError("output", f"{folder} is no name of a folder: {error}", "choose another") from error
     except OSError as error:
+        remove_empty(made)
         raise output_error(folder, error) from error
+    return made
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Removes those of the folders, innermost first, that hold nothing."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def output_error(path: Path, error: OSError) -> OutputError:

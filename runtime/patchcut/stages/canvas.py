@@ -131,6 +131,28 @@ class Canvas:
         one_hot = np.eye(count, dtype=np.float32)[labels]
         return self.on_frame(kernels.upsample_argmax(one_hot, self.grid_hw, self.size_hw))
 
+    def neighbours(
+        self, pixels: npt.NDArray[np.intp]
+    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+        """The four patches [p, 4] between which each pixel lies, and how much each counts there [p, 4] float32.
+
+        The sum of their values by these weights is what `upsample` has at the pixel.
+
+        Args:
+            pixels: [p], as flat indices of the frame.
+        Examples:
+            >>> canvas = patchcut.stages.Canvas((1, 4), (0, 0), (1, 4), (1, 2))
+            >>> patches, weights = canvas.neighbours(np.array([0, 1]))
+            >>> (np.array([1.0, 0.0])[patches] * weights).sum(axis=1).tolist()
+            [1.0, 0.75]
+        """
+        sides = zip(divmod(pixels, self.frame_hw[1]), self.corner_yx, self.size_hw, self.grid_hw, strict=True)
+        (top, bottom, down), (left, right, over) = (_between(*side) for side in sides)
+        w = self.grid_hw[1]
+        patches = np.stack([top * w + left, top * w + right, bottom * w + left, bottom * w + right], axis=1)
+        up, back = 1 - down, 1 - over
+        return patches, np.stack([up * back, up * over, down * back, down * over], axis=1)
+
     def cover(self, region_ids: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.float32]:
         """[count, n] float32 in [0, 1]: how much of each patch each region covers, by 16 pixels of the patch.
 
@@ -170,6 +192,16 @@ class Canvas:
         )
         inside = ((top <= y) & (y < bottom))[:, None] & ((left <= x) & (x < right))
         return np.asarray(inside.ravel(), np.float32)
+
+
+def _between(
+    at: npt.NDArray[np.intp], corner: int, side: int, patches: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+    """The patches along a side before and after each pixel, and how far it is from the one to the other."""
+    middle = (np.clip(at + corner, 0, side - 1) + 0.5) * (patches / side) - 0.5
+    middle = np.clip(middle, 0, patches - 1)
+    before = np.minimum(middle.astype(np.intp), max(0, patches - 2))
+    return before, np.minimum(before + 1, patches - 1), (middle - before).astype(np.float32)
 
 
 def _samples(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,6 +21,12 @@ from patchcut.stages.regions import Components, Regions, Rules, divide, find_com
 
 # Statistics come down for as many components as there may be, 28 bytes each.
 MAX_PACKED_COMPONENTS = 65_536
+# Given label map [H, W], confidence [H, W], assignment [n, k] and canvas, it may change the first two in place,
+# and returns the pixels where it did, as flat indices.
+KeepLabels = Callable[
+    [npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.float32], Canvas],
+    npt.NDArray[np.intp],
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,9 +133,14 @@ class Masks:
         """How many components of the smallest size there is room for."""
         return math.prod(canvas.size_hw) // canvas.min_area(self.min_area_patches)
 
-    def components(self, frame: Frame, assignment: Array, canvas: Canvas) -> Components:
+    def components(
+        self, frame: Frame, assignment: Array, canvas: Canvas, keep_labels: KeepLabels | None = None
+    ) -> Components:
         """The components of a frame's label map that are large enough, not scored yet; arguments as above.
 
+        Args:
+            keep_labels: of a video, may give pixels the label that they had after the borders are refined. An
+                assignment is brought to the host for it.
         Examples:
             >>> seg.masks.components(patchcut.Frame(frame), seg.head(features)[0], canvas).ids.shape
             (512, 512)
@@ -137,6 +149,7 @@ class Masks:
             isinstance(assignment, cuda.DeviceArray)
             and self.stays_on_device(canvas)
             and frame.visible is None
+            and keep_labels is None
         ):
             found = self.find_on_device(assignment.reshape(1, *assignment.shape), canvas)
             return found.components(found.packed.numpy(), found.confidence)[0]
@@ -151,7 +164,8 @@ class Masks:
                 frame,
                 min_area,
             )
-        return find_components(_seen(label_map, frame), confidence, min_area)
+        kept = None if keep_labels is None else keep_labels(label_map, confidence, rows, canvas)
+        return find_components(_seen(label_map, frame), confidence, min_area, kept)
 
     def find_on_device(self, assignment: cuda.DeviceArray, canvas: Canvas) -> FoundOnDevice:
         """The same of b frames on the GPU, where all of it stays; nothing is waited for.

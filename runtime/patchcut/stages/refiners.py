@@ -153,7 +153,7 @@ def refine(name: str, unrefined: PatchLabels, frame: Frame, min_area: int) -> Re
         lost, swollen = before.over_half_changed(labels)
         if not (lost.any() or swollen.any()):
             return labels, confidence
-        for at in before.changed(labels):
+        for at in changed(unrefined.label_map, labels):
             back = at[lost[np.take(before.ids, at)] | swollen[np.take(labels, at)]]
             np.put(labels, back, np.take(unrefined.label_map, back))
             np.put(confidence, back, np.take(unrefined.confidence, back))
@@ -185,14 +185,6 @@ class _Unrefined:
         areas = np.append(ids.size - stats.area.sum(), stats.area)
         return cls(label_map, ids, areas, np.append(np.int32(0), stats.label))
 
-    def changed(self, after: LabelMap) -> Iterator[npt.NDArray[np.intp]]:
-        """Where another label map differs, as flat indices; in strips, since they are larger than a map."""
-        height, width = after.shape
-        rows = max(1, _STRIP_PIXELS // width)
-        for begin in range(0, height, rows):
-            strip = np.s_[begin : begin + rows]
-            yield np.flatnonzero(self.label_map[strip] != after[strip]) + begin * width
-
     def over_half_changed(self, after: LabelMap) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """[m + 1] bool: whether a component, or the background, has lost over half of its pixels.
 
@@ -201,13 +193,22 @@ class _Unrefined:
         """
         k = int(max(self.labels.max(), after.max(initial=0))) + 1
         lost, won = np.zeros_like(self.areas), np.zeros(k, np.int64)
-        for at in self.changed(after):
+        for at in changed(self.label_map, after):
             lost += np.bincount(np.take(self.ids, at), minlength=len(lost))
             won += np.bincount(np.take(after, at), minlength=k)
         kept_of_labels = np.bincount(self.labels, self.areas - lost, minlength=k)
         swollen = won > kept_of_labels
         swollen[0] = False
         return 2 * lost > self.areas, swollen
+
+
+def changed(before: LabelMap, after: LabelMap) -> Iterator[npt.NDArray[np.intp]]:
+    """Where two label maps [H, W] differ, as flat indices; in strips, since they are larger than a map."""
+    height, width = after.shape
+    rows = max(1, _STRIP_PIXELS // width)
+    for begin in range(0, height, rows):
+        strip = np.s_[begin : begin + rows]
+        yield np.flatnonzero(before[strip] != after[strip]) + begin * width
 
 
 def _cut(soft: Confidence) -> Refined:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -79,23 +79,43 @@ class Components:
         ids: [H, W] int32, i + 1 where component i is, in scan order; 0 elsewhere.
         confidence: [H, W] float32 in [0, 1], of the label that each pixel had; it may lie on a GPU.
         stats: area, box, mean confidence and label of each.
+        kept: pixels that have their label from the frame before, as flat indices; no score depends on them.
     """
 
     label_map: Int32
     ids: Int32
     confidence: Array
     stats: kernels.RegionStats
+    kept: npt.NDArray[np.intp] | None = None
 
     @property
     def features(self) -> Float64:
         """[m, 4] float64, what a calibration weighs: `region_features`."""
         height, width = self.label_map.shape
-        return region_features(self.stats, (height, width))
+        return region_features(self._of_this_frame, (height, width))
 
     @property
     def plain_scores(self) -> Float32:
         """[m] float32 in [0, 1], scores without a calibration."""
-        return plain_scores(self.stats, self.label_map.size)
+        return plain_scores(self._of_this_frame, self.label_map.size)
+
+    @property
+    def _of_this_frame(self) -> kernels.RegionStats:
+        """The statistics without the pixels that are kept, of those that have others."""
+        if self.kept is None or not len(self.kept):
+            return self.stats
+        area, mean = self.stats.area, self.stats.mean_confidence
+        assert mean is not None
+        ids = np.take(self.ids, self.kept)
+        count, total = (
+            np.bincount(ids, weights, minlength=len(area) + 1)[1:]
+            for weights in (None, np.take(to_host(self.confidence), self.kept))
+        )
+        left = area - count
+        mean = np.where(left > 0, np.clip((area * mean - total) / np.maximum(left, 1), 0, 1), mean)
+        return replace(
+            self.stats, area=np.where(left > 0, left, area), mean_confidence=mean.astype(np.float32)
+        )
 
 
 @dataclass(frozen=True)
@@ -116,17 +136,20 @@ class Rules:
     calibration: CalibrationSpec | None = None
 
 
-def find_components(label_map: Int32, confidence: Float32, min_area: int) -> Components:
+def find_components(
+    label_map: Int32, confidence: Float32, min_area: int, kept: npt.NDArray[np.intp] | None = None
+) -> Components:
     """The components of at least `min_area` pixels; all others become background.
 
     Args:
         label_map: [H, W] int32, 0 is background; changed in place where a component is dropped.
         confidence: [H, W] float32 in [0, 1], of the label at each pixel.
         min_area: pixels, at least 1.
+        kept: pixels that have their label from the frame before, as flat indices.
     """
     ids, count = kernels.connected_components(label_map, min_area=min_area, labels_out=label_map)
     stats = kernels.region_stats(ids, count, label_map=label_map, confidence=confidence)
-    return Components(label_map, ids, confidence, stats)
+    return Components(label_map, ids, confidence, stats, kept)
 
 
 def rank(components: Components, rules: Rules) -> Regions:

@@ -6,6 +6,7 @@ from patchcut.video.pointed import PointedObjects, Tracking, pointed_objects
 from patchcut.video.prompts import Prompt, prompts_of
 from patchcut.video.reuse import Reuse
 from patchcut.video.scene_cuts import SceneCuts
+from patchcut.video.steady_labels import SteadyLabels
 from patchcut.video.stream import StreamMode, StreamOptions
 from patchcut.video.tracker import Seen, Track, Tracker
 
@@ -17,6 +18,7 @@ __all__ = [
     "Reuse",
     "SceneCuts",
     "Seen",
+    "SteadyLabels",
     "StreamMode",
     "StreamOptions",
     "Track",

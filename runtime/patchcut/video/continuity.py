@@ -14,6 +14,7 @@ from patchcut.stages.canvas import Canvas
 from patchcut.stages.regions import Components, Regions, Rules, ranked, ranking
 from patchcut.video.memory import FrameMemory
 from patchcut.video.scene_cuts import SceneCuts
+from patchcut.video.steady_labels import SteadyLabels
 from patchcut.video.tracker import Seen, Track, Tracker, cosines, product
 
 Float32 = npt.NDArray[np.float32]
@@ -32,7 +33,7 @@ _ANYWHERE, _LIKENESS, _OUTSIDE = 0.05, 5.0, 0.3
 
 
 class Continuity:
-    """Of one video: call `begin`, `steady`, and then `regions`, once for each frame, in order.
+    """Of one video: call `begin`, `steady`, `keep_labels`, and `regions`, once for each frame, in order.
 
     Args:
         needs: the names of the feature sets that the head needs; the first of them tells what resembles what.
@@ -42,6 +43,7 @@ class Continuity:
     def __init__(self, needs: tuple[str, ...] = ()) -> None:
         self._needs = needs
         self._cuts = SceneCuts()
+        self._steady_labels = SteadyLabels()
         self._tracker = Tracker()
         self._memory: FrameMemory | None = None
         self._grid_hw = (0, 0)
@@ -81,11 +83,13 @@ class Continuity:
         if self._memory is None:
             self._tracker.clear()
             self._names.clear()
+            self._steady_labels.clear()
             self._memory = FrameMemory(self._grid_hw, recent=_RECENT, kept=0, topk=_TOPK)
         elif (columns, labels) != (self._steady.shape[1], self._labels):
             before = self._steady.shape[1]
             self._memory.arrange([*[-1] * columns, *range(before, self._memory.columns)])
             self._unsettled = _RECENT
+            self._steady_labels.clear()
         self._labels = labels
         carried = self._memory.carry(self._features)
         if carried is None:
@@ -98,6 +102,18 @@ class Continuity:
             self._steady /= self._steady.sum(axis=1, keepdims=True)
             self._unsettled -= 1
         return self._steady
+
+    def keep_labels(
+        self, label_map: Int32, confidence: Float32, assignment: Float32, canvas: Canvas
+    ) -> npt.NDArray[np.intp]:
+        """Gives pixels of the same frame the label that they had, where that is as good: `SteadyLabels`.
+
+        Args:
+            label_map, confidence, assignment, canvas: as `SteadyLabels` takes them; two are changed in place.
+        Returns:
+            These pixels, as flat indices.
+        """
+        return self._steady_labels(label_map, confidence, assignment, canvas, self._cuts.cosines)
 
     def regions(
         self,
@@ -185,7 +201,7 @@ class Continuity:
         )
         label_map = components.label_map
         label_map[ids == 0] = 0
-        return Components(label_map, ids, components.confidence, stats)
+        return Components(label_map, ids, components.confidence, stats, components.kept)
 
     def _shares(self, those: list[Track], canvas: Canvas) -> Float32:
         """[n, q] float32, rows on the simplex: how much each patch is each of the objects."""

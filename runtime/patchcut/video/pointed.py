@@ -19,9 +19,11 @@ from patchcut.result import Result
 from patchcut.settings import Settings
 from patchcut.sources import Source
 from patchcut.stages import Canvas, Components, Masks, Regions
+from patchcut.stages.masks import KeepLabels
 from patchcut.stages.regions import rank
 from patchcut.video.memory import FrameMemory
 from patchcut.video.prompts import Float32, Prompt, centered, on_simplex, point_at, visible_patches
+from patchcut.video.steady_labels import Int32, SteadyLabels
 
 _logger = logging.getLogger("patchcut")
 
@@ -96,6 +98,9 @@ class PointedObjects:
         self._objects: list[_Object] = []
         self._memory: FrameMemory | None = None
         self._background: Float32 | None = None  # [d], mean of the background's centred features
+        self._steady_labels = SteadyLabels()
+        self._unit: Float32 | None = None  # [n, d], features of the last frame, of norm 1
+        self._cosines: Float32 | None = None  # [n], of those with the frame's before
         self._last_index = -1
         self._part: str | None = None
         self.frame_hw: tuple[int, int] | None = None
@@ -206,6 +211,7 @@ class PointedObjects:
         if self._memory is None:
             self._memory = FrameMemory(canvas.grid_hw)
         self.frame_hw = canvas.frame_hw
+        self._compare(features)
         new = self._take_changes(index)
         rows = centered(features, visible_patches(canvas))
         values = self._carried(features, rows, canvas)
@@ -216,6 +222,23 @@ class PointedObjects:
         self._renew(rows, values)
         return values
 
+    def keep_labels(
+        self, label_map: Int32, confidence: Float32, assignment: Float32, canvas: Canvas
+    ) -> npt.NDArray[np.intp]:
+        """Gives pixels of the same frame the label that they had, where that is as good: `SteadyLabels`.
+
+        Args:
+            label_map, confidence, assignment, canvas: as `SteadyLabels` takes them; two are changed in place.
+        Returns:
+            These pixels, as flat indices.
+        Examples:
+            >>> objects, label_map = patchcut.video.PointedObjects(), np.zeros((512, 512), np.int32)
+            >>> sure = np.ones((512, 512), np.float32)
+            >>> objects.keep_labels(label_map, sure, objects.empty(canvas), canvas).tolist()
+            []
+        """
+        return self._steady_labels(label_map, confidence, assignment, canvas, self._cosines)
+
     def empty(self, canvas: Canvas) -> Float32:
         """[n, 1] float32, the assignment of a frame before any object was pointed at.
 
@@ -225,6 +248,13 @@ class PointedObjects:
         """
         return np.ones((canvas.grid_hw[0] * canvas.grid_hw[1], 1), np.float32)
 
+    def _compare(self, features: Float32) -> None:
+        """Compares the features [n, d] with those of the frame before."""
+        norms = np.linalg.norm(features, axis=1, keepdims=True)
+        before, self._unit = self._unit, features / np.maximum(norms, np.finfo(np.float32).tiny)
+        alike = before is not None and before.shape == self._unit.shape
+        self._cosines = np.einsum("nd,nd->n", self._unit, before) if alike else None
+
     def _take_changes(self, index: int) -> list[_Object]:
         """The objects that are pointed at on this frame, after those that were removed are forgotten."""
         with self._lock:
@@ -233,6 +263,8 @@ class PointedObjects:
             new = [one for at, one in pending if at <= index]
             self._pending = [(at, one) for at, one in pending if at > index]
             gone = [1 + i for i, one in enumerate(self._objects) if one.number in removed]
+            if new or gone:
+                self._steady_labels.clear()
             self._objects = [one for one in self._objects if one.number not in removed]
             if gone and self._memory is not None:
                 self._memory.arrange([i for i in range(self._memory.columns) if i not in gone])
@@ -412,8 +444,10 @@ def whole_objects(components: Components) -> Components:
     return replace(components, ids=ids, stats=stats)
 
 
-def regions_of(masks: Masks, frame: Frame, assignment: Float32, canvas: Canvas) -> Regions:
-    """One region for each object of a frame, best first; arguments as `Masks` takes them.
+def regions_of(
+    masks: Masks, frame: Frame, assignment: Float32, canvas: Canvas, keep_labels: KeepLabels | None = None
+) -> Regions:
+    """One region for each object of a frame, best first; arguments as `Masks.components` takes them.
 
     Examples:
         >>> frame = patchcut.Frame(frame)
@@ -421,7 +455,7 @@ def regions_of(masks: Masks, frame: Frame, assignment: Float32, canvas: Canvas) 
         >>> len(patchcut.video.pointed.regions_of(seg.masks, frame, assignment, canvas).scores)
         1
     """
-    return rank(whole_objects(masks.components(frame, assignment, canvas)), masks.rules)
+    return rank(whole_objects(masks.components(frame, assignment, canvas, keep_labels)), masks.rules)
 
 
 class Tracking(Iterator[Result]):

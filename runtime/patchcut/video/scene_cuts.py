@@ -30,6 +30,7 @@ class SceneCuts:
     """
 
     def __init__(self) -> None:
+        self.cosines: Float32 | None = None
         self._before: Float32 | None = None
         self._usual = 0.0
 
@@ -43,10 +44,12 @@ class SceneCuts:
             False
         """
         before, self._before = self._before, unit_features
+        self.cosines = None
         if before is None or before.shape != unit_features.shape:
             self._usual = 0.0
             return before is not None
-        new = 1 - float(np.einsum("nd,nd->n", unit_features, before).mean())
+        self.cosines = np.einsum("nd,nd->n", unit_features, before)
+        new = 1 - float(self.cosines.mean())
         if new > 1 - _SAME_PLACE:
             new = 1 - float(kernels.assign(unit_features, before).similarity.mean())
         if new > max(_NEW, _TIMES_USUAL * self._usual):
