@@ -41,9 +41,8 @@ def bench(
     Raises:
         PatchcutError: it could not start.
     """
-    if out is not None:
-        if out.is_dir():
-            raise OptionError("out", f"{out} is a folder", "name a file, such as bench.json")
+    if out is not None and out.is_dir():
+        raise OptionError("out", f"{out} is a folder", "name a file, such as bench.json")
     with ExitStack() as stack, stoppable():
         if out is not None:
             stack.callback(remove_empty, check_writable(out.parent))

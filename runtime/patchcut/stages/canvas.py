@@ -134,12 +134,11 @@ class Canvas:
     def neighbours(
         self, pixels: npt.NDArray[np.intp]
     ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
-        """The four patches [p, 4] between which each pixel lies, and how much each counts there [p, 4] float32.
-
-        The sum of their values by these weights is what `upsample` has at the pixel.
+        """The four patches between which each pixel lies [p, 4], and how much each counts [p, 4] float32.
 
         Args:
             pixels: [p], as flat indices of the frame.
+        `upsample` has at the pixel the sum of their values by these weights.
         Examples:
             >>> canvas = patchcut.stages.Canvas((1, 4), (0, 0), (1, 4), (1, 2))
             >>> patches, weights = canvas.neighbours(np.array([0, 1]))

@@ -21,8 +21,8 @@ from patchcut.stages.regions import Components, Regions, Rules, divide, find_com
 
 # Statistics come down for as many components as there may be, 28 bytes each.
 MAX_PACKED_COMPONENTS = 65_536
-# Given label map [H, W], confidence [H, W], assignment [n, k] and canvas, it may change the first two in place,
-# and returns the pixels where it did, as flat indices.
+# Given label map [H, W], confidence [H, W], assignment [n, k] and canvas, it may change the first two in
+# place, and returns the pixels where it did, as flat indices.
 KeepLabels = Callable[
     [npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.float32], Canvas],
     npt.NDArray[np.intp],

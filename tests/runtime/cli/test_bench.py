@@ -79,6 +79,9 @@ def test_mistakes_are_one_line(run_cli: Patchcut, tmp_path: Path, toy_bundle: Pa
         assert run_cli("bench", source, "--bundle", toy_bundle) == 1
         errors = capfd.readouterr().err
         assert source.name in errors and errors.count("\n") == 1
+    words = ("--bundle", toy_bundle, "--size", 30, "--out", tmp_path / "new/deep/bench.json")
+    assert run_cli("bench", *words) == 2
+    assert not (tmp_path / "new").exists()
 
 
 def test_in_python(toy_segmenter: patchcut.Segmenter, photo: np.ndarray) -> None:

@@ -267,3 +267,40 @@ def test_the_shell_completes_commands_and_options() -> None:
             check=False,
         )
         assert want <= set(done.stdout.split()), done.stderr
+
+
+WORDS = ",".join(word for word in SINKS if word not in ("rerun", "votes"))
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("run", ["--size", 30]),
+        ("run", ["--engine", "tensorrt"]),
+        ("run", ["--save", "votes"]),
+        ("track", ["--box", "1,1,9,9", "--size", 30]),
+        ("track", ["--box", "1,1,9,9", "--mode", "parts"]),
+        ("track", ["--box", "1000,1000,1009,1009"]),
+    ],
+)
+def test_a_run_that_is_refused_leaves_nothing_behind(
+    run_cli: Patchcut, folder: Path, toy_bundle: Path, tmp_path: Path, command: str, words: list[object]
+) -> None:
+    out = tmp_path / "new" / "out"
+    saved = [] if "--save" in words else ["--save", WORDS]
+    assert run_cli(command, folder / "walk.avi", "--bundle", toy_bundle, "-o", out, *saved, *words) != 0
+    assert not (tmp_path / "new").exists(), sorted((tmp_path / "new").rglob("*"))
+
+
+def test_a_refused_run_keeps_what_is_there(
+    run_cli: Patchcut, folder: Path, toy_bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    words = ["run", folder / "x.jpg", "--bundle", toy_bundle, "--save", "labels", "-o"]
+    assert run_cli(*words, tmp_path / "empty", "--size", 30) == 2
+    assert (tmp_path / "empty").is_dir()
+    assert run_cli(*words, tmp_path / "out") == 0
+    before = sorted((tmp_path / "out").rglob("*"))
+    assert run_cli(*words, tmp_path / "out", "--size", 30, "--overwrite") == 2
+    assert files(tmp_path / "out") == ["labels/x.png"]
+    assert len(sorted((tmp_path / "out").rglob("*"))) == len(before)

@@ -16,7 +16,7 @@ import pytest
 from patchcut.errors import OutputError
 from patchcut.output.files import OutputFiles
 from patchcut.output.manifest import Done, recorded_files
-from patchcut.output.whole_files import check_writable, stops_all, whole_file, write_whole
+from patchcut.output.whole_files import check_writable, remove_empty, stops_all, whole_file, write_whole
 
 
 def below(folder: Path) -> list[str]:
@@ -46,6 +46,29 @@ def test_a_run_that_writes_nothing_leaves_nothing(tmp_path: Path) -> None:
     wrote(tmp_path / "out")
     assert below(tmp_path) == [] and not (tmp_path / "out" / ".patchcut").exists()
     assert recorded_files(tmp_path / "out") == recorded_files(tmp_path / "none") == frozenset()
+
+
+def test_folders_made_for_a_run_that_wrote_nothing_can_be_removed(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for root in (tmp_path / "new/deep/out", tmp_path / "there"):
+        files = OutputFiles(root)
+        files.close(keep_empty=False)
+        files.close(keep_empty=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    for kept in (True, False):
+        files = OutputFiles(tmp_path / "out")
+        if not kept:
+            files.write("json/a.json", b"a")
+        files.close(keep_empty=kept)
+        assert (tmp_path / "out").is_dir()
+
+
+def test_a_folder_is_not_taken_from_a_run_that_has_written_nothing_yet(tmp_path: Path) -> None:
+    first, second = OutputFiles(tmp_path / "out"), OutputFiles(tmp_path / "out")
+    first.close(keep_empty=False)
+    second.write("json/a.json", b"a")
+    second.close()
+    assert results(tmp_path / "out") == ["json/a.json"]
 
 
 def test_files_of_others_are_never_replaced(tmp_path: Path) -> None:
@@ -367,6 +390,14 @@ def test_check_writable_removes_what_killed_runs_left(tmp_path: Path) -> None:
     assert not (tmp_path / ".partial-0123.bin").exists()
     assert (tmp_path / ".partial-fresh").exists()
     assert (tmp_path / "mine.bin").read_text() == "whole"
+
+
+def test_check_writable_says_what_it_made(tmp_path: Path) -> None:
+    made = check_writable(tmp_path / "a/b")
+    assert made == [tmp_path / "a/b", tmp_path / "a"] and check_writable(tmp_path / "a/b") == []
+    (tmp_path / "a/mine").write_text("")
+    remove_empty(made)
+    assert below(tmp_path) == ["a/mine"] and not (tmp_path / "a/b").exists()
 
 
 def test_a_name_of_255_letters_is_written(tmp_path: Path) -> None:

@@ -58,6 +58,24 @@ def test_a_calibration_weighs_what_a_region_looks_like() -> None:
 
 
 @pytest.mark.parametrize("calibration", [None, CALIBRATION])
+def test_no_score_depends_on_pixels_that_are_kept(calibration: CalibrationSpec | None) -> None:
+    """A hole in one region is filled, another region is kept whole; boxes stay, areas grow."""
+    label_map, confidence = blobs()
+    label_map[20:25, 30:35] = 0
+    rules = Rules(calibration=calibration)
+    plain = find_regions(label_map.copy(), confidence, rules)
+    kept = np.zeros(SHAPE, bool)
+    kept[20:25, 30:35] = kept[:10, :20] = True
+    label_map[20:25, 30:35] = 2
+    confidence = np.where(kept & (label_map == 2), 0.3, confidence).astype(np.float32)
+    held = rank(find_components(label_map, confidence, 1, np.flatnonzero(kept)), rules)
+    np.testing.assert_allclose(held.scores, plain.scores, rtol=1e-4)
+    np.testing.assert_array_equal(held.boxes, plain.boxes)
+    assert (held.areas - plain.areas).tolist() == np.where(held.region_labels == 2, 25, 0).tolist()
+    assert held.scores.max() > find_regions(label_map, confidence, rules).scores.max() + 1e-3
+
+
+@pytest.mark.parametrize("calibration", [None, CALIBRATION])
 def test_regions_below_the_limit_are_none_whatever_is_beside_them(
     calibration: CalibrationSpec | None,
 ) -> None:
