@@ -251,9 +251,10 @@ class PointedObjects:
     def _compare(self, features: Float32) -> None:
         """Compares the features [n, d] with those of the frame before."""
         norms = np.linalg.norm(features, axis=1, keepdims=True)
-        before, self._unit = self._unit, features / np.maximum(norms, np.finfo(np.float32).tiny)
-        alike = before is not None and before.shape == self._unit.shape
-        self._cosines = np.einsum("nd,nd->n", self._unit, before) if alike else None
+        unit: Float32 = features / np.maximum(norms, np.finfo(np.float32).tiny)
+        before, self._unit, self._cosines = self._unit, unit, None
+        if before is not None and before.shape == unit.shape:
+            self._cosines = np.einsum("nd,nd->n", unit, before)
 
     def _take_changes(self, index: int) -> list[_Object]:
         """The objects that are pointed at on this frame, after those that were removed are forgotten."""
