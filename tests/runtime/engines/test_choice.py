@@ -34,7 +34,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, as_measured: None) -> None:
 
 
 def install(monkeypatch: pytest.MonkeyPatch, *engines: str) -> None:
-    monkeypatch.setattr(choice, "is_installed", lambda engine: engine in engines)
+    monkeypatch.setattr(choice, "has_engine", lambda engine: engine in engines)
 
 
 def backbone(
