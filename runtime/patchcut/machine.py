@@ -19,6 +19,7 @@ def read_text(path: Path) -> str:
     """A file's text without white space around it; "" where it cannot be read.
 
     Examples:
+        >>> from pathlib import Path
         >>> patchcut.machine.read_text(Path("/proc/none"))
         ''
     """
@@ -109,6 +110,7 @@ def governor(root: Path = ROOT) -> str | None:
     """What governs the CPU's clock, such as "performance"; None where the system does not tell.
 
     Examples:
+        >>> from pathlib import Path
         >>> patchcut.machine.governor(Path("/none")) is None
         True
     """
@@ -120,6 +122,7 @@ def clock_mhz(root: Path = ROOT) -> tuple[int, int] | None:
     """The lowest and the highest clock that the governor may choose; None where the system does not tell.
 
     Examples:
+        >>> from pathlib import Path
         >>> patchcut.machine.clock_mhz(Path("/none")) is None
         True
     """
@@ -132,6 +135,7 @@ def boosts(root: Path = ROOT) -> bool | None:
     """Whether the CPU may run above its nominal clock; None where the system does not tell.
 
     Examples:
+        >>> from pathlib import Path
         >>> patchcut.machine.boosts(Path("/none")) is None
         True
     """

@@ -35,6 +35,7 @@ def _print(examination: Examination) -> None:
     print_rows("what would run", _run_rows(found["runs"]), _LINES)
     rows = {
         "software": _software,
+        "installed": lambda found: found["software"]["installed_at"],
         "CPU": _cpu,
         "memory": _memory,
         "kernels": _kernels,
@@ -64,12 +65,12 @@ def _text(show: Any, found: Facts) -> str:
 def _run_rows(runs: Facts) -> list[tuple[str, str]]:
     if "error" in runs:
         return [("cannot run", runs["error"])]
-    precision = runs["precision"]
+    bundle, precision = runs["bundle"].partition(" (")[0], runs["precision"]
     if runs["weights"] != precision:
         precision = f"{precision} on {runs['weights']} weights"
     size = "x".join(map(str, runs["size_hw"]))
     return [
-        ("bundle", f"{runs['bundle']}: {runs['head']} {precision} at {size}; one frame was segmented"),
+        ("bundle", f"{bundle}: {runs['head']} {precision} at {size}; one frame was segmented"),
         ("engine", f"{runs['engine']} ({runs['provider']}) on {runs['device']}, {runs['threads']} threads"),
         ("because", runs["why"]),
     ]
@@ -78,8 +79,8 @@ def _run_rows(runs: Facts) -> list[tuple[str, str]]:
 def _software(found: Facts) -> str:
     it = found["software"]
     return (
-        f"patchcut {it['patchcut']} in {it['installed_at']}, Python {it['python']}, "
-        f"{it['distribution']}, {it['system']}, {it['libc']}"
+        f"patchcut {it['patchcut']}, Python {it['python']}, {it['distribution']}, {it['libc']}, "
+        f"{it['system']}"
     )
 
 
@@ -138,9 +139,8 @@ def _engine(name: str) -> Any:
         if "error" in engine:
             return f"cannot be used: {engine['error']}"
         told = engine.get("providers") or engine.get("devices")
-        return f"{engine.get('flavour', '')} {engine.get('version') or wheels}".strip() + (
-            f": {', '.join(told)}" if told else ""
-        )
+        version = engine.get("version", "").partition("-")[0] or wheels
+        return f"{engine.get('flavour', '')} {version}".strip() + (f": {', '.join(told)}" if told else "")
 
     return show
 

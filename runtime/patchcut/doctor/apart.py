@@ -30,7 +30,7 @@ def run_apart(probes: Mapping[str, Sequence[str]], patience_s: float = PATIENCE_
         probes: name of each process → names of the probes that it runs, one after the other.
         patience_s: seconds until those that still run are killed.
     Examples:
-        >>> patchcut.doctor.apart.run_apart({"one": ["opencv"]})["opencv"]["version"]
+        >>> patchcut.doctor.apart.run_apart({"one": ["opencv"]}, 600)["opencv"]["version"]
         '...'
     """
     started = {name: _start(words) for name, words in probes.items()}

@@ -32,6 +32,7 @@ def gpus(root: Path = ROOT) -> Facts:
         tool lists none; "on_bus": makers of GPUs, such as ["NVIDIA"]; "npu": whether Intel's is there;
         "jetson": the board's name, "" elsewhere.
     Examples:
+        >>> from pathlib import Path
         >>> patchcut.doctor.devices.gpus(Path("/none"))["on_bus"]
         []
     """
@@ -100,6 +101,7 @@ def cameras(root: Path = ROOT) -> list[Facts]:
     Returns:
         Of each: number, as a source; device, such as "/dev/video0"; name; readable.
     Examples:
+        >>> from pathlib import Path
         >>> patchcut.doctor.devices.cameras(Path("/none"))
         []
     """

@@ -60,8 +60,8 @@ class Examination:
         """All of it as plain values, ready for JSON.
 
         Examples:
-            >>> patchcut.doctor.examine().to_dict()["schema_version"]
-            1
+            >>> patchcut.doctor.Examination({"runs": {"error": "no engine"}}, []).to_dict()
+            {'schema_version': 1, 'can_run': False, 'runs': {'error': 'no engine'}, 'remedies': []}
         """
         better = [{"what": one.what, "remedy": one.remedy} for one in self.remedies]
         head = {"schema_version": SCHEMA_VERSION, "can_run": self.can_run}
@@ -78,7 +78,7 @@ def examine(
         root: what stands for the root folder, of which /proc, /sys and /dev are read.
         patience_s: seconds until a package that does not answer is given up.
     Examples:
-        >>> patchcut.doctor.examine().can_run
+        >>> patchcut.doctor.examine(patience_s=600).can_run
         True
     """
     found: Facts = {name: _guarded(section, root) for name, section in _SECTIONS.items()}

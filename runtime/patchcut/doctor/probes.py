@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import sys
@@ -83,6 +84,7 @@ def cuda() -> Facts:
 
 def driver() -> Facts:
     """NVIDIA's driver and the CUDA that it knows."""
+    ctypes.CDLL("libcuda.so.1")  # without it nothing more need be imported to know that there is none
     from patchcut.engines.tensorrt.gpus import driver_version
 
     return {"version": driver_version()}
