@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from patchcut.benchmark import machine
+from patchcut import machine
 from pydantic import BaseModel, ConfigDict
 
 ROOT = Path(__file__).parent.parent
@@ -52,11 +52,10 @@ def this_machine() -> Machine:
     """The machine that runs this."""
     import patchcut_kernels
 
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Machine(
         cpu=machine.cpu_name(),
         cores=patchcut_kernels.default_threads(),
-        memory_gb=round(memory / 2**30),
+        memory_gb=round(machine.memory_bytes()[0] / 2**30),
         system=f"{platform.system()} {platform.machine()}",
         isa=patchcut_kernels.get_isa(),
         gpu=_gpu_name(),
@@ -73,7 +72,7 @@ def _gpu_name() -> str | None:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of each package that may take part, where it is installed."""
-    return machine.versions(_PACKAGES)
+    return {"python": platform.python_version(), **machine.versions(_PACKAGES)}
 
 
 def commit() -> str:

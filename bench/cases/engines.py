@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import patchcut
 from patchcut import EngineError, OptionError, Result, Segmenter
-from patchcut.engines.cache_folder import VARIABLE as CACHE_VARIABLE
+from patchcut.cache_folder import VARIABLE as CACHE_VARIABLE
 
 from bench import subjects
 from bench.cases import BenchError, Options, Target

@@ -106,6 +106,13 @@ def test_a_run_of_the_embedded_bundle_keeps_to_itself(
     assert not watched.home.exists()
 
 
+def test_the_doctor_opens_nothing_and_writes_nothing(watched: Watched) -> None:
+    pytest.importorskip("openvino", reason="needs patchcut[openvino]")
+    look = "from patchcut.doctor import examine; assert examine(patience_s=600).can_run"
+    assert watched(look, PATCHCUT_CACHE="") == []
+    assert not watched.home.exists()
+
+
 @pytest.mark.parametrize("head", ["cc", "kmeans"])
 def test_no_head_and_no_refiner_opens_anything(
     watched: Watched, photo: np.ndarray, toy_bundle: Path, head: str

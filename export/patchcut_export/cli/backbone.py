@@ -156,7 +156,7 @@ def _write_fused(path: Path, bundle: Path, say: Callable[[str], None]) -> None:
 
 
 def _print_table() -> int:
-    from patchcut.cli.tables import make_console
+    from patchcut.cli.printing import make_console
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 

@@ -62,7 +62,7 @@ def features(
     With masks: foreground from background, by clusters and by a linear probe; and classes from one another.
     Without: how far apart clusters are.
     """
-    from patchcut.cli.tables import make_console
+    from patchcut.cli.printing import make_console
     from patchcut.texts import name_text, one_line
 
     from patchcut_export.cli.lists import parse_list

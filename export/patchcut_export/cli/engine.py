@@ -66,7 +66,7 @@ def engine(
     is chosen here and in PATCHCUT_TENSORRT must be the same.
     """
     from patchcut.bundle import open_bundle
-    from patchcut.engines.cache_folder import cache_folder
+    from patchcut.cache_folder import cache_folder
     from patchcut.engines.tensorrt import build_engine
     from patchcut.engines.tensorrt.options import TensorRtOptions
 

@@ -35,7 +35,7 @@ def index(
     images, one CPU or GPU a task; images and CLIP must be there under the same paths.
     """
     from patchcut.bundle import open_bundle
-    from patchcut.cli.tables import make_console
+    from patchcut.cli.printing import make_console
     from patchcut.texts import one_line
 
     from patchcut_export.progress import StepBar
@@ -84,7 +84,7 @@ def search(
 ) -> int:
     """Find images by words: a table of the nearest, and a contact sheet."""
     from patchcut.bundle import open_bundle
-    from patchcut.cli.tables import make_console
+    from patchcut.cli.printing import make_console
     from patchcut.texts import name_text, one_line
 
     from patchcut_export.outputs import check_output_file
@@ -115,7 +115,7 @@ def search(
 
 
 def _print_problems(problems: tuple[str, ...]) -> None:
-    from patchcut.cli.tables import make_console
+    from patchcut.cli.printing import make_console
 
     console = make_console()
     if problems:

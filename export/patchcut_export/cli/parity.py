@@ -48,7 +48,7 @@ def parity(
     Agreement with fp32 (features, labels, masks), time in turns in one process,
     memory and loading in a process each, and size in the bundle.
     """
-    from patchcut.cli.tables import make_console
+    from patchcut.cli.printing import make_console
     from patchcut.texts import one_line
 
     from patchcut_export.measuring.parity.measure import ParityRequest, measure_parity

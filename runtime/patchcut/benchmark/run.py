@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from patchcut.benchmark.machine import stolen_s, this_machine
+from patchcut.benchmark.machine import this_machine
 from patchcut.benchmark.report import Around, Report, make_report
 from patchcut.benchmark.scenarios import Plan, Queries, ask, rate_of
 from patchcut.benchmark.sensors import Sensors, warnings
 from patchcut.errors import OptionError
 from patchcut.frames import as_frame
+from patchcut.machine import stolen_s
 from patchcut.segmenter import Segmenter
 
 _STOLEN = 0.01

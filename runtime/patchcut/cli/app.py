@@ -263,6 +263,25 @@ def _info(
     return list_bundles(as_json=json)
 
 
+@command(app, "doctor")
+def _doctor(
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    open_cameras: Annotated[
+        bool, typer.Option("--open-cameras", help="Take a frame of each camera, too.")
+    ] = False,
+) -> int:
+    """Say what this machine has, what would run, and why nothing faster does.
+
+    It fetches and writes nothing, opens no camera unless asked to, and leaves
+    out users' names: put it into a bug report as it is.
+
+    Exit status: 0 the default bundle runs; 1 it does not.
+    """
+    from patchcut.cli.doctor import doctor
+
+    return doctor(as_json=json, open_cameras=open_cameras)
+
+
 @command(app, "bench")
 @with_settings()
 def _bench(

@@ -19,8 +19,9 @@ from patchcut.benchmark.compare import differences
 from patchcut.benchmark.report import to_json
 from patchcut.cli.demo import SAMPLES
 from patchcut.cli.options import EXIT_FAILED, EXIT_GOOD
+from patchcut.cli.printing import make_console
 from patchcut.cli.signals import stoppable
-from patchcut.cli.tables import make_console, precision_text, size_text
+from patchcut.cli.tables import precision_text, size_text
 from patchcut.errors import OptionError
 from patchcut.frames import Frame
 from patchcut.output.whole_files import check_writable, remove_empty

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from patchcut.cli.printing import make_console
 from patchcut.cli.run import run
 from patchcut.cli.run_options import RunOptions
-from patchcut.cli.tables import make_console
 from patchcut.opencv import load_cv2
 from patchcut.output.whole_files import write_image
 from patchcut.settings import Settings

@@ -6,7 +6,6 @@ import hashlib
 import json
 import platform
 import re
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,14 @@ import patchcut
 from patchcut.bundle import BackboneSpec, Bundle, BundleSpec, HeadSpec, embedded_bundles, open_bundle
 from patchcut.bundle.spec import AgreementRow, ReportRow, TimingRow
 from patchcut.checks import check_environment
-from patchcut.cli.tables import make_console, precision_text, refusal, size_text
+from patchcut.cli.printing import make_console, print_rows
+from patchcut.cli.tables import precision_text, refusal, size_text
 from patchcut.engines import cpu_kind
 from patchcut.engines.choice import is_refused
 from patchcut.errors import PatchcutError
 from patchcut.heads import FITTED
 from patchcut.texts import name_text, one_line
 
-_WIDTH, _INDENT = 80, 14
 _SHORT_REPORTS = 8
 # What tables show already.
 _CARDS_TABLES = re.compile(
@@ -128,7 +127,7 @@ def _print_short(spec: BundleSpec, facts: dict[str, Any]) -> None:
         *_warning_rows(spec, facts["machine"]),
         *_timing_rows(spec, facts["machine"]),
     ]
-    _print_rows(spec.name, rows, most_lines=2)
+    print_rows(spec.name, rows, most_lines=2)
     reports = _reports(spec)
     shown = [one for one in reports if _runs_here(one[1], facts["machine"])] or reports
     if shown:
@@ -140,13 +139,13 @@ def _print_all(spec: BundleSpec, facts: dict[str, Any]) -> None:
     heads = ", ".join(head.name for head in spec.heads) or "none"
     untrained = f"{', '.join(FITTED)}: fitted to each frame, see --head"
     rows = [("what", spec.description), *_file_rows(spec, facts), ("heads", heads), ("untrained", untrained)]
-    _print_rows(spec.name, rows)
+    print_rows(spec.name, rows)
     for name, backbone in spec.backbones.items():
-        _print_rows(f"backbone {name}", _backbone_rows(backbone))
+        print_rows(f"backbone {name}", _backbone_rows(backbone))
     for head in spec.heads:
-        _print_rows(f"head {head.name}", _head_rows(head))
+        print_rows(f"head {head.name}", _head_rows(head))
     machine = facts["machine"]
-    _print_rows("on this machine", [*_machine_rows(machine), *_warning_rows(spec, machine)])
+    print_rows("on this machine", [*_machine_rows(machine), *_warning_rows(spec, machine)])
     console = make_console()
     agreement = [row for one in spec.backbones.values() for row in one.agreement]
     timings = [row for one in spec.backbones.values() for row in one.timings]
@@ -270,28 +269,6 @@ def _timing_rows(spec: BundleSpec, machine: dict[str, Any]) -> list[tuple[str, s
         return [("times", f"on {kind} at {size}: {', '.join(texts)}")]
     others = ", ".join(dict.fromkeys(row.cpu for row in rows))
     return [("times", f"none on {kind} at {size}, only on {others}")] if rows else []
-
-
-def _print_rows(title: str, rows: list[tuple[str, str]], most_lines: int = 0) -> None:
-    """A title and named texts; of each no more than `most_lines`, unless that is 0."""
-    console = make_console()
-    console.print(f"\n{_cut(one_line(title), 1)}" if most_lines else f"\n{one_line(title)}", style="bold")
-    for name, value in rows:
-        text = one_line(value)
-        wrapped = textwrap.fill(
-            _cut(text, most_lines) if most_lines else text,
-            _WIDTH,
-            initial_indent=f"  {name:<12}",
-            subsequent_indent=" " * _INDENT,
-            break_long_words=False,  # to be copied
-            break_on_hyphens=False,
-        )
-        print(wrapped)
-
-
-def _cut(text: str, lines: int) -> str:
-    room = lines * (_WIDTH - _INDENT) - 8  # a line breaks before a word
-    return text if len(text) <= room else text[: room - 3] + "..."
 
 
 _Reports = list[tuple[str, ReportRow]]

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from patchcut.bundle import BackboneSpec, Precision
+from patchcut.cli.printing import make_console
 from patchcut.engines.choice import is_refused
 from patchcut.texts import name_text, one_line
 
@@ -123,11 +124,6 @@ def _print_list(console: Console, thing: str, lines: Sequence[str]) -> None:
         console.print(f"  {one_line(line)}")
     if len(lines) > _LISTED_LINES:
         console.print(f"  ... and {len(lines) - _LISTED_LINES} more")
-
-
-def make_console() -> Console:
-    """A console on stdout that takes file names as they are: brackets in them are no markup."""
-    return Console(markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def _found_table(found: Sequence[Found]) -> Table:

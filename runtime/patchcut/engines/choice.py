@@ -5,24 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution
-from importlib.util import find_spec
 
 from patchcut.bundle import BackboneSpec, Precision, TimingRow
 from patchcut.engines.base import choose_graph
 from patchcut.engines.cpu_kind import cpu_kind, multiplies_int8
 from patchcut.engines.processes import process_with_threads
+from patchcut.installed import has_engine
 from patchcut.settings import Settings
 
 DEFAULT_ENGINE = "onnxruntime"
 
-# Packages of which an engine needs one; one that is not here is somebody's own, and is taken to be whole.
-_PACKAGES = {
-    "onnxruntime": ("onnxruntime",),
-    "onnxruntime-tensorrt": ("onnxruntime",),
-    "openvino": ("openvino",),
-    "tensorrt": ("tensorrt", "tensorrt_rtx"),
-    "torch": ("torch",),
-}
 # For making bundles: it runs where it is asked for.
 _NEVER_CHOSEN = ("torch",)
 # Where there is no onnxruntime.
@@ -70,7 +62,7 @@ def choose(backbone: BackboneSpec, settings: Settings, engines: Sequence[str]) -
     # in a fork of a process that ran it, OpenVINO waits for threads that are not there
     engines = [name for name in engines if process_with_threads(name) is None or name == settings.engine]
     installed = [
-        name for name in engines if (is_installed(name) and name not in _NEVER_CHOSEN) or name in asked
+        name for name in engines if (has_engine(name) and name not in _NEVER_CHOSEN) or name in asked
     ]
     if on_cpu and (rows := _usable(backbone, settings, installed, size)):
         return _fastest(rows)
@@ -78,6 +70,28 @@ def choose(backbone: BackboneSpec, settings: Settings, engines: Sequence[str]) -
         why = "the engine was asked for, and chooses the precision"
         return Choice(settings.engine, settings.precision, why)
     return _unmeasured(backbone, settings, installed, size, on_cpu=on_cpu)
+
+
+def faster_elsewhere(
+    backbone: BackboneSpec, settings: Settings, engines: Sequence[str], size: int
+) -> list[str]:
+    """Engines that are not installed and were measured to be faster on this kind of CPU than those that are.
+
+    Args:
+        engines: names of the registered engines.
+        size: side of the backbone's input.
+    Returns:
+        Their names, the fastest first; none where nothing was measured on such a CPU.
+    Examples:
+        >>> patchcut.engines.choice.faster_elsewhere(bundle.spec.backbone, patchcut.Settings(), [], 224)
+        []
+    """
+    names = [name for name in engines if name not in _NEVER_CHOSEN]
+    installed = [name for name in names if has_engine(name)]
+    rows = sorted(_usable(backbone, settings, names, size), key=lambda row: row.ms)
+    best = next((row.ms for row in rows if row.engine in installed), None)
+    faster = (row.engine for row in rows if best is None or row.ms < best)
+    return [name for name in dict.fromkeys(faster) if name not in installed]
 
 
 def _usable(
@@ -130,23 +144,6 @@ def _default_engine(settings: Settings, installed: Sequence[str]) -> tuple[str, 
     if DEFAULT_ENGINE not in installed and others:
         return others[0], f"{DEFAULT_ENGINE} is not installed"
     return DEFAULT_ENGINE, f"the bundle has no times of {cpu_kind()}"
-
-
-def is_installed(engine: str) -> bool:
-    """Whether an engine's package is there; it is not imported.
-
-    Examples:
-        >>> patchcut.engines.choice.is_installed("onnxruntime")
-        True
-    """
-    return any(_is_there(package) for package in _PACKAGES.get(engine, ("patchcut",)))
-
-
-def _is_there(package: str) -> bool:
-    try:
-        return find_spec(package) is not None
-    except (ImportError, ValueError):  # a finder of somebody else's may say it so
-        return False
 
 
 def is_accepted(backbone: BackboneSpec, precision: Precision, size: int) -> bool:

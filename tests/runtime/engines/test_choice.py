@@ -10,7 +10,7 @@ import pytest
 from patchcut import EngineError, Settings
 from patchcut.bundle import AgreementRow, BackboneSpec, BundleSpec, TimingRow, open_bundle
 from patchcut.engines import choice, open_engine
-from patchcut.engines.choice import Choice, choose, is_accepted, is_refused
+from patchcut.engines.choice import Choice, choose, faster_elsewhere, is_accepted, is_refused
 
 from tests.runtime import toy_bundle as toy
 
@@ -34,7 +34,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, as_measured: None) -> None:
 
 
 def install(monkeypatch: pytest.MonkeyPatch, *engines: str) -> None:
-    monkeypatch.setattr(choice, "is_installed", lambda engine: engine in engines)
+    monkeypatch.setattr(choice, "has_engine", lambda engine: engine in engines)
 
 
 def backbone(
@@ -80,6 +80,15 @@ def test_auto_is_the_fastest_that_was_measured_and_accepted() -> None:
 def test_what_is_not_installed_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, "onnxruntime")
     assert chosen(backbone()) == ("onnxruntime", "int8")
+
+
+def test_engines_that_would_be_faster_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert faster_elsewhere(backbone(), Settings(), ENGINES, 112) == []
+    install(monkeypatch, "onnxruntime")
+    assert faster_elsewhere(backbone(), Settings(), ENGINES, 112) == ["openvino"]
+    assert faster_elsewhere(backbone(), Settings(), ENGINES, 168) == []
+    slow = {**TIMES, ("onnxruntime", "int8"): 15.0}
+    assert faster_elsewhere(backbone(times=slow), Settings(), ENGINES, 112) == []
 
 
 @pytest.mark.parametrize(

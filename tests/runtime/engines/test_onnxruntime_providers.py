@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import patchcut
 import pytest
-from patchcut import EngineError, OptionError, Settings, open_bundle
+from patchcut import EngineError, OptionError, Settings, installed, open_bundle
 from patchcut.engines import onnxruntime as adapter
-from patchcut.engines.onnxruntime import OnnxRuntimeEngine, installed, tensorrt_cache
+from patchcut.engines.onnxruntime import OnnxRuntimeEngine, tensorrt_cache
 from patchcut.engines.onnxruntime.providers import CPU_PROVIDER, CUDA_PROVIDER, TENSORRT_PROVIDER
 
 from tests.runtime.engines.fake_onnxruntime import fake_runtime

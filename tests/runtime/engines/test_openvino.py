@@ -344,7 +344,7 @@ def test_the_ones_that_were_not_used_for_longest_go(cache: Path) -> None:
 def test_the_folder_is_chosen_by_one_rule(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], folder: str | None
 ) -> None:
-    from patchcut.engines.cache_folder import cache_folder
+    from patchcut.cache_folder import cache_folder
 
     for name in ("PATCHCUT_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)

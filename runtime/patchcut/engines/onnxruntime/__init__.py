@@ -15,8 +15,8 @@ from patchcut.bundle import BackboneSpec, Bundle, GraphSpec
 from patchcut.engines.backbone_graph import BackboneGraph, read_graph
 from patchcut.engines.base import EngineFacts, choose_graph
 from patchcut.engines.choice import DEFAULT_ENGINE, choose
+from patchcut.engines.onnxruntime.cuda_libraries import preload_cuda
 from patchcut.engines.onnxruntime.engine import OnnxRuntimeEngine, remedy
-from patchcut.engines.onnxruntime.installed import import_onnxruntime, preload_cuda
 from patchcut.engines.onnxruntime.providers import (
     CPU_PROVIDER,
     CUDA_PROVIDER,
@@ -32,6 +32,7 @@ from patchcut.engines.onnxruntime.sessions import LOG_ERROR, LOG_FATAL, session_
 from patchcut.engines.onnxruntime.tensorrt_cache import TensorrtCache
 from patchcut.engines.processes import outlive_forks, threads_that_start
 from patchcut.errors import BundleError, EngineError
+from patchcut.installed import import_onnxruntime
 from patchcut.settings import Settings
 
 __all__ = [

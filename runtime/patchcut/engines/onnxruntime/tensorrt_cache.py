@@ -19,7 +19,7 @@ from typing import Any
 
 from patchcut_kernels import cuda
 
-from patchcut.engines.cache_folder import cache_folder
+from patchcut.cache_folder import cache_folder
 from patchcut.errors import EngineError
 
 _logger = logging.getLogger("patchcut")

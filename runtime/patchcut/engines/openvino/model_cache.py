@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchcut.engines.cache_folder import cache_folder
+from patchcut.cache_folder import cache_folder
 from patchcut.errors import OutputError
 from patchcut.output.whole_files import whole_file
 

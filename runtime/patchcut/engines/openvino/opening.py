@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import Any, NoReturn
 
 from patchcut_kernels import default_threads
 
-from patchcut import telemetry
 from patchcut.bundle import BackboneSpec, Bundle, GraphSpec, Precision
 from patchcut.engines.backbone_graph import read_graph
 from patchcut.engines.base import EngineFacts, choose_graph
@@ -24,7 +22,8 @@ from patchcut.engines.processes import (
     remember_threads,
     threads_that_start,
 )
-from patchcut.errors import BundleError, EngineError, OptionError, install_hint
+from patchcut.errors import BundleError, EngineError, OptionError
+from patchcut.installed import import_openvino
 from patchcut.settings import Settings
 
 _logger = logging.getLogger("patchcut")
@@ -121,20 +120,6 @@ def open_engine(bundle: Bundle, backbone: BackboneSpec, settings: Settings) -> O
         beside=bool(settings.throughput),
     )
     return OpenVinoEngine(openvino, compiled, facts, backbone.features)
-
-
-def import_openvino() -> Any:
-    """The module `openvino`, without its telemetry; whatever imports it does it here.
-
-    Raises:
-        EngineError: it is not installed; names the extra.
-    """
-    try:
-        with telemetry.kept_out("openvino_telemetry"):
-            return import_module("openvino")
-    except ImportError as error:
-        remedy = install_hint("openvino")
-        raise EngineError("engine", f"openvino cannot be imported: {error}", remedy) from error
 
 
 def _core(openvino: Any) -> Any:

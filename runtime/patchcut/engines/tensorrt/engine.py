@@ -10,9 +10,9 @@ from typing import Any, cast
 from patchcut_kernels import cuda
 
 from patchcut.bundle import BackboneSpec, Bundle, GraphSpec, Precision
+from patchcut.cache_folder import cache_folder
 from patchcut.engines.backbone_graph import read_graph
 from patchcut.engines.base import EngineFacts, choose_graph
-from patchcut.engines.cache_folder import cache_folder
 from patchcut.engines.choice import is_refused
 from patchcut.engines.processes import outlive_forks
 from patchcut.engines.tensorrt.builder import INPUT, build, check_operators, rtx_capability

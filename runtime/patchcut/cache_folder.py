@@ -9,16 +9,16 @@ VARIABLE = "PATCHCUT_CACHE"
 OFF = "off"
 
 
-def cache_folder(engine: str) -> Path | None:
+def cache_folder(engine: str = "") -> Path | None:
     """The folder for what an engine compiles; None where nothing is to be kept. It may not be there yet.
 
     It is ENGINE in $PATCHCUT_CACHE; where that is not set, in `patchcut` of $XDG_CACHE_HOME, or of ~/.cache.
     PATCHCUT_CACHE=off keeps nothing, nor is anything kept where there is no home.
 
     Args:
-        engine: its name.
+        engine: its name; "" for the folder of all of them.
     Examples:
-        >>> folder = patchcut.engines.cache_folder.cache_folder("openvino")
+        >>> folder = patchcut.cache_folder.cache_folder("openvino")
         >>> folder is None or folder.name == "openvino"
         True
     """
