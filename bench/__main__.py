@@ -52,7 +52,10 @@ def _run(
         Path | None, typer.Option(help="The same head on a float backbone, for `quality`: what int8 loses.")
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(min=0.1, help="How long `soak` streams.", show_default="30")
+        float | None,
+        typer.Option(
+            min=0.1, help="How long `soak` streams, and `serve` is overloaded.", show_default="30, 5"
+        ),
     ] = None,
     record: Annotated[bool, typer.Option("--record", help="Append the rows to bench/results.")] = False,
     settings: Settings,

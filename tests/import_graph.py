@@ -10,6 +10,7 @@ REPOSITORY = Path(__file__).parents[1]
 # Each package may import itself and those further right.
 PACKAGES = {
     "bench": REPOSITORY / "bench",
+    "patchcut_server": REPOSITORY / "runtime/patchcut_server",
     "patchcut_export": REPOSITORY / "export/patchcut_export",
     "patchcut": REPOSITORY / "runtime/patchcut",
     "patchcut_kernels": REPOSITORY / "kernels/patchcut_kernels",

@@ -35,6 +35,7 @@ GROUPS = {
     "scenes": "bench.cases.scenes",
     "stability": "bench.cases.stability",
     "search": "bench.cases.search",
+    "serve": "bench.cases.serve",
 }
 NEED_DATA = (
     "stream",
@@ -64,7 +65,7 @@ class Options:
         repeats: how often a case is timed; None is the group's own number.
         data: folder of data sets, or None.
         fp32_bundle: bundle with the same head on a float backbone, or None.
-        minutes: how long a soak streams; None is the group's own number.
+        minutes: how long a soak streams, and a server is overloaded; None is the group's own number.
     """
 
     settings: Settings
@@ -89,7 +90,7 @@ class Options:
         words = ["python -m bench run", group, *settings.words(device="cpu")]
         if self.repeats is not None:
             words.append(f"--repeats {self.repeats}")
-        if group == "soak" and self.minutes is not None:
+        if group in ("soak", "serve") and self.minutes is not None:
             words.append(f"--minutes {self.minutes:g}")
         if group in NEED_DATA:
             words.append("--data DATA")

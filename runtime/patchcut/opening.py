@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from patchcut.bundle import BackboneSpec, Bundle, BundleSpec, HeadSpec
+from patchcut.bundle import BackboneSpec, Bundle, BundleSpec, CalibrationSpec, HeadSpec
 from patchcut.errors import OptionError
 from patchcut.heads import Head, open_head
 from patchcut.heads.no_concepts import CONCEPTS, NoConcepts
@@ -32,9 +32,13 @@ def needs_of(backbone: BackboneSpec, heads: Sequence[Head]) -> list[str]:
     return [name for name in backbone.features if name in named]
 
 
-def rules_of(chosen: HeadSpec | Head, settings: Settings) -> Rules:
-    """How regions score: the calibration is that of the very head that runs."""
-    calibration = chosen.calibration if isinstance(chosen, HeadSpec) else None
+def calibration_of(chosen: HeadSpec | Head) -> CalibrationSpec | None:
+    """The calibration of the very head that runs."""
+    return chosen.calibration if isinstance(chosen, HeadSpec) else None
+
+
+def rules_of(calibration: CalibrationSpec | None, settings: Settings) -> Rules:
+    """How regions score."""
     nothing_below = settings.nothing_below
     if nothing_below is None:
         nothing_below = 0.0 if calibration is None else calibration.nothing_below

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import patchcut_kernels as kernels
 
-from patchcut.bundle import BundleSpec, embedded_bundles, open_bundle
+from patchcut.bundle import BundleSpec, CalibrationSpec, embedded_bundles, open_bundle
 from patchcut.checks import check_environment
 from patchcut.description import Description
 from patchcut.endings import finished_first
-from patchcut.errors import FrameError, OptionError
+from patchcut.errors import BundleError, FrameError, OptionError
 from patchcut.features import to_host
 from patchcut.finishing import Clock, LaterStages, device_of
 from patchcut.frames import Frame, as_frame
@@ -33,6 +33,7 @@ from patchcut.heads import (
 )
 from patchcut.opening import (
     backbone_of,
+    calibration_of,
     check_devices,
     foreground_for,
     head_wanted,
@@ -57,6 +58,10 @@ _logger = logging.getLogger("patchcut")
 
 # The refiners of "auto": single frames stay as the papers' tables have them; in video borders hold still.
 _REFINER_OF_FRAMES, _REFINER_OF_STREAMS = "none", "guided"
+
+# Settings in which segmenters that share an engine may differ; those of the first line open a head.
+_OF_HEADS = ("head", "concepts", "mode", "parts")
+_OF_MASKS = ("refine", "min_score", "nothing_below", "single", "color", "value_range", "max_pixels")
 
 
 class Segmenter:
@@ -105,7 +110,15 @@ class Segmenter:
             3
         """
         check_environment()
-        with finished_first(), open_bundle(settings.bundle) as bundle:
+        return cls._open(settings, None)
+
+    @classmethod
+    def _open(cls, settings: Settings, beside: Segmenter | None) -> Segmenter:
+        """The segmenter that the settings describe, with an extractor of its own or with that of another."""
+        with finished_first(), open_bundle(settings.bundle if beside is None else beside._path) as bundle:
+            if beside is not None and bundle.spec != beside.spec:
+                what = f"{beside._path} holds another bundle than when it was loaded"
+                raise BundleError("bundle", what, "load it again")
             chosen = [choose_head(bundle, head_wanted(settings))]
             if settings.mode != "foreground":
                 chosen.append(choose_parts(bundle, settings.parts))
@@ -119,21 +132,67 @@ class Segmenter:
                 background = heads[1] if isinstance(heads[1], FittedHead) else DEFAULT_PARTS
             backbone = backbone_of(bundle.spec, chosen)
             needs = needs_of(bundle.spec.backbones[backbone], [*heads, background] if background else heads)
-            extractor = Extractor.open(bundle, settings, backbone=backbone, needs=needs)
+            if beside is None:
+                extractor = Extractor.open(bundle, settings, backbone=backbone, needs=needs)
+            else:
+                extractor = beside._extractor_for(backbone, needs)
             check_devices(heads, extractor.device)
             spec, path = bundle.spec, bundle.path
-        if settings.threads is not None:
+        if settings.threads is not None and beside is None:
             kernels.set_threads(settings.threads)
-        masks = Masks(
-            spec.regions.min_area_patches,
-            rules_of(chosen[0], settings),
-            _REFINER_OF_FRAMES if settings.refine == "auto" else settings.refine,
-        )
+        masks = _masks_of(spec, calibration_of(chosen[0]), settings)
         parts = Parts(heads[1], background) if heads[1:] else None
         segmenter = cls(spec, path, settings, extractor, heads[0], parts, masks)
+        if beside is not None:
+            segmenter._work = beside._work
         if isinstance(heads[0], LiveHead):
             segmenter._give_concepts(heads[0], opened, prior, hidden)
         return segmenter
+
+    def with_settings(self, **changes: Any) -> Segmenter:
+        """A segmenter with other settings that works with this one's engine, in turns with it.
+
+        It costs no second backbone: the extractor is the same object. Without another head, nothing is read
+        from the bundle either, and the two share their head, and its concepts.
+
+        Args:
+            changes: settings by their names: `head`, `concepts`, `mode` and `parts`, which open the bundle
+                again; `refine`, `min_score`, `nothing_below`, `single`, `color`, `value_range`, `max_pixels`.
+        Raises:
+            OptionError: a setting is another one, such as `device`, or has a value that is not allowed; or
+                the head needs features that this segmenter was not opened for.
+            BundleError: the file is another bundle by now.
+        Examples:
+            >>> strict = seg.with_settings(min_score=0.9)
+            >>> strict.extractor is seg.extractor, strict.settings.min_score
+            (True, 0.9)
+        """
+        allowed = (*_OF_HEADS, *_OF_MASKS)
+        for name in changes:
+            if name not in allowed:
+                what = f"is the engine's, which is shared; what may differ is {', '.join(allowed)}"
+                raise OptionError(name, what, "load another segmenter")
+        settings = replace(self.settings, **changes)
+        if any(getattr(settings, name) != getattr(self.settings, name) for name in _OF_HEADS):
+            return type(self)._open(settings, self)
+        masks = _masks_of(self.spec, self.masks.rules.calibration, settings)
+        other = type(self)(self.spec, self._path, settings, self.extractor, self.head, self.parts, masks)
+        other._work, other._concepts = self._work, self._concepts
+        return other
+
+    def _extractor_for(self, backbone: str, needs: Sequence[str]) -> Extractor:
+        """This one's extractor, for heads that need no more than it gives.
+
+        Raises:
+            OptionError: they do.
+        """
+        own = self.extractor.backbone
+        same = own.graphs == self.spec.backbones[backbone].graphs
+        if lacking := [name for name in needs if not same or name not in own.features]:
+            opened = f"this segmenter was opened for {', '.join(own.features)}"
+            what = f"needs the features {', '.join(lacking)}, {opened}"
+            raise OptionError("head", what, "load another segmenter with that head")
+        return self.extractor
 
     def _give_concepts(
         self, head: LiveHead, opened: Head, prior: tuple[Head, Head] | None, hidden: Sequence[str]
@@ -585,6 +644,11 @@ def load(bundle: str | Path | None = None, *, settings: Settings | None = None, 
         how = 'seg.concepts.add("mug", images=[...])'
         _logger.warning("[concepts] %s has none yet: all is background until %s", segmenter._path, how)
     return segmenter
+
+
+def _masks_of(spec: BundleSpec, calibration: CalibrationSpec | None, settings: Settings) -> Masks:
+    refiner = _REFINER_OF_FRAMES if settings.refine == "auto" else settings.refine
+    return Masks(spec.regions.min_area_patches, rules_of(calibration, settings), refiner)
 
 
 def _chosen(head: Head) -> FittedHead | str:

@@ -132,13 +132,16 @@ def commands() -> list[str]:
 def test_commands_have_the_options_that_are_shown(line: str) -> None:
     from patchcut.cli.app import app as patchcut
     from patchcut_export.cli import app as export
+    from patchcut_server.cli import app as serve
 
     from bench.__main__ import app as bench
 
     words = shlex.split(line.removeprefix("python -m "))
     starts = {"patchcut": patchcut, "bench": bench}
-    app = export if words[:2] == ["patchcut", "export"] else starts[words[0]]
-    del words[: 2 if app is export else 1]
+    added = {"export": export, "serve": serve}
+    app = added.get(words[1]) if words[0] == "patchcut" else None
+    del words[: 1 if app is None else 2]
+    app = app or starts[line.removeprefix("python -m ").split()[0]]
     command: Any = typer.main.get_command(app)
     while hasattr(command, "commands"):
         command = command.commands[words.pop(0)]

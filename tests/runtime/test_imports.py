@@ -9,7 +9,8 @@ import pytest
 
 from tests.import_graph import PACKAGES, circles, imports_of, module_graph
 
-OFFLINE = ("torch", "timm", "onnx", "av", "fastapi", "ray", "patchcut_export")
+SERVING = ("fastapi", "starlette", "uvicorn", "websockets", "prometheus_client", "patchcut_server")
+OFFLINE = ("torch", "timm", "onnx", "av", "ray", "patchcut_export", *SERVING)
 HEAVY = (*OFFLINE, "onnxruntime", "cv2", "pydantic", "typer", "rich")
 
 
@@ -81,6 +82,17 @@ def test_a_package_imports_itself_and_those_below(package: str) -> None:
         if name.split(".")[0] in above
     ]
     assert upward == []
+
+
+def test_the_server_and_the_export_import_neither_of_each_other() -> None:
+    for package, other in (("patchcut_server", "patchcut_export"), ("patchcut_export", "patchcut_server")):
+        imported = {name.split(".")[0] for names in imports_of(package).values() for name in names}
+        assert "patchcut" in imported and other not in imported
+
+
+def test_the_help_of_the_server_needs_none_of_its_packages() -> None:
+    code = "import patchcut_server.cli, typer; typer.main.get_command(patchcut_server.cli.app)"
+    assert loaded_of((*SERVING[:-1], "numpy", "cv2"), code) == []
 
 
 @pytest.mark.parametrize("package", PACKAGES)

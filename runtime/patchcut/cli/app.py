@@ -40,7 +40,11 @@ SAVED = (
 )
 MAX_EVERY = 2**31 - 1
 
-_COMMAND_HELP = {"export": "Make, check and measure bundles (needs the extra export)."}
+_COMMAND_HELP = {
+    "export": "Make, check and measure bundles (needs the extra export).",
+    "serve": "Answer over HTTP and WebSocket (needs the extra server).",
+}
+_EXTRAS = {"export": "export", "serve": "server"}
 
 app = typer.Typer(
     help="Real-time segmentation without labels: a frame goes in, masks and boxes come out.",
@@ -394,7 +398,7 @@ def _add_command(point: EntryPoint) -> None:
             raise typer.Exit(signals.EXIT_INTERRUPTED) from stop
         except ImportError as error:  # also where the command imports what it needs only when it runs
             theirs = f"install what {_package(point)} needs"
-            remedy = install_hint(point.name) if point.name in _COMMAND_HELP else theirs
+            remedy = install_hint(_EXTRAS[point.name]) if point.name in _EXTRAS else theirs
             say(f"patchcut: [{point.name}] lacks a package ({error}); {remedy}")
             raise typer.Exit(EXIT_FAILED) from error
 
