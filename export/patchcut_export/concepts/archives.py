@@ -129,7 +129,9 @@ class Regions:
     def patches(self, region: int) -> Float32:
         """[q, d] float32, features of one region's patches, less the mean."""
         image = self.images[region]
-        return self.rows[image][self.members[image] == region + 1].astype(np.float32) - self.mean
+        own = self.rows[image][self.members[image] == region + 1]
+        centred: Float32 = own.astype(np.float32) - self.mean
+        return centred
 
 
 def inverse_root(moment: npt.NDArray[np.float64], shrinkage: float) -> Float32:

@@ -80,16 +80,10 @@ def read_boxes(file: Path) -> Boxes:
         images = {image["id"]: image for image in content["images"]}
         categories = {one["id"]: str(one["name"]) for one in content["categories"]}
         sizes = {str(one["file_name"]): (int(one["height"]), int(one["width"])) for one in images.values()}
-        entries = [
-            (
-                categories[one["category_id"]],
-                str(images[one["image_id"]]["file_name"]),
-                *map(float, one["bbox"]),
-            )
-            for one in content["annotations"]
-        ]
         named: dict[str, dict[str, list[Box]]] = {}
-        for category, image, x, y, width, height in entries:
+        for one in content["annotations"]:
+            category, image = categories[one["category_id"]], str(images[one["image_id"]]["file_name"])
+            x, y, width, height = (float(number) for number in one["bbox"])
             box = _pixels((x, y, width, height), sizes[image])
             if box is None:
                 what = f"{file}: the box of {category} on {image} is empty or outside of it"
@@ -114,7 +108,8 @@ def inside_box(box: Box, canvas: Canvas) -> Float32:
     pixels = np.zeros(canvas.frame_hw, np.int32)
     pixels[y0:y1, x0:x1] = 1
     share = canvas.cover(pixels, 1)[0]
-    return (share >= min(0.5, float(share.max()))).astype(np.float32)
+    inside: Float32 = (share >= min(0.5, float(share.max()))).astype(np.float32)
+    return inside
 
 
 def _pixels(bbox: tuple[float, float, float, float], size_hw: tuple[int, int]) -> Box | None:

@@ -107,7 +107,7 @@ class RegionNamer:
     def _there(self, found: Int32, features: Float32, members: Int32, mean: Float32) -> Int32:
         """[r] int32, the columns `found` of regions, those that are not there being background."""
         assert self._limits is not None
-        there = found.copy()
+        there: Int32 = found.copy()
         for column in np.unique(found[found > 0]):
             if self._limits[column] <= ANYWHERE:
                 continue
