@@ -18,6 +18,7 @@ from patchcut.heads.naming import unit
 from patchcut.sources.photos import read_photo
 from patchcut.stages import Canvas, Extractor, Masks, Rules
 from patchcut_export.concepts.archives import Archive
+from patchcut_export.concepts.boxes import Box, inside_box
 from patchcut_export.concepts.reading import Archives
 from patchcut_export.concepts.recipe import ConceptsPlan, learn_concepts, semantic_set
 from patchcut_export.measuring.datasets import open_dataset
@@ -43,7 +44,6 @@ TARGETS = (
 
 Float32 = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
-Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +99,9 @@ def _archive(scenes: Sequence[_Scene], number: int, grid_hw: tuple[int, int]) ->
         shown[0][1].path.parent,
         tuple(one.path.name for _, one in shown),
         np.stack([one.rows for _, one in shown]),
-        np.stack([_inside(box, one.canvas) for (box, _), one in shown]),
+        np.stack([inside_box(box, one.canvas) for (box, _), one in shown]),
         grid_hw,
+        boxed=len(shown),
     )
 
 
@@ -113,21 +114,10 @@ def _largest_box(mask: Mask) -> tuple[Box, int]:
     return (x, y, x + width, y + height), pixels
 
 
-def _inside(box: Box, canvas: Canvas) -> Float32:
-    """[n] float32, 1 of patches at least half of which, or as much as of any, is inside a box."""
-    x0, y0, x1, y1 = box
-    pixels = np.zeros(canvas.frame_hw, np.int32)
-    pixels[y0:y1, x0:x1] = 1
-    share = canvas.cover(pixels, 1)[0]
-    inside: Mask = share >= min(0.5, float(share.max()))
-    return inside.astype(np.float32)
-
-
 def _contenders(archives: Sequence[Archive]) -> dict[str, tuple[Float32, Float32]]:
     """Vectors [C, d] and what features are less, [d], by each way; a column for each class."""
     made = learn_concepts(Archives(list(archives)), ConceptsPlan()).prototypes
-    boxed = [replace(one, guide=one.sides) for one in archives]
-    published = learn_concepts(Archives(boxed), ConceptsPlan(recipe="published")).prototypes
+    published = learn_concepts(Archives(list(archives)), ConceptsPlan(recipe="published")).prototypes
     rows = [unit(one.rows.astype(np.float32) - made.mean) for one in archives]
     means = [each[one.sides > 0.5].mean(axis=0) for each, one in zip(rows, archives, strict=True)]
     return {

@@ -36,6 +36,13 @@ def make_concepts_bundle(
         list[str] | None,
         typer.Option(metavar="NAME=DIR", help="Folder of photographs that show it; one a concept."),
     ] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="COCO JSON with boxes on photographs of --archive; its categories are the names.",
+        ),
+    ] = None,
     index: Annotated[
         Path | None, typer.Option(help="An index of images, by `patchcut export index`, that words find.")
     ] = None,
@@ -112,6 +119,7 @@ def make_concepts_bundle(
         request = ConceptsRequest(
             archives=folders,
             words=replace(words, clip=clip, k=k, prompts=prompts, guided=guided),
+            boxes=boxes,
             negatives=negatives,
             without=tuple(without or ()),
             settings=replace(settings, bundle=backbone),

@@ -40,6 +40,8 @@ class Archive:
         grid_hw: rows and columns of the patch grid.
         guide: [m, n] float32 in [0, 1], how much the concept's name is there; None where nothing tells.
         origin: where the photographs are from, in words.
+        boxed: how many photographs have a box, inside which `sides` is 1, and 0 elsewhere.
+        unseen: whether the head for objects sees no such thing as is inside most boxes.
     """
 
     name: str
@@ -50,6 +52,8 @@ class Archive:
     grid_hw: tuple[int, int]
     guide: Float32 | None = None
     origin: str = "of a folder"
+    boxed: int = 0
+    unseen: bool = False
 
     @property
     def paths(self) -> list[Path]:
@@ -112,11 +116,22 @@ class Regions:
         means: [R, d] float32, unit, of centred features.
         images: [R] int64, the image of each.
         members: [m, n] int32, each patch's region, i + 1 of region i; 0 of none.
+        rows: [m, n, d] float16, features of all patches.
+        mean: [d] float32, what they are less where they are compared.
     """
 
     means: Float32
     images: npt.NDArray[np.int64]
     members: Int32
+    rows: npt.NDArray[np.float16]
+    mean: Float32
+
+    def patches(self, region: int) -> Float32:
+        """[q, d] float32, features of one region's patches, less the mean."""
+        image = self.images[region]
+        own = self.rows[image][self.members[image] == region + 1]
+        centred: Float32 = own.astype(np.float32) - self.mean
+        return centred
 
 
 def inverse_root(moment: npt.NDArray[np.float64], shrinkage: float) -> Float32:
@@ -206,4 +221,4 @@ def find_regions(archive: Archive, space: Space) -> Regions:
         members[i] = np.where(ids.ravel() > 0, ids.ravel() + count, 0)
         images += [i] * found
         count += found
-    return Regions(np.concatenate(means), np.array(images, np.int64), members)
+    return Regions(np.concatenate(means), np.array(images, np.int64), members, archive.rows, space.mean)

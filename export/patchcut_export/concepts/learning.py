@@ -90,7 +90,8 @@ def find_seeds(archive: Archive, space: Space | None, context: Sequence[Seeds] =
     """
     rows = unit_rows(archive.rows.astype(np.float32)) if space is None else space.centred(archive.rows)
     alike = rows if space is None else unit_rows(rows @ space.whitening)
-    found = kernels.cosegment(alike, weights=_weights(archive, alike, context))
+    weights = _weights(archive, alike, context)
+    found = kernels.cosegment(alike, weights=weights * archive.sides if archive.boxed else weights)
     taken = np.arange(rows.shape[1]) == found.seeds[:, None]
     mean = rows[taken].mean(axis=0, keepdims=True)
     return Seeds(mean, found.embedding, taken, alike[taken] @ found.embedding)

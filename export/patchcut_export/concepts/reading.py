@@ -10,9 +10,10 @@ from pathlib import Path
 from patchcut.bundle import Bundle
 from patchcut.concepts.collection import SAMPLES
 from patchcut.heads import Head
-from patchcut.stages import Extractor
+from patchcut.stages import Canvas, Extractor
 
 from patchcut_export.concepts.archives import Archive, foreground_sides, read_archive
+from patchcut_export.concepts.boxes import Boxes
 from patchcut_export.concepts.image_features import ImageFeatures
 from patchcut_export.concepts.language import Language, Words
 from patchcut_export.errors import ExportError
@@ -52,6 +53,7 @@ class Reader:
         language: the CLIP, if one is at hand.
         work: folder of the features.
         without: names of photographs that are left out.
+        boxes: where the concepts of folders are, if that is told.
     """
 
     bundle: Bundle
@@ -62,22 +64,26 @@ class Reader:
     work: Path
     without: tuple[str, ...]
     bar: StepBar
+    boxes: Boxes | None = None
 
     def read(self, folders: Mapping[str, Path], negatives: Path | None, words: Words | None) -> Archives:
         """All archives: those of words first, then those of folders. What is a concept is no context.
 
         Raises:
-            PatchcutError: a folder or the index has fewer than two photographs for a name that can be used.
+            PatchcutError: a folder or the index has fewer than two photographs for a name that can be used;
+                or there are boxes, and none is on a photograph of a folder.
         """
         names = {} if words is None else words.names
         context = () if words is None or words.index is None else words.context
+        shown = [
+            self._guided(self._boxed(self._folder(name, folder, self.work / "features" / name)))
+            for name, folder in folders.items()
+        ]
+        if self.boxes is not None:
+            self.boxes.check_used(shown)
         said = {*names, *folders, *(text for texts in names.values() for text in texts)}
         return Archives(
-            [self._found(name) for name in names]
-            + [
-                self._guided(self._folder(name, folder, self.work / "features" / name))
-                for name, folder in folders.items()
-            ],
+            [self._found(name) for name in names] + shown,
             [] if negatives is None else [self._folder("negatives", negatives, self.work / "negatives")],
             [self._found(name) for name in context if name not in said],
             [self._folder("the samples", SAMPLES, self.work / "samples")],
@@ -118,6 +124,15 @@ class Reader:
             origin=f"that {self.language.name} found by its name",
         )
         return self._guided(archive)
+
+    def _boxed(self, archive: Archive) -> Archive:
+        """The archive with what its boxes say, if there are any."""
+        if self.boxes is None:
+            return archive
+        backbone, graph = self.extractor.backbone, self.extractor.graph
+        told = self.boxes.told(archive, lambda size_hw: Canvas.of(size_hw, backbone, graph))
+        self.bar.say(f"{archive.name}: {told.boxed} of {len(archive.images)} photographs have a box")
+        return told
 
     def _guided(self, archive: Archive) -> Archive:
         """The archive with how much its name is where, if the CLIP can tell."""

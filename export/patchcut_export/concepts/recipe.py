@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +18,20 @@ from patchcut.concepts.names import check_name
 from patchcut.errors import OptionError
 from patchcut.heads import open_head
 from patchcut.heads.base import MAX_SEED
+from patchcut.heads.naming import ANYWHERE
 from patchcut.heads.no_concepts import CONCEPTS
 from patchcut.heads.prototypes import Prototypes
 from patchcut.settings import Settings
 
 from patchcut_export.concepts.archives import Archive, Space
+from patchcut_export.concepts.boxes import read_boxes
+from patchcut_export.concepts.held_out import Asked
 from patchcut_export.concepts.language import Words, open_language
 from patchcut_export.concepts.late_extractor import open_late
 from patchcut_export.concepts.learning import Common, Learnt, Seeds, find_common, find_context, find_seeds
 from patchcut_export.concepts.reading import Archives, Reader
 from patchcut_export.concepts.sheets import write_concept_sheet
-from patchcut_export.concepts.thresholds import Asked, Thresholds, calibrate, context_threshold
+from patchcut_export.concepts.thresholds import Thresholds, calibrate, context_threshold
 from patchcut_export.errors import ExportError
 from patchcut_export.outputs import check_output_file
 from patchcut_export.progress import StepBar
@@ -74,6 +77,7 @@ class ConceptsRequest:
     Attributes:
         archives: the folder of photographs of each concept, by its name, in the order of the columns.
         words: the names that are looked up in an index, whose columns are first, and what CLIP is at hand.
+        boxes: a COCO JSON that says where concepts are on the photographs of their folders, or None.
         negatives: a folder of photographs of anything else, or None.
         without: names of photographs that are left out.
         settings: the bundle whose backbone makes the features, and how it runs.
@@ -85,6 +89,7 @@ class ConceptsRequest:
 
     archives: Mapping[str, Path]
     words: Words | None = None
+    boxes: Path | None = None
     negatives: Path | None = None
     without: tuple[str, ...] = ()
     settings: Settings
@@ -103,6 +108,11 @@ class Made:
     context: tuple[Seeds, ...] = ()
     thresholds: Thresholds | None = field(default=None)
 
+    def by_patch(self) -> Made:
+        """The same, where each patch has the name that it is most like: limits are those of regions."""
+        prototypes = replace(self.prototypes, thresholds=None, presence=None)
+        return replace(self, prototypes=prototypes, thresholds=None)
+
 
 def make_concepts(request: ConceptsRequest, plan: ConceptsPlan, bar: StepBar) -> None:
     """Caches features, finds what each folder's photographs have in common, writes the bundle.
@@ -112,6 +122,7 @@ def make_concepts(request: ConceptsRequest, plan: ConceptsPlan, bar: StepBar) ->
     """
     check_output_file(request.bundle)
     words = request.words
+    boxes = None if request.boxes is None else read_boxes(request.boxes)
     check_names([*(words.names if words else ()), *request.archives])
     with open_bundle(request.settings.bundle) as bundle:
         semantic = semantic_set(bundle, request.features)
@@ -124,11 +135,16 @@ def make_concepts(request: ConceptsRequest, plan: ConceptsPlan, bar: StepBar) ->
         fit = bundle.spec.backbone.fit
         with open_language(words, request.settings, request.work / "language", fit) as language:
             extractor = open_late(bundle, request.settings, needs)
-            reader = Reader(bundle, extractor, needs, head, language, request.work, request.without, bar)
+            reader = Reader(
+                bundle, extractor, needs, head, language, request.work, request.without, bar, boxes
+            )
             archives = reader.read(request.archives, request.negatives, words)
         started = time.monotonic()
         made = learn_concepts(archives, plan)
         check_common(archives.concepts, made, plan)
+        if unseen := [one.name for one in archives.concepts if one.unseen]:
+            made, foreground, needs = made.by_patch(), None, (semantic,)
+            bar.say(f"the head for objects does not see {', '.join(unseen)}: every patch has a name")
         _tell(archives, made, bar)
         _draw(request.work / "concepts", archives, made)
         bar.say(f"drew {request.work / 'concepts'}/*.png; --without crosses out photographs")
@@ -188,7 +204,8 @@ def learn_concepts(archives: Archives, plan: ConceptsPlan) -> Made:
         background = context_threshold(common, made.learnt, vectors, made.thresholds.values)
     vectors, owners = _columns(around, made.learnt)
     values = np.append(np.float32(background), made.thresholds.values)
-    prototypes = Prototypes(vectors, space.mean, owners, values, made.space.fold)
+    there = np.append(np.float32(ANYWHERE), made.thresholds.presence)
+    prototypes = Prototypes(vectors, space.mean, owners, values, made.space.fold, there)
     return Made(prototypes, made.learnt, tuple(context), made.thresholds)
 
 

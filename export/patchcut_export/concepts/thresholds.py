@@ -1,31 +1,24 @@
-"""How alike something must be to have a concept's name: thresholds by held-out photographs.
-
-The space of a head is whitened by how features of one concept differ, too (linear discriminant analysis).
-"""
+"""How alike something must be to have a concept's name, and to be there at all: by held-out photographs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from patchcut_export.concepts.archives import Space, inverse_root
-from patchcut_export.concepts.learning import Common, Learnt, centres
+from patchcut_export.concepts.archives import Space
+from patchcut_export.concepts.held_out import NONE, Asked, compare_unseen, hold_out, vectors_of
+from patchcut_export.concepts.learning import Common, Learnt
 
 Float32 = npt.NDArray[np.float32]
-Int64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-NONE = -1.0  # the cosine of an image without a region
-# Of spread within concepts, in shares of 1: of 1/4 to 3/4 all tell folders that are left out as well. Of
-# folders alone, 68 % of photographs of others are refused with this shrinkage, and 53 % with 0.1.
-WITHIN, SHRINKAGE = 0.5, 0.3
 # Of a concept's own quantile and that of all; either alone refuses fewer photographs of folders left out.
 _SHARED = 0.5
 _SHARES = 41  # of photographs kept, that are looked at
-_FOLDS, _GROUPS = 5, 10
+_GROUPS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,31 +26,16 @@ class Thresholds:
     """How alike something must be, and what comes of it on the archives.
 
     Attributes:
-        values: [C] float32, a cosine for each concept.
+        values: [C] float32, a cosine for each concept that a region exceeds.
+        presence: [C] float32, for each what the presence in one such region of a frame exceeds.
         kept: share of the concepts' own photographs that keep a region, each held out.
         refused: share of photographs of other things in which nothing is named; None without any.
     """
 
     values: Float32
+    presence: Float32
     kept: float
     refused: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What concepts are to be.
-
-    Attributes:
-        keep, refuse: shares of photographs: of a concept's own that keep a region, and of other things in
-            which nothing is named.
-        count: vectors of a concept, fewer where there are fewer images.
-        seed: of k-means.
-    """
-
-    keep: float
-    refuse: float
-    count: int = 1
-    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +54,8 @@ def calibrate(
 
     The highest are those at which a share `keep` of the concepts' photographs keeps a region, the lowest
     those at which nothing is named in a share `refuse` of others. Where both cannot be had, or there are no
-    others, thresholds are the highest.
+    others, thresholds are the highest. Limits of the presence are made by the same rule, with the presence
+    in regions that exceed these thresholds; a photograph without such a region has lost its name already.
 
     Photographs of a concept are held out by fifths: from its vectors, and from how its features differ.
     Others are the photographs of concepts, in up to ten groups, and of the negatives, as if they had never
@@ -87,50 +66,37 @@ def calibrate(
         negatives: of archives of anything else, whose moments are next.
         space: of all of them, and maybe of more.
     """
-    sharp, own = _held_out(concepts, space, asked)
+    whole = hold_out(concepts, space, asked)
     groups = [
-        _unseen(concepts, places, [concepts[i] for i in places], space, asked)
+        compare_unseen(concepts, places, [concepts[i] for i in places], space, asked)
         for places in np.array_split(np.arange(len(concepts)), min(_GROUPS, len(concepts)))
         if len(places) < len(concepts)
     ]
     if negatives:
         places = np.arange(len(concepts), len(concepts) + len(negatives))
-        groups.append(_unseen(concepts, places, negatives, space, asked))
-    lowest = _lowest_keep(groups, asked)
+        groups.append(compare_unseen(concepts, places, negatives, space, asked))
+    cosines = [(one.held.cosines(), one.cosines()) for one in groups]
+    lowest = _lowest_keep(cosines, asked)
+    own = whole.cosines()
     values = _half_way(own, asked.keep, lowest)
-    learnt = [
-        Learnt(_vectors(one, sharp, asked), one.taken, cosines)
-        for one, cosines in zip(concepts, own, strict=True)
+    there = [
+        (one.held.presence(limits), one.presence(limits))
+        for one, (cosine, _) in zip(groups, cosines, strict=True)
+        for limits in [_half_way(cosine, asked.keep, lowest)]
     ]
-    kept = float(np.mean(np.concatenate(own) > np.repeat(values, [len(one) for one in own])))
+    lowest_there = _lowest_keep(there, asked)
+    own_there = whole.presence(values)
+    presence = _half_way(own_there, asked.keep, lowest_there)
+    learnt = [
+        Learnt(vectors_of(one, whole.space, asked), one.taken, each)
+        for one, each in zip(concepts, own, strict=True)
+    ]
+    kept = np.concatenate(own_there) > np.repeat(presence, [len(one) for one in own_there])
     share = None
     if groups:
-        named = [(best > _half_way(cosines, asked.keep, lowest)).any(axis=1) for cosines, best in groups]
+        named = [(best > _half_way(ours, asked.keep, lowest_there)).any(axis=1) for ours, best in there]
         share = float(1 - np.mean(np.concatenate(named)))
-    return Calibrated(sharp, tuple(learnt), Thresholds(values, kept, share))
-
-
-def sharpened(concepts: Sequence[Common], space: Space, kept: Sequence[Mask]) -> Space:
-    """The space that is whitened by how features differ around concepts and, as much, within them.
-
-        (M / tr(M) + V / tr(V)) / 2 + 0.3 / d is what is whitened
-
-    M is the mean moment of the space and V the mean of the concepts' covariances of regions.
-
-    Args:
-        kept: [m] bool, the images of each concept whose regions are looked at.
-    """
-    around = space.moments.mean(axis=0)
-    within = np.zeros_like(around)
-    for one, images in zip(concepts, kept, strict=True):
-        means = _means(one, images).astype(np.float64)
-        if len(means) > 1:
-            apart = means - means.mean(axis=0)
-            within += apart.T @ apart / (len(means) - 1)
-    around /= np.trace(around)
-    total = np.trace(within)
-    mixed = around if total <= 0 else (1 - WITHIN) * around + WITHIN * within / total
-    return replace(space, whitening=inverse_root(mixed, SHRINKAGE))
+    return Calibrated(whole.space, tuple(learnt), Thresholds(values, presence, float(kept.mean()), share))
 
 
 def context_threshold(
@@ -159,42 +125,6 @@ def context_threshold(
         excess.append(least[np.isfinite(least)])
     every = np.concatenate(excess)
     return max(float(np.quantile(every, 1 - lost)), 0.0) if len(every) else 0.0
-
-
-def best_cosines(common: Common, vectors: Float32) -> Float32:
-    """[m] float32, of each image the best cosine of a region to vectors [p, d]; -1 without a region."""
-    best = np.full(len(common.taken), NONE, np.float32)
-    if len(common.regions.means):
-        np.maximum.at(best, common.regions.images, (common.regions.means @ vectors.T).max(axis=1))
-    return best
-
-
-def _held_out(concepts: Sequence[Common], space: Space, asked: Asked) -> tuple[Space, list[Float32]]:
-    """The space of all, and of each concept [m] the best cosine of each image to what is made without it."""
-    own = [np.full(len(one.taken), NONE, np.float32) for one in concepts]
-    for fold in range(_FOLDS):
-        kept = [np.arange(len(one.taken)) % _FOLDS != fold for one in concepts]
-        sharp = sharpened(concepts, space, kept)
-        for one, images, cosines in zip(concepts, kept, own, strict=True):
-            if len(_means(one, images)):
-                cosines[~images] = best_cosines(one, _vectors(one, sharp, asked, images))[~images]
-    return sharpened(concepts, space, [np.ones(len(one.taken), bool) for one in concepts]), own
-
-
-def _unseen(
-    concepts: Sequence[Common], places: Int64, others: Sequence[Common], space: Space, asked: Asked
-) -> tuple[list[Float32], Float32]:
-    """Cosines [m] of the concepts that are left, held out; and those [q, c] of photographs of others to them.
-
-    Args:
-        places: those of the others among the space's moments; of concepts, those which are left out, too.
-    """
-    rest = [one for i, one in enumerate(concepts) if i not in places]
-    left = np.delete(space.moments, places, axis=0)
-    sharp, own = _held_out(rest, replace(space, moments=left), asked)
-    vectors = [_vectors(one, sharp, asked) for one in rest]
-    best = [np.stack([best_cosines(one, rows) for rows in vectors], axis=1) for one in others]
-    return own, np.concatenate(best)
 
 
 def _lowest_keep(groups: Sequence[tuple[Sequence[Float32], Float32]], asked: Asked) -> float:
@@ -229,14 +159,3 @@ def _least(cosines: Float32, seen: Mask, keep: float) -> float:
     A concept whose thing is often not seen as foreground must not swallow all others.
     """
     return max(float(np.quantile(cosines, 1 - keep, method="lower")), float(cosines[seen].min(initial=1)))
-
-
-def _vectors(common: Common, space: Space, asked: Asked, images: Mask | None = None) -> Float32:
-    """[p, d] float32, unit, the vectors of a concept by all of its images or some."""
-    return space.folded(centres(_means(common, images), space, asked.count, asked.seed))
-
-
-def _means(common: Common, images: Mask | None = None) -> Float32:
-    """[q, d] float32, of the regions of a concept, or of those on some of its images."""
-    parts = common.parts
-    return common.regions.means[parts if images is None else parts[images[common.regions.images[parts]]]]

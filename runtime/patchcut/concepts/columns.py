@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from patchcut.bundle import HeadSpec
 from patchcut.concepts.learning import Float32, Learnt, nearest, unfolded
+from patchcut.heads.naming import ANYWHERE
 from patchcut.heads.prototypes import Int32, Prototypes
 
 MAX_CONTEXT = 24  # directions of what is around concepts
@@ -35,7 +36,10 @@ def joined(old: Prototypes, learnt: Learnt, column: int) -> Prototypes:
         if not context.any():
             thresholds[0] = max(thresholds[1:])
     joined, owned = np.concatenate(vectors), np.concatenate(owners).astype(np.int32)
-    return replace(old, vectors=joined, owners=owned, thresholds=thresholds)
+    asked = np.full(column, ANYWHERE, np.float32) if old.presence is None else old.presence
+    presence = np.append(asked, np.float32(learnt.presence))
+    some = presence if (presence > ANYWHERE).any() else None
+    return replace(old, vectors=joined, owners=owned, thresholds=thresholds, presence=some)
 
 
 def without(old: Prototypes, column: int) -> Prototypes:
@@ -43,8 +47,9 @@ def without(old: Prototypes, column: int) -> Prototypes:
     kept = old.owners != column
     owners = old.owners[kept]
     thresholds = None if old.thresholds is None else np.delete(old.thresholds, column)
+    presence = None if old.presence is None else np.delete(old.presence, column)
     moved = (owners - (owners > column)).astype(np.int32)
-    return replace(old, vectors=old.vectors[kept], owners=moved, thresholds=thresholds)
+    return replace(old, vectors=old.vectors[kept], owners=moved, thresholds=thresholds, presence=presence)
 
 
 def _unlike(context: Float32, vectors: Float32, owners: Int32, thresholds: Float32) -> npt.NDArray[np.bool_]:

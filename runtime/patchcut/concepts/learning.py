@@ -1,4 +1,4 @@
-"""From patches that show a concept to its prototypes, its threshold, and what is around it."""
+"""From patches that show a concept to its prototypes, its limits, and what is around it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy.typing as npt
 import patchcut_kernels as kernels
 
 from patchcut.concepts.shown import Shown
-from patchcut.heads.naming import unit
+from patchcut.heads.naming import ANYWHERE, mean_of_closest, unit
 from patchcut.heads.prototypes import Prototypes
 
 Float32 = npt.NDArray[np.float32]
 
 # Directions of a concept beside the mean of all, and of what is around it; a direction has so many patches.
 PIECES, AROUND, PATCHES_EACH = 3, 3, 8
-# Of thresholds. Of 22 concepts, each shown on 5 photographs, 93 % of other photographs of it keep it, and
-# 19 % of those of another are taken for it; shown on 2 it is 89 % and 22 %, on one 80 % and 19 %.
+# Of thresholds and presence. Of 22 concepts, each shown on 5 photographs, 92 % of other photographs of it
+# keep it, and 15 % of those of another are taken for it; shown on 2 it is 87 and 19 %, on one 80 and 19 %.
 _ALONE, _MOST, _DEVIATION, _MORE = 0.61, 0.75, 0.06, 2
 # A patch is so much closer to prototypes that it is a part of; what is around is below this quantile.
 _CLOSER, _REST, _MOST_OF_PATCHES = 0.15, 0.9, 0.55
@@ -32,11 +32,13 @@ class Learnt:
         vectors: [p, d] float32, unit, of features less the mean.
         threshold: cosine that it must exceed.
         context: [c, d] float32, unit, of what is around it.
+        presence: what `patchcut.heads.naming.presence` of it must exceed; -1 asks for nothing.
     """
 
     vectors: Float32
     threshold: float
     context: Float32
+    presence: float = ANYWHERE
 
 
 def common_mean(means: Sequence[Float32]) -> Float32:
@@ -46,7 +48,7 @@ def common_mean(means: Sequence[Float32]) -> Float32:
 
 
 def learn(shown: Sequence[Shown], old: Prototypes, *, by_region: bool) -> Learnt:
-    """The prototypes of what is shown, the threshold above which something is it, and what is around it.
+    """The prototypes of what is shown, the limits above which something is it, and what is around it.
 
     The prototypes are the mean direction of the concept's patches and up to three clusters of them, folded
     as those of the head are.
@@ -64,7 +66,8 @@ def learn(shown: Sequence[Shown], old: Prototypes, *, by_region: bool) -> Learnt
     else:
         threshold = region_threshold(inside) if by_region else patch_threshold(inside, around, old.fold)
     context = clusters(around, AROUND)
-    return Learnt(vectors, threshold, folded(context[nearest(context, vectors) <= threshold], old.fold))
+    context = folded(context[nearest(context, vectors) <= threshold], old.fold)
+    return Learnt(vectors, threshold, context, presence_limit(inside, old) if by_region else ANYWHERE)
 
 
 def folded(directions: Float32, fold: Float32 | None) -> Float32:
@@ -90,8 +93,7 @@ def folded_threshold(inside: Sequence[Float32], old: Prototypes) -> float:
     known = np.zeros(1) if old.thresholds is None or len(old.thresholds) < 2 else old.thresholds[1:]
     if len(inside) < 2:
         return float(known.min())
-    cosines = _held_out_cosines(inside, old.fold)
-    return float(np.clip(np.mean(cosines) - 2 * _spread(cosines), known.min(), known.max()))
+    return float(np.clip(_low(_held_out_cosines(inside, old.fold)), known.min(), known.max()))
 
 
 def region_threshold(inside: Sequence[Float32]) -> float:
@@ -106,8 +108,26 @@ def region_threshold(inside: Sequence[Float32]) -> float:
     """
     if len(inside) < 2:
         return _ALONE
-    cosines = _held_out_cosines(inside)
-    return float(min(np.mean(cosines) - 2 * _spread(cosines), _MOST))
+    return min(_low(_held_out_cosines(inside)), _MOST)
+
+
+def presence_limit(inside: Sequence[Float32], old: Prototypes) -> float:
+    """What the presence of a concept exceeds, from that of each image to the prototypes of the others.
+
+    Two deviations below their mean, as for thresholds: 0.75 at most, or between the limits of the head's own
+    concepts where features are whitened. One image asks for nothing, or for the smallest of theirs.
+
+    Args:
+        inside: of each image its patches [m, d] float32 of the concept, unit.
+        old: what the head knows.
+    """
+    limits = np.zeros(0, np.float32) if old.fold is None or old.presence is None else old.presence[1:]
+    known = limits[limits > ANYWHERE]
+    if len(inside) < 2:
+        return float(known.min()) if len(known) else ANYWHERE
+    pairs = zip(inside, _held_out(inside, old.fold), strict=True)
+    low = _low(np.array([mean_of_closest(nearest(rows, those)) for rows, those in pairs], np.float32))
+    return float(np.clip(low, known.min(), known.max())) if len(known) else min(low, _MOST)
 
 
 def patch_threshold(inside: Sequence[Float32], around: Float32, fold: Float32 | None = None) -> float:
@@ -141,10 +161,10 @@ def _held_out_cosines(inside: Sequence[Float32], fold: Float32 | None = None) ->
     return np.array([nearest(region, vectors)[0] for region, vectors in each], np.float32)
 
 
-def _spread(cosines: Float32) -> float:
-    """Their deviation, and that of two more that are 0.06 away."""
+def _low(cosines: Float32) -> float:
+    """Two deviations below their mean; the deviation is theirs, and that of two more that are 0.06 away."""
     squares = float(np.sum(np.square(cosines - cosines.mean()))) + _MORE * _DEVIATION**2
-    return float(np.sqrt(squares / (len(cosines) - 1 + _MORE)))
+    return float(np.mean(cosines) - 2 * np.sqrt(squares / (len(cosines) - 1 + _MORE)))
 
 
 def centred(rows: Float32, mean: Float32) -> Float32:

@@ -43,12 +43,7 @@ class Shown:
         """IoU of the concept with a piece of the foreground, at most; 0 without a head for objects."""
         if self.foreground is None:
             return 0.0
-        ids, count = kernels.connected_components(
-            (self.foreground > 0.5).reshape(self.grid_hw).astype(np.int32)
-        )
-        common = np.bincount(ids.ravel()[self.inside], minlength=count + 1)[1:]
-        either = np.bincount(ids.ravel(), minlength=count + 1)[1:] + self.inside.sum() - common
-        return float((common / either).max(initial=0))
+        return largest_iou(self.inside, self.foreground > 0.5, self.grid_hw)
 
 
 def prompts_for(count: int, boxes: Sequence[Any] | None, masks: Sequence[Any] | None) -> list[Prompt | None]:
@@ -102,6 +97,14 @@ def largest_piece(mask: Mask, grid_hw: tuple[int, int]) -> Mask:
     sizes = np.bincount(ids.ravel(), minlength=count + 1)[1:]
     piece: Mask = ids.ravel() == (int(sizes.argmax()) + 1 if count else -1)
     return piece
+
+
+def largest_iou(mask: Mask, foreground: Mask, grid_hw: tuple[int, int]) -> float:
+    """IoU of a mask [n] with a connected piece of the foreground [n], at most."""
+    ids, count = kernels.connected_components(foreground.reshape(grid_hw).astype(np.int32))
+    common = np.bincount(ids.ravel()[mask], minlength=count + 1)[1:]
+    either = np.bincount(ids.ravel(), minlength=count + 1)[1:] + mask.sum() - common
+    return float((common / either).max(initial=0))
 
 
 def _share(features: Features, foreground: Head | None) -> Float32 | None:

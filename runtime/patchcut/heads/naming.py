@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import patchcut_kernels as kernels
@@ -11,6 +13,9 @@ Int32 = npt.NDArray[np.int32]
 
 _DILATIONS = 2  # patches around a region that its border is interpolated with
 _UNDECIDED, _NEVER = -1, -2.0  # the latter is below all cosines
+# Of a region's patches those that are most like a concept tell whether it is there: 0.25 to 0.4 are as good.
+_CLOSEST = 0.3
+ANYWHERE = -1.0  # the presence that every region has
 _SOFT = 0.1  # temperature at which shares of all cosines are far from the limits of float32
 
 
@@ -21,9 +26,17 @@ class RegionNamer:
         directions: [p, d] float32, unit, of features less what all have in common.
         owners: [p] int32, the column of each direction; column 0 is of what is to be background.
         thresholds: [k] float32, one a column; what does not exceed its own is background. None names all.
+        presence: [k] float32, the `presence` that one region of a column must exceed, or the column is not
+            there at all and all its regions are background. None asks for none.
     """
 
-    def __init__(self, directions: Float32, owners: Int32, thresholds: Float32 | None = None) -> None:
+    def __init__(
+        self,
+        directions: Float32,
+        owners: Int32,
+        thresholds: Float32 | None = None,
+        presence: Float32 | None = None,
+    ) -> None:
         order = np.argsort(owners, kind="stable")
         self._directions = np.ascontiguousarray(directions[order])
         self._present, starts, sizes = np.unique(owners[order], return_index=True, return_counts=True)
@@ -36,6 +49,8 @@ class RegionNamer:
         self._count = int(owners.max()) + 1 if thresholds is None else len(thresholds)
         self._thresholds = np.zeros(self._count, np.float32) if thresholds is None else thresholds
         self._floor = _NEVER if thresholds is None else 0.0
+        self._limits = presence
+        self._own = {int(c): np.ascontiguousarray(directions[owners == c]) for c in self._present if c > 0}
 
     def margins(self, rows: Float32) -> Float32:
         """[m, k] float32, of each column the largest cosine to its directions, less its threshold.
@@ -81,11 +96,55 @@ class RegionNamer:
         members = ids.ravel()
         alike = self.margins(region_means(features, members, count, mean))
         found = alike.argmax(axis=1).astype(np.int32)
+        if self._limits is not None:
+            found = self._there(found, features, members, mean)
         named = np.append(np.int32(_UNDECIDED), found)[ids]
         for _ in range(_DILATIONS):
             named = np.where(named == _UNDECIDED, _largest_neighbour(named), named)
         columns: Int32 = np.maximum(named.ravel(), 0).astype(np.int32)
         return columns
+
+    def _there(self, found: Int32, features: Float32, members: Int32, mean: Float32) -> Int32:
+        """[r] int32, the columns `found` of regions, those that are not there being background."""
+        assert self._limits is not None
+        there: Int32 = found.copy()
+        for column in np.unique(found[found > 0]):
+            if self._limits[column] <= ANYWHERE:
+                continue
+            numbers = 1 + np.flatnonzero(found == column)
+            each = (unit(features[members == number]) - mean for number in numbers)
+            most = max(presence(rows, self._own[int(column)]) for rows in each)
+            if most <= self._limits[column]:
+                there[found == column] = 0
+        return there
+
+
+def presence(rows: Float32, directions: Float32) -> float:
+    """How much a column is in a region: the mean cosine of the three tenths of its patches that are closest.
+
+    A region's mean tells what all of it is; this, whether some of it is the thing, whatever it touches.
+
+    Args:
+        rows: [m, d] float32, of the m >= 1 patches of a region, less what all have in common.
+        directions: [p, d] float32, of the column; a patch's cosine is the largest to any.
+    Examples:
+        >>> from patchcut.heads.naming import presence
+        >>> round(presence(np.float32([[3, 4], [4, 3], [0, 1], [0, 1]]), np.float32([[1, 0]])), 3)
+        0.7
+    """
+    return mean_of_closest(kernels.assign(np.ascontiguousarray(rows), directions).similarity)
+
+
+def mean_of_closest(cosines: Float32) -> float:
+    """The mean of the largest three tenths, rounded up, of m >= 1 cosines.
+
+    Examples:
+        >>> from patchcut.heads.naming import mean_of_closest
+        >>> round(mean_of_closest(np.float32([0.1, 0.5, 0.3, 0.2])), 3)
+        0.4
+    """
+    count = math.ceil(_CLOSEST * len(cosines))
+    return float(np.partition(cosines, -count)[-count:].mean())
 
 
 def region_means(features: Float32, members: Int32, count: int, mean: Float32) -> Float32:

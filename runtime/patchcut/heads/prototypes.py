@@ -32,6 +32,8 @@ class Prototypes:
         thresholds: [k] float32, cosines which a column must exceed; None where something is always found.
         fold: [d, d] float32, symmetric; the vectors are directions m as fold m, since features are compared
             where they are whitened: <R^T x, R^T m> = <x, fold m> with fold = R R^T. None where they are not.
+        presence: [k] float32, what `patchcut.heads.naming.presence` of a column must exceed in one of the
+            regions that it names, or it is not there at all; -1 asks for nothing. None where none asks.
     """
 
     vectors: Float32
@@ -39,6 +41,7 @@ class Prototypes:
     owners: Int32
     thresholds: Float32 | None = None
     fold: Float32 | None = None
+    presence: Float32 | None = None
 
     @classmethod
     def of_clusters(cls, vectors: Float32, mean: Float32) -> Prototypes:
@@ -61,7 +64,7 @@ class Prototypes:
             ['mean', 'owners', 'prototypes']
         """
         made = {"prototypes": self.vectors, "mean": self.mean, "owners": self.owners}
-        others = {"thresholds": self.thresholds, "fold": self.fold}
+        others = {"thresholds": self.thresholds, "fold": self.fold, "presence": self.presence}
         return made | {name: tensor for name, tensor in others.items() if tensor is not None}
 
 
@@ -86,7 +89,9 @@ class PrototypesHead:
         self.label_colors = _label_colors(spec)
         self.prototypes = prototypes
         self.foreground = foreground
-        self._namer = RegionNamer(unit(prototypes.vectors), prototypes.owners, prototypes.thresholds)
+        self._namer = RegionNamer(
+            unit(prototypes.vectors), prototypes.owners, prototypes.thresholds, prototypes.presence
+        )
 
     def __call__(self, features: Features) -> Float32:
         """[b, n, k] float32, rows on the simplex.
@@ -99,7 +104,8 @@ class PrototypesHead:
                                      x is the mean of the region that patch i is in, where s is above 0.5
 
         A region whose best concept does not exceed its threshold, or which resembles context more, is
-        background.
+        background. So are all regions of a concept whose presence exceeds its limit in none of them: the
+        threshold says what a region is called, the presence whether the frame has the thing at all.
 
         Args:
             features: those of b frames, on the host.
@@ -117,7 +123,8 @@ class PrototypesHead:
         """[b, n, k] float32, rows on the simplex: each patch by itself.
 
         Without a foreground it is what the head says. With one, the column with a patch's own largest margin
-        has its share of the foreground: what one ONNX file of frame and head computes, without regions.
+        has its share of the foreground: what one ONNX file of frame and head computes, without regions and
+        so without asking for presence.
 
         Args:
             features: those of b frames, on the host.
@@ -201,6 +208,7 @@ def _checked(tensors: dict[str, npt.NDArray[Any]], dim: int, k: int, *, concepts
         "owners": (count,),
         "thresholds": (k,),
         "fold": (dim, dim),
+        "presence": (k,),
     }
     tensors = {"owners": np.arange(k, dtype=np.int32), **tensors}
     if not {"prototypes", "mean"} <= tensors.keys() <= known.keys():
@@ -212,8 +220,9 @@ def _checked(tensors: dict[str, npt.NDArray[Any]], dim: int, k: int, *, concepts
     owners = tensors["owners"]
     if set(owners.tolist()) - {0} != set(range(1, k)) or not (concepts or (owners == 0).any()):
         raise ValueError(f"each of the {k} columns must have a prototype, and each prototype a column")
-    thresholds, fold = (
-        tensors[name].astype(np.float32) if name in tensors else None for name in ("thresholds", "fold")
+    thresholds, fold, presence = (
+        tensors[name].astype(np.float32) if name in tensors else None
+        for name in ("thresholds", "fold", "presence")
     )
     return Prototypes(
         tensors["prototypes"].astype(np.float32),
@@ -221,4 +230,5 @@ def _checked(tensors: dict[str, npt.NDArray[Any]], dim: int, k: int, *, concepts
         owners.astype(np.int32),
         thresholds,
         fold,
+        presence,
     )

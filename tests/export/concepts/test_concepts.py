@@ -75,6 +75,8 @@ def test_things_in_folders_are_named_on_other_photos(
         spec = bundle.spec.head("names")
     assert spec is not None and spec.concepts is not None and "2206.07045" in spec.method
     assert spec.concepts.origins["mug"] == "co-segmented from 4 photographs of a folder"
+    presence = prototypes(path).presence
+    assert presence.shape == (3,) and presence[0] == -1 and (presence[1:] > 0).all()
 
 
 def test_the_same_folders_are_the_same_concepts(make: Callable[..., Path], archives: dict[str, Path]) -> None:
@@ -107,7 +109,8 @@ def test_the_published_recipe_is_the_mean_of_the_seeds(
     make: Callable[..., Path], archives: dict[str, Path]
 ) -> None:
     made = prototypes(make(archives, "--recipe", "published"))
-    assert made.vectors.shape[0] == 3 and not made.mean.any() and made.thresholds is None
+    assert made.vectors.shape[0] == 3 and not made.mean.any()
+    assert made.thresholds is None and made.presence is None
     np.testing.assert_allclose(np.linalg.norm(made.vectors, axis=1), 1, rtol=1e-5)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from patchcut_export.concepts.archives import Regions, Space, unit_rows
+from patchcut_export.concepts.held_out import Asked, best_cosines, best_presence, sharpened
 from patchcut_export.concepts.learning import Common
-from patchcut_export.concepts.thresholds import Asked, best_cosines, calibrate, sharpened
+from patchcut_export.concepts.thresholds import calibrate
 
 DIM, PHOTOS = 24, 60
 ASKED = Asked(keep=0.9, refuse=0.8)
 RNG = np.random.default_rng(0)
+ORIGIN = np.zeros(DIM, np.float32)
 THINGS = RNG.standard_normal((6, DIM)).astype(np.float32)
 
 
@@ -20,7 +22,8 @@ def archive(thing: np.ndarray, spread: float, seed: int, photos: int = PHOTOS) -
     means = unit_rows((thing + spread * noise).astype(np.float32))
     members = np.arange(1, photos + 1, dtype=np.int32)[:, None]
     images = np.arange(photos)
-    return Common(Regions(means, images, members), images, np.ones((photos, 1), bool))
+    rows = means[:, None].astype(np.float16)
+    return Common(Regions(means, images, members, rows, ORIGIN), images, np.ones((photos, 1), bool))
 
 
 def space(archives: list[Common]) -> Space:
@@ -82,9 +85,49 @@ def test_photographs_without_a_region_do_not_lower_a_threshold() -> None:
     """A concept whose thing is often not seen as foreground must not swallow all others."""
     seen = archive(THINGS[0], 0.5, 1)
     often = np.arange(PHOTOS) % 3 > 0
-    regions = Regions(seen.regions.means[often], np.flatnonzero(often), seen.regions.members * often[:, None])
+    whole = seen.regions
+    members = (np.cumsum(often) * often).astype(np.int32)[:, None]
+    regions = Regions(whole.means[often], np.flatnonzero(often), members, whole.rows, ORIGIN)
     unseen = Common(regions, np.arange(int(often.sum())), seen.taken & often[:, None])
     concepts = [unseen, archive(THINGS[1], 0.5, 2)]
     told = calibrate(concepts, [], space([seen, concepts[1]]), ASKED).thresholds
     whole = calibrate([seen, concepts[1]], [], space([seen, concepts[1]]), ASKED).thresholds
     assert told.values.min() > whole.values.min() - 0.2
+
+
+def of_patches(thing: np.ndarray, spread: float, seed: int) -> Common:
+    """A region of twenty patches an image, whose mean is near a direction [d] however the patches differ."""
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal((PHOTOS, 20, DIM))
+    centre = unit_rows(thing)[None, None] + 0.1 * rng.standard_normal((PHOTOS, 1, DIM))
+    rows = unit_rows((centre + spread * (noise - noise.mean(axis=1, keepdims=True))).astype(np.float32))
+    members = np.repeat(np.arange(1, PHOTOS + 1, dtype=np.int32)[:, None], 20, axis=1)
+    regions = Regions(
+        unit_rows(rows.mean(axis=1)), np.arange(PHOTOS), members, rows.astype(np.float16), ORIGIN
+    )
+    return Common(regions, np.arange(PHOTOS), members > 0)
+
+
+def test_the_presence_refuses_what_the_mean_of_a_region_cannot_tell() -> None:
+    concept, others = of_patches(THINGS[0], 0.1, 0), of_patches(THINGS[0], 1.0, 1)
+    told = calibrate([concept], [others], space([concept, others]), ASKED).thresholds
+    made = calibrate([concept], [others], space([concept, others]), ASKED).learnt[0]
+    same = np.mean(best_cosines(others, made.vectors) > told.values[0])
+    assert same > 0.5, "the thresholds alone take them for the concept"
+    assert told.kept >= 0.9 and told.refused is not None and told.refused >= 0.8
+    there = best_presence(others, made.vectors, threshold=float(told.values[0])) > told.presence[0]
+    assert np.mean(there) < 0.2
+
+
+def test_presence_is_that_of_regions_above_the_threshold() -> None:
+    one = of_patches(THINGS[0], 0.4, 3)
+    vectors = unit_rows(THINGS[:1])
+    cosines = best_cosines(one, vectors)
+    limit = float(np.median(cosines))
+    found = best_presence(one, vectors, np.arange(PHOTOS) % 2 == 0, threshold=limit)
+    patches = one.regions.rows.astype(np.float64)
+    patches /= np.linalg.norm(patches, axis=2, keepdims=True)
+    closest = np.sort(patches @ vectors[0], axis=1)[:, -6:].mean(axis=1)
+    looked = (cosines > limit) & (np.arange(PHOTOS) % 2 == 0)
+    np.testing.assert_allclose(found[looked], closest[looked], atol=1e-4)
+    assert (found[~looked] == -1).all() and 10 < looked.sum() < 50

@@ -40,3 +40,15 @@ def test_one_column_less() -> None:
     assert left.thresholds is not None
     np.testing.assert_allclose(left.thresholds, [0.6, 0.6])
     np.testing.assert_array_equal(left.vectors, AXES[1:4])
+
+
+def test_presence_goes_with_its_column() -> None:
+    assert joined(MUG, Learnt(AXES[1:2], 0.6, AXES[:0]), 2).presence is None
+    asked = joined(MUG, Learnt(AXES[1:2], 0.6, AXES[:0], presence=0.7), 2)
+    assert asked.presence is not None
+    np.testing.assert_allclose(asked.presence, [-1, -1, 0.7])
+    more = joined(asked, Learnt(AXES[2:3], 0.6, AXES[:0], presence=0.5), 3)
+    left = without(more, 1)
+    assert left.presence is not None
+    np.testing.assert_allclose(left.presence, [-1, 0.7, 0.5])
+    assert without(MUG, 1).presence is None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from patchcut.concepts.columns import joined
 from patchcut.concepts.learning import folded, learn, unfolded
 from patchcut.concepts.shown import Shown
+from patchcut.heads.naming import presence
 from patchcut.heads.prototypes import Prototypes
 
 DIM, NUISANCE = 32, 6
@@ -86,4 +89,21 @@ def test_directions_that_were_folded_are_told() -> None:
 def test_one_image_has_the_smallest_threshold_of_the_others() -> None:
     before = head(FOLD)
     assert before.thresholds is not None
-    assert learn([image(2, 7)], before, by_region=True).threshold == float(before.thresholds[1:].min())
+    learnt = learn([image(2, 7)], before, by_region=True)
+    assert learnt.threshold == float(before.thresholds[1:].min()) and learnt.presence == -1
+    asking = replace(before, presence=np.float32([-1, 0.4, 0.3]))
+    assert learn([image(2, 7)], asking, by_region=True).presence == np.float32(0.3)
+
+
+def test_what_is_shown_has_to_be_there() -> None:
+    """By how much of each image is like the others; neither above a bound nor beyond the head's limits."""
+    shown = [image(2, 300 + i) for i in range(6)]
+    empty = replace(head(None), vectors=np.zeros((0, DIM), np.float32), owners=np.zeros(0, np.int32))
+    limit = learn(shown, empty, by_region=True).presence
+    assert -1 < limit <= 0.75
+    assert learn(shown, empty, by_region=False).presence == -1
+    other = image(2, 400)
+    vectors = learn(shown, empty, by_region=True).vectors
+    assert presence(other.rows[other.inside], vectors) > limit > presence(other.rows[other.around], vectors)
+    asking = replace(head(FOLD), presence=np.float32([-1, 0.05, 0.1]))
+    assert learn(shown, asking, by_region=True).presence == np.float32(0.1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from patchcut.heads import ChosenNames
-from patchcut.heads.naming import RegionNamer
+from patchcut.heads.naming import RegionNamer, presence
 
 from tests.runtime.patches import features_of
 
@@ -51,6 +51,58 @@ def test_margins_of_several_hundred_classes() -> None:
     expected = unit(rows) @ directions.T - 0.2
     expected[:, 0] = np.maximum(expected[:, 0], 0)
     np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("patches", [1, 2, 3, 4, 10, 31])
+def test_presence_is_the_mean_of_the_closest_patches(patches: int) -> None:
+    rng = np.random.default_rng(patches)
+    rows = rng.standard_normal((patches, 24)) * rng.uniform(0.1, 9, (patches, 1))
+    directions = unit(rng.standard_normal((3, 24)))
+    nearest = (unit(rows) @ directions.T).max(axis=1)
+    count = -(-3 * patches // 10)
+    expected = sorted(nearest)[-count:]
+    found = presence(rows.astype(np.float32), directions.astype(np.float32))
+    assert found == pytest.approx(np.mean(expected), abs=1e-6)
+
+
+AXES = np.eye(8, dtype=np.float32)
+
+
+def two_regions(first: float, second: float) -> tuple[np.ndarray, np.ndarray]:
+    """[16, 8] features of two regions of four patches whose means are all AXES[0], and where they are.
+
+    Patches of a region have a cosine to it, and differ in directions that cancel each other.
+    """
+    rows = np.zeros((4, 4, 8), np.float32)
+    rows[:, :, 7] = 1
+    for column, cosine in ((0, first), (3, second)):
+        rest = np.sqrt(1 - cosine**2) * np.array([1, -1, 1, -1])
+        rows[:, column] = cosine * AXES[0] + rest[:, None] * AXES[[1, 1, 2, 2]]
+    inside = np.zeros((4, 4), bool)
+    inside[:, [0, 3]] = True
+    return rows.reshape(16, 8), inside.ravel()
+
+
+@pytest.mark.parametrize(
+    ("cosines", "limit", "named"),
+    [
+        ((0.9, 0.9), 0.5, {1}),
+        ((0.9, 0.4), 0.5, {1}),
+        ((0.4, 0.4), 0.5, {0}),
+        ((0.4, 0.4), -1.0, {1}),
+    ],
+)
+def test_a_column_is_there_if_one_of_its_regions_has_its_presence(
+    cosines: tuple[float, float], limit: float, named: set[int]
+) -> None:
+    """Means say the same of all of them, so that thresholds cannot tell."""
+    rows, inside = two_regions(*cosines)
+    owners, thresholds = np.array([1, 2], np.int32), np.float32([0, 0.8, 0.8])
+    namer = RegionNamer(AXES[[0, 3]], owners, thresholds, np.float32([-1, limit, 0.99]))
+    mean = np.zeros(8, np.float32)
+    assert set(namer(rows, mean, inside, (4, 4))[inside]) == named
+    without = RegionNamer(AXES[[0, 3]], owners, thresholds)
+    assert set(without(rows, mean, inside, (4, 4))[inside]) == {1}
 
 
 class Fixed:

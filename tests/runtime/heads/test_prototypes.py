@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from patchcut import BundleError, EngineError, open_bundle
 from patchcut.bundle import HeadSpec
 from patchcut.heads import choose_head, open_head
-from patchcut.heads.prototypes import Prototypes, PrototypesHead
+from patchcut.heads.prototypes import Prototypes, PrototypesHead, read_prototypes
 from safetensors.numpy import save
 
 from tests.runtime import toy_bundle as toy
@@ -71,9 +72,27 @@ def test_a_bundles_prototypes_run_by_their_name(tmp_path: Path, photo: np.ndarra
         {"prototypes": np.eye(3, toy.DIM, dtype=np.float32)},
         {"prototypes": np.eye(2, toy.DIM, dtype=np.float32), "mean": np.zeros(toy.DIM, np.float32)},
         {"prototypes": np.eye(3, toy.DIM, dtype=np.float32), "mean": np.full(toy.DIM, np.nan, np.float32)},
+        {
+            "prototypes": np.eye(3, toy.DIM, dtype=np.float32),
+            "mean": np.zeros(toy.DIM, np.float32),
+            "presence": np.zeros(2, np.float32),
+        },
     ],
 )
 def test_foreign_prototypes_are_refused(tmp_path: Path, weights: dict[str, np.ndarray]) -> None:
     path = bundle_of(tmp_path / "x.patchcut", weights)
     with open_bundle(path) as bundle, pytest.raises(BundleError, match="holds no such head"):
         open_head(bundle, choose_head(bundle, "clusters"))
+
+
+def test_a_bundle_keeps_the_presence_and_old_ones_have_none(tmp_path: Path) -> None:
+    plain = Prototypes.of_clusters(np.eye(3, toy.DIM, dtype=np.float32), np.zeros(toy.DIM, np.float32))
+    asking = replace(plain, presence=np.float32([-1, 0.2, 0.3]))
+    for name, prototypes in (("plain", plain), ("asking", asking)):
+        path = bundle_of(tmp_path / f"{name}.patchcut", prototypes.tensors())
+        with open_bundle(path) as bundle:
+            read = read_prototypes(bundle, choose_head(bundle, "clusters"))
+        expected = prototypes.presence
+        assert (read.presence is None) == (expected is None)
+        if expected is not None:
+            np.testing.assert_array_equal(read.presence, expected)
