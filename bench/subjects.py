@@ -10,6 +10,7 @@ import numpy.typing as npt
 import patchcut
 from patchcut import Features, Settings
 from patchcut.bundle import open_bundle
+from patchcut.cells import patch_means
 from patchcut.features import Array, to_host
 from patchcut.frames import as_frame
 from patchcut.sources.photos import read_photo
@@ -52,3 +53,8 @@ def first(batch: Array) -> npt.NDArray[np.float32]:
     """[n, d] float32 in host memory, the first of [b, n, d]."""
     rows: npt.NDArray[np.float32] = to_host(batch)[0]
     return rows
+
+
+def of_patches(assignment: Array, made_from: Features) -> npt.NDArray[np.float32]:
+    """[n, k] float32, the first assignment of [b, c * c * n, k], the mean of the cells of each patch."""
+    return patch_means(first(assignment), made_from.grid_hw)

@@ -54,7 +54,7 @@ def run(options: Options) -> Iterator[Outcome]:
         "affinity and the bundle's head, one forward pass",
         ours,
         shapes,
-        quality=partition_quality(subjects.first(head(features)), rows),
+        quality=partition_quality(subjects.of_patches(head(features), features), rows),
         metrics={
             "times_as_fast": theirs.median_ms / ours.median_ms,
             "times_as_fast_as_fitted": by_steps.median_ms / ours.median_ms,

@@ -99,7 +99,7 @@ def _read(options: Options) -> list[_Image]:
         rows = subjects.first(features.of(columns.needs))
         wanted = np.ones(len(rows), bool)
         if columns is not head:
-            wanted = subjects.first(head(features)).argmax(axis=1) > 0
+            wanted = subjects.of_patches(head(features), features).argmax(axis=1) > 0
         frame_hw = (photo.shape[0], photo.shape[1])
         truth = read_truth(example, frame_hw)
         assert truth.classes is not None

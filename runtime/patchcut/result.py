@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import patchcut_kernels as kernels
 
+from patchcut.cells import finer_grid
 from patchcut.checks import check_choice, check_number
 from patchcut.endings import finished_first
 from patchcut.errors import FrameError, PatchcutError
@@ -41,7 +42,8 @@ class Result(Regions):
         background_columns: those of `labels` that are background: (0,), and more of a divided scene.
         mode: the setting it was made with; parts and scenes are drawn in a colour for each label.
         assignment: [n, k] float32, rows on the simplex, for the backbone's whole image, the borders of a
-            letterboxed frame included.
+            letterboxed frame included. Of a head that answers on a finer grid, as "decoder" does,
+            [c * c * n, k], for c times c cells of each patch: `assignment_hw` is that grid.
         grid_hw: rows and columns of the patch grid, n = h * w.
         timings_ms: wall time of the stages "preprocess", "backbone", "head" and "masks", in milliseconds, and
             in a stream of "read" before them. "masks" is the label map and its regions; it is over before
@@ -116,6 +118,17 @@ class Result(Regions):
     def __bool__(self) -> bool:
         """True, so that `result or other` and `filter(None, results)` drop no frame without regions."""
         return True
+
+    @property
+    def assignment_hw(self) -> tuple[int, int]:
+        """Rows and columns of the grid of `assignment`: `grid_hw`, or c times that.
+
+        Examples:
+            >>> result.assignment.reshape(*result.assignment_hw, -1).shape
+            (16, 16, 2)
+        """
+        rows: int = vars(self)["assignment"].shape[0]  # which may lie on a GPU
+        return finer_grid(rows, self.grid_hw)
 
     @cached_property
     def masks(self) -> npt.NDArray[np.bool_]:
@@ -216,8 +229,8 @@ class Result(Regions):
         from patchcut.output.cutouts import cut_out
 
         own = self._frame("cutout", frame)
-        patch_side = max(np.divide(self.label_map.shape, self.grid_hw))
-        return cut_out(own, self.foreground, self.confidence, float(patch_side) / 2)
+        side = max(np.divide(self.label_map.shape, self.assignment_hw))
+        return cut_out(own, self.foreground, self.confidence, float(side) / 2)
 
     @finished_first()
     def draw_votes(self, frame: object = None) -> npt.NDArray[np.uint8] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -88,4 +89,4 @@ def check_consistent(result: Result, size_hw: tuple[int, int]) -> None:
         assert box.tolist() == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
         assert mask.sum() == area and 0 < label < len(result.labels)
         assert np.all(result.label_map[mask] == label)
-    assert result.assignment.shape == (result.grid_hw[0] * result.grid_hw[1], len(result.labels))
+    assert result.assignment.shape == (math.prod(result.assignment_hw), len(result.labels))

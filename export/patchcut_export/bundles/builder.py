@@ -238,10 +238,13 @@ def _heads_of(donor: Bundle, plan: BackbonePlan, origin: Provenance) -> list[Hea
 
     Raises:
         ExportError: it has none, or they were trained on other features.
+    A decoder stays behind: it is a part of the donor's graphs.
     """
-    first = donor.spec.head() or next(iter(donor.spec.heads), None)
+    heads = [head for head in donor.spec.heads if head.kind != "decoder"]
+    first = next((head for head in heads if head.role == "objects"), next(iter(heads), None))
     if first is None:
-        raise ExportError("bundle", f"{donor.path} has no head", "name a bundle that has one")
+        what = "no head" if not donor.spec.heads else "no head but a decoder, which is a part of its graphs"
+        raise ExportError("bundle", f"{donor.path} has {what}", "name a bundle that has one")
     ours, theirs = check_spec(plan.vit, plan.sizes[0]), donor.spec.backbones[first.backbone]
     different = _differences(
         theirs, {"model": ours.model, "source_sha256": origin.sha256, "stride": ours.stride}
@@ -255,7 +258,7 @@ def _heads_of(donor: Bundle, plan: BackbonePlan, origin: Provenance) -> list[Hea
         what = f"the head of {donor.path} was trained on other features: {', '.join(different)}"
         raise ExportError("bundle", what, "train one with `patchcut export train`")
     moved = []
-    for head in donor.spec.heads:
+    for head in heads:
         features = (
             tuple(names[name] for name in head.features) if head.backbone == first.backbone else (None,)
         )

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import patchcut_kernels as kernels
 from patchcut.bundle import Bundle
+from patchcut.cells import patch_means
 from patchcut.features import Features, to_host
 from patchcut.heads import Head
 from patchcut.heads.naming import region_means
@@ -203,7 +204,8 @@ def foreground_sides(
     if foreground is None:
         return np.ones(first.shape[:2], np.float32)
     features = Features({one: sets[one].astype(np.float32) for one in foreground.needs}, grid_hw)
-    return np.stack([1 - to_host(foreground(features.frame(i)))[0, :, 0] for i in range(len(first))])
+    each = (to_host(foreground(features.frame(i))) for i in range(len(first)))
+    return np.stack([1 - patch_means(one, grid_hw)[0, :, 0] for one in each])
 
 
 def find_regions(archive: Archive, space: Space) -> Regions:

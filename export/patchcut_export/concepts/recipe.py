@@ -175,7 +175,7 @@ def semantic_set(bundle: Bundle, asked: str | None) -> str:
         OptionError: there is none of that name, or it is of the whole image.
     """
     known = bundle.spec.backbone.features
-    patches = [name for name, one in known.items() if not one.of_image]
+    patches = [name for name, one in known.items() if one.of_patches]
     name = asked or "semantic"
     if name not in patches:
         make = "make it with `patchcut export backbone --features key,semantic=token@9,cls`"

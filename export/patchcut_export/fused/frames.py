@@ -55,7 +55,7 @@ def add_label_map(nodes: Nodes, assignment: str, canvas: Canvas, columns: int, o
     """Writes label maps [b, H, W] int32 of assignments [b, n, k]: the largest column at each pixel, bilinear.
 
     Args:
-        canvas: of the frames.
+        canvas: of the frames, with the grid of the assignments.
         columns: k.
         output: what the label maps are called.
     """

@@ -6,23 +6,43 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from patchcut.bundle import Bundle, HeadSpec
+from patchcut.bundle import BackboneSpec, Bundle, HeadSpec
+from patchcut.cells import cells_of
 from patchcut.heads.gnn import read_weights
 from patchcut.heads.levels import open_head as open_levels
 from patchcut.heads.prototypes import Prototypes, read_prototypes
 
 from patchcut_export.fused.nodes import Nodes
 
-# (nodes, features [b, n, d] of each set that the head needs, bundle, head, name of the result) writes the
-# assignment [b, n, k].
-HeadWriter = Callable[[Nodes, dict[str, str], Bundle, HeadSpec, str], None]
+# (nodes, features [b, n, d] of each set that the head needs, bundle, head, patch grid, name of the result)
+# writes the assignment [b, n, k].
+HeadWriter = Callable[[Nodes, dict[str, str], Bundle, HeadSpec, tuple[int, int], str], None]
 
 # Unit rows divide by at least this: rows of zeros stay zeros, as in the kernels.
 _TINY = 1e-20
 _NEVER = -8.0  # below all margins
 
 
-def add_gnn(nodes: Nodes, features: dict[str, str], bundle: Bundle, head: HeadSpec, output: str) -> None:
+def add_decoder(
+    nodes: Nodes,
+    features: dict[str, str],
+    bundle: Bundle,
+    head: HeadSpec,
+    grid_hw: tuple[int, int],
+    output: str,
+) -> None:
+    """Calls the assignment that the backbone's graph makes, [b, c * c * n, k], by its name in the file."""
+    nodes.add("Identity", features[head.features[-1]], output=output)
+
+
+def add_gnn(
+    nodes: Nodes,
+    features: dict[str, str],
+    bundle: Bundle,
+    head: HeadSpec,
+    grid_hw: tuple[int, int],
+    output: str,
+) -> None:
     """Writes the assignment of the trained GNN, as `patchcut_kernels.gcn_forward` computes it.
 
     Raises:
@@ -57,7 +77,12 @@ def add_gnn(nodes: Nodes, features: dict[str, str], bundle: Bundle, head: HeadSp
 
 
 def add_prototypes(
-    nodes: Nodes, features: dict[str, str], bundle: Bundle, head: HeadSpec, output: str
+    nodes: Nodes,
+    features: dict[str, str],
+    bundle: Bundle,
+    head: HeadSpec,
+    grid_hw: tuple[int, int],
+    output: str,
 ) -> None:
     """Writes each patch by itself, as `patchcut.heads.prototypes.PrototypesHead.per_patch` computes it.
 
@@ -74,7 +99,9 @@ def add_prototypes(
         return
     objects = next(one for one in bundle.spec.heads if one.name == head.concepts.foreground)
     shares = f"{head.name}/of {objects.name}"
-    FUSED[objects.kind](nodes, features, bundle, objects, shares)
+    FUSED[objects.kind](nodes, features, bundle, objects, grid_hw, shares)
+    rows = assignment_rows(bundle.spec.backbones[head.backbone], objects, grid_hw)
+    shares = _patch_means(nodes, shares, cells_of(rows, grid_hw), grid_hw, len(objects.labels))
     first, last, along = (nodes.constant(f"at{i}", np.array([i])) for i in (0, 1, 2))
     side = nodes.add("Sub", nodes.number("all", 1.0), nodes.add("Slice", shares, first, last, along))
     own = nodes.add("Mul", nodes.add("Hardmax", margins, axis=-1), side)
@@ -82,6 +109,17 @@ def add_prototypes(
     named = nodes.add("Slice", own, last, end, along)
     background = nodes.add("Sub", nodes.number("rest", 1.0), nodes.add("ReduceSum", named, along))
     nodes.add("Concat", background, named, output=output, axis=-1)
+
+
+def _patch_means(nodes: Nodes, assignment: str, cells: int, grid_hw: tuple[int, int], columns: int) -> str:
+    """[b, n, k] of [b, c * c * n, k]: the mean over the cells of each patch; itself where those are one."""
+    if cells == 1:
+        return assignment
+    sides = np.array([0, grid_hw[0], cells, grid_hw[1], cells, columns])
+    each = nodes.add("Reshape", assignment, nodes.constant("cells", sides))
+    sums = nodes.add("ReduceSum", each, nodes.constant("in patch", np.array([2, 4])), keepdims=0)
+    means = nodes.add("Mul", sums, nodes.number("each", 1 / cells**2))
+    return nodes.add("Reshape", means, nodes.constant("patches", np.array([0, -1, columns])))
 
 
 def _margins(nodes: Nodes, cosines: str, prototypes: Prototypes, k: int) -> str:
@@ -102,7 +140,14 @@ def _margins(nodes: Nodes, cosines: str, prototypes: Prototypes, k: int) -> str:
     return nodes.add("Max", margins, nodes.constant("floor", floor))
 
 
-def add_levels(nodes: Nodes, features: dict[str, str], bundle: Bundle, head: HeadSpec, output: str) -> None:
+def add_levels(
+    nodes: Nodes,
+    features: dict[str, str],
+    bundle: Bundle,
+    head: HeadSpec,
+    grid_hw: tuple[int, int],
+    output: str,
+) -> None:
     """Writes the dataset level alone, as `patchcut.heads.levels.LevelsHead.per_patch` computes it.
 
     Raises:
@@ -146,4 +191,16 @@ def _affinity(nodes: Nodes, rows: str, head: HeadSpec) -> tuple[str, str]:
     return edges, nodes.add("Div", nodes.number("one", 1.0), root)
 
 
-FUSED: dict[str, HeadWriter] = {"gnn": add_gnn, "levels": add_levels, "prototypes": add_prototypes}
+def assignment_rows(backbone: BackboneSpec, head: HeadSpec, grid_hw: tuple[int, int]) -> int:
+    """Rows of a trained head's assignment: one a patch, or of a decoder as many as it has cells."""
+    if head.kind == "decoder":
+        return backbone.features[head.features[-1]].rows(grid_hw)
+    return grid_hw[0] * grid_hw[1]
+
+
+FUSED: dict[str, HeadWriter] = {
+    "gnn": add_gnn,
+    "levels": add_levels,
+    "prototypes": add_prototypes,
+    "decoder": add_decoder,
+}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, compose, helper, numpy_helper
 from patchcut.bundle import BackboneSpec, Bundle, GraphSpec, HeadSpec
+from patchcut.cells import cells_of, finer_grid
 from patchcut.stages import Canvas
 
 from patchcut_export.errors import ExportError
 from patchcut_export.fused.frames import add_frame, add_label_map
-from patchcut_export.fused.heads import FUSED
+from patchcut_export.fused.heads import FUSED, assignment_rows
 from patchcut_export.fused.nodes import Nodes
 from patchcut_export.fused.plan import FusedPlan, choose_parts
 
@@ -32,6 +34,8 @@ Tensors = dict[str, npt.NDArray[Any]]
 def fuse(bundle: Bundle, plan: FusedPlan) -> bytes:
     """One ONNX file: `image` [batch, H, W, 3] uint8 → `assignment` [batch, n, k] float32.
 
+    Of a decoder the assignment has a row for each cell of a patch.
+
     With `plan.label_map` also → `label_map` [batch, H, W] int32. Nothing lies outside the file.
 
     Raises:
@@ -45,11 +49,12 @@ def fuse(bundle: Bundle, plan: FusedPlan) -> bytes:
     before, after = Nodes("frame/"), Nodes(f"{head.name}/")
     image = add_frame(before, INPUT, backbone, graph, frame_hw, plan.color)
     features = {name: f"{_BACKBONE}{backbone.features[name].output}" for name in head.features}
-    FUSED[head.kind](after, features, bundle, head, ASSIGNMENT)
-    columns, patches = len(head.labels), graph.grid_hw[0] * graph.grid_hw[1]
-    outputs = [_value(ASSIGNMENT, TensorProto.FLOAT, patches, columns)]
+    FUSED[head.kind](after, features, bundle, head, graph.grid_hw, ASSIGNMENT)
+    columns, rows = len(head.labels), assignment_rows(backbone, head, graph.grid_hw)
+    outputs = [_value(ASSIGNMENT, TensorProto.FLOAT, rows, columns)]
     if plan.label_map:
-        add_label_map(after, ASSIGNMENT, Canvas.of(frame_hw, backbone, graph), columns, LABEL_MAP)
+        canvas = replace(Canvas.of(frame_hw, backbone, graph), grid_hw=finer_grid(rows, graph.grid_hw))
+        add_label_map(after, ASSIGNMENT, canvas, columns, LABEL_MAP)
         outputs.append(_value(LABEL_MAP, TensorProto.INT32, *frame_hw))
     nodes = [*before.nodes, *_reading(model.graph.node, image), *after.nodes]
     constants = [*before.constants, *model.graph.initializer, *after.constants]
@@ -152,19 +157,24 @@ def _checked(model: onnx.ModelProto) -> bytes:
 def _properties(
     bundle: Bundle, plan: FusedPlan, head: HeadSpec, backbone: BackboneSpec, graph: GraphSpec
 ) -> dict[str, str]:
-    """What a program, or a person, needs to know of the file; lists are JSON."""
+    """What a program, or a person, needs to know of the file; lists are JSON.
+
+    The grid is the assignment's, and the smallest region is told in rows of that.
+    """
     frame_hw = plan.frame_hw or graph.size_hw
     resized = {"stretch": "stretched", "letterbox": "letterboxed"}[backbone.fit]
     resize = f"inside, {resized}" if plan.frame_hw else f"yours: frames come {resized}"
+    rows = assignment_rows(backbone, head, graph.grid_hw)
+    cells = cells_of(rows, graph.grid_hw)
     said = {
         "size_hw": list(frame_hw),
-        "grid_hw": list(graph.grid_hw),
+        "grid_hw": list(finer_grid(rows, graph.grid_hw)),
         "color": plan.color,
         "resize": resize,
         "labels": list(head.labels),
         "role": head.role,
         "precision": graph.precision,
-        "min_area_patches": bundle.spec.regions.min_area_patches,
+        "min_area_patches": bundle.spec.regions.min_area_patches * cells**2,
         "bundle": bundle.spec.name,
         "head": head.name,
         "backbone": backbone.model,

@@ -11,7 +11,7 @@ from patchcut.errors import OptionError
 from patchcut.settings import COLOR_ORDERS, PRECISIONS, ColorOrder, Settings
 
 from patchcut_export.errors import ExportError
-from patchcut_export.fused.heads import FUSED
+from patchcut_export.fused.heads import FUSED, assignment_rows
 
 _MAX_SIDE = 8192
 
@@ -86,11 +86,11 @@ def describe(bundle: Bundle, plan: FusedPlan) -> str:
         >>> describe(bundle, FusedPlan())
         'image [batch, 224, 224, 3] uint8 rgb to assignment [batch, 256, 2] float32'
     """
-    head, _, graph = choose_parts(bundle, plan)
+    head, backbone, graph = choose_parts(bundle, plan)
     height, width = plan.frame_hw or graph.size_hw
-    patches = graph.grid_hw[0] * graph.grid_hw[1]
+    rows = assignment_rows(backbone, head, graph.grid_hw)
     labels = f" and label_map [batch, {height}, {width}] int32" if plan.label_map else ""
     return (
         f"image [batch, {height}, {width}, 3] uint8 {plan.color} to "
-        f"assignment [batch, {patches}, {len(head.labels)}] float32{labels}"
+        f"assignment [batch, {rows}, {len(head.labels)}] float32{labels}"
     )

@@ -110,7 +110,7 @@ def feature_sets(bundle: Bundle, asked: Sequence[str] | None, *, dataset_only: b
         ExportError: the backbone has no class token.
     """
     known = bundle.spec.backbone.features
-    patches = [name for name, one in known.items() if not one.of_image]
+    patches = [name for name, one in known.items() if one.of_patches]
     tokens = [name for name, one in known.items() if one.of_image]
     make = "make it with `patchcut export backbone --features key,semantic=token@8,cls`"
     if asked is None:

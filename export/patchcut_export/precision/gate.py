@@ -63,6 +63,8 @@ def measure(
 ) -> tuple[AgreementRow, ...]:
     """How near each precision of a bundle comes to fp32, at each size, for each of its feature sets.
 
+    An assignment that the graph computes is no feature set: it is judged by its labels, as of every head.
+
     Each runs in ONNX Runtime; on photos, where OpenVINO is installed, "int8-qdq" and "bf16" in it as well.
 
     Args:
@@ -201,6 +203,7 @@ class _Run:
 
 
 def _compare(runs: Sequence[_Run], exact: Extractor, head: Head | None, images: Sequence[Any]) -> None:
+    features = [name for name, one in exact.backbone.features.items() if not one.is_assignment]
     for image in images:
         frame = [Frame(image, color="bgr")]
         expected = {name: np.array(array) for name, array in exact(frame).sets.items()}
@@ -208,7 +211,8 @@ def _compare(runs: Sequence[_Run], exact: Extractor, head: Head | None, images: 
         labels = None if head is None else _labels(head, Features(expected, grid_hw))
         for run in runs:
             got = run.extractor(frame)
-            for name, array in expected.items():
+            for name in features:
+                array = expected[name]
                 run.sets.setdefault(name, _Similarity()).add(array[0], np.array(got[name])[0])
             if head is not None:
                 run.labels.append(float((_labels(head, got) == labels).mean()))

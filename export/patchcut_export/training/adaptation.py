@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from patchcut.cells import patch_means
 from patchcut.checks import check_whole
 from patchcut.features import Features, to_host
 from patchcut.heads import Head
@@ -82,7 +83,7 @@ class PseudoLabels:
         columns, confidences = np.zeros(shape, np.uint16), np.zeros(shape, np.float16)
         for i in range(len(columns)):
             rows = {name: cached.take(slice(i, i + 1), name).astype(np.float32) for name in head.needs}
-            shares = to_host(head(Features(rows, cached.grid_hw)))[0]
+            shares = patch_means(to_host(head(Features(rows, cached.grid_hw))), cached.grid_hw)[0]
             best = np.partition(shares, -2, axis=1)[:, -2:]
             columns[i], confidences[i] = shares.argmax(axis=1), best[:, 1] - best[:, 0]
             advance(i + 1, len(columns))

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from patchcut.bundle import CalibrationSpec, open_bundle
+from patchcut.cells import patch_means
 from patchcut.errors import BundleError, OptionError
 from patchcut.features import to_host
 from patchcut.frames import Frame
@@ -184,7 +185,7 @@ def find_regions(segmenter: Segmenter, image: Image) -> Found:
     components = segmenter.masks.components(frame, assignment, canvas)
     scores = components.plain_scores
     first = int(scores.argmax()) if len(scores) else 0
-    foreground = 1 - assignment[:, 0].reshape(canvas.grid_hw)
+    foreground = 1 - patch_means(assignment, canvas.grid_hw)[:, 0].reshape(canvas.grid_hw)
     return Found(components.features, slice(first, first + 1), foreground)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from patchcut.bundle import AffinitySpec, Bundle, HeadSpec, open_bundle
+from patchcut.cells import patch_means
 from patchcut.errors import OptionError
 from patchcut.features import Features, to_host
 from patchcut.frames import Frame
@@ -79,12 +80,19 @@ def train_bundle(request: TrainRequest, plan: ForegroundPlan | ColumnPlan, bar: 
         torch.set_num_threads(request.settings.threads)
     examples = open_dataset("masks", request.dev).examples if request.dev else []
     with open_bundle(request.settings.bundle) as bundle:
-        recipe = _Recipe(request, bundle, Extractor.open(bundle, request.settings), bar)
+        extractor = Extractor.open(bundle, request.settings, needs=_sets_needed(bundle, plan))
+        recipe = _Recipe(request, bundle, extractor, bar)
         if isinstance(plan, ColumnPlan):
             recipe.train_columns(plan)
         else:
             recipe.train_foreground(plan, examples)
     bar.say(f"wrote {request.bundle}")
+
+
+def _sets_needed(bundle: Bundle, plan: ForegroundPlan | ColumnPlan) -> tuple[str, ...]:
+    """Feature sets that are cached: those of a decoder whose foreground gets parts; else the first, as ()."""
+    head = bundle.spec.head() if isinstance(plan, ColumnPlan) and plan.parts else None
+    return head.features if head is not None and head.kind == "decoder" else ()
 
 
 def _check_request(request: TrainRequest, plan: ForegroundPlan | ColumnPlan) -> None:
@@ -183,7 +191,8 @@ class _Recipe:
         request, bar = self.request, self.bar
         advance = partial(bar.step, "features")
         folder = request.work / "features"
-        cached = cache_features(request.images, self.bundle, self.extractor, folder, advance)
+        sets = list(self.extractor.backbone.features)
+        cached = cache_features(request.images, self.bundle, self.extractor, folder, advance, sets)
         for problem in cached.problems:
             bar.say(f"skipped {problem}")
         if cached.problems:
@@ -212,21 +221,21 @@ class _Recipe:
             found = f"{head.affinity.kind}, {head.affinity.mode}"
             problem = f"the affinity of {path} is {found}, not cosine, ncut"
             raise ExportError("bundle", problem, "train its head with `patchcut export train`")
-        if (head.backbone, head.features) != (
-            next(iter(spec.backbones)),
-            tuple(self.extractor.backbone.features),
-        ):
+        first = next(iter(spec.backbones)), next(iter(spec.backbone.features))
+        read = head.features == tuple(self.extractor.backbone.features)
+        if (head.backbone, head.features[0]) != first or not read:
             problem = f"the head of {path} does not read the first features of its first backbone"
             raise ExportError("bundle", problem, "train its head with `patchcut export train`")
         return head
 
     def foreground_patches(self, cached: CachedFeatures) -> npt.NDArray[np.bool_]:
         """[N, n] bool, the patches that the bundle's head does not call background."""
-        head, (name,) = open_head(self.bundle, self.own_head()), self.extractor.backbone.features
+        head = open_head(self.bundle, self.own_head())
         chosen = np.zeros(cached.features.shape[:2], bool)
         for i in range(len(chosen)):
-            rows = cached.take(slice(i, i + 1)).astype(np.float32)
-            chosen[i] = to_host(head(Features({name: rows}, cached.grid_hw)))[0].argmax(1) != 0
+            rows = {name: cached.take(slice(i, i + 1), name).astype(np.float32) for name in head.needs}
+            assignment = to_host(head(Features(rows, cached.grid_hw)))[0]
+            chosen[i] = patch_means(assignment, cached.grid_hw).argmax(1) != 0
             self.bar.step("foreground", i + 1, len(chosen))
         return chosen
 

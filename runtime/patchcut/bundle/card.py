@@ -37,12 +37,13 @@ def _backbone(name: str, backbone: BackboneSpec) -> str:
 
 def _head(head: HeadSpec) -> str:
     affinity = head.affinity
+    compared = f"- Affinity: {affinity.kind}, {affinity.mode}, threshold {affinity.threshold:g}"
     lines = [
         f"## Head {head.name}",
         "",
         f"- Kind: {head.kind}, finds {head.role}, columns: {', '.join(head.labels)}",
         f"- Features: {', '.join(head.features)} of {head.backbone}",
-        f"- Affinity: {affinity.kind}, {affinity.mode}, threshold {affinity.threshold:g}",
+        *([] if head.kind == "decoder" else [compared]),
         f"- Trained on: {head.trained_on}",
         f"- Method: {head.method}",
     ]

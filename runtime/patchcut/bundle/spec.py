@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -14,7 +14,9 @@ from pydantic import (
     Field,
     FiniteFloat,
     PositiveInt,
+    SerializerFunctionWrapHandler,
     StringConstraints,
+    model_serializer,
     model_validator,
 )
 
@@ -22,7 +24,9 @@ SCHEMA_VERSION: Final = 3
 
 # "int8" rounds activations by their own range, frame by frame; "int8-qdq" by ranges that calibration found.
 Precision = Literal["int8", "int8-qdq", "bf16", "fp16", "fp32"]
-Facet = Literal["key", "query", "value", "token", "cls", "attention", "embedding", "maskclip", "naclip"]
+Facet = Literal[
+    "key", "query", "value", "token", "cls", "attention", "embedding", "maskclip", "naclip", "mask"
+]
 Join = Literal["mean", "concat"]
 Role = Literal["objects", "parts", "names"]
 
@@ -30,6 +34,7 @@ Role = Literal["objects", "parts", "names"]
 MAX_PATCHES: Final = 1 << 14
 MAX_FEATURES: Final = 1 << 28  # numbers of one frame
 MAX_LABELS: Final = 1 << 10  # of a head
+MAX_CELLS: Final = 8  # along a side of a patch
 
 # Control characters, and those that turn the direction of writing: a terminal would obey them.
 _STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -62,6 +67,8 @@ Scale = Annotated[FiniteFloat, Field(ge=1 / 64, le=64)]
 _WEIGHTS_TOLERANCE = 1e-6
 # Facets that are one for the whole image.
 _OF_IMAGE = ("cls", "embedding")
+# The facet that is no feature: an assignment, which the graph itself computes.
+_ASSIGNMENT = "mask"
 # Files that a head of a known kind needs; of other kinds the runtime says that they are newer.
 _HEAD_FILES = {"gnn": "weights", "levels": "weights", "prototypes": "weights"}
 
@@ -166,6 +173,7 @@ class FeatureSetSpec(_Model):
     Attributes:
         output: name of the graphs' output, [b, rows, dim] float32: a row a patch, or one row for the image
             where the components are class tokens. The one component of attention has a number for each head.
+            The one component "mask" is an assignment, rows on the simplex, with a number for each label.
         components: weights sum to 1, so that the cosine of two patches is the weighted mean of the
             components' cosines.
         scales: sides of the images that are looked at, each times the input's, in whole patches. Where there
@@ -174,6 +182,8 @@ class FeatureSetSpec(_Model):
         join: "mean", or "concat" times the root of 1 / scales.
         log_bins: rings of averaged neighbours around each patch, 8 of them in each, concatenated to its own
             features (Amir et al., 2112.05814); 0 is none.
+        cells: along a side of a patch, c: an assignment has c * c rows a patch, in reading order of the grid
+            that is so much finer. Features have one.
     """
 
     output: Name
@@ -182,6 +192,15 @@ class FeatureSetSpec(_Model):
     scales: Annotated[tuple[Scale, ...], Field(min_length=1)] = (1.0,)
     join: Join = "mean"
     log_bins: Annotated[int, Field(ge=0, le=64)] = 0
+    cells: Annotated[int, Field(ge=1, le=MAX_CELLS)] = 1
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `cells` where they are one: so features are read by those that know no cells."""
+        fields: dict[str, Any] = write(self)
+        if self.cells == 1:
+            fields.pop("cells", None)
+        return fields
 
     @model_validator(mode="after")
     def _check_components(self) -> FeatureSetSpec:
@@ -192,11 +211,14 @@ class FeatureSetSpec(_Model):
             raise ValueError("class tokens have one scale and no log bins")
         if not self.of_image and any(component.facet in _OF_IMAGE for component in self.components):
             raise ValueError("class tokens cannot be joined with features of patches")
-        if any(component.facet == "attention" for component in self.components):
-            if len(self.components) > 1:
-                raise ValueError("attention cannot be joined with other components")
-            if len(self.scales) > 1 or self.log_bins:
-                raise ValueError("attention has one scale and no log bins")
+        for facet, what in (("attention", "attention"), (_ASSIGNMENT, "an assignment")):
+            if any(component.facet == facet for component in self.components):
+                if len(self.components) > 1:
+                    raise ValueError(f"{what} cannot be joined with other components")
+                if len(self.scales) > 1 or self.log_bins:
+                    raise ValueError(f"{what} has one scale and no log bins")
+        if self.cells > 1 and not self.is_assignment:
+            raise ValueError(f"features have one cell a patch, only an assignment has more, got {self.cells}")
         return self
 
     @property
@@ -204,14 +226,24 @@ class FeatureSetSpec(_Model):
         """Whether it has one row for the whole image, not one a patch."""
         return all(component.facet in _OF_IMAGE for component in self.components)
 
+    @property
+    def is_assignment(self) -> bool:
+        """Whether it is an assignment that the graph computes, and no features."""
+        return any(component.facet == _ASSIGNMENT for component in self.components)
+
+    @property
+    def of_patches(self) -> bool:
+        """Whether it is features with a row a patch."""
+        return not (self.of_image or self.is_assignment)
+
     def rows(self, grid_hw: tuple[int, int]) -> int:
-        """Rows on a grid.
+        """Rows on a patch grid.
 
         Examples:
             >>> bundle.spec.backbone.default_features.rows((16, 16))
             256
         """
-        return 1 if self.of_image else grid_hw[0] * grid_hw[1]
+        return 1 if self.of_image else self.cells**2 * grid_hw[0] * grid_hw[1]
 
 
 class BackboneSpec(_Model):
@@ -221,7 +253,7 @@ class BackboneSpec(_Model):
         model: timm's name of the architecture.
         stride: pixels from one patch to the next, less than the patch size where patches overlap; None is the
             patch size.
-        features: every graph has each of them as an output; the first is the default.
+        features: every graph has each of them as an output; the first is the default. Assignments come last.
         report: accuracy of heads that are fitted to its features, whose words are each row's `head`.
         agreement: how near each precision comes to fp32.
         timings: how fast engines and precisions are, on kinds of CPUs on which that was measured.
@@ -249,6 +281,9 @@ class BackboneSpec(_Model):
         if self.stride is not None and self.stride > self.patch_size:
             raise ValueError(f"patches of {self.patch_size} pixels every {self.stride} leave gaps")
         _check_unique("outputs of the features", (features.output for features in self.features.values()))
+        kinds = [features.is_assignment for features in self.features.values()]
+        if kinds[0] or kinds != sorted(kinds):
+            raise ValueError("features must come first, assignments after them")
         if not all(row.head for row in self.report):
             raise ValueError("each row of a backbone's report must name a head")
         return self
@@ -319,6 +354,9 @@ class BackboneSpec(_Model):
             said.append(f"scales {scales} {joined}" if len(features.scales) > 1 else f"scale {scales}")
         if features.log_bins:
             said.append(f"log-binned in {1 + 8 * features.log_bins}")
+        if features.is_assignment:
+            cells = f"{features.cells} x {features.cells} cells of " if features.cells > 1 else ""
+            return ", ".join([*said, f"an assignment of {cells}each patch to {features.dim} columns"])
         return ", ".join([*said, f"{features.dim} {'an image' if features.of_image else 'a patch'}"])
 
 
@@ -366,7 +404,8 @@ class HeadSpec(_Model):
         role: "objects": column 0 is background. "parts": every column is a part; it tells them apart on
             patches that are known as foreground. "names": column 0 is background, every other one a name.
         backbone: name of the backbone whose features it was trained on.
-        features: names of the feature sets that it needs.
+        features: names of the feature sets that it needs; the first tells what resembles what. A "decoder"
+            has its assignment in the last one.
         calibration: makes probabilities of its regions' scores; without one they only rank.
         concepts: of a head of prototypes, if those are concepts and not clusters.
         report: accuracy of its columns.
@@ -387,7 +426,7 @@ class HeadSpec(_Model):
     calibration: CalibrationSpec | None = None
     concepts: ConceptsSpec | None = None
     report: tuple[ReportRow, ...] = ()
-    files: dict[Name, Name]
+    files: dict[Name, Name] = {}
 
     @model_validator(mode="after")
     def _check_names(self) -> HeadSpec:
@@ -469,6 +508,7 @@ class BundleSpec(_Model):
                 raise ValueError(f"head {head.name}: there is no backbone {head.backbone}")
             if missing := sorted(set(head.features) - set(self.backbones[head.backbone].features)):
                 raise ValueError(f"head {head.name}: {head.backbone} has no features {', '.join(missing)}")
+            _check_assignment(head, self.backbones[head.backbone])
             if head.concepts is not None and head.concepts.foreground is not None:
                 self._check_foreground(head, head.concepts.foreground)
         return self
@@ -496,7 +536,7 @@ class BundleSpec(_Model):
     def _check_grids(self) -> BundleSpec:
         least = self.regions.min_area_patches
         for backbone in self.backbones.values():
-            dim = max(features.dim for features in backbone.features.values())
+            dim = max(features.cells**2 * features.dim for features in backbone.features.values())
             for graph in backbone.graphs:
                 patches = graph.grid_hw[0] * graph.grid_hw[1]
                 if patches > MAX_PATCHES or patches * dim > MAX_FEATURES:
@@ -539,6 +579,26 @@ class BundleSpec(_Model):
         if self.text is not None:
             named |= {self.text.file, self.text.weights, self.text.tokenizer}
         return named | ({self.card} if self.card else set())
+
+
+def _check_assignment(head: HeadSpec, backbone: BackboneSpec) -> None:
+    """Checks that a decoder has its assignment last, and that no head takes one for features.
+
+    Raises:
+        ValueError: it does not fit.
+    """
+    *features, last = (backbone.features[name] for name in head.features)
+    first = (*features, last)[0]
+    if first.is_assignment:
+        raise ValueError(f"head {head.name}: must need features first, {head.features[0]} is an assignment")
+    if head.kind != "decoder":
+        return
+    if not last.is_assignment:
+        what = f'must need an assignment last, a set of the facet "{_ASSIGNMENT}"'
+        raise ValueError(f"head {head.name}: {what}, got {', '.join(head.features)}")
+    if last.dim != len(head.labels):
+        what = f"{head.features[-1]} has {last.dim} columns, the head {len(head.labels)} labels"
+        raise ValueError(f"head {head.name}: {what}")
 
 
 def _check_unique(what: str, names: Iterable[object]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import patchcut_kernels as kernels
 
+from patchcut.cells import patch_means
 from patchcut.errors import OptionError
 from patchcut.features import Features, to_host
 from patchcut.heads.base import Head
@@ -108,7 +109,10 @@ def largest_iou(mask: Mask, foreground: Mask, grid_hw: tuple[int, int]) -> float
 
 
 def _share(features: Features, foreground: Head | None) -> Float32 | None:
-    return None if foreground is None else 1 - to_host(foreground(features))[0, :, 0]
+    if foreground is None:
+        return None
+    share: Float32 = 1 - patch_means(to_host(foreground(features)), features.grid_hw)[0, :, 0]
+    return share
 
 
 def _of_objects(features: Features, foreground: Head | None, rows: Float32) -> Float32:

@@ -52,6 +52,7 @@ TRAINED = {
     "gnn": "patchcut.heads.gnn",
     "levels": "patchcut.heads.levels",
     "prototypes": "patchcut.heads.prototypes",
+    "decoder": "patchcut.heads.decoder",
 }
 # The commands that make trained heads, by their kinds and by the names that the commands give them.
 _MADE_BY = {

@@ -41,6 +41,9 @@ class Head(Protocol):
     def __call__(self, features: Features) -> Array:
         """[b, n, k] float32, assignment of each patch, rows on the simplex, k at least 2; fresh memory.
 
+        Or [b, c * c * n, k], of c times c cells of each patch, in reading order of the finer grid: its number
+        of rows tells which grid it is (`patchcut.cells`).
+
         Args:
             features: those of b frames.
         Raises:

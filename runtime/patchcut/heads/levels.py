@@ -279,8 +279,9 @@ def read_centres(bundle: Bundle, spec: HeadSpec) -> Centres:
     tensors = bundle.read_tensors(file)
     sets = bundle.spec.backbones[spec.backbone].features
     try:
-        kinds = [sets[name].of_image for name in spec.features]
-        if kinds not in ([False, True], [False, True, False]):
+        kinds = [(sets[name].of_patches, sets[name].of_image) for name in spec.features]
+        patches, image = (True, False), (False, True)
+        if kinds not in ([patches, image], [patches, image, patches]):
             raise ValueError("its features are not those of patches, of the class token, and of patches")
         dims = [sets[name].dim for name in (spec.features + spec.features[:1])[:3]]
         return _centres(tensors, dims, len(spec.labels) - 1, spec)

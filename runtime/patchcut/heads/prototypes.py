@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from patchcut.bundle import Bundle, HeadSpec
+from patchcut.cells import patch_means
 from patchcut.errors import BundleError
 from patchcut.features import Features, to_host
 from patchcut.heads.base import Head, explained
@@ -114,7 +115,7 @@ class PrototypesHead:
         """
         if self.foreground is None:
             return self.per_patch(features)
-        shares = to_host(self.foreground(features))
+        shares = patch_means(to_host(self.foreground(features)), features.grid_hw)
         return np.stack(
             [self._regions(features.frame(i), 1 - shares[i, :, 0]) for i in range(features.batch)]
         )
@@ -135,13 +136,14 @@ class PrototypesHead:
         with explained(rows, _REMEDY):
             margins = self._namer.margins((rows - self.prototypes.mean).reshape(-1, rows.shape[-1]))
         if self.foreground is not None:
-            side = 1 - to_host(self.foreground(features))[..., 0].ravel()
+            shares = patch_means(to_host(self.foreground(features)), features.grid_hw)
+            side = 1 - shares[..., 0].ravel()
             return _one_column(margins.argmax(axis=1), side, margins.shape[1]).reshape(*rows.shape[:2], -1)
         margins -= margins.max(axis=1, keepdims=True)
         margins /= np.float32(self.spec.temperature)
-        shares: Float32 = np.exp(margins, out=margins)
-        shares /= shares.sum(axis=1, keepdims=True)
-        return shares.reshape(*rows.shape[:2], -1)
+        soft: Float32 = np.exp(margins, out=margins)
+        soft /= soft.sum(axis=1, keepdims=True)
+        return soft.reshape(*rows.shape[:2], -1)
 
     def _regions(self, features: Features, side: Float32) -> Float32:
         """[n, k] float32 of one frame, whose patches are foreground by `side` [n]."""

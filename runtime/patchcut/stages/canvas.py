@@ -11,6 +11,7 @@ import numpy.typing as npt
 import patchcut_kernels as kernels
 
 from patchcut.bundle import BackboneSpec, GraphSpec
+from patchcut.cells import finer_grid
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -109,13 +110,14 @@ class Canvas:
         """The label map [H, W] int32 of the frame, and the winning value [H, W] float32 at each pixel.
 
         Args:
-            assignment: [n, k] float32.
+            assignment: [n, k] float32, or [c * c * n, k] of the cells of the patches.
         Examples:
             >>> canvas = patchcut.stages.Canvas((2, 4), (0, 0), (2, 4), (1, 2))
             >>> canvas.upsample(np.eye(2, dtype=np.float32))[0].tolist()
             [[0, 0, 1, 1], [0, 0, 1, 1]]
         """
-        labels, confidence = kernels.upsample_argmax(assignment, self.grid_hw, self.size_hw, confidence=True)
+        grid_hw = finer_grid(len(assignment), self.grid_hw)
+        labels, confidence = kernels.upsample_argmax(assignment, grid_hw, self.size_hw, confidence=True)
         return self.on_frame(labels), self.on_frame(confidence)
 
     def upsample_labels(self, labels: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.int32]:

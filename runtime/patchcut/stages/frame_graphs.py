@@ -40,7 +40,7 @@ class FrameGraph:
         on_host: False where frames are written to `frames` and results read from `found` on the GPU.
     Attributes:
         frames: [b, H, W, 3] uint8 on the GPU.
-        assignment: [b, n, k] float32 on the GPU, written by each launch.
+        assignment: [b, n, k] float32 on the GPU, or [b, c * c * n, k]; written by each launch.
         found: the components on the GPU, written by each launch.
     """
 

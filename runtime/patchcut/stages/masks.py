@@ -12,6 +12,7 @@ import numpy.typing as npt
 import patchcut_kernels as kernels
 from patchcut_kernels import cuda
 
+from patchcut.cells import cells_of, finer_grid
 from patchcut.features import Array, to_host
 from patchcut.frames import Frame
 from patchcut.stages.canvas import Canvas
@@ -87,7 +88,8 @@ class Masks:
 
         Args:
             frame: a refiner looks at its edges.
-            assignment: [n, k] float32, rows on the simplex, column 0 is background; on any device.
+            assignment: [n, k] float32, rows on the simplex, column 0 is background; on any device. Or
+                [c * c * n, k], of c times c cells of each patch.
             canvas: where the frame lies.
         Examples:
             >>> regions = seg.masks(patchcut.Frame(frame), seg.head(features)[0], canvas)
@@ -157,10 +159,12 @@ class Masks:
         label_map, confidence = canvas.upsample(rows)
         min_area = canvas.min_area(self.min_area_patches)
         if self.refiner != "none":
+            # Of a patch of 2 x 2 cells "guided" reaches a cell: J 0.633 on 48 frames of DAVIS, a patch 0.624.
+            side = canvas.patch_side / cells_of(len(rows), canvas.grid_hw)
             # Not held by a name here: it is let go where the refined one is made.
             label_map, confidence = refine(
                 self.refiner,
-                PatchLabels(label_map, confidence, rows.shape[1] == 2, canvas.patch_side),
+                PatchLabels(label_map, confidence, rows.shape[1] == 2, side),
                 frame,
                 min_area,
             )
@@ -171,7 +175,7 @@ class Masks:
         """The same of b frames on the GPU, where all of it stays; nothing is waited for.
 
         Args:
-            assignment: [b, n, k] float32.
+            assignment: [b, n, k] float32, or [b, c * c * n, k] of the cells of the patches.
             canvas: of each of them; `stays_on_device`.
         Examples:
             >>> seg.masks.find_on_device(seg.head(features), canvas).packed.numpy()  # doctest: +SKIP
@@ -191,9 +195,8 @@ class Masks:
             stream=assignment.stream,
         )
         ids, counts, *statistics = packed.arrays
-        label_map, confidence = kernels.upsample_argmax(
-            assignment, canvas.grid_hw, canvas.size_hw, confidence=True
-        )
+        grid_hw = finer_grid(assignment.shape[1], canvas.grid_hw)
+        label_map, confidence = kernels.upsample_argmax(assignment, grid_hw, canvas.size_hw, confidence=True)
         kernels.connected_components(
             label_map,
             min_area=canvas.min_area(self.min_area_patches),

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import patchcut_kernels as kernels
 
+from patchcut.cells import cells_of, on_cells, patch_means
 from patchcut.features import Features, to_host
 from patchcut.heads import FittedHead, Following, Head
 from patchcut.heads.base import explained
@@ -28,7 +29,8 @@ class DividedPatches:
 
     Attributes:
         foreground: [n, 2] float32, rows on the simplex: the head's background and its strongest column of
-            foreground, so that patches are on the side of their largest column.
+            foreground, so that patches are on the side of their largest column. Of a head that answers on a
+            finer grid a row for each of its cells, here and in `assignment`; a cell is in its patch's part.
         assignment: [n, 1 + p + g] float32, rows on the simplex: background that is divided no further, p
             parts of the foreground, g regions of the background.
         labels: names of its columns.
@@ -124,7 +126,8 @@ class Parts:
 
         Args:
             features: the frame's, in host memory.
-            assignment: [n, k] float32, the head's; columns from 1 on are foreground.
+            assignment: [n, k] float32, the head's, or [c * c * n, k] of the patches' cells; columns from 1 on
+                are foreground.
         Raises:
             EngineError: the features are not finite, or a head cannot use them.
         Examples:
@@ -134,14 +137,17 @@ class Parts:
         """
         foreground = np.stack([assignment[:, 0], assignment[:, 1:].max(axis=1)], axis=1)
         foreground /= foreground.sum(axis=1, keepdims=True)
-        inside = assignment.argmax(axis=1) > 0
+        inside = patch_means(assignment, features.grid_hw).argmax(axis=1) > 0
         parts, part_count = self._divide(features, inside)
         background, background_count = None, 0
         if self._background is not None:
             background, background_count = _clusters(self._background, features, ~inside)
-        columns = [foreground[:, :1], foreground[:, 1:] * one_hot(parts, part_count)]
+        grid_hw, cells = features.grid_hw, cells_of(len(assignment), features.grid_hw)
+        of_parts = on_cells(one_hot(parts, part_count), grid_hw, cells)
+        columns = [foreground[:, :1], foreground[:, 1:] * of_parts]
         if background is not None:
-            columns = [0 * columns[0], columns[1], columns[0] * one_hot(background, background_count)]
+            of_background = on_cells(one_hot(background, background_count), grid_hw, cells)
+            columns = [0 * columns[0], columns[1], columns[0] * of_background]
         return DividedPatches(
             foreground=foreground,
             assignment=np.concatenate(columns, axis=1),
@@ -161,7 +167,7 @@ class Parts:
         """The part [n] int32 of each patch, and how many parts there are; `inside` [n] bool is foreground."""
         if isinstance(self.head, FittedHead | Following):
             return _clusters(self.head, features, inside)
-        columns = to_host(self.head(features))[0]
+        columns = patch_means(to_host(self.head(features))[0], features.grid_hw)
         return columns.argmax(axis=1).astype(np.int32), columns.shape[1]
 
 

@@ -37,7 +37,8 @@ class PatchLabels:
         label_map: [H, W] int32, 0 is background.
         confidence: [H, W] float32 in [0, 1], the head's value of the label at each pixel.
         two_columns: whether the assignment had two columns: background and foreground.
-        patch_side: side of a patch in pixels of the frame.
+        patch_side: side of what a row of the assignment stands for, a patch or a cell of one, in pixels of
+            the frame.
     """
 
     label_map: LabelMap

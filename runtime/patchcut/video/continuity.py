@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import patchcut_kernels as kernels
 
+from patchcut.cells import patch_means, with_means
 from patchcut.features import Features, to_host
 from patchcut.stages.canvas import Canvas
 from patchcut.stages.regions import Components, Regions, Rules, ranked, ranking
@@ -71,15 +72,16 @@ class Continuity:
         return is_cut
 
     def steady(self, assignment: Float32, labels: tuple[str, ...] = ()) -> Float32:
-        """[n, k] float32, rows on the simplex: the head's assignment joined with that of the last frames.
+        """As `assignment`, rows on the simplex: the head's, joined with that of the last frames.
 
         Args:
-            assignment: [n, k] float32, what the head says of the frame.
+            assignment: [n, k] float32, the head's of the frame, or [c * c * n, k] of the patches' cells.
             labels: of the head's columns, at least k. Where they have changed, as when a concept was added,
                 nothing of the old columns is carried; tracks go on.
-        0.8 of it is carried from the last three frames, and 0.2 are the head's.
+        0.8 of it is carried from the last three frames, and 0.2 are the head's. That is done with patches;
+        cells are what the head says, shifted so that patches come to the steady means.
         """
-        columns = assignment.shape[1]
+        of_patches, columns = patch_means(assignment, self._grid_hw), assignment.shape[1]
         if self._memory is None:
             self._tracker.clear()
             self._names.clear()
@@ -94,14 +96,14 @@ class Continuity:
         carried = self._memory.carry(self._features)
         if carried is None:
             self._carried = np.zeros((len(self._features), 0), np.float32)
-            self._steady = assignment
+            self._steady = of_patches
             return assignment
         self._carried = carried[:, columns:]
-        self._steady = _CARRIED_SHARE * carried[:, :columns] + np.float32(1 - _CARRIED_SHARE) * assignment
+        self._steady = _CARRIED_SHARE * carried[:, :columns] + np.float32(1 - _CARRIED_SHARE) * of_patches
         if self._unsettled:
             self._steady /= self._steady.sum(axis=1, keepdims=True)
             self._unsettled -= 1
-        return self._steady
+        return with_means(assignment, self._steady, self._grid_hw)
 
     def keep_labels(
         self, label_map: Int32, confidence: Float32, assignment: Float32, canvas: Canvas

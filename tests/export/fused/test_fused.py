@@ -214,9 +214,9 @@ def test_tensorrt_builds_it(bundle: Bundle) -> None:
 def test_a_file_that_differs_is_not_written(
     run_cli: Patchcut, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def hotter(nodes: Any, features: Any, bundle: Any, head: Any, output: str) -> None:
+    def hotter(nodes: Any, features: Any, bundle: Any, head: Any, grid_hw: Any, output: str) -> None:
         changed = head.model_copy(update={"temperature": 2 * head.temperature})
-        heads.add_gnn(nodes, features, bundle, changed, output)
+        heads.add_gnn(nodes, features, bundle, changed, grid_hw, output)
 
     monkeypatch.setitem(heads.FUSED, "gnn", hotter)
     path = toy.write(tmp_path / "toy.patchcut")

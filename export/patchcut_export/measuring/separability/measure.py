@@ -118,7 +118,7 @@ def _sets_of(path: str, names: Sequence[str]) -> list[str]:
     """The sets of patches of a bundle's first backbone: those of `names`, all where none is named."""
     with open_bundle(path) as bundle:
         features = bundle.spec.backbone.features
-    there = [name for name, one in features.items() if not one.of_image]
+    there = [name for name, one in features.items() if one.of_patches]
     if not there:
         problem = f"{path} has no features of patches, only {', '.join(features)}"
         raise ExportError(
@@ -126,7 +126,8 @@ def _sets_of(path: str, names: Sequence[str]) -> list[str]:
         )
     for name in names:
         if name in features and name not in there:
-            what = f"{name} of {path} has one row an image"
+            why = "has one row an image" if features[name].of_image else "is an assignment, and no features"
+            what = f"{name} of {path} {why}"
             raise OptionError("sets", what, f"choose among {', '.join(there)}")
     return [name for name in dict.fromkeys(names) if name in there] if names else there
 
