@@ -134,12 +134,13 @@ class Canvas:
         return self.on_frame(kernels.upsample_argmax(one_hot, self.grid_hw, self.size_hw))
 
     def neighbours(
-        self, pixels: npt.NDArray[np.intp]
+        self, pixels: npt.NDArray[np.intp], cells: int = 1
     ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
         """The four patches between which each pixel lies [p, 4], and how much each counts [p, 4] float32.
 
         Args:
             pixels: [p], as flat indices of the frame.
+            cells: along a side of a patch; with more than one, cells take the patches' place.
         `upsample` has at the pixel the sum of their values by these weights.
         Examples:
             >>> canvas = patchcut.stages.Canvas((1, 4), (0, 0), (1, 4), (1, 2))
@@ -147,9 +148,9 @@ class Canvas:
             >>> (np.array([1.0, 0.0])[patches] * weights).sum(axis=1).tolist()
             [1.0, 0.75]
         """
-        sides = zip(divmod(pixels, self.frame_hw[1]), self.corner_yx, self.size_hw, self.grid_hw, strict=True)
+        h, w = (cells * side for side in self.grid_hw)
+        sides = zip(divmod(pixels, self.frame_hw[1]), self.corner_yx, self.size_hw, (h, w), strict=True)
         (top, bottom, down), (left, right, over) = (_between(*side) for side in sides)
-        w = self.grid_hw[1]
         patches = np.stack([top * w + left, top * w + right, bottom * w + left, bottom * w + right], axis=1)
         up, back = 1 - down, 1 - over
         return patches, np.stack([up * back, up * over, down * back, down * over], axis=1)

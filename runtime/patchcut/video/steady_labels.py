@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from patchcut.cells import cells_of
 from patchcut.stages.canvas import Canvas
 from patchcut.stages.refiners import changed
 
@@ -63,7 +64,7 @@ class SteadyLabels:
             label_map: [H, W] int32, each pixel's best label.
             confidence: [H, W] float32 in [0, 1], how good it is. Of two labels the other has what is left of
                 1; of more the assignment tells.
-            assignment: [n, k] float32, of the patches.
+            assignment: [n, k] float32, of the patches, or [c * c * n, k] of their cells.
             canvas: where the frame lies.
             cosines: [n] float32, of each patch's features with those at the same place of the frame before;
                 None where that is no frame to compare with.
@@ -82,8 +83,9 @@ class SteadyLabels:
                 if assignment.shape[1] == 2:
                     lead = 2 * np.take(confidence, pixels) - 1
                 else:
+                    near, shares = canvas.neighbours(pixels, cells_of(len(assignment), canvas.grid_hw))
                     new, old = (
-                        np.einsum("pi,pi->p", assignment[patches, np.take(labels, pixels)[:, None]], weights)
+                        np.einsum("pi,pi->p", assignment[near, np.take(labels, pixels)[:, None]], shares)
                         for labels in (label_map, before)
                     )
                     lead = np.abs(new - old)  # a refiner may choose one that is behind

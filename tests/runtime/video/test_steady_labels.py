@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import patchcut
 import pytest
+from patchcut.cells import on_cells
 from patchcut.sources.arrays import FrameSource
 from patchcut.stages import Canvas
 from patchcut.video import PointedObjects, Prompt, SteadyLabels
@@ -50,11 +51,11 @@ def test_noise_does_not_move_a_still_border(columns: int) -> None:
     assert changes < 0.1 * plain_changes
 
 
-@pytest.mark.parametrize("columns", [2, 5])
-def test_a_held_pixel_is_never_further_behind_than_the_margin(columns: int) -> None:
+@pytest.mark.parametrize(("columns", "cells"), [(2, 1), (5, 1), (2, 3), (5, 3)])
+def test_a_held_pixel_is_never_further_behind_than_the_margin(columns: int, cells: int) -> None:
     steady = SteadyLabels()
     for step in range(40):  # slowly, as if its features never changed
-        assignment = disc_of(3 + 0.2 * step, columns)
+        assignment = on_cells(disc_of(3 + 0.2 * step, columns), GRID, cells)
         label_map, confidence = CANVAS.upsample(assignment)
         best = label_map.copy()
         lead = 2 * confidence - 1
