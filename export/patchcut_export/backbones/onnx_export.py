@@ -13,7 +13,7 @@ import onnx
 import torch
 from onnx import TensorProto, numpy_helper
 
-from patchcut_export.backbones.vit import FeatureExtractor
+from patchcut_export.backbones.vit import Extracting
 from patchcut_export.errors import ExportError
 
 OPSET = 20
@@ -36,7 +36,7 @@ class SharedGraphs:
     weights: dict[str, np.ndarray]
 
 
-def export_fp32(extractor: FeatureExtractor, image_size: int) -> onnx.ModelProto:
+def export_fp32(extractor: Extracting, image_size: int) -> onnx.ModelProto:
     """The extractor's graph: `image` [batch, 3, S, S] float32 → each feature set, under its name."""
     example = torch.zeros(2, 3, image_size, image_size)
     return export_graph(extractor, example, "image", list(extractor.spec.features))

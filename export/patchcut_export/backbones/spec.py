@@ -50,12 +50,14 @@ class FeatureSpec:
         scales: sides of the images that are looked at, each times the input's.
         join: "mean" or "concat" of the scales.
         log_bins: rings of neighbours around each patch, 0 for none.
+        cells: along a side of a patch, of what is finer than the patches.
     """
 
     components: tuple[Component, ...] = (Component(),)
     scales: tuple[float, ...] = (1.0,)
     join: str = "mean"
     log_bins: int = 0
+    cells: int = 1
 
     @property
     def of_image(self) -> bool:

@@ -38,7 +38,26 @@ _NAMED = 3  # tensors that an error names
 _Reading = tuple[str, int]
 
 
-class FeatureExtractor(nn.Module):
+class Extracting(nn.Module):
+    """Maps images [b, 3, S, S] float32, normalised, to feature sets: what a bundle's graphs are made of.
+
+    Attributes:
+        spec: the sets, in the order in which they come out.
+        patch_size: pixels of a patch.
+        grid_hw: rows and columns of the patch grid.
+    """
+
+    spec: ViTSpec
+    patch_size: int
+    grid_hw: tuple[int, int]
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """d of each set."""
+        raise NotImplementedError
+
+
+class FeatureExtractor(Extracting):
     """Maps images [b, 3, S, S] float32, normalised, to each feature set of the spec, in its order.
 
     A set is [b, n, d] float32, one row a patch, or [b, 1, d] where it is of class tokens; d is the number of

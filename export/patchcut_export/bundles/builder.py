@@ -35,7 +35,7 @@ from patchcut_export.backbones.onnx_export import (
     share_weights,
 )
 from patchcut_export.backbones.spec import MAX_SIZE, FeatureSpec, ViTSpec, check_spec
-from patchcut_export.backbones.vit import FeatureExtractor, build_extractor
+from patchcut_export.backbones.vit import Extracting, build_extractor
 from patchcut_export.backbones.weights import Provenance, StateDict
 from patchcut_export.bundles.archive import safetensors_bytes, safetensors_extents
 from patchcut_export.bundles.rewriting import file_specs, with_agreement, write_bundle
@@ -123,35 +123,56 @@ def build_bundle(
     check_output_file(path)
     _check_finite(state)
     heads = [] if donor is None else _heads_of(donor, plan, origin)
-    extractors = {}
+    extractors = {size: build_extractor(plan.vit, dict(state), size) for size in plan.sizes}
+    about = "without a head" if donor is None else f"with the head of {donor.spec.name}"
+    description = f"{plan.vit.model} {about}"
+    write_extractors(path, Content(name, description, plan, origin, extractors, heads, donor), say)
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a bundle is made of.
+
+    Attributes:
+        name, description: its own.
+        plan: sizes and precisions of its graphs, and what they are measured on.
+        origin: where the weights are from.
+        extractors: by size, what the graphs compute.
+        heads: what it finds things by.
+        donor: the bundle that has the heads' files, or None.
+    """
+
+    name: str
+    description: str
+    plan: BackbonePlan
+    origin: Provenance
+    extractors: Mapping[int, Extracting]
+    heads: Sequence[HeadSpec] = ()
+    donor: Bundle | None = None
+
+
+def write_extractors(path: Path, content: Content, say: Say) -> None:
+    """Exports the extractors at every size and precision, checks each graph, and writes the bundle.
+
+    Raises:
+        ExportError: a graph disagrees with torch, or a precision with fp32.
+        OutputError: the bundle cannot be written.
+    """
+    plan = content.plan
     exact: Models = {}
     models: Models = {}
-    for size in plan.sizes:
+    for size, extractor in content.extractors.items():
         say(f"exporting {plan.vit.model} at {size}x{size}")
-        extractors[size] = build_extractor(plan.vit, dict(state), size)
-        exact[size, "fp32"] = _checked(export_fp32(extractors[size], size), extractors[size], size)
+        exact[size, "fp32"] = _checked(export_fp32(extractor, size), extractor, size)
     for (size, _), model in exact.items():
         models |= _graphs(model, size, plan, say)
-    content = _Content(name, plan, origin, extractors, heads, donor)
     rows = _gate(content, models, exact, say)
     say(f"writing {path}")
     spec, members = _pack(content, models)
     write_bundle(path, with_agreement(spec, rows), members)
 
 
-@dataclass(frozen=True)
-class _Content:
-    """What a bundle has besides its graphs."""
-
-    name: str
-    plan: BackbonePlan
-    origin: Provenance
-    extractors: Mapping[int, FeatureExtractor]
-    heads: Sequence[HeadSpec]
-    donor: Bundle | None
-
-
-def _pack(content: _Content, models: Models) -> tuple[BundleSpec, dict[str, bytes]]:
+def _pack(content: Content, models: Models) -> tuple[BundleSpec, dict[str, bytes]]:
     """The manifest and the members of a bundle of these graphs; equal weights are in it once."""
     plan, donor = content.plan, content.donor
     graphs = []
@@ -169,13 +190,13 @@ def _pack(content: _Content, models: Models) -> tuple[BundleSpec, dict[str, byte
     about_graphs = {g.file: _about(plan, content.extractors[g.size_hw[0]], g) for g in graphs}
     members = {WEIGHTS: weights}
     members |= {file: graph_bytes(model, about_graphs[file]) for file, model in files.items()}
-    about, regions = "without a head", RegionsSpec()
+    regions = RegionsSpec()
     if donor is not None:
-        about, regions = f"with the head of {donor.spec.name}", donor.spec.regions
+        regions = donor.spec.regions
         members |= {file: donor.read(file) for head in content.heads for file in head.files.values()}
     spec = BundleSpec(
         name=content.name,
-        description=f"{plan.vit.model} {about}",
+        description=content.description,
         backbones={plan.vit.model: _backbone_spec(plan, content.origin, extractor, shipped)},
         heads=tuple(content.heads),
         regions=regions,
@@ -184,7 +205,7 @@ def _pack(content: _Content, models: Models) -> tuple[BundleSpec, dict[str, byte
     return spec, members
 
 
-def _gate(content: _Content, models: Models, exact: Models, say: Say) -> tuple[AgreementRow, ...]:
+def _gate(content: Content, models: Models, exact: Models, say: Say) -> tuple[AgreementRow, ...]:
     """How near each precision comes to fp32.
 
     Raises:
@@ -294,7 +315,7 @@ def _graphs(exact: onnx.ModelProto, size: int, plan: BackbonePlan, say: Say) -> 
     return graphs
 
 
-def _checked(model: onnx.ModelProto, extractor: FeatureExtractor, size: int) -> onnx.ModelProto:
+def _checked(model: onnx.ModelProto, extractor: Extracting, size: int) -> onnx.ModelProto:
     """The graph, if it computes what torch does.
 
     Raises:
@@ -307,7 +328,7 @@ def _checked(model: onnx.ModelProto, extractor: FeatureExtractor, size: int) -> 
     return model
 
 
-def _agreement(extractor: FeatureExtractor, model: onnx.ModelProto, size: int) -> float:
+def _agreement(extractor: Extracting, model: onnx.ModelProto, size: int) -> float:
     """Mean cosine in [-1, 1] of features to torch's on smooth random images, run as the runtime does.
 
     The least of all feature sets.
@@ -329,7 +350,7 @@ def _agreement(extractor: FeatureExtractor, model: onnx.ModelProto, size: int) -
 
 
 def _backbone_spec(
-    plan: BackbonePlan, origin: Provenance, extractor: FeatureExtractor, graphs: list[GraphSpec]
+    plan: BackbonePlan, origin: Provenance, extractor: Extracting, graphs: list[GraphSpec]
 ) -> BackboneSpec:
     features = {
         name: {"output": name, "dim": extractor.dims[name], **_feature_fields(one)}
@@ -354,11 +375,11 @@ def _backbone_spec(
     )
 
 
-def _about(plan: BackbonePlan, extractor: FeatureExtractor, graph: GraphSpec) -> str:
+def _about(plan: BackbonePlan, extractor: Extracting, graph: GraphSpec) -> str:
     """The card inside a graph, for those who take nothing else of the bundle."""
     side, (rows, columns) = graph.size_hw[0], graph.grid_hw
     outputs = [
-        f"{name} [batch, {1 if one.of_image else rows * columns}, {extractor.dims[name]}]"
+        f"{name} [batch, {1 if one.of_image else rows * columns * one.cells**2}, {extractor.dims[name]}]"
         for name, one in extractor.spec.features.items()
     ]
     return (
@@ -368,7 +389,7 @@ def _about(plan: BackbonePlan, extractor: FeatureExtractor, graph: GraphSpec) ->
     )
 
 
-def _graph_spec(file: str, extractor: FeatureExtractor, size: int, precision: str) -> GraphSpec:
+def _graph_spec(file: str, extractor: Extracting, size: int, precision: str) -> GraphSpec:
     return GraphSpec.model_validate(
         {"file": file, "size_hw": (size, size), "grid_hw": extractor.grid_hw, "precision": precision}
     )
@@ -381,4 +402,5 @@ def _feature_fields(spec: FeatureSpec) -> dict[str, Any]:
         "scales": spec.scales,
         "join": spec.join,
         "log_bins": spec.log_bins,
+        "cells": spec.cells,
     }

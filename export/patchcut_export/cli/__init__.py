@@ -12,6 +12,7 @@ from patchcut_export.cli.calibrate import calibrate
 from patchcut_export.cli.clip import clip
 from patchcut_export.cli.compare_features import features
 from patchcut_export.cli.concepts import make_concepts_bundle, make_vectors_bundle
+from patchcut_export.cli.distill import distill
 from patchcut_export.cli.engine import engine
 from patchcut_export.cli.evaluate import evaluate
 from patchcut_export.cli.fused import fused
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 command(app, "backbone")(backbone)
 command(app, "train")(train)
+command(app, "distill")(distill)
 command(app, "levels")(make_levels_bundle)
 command(app, "concept")(make_concepts_bundle)
 command(app, "concepts")(make_vectors_bundle)

@@ -53,13 +53,21 @@ def refine(image: Image, foreground: Soft) -> Soft:
     GrabCut (Rother et al. 2004) between what the head is sure of; without both sides, the thresholded input.
     """
     fine = cv2.resize(foreground, (REFINE_SIZE, REFINE_SIZE), interpolation=cv2.INTER_LINEAR)
-    mask = _grabcut(image, np.asarray(fine, np.float32))
+    mask = cut_out(image, np.asarray(fine, np.float32))
     height, width = foreground.shape
     shares = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
     return np.asarray(shares.clip(0, 1), np.float32)
 
 
-def _grabcut(image: Image, foreground: Soft) -> npt.NDArray[np.bool_]:
+def cut_out(image: Image, foreground: Soft) -> npt.NDArray[np.bool_]:
+    """The object of an image by GrabCut (Rother et al. 2004), between what is sure to be on it or beside it.
+
+    Args:
+        image: [H, W, 3] uint8.
+        foreground: [H, W] float32 in [0, 1].
+    Returns:
+        [H, W] bool; the thresholded input where one of both sides is empty.
+    """
     labels = np.where(foreground > 0.5, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     labels[foreground > _SURE] = cv2.GC_FGD
     labels[foreground < 1 - _SURE] = cv2.GC_BGD

@@ -1,0 +1,253 @@
+"""From a teacher, a folder of images and the name of a student to a bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from patchcut.bundle import BackboneSpec, Bundle, HeadSpec, open_bundle
+from patchcut.errors import OptionError
+from patchcut.settings import Settings
+from patchcut.sources import open_source
+from patchcut.sources.photos import read_photo
+from patchcut.stages import Extractor
+
+from patchcut_export.backbones.weights import Provenance, StateDict
+from patchcut_export.bundles.builder import BackbonePlan, Content, write_extractors
+from patchcut_export.distillation.student import MASK, Student, StudentSpec
+from patchcut_export.distillation.targets import Ensemble, cache_masks
+from patchcut_export.distillation.training import Distillation, DistillHooks, DistillPlan, StepLog
+from patchcut_export.distillation.views import View, Views
+from patchcut_export.measuring.datasets import Example, open_dataset
+from patchcut_export.measuring.metrics import mask_iou
+from patchcut_export.measuring.truth import read_truth
+from patchcut_export.outputs import check_output_file
+from patchcut_export.precision.pictures import read_photos
+from patchcut_export.progress import StepBar
+from patchcut_export.training.calibration import CalibrationPlan, calibrate_bundle
+from patchcut_export.training.feature_cache import cache_features
+from patchcut_export.training.torch_device import open_device
+
+HEAD = "decoder"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillRequest:
+    """What `patchcut export distill` was asked for.
+
+    Attributes:
+        images: folder of unlabelled images.
+        settings: the teacher's bundle, and how its backbone runs; the student learns on the same device.
+        student: what is trained.
+        start: weights that its trunk starts from, and where they are from; None for random ones.
+        sizes: sides of the student's inputs in pixels; it is trained at the first.
+        precisions: of its graphs.
+        bundle: the file to write.
+        work: folder for features, masks, checkpoint, log and curve.
+        dev: folder with images/ and masks/ to watch, or None.
+        name: the new bundle's.
+        trained_on: what the card says about the images.
+        calibrate: photographs that the scores are calibrated on; 0 for none.
+    """
+
+    images: Path
+    settings: Settings
+    student: StudentSpec
+    start: tuple[StateDict, Provenance] | None
+    sizes: tuple[int, ...]
+    precisions: tuple[Any, ...]
+    bundle: Path
+    work: Path
+    dev: Path | None
+    name: str
+    trained_on: str
+    calibrate: int = 1000
+
+
+def distill_bundle(request: DistillRequest, plan: DistillPlan, bar: StepBar) -> None:
+    """Caches what the teacher says, trains the student, writes and calibrates its bundle.
+
+    Goes on where an earlier run was stopped.
+
+    Raises:
+        PatchcutError: naming what is wrong with the request, before any work is done where that is possible.
+    """
+    check_output_file(request.bundle)
+    open_source(request.images).close()
+    device = open_device(request.settings.device)
+    if request.settings.threads is not None:
+        torch.set_num_threads(request.settings.threads)
+    examples = open_dataset("masks", request.dev).examples if request.dev else []
+    with open_bundle(request.settings.bundle) as teacher:
+        backbone = teacher_backbone(teacher)
+        sets = {
+            name: (one.dim, one.of_image) for name, one in backbone.features.items() if not one.is_assignment
+        }
+        torch.manual_seed(plan.seed)
+        student = Student(request.student, request.sizes[0], sets, request.start and request.start[0])
+        for size in request.sizes[1:]:
+            student.at_size(size)  # a size that does not fit is told before the work
+        views = _views(request, teacher, backbone, student, list(sets), bar)
+        about = {
+            "student": str(request.student),
+            "size": request.sizes[0],
+            "start": request.start[1].sha256 if request.start else "",
+            "masks_sha256": _sha256(views),
+        }
+        watch = DevImages(views, examples) if examples else None
+        hooks = DistillHooks(bar.step, lambda line: bar.say(_line(line)), watch.mean_iou if watch else None)
+        started = time.monotonic()
+        loop = Distillation(student, views, request.work / "student", plan, about, hooks, device)
+        made = loop.run().cpu()
+        seconds = time.monotonic() - started
+        bar.say(f"trained on {len(loop.train)} images in {seconds:.0f} s on {device}")
+        _write(request, plan, teacher, backbone, made, len(views.cached.images), bar)
+    bar.say(f"wrote {request.bundle}, {request.bundle.stat().st_size / 1e6:.1f} MB")
+
+
+def teacher_backbone(teacher: Bundle) -> BackboneSpec:
+    """The backbone of a teacher's head for objects.
+
+    Raises:
+        OptionError: its patches overlap, or its images are letterboxed: the student's grid is not theirs.
+    """
+    head = teacher.spec.head()
+    backbone = teacher.spec.backbones[head.backbone] if head else teacher.spec.backbone
+    if backbone.stride is not None or backbone.fit != "stretch":
+        how = "overlapping patches" if backbone.stride is not None else f"images that are {backbone.fit}ed"
+        problem = f"{teacher.path} has {how}, whose grid a student's cannot be matched with"
+        raise OptionError("teacher", problem, "name one with plain patches of stretched images")
+    return backbone
+
+
+def _views(
+    request: DistillRequest,
+    teacher: Bundle,
+    backbone: BackboneSpec,
+    student: Student,
+    sets: list[str],
+    bar: StepBar,
+) -> Views:
+    """The teacher's features and masks of the images, from the work folder as far as they are there."""
+    extractor = Extractor.open(teacher, request.settings, needs=sets)
+    advance = partial(bar.step, "features of the teacher")
+    cached = cache_features(request.images, teacher, extractor, request.work / "features", advance, sets)
+    for problem in cached.problems:
+        bar.say(f"skipped {problem}")
+    ensemble = Ensemble(teacher, request.settings, extractor)
+    masks = cache_masks(request.images, cached, ensemble, request.work / "masks", bar.step)
+    side = student.grid_hw[0]
+    mean, std = backbone.mean, backbone.std
+    return Views(request.images, cached, masks, request.sizes[0], side, mean, std)
+
+
+def _sha256(views: Views) -> str:
+    """What the masks are, for a folder that is gone on with."""
+    digest = hashlib.sha256(views.targets.weights.tobytes())
+    for begin in range(0, len(views.targets.masks), 64):
+        digest.update(np.ascontiguousarray(views.targets.masks[begin : begin + 64]).tobytes())
+    return digest.hexdigest()
+
+
+class DevImages:
+    """Images with masks, to watch how training goes; nothing is tuned on them by the program."""
+
+    def __init__(self, views: Views, examples: list[Example]) -> None:
+        self.views = views
+        self.examples = examples
+
+    def mean_iou(self, student: Student) -> float:
+        """Mean foreground IoU of the decoder's masks, unrefined."""
+        import cv2
+
+        scores = []
+        device = next(student.parameters()).device
+        for example in self.examples:
+            image = read_photo(example.image)
+            with torch.no_grad():
+                _, logits, _ = student.learned(self.views.image(image, View())[None].to(device))
+            height, width = image.shape[:2]
+            fine = cv2.resize(logits[0].sigmoid().cpu().numpy(), (width, height))
+            scores.append(mask_iou(fine > 0.5, read_truth(example, (height, width)).foreground))
+        return float(np.mean(scores))
+
+
+def _write(
+    request: DistillRequest,
+    plan: DistillPlan,
+    teacher: Bundle,
+    backbone: BackboneSpec,
+    student: Student,
+    images: int,
+    bar: StepBar,
+) -> None:
+    said = _origin(request, teacher, backbone, student, images)
+    pack = BackbonePlan(
+        student.spec,
+        request.sizes,
+        request.precisions,
+        pictures=read_photos(request.images),
+        mean=backbone.mean,
+        std=backbone.std,
+    )
+    head = HeadSpec(
+        name=HEAD,
+        kind="decoder",
+        role="objects",
+        backbone=str(request.student),
+        features=(next(iter(student.sets)), MASK),
+        labels=("background", "foreground"),
+        trained_on=f"{images:,} images without labels or masks: {request.trained_on}",
+        method=(
+            f"a mask decoder distilled from {teacher.spec.name}: masks of its head and of ncut at all sizes, "
+            f"moved onto edges by GrabCut, beside its features; {plan.epochs} passes, seed {plan.seed}"
+        ),
+        files={},
+    )
+    extractors = {
+        size: student if size == student.image_size else student.at_size(size) for size in request.sizes
+    }
+    description = f"Foreground: {request.student} distilled from {teacher.spec.name}, without labels"
+    with TemporaryDirectory(prefix="patchcut-") as folder:
+        # Only what is calibrated too is put in the place of what was there.
+        path = request.bundle if not request.calibrate else Path(folder) / request.bundle.name
+        content = Content(request.name, description, pack, said, extractors, (head,))
+        write_extractors(path, content, bar.say)
+        if request.calibrate:
+            photographs = CalibrationPlan(
+                images=request.images, limit=request.calibrate, threads=request.settings.threads
+            )
+            calibrate_bundle(path, request.bundle, photographs, bar.step)
+
+
+def _origin(
+    request: DistillRequest, teacher: Bundle, backbone: BackboneSpec, student: Student, images: int
+) -> Provenance:
+    """Where the student's weights come from: its teacher, and what they started from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(student.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.numpy().tobytes())
+    start = f", started from {request.start[1].source}" if request.start else ", started at random"
+    licences = [backbone.licence, request.start[1].licence if request.start else ""]
+    pasts = [backbone.trained_on, request.start[1].trained_on if request.start else ""]
+    return Provenance(
+        source=f"distilled from {teacher.spec.name} by `patchcut export distill`{start}",
+        sha256=digest.hexdigest(),
+        licence="; ".join(dict.fromkeys(filter(None, licences))),
+        trained_on=f"{images:,} images without labels or masks: {request.trained_on}. Its teacher: "
+        + "; ".join(dict.fromkeys(filter(None, pasts))),
+    )
+
+
+def _line(log: StepLog) -> str:
+    watched = f", IoU {log.dev_iou:.3f}" if log.dev_iou is not None else ""
+    held_out = f"held out {log.held_out_mask:.4f} and {log.held_out_features:.4f}"
+    return f"step {log.step}: masks {log.mask:.4f}, features {log.features:.4f}; {held_out}{watched}"

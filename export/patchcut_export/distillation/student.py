@@ -1,0 +1,269 @@
+"""The student: a trunk, the teacher's feature sets read off it, and a mask decoder, in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from patchcut.errors import OptionError
+from torch import nn
+from torch.nn import functional
+
+from patchcut_export.backbones.spec import Component, FeatureSpec, ViTSpec
+from patchcut_export.backbones.timm_models import check_vit, create_vit, import_timm
+from patchcut_export.backbones.vit import (
+    Extracting,
+    FeatureExtractor,
+    build_extractor,
+    resample_position_embedding,
+)
+from patchcut_export.backbones.weights import StateDict
+from patchcut_export.distillation.decoder import CELLS, MaskDecoder
+from patchcut_export.errors import ExportError
+
+MASK = "mask"
+# Pixels of a cell of a convolutional trunk's grid, and of the coarser features that it is joined with.
+_CONV_PATCH, _CONV_COARSE = 16, 32
+
+
+@dataclass(frozen=True)
+class StudentSpec:
+    """What a student is made of.
+
+    Attributes:
+        model: timm's name of a ViT, or of a convolutional network.
+        layers: of a ViT, the blocks that are kept, rising; None for all.
+    """
+
+    model: str
+    layers: tuple[int, ...] | None = None
+
+    @classmethod
+    def parse(cls, words: str) -> StudentSpec:
+        """Reads "MODEL", or "MODEL:layers=0,2,4".
+
+        Raises:
+            OptionError: naming what is wrong with the words.
+        Examples:
+            >>> from patchcut_export.distillation.student import StudentSpec
+            >>> StudentSpec.parse("vit_tiny_patch16_224:layers=0,1,2")
+            StudentSpec(model='vit_tiny_patch16_224', layers=(0, 1, 2))
+        """
+        model, colon, rest = words.partition(":")
+        if not colon:
+            return cls(model)
+        key, _, listed = rest.partition("=")
+        try:
+            layers = tuple(int(word) for word in listed.split(","))
+        except ValueError:
+            layers = ()
+        if key.strip() != "layers" or not layers or list(layers) != sorted(set(layers)) or layers[0] < 0:
+            problem = f"must be MODEL or MODEL:layers=A,B,... with rising numbers from 0, got {words!r}"
+            raise OptionError("student", problem, "vit_small_patch14_dinov2:layers=0,2,4,6,8,10")
+        return cls(model, layers)
+
+    def __str__(self) -> str:
+        return self.model + (f":layers={','.join(map(str, self.layers))}" if self.layers else "")
+
+    @property
+    def is_vit(self) -> bool:
+        """Whether it is no convolutional network.
+
+        Raises:
+            OptionError: timm does not know the model.
+        """
+        timm = import_timm()
+        if self.model not in timm.list_models():
+            check_vit(self.model, image_size=224)  # says what timm has that is near
+        with torch.device("meta"):
+            return hasattr(timm.create_model(self.model, pretrained=False), "patch_embed")
+
+
+class Student(Extracting):
+    """Maps images [b, 3, S, S] float32, normalised, to the teacher's sets and the mask of `MaskDecoder`.
+
+    Args:
+        spec: what it is made of.
+        image_size: S.
+        sets: of the teacher: name → (d, whether it is one row an image).
+        weights: that its trunk starts from, under timm's names; None for random ones.
+    Raises:
+        OptionError: there is no such model, it does not fit the size, or has no such layers.
+        ExportError: the weights do not fit.
+    """
+
+    def __init__(
+        self,
+        spec: StudentSpec,
+        image_size: int,
+        sets: Mapping[str, tuple[int, bool]],
+        weights: StateDict | None = None,
+    ) -> None:
+        super().__init__()
+        self.student = spec
+        self.image_size = image_size
+        self.sets = dict(sets)
+        trunk = ViTTrunk if spec.is_vit else ConvTrunk
+        self.trunk: ViTTrunk | ConvTrunk = trunk(spec, image_size, weights)
+        width = self.trunk.width
+        self.norm = nn.LayerNorm(width)
+        self.projections = nn.ModuleDict({name: nn.Linear(width, dim) for name, (dim, _) in sets.items()})
+        self.decoder = MaskDecoder(width)
+        self.patch_size = self.trunk.patch_size
+        side = image_size // self.patch_size
+        self.grid_hw = (side, side)
+        last = self.trunk.depth - 1
+        kept = {
+            name: FeatureSpec((Component("cls" if of_image else "token", last),))
+            for name, (_, of_image) in self.sets.items()
+        }
+        self.spec = ViTSpec(str(spec), {**kept, MASK: FeatureSpec((Component(MASK, last),), cells=CELLS)})
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """d of each set, and the columns of the mask."""
+        return {name: dim for name, (dim, _) in self.sets.items()} | {MASK: 2}
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Each set [b, n or 1, d], then the mask [b, cells² n, 2]."""
+        tokens, whole = self.trunk(image)
+        return (*self._features(tokens, whole).values(), self.decoder(tokens, image))
+
+    def learned(self, image: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+        """What is compared with the teacher: the sets by name, and `MaskDecoder.logits`."""
+        tokens, whole = self.trunk(image)
+        return self._features(tokens, whole), *self.decoder.logits(tokens, image)
+
+    def at_size(self, image_size: int) -> Student:
+        """The same weights for images of another size, with the position embedding resampled; evaluates.
+
+        Raises:
+            OptionError: it does not fit the size.
+        """
+        other = Student(self.student, image_size, self.sets)
+        state = self.state_dict()
+        own = other.state_dict()
+        for name in [name for name in state if name.endswith("pos_embed")]:
+            prefix = self.trunk.prefix
+            grid = other.grid_hw
+            state[name] = resample_position_embedding(state[name], prefix, grid)
+        own.update({name: tensor for name, tensor in state.items() if name in own})
+        other.load_state_dict(own)
+        return other.eval()
+
+    def _features(self, tokens: torch.Tensor, whole: torch.Tensor) -> dict[str, torch.Tensor]:
+        rows = self.norm(tokens)
+        image = self.norm(whole)
+        return {
+            name: self.projections[name](image if of_image else rows)
+            for name, (_, of_image) in self.sets.items()
+        }
+
+
+class ViTTrunk(nn.Module):
+    """A ViT, of which some blocks are kept: tokens [b, n, width], and the class token [b, 1, width].
+
+    Without a class token the second is the mean of the first.
+    """
+
+    def __init__(self, spec: StudentSpec, image_size: int, weights: StateDict | None) -> None:
+        super().__init__()
+        vit = create_vit(spec.model, image_size=image_size)
+        depth = len(vit.blocks)  # type: ignore[arg-type]
+        layers = spec.layers or tuple(range(depth))
+        if layers[-1] >= depth:
+            raise OptionError("student", f"{spec.model} has layers 0 to {depth - 1}, got {layers[-1]}")
+        state = dict(vit.state_dict() if weights is None else weights)
+        state |= _moved(state, layers)
+        last = len(layers) - 1
+        sets = {"token": FeatureSpec((Component("token", last),))}
+        if getattr(vit, "cls_token", None) is not None:
+            sets["cls"] = FeatureSpec((Component("cls", last),))
+        self.extractor: FeatureExtractor = build_extractor(ViTSpec(spec.model, sets), state, image_size)
+        inner: Any = self.extractor.vit
+        inner.blocks = inner.blocks[: len(layers)]
+        self.depth = len(layers)
+        self.width = int(inner.embed_dim)
+        self.patch_size = self.extractor.patch_size
+        self.prefix = 0 if inner.no_embed_class else int(inner.num_prefix_tokens)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        tokens, *whole = self.extractor(image)
+        return tokens, whole[0] if whole else tokens.mean(1, keepdim=True)
+
+
+class ConvTrunk(nn.Module):
+    """A convolutional network: its features of every 16 pixels beside those of every 32, as tokens.
+
+    [b, n, width], and their mean [b, 1, width].
+    """
+
+    prefix = 0
+
+    def __init__(self, spec: StudentSpec, image_size: int, weights: StateDict | None) -> None:
+        super().__init__()
+        if spec.layers is not None:
+            raise OptionError("student", f"{spec.model} is no ViT, whose layers can be chosen", spec.model)
+        if image_size % _CONV_COARSE:
+            near = max(_CONV_COARSE, round(image_size / _CONV_COARSE) * _CONV_COARSE)
+            problem = f"must be a multiple of {_CONV_COARSE} for {spec.model}, got {image_size}"
+            raise OptionError("size", problem, f"try {near}")
+        model: Any = import_timm().create_model(spec.model, pretrained=False, num_classes=0)
+        steps = _reductions(model)
+        if not {_CONV_PATCH, _CONV_COARSE} <= set(steps) or not hasattr(model, "forward_intermediates"):
+            problem = f"{spec.model} does not give features of every {_CONV_PATCH} and {_CONV_COARSE} pixels"
+            raise OptionError("student", problem, "mobilenetv4_conv_small, or a ViT")
+        if weights is not None:
+            _load(model, weights, spec.model)
+        self.model = model
+        self.depth = len(steps)
+        self.patch_size = _CONV_PATCH
+        self._taken = [_last(steps, _CONV_PATCH), _last(steps, _CONV_COARSE)]
+        with torch.no_grad():
+            self.width = sum(one.shape[1] for one in self._maps(torch.zeros(1, 3, image_size, image_size)))
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        fine, coarse = self._maps(image)
+        joined = torch.cat([fine, functional.interpolate(coarse, scale_factor=2, mode="bilinear")], dim=1)
+        tokens = joined.flatten(2).transpose(1, 2)
+        return tokens, tokens.mean(1, keepdim=True)
+
+    def _maps(self, image: torch.Tensor) -> Sequence[torch.Tensor]:
+        maps: Sequence[torch.Tensor] = self.model.forward_intermediates(
+            image, indices=self._taken, intermediates_only=True
+        )
+        return maps
+
+
+def _reductions(model: Any) -> list[int]:
+    """Pixels of a cell of each of a network's features; none where timm does not tell."""
+    told = getattr(model, "feature_info", None) or []
+    return list(told.reduction()) if hasattr(told, "reduction") else [one["reduction"] for one in told]
+
+
+def _moved(state: StateDict, layers: Sequence[int]) -> StateDict:
+    """The tensors of the blocks that are kept, under the numbers that they have then."""
+    moved = {}
+    for place, layer in enumerate(layers):
+        before = f"blocks.{layer}."
+        for name, tensor in state.items():
+            if name.startswith(before):
+                moved[f"blocks.{place}.{name.removeprefix(before)}"] = tensor
+    return moved
+
+
+def _last(steps: Sequence[int], step: int) -> int:
+    """The deepest of a network's features of every `step` pixels."""
+    return max(i for i, one in enumerate(steps) if one == step)
+
+
+def _load(model: nn.Module, weights: StateDict, name: str) -> None:
+    own = model.state_dict()
+    fitting = {key: tensor for key, tensor in weights.items() if key in own}
+    wrong = [key for key, tensor in own.items() if key not in fitting or fitting[key].shape != tensor.shape]
+    if wrong:
+        problem = f"the weights do not fit {name}: {wrong[0]} is missing or of another shape"
+        raise ExportError("weights", problem, "name the network that they belong to")
+    model.load_state_dict(fitting)

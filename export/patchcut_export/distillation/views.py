@@ -1,0 +1,152 @@
+"""How a student sees an image while it learns: a crop, perhaps mirrored, and the targets of the same crop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from patchcut.sources.photos import read_photo
+from torch.nn import functional
+
+from patchcut_export.distillation.decoder import CELLS
+from patchcut_export.distillation.targets import MaskTargets
+from patchcut_export.training.feature_cache import CachedFeatures
+
+Float32 = npt.NDArray[np.float32]
+
+_LEAST_SIDE = 0.75  # of a crop, as a share of the image's
+_CONTRAST, _BRIGHTNESS = 0.2, 20.0
+
+
+@dataclass(frozen=True)
+class View:
+    """A crop in shares of the image's sides, and what is done to its pixels.
+
+    Attributes:
+        begin_yx, side: its corner, and its side.
+        mirrored: left and right.
+        contrast, brightness: pixels times the first plus the second, in 0..255.
+    """
+
+    begin_yx: tuple[float, float] = (0.0, 0.0)
+    side: float = 1.0
+    mirrored: bool = False
+    contrast: float = 1.0
+    brightness: float = 0.0
+
+    @classmethod
+    def drawn(cls, random: np.random.Generator) -> View:
+        """One at random: at least three quarters of each side, so that what is in the middle stays whole."""
+        side = float(random.uniform(_LEAST_SIDE, 1))
+        top, left = (float(random.uniform(0, 1 - side)) for _ in range(2))
+        contrast = float(random.uniform(1 - _CONTRAST, 1 + _CONTRAST))
+        brightness = float(random.uniform(-_BRIGHTNESS, _BRIGHTNESS))
+        return cls((top, left), side, bool(random.random() < 0.5), contrast, brightness)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a student sees and should answer.
+
+    Attributes:
+        images: [b, 3, S, S] float32, normalised.
+        masks: [b, CELLS g, CELLS g] float32 in [0, 1].
+        weights: [b] float32, how much the mask of each counts.
+        sets: the teacher's, by name: [b, g², d] float32, or [b, 1, d].
+    """
+
+    images: torch.Tensor
+    masks: torch.Tensor
+    weights: torch.Tensor
+    sets: dict[str, torch.Tensor]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        sets = {name: one.to(device) for name, one in self.sets.items()}
+        return Batch(self.images.to(device), self.masks.to(device), self.weights.to(device), sets)
+
+
+class Views:
+    """Views of images with their targets, for a student's size.
+
+    Args:
+        folder: of the images.
+        cached, targets: the teacher's features and masks of them.
+        image_size, side: S, and the cells along a side of the student's grid.
+        mean, std: of the normalised images, RGB in 0..1.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        cached: CachedFeatures,
+        targets: MaskTargets,
+        image_size: int,
+        side: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ) -> None:
+        self.folder = folder
+        self.cached = cached
+        self.targets = targets
+        self.image_size = image_size
+        self.side = side
+        self.mean = np.asarray(mean, np.float32) * 255
+        self.std = np.asarray(std, np.float32) * 255
+
+    def batch(self, rows: npt.NDArray[np.int64], views: list[View]) -> Batch:
+        """What a student sees of some images, each by its view."""
+        images, masks = [], []
+        sets: dict[str, list[torch.Tensor]] = {name: [] for name in self.cached.sets}
+        for row, view in zip(rows.tolist(), views, strict=True):
+            images.append(self.image(read_photo(self.folder / self.cached.images[row]), view))
+            mask = self.targets.take(row)[..., None]
+            masks.append(_sampled(mask, view, CELLS * self.side)[..., 0])
+            for name, made in sets.items():
+                made.append(self._features(name, row, view))
+        weights = torch.from_numpy(self.targets.weights[rows])
+        stacked = {name: torch.stack(made) for name, made in sets.items()}
+        return Batch(torch.stack(images), torch.stack(masks), weights, stacked)
+
+    def image(self, image: npt.NDArray[np.uint8], view: View) -> torch.Tensor:
+        """[3, S, S] float32, normalised, of an image [H, W, 3] uint8 BGR."""
+        corner, size = np.array(view.begin_yx), np.array(image.shape[:2])
+        top, left = np.floor(corner * size).astype(int)
+        height, width = np.maximum(1, np.floor(view.side * size).astype(int))
+        crop = image[top : top + height, left : left + width]
+        shrinks = min(height, width) > self.image_size
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        small = cv2.resize(crop, (self.image_size, self.image_size), interpolation=how)
+        if view.mirrored:
+            small = small[:, ::-1]
+        pixels = small[..., ::-1].astype(np.float32)
+        changed = np.clip(pixels * np.float32(view.contrast) + np.float32(view.brightness), 0, 255)
+        return torch.from_numpy(np.ascontiguousarray(((changed - self.mean) / self.std).transpose(2, 0, 1)))
+
+    def _features(self, name: str, row: int, view: View) -> torch.Tensor:
+        """[g², d] or [1, d] of a set of the teacher, where the view looks."""
+        rows = np.asarray(self.cached.take(slice(row, row + 1), name)[0], np.float32)
+        if len(rows) == 1:
+            return torch.from_numpy(rows)
+        grid = rows.reshape(*self.cached.grid_hw, -1)
+        return _sampled(grid, view, self.side).flatten(0, 1)
+
+
+def _sampled(values: Float32, view: View, side: int) -> torch.Tensor:
+    """[side, side, c] of values [h, w, c], bilinearly at the middles of the cells of a view.
+
+    Where several values lie in a cell the larger grid is averaged first, so that none is passed over.
+    """
+    maps = torch.from_numpy(values).permute(2, 0, 1)[None]
+    inner = max(1, round(min(values.shape[:2]) * view.side / side))
+    middles = (torch.arange(side * inner) + 0.5) / (side * inner) * view.side
+    y, x = (2 * (begin + middles) - 1 for begin in view.begin_yx)
+    if view.mirrored:
+        x = x.flip(0)
+    grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)[None].float()
+    taken = functional.grid_sample(maps, grid, "bilinear", "border", align_corners=False)
+    return functional.avg_pool2d(taken, inner)[0].permute(1, 2, 0) if inner > 1 else taken[0].permute(1, 2, 0)
