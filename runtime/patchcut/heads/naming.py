@@ -112,8 +112,9 @@ class RegionNamer:
             if self._limits[column] <= ANYWHERE:
                 continue
             numbers = 1 + np.flatnonzero(found == column)
-            each = (unit(features[members == number]) - mean for number in numbers)
-            most = max(presence(rows, self._own[int(column)]) for rows in each)
+            each = (features[members == number] for number in numbers)
+            centred = (unit(rows) - mean if mean.any() else rows for rows in each)
+            most = max(presence(rows, self._own[int(column)]) for rows in centred)
             if most <= self._limits[column]:
                 there[found == column] = 0
         return there
