@@ -230,6 +230,7 @@ class Client:
 
     def resident_mb(self) -> float:
         """Memory that the server holds, as it tells."""
+        self._wire.close()  # the server has closed one that was idle for long
         self._wire.request("GET", "/metrics")
         lines = self._wire.getresponse().read().decode().splitlines()
         return float(next(line.split()[1] for line in lines if line.startswith("process_resident"))) / 2**20
