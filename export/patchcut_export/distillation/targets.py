@@ -50,7 +50,7 @@ class MaskTargets:
 
     def take(self, row: int) -> npt.NDArray[np.float32]:
         """[TARGET_SIDE, TARGET_SIDE] float32 in [0, 1]."""
-        taken = self.masks[row].astype(np.float32) / np.float32(255)
+        taken: npt.NDArray[np.float32] = self.masks[row].astype(np.float32) / np.float32(255)
         give_back(self.masks)
         return taken
 
@@ -99,7 +99,8 @@ class Ensemble:
             for head in self.heads:
                 foreground = 1 - to_host(head(features))[0, :, 0].reshape(features.grid_hw)
                 votes += cv2.resize(foreground, votes.shape, interpolation=cv2.INTER_LINEAR)
-        return votes / np.float32(len(seen) * len(self.heads))
+        votes /= np.float32(len(seen) * len(self.heads))
+        return votes
 
 
 def cache_masks(
