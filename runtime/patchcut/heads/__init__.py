@@ -57,6 +57,7 @@ TRAINED = {
 # The commands that make trained heads, by their kinds and by the names that the commands give them.
 _MADE_BY = {
     "gnn": "patchcut export train",
+    "decoder": "patchcut export distill",
     "levels": "patchcut export levels",
     "adapted": "patchcut export adapt",
     "prototypes": "patchcut export levels --dataset-only",
