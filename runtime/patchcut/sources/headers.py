@@ -11,8 +11,11 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import TypeVar
 
 from patchcut.pixels import Range
+
+Part = TypeVar("Part")
 
 JPEG_START = b"\xff\xd8\xff"
 PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -26,6 +29,8 @@ _JPEG_SOI, _JPEG_EOI, _JPEG_SOS, _JPEG_TEM, _JPEG_APP1 = 0xD8, 0xD9, 0xDA, 0x01,
 _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # A photo has about ten; thousands in a small file keep a decoder busy for minutes.
 MOST_SCANS = 200
+# Segments or chunks; a PNG of half a gigabyte has as many. Millions of empty ones take seconds to walk.
+MOST_PARTS = 1 << 16
 
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q"}
 _MOST_PAGES = 10_000
@@ -80,6 +85,18 @@ def read_header(data: bytes) -> Header | None:
     return None
 
 
+def _few(parts: Iterator[Part]) -> Iterator[Part]:
+    """The parts of a file.
+
+    Raises:
+        ValueError: there are more than `MOST_PARTS`.
+    """
+    for number, part in enumerate(parts):
+        if number == MOST_PARTS:
+            raise ValueError(f"it has more than {MOST_PARTS:,} parts")
+        yield part
+
+
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Code, begin and length of each marker's segment; segments, and thumbnails in them, are stepped over."""
     position = 2
@@ -94,7 +111,7 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 def _jpeg(data: bytes) -> Header:
     size, orientation, scans, damage = None, 1, 0, "is cut short: its end is missing"
-    for code, begin, length in jpeg_segments(data):
+    for code, begin, length in _few(jpeg_segments(data)):
         if code == _JPEG_EOI:
             damage = "" if scans else damage
             break
@@ -125,7 +142,7 @@ def _png(data: bytes) -> Header:
     header = Header("PNG", height, width, deep=bits > 8, alpha=color in (4, 6))
     delays: list[Fraction] = []
     damage = "is cut short: its end is missing"
-    for kind, begin, length in png_chunks(data):
+    for kind, begin, length in _few(png_chunks(data)):
         body = data[begin : begin + length] if length < 1 << 20 else b""
         if kind == b"tRNS":
             header = replace(header, alpha=True)
@@ -157,7 +174,7 @@ def riff_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 def _webp(data: bytes) -> Header:
     header = Header("WebP", 0, 0)
     delays: list[Fraction] = []
-    for kind, begin, length in riff_chunks(data):
+    for kind, begin, length in _few(riff_chunks(data)):
         if kind == b"VP8X":
             flags, width, height = data[begin], data[begin + 4 : begin + 7], data[begin + 7 : begin + 10]
             header = replace(

@@ -228,6 +228,21 @@ def test_a_tail_of_ones_costs_no_time() -> None:
     assert time.perf_counter() - started < 2
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WebP"])
+def test_a_file_of_endless_parts_is_damaged_at_once(kind: str) -> None:
+    begin, part = {
+        "JPEG": (b"\xff\xd8", b"\xff\xe0\x00\x02"),
+        "PNG": (encoded(".png")[:33], png_chunk(b"teXt", b"")),
+        "WebP": (b"RIFF\x00\x00\x00\x00WEBP", b"JUNK\x00\x00\x00\x00"),
+    }[kind]
+    begun = time.perf_counter()
+    header = read_header(begin + part * (16_000_000 // len(part)))
+    assert time.perf_counter() - begun < 1, "a part at a time takes seconds"
+    assert header is not None
+    assert (header.kind, header.height) == (kind, 0)
+    assert "makes no sense" in header.damage
+
+
 def test_a_jpeg_of_endless_scans_is_refused() -> None:
     jpeg = encoded(".jpg", picture(), cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
     scan = jpeg.rindex(b"\xff\xda")
