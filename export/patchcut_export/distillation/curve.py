@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from patchcut.output.whole_files import write_image
 
-if TYPE_CHECKING:
-    from patchcut_export.distillation.training import StepLog
+from patchcut_export.distillation.log import StepLog
 
 _WIDTH, _HEIGHT, _MARGIN = 720, 260, 46
 _INK, _GRID = (60, 60, 60), (225, 225, 225)
@@ -39,7 +37,7 @@ def draw_curve(path: Path, lines: Sequence[StepLog]) -> None:
     write_image(path, np.concatenate(panels))
 
 
-_Value = Callable[["StepLog"], "float | None"]
+_Value = Callable[[StepLog], float | None]
 
 
 def _panel(title: str, lines: Sequence[StepLog], trained: _Value, held_out: _Value) -> npt.NDArray[np.uint8]:

@@ -21,9 +21,10 @@ from patchcut.stages import Extractor
 
 from patchcut_export.backbones.weights import Provenance, StateDict
 from patchcut_export.bundles.builder import BackbonePlan, Content, write_extractors
+from patchcut_export.distillation.log import StepLog
 from patchcut_export.distillation.student import MASK, Student, StudentSpec
 from patchcut_export.distillation.targets import Ensemble, cache_masks
-from patchcut_export.distillation.training import Distillation, DistillHooks, DistillPlan, StepLog
+from patchcut_export.distillation.training import Distillation, DistillHooks, DistillPlan
 from patchcut_export.distillation.views import View, Views
 from patchcut_export.measuring.datasets import Example, open_dataset
 from patchcut_export.measuring.metrics import mask_iou

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from torch.nn import functional
 
 from patchcut_export.distillation.curve import draw_curve
 from patchcut_export.distillation.decoder import CELLS
+from patchcut_export.distillation.log import RunLog, StepLog
 from patchcut_export.distillation.student import Student
 from patchcut_export.distillation.views import Batch, View, Views
 from patchcut_export.errors import TrainingError
@@ -69,26 +69,6 @@ class DistillPlan:
             value = getattr(self, name)
             if not 0 < value < 1:
                 raise OptionError(name.replace("_", "-"), f"must be between 0 and 1, got {value}")
-
-
-@dataclass(frozen=True)
-class StepLog:
-    """A line of the log; losses are means over the steps since the last line.
-
-    Attributes:
-        step: how many are done.
-        mask: binary cross-entropy of the decoder's cells.
-        features: 1 - cosine of the features to the teacher's, both less their mean; of all sets.
-        held_out_mask, held_out_features: the same on the held-out images, at the end of a pass; else None.
-        dev_iou: mean foreground IoU on the development images, at the end of a pass; else None.
-    """
-
-    step: int
-    mask: float
-    features: float
-    held_out_mask: float | None = None
-    held_out_features: float | None = None
-    dev_iou: float | None = None
 
 
 @dataclass(frozen=True)
@@ -195,7 +175,7 @@ class Distillation:
         states = {"student": self.student, "optimizer": optimizer, "average": average}
         checkpoint = Checkpoint(self.folder / "student.pt", self.device, states)
         step = checkpoint.restore()
-        log = _Log(self.folder / "log.jsonl", step)
+        log = RunLog(self.folder / "log.jsonl", step)
         while step < self.steps:
             self.student.train()
             losses = self._step(step, optimizer)
@@ -295,35 +275,3 @@ class Distillation:
             {"params": others, "highest": self.plan.decoder_learning_rate},
         ]
         return torch.optim.AdamW(groups, self.plan.learning_rate, weight_decay=self.plan.weight_decay)
-
-
-class _Log:
-    """The lines of a run, of which those after the step that is gone on from are dropped."""
-
-    def __init__(self, path: Path, step: int) -> None:
-        self.path = path
-        self.lines: list[StepLog] = []
-        if path.is_file():
-            for text in path.read_text("utf-8").splitlines():
-                line = StepLog(**json.loads(text))
-                if line.step <= step:
-                    self.lines.append(line)
-        path.write_text("".join(_text(line) for line in self.lines), "utf-8")
-        self._sums, self._count = np.zeros(2), 0
-
-    def add(self, mask: float, features: float) -> None:
-        self._sums += mask, features
-        self._count += 1
-
-    def write(self, step: int, watched: Mapping[str, float | None]) -> StepLog:
-        mask, features = self._sums / max(1, self._count)
-        line = StepLog(step, float(mask), float(features), **watched)
-        self._sums, self._count = np.zeros(2), 0
-        self.lines.append(line)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(_text(line))
-        return line
-
-
-def _text(line: StepLog) -> str:
-    return json.dumps(asdict(line)) + "\n"

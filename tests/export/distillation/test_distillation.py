@@ -15,9 +15,10 @@ torch = pytest.importorskip("torch", reason="needs patchcut[export]")
 
 from patchcut.errors import OptionError, OutputError
 from patchcut_export.distillation import training as module
+from patchcut_export.distillation.log import StepLog
 from patchcut_export.distillation.student import Student, StudentSpec
 from patchcut_export.distillation.targets import TARGET_SIDE, MaskTargets
-from patchcut_export.distillation.training import Distillation, DistillHooks, DistillPlan, StepLog
+from patchcut_export.distillation.training import Distillation, DistillHooks, DistillPlan
 from patchcut_export.distillation.views import View, Views
 from patchcut_export.errors import TrainingError
 from patchcut_export.training.feature_cache import CachedFeatures
