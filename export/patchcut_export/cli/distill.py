@@ -38,7 +38,7 @@ def distill(
     ] = None,
     size: Annotated[
         str, typer.Option(help="Sides of its inputs in pixels, with commas; it is trained at the first.")
-    ] = "168",
+    ] = "126",
     precision: Annotated[str, typer.Option(help="Precisions of its graphs, with commas.")] = "int8",
     work_dir: Annotated[
         Path, typer.Option("--work", help="Folder for features, masks, checkpoint, log and curve.")
