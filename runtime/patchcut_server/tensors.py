@@ -22,6 +22,7 @@ _DTYPES: dict[str, Any] = {
     "INT64": np.int64,
     "FP32": np.float32,
 }
+_MOST_AXES = 8
 _MOST_SIDE = 1 << 31
 # Values of one output in JSON, each of which takes tens of bytes while it is written.
 MOST_IN_JSON = 1 << 22
@@ -165,10 +166,10 @@ def _input(one: dict[str, Any], tail: memoryview) -> tuple[str, Tensor, memoryvi
 
 
 def _shape(shape: object, where: str) -> list[int]:
-    right = isinstance(shape, list) and len(shape) <= 8
-    if not right or not all(isinstance(side, int) and not isinstance(side, bool) for side in shape):  # type: ignore[attr-defined]
-        raise bad_request(where, "must have a shape of at most 8 whole numbers")
-    sides: list[int] = list(shape)  # type: ignore[call-overload]
+    told = shape if isinstance(shape, list) else [None]
+    sides = [side for side in told if isinstance(side, int) and not isinstance(side, bool)]
+    if len(sides) != len(told) or len(sides) > _MOST_AXES:
+        raise bad_request(where, f"must have a shape of at most {_MOST_AXES} whole numbers")
     if not all(0 <= side < _MOST_SIDE for side in sides) or math.prod(sides) >= _MOST_SIDE:
         raise bad_request(where, "has a shape that is negative or too large")
     return sides
