@@ -73,7 +73,7 @@ class Tally:
 def run(options: Options) -> Iterator[Outcome]:
     """Needs the extra server, and no data."""
     try:
-        import patchcut_server.service  # noqa: F401
+        import patchcut_server.service  # noqa: F401 - whether it is there
     except ImportError as error:
         raise BenchError(f"serve needs the extra server ({error})") from error
     settings = replace(options.settings, size=SIZE)

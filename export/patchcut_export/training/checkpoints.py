@@ -17,7 +17,7 @@ from patchcut_export.training.gnn import GraphHead
 
 
 class Checkpoint:
-    """The state of objects that have `state_dict` after the last whole epoch, random numbers included.
+    """The state of objects that have `state_dict` as it was last saved, random numbers included.
 
     Args:
         path: the file.
@@ -31,7 +31,7 @@ class Checkpoint:
         self.objects = objects
 
     def restore(self) -> int:
-        """The number of epochs that are done; the objects are as they were after them.
+        """How many epochs or steps are done; the objects are as they were after them.
 
         Raises:
             TrainingError: the file is damaged.
@@ -49,8 +49,8 @@ class Checkpoint:
         except Exception as error:  # torch's reader raises many kinds; all mean the same here
             raise damaged(self.path, error) from error
 
-    def save(self, epochs: int) -> None:
-        """Writes the state after a number of epochs, whole or not at all.
+    def save(self, done: int) -> None:
+        """Writes the state after a number of epochs or steps, whole or not at all.
 
         Raises:
             OutputError: it cannot be written.
@@ -62,7 +62,7 @@ class Checkpoint:
             "cuda_random": torch.cuda.get_rng_state(self.device) if on_cuda else None,
         }
         data = io.BytesIO()  # torch's own writer calls a full disk a RuntimeError
-        torch.save({**states, **random, "epochs": epochs}, data)
+        torch.save({**states, **random, "epochs": done}, data)
         write_whole(self.path, data.getvalue())
 
 
