@@ -117,7 +117,7 @@ BAD_OPTIONS = [
     ({"size": 10**400}, WHOLE_SIZE),
     ({"engine": np.array(["a", "b"])}, r"\[engine\] must be a text, got array"),
     ({"precision": np.zeros(3)}, r"\[precision\] must be one of"),
-    ({"head": "magic"}, r'\[head\] must be one of "auto", "gnn", "levels", .*, "kmeans", got \'magic\''),
+    ({"head": "magic"}, r'\[head\] must be one of "auto", "gnn", .*, "kmeans", got \'magic\''),
     ({"head": None}, r"\[head\] must be one of"),
     ({"head": 3}, r"\[head\] must be one of"),
     ({"head": KMeansHead}, r"\[head\] must be one of .*, got <class "),
