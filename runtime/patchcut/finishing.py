@@ -30,7 +30,7 @@ from patchcut.stages import Canvas, DividedPatches, Masks, Parts
 from patchcut.stages.regions import Components, Regions, rank
 
 if TYPE_CHECKING:
-    from patchcut.video import Continuity
+    from patchcut.video.continuity import Continuity
 
 
 class Clock:
@@ -80,7 +80,7 @@ class LaterStages:
             >>> patchcut.load()._stages.of_video("guided", track=True).masks.refiner
             'guided'
         """
-        from patchcut.video import Continuity
+        from patchcut.video.continuity import Continuity
 
         head = self.head
         if isinstance(head, FittedHead):

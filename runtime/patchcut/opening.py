@@ -3,17 +3,153 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias, TypeGuard
 
-from patchcut.bundle import BackboneSpec, Bundle, BundleSpec, CalibrationSpec, HeadSpec
-from patchcut.errors import OptionError
-from patchcut.heads import Head, open_head
+import patchcut_kernels as kernels
+
+from patchcut.bundle import BackboneSpec, Bundle, BundleSpec, CalibrationSpec, HeadSpec, open_bundle
+from patchcut.endings import finished_first
+from patchcut.errors import BundleError, OptionError
+from patchcut.heads import DEFAULT_PARTS, FittedHead, Head, LiveHead, choose_head, choose_parts, open_head
 from patchcut.heads.no_concepts import CONCEPTS, NoConcepts
 from patchcut.heads.prototypes import PrototypesHead
 from patchcut.settings import Settings
-from patchcut.stages import Rules
+from patchcut.stages import Extractor, Masks, Parts, Rules
+
+ConceptsHead: TypeAlias = PrototypesHead | NoConcepts
+
+# The refiners of "auto": single frames stay as the papers' tables have them; in video borders hold still.
+_REFINER_OF_FRAMES, _REFINER_OF_STREAMS = "none", "guided"
 
 
-def backbone_of(spec: BundleSpec, chosen: Sequence[HeadSpec | Head]) -> str:
+@dataclass(frozen=True, eq=False)
+class OpenedConcepts:
+    """What a segmenter that names things is opened with.
+
+    Attributes:
+        live: the head that runs, whose concepts may change.
+        head: the bundle's.
+        foreground: the head for objects, for frames and for what is shown of concepts; None if there is none.
+        hidden: names of the bundle's concepts that are not told.
+    """
+
+    live: LiveHead
+    head: ConceptsHead
+    foreground: tuple[Head, Head] | None
+    hidden: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """What settings open.
+
+    Attributes:
+        spec: the bundle's manifest.
+        path: its file.
+        extractor, head, parts, masks: the stages; `parts` is None in the mode "foreground".
+        concepts: None where the head is none for concepts.
+    """
+
+    spec: BundleSpec
+    path: Path
+    extractor: Extractor
+    head: Head
+    parts: Parts | None
+    masks: Masks
+    concepts: OpenedConcepts | None = None
+
+
+def open_stages(settings: Settings, beside: Opened | None = None) -> Opened:
+    """The stages that the settings describe.
+
+    Args:
+        settings: whose engine is not looked at where `beside` is given.
+        beside: opened before, from the same bundle: its extractor is shared.
+    Raises:
+        OptionError: a setting has a value that the bundle does not offer; the heads need features that
+            `beside` was not opened for.
+        BundleError: the bundle is missing, damaged, foreign or newer, or another than that of `beside`.
+        EngineError: the engine's package or the device is not there.
+    Examples:
+        >>> opened = patchcut.opening.open_stages(patchcut.Settings(mode="parts", parts="kmeans:k=3"))
+        >>> opened.head.name, opened.parts.head.k
+        ('gnn', 3)
+    """
+    with finished_first(), open_bundle(settings.bundle if beside is None else beside.path) as bundle:
+        if beside is not None and bundle.spec != beside.spec:
+            what = f"{beside.path} holds another bundle than when it was loaded"
+            raise BundleError("bundle", what, "load it again")
+        chosen = [choose_head(bundle, _head_wanted(settings))]
+        if settings.mode != "foreground":
+            chosen.append(choose_parts(bundle, settings.parts))
+        heads = [open_head(bundle, it) for it in chosen]
+        concepts = _open_concepts(bundle, heads[0], settings)
+        if concepts is not None:
+            heads[0] = concepts.live
+        background = None
+        if settings.mode == "scene":
+            background = heads[1] if isinstance(heads[1], FittedHead) else DEFAULT_PARTS
+        backbone = _backbone_of(bundle.spec, chosen)
+        needs = _needs_of(bundle.spec.backbones[backbone], [*heads, background] if background else heads)
+        if beside is None:
+            extractor = Extractor.open(bundle, settings, backbone=backbone, needs=needs)
+        else:
+            extractor = _shared_extractor(beside, backbone, needs)
+        _check_devices(heads, extractor.device)
+    if settings.threads is not None and beside is None:
+        kernels.set_threads(settings.threads)
+    calibration = (
+        chosen[0].calibration if isinstance(chosen[0], HeadSpec) else None
+    )  # of the very head that runs
+    return Opened(
+        bundle.spec,
+        bundle.path,
+        extractor,
+        heads[0],
+        Parts(heads[1], background) if heads[1:] else None,
+        masks_of(bundle.spec, calibration, settings),
+        concepts,
+    )
+
+
+def masks_of(spec: BundleSpec, calibration: CalibrationSpec | None, settings: Settings) -> Masks:
+    """How an assignment of a single frame becomes regions."""
+    refiner = refiner_of(settings, of_video=False)
+    return Masks(spec.regions.min_area_patches, _rules_of(calibration, settings), refiner)
+
+
+def refiner_of(settings: Settings, *, of_video: bool) -> str:
+    """The refiner that the settings ask for."""
+    if settings.refine != "auto":
+        return settings.refine
+    return _REFINER_OF_STREAMS if of_video else _REFINER_OF_FRAMES
+
+
+def _open_concepts(bundle: Bundle, head: Head, settings: Settings) -> OpenedConcepts | None:
+    hidden = _hidden_concepts(head, settings)
+    if not is_of_concepts(head):
+        return None
+    return OpenedConcepts(LiveHead(head), head, _foreground_for(bundle, head), hidden)
+
+
+def _shared_extractor(beside: Opened, backbone: str, needs: Sequence[str]) -> Extractor:
+    """That of `beside`, for heads that need no more than it gives.
+
+    Raises:
+        OptionError: they do.
+    """
+    own = beside.extractor.backbone
+    same = own.graphs == beside.spec.backbones[backbone].graphs
+    if lacking := [name for name in needs if not same or name not in own.features]:
+        opened = f"this segmenter was opened for {', '.join(own.features)}"
+        what = f"needs the features {', '.join(lacking)}, {opened}"
+        raise OptionError("head", what, "load another segmenter with that head")
+    return beside.extractor
+
+
+def _backbone_of(spec: BundleSpec, chosen: Sequence[HeadSpec | Head]) -> str:
     """The name of the backbone that the trained ones of the heads share; the first where none is trained."""
     trained = [head for head in chosen if isinstance(head, HeadSpec)]
     names = list(dict.fromkeys(head.backbone for head in trained)) or list(spec.backbones)[:1]
@@ -23,7 +159,7 @@ def backbone_of(spec: BundleSpec, chosen: Sequence[HeadSpec | Head]) -> str:
     return names[0]
 
 
-def needs_of(backbone: BackboneSpec, heads: Sequence[Head]) -> list[str]:
+def _needs_of(backbone: BackboneSpec, heads: Sequence[Head]) -> list[str]:
     """The feature sets that the heads need, in the backbone's order; one that names none needs the first."""
     named = {name for head in heads for name in head.needs or list(backbone.features)[:1]}
     if unknown := sorted(named - set(backbone.features)):
@@ -32,12 +168,7 @@ def needs_of(backbone: BackboneSpec, heads: Sequence[Head]) -> list[str]:
     return [name for name in backbone.features if name in named]
 
 
-def calibration_of(chosen: HeadSpec | Head) -> CalibrationSpec | None:
-    """The calibration of the very head that runs."""
-    return chosen.calibration if isinstance(chosen, HeadSpec) else None
-
-
-def rules_of(calibration: CalibrationSpec | None, settings: Settings) -> Rules:
+def _rules_of(calibration: CalibrationSpec | None, settings: Settings) -> Rules:
     """How regions score."""
     nothing_below = settings.nothing_below
     if nothing_below is None:
@@ -45,7 +176,7 @@ def rules_of(calibration: CalibrationSpec | None, settings: Settings) -> Rules:
     return Rules(settings.min_score, nothing_below, settings.single, calibration)
 
 
-def check_devices(heads: Sequence[Head], device: str) -> None:
+def _check_devices(heads: Sequence[Head], device: str) -> None:
     """Checks that heads run where their features are made, or on the CPU; those for parts always do there.
 
     Raises:
@@ -57,12 +188,12 @@ def check_devices(heads: Sequence[Head], device: str) -> None:
             raise OptionError(option, f'"{head.name}" runs on {runs}, its features are on {where}')
 
 
-def head_wanted(settings: Settings) -> str | Head:
+def _head_wanted(settings: Settings) -> str | Head:
     """The head that the settings ask for: "auto" is the one for concepts where some of them are named."""
     return CONCEPTS if settings.concepts and settings.head == "auto" else settings.head
 
 
-def hidden_concepts(head: Head, settings: Settings) -> tuple[str, ...]:
+def _hidden_concepts(head: Head, settings: Settings) -> tuple[str, ...]:
     """The concepts of a head that are not told.
 
     Raises:
@@ -80,14 +211,14 @@ def hidden_concepts(head: Head, settings: Settings) -> tuple[str, ...]:
     return tuple(name for name in head.labels[1:] if name not in wanted)
 
 
-def is_of_concepts(head: Head) -> bool:
+def is_of_concepts(head: Head) -> TypeGuard[ConceptsHead]:
     """Whether the columns of a head are concepts, which may be added and removed."""
     if isinstance(head, PrototypesHead):
         return head.spec.concepts is not None
     return isinstance(head, NoConcepts)
 
 
-def foreground_for(bundle: Bundle, head: Head) -> tuple[Head, Head] | None:
+def _foreground_for(bundle: Bundle, head: Head) -> tuple[Head, Head] | None:
     """The head for objects, for frames and for what is shown of concepts; None if `head` has other features.
 
     Two, since a head computes in memory of its own, and things are shown while frames are segmented.

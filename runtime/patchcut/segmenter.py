@@ -11,53 +11,30 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import patchcut_kernels as kernels
 
-from patchcut.bundle import BundleSpec, CalibrationSpec, embedded_bundles, open_bundle
+from patchcut.bundle import embedded_bundles
 from patchcut.checks import check_environment
 from patchcut.description import Description
-from patchcut.endings import finished_first
-from patchcut.errors import BundleError, FrameError, OptionError
-from patchcut.features import to_host
-from patchcut.finishing import Clock, LaterStages, device_of
+from patchcut.errors import FrameError, OptionError
+from patchcut.finishing import LaterStages, device_of
 from patchcut.frames import Frame, as_frame
-from patchcut.heads import (
-    DEFAULT_PARTS,
-    FittedHead,
-    Head,
-    LiveHead,
-    choose_head,
-    choose_parts,
-    open_head,
-)
-from patchcut.opening import (
-    backbone_of,
-    calibration_of,
-    check_devices,
-    foreground_for,
-    head_wanted,
-    hidden_concepts,
-    is_of_concepts,
-    needs_of,
-    rules_of,
-)
+from patchcut.heads import FittedHead, Head, LiveHead
+from patchcut.notes import log_notes, log_problems
+from patchcut.opening import Opened, OpenedConcepts, masks_of, open_stages, refiner_of
 from patchcut.result import Result
 from patchcut.settings import Device, Settings
-from patchcut.stages import Extractor, Masks, Parts, Rules
+from patchcut.stages import Extractor, Rules
 from patchcut.work import Work
 
 if TYPE_CHECKING:
     from patchcut.concepts import Concepts
     from patchcut.sources import Source
-    from patchcut.video import PointedObjects, StreamMode, StreamOptions, Tracking
+    from patchcut.video import Follower, PointedObjects, StreamMode, StreamOptions, Tracking
     from patchcut.video.segmenting import Beside
     from patchcut.video.stream import Segment
 
 _logger = logging.getLogger("patchcut")
-
-# The refiners of "auto": single frames stay as the papers' tables have them; in video borders hold still.
-_REFINER_OF_FRAMES, _REFINER_OF_STREAMS = "none", "guided"
 
 # Settings in which segmenters that share an engine may differ; those of the first line open a head.
 _OF_HEADS = ("head", "concepts", "mode", "parts")
@@ -76,26 +53,16 @@ class Segmenter:
         extractor, head, parts, masks: the stages; `parts` is None in the mode "foreground".
     """
 
-    def __init__(
-        self,
-        spec: BundleSpec,
-        path: Path,
-        settings: Settings,
-        extractor: Extractor,
-        head: Head,
-        parts: Parts | None,
-        masks: Masks,
-    ) -> None:
-        self.spec = spec
+    def __init__(self, opened: Opened, settings: Settings, work: Work | None = None) -> None:
+        self.spec = opened.spec
         self.settings = settings
-        self._work = Work(extractor)
-        self.head = head
-        self.parts = parts
-        self.masks = masks
-        self._path = path
-        self._absolute_path = path.absolute()  # the working directory may change
-        self._opened = (extractor, head, parts, masks)
-        self._concepts: Concepts | None = None
+        self.head = opened.head
+        self.parts = opened.parts
+        self.masks = opened.masks
+        self._work = work or Work(opened.extractor)
+        self._opened = opened
+        self._absolute_path = opened.path.absolute()  # the working directory may change
+        self._concepts = self._open_concepts(opened.concepts)
 
     @classmethod
     def open(cls, settings: Settings) -> Segmenter:
@@ -110,44 +77,7 @@ class Segmenter:
             3
         """
         check_environment()
-        return cls._open(settings, None)
-
-    @classmethod
-    def _open(cls, settings: Settings, beside: Segmenter | None) -> Segmenter:
-        """The segmenter that the settings describe, with an extractor of its own or with that of another."""
-        with finished_first(), open_bundle(settings.bundle if beside is None else beside._path) as bundle:
-            if beside is not None and bundle.spec != beside.spec:
-                what = f"{beside._path} holds another bundle than when it was loaded"
-                raise BundleError("bundle", what, "load it again")
-            chosen = [choose_head(bundle, head_wanted(settings))]
-            if settings.mode != "foreground":
-                chosen.append(choose_parts(bundle, settings.parts))
-            heads = [open_head(bundle, it) for it in chosen]
-            hidden = hidden_concepts(heads[0], settings)
-            opened, prior = heads[0], None
-            if is_of_concepts(opened):
-                heads[0], prior = LiveHead(opened), foreground_for(bundle, opened)
-            background = None
-            if settings.mode == "scene":
-                background = heads[1] if isinstance(heads[1], FittedHead) else DEFAULT_PARTS
-            backbone = backbone_of(bundle.spec, chosen)
-            needs = needs_of(bundle.spec.backbones[backbone], [*heads, background] if background else heads)
-            if beside is None:
-                extractor = Extractor.open(bundle, settings, backbone=backbone, needs=needs)
-            else:
-                extractor = beside._extractor_for(backbone, needs)
-            check_devices(heads, extractor.device)
-            spec, path = bundle.spec, bundle.path
-        if settings.threads is not None and beside is None:
-            kernels.set_threads(settings.threads)
-        masks = _masks_of(spec, calibration_of(chosen[0]), settings)
-        parts = Parts(heads[1], background) if heads[1:] else None
-        segmenter = cls(spec, path, settings, extractor, heads[0], parts, masks)
-        if beside is not None:
-            segmenter._work = beside._work
-        if isinstance(heads[0], LiveHead):
-            segmenter._give_concepts(heads[0], opened, prior, hidden)
-        return segmenter
+        return cls(open_stages(settings), settings)
 
     def with_settings(self, **changes: Any) -> Segmenter:
         """A segmenter with other settings that works with this one's engine, in turns with it.
@@ -173,40 +103,27 @@ class Segmenter:
                 what = f"is the engine's, which is shared; what may differ is {', '.join(allowed)}"
                 raise OptionError(name, what, "load another segmenter")
         settings = replace(self.settings, **changes)
+        masks = masks_of(self.spec, self.masks.rules.calibration, settings)
+        now = Opened(self.spec, self._opened.path, self.extractor, self.head, self.parts, masks)
         if any(getattr(settings, name) != getattr(self.settings, name) for name in _OF_HEADS):
-            return type(self)._open(settings, self)
-        masks = _masks_of(self.spec, self.masks.rules.calibration, settings)
-        other = type(self)(self.spec, self._path, settings, self.extractor, self.head, self.parts, masks)
-        other._work, other._concepts = self._work, self._concepts
+            return type(self)(open_stages(settings, now), settings, self._work)
+        other = type(self)(now, settings, self._work)
+        other._concepts = self._concepts
         return other
 
-    def _extractor_for(self, backbone: str, needs: Sequence[str]) -> Extractor:
-        """This one's extractor, for heads that need no more than it gives.
-
-        Raises:
-            OptionError: they do.
-        """
-        own = self.extractor.backbone
-        same = own.graphs == self.spec.backbones[backbone].graphs
-        if lacking := [name for name in needs if not same or name not in own.features]:
-            opened = f"this segmenter was opened for {', '.join(own.features)}"
-            what = f"needs the features {', '.join(lacking)}, {opened}"
-            raise OptionError("head", what, "load another segmenter with that head")
-        return self.extractor
-
-    def _give_concepts(
-        self, head: LiveHead, opened: Head, prior: tuple[Head, Head] | None, hidden: Sequence[str]
-    ) -> None:
+    def _open_concepts(self, opened: OpenedConcepts | None) -> Concepts | None:
+        if opened is None:
+            return None
         from patchcut.concepts import Concepts
 
-        self._concepts = Concepts(
-            head,
-            cast("Any", opened),
-            prior,
+        return Concepts(
+            opened.live,
+            opened.head,
+            opened.foreground,
             self._absolute_path,
             self._work.features_of,
             self._taken,
-            hidden,
+            opened.hidden,
         )
 
     @property
@@ -247,8 +164,8 @@ class Segmenter:
 
     def _settings_elsewhere(self) -> Settings:
         """Settings that open the same segmenter, whatever the working directory is."""
-        now = (self.extractor, self.head, self.parts, self.masks)
-        if any(one is not opened for one, opened in zip(now, self._opened, strict=True)):
+        stages = ("extractor", "head", "parts", "masks")
+        if any(getattr(self, stage) is not getattr(self._opened, stage) for stage in stages):
             what = "has a stage that was put in by hand, which its settings do not describe"
             raise OptionError("segmenter", what, "load another one, and put the stage in there")
         if self._concepts is not None and self._concepts.changed:
@@ -300,7 +217,7 @@ class Segmenter:
             from patchcut.video import pointed_objects, prompts_of
 
             pointed = pointed_objects(self.settings, prompts_of(points, boxes, masks, names))
-            return self._follow(pointed, [taken])[0]
+            return self._follower(pointed)([taken])[0]
         return self._work.segment([taken], [self._stages])[0]
 
     def batch(self, frames: Iterable[object]) -> list[Result]:
@@ -513,50 +430,17 @@ class Segmenter:
             yield from results_of(
                 part,
                 options or StreamOptions(),
-                partial(self._follow, objects),
+                self._follower(objects),
                 partial(as_frame, color=self.settings.color, rule=self.settings.pixel_rule),
             )
             objects.end()
 
-    @finished_first()
-    def _follow(
-        self, objects: PointedObjects, frames: Sequence[Frame], timings_ms: Sequence[dict[str, float]] = ()
-    ) -> list[Result]:
-        """Results of frames in order, of what was pointed at."""
-        self.extractor.check_process()
-        before = timings_ms or [{} for _ in frames]
-        with self._work.turns:
-            return [
-                self._follow_one(objects, frame, Clock(ms)) for frame, ms in zip(frames, before, strict=True)
-            ]
+    def _follower(self, objects: PointedObjects) -> Follower:
+        from patchcut.video import Follower
 
-    def _follow_one(self, objects: PointedObjects, frame: Frame, clock: Clock) -> Result:
-        from patchcut.video.pointed import regions_of
-
-        canvas = self._work.canvas(frame)
-        assignment = objects.empty(canvas)
-        if objects.wants(frame.index):
-            self.extractor.preprocess([frame])
-            clock.stop("preprocess")
-            features = self.extractor.run(1)
-            clock.stop("backbone")
-            assignment = objects(to_host(features.of(self.head.needs))[0], canvas, frame.index)
-            clock.stop("head")
-        refiner = _REFINER_OF_STREAMS if self.settings.refine == "auto" else self.settings.refine
-        masks = replace(
-            self.masks, refiner=refiner, rules=Rules(self.settings.min_score, single=self.settings.single)
-        )
-        regions = regions_of(masks, frame, assignment, canvas, objects.keep_labels)
-        clock.stop("masks")
-        return Result.of(
-            regions,
-            frame,
-            assignment=assignment,
-            labels=objects.labels,
-            grid_hw=canvas.grid_hw,
-            timings_ms=clock.ms,
-            track_ids=np.array(objects.ids, np.int32)[regions.region_labels - 1],
-        )
+        rules = Rules(self.settings.min_score, single=self.settings.single)
+        masks = replace(self.masks, refiner=refiner_of(self.settings, of_video=True), rules=rules)
+        return Follower(self._work, self.head.needs, masks, objects)
 
     def _segment_with(
         self, stages: LaterStages, frames: Sequence[Frame], timings_ms: Sequence[dict[str, float]]
@@ -578,7 +462,7 @@ class Segmenter:
         height, width = facts.graph.size_hw
         settings = replace(
             self.settings,
-            bundle=self._path,
+            bundle=self._opened.path,
             engine=facts.name,
             device=cast("Device", facts.device),
             precision=facts.precision,
@@ -591,7 +475,7 @@ class Segmenter:
         )
         return Description(
             settings=settings,
-            bundle=f"{self.spec.name} ({self._path})",
+            bundle=f"{self.spec.name} ({self._opened.path})",
             provider=facts.provider,
             why=self.extractor.why,
             weights=facts.weights,
@@ -610,9 +494,7 @@ class Segmenter:
         """Those of one part of a source, which is one stream: of a video they remember its frames."""
         if not part.is_video:
             return self._stages
-        refine = self.settings.refine
-        refiner = _REFINER_OF_STREAMS if refine == "auto" else refine
-        return self._stages.of_video(refiner, track=options.track)
+        return self._stages.of_video(refiner_of(self.settings, of_video=True), track=options.track)
 
 
 def load(bundle: str | Path | None = None, *, settings: Settings | None = None, **changes: Any) -> Segmenter:
@@ -642,34 +524,10 @@ def load(bundle: str | Path | None = None, *, settings: Settings | None = None, 
     segmenter = Segmenter.open(replace(chosen, **changes))
     if segmenter._concepts is not None and not segmenter._concepts.names:
         how = 'seg.concepts.add("mug", images=[...])'
-        _logger.warning("[concepts] %s has none yet: all is background until %s", segmenter._path, how)
+        _logger.warning("[concepts] %s has none yet: all is background until %s", segmenter._opened.path, how)
     return segmenter
-
-
-def _masks_of(spec: BundleSpec, calibration: CalibrationSpec | None, settings: Settings) -> Masks:
-    refiner = _REFINER_OF_FRAMES if settings.refine == "auto" else settings.refine
-    return Masks(spec.regions.min_area_patches, rules_of(calibration, settings), refiner)
 
 
 def _chosen(head: Head) -> FittedHead | str:
     """A head as the settings name it."""
     return head if isinstance(head, FittedHead) else head.name
-
-
-def log_problems(problems: list[str], told: int) -> int:
-    """Logs the problems from number `told` on, and returns how many have been told now."""
-    for problem in problems[told:]:
-        _logger.warning("%s", problem)
-    return len(problems)
-
-
-_notes_told: set[str] = set()
-
-
-def log_notes(notes: Iterable[str]) -> None:
-    """Logs what was decided about pixels, each kind of thing once in a process."""
-    for note in notes:
-        remedy = note.rpartition("; ")[2]
-        if remedy not in _notes_told:
-            _notes_told.add(remedy)
-            _logger.warning("%s", note)

@@ -1,8 +1,9 @@
 """Frames that follow one another in time, and objects that are followed through them."""
 
 from patchcut.video.continuity import Continuity
+from patchcut.video.following import Follower, Tracking
 from patchcut.video.memory import FrameMemory
-from patchcut.video.pointed import PointedObjects, Tracking, pointed_objects
+from patchcut.video.pointed import PointedObjects, pointed_objects
 from patchcut.video.prompts import Prompt, prompts_of
 from patchcut.video.reuse import Reuse
 from patchcut.video.scene_cuts import SceneCuts
@@ -12,6 +13,7 @@ from patchcut.video.tracker import Seen, Track, Tracker
 
 __all__ = [
     "Continuity",
+    "Follower",
     "FrameMemory",
     "PointedObjects",
     "Prompt",

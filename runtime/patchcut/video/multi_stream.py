@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, cast
 from patchcut.ahead import Ahead, stop_all
 from patchcut.errors import EngineError, OptionError, PatchcutError, SourceError
 from patchcut.frames import as_frame
+from patchcut.notes import log_notes, log_problems
 from patchcut.result import Result
-from patchcut.segmenter import Segmenter, log_notes, log_problems
+from patchcut.segmenter import Segmenter
 from patchcut.sources import Source, open_source
 from patchcut.sources.cameras import LiveVideo
 from patchcut.sources.opening import camera_index

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +13,9 @@ import patchcut_kernels as kernels
 
 from patchcut.checks import check_whole
 from patchcut.errors import EngineError, OptionError, SourceError
-from patchcut.frames import Frame
-from patchcut.result import Result
 from patchcut.settings import Settings
 from patchcut.sources import Source
-from patchcut.stages import Canvas, Components, Masks, Regions
-from patchcut.stages.masks import KeepLabels
-from patchcut.stages.regions import rank
+from patchcut.stages import Canvas
 from patchcut.video.memory import FrameMemory
 from patchcut.video.prompts import Float32, Prompt, centered, on_simplex, point_at, visible_patches
 from patchcut.video.steady_labels import Int32, SteadyLabels
@@ -430,103 +425,3 @@ def pointed_objects(settings: Settings, prompts: Sequence[Prompt], at: int = 0) 
     for prompt in prompts:
         objects.add(prompt, at)
     return objects
-
-
-def whole_objects(components: Components) -> Components:
-    """The same pixels with one component for each label, of one piece or of several."""
-    present = np.unique(components.label_map)
-    present = present[present > 0].astype(np.int32)
-    table = np.zeros(int(components.label_map.max()) + 1, np.int32)
-    table[present] = np.arange(1, len(present) + 1)
-    ids = kernels.relabel(components.label_map, table)
-    stats = kernels.region_stats(
-        ids, len(present), label_map=components.label_map, confidence=np.asarray(components.confidence)
-    )
-    return replace(components, ids=ids, stats=stats)
-
-
-def regions_of(
-    masks: Masks, frame: Frame, assignment: Float32, canvas: Canvas, keep_labels: KeepLabels | None = None
-) -> Regions:
-    """One region for each object of a frame, best first; arguments as `Masks.components` takes them.
-
-    Examples:
-        >>> frame = patchcut.Frame(frame)
-        >>> assignment = seg.head(features)[0]
-        >>> len(patchcut.video.pointed.regions_of(seg.masks, frame, assignment, canvas).scores)
-        1
-    """
-    return rank(whole_objects(masks.components(frame, assignment, canvas, keep_labels)), masks.rules)
-
-
-class Tracking(Iterator[Result]):
-    """Results of each frame of a source, in order, of what was pointed at; made by `Segmenter.track`.
-
-    Objects can be added and removed while it runs, from any thread; that holds from the next frame that is
-    segmented on, which may be two after the one whose result was taken last (with `queue=0`, the next).
-    `close` ends it early, as for any stream.
-    Examples:
-        >>> tracking = seg.track([frame, frame, frame], boxes=[(100, 0, 400, 512)], queue=0)
-        >>> next(tracking).track_ids.tolist()
-        [1]
-        >>> tracking.add(point=(30, 30), name="wall")
-        2
-        >>> sorted(next(tracking).track_ids.tolist())
-        [1, 2]
-        >>> tracking.remove(1)
-        >>> [result.track_ids.tolist() for result in tracking]
-        [[2]]
-    """
-
-    def __init__(self, results: Generator[Result, None, None], objects: PointedObjects) -> None:
-        self._results = results
-        self._objects = objects
-
-    def __next__(self) -> Result:
-        return next(self._results)
-
-    @property
-    def lost(self) -> tuple[int, ...]:
-        """Ids of the objects that the frame segmented last does not show."""
-        return self._objects.lost
-
-    def add(
-        self,
-        *,
-        point: Sequence[float] | None = None,
-        box: Sequence[float] | None = None,
-        mask: npt.NDArray[Any] | None = None,
-        name: str = "",
-    ) -> int:
-        """The id of a new object, which one of the three points at on the next frame.
-
-        Args:
-            point, box, mask, name: as in `Segmenter.track`, of one object.
-        Raises:
-            OptionError: it is none, or does not lie on the frames so far.
-        Examples:
-            >>> seg.track([frame], points=[(250, 250)]).add(box=(0, 0, 90, 90))
-            2
-        """
-        prompt = Prompt(point=point, box=box, mask=mask, name=name)
-        if self._objects.frame_hw is not None:
-            prompt.check_frame(self._objects.frame_hw)
-        return self._objects.add(prompt)
-
-    def remove(self, number: int) -> None:
-        """Forgets an object; its id is not used again.
-
-        Raises:
-            OptionError: "[remove] there is no object 3; there are 1, 2".
-        Examples:
-            >>> seg.track([frame], points=[(250, 250)]).remove(1)
-        """
-        self._objects.remove(number)
-
-    def close(self) -> None:
-        """Ends it: its threads and its source.
-
-        Examples:
-            >>> seg.track([frame], points=[(250, 250)]).close()
-        """
-        self._results.close()
