@@ -21,15 +21,17 @@ REPEATS = 1
 
 
 @dataclass(frozen=True)
-class _Dataset:
+class Dataset:
+    """A folder of development images, how `export eval` calls its layout, and what is compared there."""
+
     folder: str
     layout: str
     metric: str
 
 
 DATASETS = (
-    _Dataset("ecssd-dev", "masks", "mean foreground IoU"),
-    _Dataset("voc2007-dev", "boxes", "CorLoc"),
+    Dataset("ecssd-dev", "masks", "mean foreground IoU"),
+    Dataset("voc2007-dev", "boxes", "CorLoc"),
 )
 SIZES = (224, 448)
 # At this size and without a refiner, the heads that need no training are measured, too.
@@ -38,7 +40,7 @@ _LOST = "that int8 loses to fp32 at"
 _REFINED = "448 refine guided"
 
 
-def _case(dataset: _Dataset, size: int, refine: str) -> str:
+def _case(dataset: Dataset, size: int, refine: str) -> str:
     return f"{dataset.folder} {size}" + ("" if refine == "none" else f" refine {refine}")
 
 
@@ -85,9 +87,9 @@ def run(options: Options) -> Iterator[Outcome]:
                 yield from _run_case(options, dataset, data / dataset.folder, size, refine)
 
 
-def _run_case(options: Options, dataset: _Dataset, root: Path, size: int, refine: str) -> Iterator[Outcome]:
+def _run_case(options: Options, dataset: Dataset, root: Path, size: int, refine: str) -> Iterator[Outcome]:
     settings = replace(options.settings, size=size, refine=refine, nothing_below=0.0)
-    measure = partial(_measure, _case(dataset, size, refine), dataset.layout, root, settings)
+    measure = partial(measured, _case(dataset, size, refine), dataset.layout, root, settings)
     ours = measure("patchcut", empty_scenes=dataset.layout == "masks")
     metrics: dict[str, float] = {}
     others = []
@@ -104,7 +106,7 @@ def _run_case(options: Options, dataset: _Dataset, root: Path, size: int, refine
     yield from others
 
 
-def _measure(
+def measured(
     case: str,
     layout: str,
     root: Path,
@@ -114,6 +116,7 @@ def _measure(
     empty_scenes: bool = False,
     **changes: Any,
 ) -> Outcome:
+    """What `patchcut export eval` measures in `root` with the settings and changes to them."""
     from patchcut_export.measuring.measure import EvalRequest, measure
     from patchcut_export.progress import StepBar
 

@@ -18,11 +18,12 @@ from onnx import numpy_helper
 from patchcut import PatchcutError, open_bundle
 
 from tests.runtime import toy_bundle as toy
+from tests.runtime import toy_decoder
 
 SEED = 11
-ZIPS, MANIFESTS, GRAPH_BYTES, GRAPH_FIELDS, TENSORS, MEMBERS = 800, 900, 900, 450, 300, 150
+ZIPS, MANIFESTS, GRAPH_BYTES, GRAPH_FIELDS, TENSORS, MEMBERS, DECODERS = 800, 900, 900, 450, 300, 150, 200
 # Making a session takes longer than all else; one of so many bundles also segments a frame.
-LOADED_OF = {"zip": 40, "manifest": 8, "bytes": 8, "fields": 4, "tensors": 4, "members": 4}
+LOADED_OF = {"zip": 40, "manifest": 8, "bytes": 8, "fields": 4, "tensors": 4, "members": 4, "decoder": 2}
 
 GRAPHS = [f"backbone-{size}-{precision}.onnx" for size in toy.SIZES for precision in ("int8", "fp32")]
 FRAME = np.random.default_rng(SEED).integers(0, 256, (40, 60, 3)).astype(np.uint8)
@@ -234,6 +235,22 @@ def changed_members(folder: Path, rng: random.Random) -> Iterator[Path]:
         )
 
 
+def changed_decoders(folder: Path, rng: random.Random) -> Iterator[Path]:
+    """The grid, the labels and the features of a mask decoder, or the graph that it is a part of."""
+    files = toy_decoder.members()
+    spec = toy_decoder.manifest(files)
+    for i in range(DECODERS):
+        changed = copy.deepcopy(spec)
+        if i % 2:
+            features, heads = changed["backbones"]["toy"]["features"], changed["heads"]
+            container, key = rng.choice(((features, "mask"), (heads, 0)))
+            container[key] = change_manifest(container[key], rng)
+            yield toy.write(folder / "x.patchcut", files, changed)
+        else:
+            other = {**files, GRAPHS[0]: change_graph(files[GRAPHS[0]], rng)}
+            yield toy.write(folder / "x.patchcut", other, {**changed, "files": toy.manifest(other)["files"]})
+
+
 CHANGES = {
     "zip": (changed_zips, ZIPS),
     "manifest": (changed_manifests, MANIFESTS),
@@ -241,6 +258,7 @@ CHANGES = {
     "fields": (changed_graph_fields, GRAPH_FIELDS),
     "tensors": (changed_tensors, TENSORS),
     "members": (changed_members, MEMBERS),
+    "decoder": (changed_decoders, DECODERS),
 }
 
 
