@@ -122,7 +122,7 @@ def build_bundle(
     check_plan(plan)
     check_output_file(path)
     _check_finite(state)
-    heads = [] if donor is None else _heads_of(donor, plan, origin)
+    heads = [] if donor is None else heads_of(donor, plan, origin)
     extractors = {size: build_extractor(plan.vit, dict(state), size) for size in plan.sizes}
     about = "without a head" if donor is None else f"with the head of {donor.spec.name}"
     description = f"{plan.vit.model} {about}"
@@ -254,7 +254,7 @@ def _check_finite(state: StateDict) -> None:
             raise ExportError("weights", f"{name} is not finite", "use weights of a training that went well")
 
 
-def _heads_of(donor: Bundle, plan: BackbonePlan, origin: Provenance) -> list[HeadSpec]:
+def heads_of(donor: Bundle, plan: BackbonePlan, origin: Provenance) -> list[HeadSpec]:
     """The donor's heads, for the backbone that will be exported; nothing was measured of them there yet.
 
     Raises:

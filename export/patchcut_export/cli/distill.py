@@ -36,6 +36,14 @@ def distill(
             show_default="random ones",
         ),
     ] = None,
+    freeze: Annotated[
+        bool,
+        typer.Option(
+            "--freeze",
+            help="Keep the teacher's backbone, features and heads as they are, and train a decoder for them; "
+            "--start names the backbone's weights.",
+        ),
+    ] = False,
     size: Annotated[
         str, typer.Option(help="Sides of its inputs in pixels, with commas; it is trained at the first.")
     ] = "126",
@@ -81,6 +89,7 @@ def distill(
             settings=replace(settings, bundle=teacher),
             student=spec,
             start=None if start is None else starting_weights(spec, start, bar.say),
+            freeze=freeze,
             sizes=sizes,
             precisions=precisions,
             bundle=bundle,

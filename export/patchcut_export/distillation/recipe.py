@@ -20,9 +20,10 @@ from patchcut.sources.photos import read_photo
 from patchcut.stages import Extractor
 
 from patchcut_export.backbones.weights import Provenance, StateDict
-from patchcut_export.bundles.builder import BackbonePlan, Content, write_extractors
+from patchcut_export.bundles.builder import BackbonePlan, Content, heads_of, write_extractors
+from patchcut_export.distillation.frozen import FrozenStudent, frozen_student
 from patchcut_export.distillation.log import StepLog
-from patchcut_export.distillation.student import MASK, Student, StudentSpec
+from patchcut_export.distillation.student import MASK, Decoding, Student, StudentSpec
 from patchcut_export.distillation.targets import Ensemble, cache_masks
 from patchcut_export.distillation.training import Distillation, DistillHooks, DistillPlan
 from patchcut_export.distillation.views import View, Views
@@ -48,6 +49,7 @@ class DistillRequest:
         settings: the teacher's bundle, and how its backbone runs; the student learns on the same device.
         student: what is trained.
         start: weights that its trunk starts from, and where they are from; None for random ones.
+        freeze: whether the teacher's backbone stays as it is, made of `start`, and the decoder learns alone.
         sizes: sides of the student's inputs in pixels; it is trained at the first.
         precisions: of its graphs.
         bundle: the file to write.
@@ -62,6 +64,7 @@ class DistillRequest:
     settings: Settings
     student: StudentSpec
     start: tuple[StateDict, Provenance] | None
+    freeze: bool = False
     sizes: tuple[int, ...]
     precisions: tuple[Any, ...]
     bundle: Path
@@ -88,19 +91,17 @@ def distill_bundle(request: DistillRequest, plan: DistillPlan, bar: StepBar) -> 
     examples = open_dataset("masks", request.dev).examples if request.dev else []
     with open_bundle(request.settings.bundle) as teacher:
         backbone = teacher_backbone(teacher)
-        sets = {
-            name: (one.dim, one.of_image) for name, one in backbone.features.items() if not one.is_assignment
-        }
         torch.manual_seed(plan.seed)
-        student = Student(request.student, request.sizes[0], sets, request.start and request.start[0])
+        student = _student(request, teacher, backbone)
         for size in request.sizes[1:]:
             student.at_size(size)  # a size that does not fit is told before the work
-        views = _views(request, teacher, backbone, student, list(sets), bar)
+        views = _views(request, teacher, backbone, student, list(student.sets), bar)
         about = {
             "student": str(request.student),
             "size": request.sizes[0],
             "start": request.start[1].sha256 if request.start else "",
             "masks_sha256": _sha256(views),
+            **({"frozen": True} if request.freeze else {}),
         }
         watch = DevImages(views, examples) if examples else None
         hooks = DistillHooks(bar.step, lambda line: bar.say(_line(line)), watch.mean_iou if watch else None)
@@ -111,6 +112,34 @@ def distill_bundle(request: DistillRequest, plan: DistillPlan, bar: StepBar) -> 
         bar.say(f"trained on {len(loop.train)} images in {seconds:.0f} s on {device}")
         _write(request, plan, teacher, backbone, made, len(views.cached.images), bar)
     bar.say(f"wrote {request.bundle}, {request.bundle.stat().st_size / 1e6:.1f} MB")
+
+
+def _student(request: DistillRequest, teacher: Bundle, backbone: BackboneSpec) -> Decoding:
+    """What is to learn, at the first size.
+
+    Raises:
+        OptionError: it cannot be.
+        ExportError: `start` does not fit it, or is not what a frozen trunk was made of.
+    """
+    size, weights = request.sizes[0], request.start and request.start[0]
+    if request.freeze:
+        frozen = frozen_student(request.student, size, backbone, weights)
+        _kept_heads(request, teacher, frozen)  # heads of other weights are told before the work
+        return frozen
+    sets = {name: (one.dim, one.of_image) for name, one in backbone.features.items() if not one.is_assignment}
+    return Student(request.student, size, sets, weights)
+
+
+def _kept_heads(request: DistillRequest, teacher: Bundle, student: Decoding) -> list[HeadSpec]:
+    """The heads that go on as they were, on the same features.
+
+    Raises:
+        ExportError: the student's are others.
+    """
+    if not isinstance(student, FrozenStudent) or request.start is None:
+        return []
+    plan = BackbonePlan(student.kept, request.sizes, request.precisions)
+    return heads_of(teacher, plan, request.start[1])
 
 
 def teacher_backbone(teacher: Bundle) -> BackboneSpec:
@@ -132,7 +161,7 @@ def _views(
     request: DistillRequest,
     teacher: Bundle,
     backbone: BackboneSpec,
-    student: Student,
+    student: Decoding,
     sets: list[str],
     bar: StepBar,
 ) -> Views:
@@ -164,7 +193,7 @@ class DevImages:
         self.views = views
         self.examples = examples
 
-    def mean_iou(self, student: Student) -> float:
+    def mean_iou(self, student: Decoding) -> float:
         """Mean foreground IoU of the decoder's masks, unrefined."""
         import cv2
 
@@ -185,7 +214,7 @@ def _write(
     plan: DistillPlan,
     teacher: Bundle,
     backbone: BackboneSpec,
-    student: Student,
+    student: Decoding,
     images: int,
     bar: StepBar,
 ) -> None:
@@ -219,7 +248,9 @@ def _write(
     with TemporaryDirectory(prefix="patchcut-") as folder:
         # Only what is calibrated too is put in the place of what was there.
         path = request.bundle if not request.calibrate else Path(folder) / request.bundle.name
-        content = Content(request.name, description, pack, said, extractors, (head,))
+        kept = _kept_heads(request, teacher, student)
+        donor = teacher if kept else None
+        content = Content(request.name, description, pack, said, extractors, (head, *kept), donor)
         write_extractors(path, content, bar.say)
         if request.calibrate:
             photographs = CalibrationPlan(
@@ -229,9 +260,11 @@ def _write(
 
 
 def _origin(
-    request: DistillRequest, teacher: Bundle, backbone: BackboneSpec, student: Student, images: int
+    request: DistillRequest, teacher: Bundle, backbone: BackboneSpec, student: Decoding, images: int
 ) -> Provenance:
     """Where the student's weights come from: its teacher, and what they started from."""
+    if isinstance(student, FrozenStudent) and request.start is not None:
+        return request.start[1]
     digest = hashlib.sha256()
     for name, tensor in sorted(student.state_dict().items()):
         digest.update(name.encode())

@@ -24,6 +24,7 @@ from patchcut_export.distillation.decoder import CELLS, MaskDecoder
 from patchcut_export.errors import ExportError
 
 MASK = "mask"
+Features = dict[str, torch.Tensor]
 # Pixels of a cell of a convolutional trunk's grid, and of the coarser features that it is joined with.
 _CONV_PATCH, _CONV_COARSE = 16, 32
 
@@ -81,7 +82,48 @@ class StudentSpec:
             return hasattr(timm.create_model(self.model, pretrained=False), "patch_embed")
 
 
-class Student(Extracting):
+class Decoding(Extracting):
+    """Maps images [b, 3, S, S] float32, normalised, to feature sets and the mask of a decoder.
+
+    Attributes:
+        image_size: S.
+        sets: name → (d, whether it is one row an image).
+        decoder: reads the mask off tokens and the image.
+    """
+
+    image_size: int
+    sets: dict[str, tuple[int, bool]]
+    decoder: MaskDecoder
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """d of each set, and the columns of the mask."""
+        return {name: dim for name, (dim, _) in self.sets.items()} | {MASK: 2}
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Each set [b, n or 1, d], then the mask [b, cells² n, 2]."""
+        sets, tokens = self.read(image)
+        return (*sets.values(), self.decoder(tokens, image))
+
+    def learned(self, image: torch.Tensor) -> tuple[Features, torch.Tensor, torch.Tensor]:
+        """What is compared with the teacher: the sets by name, and `MaskDecoder.logits`."""
+        sets, tokens = self.read(image)
+        return sets, *self.decoder.logits(tokens, image)
+
+    def read(self, image: torch.Tensor) -> tuple[Features, torch.Tensor]:
+        """The sets by name, and the tokens [b, n, width] that the decoder reads."""
+        raise NotImplementedError
+
+    def at_size(self, image_size: int) -> Decoding:
+        """The same weights for images of another size, with the position embedding resampled; evaluates.
+
+        Raises:
+            OptionError: it does not fit the size.
+        """
+        raise NotImplementedError
+
+
+class Student(Decoding):
     """Maps images [b, 3, S, S] float32, normalised, to the teacher's sets and the mask of `MaskDecoder`.
 
     Args:
@@ -121,27 +163,11 @@ class Student(Extracting):
         }
         self.spec = ViTSpec(str(spec), {**kept, MASK: FeatureSpec((Component(MASK, last),), cells=CELLS)})
 
-    @property
-    def dims(self) -> dict[str, int]:
-        """d of each set, and the columns of the mask."""
-        return {name: dim for name, (dim, _) in self.sets.items()} | {MASK: 2}
-
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Each set [b, n or 1, d], then the mask [b, cells² n, 2]."""
+    def read(self, image: torch.Tensor) -> tuple[Features, torch.Tensor]:
         tokens, whole = self.trunk(image)
-        return (*self._features(tokens, whole).values(), self.decoder(tokens, image))
-
-    def learned(self, image: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
-        """What is compared with the teacher: the sets by name, and `MaskDecoder.logits`."""
-        tokens, whole = self.trunk(image)
-        return self._features(tokens, whole), *self.decoder.logits(tokens, image)
+        return self._features(tokens, whole), tokens
 
     def at_size(self, image_size: int) -> Student:
-        """The same weights for images of another size, with the position embedding resampled; evaluates.
-
-        Raises:
-            OptionError: it does not fit the size.
-        """
         other = Student(self.student, image_size, self.sets)
         state = self.state_dict()
         own = other.state_dict()
@@ -153,7 +179,7 @@ class Student(Extracting):
         other.load_state_dict(own)
         return other.eval()
 
-    def _features(self, tokens: torch.Tensor, whole: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _features(self, tokens: torch.Tensor, whole: torch.Tensor) -> Features:
         rows = self.norm(tokens)
         image = self.norm(whole)
         return {

@@ -18,8 +18,9 @@ from torch.nn import functional
 
 from patchcut_export.distillation.curve import draw_curve
 from patchcut_export.distillation.decoder import CELLS
+from patchcut_export.distillation.frozen import FrozenStudent
 from patchcut_export.distillation.log import RunLog, StepLog
-from patchcut_export.distillation.student import Student
+from patchcut_export.distillation.student import Decoding
 from patchcut_export.distillation.views import Batch, View, Views
 from patchcut_export.errors import TrainingError
 from patchcut_export.training.checkpoints import Checkpoint, claim_folder
@@ -83,7 +84,7 @@ class DistillHooks:
 
     step: Callable[[str, int, int], None] = lambda title, done, total: None
     line: Callable[[StepLog], None] = lambda log: None
-    dev_iou: Callable[[Student], float] | None = None
+    dev_iou: Callable[[Decoding], float] | None = None
 
 
 class Average:
@@ -126,7 +127,7 @@ class Distillation:
 
     def __init__(
         self,
-        student: Student,
+        student: Decoding,
         views: Views,
         folder: Path,
         plan: DistillPlan,
@@ -152,7 +153,7 @@ class Distillation:
         self.steps = plan.epochs * self.steps_a_pass
         self._means = {name: self._mean(name) for name in views.cached.sets}
 
-    def run(self) -> Student:
+    def run(self) -> Decoding:
         """The student with its averaged weights, ready to be used.
 
         Stopped at any time and run again, it ends with the same weights.
@@ -169,7 +170,7 @@ class Distillation:
         except OSError as error:
             raise output_error(self.folder, error) from error
 
-    def _run(self) -> Student:
+    def _run(self) -> Decoding:
         optimizer = self._optimizer()
         average = Average(self.student)
         states = {"student": self.student, "optimizer": optimizer, "average": average}
@@ -226,6 +227,8 @@ class Distillation:
         patches = functional.avg_pool2d(batch.masks[:, None], CELLS).flatten(1)
         cells = (cross_entropy(logits, batch.masks, reduction="none").mean((1, 2)) * batch.weights).mean()
         tokens = (cross_entropy(coarse, patches, reduction="none").mean(1) * batch.weights).mean()
+        if isinstance(self.student, FrozenStudent):
+            return cells, tokens, torch.zeros(())  # its features are the teacher's
         apart = [1 - self._cosine(name, found[name], batch.sets[name]).mean() for name in found]
         return cells, tokens, torch.stack(apart).mean()
 
@@ -269,6 +272,8 @@ class Distillation:
         trunk: list[torch.nn.Parameter] = []
         others: list[torch.nn.Parameter] = []
         for name, parameter in self.student.named_parameters():
+            if not parameter.requires_grad:
+                continue
             (trunk if name.startswith("trunk.") else others).append(parameter)
         groups = [
             {"params": trunk, "highest": self.plan.learning_rate},
