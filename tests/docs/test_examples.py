@@ -52,7 +52,14 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_every_example_is_tested_and_named_in_the_docs() -> None:
     names = sorted(path.name for path in EXAMPLES.iterdir() if path.is_file())
-    assert names == ["batch_videos.py", "draw_box.py", "embed.cpp", "robot_loop.py", "show_thing.py"]
+    assert names == [
+        "batch_videos.py",
+        "draw_box.py",
+        "embed.cpp",
+        "robot_loop.py",
+        "show_thing.py",
+        "triton_client.py",
+    ]
     page = (EXAMPLES.parent / "examples.md").read_text("utf-8")
     assert [name for name in names if f"docs/examples/{name}" not in page] == []
 

@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -165,3 +169,20 @@ def test_answers_without_binary_data_are_json(served: Served) -> None:
     reply = served.ask("POST", "/v2/models/toy/infer", json.dumps({"inputs": [tensor]}).encode())
     assert reply.status == 200 and reply.headers["content-type"] == "application/json"
     assert {one["name"]: one["shape"] for one in reply.said["outputs"]}["label_map"] == [2, 2]
+
+
+def test_the_example_draws_what_the_server_finds(
+    served: Served, model: Model, image: np.ndarray, tmp_path: Path
+) -> None:
+    photo, overlay = tmp_path / "photo.png", tmp_path / "overlay.png"
+    cv2.imwrite(str(photo), image)
+    example = Path(__file__).parents[2] / "docs/examples/triton_client.py"
+    words = [sys.executable, example, photo, overlay, "--model", "toy", "--address", served.url]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = model.now(image)
+    assert len(done.stdout.splitlines()) == len(result) > 0
+    changed = (cv2.imread(str(overlay)) != image).any(axis=2)
+    assert changed[result.foreground].mean() > 0.9 and not changed.all()
+    wrong = subprocess.run([*words[:-3], "other", *words[-2:]], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 1 and len(wrong.stderr.splitlines()) == 1

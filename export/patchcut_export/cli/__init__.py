@@ -20,6 +20,7 @@ from patchcut_export.cli.index import index, search
 from patchcut_export.cli.levels import make_levels_bundle
 from patchcut_export.cli.parity import parity
 from patchcut_export.cli.train import train
+from patchcut_export.cli.triton import triton
 
 app = typer.Typer(
     help="Make, train and measure bundles. Offline: needs torch and timm.",
@@ -42,4 +43,5 @@ command(app, "eval")(evaluate)
 command(app, "features")(features)
 command(app, "engine")(engine)
 command(app, "fused")(fused)
+command(app, "triton")(triton)
 command(app, "parity")(parity)
