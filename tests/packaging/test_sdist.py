@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT
+from .conftest import ROOT, run
 
 pytestmark = pytest.mark.packaging
 
@@ -40,3 +45,48 @@ def test_recorded_rows_are_small(members: dict[str, int]) -> None:
     rows = {name: size for name, size in members.items() if name.startswith("bench/results/")}
     assert rows
     assert sum(rows.values()) <= MAX_RESULTS_BYTES
+
+
+def test_a_wheel_is_built_of_it_alone(sdist: Path, tmp_path: Path) -> None:
+    """Without an index, and of nothing outside the archive: pip unpacks and builds it elsewhere."""
+    tools = tmp_path / "tools"
+    run(sys.executable, "-m", "venv", str(tools))
+    python = str(tools / "bin/python")
+    run(python, "-m", "pip", "install", "-q", *build_requires(), "cmake>=3.22", "ninja")
+    environment = {
+        "PATH": f"{tools / 'bin'}:{os.environ['PATH']}",
+        "PIP_NO_INDEX": "1",
+        "PIP_CONFIG_FILE": os.devnull,
+    }
+    environment |= {name: text for name, text in os.environ.items() if name.startswith(("CCACHE", "CMAKE"))}
+    built = tmp_path / "built"
+    words = [
+        "wheel",
+        "--no-build-isolation",
+        "--no-deps",
+        "-C",
+        "cmake.define.PATCHCUT_CUDA=OFF",
+        "-w",
+        built,
+    ]
+    done = subprocess.run(
+        [python, "-m", "pip", *words, sdist],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = built.glob("patchcut-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert "patchcut/bundle/embedded/default.patchcut" in names
+    assert any(name.startswith("patchcut_kernels/_C.") for name in names)
+
+
+def build_requires() -> list[str]:
+    """What pyproject.toml says that a build takes."""
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    (listed,) = re.findall(r"^requires = \[(.+)\]$", text, re.M)
+    return re.findall(r'"([^"]+)"', listed)

@@ -20,7 +20,7 @@ MAX_WHEEL_BYTES, MAX_BUNDLE_BYTES = 30_000_000, 25_000_000
 MAX_BINARY_BYTES = 4_000_000  # besides what it holds for GPUs
 # The C library and the unwinder; the C++ library is inside, since a device may have an older one.
 SYSTEM_LIBRARIES = re.compile(r"(libgcc_s|libm|libc|libdl|libpthread|librt|ld-linux[\w-]*)\.so\.\d+")
-NEWEST_GLIBC = (2, 34)  # of Debian 12, Ubuntu 22.04, RHEL 9 and what came after them
+NEWEST_GLIBC = (2, 28)  # of Debian 10, Ubuntu 20.04, RHEL 8 and what came after them
 SAMPLES = ("astronaut", "chelsea", "coffee", "rocket")
 
 

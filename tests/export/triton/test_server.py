@@ -11,6 +11,7 @@ alone. CI runs this with the lowest versions that are promised, of which numpy i
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -59,6 +60,9 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, int], l
     if not stub.is_file():
         pytest.skip(f"the server has no stub for Python {version}")
     shutil.copy(stub, backends / "python")
+    needed = subprocess.run(["ldd", stub], env=environment(), capture_output=True, text=True, check=True)
+    if lacking := re.findall(r"(libpython\S+) => not found", needed.stdout):
+        pytest.skip(f"needs {lacking[0]}")
     for program in (place / "bin/tritonserver", backends / "python/triton_python_backend_stub"):
         program.chmod(0o755)
 
