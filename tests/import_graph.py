@@ -11,6 +11,7 @@ REPOSITORY = Path(__file__).parents[1]
 PACKAGES = {
     "bench": REPOSITORY / "bench",
     "patchcut_server": REPOSITORY / "runtime/patchcut_server",
+    "patchcut_ros": REPOSITORY / "runtime/patchcut_ros/patchcut_ros",
     "patchcut_export": REPOSITORY / "export/patchcut_export",
     "patchcut": REPOSITORY / "runtime/patchcut",
     "patchcut_kernels": REPOSITORY / "kernels/patchcut_kernels",

@@ -10,7 +10,8 @@ import pytest
 from tests.import_graph import PACKAGES, circles, imports_of, module_graph
 
 SERVING = ("fastapi", "starlette", "uvicorn", "websockets", "prometheus_client", "patchcut_server")
-OFFLINE = ("torch", "timm", "onnx", "av", "ray", "patchcut_export", *SERVING)
+ROS = ("rclpy", "rosbags", "patchcut_ros")
+OFFLINE = ("torch", "timm", "onnx", "av", "ray", "patchcut_export", *SERVING, *ROS)
 HEAVY = (*OFFLINE, "onnxruntime", "cv2", "pydantic", "typer", "rich")
 
 
@@ -84,10 +85,11 @@ def test_a_package_imports_itself_and_those_below(package: str) -> None:
     assert upward == []
 
 
-def test_the_server_and_the_export_import_neither_of_each_other() -> None:
-    for package, other in (("patchcut_server", "patchcut_export"), ("patchcut_export", "patchcut_server")):
+def test_the_server_the_node_and_the_export_import_none_of_each_other() -> None:
+    packages = {"patchcut_server", "patchcut_ros", "patchcut_export"}
+    for package in packages:
         imported = {name.split(".")[0] for names in imports_of(package).values() for name in names}
-        assert "patchcut" in imported and other not in imported
+        assert "patchcut" in imported and imported & packages == {package}
 
 
 def test_the_help_of_the_server_needs_none_of_its_packages() -> None:
