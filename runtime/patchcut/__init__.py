@@ -82,6 +82,7 @@ _HOME = {
 _MODULES = (
     *_HOME,
     "ahead",
+    "batch",
     "benchmark",
     "cache_folder",
     "checks",
@@ -98,6 +99,7 @@ _MODULES = (
     "pixel_rule",
     "pixels",
     "pyav",
+    "recipe",
     "stages",
     "telemetry",
     "texts",

@@ -19,6 +19,7 @@ EXTRAS = {
     "heic",
     "rerun",
     "export",
+    "parquet",
     "scale",
     "server",
     "concepts",

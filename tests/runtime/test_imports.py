@@ -11,7 +11,7 @@ from tests.import_graph import PACKAGES, circles, imports_of, module_graph
 
 SERVING = ("fastapi", "starlette", "uvicorn", "websockets", "prometheus_client", "patchcut_server")
 ROS = ("rclpy", "rosbags", "patchcut_ros")
-OFFLINE = ("torch", "timm", "onnx", "av", "ray", "patchcut_export", *SERVING, *ROS)
+OFFLINE = ("torch", "timm", "onnx", "av", "ray", "pyarrow", "patchcut_export", *SERVING, *ROS)
 HEAVY = (*OFFLINE, "onnxruntime", "cv2", "pydantic", "typer", "rich")
 
 
@@ -42,6 +42,10 @@ result = patchcut.load({str(toy_bundle)!r})(frame)
 result.overlay(frame), result.masks, result.to_dict()
 """
     assert loaded_of(OFFLINE, code) == []
+
+
+def test_the_module_of_batches_loads_neither_ray_nor_pyarrow() -> None:
+    assert loaded_of(OFFLINE, "import patchcut.batch, patchcut.cli.batch") == []
 
 
 def test_load_and_first_result_are_quick_and_small(embedded_bundle: Path) -> None:
@@ -106,8 +110,8 @@ def test_no_modules_import_each_other(package: str) -> None:
 def test_the_runtime_imports_nothing_that_only_the_export_needs(package: str) -> None:
     imported = {name.split(".")[0] for names in imports_of(package).values() for name in names}
     assert "numpy" in imported
-    # PyAV reads videos: patchcut.pyav imports it within a function, and a frame needs none of it.
-    assert imported.isdisjoint(set(OFFLINE) - ({"av"} if package == "patchcut" else set()))
+    # PyAV, PyArrow and Ray, of videos and batches: imported within functions; a frame needs none of them.
+    assert imported.isdisjoint(set(OFFLINE) - ({"av", "pyarrow", "ray"} if package == "patchcut" else set()))
 
 
 def test_a_circle_is_found() -> None:

@@ -21,7 +21,7 @@ def open_steps(engine: str, device: str = "cpu") -> Iterator[Steps]:
         device: "cpu" or "cuda"; "auto" is "cpu".
     Raises:
         OptionError: there is no such engine.
-        ExportError: Ray is not installed, or there is no cluster.
+        EngineError: Ray is not installed, or there is no cluster.
     Examples:
         >>> with open_steps("local") as steps:
         ...     type(steps).__name__

@@ -7,10 +7,10 @@ from typing import Any
 
 import patchcut_kernels as kernels
 from patchcut.checks import check_choice, check_whole
+from patchcut.errors import EngineError
 
 from patchcut_export.clustering.points import Points, unpack
 from patchcut_export.clustering.steps import Advance, Float32, LocalSteps, Pass, PassSums
-from patchcut_export.errors import ExportError
 from patchcut_export.ray_cluster import OnRay
 
 
@@ -27,7 +27,7 @@ class RaySteps(OnRay):
         device: "cpu", where a task takes one CPU and one thread, or "cuda", where it takes a GPU.
     Raises:
         OptionError: another device, or shards out of range.
-        ExportError: Ray is not installed, or there is no cluster.
+        EngineError: Ray is not installed, or there is no cluster.
     """
 
     def __init__(self, *, address: str | None = None, shards: int | None = None, device: str = "cpu") -> None:
@@ -37,7 +37,7 @@ class RaySteps(OnRay):
         super().__init__(address=address)
         try:
             self._shards = shards or self._places(device)
-        except ExportError:
+        except EngineError:
             self.close()
             raise
         self._device = device

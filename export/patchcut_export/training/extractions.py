@@ -20,7 +20,7 @@ def open_extraction(engine: str, dtype: str = "float16") -> Iterator[Extraction]
         dtype: of the features that other machines give, "float16" or "float32".
     Raises:
         OptionError: there is no such engine.
-        ExportError: Ray is not installed, or there is no cluster.
+        EngineError: Ray is not installed, or there is no cluster.
     Examples:
         >>> with open_extraction("local") as extraction:
         ...     type(extraction).__name__

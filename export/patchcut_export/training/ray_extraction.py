@@ -41,7 +41,7 @@ class RayExtraction(OnRay):
         dtype: of the features, "float16" or "float32".
     Raises:
         OptionError: a shard is out of range.
-        ExportError: Ray is not installed, or there is no cluster.
+        EngineError: Ray is not installed, or there is no cluster.
     """
 
     def __init__(self, *, address: str | None = None, shard: int = 8, dtype: str = "float16") -> None:
@@ -56,7 +56,8 @@ class RayExtraction(OnRay):
         """As in `Extraction`, of the type that was asked for.
 
         Raises:
-            ExportError: a machine lacks a photo or has another bundle, or the cluster lacks the device.
+            ExportError: a machine lacks a photo or has another bundle.
+            EngineError: the cluster lacks the device.
         """
         backbone = _Backbone.of(bundle, extractor, tuple(sets), self._dtype)
         most = _GIVEN * self._places(backbone.settings.device)

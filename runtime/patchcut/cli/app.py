@@ -11,6 +11,7 @@ import typer
 
 import patchcut
 from patchcut.cli import signals
+from patchcut.cli.batch_options import OF_BATCHES, batch_options
 from patchcut.cli.options import (
     EXIT_FAILED,
     command,
@@ -245,6 +246,24 @@ def _track(
     from patchcut.cli.track import track
 
     return track(options, points=point or (), boxes=box or (), masks=mask or (), names=name or (), at=at)
+
+
+@command(app, "batch")
+@with_settings(only=OF_BATCHES)
+@with_options_of(batch_options)
+def _batch(*, options: Any) -> int:
+    """Segment millions of photos and frames of videos into shards.
+
+    The same command goes on where it was stopped, whatever stopped it: each
+    frame is in the end one row of a shard, or one line of failures.jsonl.
+    Frames of videos are segmented each by itself; `patchcut run` tracks.
+
+    Exit status: 0 all good; 1 something failed, or it could not go on;
+    2 wrong usage; 130 Ctrl-C, SIGTERM or SIGHUP.
+    """
+    from patchcut.cli.batch import batch
+
+    return batch(options)
 
 
 @command(app, "info")

@@ -40,18 +40,24 @@ class FrameBar:
         self._task = self._bar.add_task("", total=None, fps="")
         self._drawn_s = 0.0
 
-    def start(self, name: str, total: int | None) -> None:
+    @property
+    def is_shown(self) -> bool:
+        """Whether anything is drawn."""
+        return not self._bar.disable
+
+    def start(self, name: str, total: int | None, *, done: int = 0) -> None:
         """Begins a part.
 
         Args:
             name: the part's.
-            total: frames to come, None where unknown.
+            total: frames of it, None where unknown.
+            done: frames that an earlier run has done.
         """
-        self._bar.reset(self._task, total=total, description=one_line(name), fps="")
+        self._bar.reset(self._task, total=total, completed=done, description=one_line(name), fps="")
 
-    def advance(self, fps: float) -> None:
-        """Counts one frame."""
-        self._bar.update(self._task, advance=1, fps=f"{fps:.1f} fps")
+    def advance(self, fps: float, frames: int = 1) -> None:
+        """Counts frames."""
+        self._bar.update(self._task, advance=frames, fps=f"{fps:.1f} fps")
         now = time.monotonic()
         if now - self._drawn_s >= _REDRAW_S:
             self._drawn_s = now
@@ -62,5 +68,5 @@ class FrameBar:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        if not self._bar.disable:  # before rich 14.3 it ends the line of a bar that was never drawn
+        if self.is_shown:  # before rich 14.3 it ends the line of a bar that was never drawn
             self._bar.stop()

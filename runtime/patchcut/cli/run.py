@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import fields, replace
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
-from patchcut.bundle import open_bundle
 from patchcut.cli import run_json
 from patchcut.cli.options import EXIT_FAILED, EXIT_GOOD
 from patchcut.cli.progress import FrameBar
@@ -22,6 +20,7 @@ from patchcut.cli.window import Window
 from patchcut.errors import OptionError, OutputError, PatchcutError
 from patchcut.heads import VotingHead
 from patchcut.output.folder import DEFAULT_SAVE, OutputFolder, check_save
+from patchcut.recipe import settings_recipe
 from patchcut.result import Result
 from patchcut.segmenter import Segmenter
 from patchcut.settings import Settings
@@ -104,14 +103,8 @@ def _for_recordings(options: RunOptions, source: Source) -> Settings:
 
 
 def _recipe(options: RunOptions) -> dict[str, Any]:
-    """What results depend on; a bundle's spec holds the hashes of all its members."""
-    settings = options.settings
-    chosen = {one.name: str(getattr(settings, one.name)) for one in fields(settings)}
-    for speed in ("threads", "throughput"):  # what is found is the same
-        del chosen[speed]
-    with open_bundle(settings.bundle) as bundle:
-        spec = bundle.spec.model_dump_json().encode()
-    recipe = {**chosen, "bundle": hashlib.sha256(spec).hexdigest(), "every": options.every}
+    """What results depend on."""
+    recipe: dict[str, Any] = {**settings_recipe(options.settings), "every": options.every}
     stream = options.stream
     if options.prompts:
         recipe |= {"prompts": [prompt.words for prompt in options.prompts], "at": options.at}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
 
-from patchcut.output.files import OutputFiles
 from patchcut.output.spools import Spool
 from patchcut.result import Result
 
@@ -14,6 +15,16 @@ from patchcut.result import Result
 Found = dict[str, Any]
 
 _VIDEO_ID = 1  # a file has one video
+
+
+class WholeFiles(Protocol):
+    """What writes whole files below a root."""
+
+    root: Path
+
+    def whole_file(self, relative: str) -> AbstractContextManager[Path]:
+        """A path to write to; when the block ends it takes its place."""
+        ...
 
 
 class CocoFile:
@@ -28,7 +39,7 @@ class CocoFile:
     MMTracking), and `attributes.track_id` (Datumaro, CVAT).
 
     Args:
-        files: where it goes.
+        files: where it goes: `OutputFiles`, or what writes whole files below a root as they do.
         path: below their root.
         of_video: whether its images are frames of one video.
     Examples:
@@ -40,7 +51,7 @@ class CocoFile:
         {"info": {"description": "made by patchcut"}
     """
 
-    def __init__(self, files: OutputFiles, path: str, *, of_video: bool = False) -> None:
+    def __init__(self, files: WholeFiles, path: str, *, of_video: bool = False) -> None:
         self._files = files
         self._path = path
         self._images, self._annotations = Spool(files.root, ",\n"), Spool(files.root, ",\n")
@@ -100,8 +111,17 @@ class CocoFile:
                     categories = json.dumps(list(self._categories.values()))
                     file.write(f'\n],\n"categories": {categories}{self._videos()}}}\n'.encode())
         finally:
-            self._images.close()
-            self._annotations.close()
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Writes nothing, and gives the disk its space back.
+
+        Examples:
+            >>> coco = patchcut.output.coco.CocoFile(patchcut.output.files.OutputFiles(folder), "x.json")
+            >>> coco.abandon()
+        """
+        self._images.close()
+        self._annotations.close()
 
     def _add_tracks(self, image: dict[str, Any], annotations: list[dict[str, Any]]) -> None:
         """Puts the frame's video, and the annotations' objects, under each name that is read."""

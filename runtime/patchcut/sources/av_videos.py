@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import struct
+from array import array
 from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -42,8 +45,28 @@ _NOTHING_BUT_FRAMES = frozenset({"dv", "obu", "yuv4mpegpipe"})
 # Only the decoder tells that raw H.264 was cut; with several threads it forgot it once in 70 times.
 _RAW_H264 = "h264"
 
+# They have no time for each frame: FFmpeg makes some up, and others after a seek.
+_NO_TIMES = frozenset({"avi", "mpeg"})
+# Their packets may be there for later ones only; a container of VP9 or AV1 has them in those that are shown.
+_SHOW_NOTHING = frozenset({"vp8"})
+
 # The decoder fills what is missing of a JPEG with grey and says nothing.
 _RAW_JPEG, _JPEG_END = frozenset({"mjpeg", "jpeg_pipe"}), b"\xff\xd9"
+
+
+@dataclass(frozen=True)
+class PacketTimes:
+    """When the frames of a recording are shown.
+
+    Attributes:
+        shown: [n] int64, ticks, rising: those from the first key frame on.
+        keys: [k] int64, ticks, rising: those of key frames.
+        time_base: seconds of a tick.
+    """
+
+    shown: npt.NDArray[np.int64]
+    keys: npt.NDArray[np.int64]
+    time_base: Fraction
 
 
 class AvVideo(Source):
@@ -78,7 +101,7 @@ class AvVideo(Source):
         self._file = file
         self._stream = video_stream(container, name)
         self._decoder = self._stream.codec_context
-        self._prepare_decoder(name, min(rule.max_pixels, MAX_FRAME_PIXELS))
+        prepare_decoder(container, self._stream, name, rule)
         seekable = file is not None and file.seekable()
         self._cut = file is not None and seekable and is_cut_short(file)
         self._promise = promise_of(container, self._stream, seekable=seekable, cut=self._cut)
@@ -103,7 +126,7 @@ class AvVideo(Source):
 
     def __iter__(self) -> Iterator[Frame]:
         clock = FrameClock(self._stream.time_base, self.fps)
-        image_of = _Converter(self._av)
+        image_of = Converter(self._av)
         shown = 0
         for frame in self._frames():
             index = shown + self._lost
@@ -116,20 +139,33 @@ class AvVideo(Source):
         self._tell_missing(shown)
         self.close()
 
+    def packet_times(self) -> PacketTimes | None:
+        """When frames are shown, read from packets of which none is decoded; it takes the place of iterating.
+
+        None where that cannot tell: frames without times of their own, packets that show none, and damage.
+        """
+        times, keys = array("q"), array("q")
+        known = not self._formats & _NO_TIMES and self._decoder.codec.canonical_name not in _SHOW_NOTHING
+        for packet in self._packets() if known else ():
+            if packet.is_discard:
+                continue
+            known = packet.pts is not None
+            if not known:
+                break
+            times.append(packet.pts)
+            if packet.is_keyframe:
+                keys.append(packet.pts)
+        known = known and not (self._lost or self._cut or self._is_short())
+        self.close()
+        shown, key = np.unique(np.asarray(times, np.int64)), np.unique(np.asarray(keys, np.int64))
+        if not known or len(shown) != len(times) or not len(key):
+            return None
+        return PacketTimes(shown[shown >= key[0]], key, self._stream.time_base)
+
     def close(self) -> None:
         self._container.close()
         if self._file is not None:
             self._file.close()
-
-    def _prepare_decoder(self, name: str, max_pixels: int) -> None:
-        width, height = self._decoder.width, self._decoder.height
-        if too_large := PixelRule(max_pixels=max_pixels).too_large(height, width):
-            raise SourceError(name, *too_large)
-        self._decoder.options = {"max_pixels": str(max_pixels)}
-        # A thread for each of several frames is faster; a thread for each part of one takes less memory.
-        self._decoder.thread_type = "SLICE" if width * height >= _LARGE_FRAME else "AUTO"
-        if self._container.format.name == _RAW_H264:
-            self._decoder.thread_count = 1
 
     def _frames(self) -> Iterator[Any]:
         """Decoded frames in the order of display, without those that the decoder calls corrupt."""
@@ -268,7 +304,24 @@ class AvVideo(Source):
         return f"decoded {shown} of {total} frames" if total > shown else f"decoded {shown} frames"
 
 
-class _Converter:
+def prepare_decoder(container: Any, stream: Any, name: str, rule: PixelRule) -> None:
+    """Has the decoder of a stream keep to the pixels that are allowed, and chooses its threads.
+
+    Raises:
+        SourceError: its frames have more pixels.
+    """
+    decoder, max_pixels = stream.codec_context, min(rule.max_pixels, MAX_FRAME_PIXELS)
+    width, height = decoder.width, decoder.height
+    if too_large := PixelRule(max_pixels=max_pixels).too_large(height, width):
+        raise SourceError(name, *too_large)
+    decoder.options = {"max_pixels": str(max_pixels)}
+    # A thread for each of several frames is faster; a thread for each part of one takes less memory.
+    decoder.thread_type = "SLICE" if width * height >= _LARGE_FRAME else "AUTO"
+    if container.format.name == _RAW_H264:
+        decoder.thread_count = 1
+
+
+class Converter:
     """[H, W, 3] uint8 BGR of decoded frames: matrix and range as tagged, and turned as it is to be shown."""
 
     def __init__(self, av: Any) -> None:

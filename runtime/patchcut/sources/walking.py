@@ -7,7 +7,7 @@ import glob
 import os
 import re
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from patchcut.errors import SourceError
@@ -29,53 +29,58 @@ class Walk:
         self.problems: list[str] = []
         self._seen: set[tuple[int, int]] = set()
         self._links: list[Path] = []
-        self._found: list[Path] = []
 
     def files(self, folder: Path) -> list[Path]:
         """Every regular file below a folder, in natural order."""
-        self._found, self._links = [], [folder]
+        return in_order(Path(path) for paths in self.by_folder([folder]) for path in paths)
+
+    def by_folder(self, folders: Iterable[Path]) -> Iterator[list[str]]:
+        """Every regular file below some folders, those of one at a time, by name: no more are in memory."""
+        self._links = []
+        for folder in folders:
+            yield from self._visit(folder)
         while self._links:
             start, *self._links = in_order(self._links)
-            self._visit(start)
-        return in_order(self._found)
+            yield from self._visit(start)
 
-    def _visit(self, start: Path) -> None:
-        waiting = [start]
+    def _visit(self, start: Path) -> Iterator[list[str]]:
+        waiting = [str(start)]
         while waiting:
-            folder = waiting.pop()
+            folder, found, below = waiting.pop(), list[str](), list[str]()
             try:
-                status = folder.stat()
+                status = os.stat(folder)  # noqa: PTH116 - a path is larger
                 if (status.st_dev, status.st_ino) in self._seen:
                     continue
                 self._seen.add((status.st_dev, status.st_ino))
                 with os.scandir(folder) as entries:
                     for entry in entries:
                         if not entry.name.startswith("."):
-                            self._take(entry, waiting)
+                            self._take(entry, found, below)
             except OSError as error:
                 what = f"cannot be listed: {error.strerror}"
                 self.problems.append(str(SourceError(name_text(folder), what, "check the folder's rights")))
+            yield sorted(found)
+            waiting += sorted(below, reverse=True)
 
-    def _take(self, entry: os.DirEntry[str], waiting: list[Path]) -> None:
-        path = Path(entry.path)
+    def _take(self, entry: os.DirEntry[str], found: list[str], below: list[str]) -> None:
         if entry.is_dir(follow_symlinks=False):
-            waiting.append(path)
-        elif entry.is_file(follow_symlinks=False):
-            self._found.append(path)
-        elif entry.is_symlink():
-            self._follow(path)
+            below.append(entry.path)
+        elif entry.is_file(follow_symlinks=False) or (
+            entry.is_symlink() and self._leads_to_file(Path(entry.path))
+        ):
+            found.append(entry.path)
 
-    def _follow(self, link: Path) -> None:
+    def _leads_to_file(self, link: Path) -> bool:
+        """Whether it does; one that leads to a folder is kept for later."""
         try:
             mode = link.stat().st_mode
         except OSError:
             what, remedy = "is a link that leads nowhere", "remove it, or mend what it leads to"
             self.problems.append(str(SourceError(name_text(link), what, remedy)))
-            return
+            return False
         if stat.S_ISDIR(mode):
             self._links.append(link)
-        elif stat.S_ISREG(mode):
-            self._found.append(link)
+        return stat.S_ISREG(mode)
 
 
 def files_matching(pattern: str, problems: list[str]) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from patchcut.errors import OptionError
+from patchcut.errors import EngineError, OptionError
 from patchcut_export import ray_cluster
 from patchcut_export.clustering.collection import kmeans_collection
 from patchcut_export.clustering.points import Points
@@ -83,7 +83,7 @@ def test_a_file_that_workers_do_not_see_is_told(ray: Any, features: Any) -> None
 
 def test_a_cluster_without_what_is_needed_is_told(ray: Any) -> None:
     with pytest.raises(
-        ExportError, match=r"\[engine\] the Ray cluster has no GPU; add a machine that has one"
+        EngineError, match=r"\[engine\] the Ray cluster has no GPU; add a machine that has one"
     ):
         RaySteps(device="cuda")
     with pytest.raises(OptionError, match=r"\[device\] must be one of"):
@@ -104,7 +104,7 @@ print(*[name for name in ("ray", "torch", "onnx", "sklearn") if name in sys.modu
 
 def test_ray_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ExportError, match=r"^\[engine\] Ray is not installed: .*; pip install .*\[scale\]"):
+    with pytest.raises(EngineError, match=r"^\[engine\] Ray is not installed: .*; pip install .*\[scale\]"):
         RaySteps()
 
 
@@ -116,14 +116,14 @@ def test_a_cluster_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) ->
         def init(self, **options: Any) -> None:
             raise ConnectionError("Could not find any running Ray instance.\nMore words.")
 
-    monkeypatch.setattr(ray_cluster, "_import_ray", NoCluster)
+    monkeypatch.setattr(ray_cluster, "import_ray", NoCluster)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(ExportError) as told:
+    with pytest.raises(EngineError) as told:
         RaySteps()
     assert str(told.value).startswith("[engine] no Ray cluster on this machine: Could not find any running")
     assert "start one with `ray start --head`" in str(told.value)
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    with pytest.raises(ExportError, match=r"no Ray cluster at 127.0.0.1:1: .*refused; start one with"):
+    with pytest.raises(EngineError, match=r"no Ray cluster at 127.0.0.1:1: .*refused; start one with"):
         RaySteps()
-    with pytest.raises(ExportError, match=r"no Ray cluster at ray://127.0.0.1:1: .*refused; start one with"):
+    with pytest.raises(EngineError, match=r"no Ray cluster at ray://127.0.0.1:1: .*refused; start one with"):
         RaySteps(address="ray://127.0.0.1:1")
