@@ -57,13 +57,16 @@ def _run(
             min=0.1, help="How long `soak` streams, and `serve` is overloaded.", show_default="30, 5"
         ),
     ] = None,
+    kills: Annotated[
+        int | None, typer.Option(min=0, help="How often `batch` is killed.", show_default="100")
+    ] = None,
     record: Annotated[bool, typer.Option("--record", help="Append the rows to bench/results.")] = False,
     settings: Settings,
 ) -> int:
     """Measure a group of cases; what cannot be measured here is skipped and told."""
     if group not in (*GROUPS, "all"):
         raise typer.BadParameter(f"must be one of {', '.join(GROUPS)}, all; got {group!r}")
-    options = Options(settings, repeats, data, fp32_bundle, minutes)
+    options = Options(settings, repeats, data, fp32_bundle, minutes, kills)
     done: list[rows.Row] = []
     skipped = 0
     for name in GROUPS if group == "all" else (group,):

@@ -37,6 +37,7 @@ GROUPS = {
     "stability": "bench.cases.stability",
     "search": "bench.cases.search",
     "serve": "bench.cases.serve",
+    "batch": "bench.cases.batch",
 }
 NEED_DATA = (
     "stream",
@@ -68,6 +69,7 @@ class Options:
         data: folder of data sets, or None.
         fp32_bundle: bundle with the same head on a float backbone, or None.
         minutes: how long a soak streams, and a server is overloaded; None is the group's own number.
+        kills: how often a batch is killed; None is the group's own number.
     """
 
     settings: Settings
@@ -75,6 +77,7 @@ class Options:
     data: Path | None = None
     fp32_bundle: Path | None = None
     minutes: float | None = None
+    kills: int | None = None
 
     @property
     def bundle(self) -> Path:
@@ -94,6 +97,8 @@ class Options:
             words.append(f"--repeats {self.repeats}")
         if group in ("soak", "serve") and self.minutes is not None:
             words.append(f"--minutes {self.minutes:g}")
+        if group == "batch" and self.kills is not None:
+            words.append(f"--kills {self.kills}")
         if group in NEED_DATA:
             words.append("--data DATA")
         if group == "quality" and self.fp32_bundle is not None:

@@ -6,13 +6,16 @@ say which frame it was at.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from patchcut.batch.crews import Died, Heard, is_last
 from patchcut.batch.ray_cluster import connect, import_ray, places
 from patchcut.batch.worker import Job, Task, Worker
 from patchcut.errors import EngineError, PatchcutError
+
+# Messages a second of all workers together, which one process can take in.
+_MOST_TOLD = 500
 
 
 @dataclass
@@ -37,7 +40,7 @@ class RayCrew:
     def __init__(self, job: Job, workers: int | None = None, *, address: str | None = None) -> None:
         self._ray = import_ray()
         self._connected = connect(self._ray, address)
-        self._job, self._running = job, list[_Actor]()
+        self._running: list[_Actor] = []
         try:
             on_gpu = job.settings.device == "cuda"
             cpus = 1 if on_gpu else job.settings.threads or 1
@@ -46,6 +49,7 @@ class RayCrew:
             self.close()
             raise
         self._most = most if workers is None else min(most, workers)
+        self._job = replace(job, tell_s=max(job.tell_s, self._most / _MOST_TOLD))
         needs = {"num_cpus": cpus, "num_gpus": int(on_gpu), "max_restarts": 0, "max_task_retries": 0}
         self._class = self._ray.remote(**needs)(_RayWorker)
 

@@ -23,8 +23,6 @@ from patchcut.settings import Settings
 # Frames that are read while others are segmented; on a GPU so many also go through the backbone at once.
 _AHEAD = 2
 _MOST_TOGETHER = 8
-# How often a worker tells how far it is, in seconds.
-_TELL_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -36,12 +34,14 @@ class Job:
         bundle_sha256: of the bundle's manifest, which has to be the same on every machine.
         format: of the shards.
         root: the folder that the paths of a plan are relative to.
+        tell_s: seconds after which a worker tells how far it is.
     """
 
     settings: Settings
     bundle_sha256: str
     format: str
     root: Path
+    tell_s: float = 0.25
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Worker:
                     add(made.to_dict())
                     rows += 1
                 untold += 1
-                if time.monotonic() - told_s > _TELL_S:
+                if time.monotonic() - told_s > self._job.tell_s:
                     yield untold
                     untold, told_s = 0, time.monotonic()
         yield untold
