@@ -17,7 +17,9 @@ from patchcut_server.options import ServeOptions, is_loopback
 from patchcut_server.refusals import Refusal, try_later
 
 # What needs no token: whether it lives is what those ask who start and stop it.
-_OPEN = ("/v2/health/live", "/v2/health/ready")
+_OPEN = ("/v2/health/live", "/v2/health/ready", "/")
+# The page's own files hold nothing of anybody's; it asks for the token before it asks the server.
+_OPEN_BELOW = "/page/"
 # Browsers let pages set no header here.
 _TOKEN_IN_QUERY = ("/v1/stream", "/v1/mjpeg")
 
@@ -61,7 +63,7 @@ class Gate:
         if self._token is None and is_loopback(self._options.host) and not _is_here(host):
             error = PatchcutError("Host", f"must name this machine, got {host[:60]!r}", "ask 127.0.0.1")
             raise Refusal(421, error, "origin")
-        if self._token is not None and scope["path"] not in _OPEN:
+        if self._token is not None and not _needs_none(scope["path"]):
             given = _given_token(scope, headers)
             if given is None or not hmac.compare_digest(_digest(given), self._token):
                 what = "is missing" if given is None else "is wrong"
@@ -105,6 +107,10 @@ def _is_same(origin: str, host: str) -> bool:
         return urlsplit(origin).netloc == host
     except ValueError:
         return False
+
+
+def _needs_none(path: str) -> bool:
+    return path in _OPEN or path.startswith(_OPEN_BELOW)
 
 
 def _given_token(scope: Scope, headers: Headers) -> str | None:

@@ -10,12 +10,15 @@ import numpy as np
 from patchcut import Segmenter, Settings
 from patchcut.bundle import find_bundle, open_bundle
 from patchcut.errors import OptionError
+from patchcut.heads.no_concepts import CONCEPTS
 
 # What a request may choose. Those of the first line open a head; all share the engine.
 OF_HEADS = ("head", "concepts", "mode", "parts")
 OF_REQUESTS = (*OF_HEADS, "refine", "min_score", "nothing_below", "single")
 # Heads that are open besides the operator's; a head has megabytes at most.
 _MOST_HEADS = 8
+# The head to which concepts are added: it stays open, since it alone knows them.
+_NAMING = (("head", CONCEPTS),)
 _TRUE, _FALSE = ("1", "true", "yes"), ("0", "false", "no")
 
 # Settings of one request by their names, in a fixed order.
@@ -95,8 +98,17 @@ class Model:
                 if of_heads and now is self._now:
                     self._heads[of_heads] = found
                 while len(self._heads) > _MOST_HEADS:
-                    self._heads.popitem(last=False)
+                    del self._heads[next(one for one in self._heads if one != _NAMING)]
         return found.with_settings(**others) if others else found
+
+    @property
+    def naming(self) -> Segmenter:
+        """The segmenter whose concepts are added and removed: what `head=concepts` is answered by.
+
+        Raises:
+            OptionError: the bundle, or what the server was started for, lacks the features.
+        """
+        return self.segmenter(_NAMING)
 
     def _load(self) -> Segmenter:
         segmenter = Segmenter.open(self.settings)

@@ -113,8 +113,8 @@ def _read_words(words: Words) -> tuple[dict[str, str], dict[str, list[list[float
     if len(found["output"]) > 1:
         raise bad_request("query", f"has output twice; it is one of {', '.join(OUTPUTS)}")
     prompts = {
-        "points": [_numbers("point", "X,Y", text) for text in found["point"]],
-        "boxes": [_numbers("box", "X0,Y0,X1,Y1", text) for text in found["box"]],
+        "points": [numbers_of("point", "X,Y", text) for text in found["point"]],
+        "boxes": [numbers_of("box", "X0,Y0,X1,Y1", text) for text in found["box"]],
     }
     if sum(map(len, prompts.values())) > _MOST_PROMPTS:
         raise bad_request("query", f"points at more than {_MOST_PROMPTS} objects")
@@ -122,7 +122,18 @@ def _read_words(words: Words) -> tuple[dict[str, str], dict[str, list[list[float
     return settings, {name: given for name, given in prompts.items() if given}, output
 
 
-def _numbers(where: str, wanted: str, text: str) -> list[float]:
+def numbers_of(where: str, wanted: str, text: str) -> list[float]:
+    """The numbers of a word such as "10,20".
+
+    Args:
+        where: what the word is called.
+        wanted: how it is written, such as "X,Y".
+    Raises:
+        Refusal: 400, it has others.
+    Examples:
+        >>> numbers_of("point", "X,Y", "10,20.5")
+        [10.0, 20.5]
+    """
     try:
         numbers = [float(word) for word in text.split(",")]
     except ValueError:

@@ -27,8 +27,11 @@ from patchcut_server.connections import patient_protocol
 from patchcut_server.metrics import CONTENT_TYPE
 from patchcut_server.mjpeg import Channels, mjpeg
 from patchcut_server.model import Model
+from patchcut_server.naming import add_concept, remove_concept
+from patchcut_server.offers import model_offers
 from patchcut_server.openapi import SEGMENT
 from patchcut_server.options import ServeOptions
+from patchcut_server.pages import index, page_file
 from patchcut_server.refusals import Refusal, refusal_of
 from patchcut_server.segmenting import segment
 from patchcut_server.websocket import stream
@@ -189,7 +192,12 @@ def _application(backend: Backend) -> FastAPI:
         await stream(backend, socket)
 
     model = "/v2/models/{model:path}"
+    add("GET", "/", index)
+    add("GET", "/page/{name:path}", page_file)
     add("POST", "/v1/segment", segment, SEGMENT)
+    add("GET", "/v1/model", model_offers)
+    add("POST", "/v1/concepts", add_concept)
+    add("DELETE", "/v1/concepts", remove_concept)
     add("GET", "/v1/mjpeg", show)
     app.add_api_websocket_route("/v1/stream", live)
     add("GET", "/metrics", _metrics)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -13,6 +13,7 @@ from patchcut import Frame, MultiStream, Result, Segmenter
 from patchcut.errors import PatchcutError
 from patchcut.pixels import PixelRule
 from patchcut.sources import Source
+from patchcut.video import PointedObjects, StreamOptions
 
 from patchcut_server.model import Changes, Model
 from patchcut_server.pictures import decode_picture
@@ -103,7 +104,7 @@ class Running:
     """
 
     name: int
-    group: _Group
+    group: _Group | _Pointed
 
     @property
     def ended(self) -> bool:
@@ -131,7 +132,7 @@ class Streams:
     def __init__(self, model: Model, most: int) -> None:
         self._model, self._most = model, most
         self._lock = threading.Lock()
-        self._groups: dict[tuple[int, Changes], _Group] = {}
+        self._groups: dict[Hashable, _Group | _Pointed] = {}
         self._names = count(1)
         self._opening = 0
 
@@ -141,9 +142,16 @@ class Streams:
         with self._lock:
             return sum(len(group.listeners) for group in self._groups.values())
 
-    def open(self, source: object, changes: Changes, listener: Listener) -> Running:
+    def open(
+        self, source: object, changes: Changes, listener: Listener, objects: PointedObjects | None = None
+    ) -> Running:
         """Begins a stream; it may take the time that its source needs to open.
 
+        Args:
+            source: what `patchcut.open_source` takes; an `Inbox` where objects are pointed at.
+            changes: the settings of its client.
+            listener: takes its results.
+            objects: what its client points at, which is followed then; None finds all that there is.
         Raises:
             Refusal: 429, as many are open as are allowed.
             OptionError, SourceError: the settings, or the source, cannot be had.
@@ -157,9 +165,10 @@ class Streams:
             segmenter = self._model.segmenter(changes)
             with self._lock:
                 self._groups = {key: group for key, group in self._groups.items() if group.listeners}
-                key = (id(segmenter.extractor), changes)
-                group = self._groups.setdefault(key, _Group(segmenter))
                 name = next(self._names)
+                key: Hashable = (id(segmenter.extractor), changes) if objects is None else name
+                made = _Group(segmenter) if objects is None else _Pointed(segmenter, objects)
+                group = self._groups.setdefault(key, made)
                 group.listeners[name] = listener  # now, so that the group is not forgotten meanwhile
             try:
                 group.add(name, source)
@@ -237,3 +246,50 @@ class _Group:
             with self._lock:
                 if self._streams is streams:
                     self._streams = None
+
+
+class _Pointed:
+    """One stream of what its client points at, on a thread of its own: its objects are nobody else's."""
+
+    def __init__(self, segmenter: Segmenter, objects: PointedObjects) -> None:
+        self.listeners: dict[int, Listener] = {}
+        self._segmenter, self._objects = segmenter, objects
+        self._inbox: Inbox | None = None
+        self._thread: threading.Thread | None = None
+
+    def add(self, name: int, source: object) -> None:
+        assert isinstance(source, Inbox)
+        self._inbox = source
+        self._thread = threading.Thread(target=self._hand_out, args=(name,), name="patchcut-pointed")
+        self._thread.daemon = True
+        self._thread.start()
+
+    def remove(self, name: int) -> None:
+        self.listeners.pop(name, None)
+        self.close()
+
+    def has_ended(self, name: int) -> bool:
+        return self._thread is None or not self._thread.is_alive()
+
+    def why_ended(self, name: int) -> str:
+        return ""
+
+    def close(self) -> None:
+        if self._inbox is not None:
+            self._inbox.end()
+        if self._thread is not None:
+            self._thread.join(1.0)
+
+    def _hand_out(self, name: int) -> None:
+        assert self._inbox is not None
+        try:
+            results = self._segmenter.followed(self._inbox, self._objects, StreamOptions(mode="live"))
+            for result in results:
+                listener = self.listeners.get(name)
+                if listener is not None:
+                    listener.result(result)
+                del result
+        except Exception as error:  # of a stage, or of a prompt
+            listener = self.listeners.get(name)
+            if listener is not None:
+                listener.end(str(error))

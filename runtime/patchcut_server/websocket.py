@@ -7,6 +7,7 @@ import contextlib
 import json
 
 from patchcut import Result
+from patchcut.video import PointedObjects
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
@@ -14,6 +15,7 @@ from patchcut_server.backend import Backend
 from patchcut_server.mailbox import Mailbox
 from patchcut_server.metrics import Metrics
 from patchcut_server.model import changes_of
+from patchcut_server.prompting import point_at
 from patchcut_server.refusals import bad_request, refusal_of
 from patchcut_server.segmenting import read_settings
 from patchcut_server.streams import Inbox, Running
@@ -30,8 +32,10 @@ End = tuple[int, str] | None
 class _Results:
     """Puts results into a mailbox as JSON; a `Listener`."""
 
-    def __init__(self, mailbox: Mailbox, metrics: Metrics, *, masks: bool) -> None:
-        self._mailbox, self._metrics, self._masks = mailbox, metrics, masks
+    def __init__(
+        self, mailbox: Mailbox, metrics: Metrics, objects: PointedObjects | None, *, masks: bool
+    ) -> None:
+        self._mailbox, self._metrics, self._objects, self._masks = mailbox, metrics, objects, masks
         self._last = -1
 
     def result(self, result: Result) -> None:
@@ -39,7 +43,8 @@ class _Results:
         self._metrics.tell(result.timings_ms)
         self._metrics.dropped.inc(dropped)
         told = result.to_dict(masks="rle" if self._masks else None)
-        self._mailbox.put(json.dumps({**told, "dropped": dropped}).encode())
+        lost = {} if self._objects is None else {"lost": list(self._objects.lost)}
+        self._mailbox.put(json.dumps({**told, "dropped": dropped, **lost}).encode())
 
     def problem(self, index: int, words: str) -> None:
         self._mailbox.say(json.dumps({"index": index, "error": words}))
@@ -51,7 +56,7 @@ class _Results:
 async def stream(backend: Backend, socket: WebSocket) -> None:
     """Answers the frames that a client sends, each a binary message, until it leaves or the server stops."""
     try:
-        running, inbox, mailbox = await _open(backend, socket)
+        running, inbox, mailbox, objects = await _open(backend, socket)
     except Exception as error:
         refusal = refusal_of(error)
         if refusal is None:
@@ -65,7 +70,7 @@ async def stream(backend: Backend, socket: WebSocket) -> None:
     try:
         await socket.accept()
         tasks = [
-            asyncio.create_task(_receive(socket, inbox)),
+            asyncio.create_task(_receive(socket, inbox, mailbox, objects)),
             asyncio.create_task(_send(backend, socket, running, mailbox)),
             asyncio.create_task(_stop(backend)),
         ]
@@ -83,29 +88,37 @@ async def stream(backend: Backend, socket: WebSocket) -> None:
             await asyncio.wait_for(socket.close(*end), backend.options.slow_s)
 
 
-async def _open(backend: Backend, socket: WebSocket) -> tuple[Running, Inbox, Mailbox]:
+async def _open(backend: Backend, socket: WebSocket) -> tuple[Running, Inbox, Mailbox, PointedObjects | None]:
     words = [one for one in socket.query_params.multi_items() if one[0] != "token"]
-    settings, rest = read_settings(words, ("masks",))
-    masks = dict(rest).get("masks", "rle")
-    if masks not in ("rle", "none"):
-        raise bad_request("masks", f"must be rle or none, got {masks[:60]!r}")
+    settings, rest = read_settings(words, ("masks", "track"))
+    said = {"masks": "rle", "track": "all", **dict(rest)}
+    for name, choices in (("masks", ("rle", "none")), ("track", ("all", "pointed"))):
+        if said[name] not in choices:
+            raise bad_request(name, f"must be {' or '.join(choices)}, got {said[name][:60]!r}")
     changes = changes_of(settings, backend.model.settings)
+    pointed = said["track"] == "pointed"
+    if pointed and (mode := settings.get("mode", backend.model.settings.mode)) != "foreground":
+        raise bad_request("mode", f"must be foreground where objects are pointed at, got {mode}")
+    objects = PointedObjects() if pointed else None
     mailbox = Mailbox()
-    results = _Results(mailbox, backend.metrics, masks=masks == "rle")
+    results = _Results(mailbox, backend.metrics, objects, masks=said["masks"] == "rle")
     inbox = Inbox(backend.model.settings.pixel_rule, results.problem)
-    running = await asyncio.to_thread(backend.streams.open, inbox, changes, results)
-    return running, inbox, mailbox
+    running = await asyncio.to_thread(backend.streams.open, inbox, changes, results, objects)
+    return running, inbox, mailbox, objects
 
 
-async def _receive(socket: WebSocket, inbox: Inbox) -> End:
+async def _receive(socket: WebSocket, inbox: Inbox, mailbox: Mailbox, objects: PointedObjects | None) -> End:
     while True:
         message = await socket.receive()
         if message["type"] == "websocket.disconnect":
             return None
         data = message.get("bytes")
-        if data is None:
-            return _WRONG_KIND, "frames are binary messages"
-        inbox.put(data)
+        if data is not None:
+            inbox.put(data)
+        elif objects is None:
+            return _WRONG_KIND, "frames are binary messages; to point at objects say track=pointed"
+        else:
+            mailbox.say(json.dumps(point_at(objects, message["text"])))
 
 
 async def _send(backend: Backend, socket: WebSocket, running: Running, mailbox: Mailbox) -> End:
