@@ -78,7 +78,8 @@ def _form(rng: np.random.Generator, pictures: list[bytes]) -> Request:
     data = pictures[int(rng.integers(len(pictures)))]
     head = b'Content-Disposition: form-data; name="image"; filename="a"'
     form = b"--b\r\n" + head + b"\r\n\r\n" + data + b"\r\n--b--\r\n"
-    return "/v1/segment", mangled(rng, form), {"Content-Type": "multipart/form-data; boundary=b"}
+    path = "/v1/segment" if rng.integers(4) else "/v1/concepts?name=x&box=0,0,9,9"
+    return path, mangled(rng, form), {"Content-Type": "multipart/form-data; boundary=b"}
 
 
 def _query(rng: np.random.Generator, pictures: list[bytes]) -> Request:
@@ -137,7 +138,18 @@ def _packed(rng: np.random.Generator, pictures: list[bytes]) -> Request:
 
 def _path(rng: np.random.Generator, pictures: list[bytes]) -> Request:
     paths = ["/v2/models/" + "a" * 3000, "/v2/models/MODEL/versions/x/infer"]
-    paths += ["/v2/models/%2e%2e/infer", "/v2/models//infer", "/v1/segment/", "/%00", "//", "/v1/../v2"]
+    paths += [
+        "/v2/models/%2e%2e/infer",
+        "/v2/models//infer",
+        "/v1/segment/",
+        "/%00",
+        "//",
+        "/v1/../v2",
+        "/",
+        "/page/app.js",
+        "/v1/model",
+        "/v1/concepts",
+    ]
     return str(rng.choice(paths)), rng.bytes(40), {"Accept": "\xff;q=" + "9" * 50}
 
 

@@ -38,6 +38,7 @@ GROUPS = {
     "search": "bench.cases.search",
     "serve": "bench.cases.serve",
     "batch": "bench.cases.batch",
+    "page": "bench.cases.page",
 }
 NEED_DATA = (
     "stream",

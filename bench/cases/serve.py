@@ -81,14 +81,14 @@ def run(options: Options) -> Iterator[Outcome]:
     image = cv2.resize(read_photo(SAMPLES / "coffee.jpg"), PICTURE_HW[::-1])
     jpeg = cv2.imencode(".jpg", image)[1].tobytes()
     made = _Made(segmenter, np.asarray(image), jpeg, options)
-    with _server(settings, queue=64, per_client=64, deadline_s=60.0) as port:
+    with serving(settings, queue=64, per_client=64, deadline_s=60.0) as port:
         yield from made.one_request(port)
         rate, outcome = made.eight_clients(port)
         yield outcome
         yield made.at_load(port, rate)
-    with _server(settings, queue=QUEUE, per_client=QUEUE, deadline_s=DEADLINE_S) as port:
+    with serving(settings, queue=QUEUE, per_client=QUEUE, deadline_s=DEADLINE_S) as port:
         yield made.overload(port, rate)
-    with _server(settings, queue=64, per_client=64, deadline_s=60.0) as port:
+    with serving(settings, queue=64, per_client=64, deadline_s=60.0) as port:
         yield made.odd_bodies(port)
 
 
@@ -285,7 +285,7 @@ def _failed(tally: Tally) -> dict[str, float]:
 
 
 @contextmanager
-def _server(settings: Settings, **chosen: Any) -> Iterator[int]:
+def serving(settings: Settings, **chosen: Any) -> Iterator[int]:
     """The port of a server in a process of its own.
 
     Raises:

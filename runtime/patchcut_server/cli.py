@@ -74,7 +74,7 @@ def serve(
 ) -> int:
     """Answer over HTTP and WebSocket: pictures in, masks and boxes out.
 
-    POST /v1/segment takes a picture; WS /v1/stream takes frames and tells
+    / is a page for a browser; POST /v1/segment takes a picture; WS /v1/stream takes frames and tells
     tracks; GET /v1/mjpeg shows a --source; /v2 is the Open Inference
     Protocol, which tritonclient speaks; /metrics is for Prometheus.
 

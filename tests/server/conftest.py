@@ -140,6 +140,15 @@ def served(model: Model) -> Iterator[Served]:
         yield one
 
 
+@pytest.fixture(scope="session")
+def naming() -> Iterator[Served]:
+    """A server of the embedded bundle, which can be shown things; who names some has them forgotten."""
+    from patchcut_server import Model
+
+    with serving(Model(Settings(head="concepts", threads=1)), slow_s=20.0) as one:
+        yield one
+
+
 @pytest.fixture
 def serve(model: Model) -> Iterator[Callable[..., Served]]:
     """serve(**options): another server of the same model, until the test ends."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -13,12 +13,11 @@ import pytest
 
 pytest.importorskip("fastapi", reason="needs patchcut[server]")
 
-from patchcut import Settings
 from patchcut.cli.demo import SAMPLES
 from patchcut.output.overlay import PALETTE_RGB
 from patchcut_server.pages import PAGE, page_files
 
-from .conftest import Served, serving, wait_for
+from .conftest import Served, wait_for
 
 if TYPE_CHECKING:
     from patchcut_server import Model
@@ -81,15 +80,6 @@ def test_what_the_model_offers(served: Served, model: Model) -> None:
         assert served.segment(data, f"?head={one['name']}").status == 200
 
 
-@pytest.fixture(scope="module")
-def naming() -> Iterator[Served]:
-    """A server of the embedded bundle, which can be shown things."""
-    from patchcut_server import Model
-
-    with serving(Model(Settings(head="concepts", threads=1)), slow_s=20.0) as one:
-        yield one
-
-
 def test_a_thing_is_shown_named_and_forgotten(naming: Served, jpeg: bytes) -> None:
     assert naming.ask("GET", "/v1/model").said["concepts"] == []
     shown = naming.ask("POST", "/v1/concepts?name=astronaut&box=20,20,480,512", jpeg)
@@ -112,6 +102,7 @@ def test_a_thing_is_shown_named_and_forgotten(naming: Served, jpeg: bytes) -> No
     assert naming.ask("POST", "/v1/concepts?name=a", b"no picture").status == 415
     assert naming.ask("DELETE", "/v1/concepts?name=cup").said["concepts"] == ["astronaut"]
     assert naming.ask("DELETE", "/v1/concepts?name=cup").status == 400
+    assert naming.ask("DELETE", "/v1/concepts?name=astronaut").said["concepts"] == []
 
 
 def test_there_is_nothing_to_name_without_the_features(served: Served, jpeg: bytes) -> None:

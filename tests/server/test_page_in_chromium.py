@@ -174,6 +174,33 @@ def test_an_object_is_pointed_at_by_mouse_and_by_keyboard(photo: Any) -> None:
     assert photo.locator("#objects li").count() > 2
 
 
+def test_a_thing_is_shown_in_a_box_and_named(browser: Any, naming: Served, jpeg: bytes) -> None:
+    with visiting(browser, f"http://{naming.url}/") as page:
+        ready(page)
+        drop(page, jpeg, "astronaut.jpg", "image/jpeg")
+        wait_for_overlay(page, 0)
+        assert page.locator("#objects li").count() == 0, "nothing has a name yet"
+        page.get_by_role("radio", name="Show and name").check()
+        box = page.locator("#stage").bounding_box()
+        page.mouse.move(box["x"] + box["width"] * 0.05, box["y"] + box["height"] * 0.05)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + box["height"] * 0.95, steps=3)
+        page.mouse.up()
+        page.get_by_label("New name").fill("suit")
+        with page.expect_request("**/v1/concepts?*") as asked:
+            page.get_by_role("button", name="Add").click()
+        wait_for_overlay(page, 1)
+        assert "name=suit&box=" in asked.value.url
+        assert page.inner_text("#objects li:first-child .label") == "suit"
+        page.get_by_label("Show only").fill("mug")
+        assert page.locator("#objects li").count() == 0
+        page.get_by_label("Show only").fill("mug, suit")
+        assert page.locator("#objects li").count() > 0
+        page.get_by_role("button", name="Forget suit").click()
+        wait_for_overlay(page, 2)
+        assert page.locator("#objects li").count() == 0
+
+
 def saved(page: Any, name: str) -> tuple[str, bytes]:
     with page.expect_download() as got:
         page.get_by_role("button", name=name).click()

@@ -21,6 +21,7 @@ from patchcut_export.cli.levels import make_levels_bundle
 from patchcut_export.cli.parity import parity
 from patchcut_export.cli.train import train
 from patchcut_export.cli.triton import triton
+from patchcut_export.cli.web import web
 
 app = typer.Typer(
     help="Make, train and measure bundles. Offline: needs torch and timm.",
@@ -44,4 +45,5 @@ command(app, "features")(features)
 command(app, "engine")(engine)
 command(app, "fused")(fused)
 command(app, "triton")(triton)
+command(app, "web")(web)
 command(app, "parity")(parity)

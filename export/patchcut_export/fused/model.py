@@ -45,7 +45,7 @@ def fuse(bundle: Bundle, plan: FusedPlan) -> bytes:
     """
     head, backbone, graph = choose_parts(bundle, plan)
     frame_hw = plan.frame_hw or graph.size_hw
-    model = _backbone(bundle, backbone, graph)
+    model = _backbone(bundle, backbone, graph, packed=plan.packed)
     before, after = Nodes("frame/"), Nodes(f"{head.name}/")
     image = add_frame(before, INPUT, backbone, graph, frame_hw, plan.color)
     features = {name: f"{_BACKBONE}{backbone.features[name].output}" for name in head.features}
@@ -63,7 +63,7 @@ def fuse(bundle: Bundle, plan: FusedPlan) -> bytes:
     return _checked(fused)
 
 
-def _backbone(bundle: Bundle, backbone: BackboneSpec, graph: GraphSpec) -> onnx.ModelProto:
+def _backbone(bundle: Bundle, backbone: BackboneSpec, graph: GraphSpec, *, packed: bool) -> onnx.ModelProto:
     """A graph of the bundle with its weights inside; its names begin with "backbone/"."""
     model = onnx.load_model_from_string(bundle.read(graph.file))
     held = bundle.read_tensors(backbone.weights) if backbone.weights and graph.initializers else {}
@@ -72,7 +72,7 @@ def _backbone(bundle: Bundle, backbone: BackboneSpec, graph: GraphSpec) -> onnx.
             data = held[tensor.name].tobytes()
             fields = {"name": tensor.name, "data_type": tensor.data_type, "dims": tensor.dims}
             tensor.CopyFrom(TensorProto(**fields, raw_data=data))
-    if graph.precision in _FLOATS:
+    if graph.precision in _FLOATS and not packed:
         _dequantize(model)
     return compose.add_prefix(model, _BACKBONE)
 

@@ -27,6 +27,8 @@ class FusedPlan:
         frame_hw: size of the frames; None where they come at the size of the backbone's input.
         color: order of the frames' channels.
         label_map: whether label maps are a second output.
+        packed: whether a graph of floats keeps its weights in the 8 bits in which the bundle holds them. Who
+            runs it must have them turned into floats: ONNX Runtime by session.disable_quant_qdq.
     Raises:
         OptionError: a value that is none of these.
     """
@@ -37,6 +39,7 @@ class FusedPlan:
     frame_hw: tuple[int, int] | None = None
     color: ColorOrder = "rgb"
     label_map: bool = False
+    packed: bool = False
 
     def __post_init__(self) -> None:
         check_choice("precision", self.precision, PRECISIONS[1:])

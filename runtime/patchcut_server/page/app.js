@@ -6,7 +6,7 @@ import { Controls } from "./controls.js";
 import { cutOut, drawOverlay } from "./draw.js";
 import * as engine from "./engine.js";
 import { Live } from "./live.js";
-import { fileIn, openPicture, readClipboard, save } from "./picture.js";
+import { fileIn, grabFrame, openPicture, readClipboard, save } from "./picture.js";
 import { Player } from "./player.js";
 import { Results, saidOf } from "./results.js";
 import { Stage } from "./stage.js";
@@ -33,7 +33,7 @@ const player = new Player({ box: at("player"), play: at("play"), seek: at("seek"
   { onSnapshot: takePhoto, onStop: closeLive });
 const concepts = new ConceptPanel(engine, {
   image: () => image,
-  onTaught: () => { controls.chooseHead("concepts"); settingsChanged(); },
+  onTaught: () => { controls.chooseHead("concepts"); stage.prompts = []; useTool("all"); settingsChanged(); },
   onForgotten: settingsChanged,
   onOnly: (names) => { results.only = names; results.show(found, false); draw(); },
   onProblem: tellProblem,
@@ -64,7 +64,8 @@ for (const name of ["dragover", "dragleave", "drop"]) {
 at("camera").addEventListener("click", openCamera);
 
 async function openFile(file, name = file?.name ?? "picture") {
-  if (!file || !offers) return;
+  if (!file) return undefined;
+  if (!offers) return say("The model is still loading.");
   performance.mark("opened");
   if (file.type.startsWith("video/")) return openVideo(URL.createObjectURL(file), name);
   try {
@@ -75,6 +76,7 @@ async function openFile(file, name = file?.name ?? "picture") {
   } catch (error) {
     tellProblem(error);
   }
+  return undefined;
 }
 
 async function openSample(name) {
@@ -113,10 +115,10 @@ function closeLive() {
 }
 
 async function takePhoto() {
-  const taken = image;
+  const taken = grabFrame(live.video, Infinity, "photo.jpg");
   closeLive();
   useTool("all");
-  await showPicture({ ...taken, name: "photo.jpg" });
+  await showPicture(taken);
 }
 
 // ---- the engine segments them
@@ -136,7 +138,8 @@ async function run(fresh = false) {
   busy(true);
   const begun = performance.now();
   try {
-    const got = await engine.segment(image, { ...controls.settings, prompts: stage.prompts }, mine.signal);
+    const prompts = stage.tool === "name" ? [] : stage.prompts;
+    const got = await engine.segment(image, { ...controls.settings, prompts }, mine.signal);
     if (mine.signal.aborted) return;
     showFound(got, performance.now() - begun, fresh);
     say(saidOf(found, results.shown));
@@ -194,8 +197,9 @@ function useTool(tool) {
   document.querySelector(`input[name=tool][value=${tool}]`).checked = true;
   stage.use(tool);
   concepts.use(tool);
-  if (tool === "all" && stage.prompts.length) forgetPrompts();
-  else if (tool === "all" && live?.pointed) live.restart(false);
+  if (tool !== "all" && tool !== "name") return;
+  if (stage.prompts.length) forgetPrompts();
+  else if (live?.pointed) live.restart(false);
 }
 
 function prompt(what) {

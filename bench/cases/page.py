@@ -1,0 +1,138 @@
+"""The page in Chromium: the first overlay after a drop, and the model inside the browser beside a call."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import http.server
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import patchcut
+from patchcut.cli.demo import SAMPLES
+from patchcut.sources.photos import read_photo
+
+from bench.cases import BenchError, Options, Target
+from bench.cases.serve import serving
+from bench.harness import Times
+from bench.rows import Outcome
+
+TITLE = "the page at 224 in Chromium, on this machine"
+SIZE, PICTURE_HW = 224, (480, 640)
+CASES = ("first overlay 224", "in the browser 224")
+REPEATS = 10
+TARGETS = (
+    Target(CASES[0], "p50_ms", "<=", 1500, " ms", "from the drop of a JPEG of 640x480 to its overlay, p50"),
+    Target(CASES[1], "over_native", "<=", 5, "", "the model in the browser / `seg(frame)` in fp32, p50"),
+)
+PACKAGE = "PATCHCUT_ONNXRUNTIME_WEB"
+_WAIT_MS = 600_000
+_DROP = """(data) => {
+  const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([bytes], "photo.jpg", { type: "image/jpeg" }));
+  const how = { bubbles: true, cancelable: true, dataTransfer: transfer };
+  document.getElementById("drop").dispatchEvent(new DragEvent("drop", how));
+}"""
+
+
+def run(options: Options) -> Iterator[Outcome]:
+    """Needs the extras server and dev, the program chromium, and for the second case the npm package."""
+    program = shutil.which("chromium")
+    if program is None:
+        raise BenchError("page needs the program chromium: apt-get install chromium")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError as error:
+        raise BenchError(f"page needs playwright ({error})") from error
+    image = cv2.resize(read_photo(SAMPLES / "coffee.jpg"), PICTURE_HW[::-1])
+    jpeg = base64.b64encode(cv2.imencode(".jpg", image)[1].tobytes()).decode()
+    repeats = options.repeats or REPEATS
+    settings = replace(options.settings, size=SIZE)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        with serving(settings) as port:
+            times = Times(tuple(_overlays(browser, f"http://127.0.0.1:{port}/", jpeg, repeats)))
+        inside = "from the drop of a JPEG of 640x480 on a fresh page to its overlay on the screen"
+        precision = patchcut.load(settings=settings).describe().precision
+        p50 = {"p50_ms": times.median_ms}
+        yield _outcome(options, CASES[0], "patchcut serve", inside, times, p50, precision)
+        with _exported(options) as address:
+            own = Times(tuple(_overlays(browser, address, jpeg, repeats)))
+            runs = "the same, of a folder of `patchcut export web`: onnxruntime-web, WebAssembly, one thread"
+        browser.close()
+    segmenter = patchcut.load(settings=replace(settings, precision="fp32", engine="onnxruntime"))
+    called = Times(tuple(_called(segmenter, image, repeats)))
+    over = {"over_native": own.median_ms / called.median_ms, "p50_ms": own.median_ms}
+    yield _outcome(options, CASES[1], "export web", runs, own, over)
+    yield _outcome(options, CASES[1], "seg(frame)", "`seg(frame)` in fp32", called, {})
+
+
+def _overlays(browser: Any, address: str, jpeg: str, repeats: int) -> Iterator[float]:
+    """Milliseconds from a drop to its overlay, each on a page that has just been opened."""
+    for _ in range(repeats):
+        page = browser.new_page()
+        page.set_default_timeout(_WAIT_MS)
+        page.goto(address)
+        page.wait_for_selector("html[data-state=ready]", state="attached")
+        page.evaluate(_DROP, jpeg)
+        page.wait_for_selector("html[data-overlays]", state="attached")
+        yield float(page.evaluate("performance.getEntriesByName('first overlay')[0].duration"))
+        page.close()
+
+
+def _called(segmenter: patchcut.Segmenter, image: Any, repeats: int) -> Iterator[float]:
+    segmenter(image)
+    for _ in range(repeats):
+        yield sum(segmenter(image).timings_ms.values())
+
+
+@contextmanager
+def _exported(options: Options) -> Iterator[str]:
+    """The address of the bundle's folder, given out by Python's own server of files.
+
+    Raises:
+        BenchError: the npm package is not named.
+    """
+    named = os.environ.get(PACKAGE)
+    if not named:
+        raise BenchError(f"the second case of page needs {PACKAGE}=the .tgz of npm pack onnxruntime-web")
+    from patchcut.bundle import open_bundle
+    from patchcut_export.fused.plan import FusedPlan
+    from patchcut_export.web.folder import write_folder
+
+    with tempfile.TemporaryDirectory() as name:
+        out = Path(name) / "web"
+        with open_bundle(options.bundle) as bundle:
+            write_folder(out, bundle, FusedPlan(size=SIZE, packed=True), Path(named), lambda line: None)
+        handler = functools.partial(_Files, directory=str(out))
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield f"http://127.0.0.1:{server.server_port}/"
+            server.shutdown()
+
+
+class _Files(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *said: object) -> None:
+        pass
+
+
+def _outcome(
+    options: Options,
+    case: str,
+    contender: str,
+    inside: str,
+    times: Times,
+    metrics: dict[str, float],
+    precision: str = "fp32",
+) -> Outcome:
+    shapes: dict[str, tuple[int, ...]] = {"frame": (*PICTURE_HW, 3)}
+    return Outcome(case, contender, inside, times, shapes, precision, metrics=metrics, bundle=options.bundle)
