@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -57,7 +58,7 @@ def _frame(options: Options, small: Path) -> Iterator[Outcome]:
         def observe(value: object, ms: float, name: str = name) -> None:
             stages[name].append(cast("Result", value).timings_ms)
 
-        contenders.append(Contender(name, lambda segmenter=segmenter: segmenter(frame), observe))
+        contenders.append(Contender(name, partial(segmenter, frame), observe))
     times = interleave(contenders, options.repeats or REPEATS)
     larger = times[_name(options)].median_ms
     for name, segmenter in segmenters.items():

@@ -117,7 +117,7 @@ def open_stages(settings: Settings, beside: Opened | None = None) -> Opened:
 def masks_of(spec: BundleSpec, calibration: CalibrationSpec | None, settings: Settings) -> Masks:
     """How an assignment of a single frame becomes regions."""
     refiner = refiner_of(settings, of_video=False)
-    return Masks(spec.regions.min_area_patches, _rules_of(calibration, settings), refiner)
+    return Masks(spec.regions.min_area_patches, rules_of(calibration, settings), refiner)
 
 
 def refiner_of(settings: Settings, *, of_video: bool) -> str:
@@ -168,7 +168,7 @@ def _needs_of(backbone: BackboneSpec, heads: Sequence[Head]) -> list[str]:
     return [name for name in backbone.features if name in named]
 
 
-def _rules_of(calibration: CalibrationSpec | None, settings: Settings) -> Rules:
+def rules_of(calibration: CalibrationSpec | None, settings: Settings) -> Rules:
     """How regions score."""
     nothing_below = settings.nothing_below
     if nothing_below is None:

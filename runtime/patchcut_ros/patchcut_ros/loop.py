@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from patchcut import Frame, FrameError, Result, Segmenter, StreamOptions
 from patchcut.pixels import AS_IT_COMES, PixelRule
-from patchcut.segmenter import log_notes
+from patchcut.notes import log_notes
 from patchcut.sources import Source
 
 from patchcut_ros.images import frame_of
