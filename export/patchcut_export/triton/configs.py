@@ -23,7 +23,7 @@ from patchcut_export.triton.plan import TritonPlan
 from patchcut_export.triton.text_format import Value, Word, entries, to_text
 
 FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
-_TYPES = {TensorProto.UINT8: Word("TYPE_UINT8"), TensorProto.FLOAT: Word("TYPE_FP32")}
+_TYPES: dict[int, Word] = {TensorProto.UINT8: Word("TYPE_UINT8"), TensorProto.FLOAT: Word("TYPE_FP32")}
 _KINDS: dict[Any, Word] = {
     np.uint8: Word("TYPE_UINT8"),
     np.int32: Word("TYPE_INT32"),

@@ -74,7 +74,7 @@ class TritonPythonModel:
         """What is told of one frame with m regions."""
         count = len(regions.scores)
         told: Arrays = {
-            "count": np.int32([count]),
+            "count": np.array([count], np.int32),
             "boxes": regions.boxes,
             "scores": regions.scores,
             "areas": regions.areas,

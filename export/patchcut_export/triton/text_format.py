@@ -48,11 +48,11 @@ def entries(values: Mapping[str, Value]) -> list[Value]:
 
 def _lines(message: Mapping[str, Value]) -> Iterator[str]:
     for name, value in message.items():
-        many = isinstance(value, Sequence) and not isinstance(value, str)
-        if many and all(isinstance(one, int) for one in value):
-            yield f"{name}: [{', '.join(map(_scalar, value))}]"
+        ones = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        if ones is value and all(isinstance(one, int) for one in ones):
+            yield f"{name}: [{', '.join(map(_scalar, ones))}]"
             continue
-        for one in value if many else [value]:
+        for one in ones:
             if isinstance(one, Mapping):
                 yield f"{name} {{"
                 yield from (f"  {line}" for line in _lines(one))

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from patchcut import Frame, FrameError, Result, Segmenter, StreamOptions
-from patchcut.pixels import AS_IT_COMES, PixelRule
 from patchcut.notes import log_notes
+from patchcut.pixels import AS_IT_COMES, PixelRule
 from patchcut.sources import Source
 
 from patchcut_ros.images import frame_of
