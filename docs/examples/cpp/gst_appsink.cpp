@@ -16,6 +16,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "frames.h"
 #include "model.h"
 #include "regions.h"
 
@@ -50,8 +51,8 @@ void check_bus(GstElement* pipeline) {
 // The pipeline with the sink "frames" at its end, which gives what the model takes.
 Owned<GstElement> parse(const std::string& source, const Model& model) {
   const std::string caps = std::string("video/x-raw,format=") + (model.bgr() ? "BGR" : "RGB") +
-                           ",width=" + std::to_string(model.frame().width) +
-                           ",height=" + std::to_string(model.frame().height);
+                           ",width=" + std::to_string(model.shape().frame.width) +
+                           ",height=" + std::to_string(model.shape().frame.height);
   const std::string text =
       source + " ! videoconvert ! videoscale ! " + caps + " ! appsink name=frames max-buffers=1 sync=false";
   GError* error = nullptr;
@@ -93,7 +94,7 @@ void copy_rows(GstSample* sample, Frame& frame) {
 
 void show(Model& model, const Frame& frame, GstClockTime time, int index) {
   static Regions regions;
-  find(model, model.assign(frame), regions);
+  find(model.shape(), model.assign(frame), regions);
   const double seconds = GST_CLOCK_TIME_IS_VALID(time) ? static_cast<double>(time) / GST_SECOND : -1;
   std::printf("frame %d at %.3f s: %zu regions\n", index, seconds, regions.found.size());
   for (const Region& region : regions.found) {

@@ -10,49 +10,48 @@
 #include <string>
 #include <vector>
 
-struct SizeHw {
-  int64_t height = 0, width = 0;
-  bool operator!=(const SizeHw& other) const { return height != other.height || width != other.width; }
-};
-
-// [height, width, 3] uint8, in the order that the model says.
-struct Frame {
-  SizeHw size;
-  std::vector<uint8_t> pixels;
-};
+#include "frames.h"
+#include "regions.h"
 
 class Model {
  public:
   explicit Model(const char* path) : session_(env_, path, options()) {
     const std::vector<int64_t> image = shape(session_.GetInputTypeInfo(0));
     if (image.size() != 4 || image[3] != 3) throw std::runtime_error("not a model of patchcut export fused");
-    frame_ = {image[1], image[2]};
-    grid_ = pair(property("patchcut.grid_hw"));
-    min_area_patches_ = std::strtod(property("patchcut.min_area_patches").c_str(), nullptr);
+    shape_.frame = {image[1], image[2]};
+    shape_.grid = pair(property("patchcut.grid_hw"));
+    shape_.labels = shape(session_.GetOutputTypeInfo(0)).back();
+    shape_.min_area_patches = std::strtod(property("patchcut.min_area_patches").c_str(), nullptr);
+    for (size_t i = 1; i < session_.GetOutputCount(); ++i) {
+      const Ort::AllocatedStringPtr name = session_.GetOutputNameAllocated(i, allocator_);
+      if (std::string(name.get()) == "features") dim_ = shape(session_.GetOutputTypeInfo(i)).back();
+    }
     bgr_ = property("patchcut.color") == "bgr";
   }
 
-  SizeHw frame() const { return frame_; }
-  SizeHw grid() const { return grid_; }
-  double min_area_patches() const { return min_area_patches_; }
+  const AssignmentShape& shape() const { return shape_; }
   bool bgr() const { return bgr_; }
-  int64_t labels() const { return labels_; }
+  // Of the features of a patch; 0 of a model that was exported without --features.
+  int64_t dim() const { return dim_; }
 
   // [grid.height * grid.width, labels] float32, in the session's memory until the next call.
   const float* assign(const Frame& frame) {
-    if (frame.size != frame_) {
-      throw std::runtime_error("the model takes frames of " + text(frame_) + ", got " + text(frame.size));
+    if (frame.size != shape_.frame) {
+      const std::string wanted = text(shape_.frame);
+      throw std::runtime_error("the model takes frames of " + wanted + ", got " + text(frame.size));
     }
-    const std::array<int64_t, 4> shape{1, frame_.height, frame_.width, 3};
+    const std::array<int64_t, 4> shape{1, frame.size.height, frame.size.width, 3};
     // Only read: the session's face has no word for that.
     const Ort::Value image = Ort::Value::CreateTensor<uint8_t>(
         memory_, const_cast<uint8_t*>(frame.pixels.data()), frame.pixels.size(), shape.data(), shape.size());
     const char* const inputs[] = {"image"};
-    const char* const outputs[] = {"assignment"};
-    result_ = session_.Run(Ort::RunOptions{nullptr}, inputs, &image, 1, outputs, 1);
-    labels_ = result_.at(0).GetTensorTypeAndShapeInfo().GetShape().back();
+    const char* const outputs[] = {"assignment", "features"};
+    result_ = session_.Run(Ort::RunOptions{nullptr}, inputs, &image, 1, outputs, dim_ > 0 ? 2 : 1);
     return result_.at(0).GetTensorData<float>();
   }
+
+  // Of the frame that was assigned last: [grid.height * grid.width, dim()] float32.
+  const float* features() const { return result_.at(1).GetTensorData<float>(); }
 
  private:
   static Ort::SessionOptions options() {
@@ -65,10 +64,9 @@ class Model {
     return info.GetTensorTypeAndShapeInfo().GetShape();
   }
 
-  std::string property(const char* name) const {
-    Ort::AllocatorWithDefaultOptions allocator;
+  std::string property(const char* name) {
     const Ort::AllocatedStringPtr value =
-        session_.GetModelMetadata().LookupCustomMetadataMapAllocated(name, allocator);
+        session_.GetModelMetadata().LookupCustomMetadataMapAllocated(name, allocator_);
     if (!value) throw std::runtime_error(std::string("the model does not say ") + name);
     return value.get();
   }
@@ -86,10 +84,10 @@ class Model {
 
   Ort::Env env_{ORT_LOGGING_LEVEL_WARNING, "patchcut"};
   Ort::MemoryInfo memory_ = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
+  Ort::AllocatorWithDefaultOptions allocator_;
   Ort::Session session_;
   std::vector<Ort::Value> result_;
-  SizeHw frame_, grid_;
-  double min_area_patches_ = 0;
-  int64_t labels_ = 0;
+  AssignmentShape shape_;
+  int64_t dim_ = 0;
   bool bgr_ = false;
 };

@@ -9,7 +9,14 @@
 #include <stdexcept>
 #include <vector>
 
-#include "model.h"
+#include "frames.h"
+
+// What an assignment is of: rows [grid.height * grid.width, labels] float32 for the pixels of a frame.
+struct AssignmentShape {
+  SizeHw frame, grid;
+  int64_t labels = 0;
+  double min_area_patches = 0;  // regions smaller than so many rows become background
+};
 
 struct Region {
   int32_t label;
@@ -29,18 +36,17 @@ inline void check(patchcut_status status) {
   if (status != PATCHCUT_OK) throw std::runtime_error(patchcut_last_error());
 }
 
-// Regions smaller than the model's `min_area_patches` patches become background.
-inline void find(const Model& model, const float* assignment, Regions& regions) {
-  const SizeHw size = model.frame(), grid = model.grid();
-  const size_t pixels = static_cast<size_t>(size.height) * size.width;
+inline void find(const AssignmentShape& shape, const float* assignment, Regions& regions) {
+  const SizeHw size = shape.frame, grid = shape.grid;
+  const auto pixels = static_cast<size_t>(size.area());
   regions.labels.resize(pixels);
   regions.ids.resize(pixels);
   static thread_local std::vector<float> confidence;
   confidence.resize(pixels);
-  check(patchcut_upsample_argmax(assignment, 1, grid.height, grid.width, model.labels(), size.height,
+  check(patchcut_upsample_argmax(assignment, 1, grid.height, grid.width, shape.labels, size.height,
                                  size.width, regions.labels.data(), confidence.data(), nullptr));
-  const double patch_area = static_cast<double>(pixels) / (grid.height * grid.width);
-  const auto min_area = static_cast<int64_t>(std::ceil(model.min_area_patches() * patch_area));
+  const double patch_area = static_cast<double>(pixels) / grid.area();
+  const auto min_area = static_cast<int64_t>(std::ceil(shape.min_area_patches * patch_area));
   int32_t count = 0;
   check(patchcut_connected_components(regions.labels.data(), 1, size.height, size.width, 8,
                                       std::max<int64_t>(min_area, 1), regions.ids.data(),

@@ -6,10 +6,10 @@
 // Prints a line per region, and writes each frame's labels, [height, width] int32, to stdout with --labels.
 #include <cstdio>
 #include <exception>
-#include <fstream>
+#include <stdexcept>
 #include <string>
-#include <utility>
 
+#include "frames.h"
 #include "model.h"
 #include "regions.h"
 
@@ -20,31 +20,9 @@
 
 namespace {
 
-void swap_red_and_blue(Frame& frame) {
-  for (size_t i = 0; i + 2 < frame.pixels.size(); i += 3) std::swap(frame.pixels[i], frame.pixels[i + 2]);
-}
-
-// Binary PPM ("P6") with 8 bits a channel and no comments: RGB.
-Frame read_ppm(const std::string& path, bool bgr) {
-  std::ifstream file(path, std::ios::binary);
-  std::string magic;
-  int64_t width = 0, height = 0, largest = 0;
-  file >> magic >> width >> height >> largest;
-  constexpr int64_t kMostPixels = int64_t{1} << 28;
-  if (magic != "P6" || largest != 255 || width < 1 || height < 1 || width > kMostPixels / height) {
-    throw std::runtime_error(path + " is no PPM of 8 bits a channel; convert it with `convert x.jpg x.ppm`");
-  }
-  file.get();  // the white space before the pixels
-  Frame frame{{height, width}, std::vector<uint8_t>(3 * width * height)};
-  file.read(reinterpret_cast<char*>(frame.pixels.data()), static_cast<std::streamsize>(frame.pixels.size()));
-  if (!file) throw std::runtime_error(path + " is cut short");
-  if (bgr) swap_red_and_blue(frame);
-  return frame;
-}
-
 void show(Model& model, const Frame& frame, const std::string& name, bool labels) {
   static Regions regions;
-  find(model, model.assign(frame), regions);
+  find(model.shape(), model.assign(frame), regions);
   if (labels) std::fwrite(regions.labels.data(), sizeof(int32_t), regions.labels.size(), stdout);
   for (const Region& region : regions.found) {
     const float* box = region.box_xyxy;

@@ -34,7 +34,17 @@ def fused(
     ] = None,
     color: Annotated[str, typer.Option(help="Order of the frames' channels, rgb or bgr.")] = "rgb",
     label_map: Annotated[
-        bool, typer.Option("--label-map", help="A second output: the label of each pixel of the frame.")
+        bool, typer.Option("--label-map", help="Another output: the label of each pixel of the frame.")
+    ] = False,
+    features: Annotated[
+        bool, typer.Option("--features", help="Another output: the features that tracks are followed by.")
+    ] = False,
+    planar: Annotated[
+        bool,
+        typer.Option(
+            "--planar",
+            help="Frames come as planes [batch, 3, H, W] float32, 0 to 255, as DeepStream's nvinfer gives them.",
+        ),
     ] = False,
 ) -> int:
     """Write one ONNX file, frame to assignment, for programs that have nothing else of patchcut.
@@ -57,6 +67,8 @@ def fused(
         frame_hw=None if frame is None else parse_frame(frame),
         color=cast("ColorOrder", color),
         label_map=label_map,
+        features=features,
+        planar=planar,
     )
     check_output_file(out)
     with StepBar() as bar, open_bundle(bundle) as opened:

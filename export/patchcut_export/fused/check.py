@@ -84,6 +84,7 @@ def _scaled(frame: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArra
 def _run(session: Any, frame: npt.NDArray[np.uint8], plan: FusedPlan) -> npt.NDArray[np.float32]:
     """[1, n, k] of one BGR frame: with others in its batch an int8 graph would round otherwise."""
     pixels = frame if plan.color == "bgr" else frame[:, :, ::-1]
-    (found,) = session.run([ASSIGNMENT], {INPUT: np.ascontiguousarray(pixels[None])})
+    batch = pixels[None].transpose(0, 3, 1, 2).astype(np.float32) if plan.planar else pixels[None]
+    (found,) = session.run([ASSIGNMENT], {INPUT: np.ascontiguousarray(batch)})
     assignment: npt.NDArray[np.float32] = found
     return assignment

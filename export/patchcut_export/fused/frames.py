@@ -22,12 +22,16 @@ def add_frame(
     graph: GraphSpec,
     frame_hw: tuple[int, int],
     color: ColorOrder,
+    planar: bool = False,
 ) -> str:
     """The name of the image [b, 3, h, w] float32 of frames [b, H, W, 3] uint8, as `preprocess` makes it.
 
+    Planar frames are [b, 3, H, W] float32, 0 to 255.
     Resizing is two products with constant matrices: engines' `Resize` differ, and none has a box filter.
     """
-    pixels = nodes.add("Transpose", nodes.add("Cast", frame, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
+    pixels = frame
+    if not planar:
+        pixels = nodes.add("Transpose", nodes.add("Cast", frame, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
     if color == "bgr":
         pixels = nodes.add("Gather", pixels, nodes.constant("rgb", np.array([2, 1, 0])), axis=1)
     mean, std = (np.reshape(value, (1, 3, 1, 1)) for value in (backbone.mean, backbone.std))

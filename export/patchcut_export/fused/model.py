@@ -21,7 +21,7 @@ from patchcut_export.fused.heads import FUSED, assignment_rows
 from patchcut_export.fused.nodes import Nodes
 from patchcut_export.fused.plan import FusedPlan, choose_parts
 
-INPUT, ASSIGNMENT, LABEL_MAP = "image", "assignment", "label_map"
+INPUT, ASSIGNMENT, LABEL_MAP, FEATURES = "image", "assignment", "label_map", "features"
 _BATCH = "batch"
 _BACKBONE = "backbone/"
 _MAX_BYTES = (1 << 31) - 1  # of one message of protobuf
@@ -36,7 +36,9 @@ def fuse(bundle: Bundle, plan: FusedPlan) -> bytes:
 
     Of a decoder the assignment has a row for each cell of a patch.
 
-    With `plan.label_map` also → `label_map` [batch, H, W] int32. Nothing lies outside the file.
+    With `plan.label_map` also → `label_map` [batch, H, W] int32, with `plan.features` → `features` [batch, n, d]
+    float32, a row a patch. With `plan.planar` the image is [batch, 3, H, W] float32, 0 to 255. Nothing lies
+    outside the file.
 
     Raises:
         OptionError: as `choose_parts` does.
@@ -47,7 +49,7 @@ def fuse(bundle: Bundle, plan: FusedPlan) -> bytes:
     frame_hw = plan.frame_hw or graph.size_hw
     model = _backbone(bundle, backbone, graph, packed=plan.packed)
     before, after = Nodes("frame/"), Nodes(f"{head.name}/")
-    image = add_frame(before, INPUT, backbone, graph, frame_hw, plan.color)
+    image = add_frame(before, INPUT, backbone, graph, frame_hw, plan.color, plan.planar)
     features = {name: f"{_BACKBONE}{backbone.features[name].output}" for name in head.features}
     FUSED[head.kind](after, features, bundle, head, graph.grid_hw, ASSIGNMENT)
     columns, rows = len(head.labels), assignment_rows(backbone, head, graph.grid_hw)
@@ -56,9 +58,19 @@ def fuse(bundle: Bundle, plan: FusedPlan) -> bytes:
         canvas = replace(Canvas.of(frame_hw, backbone, graph), grid_hw=finer_grid(rows, graph.grid_hw))
         add_label_map(after, ASSIGNMENT, canvas, columns, LABEL_MAP)
         outputs.append(_value(LABEL_MAP, TensorProto.INT32, *frame_hw))
+    if plan.features:
+        followed = backbone.features[head.features[0]]
+        after.add("Identity", features[head.features[0]], output=FEATURES)
+        patches = graph.grid_hw[0] * graph.grid_hw[1]
+        outputs.append(_value(FEATURES, TensorProto.FLOAT, patches, followed.dim))
     nodes = [*before.nodes, *_reading(model.graph.node, image), *after.nodes]
     constants = [*before.constants, *model.graph.initializer, *after.constants]
-    fused = _model(nodes, constants, outputs, frame_hw, model)
+    image_value = (
+        _value(INPUT, TensorProto.FLOAT, 3, *frame_hw)
+        if plan.planar
+        else _value(INPUT, TensorProto.UINT8, *frame_hw, 3)
+    )
+    fused = _model(nodes, constants, image_value, outputs, model)
     helper.set_model_props(fused, _properties(bundle, plan, head, backbone, graph))
     return _checked(fused)
 
@@ -108,8 +120,8 @@ def _reading(nodes: Iterable[onnx.NodeProto], image: str) -> list[onnx.NodeProto
 def _model(
     nodes: list[onnx.NodeProto],
     constants: list[onnx.TensorProto],
+    image: onnx.ValueInfoProto,
     outputs: list[onnx.ValueInfoProto],
-    frame_hw: tuple[int, int],
     backbone: onnx.ModelProto,
 ) -> onnx.ModelProto:
     """The nodes that the outputs need, and the constants that these read."""
@@ -118,7 +130,7 @@ def _model(
     graph = helper.make_graph(
         needed,
         "patchcut",
-        [_value(INPUT, TensorProto.UINT8, *frame_hw, 3)],
+        [image],
         outputs,
         [tensor for tensor in constants if tensor.name in read],
     )

@@ -26,7 +26,9 @@ class FusedPlan:
         precision: that of the backbone's graph.
         frame_hw: size of the frames; None where they come at the size of the backbone's input.
         color: order of the frames' channels.
-        label_map: whether label maps are a second output.
+        label_map: whether label maps are an output, too.
+        features: whether the features that tracks are followed by are one: the head's first set.
+        planar: whether frames come as planes of floats, [3, H, W], as DeepStream's nvinfer gives them.
         packed: whether a graph of floats keeps its weights in the 8 bits in which the bundle holds them. Who
             runs it must have them turned into floats: ONNX Runtime by session.disable_quant_qdq.
     Raises:
@@ -39,6 +41,8 @@ class FusedPlan:
     frame_hw: tuple[int, int] | None = None
     color: ColorOrder = "rgb"
     label_map: bool = False
+    features: bool = False
+    planar: bool = False
     packed: bool = False
 
     def __post_init__(self) -> None:
@@ -92,8 +96,11 @@ def describe(bundle: Bundle, plan: FusedPlan) -> str:
     head, backbone, graph = choose_parts(bundle, plan)
     height, width = plan.frame_hw or graph.size_hw
     rows = assignment_rows(backbone, head, graph.grid_hw)
-    labels = f" and label_map [batch, {height}, {width}] int32" if plan.label_map else ""
-    return (
-        f"image [batch, {height}, {width}, 3] uint8 {plan.color} to "
-        f"assignment [batch, {rows}, {len(head.labels)}] float32{labels}"
-    )
+    kind = f"3, {height}, {width}] float32" if plan.planar else f"{height}, {width}, 3] uint8"
+    outputs = [f"assignment [batch, {rows}, {len(head.labels)}] float32"]
+    if plan.label_map:
+        outputs.append(f"label_map [batch, {height}, {width}] int32")
+    if plan.features:
+        patches, dim = graph.grid_hw[0] * graph.grid_hw[1], backbone.features[head.features[0]].dim
+        outputs.append(f"features [batch, {patches}, {dim}] float32")
+    return f"image [batch, {kind} {plan.color} to {' and '.join(outputs)}"

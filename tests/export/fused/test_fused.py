@@ -17,7 +17,9 @@ onnx = pytest.importorskip("onnx", reason="needs patchcut[export]")
 ort = pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 
 from patchcut.bundle import EMBEDDED, Bundle, open_bundle
-from patchcut.stages import Canvas
+from patchcut.frames import Frame
+from patchcut.settings import Settings
+from patchcut.stages import Canvas, Extractor
 from patchcut_export.errors import ExportError
 from patchcut_export.fused import check, heads
 from patchcut_export.fused.check import compare
@@ -129,6 +131,27 @@ def test_a_black_frame_gives_no_nan(bundle: Bundle) -> None:
     np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-6)
 
 
+@pytest.mark.parametrize("label_map", [False, True])
+def test_features_are_those_of_the_backbone(tmp_path: Path, label_map: bool) -> None:
+    opened = open_toy(tmp_path / "toy.patchcut", tokens=True)
+    plan = FusedPlan(frame_hw=(75, 130), color="bgr", features=True, label_map=label_map)
+    frames = frames_of((75, 130), 2)
+    *_, found = run(fuse(opened, plan), frames)
+    own = Extractor.open(opened, Settings(precision="fp32", device="cpu"), backbone="toy", needs=("key",))
+    for frame, rows in zip(frames, found, strict=True):
+        np.testing.assert_allclose(rows, own([Frame(frame)]).of(("key",))[0], atol=1e-3)
+    assert found.std(axis=1).min() > 0.01
+
+
+@pytest.mark.parametrize("color", ["rgb", "bgr"])
+def test_planes_of_floats_give_what_pixels_do(bundle: Bundle, color: Any) -> None:
+    frames = frames_of((75, 130), 2)
+    plan = FusedPlan(frame_hw=(75, 130), color=color)
+    planes = np.ascontiguousarray(frames.transpose(0, 3, 1, 2).astype(np.float32))
+    data = fuse(bundle, dataclasses.replace(plan, planar=True))
+    np.testing.assert_array_equal(run(data, planes)[0], run(fuse(bundle, plan), frames)[0])
+
+
 def test_the_file_stands_alone_and_says_what_it_is(tmp_path: Path) -> None:
     opened = open_toy(tmp_path / "toy.patchcut", tokens=True)
     data = fuse(opened, FusedPlan(frame_hw=(48, 64), color="bgr"))
@@ -230,12 +253,16 @@ def test_the_command_writes_the_file(
 ) -> None:
     path, out = toy.write(tmp_path / "toy.patchcut"), tmp_path / "m.onnx"
     options = ["--size", LARGE, "--frame", "60x80", "--color", "bgr", "--label-map", "--precision", "int8"]
+    options.append("--features")
     assert run_cli("export", "fused", path, "--out", out, *options) == 0
     said = capfd.readouterr().err
     assert "image [batch, 60, 80, 3] uint8 bgr to assignment [batch, 144, 3] float32" in said
     assert "100.00% of the patches alike" in said
-    found, labels = run(out.read_bytes(), frames_of((60, 80)))
-    assert found.shape == (3, 144, 3) and labels.shape == (3, 60, 80)
+    assert "and label_map [batch, 60, 80] int32 and features [batch, 144, 8] float32" in said
+    found, labels, features = run(out.read_bytes(), frames_of((60, 80)))
+    assert found.shape == (3, 144, 3) and labels.shape == (3, 60, 80) and features.shape == (3, 144, 8)
+    assert run_cli("export", "fused", path, "--out", out, "--planar") == 0
+    assert "image [batch, 3, 112, 112] float32 rgb to assignment [batch, 64, 3]" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
