@@ -18,6 +18,7 @@ import patchcut_kernels as kernels
 import pytest
 import typer
 from patchcut import (
+    batch,
     benchmark,
     bundle,
     checks,
@@ -65,6 +66,7 @@ PUBLIC = {
     full_name(function)
     for module in (
         patchcut,
+        batch,
         benchmark,
         bundle,
         checks,
