@@ -20,8 +20,8 @@ def distill(
     student: Annotated[
         str,
         typer.Option(
-            help="timm's name of a ViT or a convolutional network; of a ViT with the layers that are kept: "
-            "vit_small_patch14_dinov2:layers=0,2,4,6,8,10."
+            help="timm's name of a ViT or a convolutional network; of a ViT with the layers that are kept "
+            "and the share of the MLPs' units: vit_small_patch14_dinov2:layers=0,2,4,6,8,10:mlp=0.75."
         ),
     ],
     bundle: Annotated[Path, typer.Option(help="The .patchcut file to write.")],

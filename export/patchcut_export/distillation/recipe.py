@@ -23,6 +23,7 @@ from patchcut_export.backbones.weights import Provenance, StateDict
 from patchcut_export.bundles.builder import BackbonePlan, Content, heads_of, write_extractors
 from patchcut_export.distillation.frozen import FrozenStudent, frozen_student
 from patchcut_export.distillation.log import StepLog
+from patchcut_export.distillation.start import prepare
 from patchcut_export.distillation.student import MASK, Decoding, Student, StudentSpec
 from patchcut_export.distillation.targets import Ensemble, cache_masks
 from patchcut_export.distillation.training import Distillation, DistillHooks, DistillPlan
@@ -38,6 +39,7 @@ from patchcut_export.training.feature_cache import cache_features
 from patchcut_export.training.torch_device import open_device
 
 HEAD = "decoder"
+_STARTED_ON = 256  # images that projections are fitted on, and by which units are kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +98,8 @@ def distill_bundle(request: DistillRequest, plan: DistillPlan, bar: StepBar) -> 
         for size in request.sizes[1:]:
             student.at_size(size)  # a size that does not fit is told before the work
         views = _views(request, teacher, backbone, student, list(student.sets), bar)
+        if isinstance(student, Student):
+            prepare(student, views.first(_STARTED_ON))
         about = {
             "student": str(request.student),
             "size": request.sizes[0],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from patchcut_export.backbones.vit import (
 )
 from patchcut_export.backbones.weights import StateDict
 from patchcut_export.distillation.decoder import CELLS, MaskDecoder
+from patchcut_export.distillation.slimming import shrink_mlps, slim_mlps
 from patchcut_export.errors import ExportError
 
 MASK = "mask"
@@ -36,37 +37,45 @@ class StudentSpec:
     Attributes:
         model: timm's name of a ViT, or of a convolutional network.
         layers: of a ViT, the blocks that are kept, rising; None for all.
+        mlp: of a ViT, the share of the hidden units of each MLP that is kept.
     """
 
     model: str
     layers: tuple[int, ...] | None = None
+    mlp: float = 1.0
 
     @classmethod
     def parse(cls, words: str) -> StudentSpec:
-        """Reads "MODEL", or "MODEL:layers=0,2,4".
+        """Reads "MODEL", "MODEL:layers=0,2,4", "MODEL:mlp=0.75" or both.
 
         Raises:
             OptionError: naming what is wrong with the words.
         Examples:
             >>> from patchcut_export.distillation.student import StudentSpec
-            >>> StudentSpec.parse("vit_tiny_patch16_224:layers=0,1,2")
-            StudentSpec(model='vit_tiny_patch16_224', layers=(0, 1, 2))
+            >>> StudentSpec.parse("vit_tiny_patch16_224:layers=0,1,2:mlp=0.5")
+            StudentSpec(model='vit_tiny_patch16_224', layers=(0, 1, 2), mlp=0.5)
         """
-        model, colon, rest = words.partition(":")
-        if not colon:
-            return cls(model)
-        key, _, listed = rest.partition("=")
+        model, *rest = words.split(":")
+        given = dict(one.partition("=")[::2] for one in rest)
         try:
-            layers = tuple(int(word) for word in listed.split(","))
+            layers = (
+                tuple(int(word) for word in given.pop("layers").split(",")) if "layers" in given else None
+            )
+            mlp = float(given.pop("mlp", 1.0))
         except ValueError:
-            layers = ()
-        if key.strip() != "layers" or not layers or list(layers) != sorted(set(layers)) or layers[0] < 0:
-            problem = f"must be MODEL or MODEL:layers=A,B,... with rising numbers from 0, got {words!r}"
-            raise OptionError("student", problem, "vit_small_patch14_dinov2:layers=0,2,4,6,8,10")
-        return cls(model, layers)
+            layers, mlp = (), 1.0
+        rising = layers is None or (layers and list(layers) == sorted(set(layers)) and layers[0] >= 0)
+        if given or not rising or not 0 < mlp <= 1:
+            problem = (
+                "must be MODEL, :layers=A,B,... with rising numbers from 0, and :mlp=SHARE up to 1, "
+                f"got {words!r}"
+            )
+            raise OptionError("student", problem, "vit_small_patch14_dinov2:layers=0,2,4:mlp=0.75")
+        return cls(model, layers, mlp)
 
     def __str__(self) -> str:
-        return self.model + (f":layers={','.join(map(str, self.layers))}" if self.layers else "")
+        layers = f":layers={','.join(map(str, self.layers))}" if self.layers else ""
+        return self.model + layers + (f":mlp={self.mlp:g}" if self.mlp < 1 else "")
 
     @property
     def is_vit(self) -> bool:
@@ -165,7 +174,9 @@ class Student(Decoding):
 
     def read(self, image: torch.Tensor) -> tuple[Features, torch.Tensor]:
         tokens, whole = self.trunk(image)
-        return self._features(tokens, whole), tokens
+        rows = self.norm(tokens), self.norm(whole)
+        sets = {name: self.projections[name](rows[of_image]) for name, (_, of_image) in self.sets.items()}
+        return sets, tokens
 
     def at_size(self, image_size: int) -> Student:
         other = Student(self.student, image_size, self.sets)
@@ -179,13 +190,10 @@ class Student(Decoding):
         other.load_state_dict(own)
         return other.eval()
 
-    def _features(self, tokens: torch.Tensor, whole: torch.Tensor) -> Features:
-        rows = self.norm(tokens)
-        image = self.norm(whole)
-        return {
-            name: self.projections[name](image if of_image else rows)
-            for name, (_, of_image) in self.sets.items()
-        }
+    def rows(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the projections read: of patches [b, n, width], and of the whole image [b, 1, width]."""
+        tokens, whole = self.trunk(image)
+        return self.norm(tokens), self.norm(whole)
 
 
 class ViTTrunk(nn.Module):
@@ -210,6 +218,10 @@ class ViTTrunk(nn.Module):
         self.extractor: FeatureExtractor = build_extractor(ViTSpec(spec.model, sets), state, image_size)
         inner: Any = self.extractor.vit
         inner.blocks = inner.blocks[: len(layers)]
+        self._share = spec.mlp
+        if spec.mlp < 1 and weights is None:
+            shrink_mlps(inner.blocks, spec.mlp)
+        self._is_whole = weights is not None
         self.depth = len(layers)
         self.width = int(inner.embed_dim)
         self.patch_size = self.extractor.patch_size
@@ -218,6 +230,16 @@ class ViTTrunk(nn.Module):
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         tokens, *whole = self.extractor(image)
         return tokens, whole[0] if whole else tokens.mean(1, keepdim=True)
+
+    def slim(self, see: Callable[[], object]) -> None:
+        """Keeps the units of its MLPs that `StudentSpec.mlp` asks for; `see` lets it see some images.
+
+        Raises:
+            OptionError: as `slim_mlps` does.
+        """
+        if self._share < 1 and self._is_whole:
+            slim_mlps(self.extractor.vit.blocks, self._share, see)
+            self._is_whole = False
 
 
 class ConvTrunk(nn.Module):
@@ -230,7 +252,7 @@ class ConvTrunk(nn.Module):
 
     def __init__(self, spec: StudentSpec, image_size: int, weights: StateDict | None) -> None:
         super().__init__()
-        if spec.layers is not None:
+        if spec.layers is not None or spec.mlp < 1:
             raise OptionError("student", f"{spec.model} is no ViT, whose layers can be chosen", spec.model)
         if image_size % _CONV_COARSE:
             near = max(_CONV_COARSE, round(image_size / _CONV_COARSE) * _CONV_COARSE)
@@ -255,6 +277,9 @@ class ConvTrunk(nn.Module):
         joined = torch.cat([fine, functional.interpolate(coarse, scale_factor=2, mode="bilinear")], dim=1)
         tokens = joined.flatten(2).transpose(1, 2)
         return tokens, tokens.mean(1, keepdim=True)
+
+    def slim(self, see: Callable[[], object]) -> None:
+        """Nothing: it is a ViT whose units are chosen."""
 
     def _maps(self, image: torch.Tensor) -> Sequence[torch.Tensor]:
         maps: Sequence[torch.Tensor] = self.model.forward_intermediates(

@@ -112,6 +112,12 @@ class Views:
         stacked = {name: torch.stack(made) for name, made in sets.items()}
         return Batch(torch.stack(images), torch.stack(masks), weights, stacked)
 
+    def first(self, count: int) -> Batch:
+        """As many images as they are, evenly from all."""
+        total = len(self.cached.images)
+        rows = np.unique(np.linspace(0, total - 1, min(count, total)).astype(np.int64))
+        return self.batch(rows, [View()] * len(rows))
+
     def image(self, image: npt.NDArray[np.uint8], view: View) -> torch.Tensor:
         """[3, S, S] float32, normalised, of an image [H, W, 3] uint8 BGR."""
         corner, size = np.array(view.begin_yx), np.array(image.shape[:2])

@@ -34,6 +34,8 @@ def image(size: int, batch: int = 2) -> torch.Tensor:
     [
         ("vit_tiny_patch16_224", "vit_tiny_patch16_224", None),
         ("a:layers=0,3,11", "a", (0, 3, 11)),
+        ("a:mlp=0.75", "a", None),
+        ("a:layers=0,3:mlp=0.5", "a", (0, 3)),
         ("mobilenetv4_conv_small", "mobilenetv4_conv_small", None),
     ],
 )
@@ -44,10 +46,21 @@ def test_words_of_a_student(words: str, model: str, layers: tuple[int, ...] | No
 
 
 @pytest.mark.parametrize(
-    "words", ["a:", "a:layers=", "a:layers=2,1", "a:layers=1,1", "a:layers=-1", "a:depth=3"]
+    "words",
+    [
+        "a:",
+        "a:layers=",
+        "a:layers=2,1",
+        "a:layers=1,1",
+        "a:layers=-1",
+        "a:depth=3",
+        "a:mlp=0",
+        "a:mlp=1.5",
+        "a:mlp=half",
+    ],
 )
 def test_words_that_are_no_student_are_refused(words: str) -> None:
-    with pytest.raises(OptionError, match="must be MODEL or MODEL:layers=A,B,"):
+    with pytest.raises(OptionError, match="must be MODEL, :layers=A,B,"):
         StudentSpec.parse(words)
 
 
