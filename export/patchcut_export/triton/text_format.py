@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 Value = object  # a message (a mapping), a list of values, Word, text, number or bool
 
@@ -48,11 +48,11 @@ def entries(values: Mapping[str, Value]) -> list[Value]:
 
 def _lines(message: Mapping[str, Value]) -> Iterator[str]:
     for name, value in message.items():
-        ones = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-        if ones is value and all(isinstance(one, int) for one in ones):
-            yield f"{name}: [{', '.join(map(_scalar, ones))}]"
+        values = value if isinstance(value, list) else [value]
+        if isinstance(value, list) and all(isinstance(one, int) for one in value):
+            yield f"{name}: [{', '.join(map(_scalar, value))}]"
             continue
-        for one in ones:
+        for one in values:
             if isinstance(one, Mapping):
                 yield f"{name} {{"
                 yield from (f"  {line}" for line in _lines(one))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ model_config_pb2 = pytest.importorskip(
     "tritonclient.grpc.model_config_pb2", reason="needs tritonclient[grpc]", exc_type=Exception
 )
 from google.protobuf import text_format
+from patchcut_export.triton import plan
+from patchcut_export.triton import text_format as text_format_module
 from patchcut_export.triton.configs import region_tensors
 from patchcut_export.triton.text_format import Word, entries, to_text
 from tests.export.triton.conftest import FRAME_HW
@@ -114,3 +117,9 @@ def test_lists_numbers_and_words_come_back() -> None:
     read = text_format.Parse(to_text({"instance_group": [group]}), model_config_pb2.ModelConfig())
     (found,) = read.instance_group
     assert (found.count, found.kind, list(found.gpus), found.passive) == (2, 1, [0, 1], True)
+
+
+def test_examples_of_docstrings_run() -> None:
+    for module in (plan, text_format_module):
+        found = doctest.testmod(module)
+        assert found.attempted and not found.failed
