@@ -164,9 +164,8 @@ def test_an_object_keeps_the_id_and_the_mask_of_pythons_track(
     mine = np.frombuffer(done.stdout, np.int32).reshape(len(frames), HEIGHT, WIDTH)
     told = [line.split() for line in done.stderr.decode().splitlines()]
     assert {tuple(line[:3]) for line in told} >= {(f"{i:03}.ppm", "track", "1") for i in range(len(frames))}
-    seg = patchcut.load(
-        engine="onnxruntime", device="cpu", precision="fp32", nothing_below=0.0, refine="none"
-    )
+    cpu = {"engine": "onnxruntime", "device": "cpu", "precision": "fp32"}
+    seg = patchcut.load(**cpu, nothing_below=0.0, refine="none")
     for ids, result in zip(mine, seg.results(FrameSource(frames, kind="stream")), strict=True):
         assert result.track_ids is not None and result.track_ids[0] == 1
         wanted, found = result.masks[0], ids == 1

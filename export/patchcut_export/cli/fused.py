@@ -43,7 +43,7 @@ def fused(
         bool,
         typer.Option(
             "--planar",
-            help="Frames come as planes [batch, 3, H, W] float32, 0 to 255, as DeepStream's nvinfer gives them.",
+            help="Frames come as planes [batch, 3, H, W] float32, 0 to 255, as for DeepStream's nvinfer.",
         ),
     ] = False,
 ) -> int:

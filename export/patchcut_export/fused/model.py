@@ -36,9 +36,9 @@ def fuse(bundle: Bundle, plan: FusedPlan) -> bytes:
 
     Of a decoder the assignment has a row for each cell of a patch.
 
-    With `plan.label_map` also → `label_map` [batch, H, W] int32, with `plan.features` → `features` [batch, n, d]
-    float32, a row a patch. With `plan.planar` the image is [batch, 3, H, W] float32, 0 to 255. Nothing lies
-    outside the file.
+    With `plan.label_map` also → `label_map` [batch, H, W] int32, with `plan.features` → `features`
+    [batch, n, d] float32, a row a patch. With `plan.planar` the image is [batch, 3, H, W] float32, 0 to 255.
+    Nothing lies outside the file.
 
     Raises:
         OptionError: as `choose_parts` does.

@@ -220,16 +220,18 @@ def test_the_program_of_the_docs_runs_it(tmp_path: Path, docs_block: Callable[[s
     np.testing.assert_array_equal(found, wanted[0, :, 1] > wanted[0, :, 0])
 
 
-def test_tensorrt_builds_it(bundle: Bundle) -> None:
+@pytest.mark.parametrize("planar", [False, True])
+def test_tensorrt_builds_it(bundle: Bundle, planar: bool) -> None:
     tensorrt = pytest.importorskip("tensorrt_rtx", reason="needs patchcut[tensorrt-rtx]")
     logger = tensorrt.Logger(tensorrt.Logger.ERROR)
     builder = tensorrt.Builder(logger)
     network = builder.create_network(1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = tensorrt.OnnxParser(network, logger)
-    plan = FusedPlan(frame_hw=(75, 300), color="bgr", label_map=True)
+    plan = FusedPlan(frame_hw=(75, 300), color="bgr", label_map=True, planar=planar)
     assert parser.parse(fuse(bundle, plan)), [str(parser.get_error(i)) for i in range(parser.num_errors)]
     config, profile = builder.create_builder_config(), builder.create_optimization_profile()
-    profile.set_shape("image", (1, 75, 300, 3), (1, 75, 300, 3), (8, 75, 300, 3))
+    shape = (3, 75, 300) if planar else (75, 300, 3)
+    profile.set_shape("image", (1, *shape), (1, *shape), (8, *shape))
     config.add_optimization_profile(profile)
     assert builder.build_serialized_network(network, config) is not None
 
