@@ -121,8 +121,7 @@ def test_colcon_builds_it(tmp_path: Path) -> None:
         str(tmp_path / "tools/bin/colcon"),
         f"--log-base={tmp_path / 'log'}",
         "build",
-        f"--base-paths={PACKAGE.parent}",
-        f"--packages-select={NAME}",
+        f"--paths={PACKAGE}",
         f"--build-base={tmp_path / 'build'}",
         f"--install-base={tmp_path / 'install'}",
     )
