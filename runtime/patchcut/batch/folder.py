@@ -26,7 +26,7 @@ from patchcut.batch.records import (
     shard_path,
 )
 from patchcut.errors import OptionError, OutputError, SourceError
-from patchcut.output.whole_files import check_writable, lock, output_error, whole_file, write_whole
+from patchcut.output.whole_files import check_writable, lock, output_error, remove, whole_file, write_whole
 from patchcut.texts import name_text
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class BatchFolder:
         try:
             reports = self._reports()
             if before is not None:
-                self._check_same(before, any(True for _ in reports.values()))
+                self._check_same(before, bool(reports))
             self._begin(before, {} if before is None else reports, retry)
         except BaseException:
             os.close(self._journal)
@@ -191,13 +191,18 @@ class BatchFolder:
         if before is not None and before.recipe == self.about.recipe and before.shards is not None:
             self.about = before
         else:
-            self._tell(self.about)
-        if before is None:
-            os.ftruncate(self._journal, 0)
+            self._start_anew()
         for number, report in reports.items():
             if self._is_whole(number, reports) and not (retry and report.failures):
                 self.done[number] = report.rows, len(report.failures)
         self._write_failures()
+
+    def _start_anew(self) -> None:
+        """Begins with a folder of which no shard is on record: one may have been written all the same."""
+        os.ftruncate(self._journal, 0)
+        for path in (self.path / SHARDS).glob("[0-9]*"):
+            remove(path)
+        self._tell(self.about)
 
     def _tell(self, about: About) -> None:
         write_whole(self.path / ABOUT, about.to_json())
@@ -248,7 +253,9 @@ def _check_empty(path: Path) -> None:
         OptionError: it holds something.
     """
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        held = {one.name for one in path.iterdir() if not one.name.startswith(".")} - {SHARDS}
+        held = {one.name for one in path.iterdir() if not one.name.startswith(".")}
+        if SHARDS in held and not any((path / SHARDS).iterdir()):
+            held.remove(SHARDS)
         if held:
             what = f"{name_text(path)} holds {name_text(min(held))}, which is none of a batch's"
             raise OptionError("dst", what, "choose an empty or a new folder")

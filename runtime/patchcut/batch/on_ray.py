@@ -6,6 +6,7 @@ say which frame it was at.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,6 +40,7 @@ class RayCrew:
 
     def __init__(self, job: Job, workers: int | None = None, *, address: str | None = None) -> None:
         self._ray = import_ray()
+        _check_address(address or os.environ.get("RAY_ADDRESS") or "")
         self._connected = connect(self._ray, address)
         self._running: list[_Actor] = []
         try:
@@ -73,7 +75,9 @@ class RayCrew:
     def wait(self) -> list[tuple[Task, Heard]]:
         """As in `Crew`."""
         working = [one for one in self._running if one.task is not None]
-        ready, _ = self._ray.wait([one.told for one in working], num_returns=1)
+        waited = [one.told for one in working]
+        self._ray.wait(waited, num_returns=1)
+        ready, _ = self._ray.wait(waited, num_returns=len(waited), timeout=0)
         heard: list[tuple[Task, Heard]] = []
         for one in working:
             if one.task is None or not any(one.told is told for told in ready):
@@ -83,6 +87,7 @@ class RayCrew:
             if is_last(told):
                 one.task = one.told = None
             if isinstance(told, Died):
+                self._ray.kill(one.actor)  # it may only have been out of reach
                 self._running.remove(one)
         return heard
 
@@ -121,6 +126,17 @@ class _RayWorker:
     def work(self, task: Task) -> Any:
         self._worker = self._worker or Worker(self._job)
         yield from self._worker.work(task)
+
+
+def _check_address(address: str) -> None:
+    """Checks that it is none of Ray's client, whose actors stream nothing.
+
+    Raises:
+        EngineError: it is.
+    """
+    if address.startswith("ray://"):
+        remedy = "start it on a machine of the cluster, with the address HOST:6379"
+        raise EngineError("engine", f"{address} is for Ray's client, which cannot run a batch", remedy)
 
 
 def _told(error: Any) -> PatchcutError:

@@ -12,7 +12,7 @@ from patchcut.checks import check_choice
 from patchcut.errors import EngineError, install_hint
 
 # How long a cluster at an address may take to accept a connection, and then to answer.
-CONNECT_S, ANSWER_S = 10, 30
+CONNECT_S, ANSWER_S = 10, 60
 
 
 def import_ray() -> Any:

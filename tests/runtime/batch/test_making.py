@@ -219,6 +219,9 @@ def test_a_folder_of_another_batch_is_refused(
     with pytest.raises(OptionError, match="another source; choose another folder"):
         make([photos / "0000.png"], tmp_path / "out", limit=2)
     assert shards_in(tmp_path / "out") == before
+    (tmp_path / "out" / DONE).write_bytes(b"")
+    assert make([photos], tmp_path / "out", limit=3, shard_size=9).rows == 3, "no shard was on record"
+    assert list(shards_in(tmp_path / "out")) == ["000000.tar"]
     with pytest.raises(OptionError, match=r"\[dst\] .*photos holds 0000.png, which is none of a batch's"):
         make([photos], photos)
 

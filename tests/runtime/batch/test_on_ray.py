@@ -127,6 +127,9 @@ def test_an_address_that_does_not_answer_is_given_up(
         EngineError, match=r"\[engine\] no Ray cluster at 127.0.0.1:1: .*refused; start one with"
     ):
         make([sources], tmp_path / "out", engine="ray")
+    monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1:10001")
+    with pytest.raises(EngineError, match=r"ray://127.0.0.1:10001 is for Ray's client, which cannot run a"):
+        make([sources], tmp_path / "out", engine="ray")
     monkeypatch.setattr(ray_cluster, "ANSWER_S", 3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{silent.getsockname()[1]}")
