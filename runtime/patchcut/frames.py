@@ -90,8 +90,9 @@ def as_frame(obj: object, color: ColorOrder = "bgr", rule: PixelRule = AS_IT_COM
 
 
 def _is_pil(obj: object) -> bool:
-    pil = sys.modules.get("PIL.Image")  # whoever holds a PIL image has loaded it
-    return pil is not None and isinstance(obj, pil.Image)
+    # Whoever holds a PIL image has loaded it; another thread may be in the middle of that.
+    image = getattr(sys.modules.get("PIL.Image"), "Image", None)
+    return image is not None and isinstance(obj, image)
 
 
 def _from_pil(obj: Any, rule: PixelRule) -> npt.NDArray[Any]:

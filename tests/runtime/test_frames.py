@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -202,3 +204,10 @@ def test_a_message_stays_one_printable_line() -> None:
     error = PatchcutError("source", "no frame in a\nfolder\x1b[31m", "look\tinside")
     assert str(error) == r"[source] no frame in a folder\x1b[31m; look inside"
     assert str(PatchcutError("source", "nothing")) == "[source] nothing"
+
+
+def test_a_thread_may_be_loading_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that is being imported is in `sys.modules` before its names are there."""
+    monkeypatch.setitem(sys.modules, "PIL.Image", ModuleType("PIL.Image"))
+    image = np.zeros((4, 5, 3), np.uint8)
+    assert as_frame(image).image is image

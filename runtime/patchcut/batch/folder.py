@@ -220,7 +220,7 @@ class BatchFolder:
         if number not in reports:
             return False
         with contextlib.suppress(OSError):
-            return self.shard_path(number).stat().st_size == reports[number].bytes
+            return self.shard_path(number).stat().st_size == reports[number].size_bytes
         return False
 
     def _write_failures(self) -> None:

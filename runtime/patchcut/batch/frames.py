@@ -61,7 +61,7 @@ class ShardFrames:
     def _piece(self, number: int, item: Item, last: int | None) -> Iterator[Place | Frame]:
         """The frames of a piece of a video, `last` at most, each followed by the place of the next."""
         path, name = self._root / item.path, self._name(item)
-        why = SourceError(name, "a frame could not be decoded", "play the video to check")
+        why: PatchcutError = SourceError(name, "a frame could not be decoded", "play the video to check")
         left = dict.fromkeys(range(item.frames))
         try:
             frames = frames_at(path, name, item.times(), rule=self._rule)

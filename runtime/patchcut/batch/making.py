@@ -241,7 +241,7 @@ class _Making:
             there = task.path.stat().st_size
         except OSError:
             there = -1
-        if there != report.bytes:
+        if there != report.size_bytes:
             what = f"{task.path} is not here as a worker wrote it"
             raise OutputError("output", what, "choose a folder that all machines share")
         self._folder.add(report)

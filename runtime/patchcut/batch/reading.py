@@ -47,8 +47,8 @@ def rows(folder: str | Path) -> Iterator[FrameRow]:
 
 def _rows_of(path: Path, format: str, report: ShardReport) -> Iterator[FrameRow]:
     with contextlib.suppress(OSError):
-        if path.stat().st_size != report.bytes:
-            what = f"has {path.stat().st_size} bytes and not {report.bytes}, as it was left"
+        if path.stat().st_size != report.size_bytes:
+            what = f"has {path.stat().st_size} bytes and not {report.size_bytes}, as it was left"
             raise SourceError(path.name, what, "run the same `patchcut batch` again")
     for told in read_shard(path, format):
         yield FrameRow.from_dict(told)

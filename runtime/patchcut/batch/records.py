@@ -51,19 +51,19 @@ class ShardReport:
     Attributes:
         number: the shard's.
         rows: frames in its file.
-        bytes: of its file.
+        size_bytes: of its file.
         failures: the frames that are not in it.
     """
 
     number: int
     rows: int
-    bytes: int
+    size_bytes: int
     failures: tuple[Failure, ...] = ()
 
     def line(self) -> bytes:
         """The report as a line of a journal."""
         failures = [[one.name, one.index, one.why] for one in self.failures]
-        return json.dumps([self.number, self.rows, self.bytes, failures]).encode() + b"\n"
+        return json.dumps([self.number, self.rows, self.size_bytes, failures]).encode() + b"\n"
 
     @classmethod
     def of_line(cls, line: bytes) -> ShardReport:

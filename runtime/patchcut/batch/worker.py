@@ -14,7 +14,7 @@ from patchcut.batch.frames import Place, ShardFrames, told_of
 from patchcut.batch.plan import Shard
 from patchcut.batch.records import Failure, ShardReport
 from patchcut.batch.rows import FrameRow
-from patchcut.errors import BundleError, PatchcutError
+from patchcut.errors import BundleError
 from patchcut.frames import Frame
 from patchcut.recipe import settings_recipe
 from patchcut.segmenter import Segmenter
@@ -130,7 +130,7 @@ class Worker:
         """Rows of frames; where one of several fails, each is tried by itself."""
         try:
             results = self._segmenter.batch(frames)
-        except (PatchcutError, MemoryError, RuntimeError) as error:
+        except Exception as error:  # whatever a head of one's own raises is about this frame alone
             if len(frames) > 1:
                 for frame in frames:
                     yield from self._segment([frame])
