@@ -77,7 +77,7 @@ def test_the_shards_are_those_of_one_machine(
 ) -> None:
     alone = make([sources], tmp_path / "alone")
     made = make([sources], tmp_path / "ray", engine="ray", workers=None)
-    assert (made.rows, made.failures, made.shards) == (alone.rows, alone.failures, alone.shards) == (33, 1, 9)
+    assert (made.rows, made.failures, made.shards) == (alone.rows, alone.failures, alone.shards) == (33, 1, 7)
     assert shards_in(tmp_path / "ray") == shards_in(tmp_path / "alone")
     assert (tmp_path / "ray/failures.jsonl").read_text() == (tmp_path / "alone/failures.jsonl").read_text()
     assert ray.is_initialized(), "the cluster was there before"
