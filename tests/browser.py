@@ -19,7 +19,7 @@ _ARGUMENTS = (
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
 )
-WAIT_MS = 60_000
+WAIT_MS = 180_000
 _DROP = """([data, name, type]) => {
   const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
   const transfer = new DataTransfer();
@@ -45,7 +45,7 @@ def chromium() -> Iterator[Any]:
 
 @contextmanager
 def visiting(browser: Any, url: str, *, allowed: Sequence[str] = (), **chosen: Any) -> Iterator[Any]:
-    """The page at an address, ready; fails at the end for what it logged, or asked of others.
+    """The page at an address; fails at the end for what it logged, or asked of others.
 
     Args:
         allowed: parts of messages that are expected.

@@ -67,7 +67,7 @@ def run(options: Options) -> Iterator[Outcome]:
         yield _outcome(options, CASES[0], "patchcut serve", inside, times, p50, precision)
         with _exported(options) as address:
             own = Times(tuple(_overlays(browser, address, jpeg, repeats)))
-            runs = "the same, of a folder of `patchcut export web`: onnxruntime-web, WebAssembly, one thread"
+            runs = "the same, of a folder of `patchcut export web`: onnxruntime-web, WebAssembly"
         browser.close()
     segmenter = patchcut.load(settings=replace(settings, precision="fp32", engine="onnxruntime"))
     called = Times(tuple(_called(segmenter, image, repeats)))

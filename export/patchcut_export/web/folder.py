@@ -29,6 +29,7 @@ CONTENT_SECURITY_POLICY = (
 )
 _CHARSET = '<meta charset="utf-8">'
 _ABOUT = "page/model/about.json"
+_ISOLATE = "isolate.js"
 
 
 def write_folder(
@@ -134,6 +135,7 @@ def _copy_page(folder: Path) -> None:
     policy = f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_SECURITY_POLICY}">'
     (folder / "index.html").write_text(index.replace(_CHARSET, f"{_CHARSET}\n{policy}", 1), "utf-8")
     (page / "index.html").unlink()
+    (page / _ISOLATE).rename(folder / _ISOLATE)  # beside the index, since it may speak for all below it
 
 
 def _files(package: str, folder: str) -> dict[str, bytes]:

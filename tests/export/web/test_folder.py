@@ -57,7 +57,7 @@ def test_what_is_in_the_folder(tmp_path: Path, bundle: Path, package: Path, run_
         assert run_cli(*map(str, words)) == 0
         names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
         assert {f"page/onnxruntime/{name}" for name in FILES} < names
-        assert {"index.html", "page/app.js", "page/worker.js", "page/model/model.onnx"} < names
+        assert {"index.html", "isolate.js", "page/app.js", "page/worker.js", "page/model/model.onnx"} < names
         assert "page/samples/coffee.jpg" in names and "page/index.html" not in names
     index = (out / "index.html").read_text()
     (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="(.*?)"', index)

@@ -4,6 +4,8 @@
 // settings of its own but the score; nothing is followed, pointed at or named.
 
 const folder = new URL("model/", import.meta.url);
+const root = new URL("../", import.meta.url);
+const ISOLATED = "patchcut isolated"; // whether that was tried in this tab
 
 let worker = null;
 let numbers = 0;
@@ -12,6 +14,7 @@ const known = new WeakMap(); // image → its number
 
 /** What the model offers, once it is loaded. */
 export async function open() {
+  await isolate();
   const answer = await fetch(new URL("about.json", folder));
   if (!answer.ok) throw new Error("The model is not beside this page. Export it again.");
   const about = await answer.json();
@@ -62,6 +65,20 @@ export async function teach() {
 }
 
 export const forget = teach;
+
+/** Where threads may share no memory, loads the page once more with the headers for it. */
+async function isolate() {
+  if (globalThis.crossOriginIsolated || !navigator.serviceWorker || sessionStorage.getItem(ISOLATED)) return;
+  sessionStorage.setItem(ISOLATED, "tried");
+  try {
+    await navigator.serviceWorker.register(new URL("isolate.js", root), { scope: root.href });
+    await navigator.serviceWorker.ready;
+  } catch {
+    return; // as in a private window: one thread, then
+  }
+  location.reload();
+  await new Promise(() => {});
+}
 
 function ask(question) {
   const number = ++numbers;
