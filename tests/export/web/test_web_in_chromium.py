@@ -24,6 +24,7 @@ from tests.runtime import toy_decoder
 Exported = Callable[..., str]
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 LEAST_ALIKE = 0.995
+BLOCKED = "Service Worker registration blocked"  # as a private window may do: the model runs on one thread
 # The label of each pixel, one byte each, as base64: what the page's own engine finds in a picture.
 _LABELS = """async (data) => {
   const load = (name) => import(new URL(`page/${name}`, document.baseURI).href);
@@ -110,7 +111,7 @@ def test_labels_of_a_decoder_are_pythons(
 
 def test_a_photo_is_dropped_and_its_score_limited(browser: Any, exported: Exported, tmp_path: Path) -> None:
     path = toy.write(tmp_path / "toy.patchcut")
-    with visiting(browser, exported(path), service_workers="block") as page:
+    with visiting(browser, exported(path), allowed=(BLOCKED,), service_workers="block") as page:
         ready(page)
         assert page.inner_text("#model") == "toy, WebAssembly, 1 thread"
         for hidden in ("#tools", "label[for=head]", "label[for=mode]", "label[for=refine]", "#concepts"):
@@ -136,7 +137,7 @@ def test_a_photo_is_dropped_and_its_score_limited(browser: Any, exported: Export
 def test_a_model_that_is_not_there_is_said(browser: Any, exported: Exported, tmp_path: Path) -> None:
     path = toy.write(tmp_path / "toy.patchcut")
     address = exported(path)
-    with visiting(browser, address, allowed=("404", "Failed"), service_workers="block") as page:
+    with visiting(browser, address, allowed=(BLOCKED, "404", "Failed"), service_workers="block") as page:
         page.route("**/model.onnx", lambda route: route.fulfill(status=404, body=""))
         page.reload()
         page.wait_for_selector("#problem:not([hidden])")

@@ -6,6 +6,7 @@
 const folder = new URL("model/", import.meta.url);
 const root = new URL("../", import.meta.url);
 const ISOLATED = "patchcut isolated"; // whether that was tried in this tab
+const ISOLATE_MS = 3000; // until it is given up
 
 let worker = null;
 let numbers = 0;
@@ -72,7 +73,8 @@ async function isolate() {
   sessionStorage.setItem(ISOLATED, "tried");
   try {
     await navigator.serviceWorker.register(new URL("isolate.js", root), { scope: root.href });
-    await navigator.serviceWorker.ready;
+    const late = new Promise((resolve) => setTimeout(resolve, ISOLATE_MS));
+    if (!(await Promise.race([navigator.serviceWorker.ready, late]))) return;
   } catch {
     return; // as in a private window: one thread, then
   }
