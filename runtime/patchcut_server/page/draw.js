@@ -32,7 +32,11 @@ export function drawOverlay(context, picture, found, shown, marked = -1) {
   context.drawImage(picture, 0, 0, width, height);
   if (!found || !shown.length) return;
   context.drawImage(tinted(found, shown, marked), 0, 0, width, height);
-  const front = shown.filter((i) => !isBackground(found.regions[i].label));
+  let front = shown.filter((i) => !isBackground(found.regions[i].label));
+  if (found.byLabel) {
+    const label = (i) => found.regions[i].label;
+    front = front.filter((i, at) => front.findIndex((other) => label(other) === label(i)) === at);
+  }
   for (const i of front.slice(0, MOST_CAPTIONS).reverse()) caption(context, found, i);
 }
 
@@ -69,7 +73,7 @@ function tinted(found, shown, marked) {
 function caption(context, found, i) {
   const { box, label, score } = found.regions[i];
   const number = numberOf(found, i), color = colorOf(number);
-  const size = Math.max(11, Math.round(Math.min(found.width, found.height) / 40));
+  const size = Math.max(9, Math.round(Math.min(found.width, found.height) / 40));
   const thin = Math.max(1, size / 12), named = found.labels.length > 2 || found.byLabel;
   const text = `${number}${named ? ` ${label}` : ""} ${score.toFixed(2)}`;
   context.lineWidth = thin;
