@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import subprocess
 import sys
@@ -50,7 +51,7 @@ def run(options: Options) -> Iterator[Outcome]:
             import ray
         except ImportError:
             return
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         try:
             yield from _two_against_one(options, settings, home, "ray", CASES[2])
         finally:
@@ -172,8 +173,16 @@ def _two_against_one(
     for repeat in range(options.repeats or REPEATS):
         for workers in (1, 2) if repeat % 2 == 0 else (2, 1):
             dst, clock = home / f"{engine}-{workers}-{repeat}", _Clock()
-            how = {"engine": engine, "workers": workers, "shard_size": SHARD_SIZE, "format": "webdataset"}
-            outcome = batch.make([home / "in"], dst, settings=settings, watch=clock, **how)
+            outcome = batch.make(
+                [home / "in"],
+                dst,
+                engine=engine,
+                format="webdataset",
+                shard_size=SHARD_SIZE,
+                workers=workers,
+                settings=settings,
+                watch=clock,
+            )
             if outcome.failures:
                 raise BenchError(f"{outcome.failures} frames of the batch failed")
             rates[workers].append(clock.rate)

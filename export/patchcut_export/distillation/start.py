@@ -51,7 +51,7 @@ def prepare(student: Student, batch: Batch) -> None:
         OptionError: some of its MLPs' units are to be kept, and they are not of two layers.
     """
     student.eval()
-    chunks = batch.images.split(_CHUNK)
+    chunks = [batch.images[i : i + _CHUNK] for i in range(0, len(batch.images), _CHUNK)]
     with torch.no_grad():
         student.trunk.slim(lambda: [student.trunk(images) for images in chunks])
         seen = [student.rows(images) for images in chunks]
