@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 ort = pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
@@ -105,6 +105,7 @@ def test_a_refiner_is_shown_the_frame(toy_repository: Callable[..., Path]) -> No
     assert told["canvas"]["frame_hw"] == list(FRAME_HW)
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_comes_back(text: str) -> None:
     written = to_text({"name": text, "parameters": entries({text: {"string_value": text}})})
