@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -173,16 +174,13 @@ def _two_against_one(
     for repeat in range(options.repeats or REPEATS):
         for workers in (1, 2) if repeat % 2 == 0 else (2, 1):
             dst, clock = home / f"{engine}-{workers}-{repeat}", _Clock()
-            outcome = batch.make(
-                [home / "in"],
-                dst,
-                engine=engine,
-                format="webdataset",
-                shard_size=SHARD_SIZE,
-                workers=workers,
-                settings=settings,
-                watch=clock,
-            )
+            how: dict[str, Any] = {
+                "engine": engine,
+                "workers": workers,
+                "shard_size": SHARD_SIZE,
+                "format": "webdataset",
+            }
+            outcome = batch.make([home / "in"], dst, settings=settings, watch=clock, **how)
             if outcome.failures:
                 raise BenchError(f"{outcome.failures} frames of the batch failed")
             rates[workers].append(clock.rate)
