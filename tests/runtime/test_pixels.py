@@ -213,7 +213,7 @@ def test_a_note_is_told_once_for_many_pictures() -> None:
 def test_a_segmenter_says_it_once(
     toy_bundle: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("patchcut.segmenter._notes_told", set())
+    monkeypatch.setattr("patchcut.notes._told", set())
     seg = patchcut.load(toy_bundle)
     for _ in range(3):
         seg(deep(12))
