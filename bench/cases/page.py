@@ -59,8 +59,8 @@ def run(options: Options) -> Iterator[Outcome]:
     settings = replace(options.settings, size=SIZE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        with serving(settings) as port:
-            times = Times(tuple(_overlays(browser, f"http://127.0.0.1:{port}/", jpeg, repeats)))
+        with serving(settings) as served:
+            times = Times(tuple(_overlays(browser, f"http://127.0.0.1:{served.port}/", jpeg, repeats)))
         inside = "from the drop of a JPEG of 640x480 on a fresh page to its overlay on the screen"
         precision = patchcut.load(settings=settings).describe().precision
         p50 = {"p50_ms": times.median_ms}
