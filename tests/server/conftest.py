@@ -105,6 +105,11 @@ def serving(model: Model, **chosen: Any) -> Iterator[Served]:
         try:
             loop.run_until_complete(service.run(listener))
         finally:
+            pending = asyncio.all_tasks(loop)  # of clients that have left; `asyncio.run` ends them as well
+            for task in pending:
+                task.cancel()
+            if pending:
+                loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
 

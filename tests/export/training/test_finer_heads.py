@@ -144,7 +144,7 @@ def test_an_assignment_is_no_feature_set_to_work_with(bundle: Path) -> None:
 
 
 def test_a_decoder_does_not_move_to_another_backbone(bundle: Path, tmp_path: Path) -> None:
-    from patchcut_export.bundles.builder import _heads_of
+    from patchcut_export.bundles.builder import heads_of
 
     files = toy_decoder.members()
     del files["head.safetensors"]
@@ -153,7 +153,7 @@ def test_a_decoder_does_not_move_to_another_backbone(bundle: Path, tmp_path: Pat
     said = "has no head but a decoder, which is a part of its graphs"
     path = toy.write(tmp_path / "alone.patchcut", files, spec)
     with open_bundle(path) as donor, pytest.raises(ExportError, match=said):
-        _heads_of(donor, cast("Any", None), cast("Any", None))
+        heads_of(donor, cast("Any", None), cast("Any", None))
 
 
 def test_engines_agree(bundle: Path, tmp_path: Path, run_cli: Patchcut, data: Path) -> None:
