@@ -48,18 +48,18 @@ def write_folder(
         OutputError: the folder holds something else, or cannot be written.
     """
     check_folder(out)
-    say(f"fusing {bundle.spec.name}: {describe(bundle, plan)}")
-    model = fuse(bundle, plan)
-    found = compare(model, bundle, plan)
-    say(f"beside patchcut on {found.photos} photos: {found.same:.2%} of the patches alike")
     try:
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=out.parent) as name:
             made = Path(name) / "web"
             _copy_page(made)
+            version = copy_runtime(runtime, made / "page/onnxruntime", say)
+            say(f"fusing {bundle.spec.name}: {describe(bundle, plan)}")
+            model = fuse(bundle, plan)
+            found = compare(model, bundle, plan)
+            say(f"beside patchcut on {found.photos} photos: {found.same:.2%} of the patches alike")
             (made / "page/model/model.onnx").write_bytes(model)
             if bundle.spec.card is not None:
                 (made / "page/model/card.md").write_bytes(bundle.read(bundle.spec.card))
-            version = copy_runtime(runtime, made / "page/onnxruntime", say)
             about = about_of(bundle, plan) | {"onnxruntime_web": version}
             (made / _ABOUT).write_text(json.dumps(about, indent=1) + "\n", "utf-8")
             if out.exists():
