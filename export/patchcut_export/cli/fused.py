@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from patchcut_export.cli.fused_file import Color, FrameSize, FusedHead, Precision, Size
+
 if TYPE_CHECKING:
     from patchcut.settings import ColorOrder
 
@@ -17,22 +19,11 @@ def fused(
     ],
     *,
     out: Annotated[Path, typer.Option(help="The .onnx file to write.")],
-    head: Annotated[
-        str, typer.Option(help="One of the bundle's trained heads; auto is the first for objects.")
-    ] = "auto",
-    size: Annotated[
-        int | None, typer.Option(help="Side of the backbone's input in pixels.", show_default="the bundle's")
-    ] = None,
-    precision: Annotated[str, typer.Option(help="The backbone's: one that the bundle has.")] = "fp32",
-    frame: Annotated[
-        str | None,
-        typer.Option(
-            help="Size of the frames, HEIGHTxWIDTH such as 480x640: the file then resizes them itself, as "
-            "patchcut does.",
-            show_default="the backbone's input",
-        ),
-    ] = None,
-    color: Annotated[str, typer.Option(help="Order of the frames' channels, rgb or bgr.")] = "rgb",
+    head: FusedHead = "auto",
+    size: Size = None,
+    precision: Precision = "fp32",
+    frame: FrameSize = None,
+    color: Color = "rgb",
     label_map: Annotated[
         bool, typer.Option("--label-map", help="Another output: the label of each pixel of the frame.")
     ] = False,

@@ -7,35 +7,26 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from patchcut_export.cli.fused_file import Bundle, Color, FrameSize, FusedHead, Precision, Size
+
 if TYPE_CHECKING:
     from patchcut.settings import ColorOrder
 
 
 def triton(
     *,
-    bundle: Annotated[str, typer.Option(help="An embedded bundle's name, or a .patchcut file.")] = "default",
+    bundle: Bundle = "default",
     out: Annotated[
         Path, typer.Option(metavar="REPOSITORY", help="The folder to write, where nothing may be yet.")
     ],
     name: Annotated[
         str | None, typer.Option(help="What clients call the model.", show_default="the bundle's name")
     ] = None,
-    head: Annotated[
-        str, typer.Option(help="One of the bundle's trained heads; auto is the first for objects.")
-    ] = "auto",
-    size: Annotated[
-        int | None, typer.Option(help="Side of the backbone's input in pixels.", show_default="the bundle's")
-    ] = None,
-    precision: Annotated[str, typer.Option(help="The backbone's: one that the bundle has.")] = "fp32",
-    frame: Annotated[
-        str | None,
-        typer.Option(
-            help="Size of the frames, HEIGHTxWIDTH such as 480x640: the model then resizes them itself, as "
-            "patchcut does.",
-            show_default="the backbone's input",
-        ),
-    ] = None,
-    color: Annotated[str, typer.Option(help="Order of the frames' channels, rgb or bgr.")] = "bgr",
+    head: FusedHead = "auto",
+    size: Size = None,
+    precision: Precision = "fp32",
+    frame: FrameSize = None,
+    color: Color = "bgr",
     refine: Annotated[
         str, typer.Option(help="Move borders onto the frame's edges: none, guided or bilateral.")
     ] = "none",

@@ -7,18 +7,16 @@ from typing import Annotated
 
 import typer
 
+from patchcut_export.cli.fused_file import Bundle, FusedHead, Precision, Size
+
 
 def web(
     *,
-    bundle: Annotated[str, typer.Option(help="An embedded bundle's name, or a .patchcut file.")] = "default",
+    bundle: Bundle = "default",
     out: Annotated[Path, typer.Option(help="The folder to write; one of an earlier run is replaced.")],
-    head: Annotated[
-        str, typer.Option(help="One of the bundle's trained heads; auto is the first for objects.")
-    ] = "auto",
-    size: Annotated[
-        int | None, typer.Option(help="Side of the backbone's input in pixels.", show_default="the bundle's")
-    ] = None,
-    precision: Annotated[str, typer.Option(help="The backbone's: one that the bundle has.")] = "fp32",
+    head: FusedHead = "auto",
+    size: Size = None,
+    precision: Precision = "fp32",
     onnxruntime: Annotated[
         Path | None,
         typer.Option(
