@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections import Counter
@@ -251,3 +252,14 @@ def test_three_times_what_it_can_do(
         thread.join(30)
     assert set(statuses) == {200, 429}
     assert in_hand(busy) == 0
+
+
+def test_the_body_of_an_answer_does_not_wait_for_the_client() -> None:
+    """Without this each answer on an open connection comes 40 ms later."""
+    from patchcut_server import ServeOptions
+    from patchcut_server.cli import listen
+
+    with listen(ServeOptions(port=0)) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
