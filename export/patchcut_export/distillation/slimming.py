@@ -27,12 +27,12 @@ def slim_mlps(blocks: Any, share: float, see: Callable[[], object]) -> None:
     seen: dict[int, _Moments] = {i: _Moments() for i in range(len(blocks))}
     hooks = [
         mlp.fc2.register_forward_pre_hook(lambda _, given, i=i: seen[i].add(given[0]))
-        for i, mlp in enumerate(_mlps(blocks))
+        for i, mlp in enumerate(plain_mlps(blocks))
     ]
     see()
     for hook in hooks:
         hook.remove()
-    for i, mlp in enumerate(_mlps(blocks)):
+    for i, mlp in enumerate(plain_mlps(blocks)):
         mean, variance = seen[i].told()
         adds = variance.sqrt() * mlp.fc2.weight.norm(dim=0)
         order = adds.argsort(descending=True, stable=True)
@@ -52,8 +52,23 @@ def shrink_mlps(blocks: Any, share: float) -> None:
     Raises:
         OptionError: an MLP is not of two layers.
     """
-    for mlp in _mlps(blocks):
+    for mlp in plain_mlps(blocks):
         _resize(mlp, kept_units(mlp.fc1.out_features, share))
+
+
+def plain_mlps(blocks: Any) -> list[Any]:
+    """The MLPs of a ViT's blocks.
+
+    Raises:
+        OptionError: one is not of two layers, such as those with a gate.
+    """
+    mlps = [block.mlp for block in blocks]
+    for mlp in mlps:
+        plain = all(isinstance(getattr(mlp, name, None), nn.Linear) for name in ("fc1", "fc2"))
+        if not plain or mlp.fc1.out_features != mlp.fc2.in_features or mlp.fc1.bias is None:
+            problem = f"mlp= keeps units of MLPs of two layers, got {type(mlp).__name__}"
+            raise OptionError("student", problem, "leave mlp= out")
+    return mlps
 
 
 def kept_units(hidden: int, share: float) -> int:
@@ -81,16 +96,6 @@ class _Moments:
     def told(self) -> tuple[torch.Tensor, torch.Tensor]:
         mean = self._sum / self._count
         return mean.float(), (self._squares / self._count - mean.square()).clamp_min(0).float()
-
-
-def _mlps(blocks: Any) -> list[Any]:
-    mlps = [block.mlp for block in blocks]
-    for mlp in mlps:
-        plain = all(isinstance(getattr(mlp, name, None), nn.Linear) for name in ("fc1", "fc2"))
-        if not plain or mlp.fc1.out_features != mlp.fc2.in_features or mlp.fc1.bias is None:
-            problem = f"mlp= keeps units of MLPs of two layers, got {type(mlp).__name__}"
-            raise OptionError("student", problem, "leave mlp= out")
-    return mlps
 
 
 def _resize(mlp: Any, hidden: int) -> None:

@@ -21,7 +21,7 @@ from patchcut_export.backbones.vit import (
 )
 from patchcut_export.backbones.weights import StateDict
 from patchcut_export.distillation.decoder import CELLS, MaskDecoder
-from patchcut_export.distillation.slimming import shrink_mlps, slim_mlps
+from patchcut_export.distillation.slimming import plain_mlps, shrink_mlps, slim_mlps
 from patchcut_export.errors import ExportError
 
 MASK = "mask"
@@ -219,8 +219,10 @@ class ViTTrunk(nn.Module):
         inner: Any = self.extractor.vit
         inner.blocks = inner.blocks[: len(layers)]
         self._share = spec.mlp
-        if spec.mlp < 1 and weights is None:
-            shrink_mlps(inner.blocks, spec.mlp)
+        if spec.mlp < 1:
+            plain_mlps(inner.blocks)  # others are told before the teacher's work
+            if weights is None:
+                shrink_mlps(inner.blocks, spec.mlp)
         self._is_whole = weights is not None
         self.depth = len(layers)
         self.width = int(inner.embed_dim)

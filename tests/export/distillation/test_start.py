@@ -155,3 +155,8 @@ def test_a_student_without_weights_has_the_same_shape(random_state: State) -> No
 def test_a_convolutional_trunk_has_no_such_units(timm: Any, words: str) -> None:
     with pytest.raises(OptionError, match="is no ViT, whose layers can be chosen"):
         Student(StudentSpec.parse(words), SIZE, {"key": (6, False)})
+
+
+def test_mlps_with_a_gate_are_refused_before_any_work(timm: Any) -> None:
+    with pytest.raises(OptionError, match="keeps units of MLPs of two layers, got SwiGLU"):
+        Student(StudentSpec.parse("vit_small_plus_patch16_dinov3:mlp=0.5"), SIZE, {"key": (6, False)})
