@@ -6,6 +6,7 @@ import doctest
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -32,6 +33,15 @@ def run_example(test: doctest.DocTest, names: Mapping[str, object]) -> None:
     result = doctest.DocTestRunner(optionflags=_FLAGS).run(test, out=report.append)
     assert result.attempted
     assert not result.failed, "".join(report)
+
+
+def module_of(name: str) -> ModuleType:
+    """The module whose function or class has the example of this name."""
+    while True:
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            name = name.rpartition(".")[0]
 
 
 def full_name(obj: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from tests.small_cluster import small_cluster
 
 NEEDS = "needs patchcut[export]"
 TINY = "test_vit"  # timm's own test model: 64 wide, patches of 16
@@ -148,15 +149,5 @@ def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     from tests.export import deadly
 
     found.cloudpickle.register_pickle_by_value(sys.modules[deadly.__name__])
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its maker
-        environment.setenv("DEADLY_FLAG", str(tmp_path_factory.mktemp("deadly") / "flag"))
-        found.init(
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            object_store_memory=100 * 2**20,
-        )
-        yield found
-        found.shutdown()
+    with small_cluster(DEADLY_FLAG=str(tmp_path_factory.mktemp("deadly") / "flag")) as one:
+        yield one

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import doctest
-import importlib
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from patchcut import Segmenter
 pytest.importorskip("rosbags", reason="needs the package rosbags")
 
 from patchcut_ros.loop import Arrived
-from tests.doctests import find_examples, run_example
+from tests.doctests import find_examples, module_of, run_example
 from tests.ros import rclpy_stand_in
 from tests.ros.made_messages import MESSAGES, header, image, write_bag
 from tests.runtime.results import boxes_result
@@ -41,16 +40,5 @@ def test_example(test: doctest.DocTest, seg: Segmenter, photo: np.ndarray, tmp_p
     if "bag," in test.docstring:
         messages = [("/camera/image_raw", i, image(photo, "bgr8", sec=i)) for i in range(2)]
         names["bag"] = write_bag(tmp_path / "bag", messages)
-    module = importlib.import_module(_module_of(test.name))
+    module = module_of(test.name)
     run_example(test, {**vars(module), **names})
-
-
-def _module_of(name: str) -> str:
-    """The module whose function or class has an example."""
-    while True:
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            name = name.rpartition(".")[0]
-        else:
-            return name

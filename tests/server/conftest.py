@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from patchcut import Settings
 from patchcut.cli.demo import SAMPLES
+from tests.browser import chromium
 
 if TYPE_CHECKING:
     from patchcut_server import Model, Service
@@ -143,6 +144,18 @@ def model(bundle_path: Path) -> Model:
 def served(model: Model) -> Iterator[Served]:
     with serving(model, slow_s=5.0) as one:
         yield one
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def address(served: Served) -> str:
+    """Of the page of `served`."""
+    return f"http://{served.url}/"
 
 
 @pytest.fixture(scope="session")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 pytest.importorskip("fastapi", reason="needs patchcut[server]")
 
-from tests.browser import chromium, drop, ready, visiting, wait_for_overlay
-
-from .conftest import Served
+from tests.browser import drop, ready, visiting, wait_for_overlay
 
 # WCAG 2.1, 1.4.3: text against what is behind it; large text and bold text of 14 pt may have 3.
 LEAST_CONTRAST = 4.5
@@ -39,17 +36,6 @@ _CONTRASTS = """() => {
   }
   return found;
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def address(served: Served) -> str:
-    return f"http://{served.url}/"
 
 
 def with_photo(page: Any, jpeg: bytes) -> None:

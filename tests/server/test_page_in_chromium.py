@@ -17,7 +17,7 @@ pytest.importorskip("fastapi", reason="needs patchcut[server]")
 from patchcut import Result
 from patchcut.cli.demo import SAMPLES
 from patchcut.output.overlay import TINT, color_of
-from tests.browser import chromium, drop, overlays, ready, shot, visiting, wait_for_overlay
+from tests.browser import drop, overlays, ready, shot, visiting, wait_for_overlay
 
 from .conftest import Served
 
@@ -30,17 +30,6 @@ _SLIDE = """(slider, value) => {
   slider.value = value;
   slider.dispatchEvent(new Event("input", { bubbles: true }));
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def address(served: Served) -> str:
-    return f"http://{served.url}/"
 
 
 @pytest.fixture

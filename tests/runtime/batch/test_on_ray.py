@@ -19,6 +19,7 @@ from patchcut.batch.worker import Task
 from patchcut.errors import EngineError, OutputError, SourceError
 
 from tests.runtime.batch.made_sources import write_photos, write_video
+from tests.small_cluster import small_cluster
 
 pytest.importorskip("onnxruntime", reason="needs patchcut[cpu]")
 cluster_module = pytest.importorskip("ray", reason="needs patchcut[scale]")
@@ -45,17 +46,8 @@ def ray() -> Iterator[Any]:
     if cluster_module.is_initialized():
         yield cluster_module
         return
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its maker
-        cluster_module.init(
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            object_store_memory=100 * 2**20,
-        )
-        yield cluster_module
-        cluster_module.shutdown()
+    with small_cluster() as one:
+        yield one
 
 
 @pytest.fixture
