@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from patchcut import Segmenter
 from patchcut.errors import PatchcutError
@@ -15,6 +16,9 @@ from starlette.responses import JSONResponse, Response
 
 from patchcut_server.backend import Backend
 from patchcut_server.model import Model
+
+# Of each segmenter as long as it is there: a loaded bundle offers the same until it is loaded again.
+_HEADS: WeakKeyDictionary[Segmenter, list[dict[str, Any]]] = WeakKeyDictionary()
 
 
 async def model_offers(backend: Backend, request: Request) -> Response:
@@ -34,12 +38,9 @@ def offers_of(model: Model) -> dict[str, Any]:
         ('gnn', ['gnn', 'gnn-fit', 'cc', 'ncut', 'kmeans'], None)
     """
     now, settings = model.now, model.settings
-    names = [spec.name for spec in now.spec.heads if spec.role != "parts"]
-    heads = [_told(now.head.name, now)]
-    for name in dict.fromkeys((*names, CONCEPTS, *FITTED)):
-        opened = None if name == now.head.name else _opened(now, name)
-        if opened is not None:
-            heads.append(_told(name, opened))
+    if now not in _HEADS:
+        _HEADS[now] = _heads_of(now)
+    heads = _HEADS[now]
     offered = [one["name"] for one in heads]
     return {
         "name": model.name,
@@ -54,6 +55,17 @@ def offers_of(model: Model) -> dict[str, Any]:
         "concepts": list(model.naming.concepts.names) if CONCEPTS in offered else None,
         "device": now.extractor.device,
     }
+
+
+def _heads_of(now: Segmenter) -> list[dict[str, Any]]:
+    """Those that work on its features, which is seen by opening them."""
+    names = [spec.name for spec in now.spec.heads if spec.role != "parts"]
+    heads = [_told(now.head.name, now)]
+    for name in dict.fromkeys((*names, CONCEPTS, *FITTED)):
+        opened = None if name == now.head.name else _opened(now, name)
+        if opened is not None:
+            heads.append(_told(name, opened))
+    return heads
 
 
 def _opened(now: Segmenter, name: str) -> Segmenter | None:
