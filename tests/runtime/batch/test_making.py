@@ -52,7 +52,9 @@ class KillWorker(batch.Watch):
 def workers() -> list[int]:
     """Ids of this process's children that are a batch's workers: tests before may have left a cluster's."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return [int(pid) for pid in children if b"patchcut.batch.local" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [
+        int(pid) for pid in children if b"patchcut.batch.local" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
 
 
 def shards_in(dst: Path) -> dict[str, bytes]:
