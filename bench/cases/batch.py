@@ -26,9 +26,8 @@ from patchcut.sources.photos import read_photo
 from bench.cases import BenchError, Options, Target
 from bench.rows import Outcome
 
-TITLE = "batches at 224: kill -9 at random moments, and two workers against one, each with one thread"
-SIZE = 224
-CASES = ("killed", "two processes 224", "two actors of Ray 224")
+TITLE = "batches: kill -9 at random moments, and two workers against one, each with one thread"
+CASES = ("killed", "two processes", "two actors of Ray")
 TARGETS = (
     Target(CASES[0], "lost", "<=", 0, "", "frames without a row after kill -9 at random moments"),
     Target(CASES[0], "doubled", "<=", 0, "", "frames with two rows after them"),
@@ -42,7 +41,7 @@ _PATIENCE_S = 3600.0
 
 def run(options: Options) -> Iterator[Outcome]:
     """Needs no data; PyAV for a video among the photos, and Ray for the last case."""
-    settings = replace(options.settings, size=SIZE, threads=1)
+    settings = replace(options.settings, threads=1)
     with tempfile.TemporaryDirectory(prefix="patchcut-batch-") as folder:
         home = Path(folder)
         frames = write_sources(home / "in")

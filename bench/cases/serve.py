@@ -29,9 +29,9 @@ from bench.harness import Contender, Times, interleave
 from bench.odd_bodies import requests
 from bench.rows import Outcome
 
-TITLE = "the server at 224, in a process of its own, with clients on this machine"
-SIZE, PICTURE_HW = 224, (480, 640)
-CASES = ("one request 224", "eight clients 224", "70 % load 224", "overload 224", "odd bodies")
+TITLE = "the server, in a process of its own, with clients on this machine"
+PICTURE_HW = (480, 640)
+CASES = ("one request", "eight clients", "70 % load", "overload", "odd bodies")
 REPEATS = 40
 MINUTES, ODD_BODIES = 5.0, 10_000
 TARGETS = (
@@ -81,7 +81,7 @@ def run(options: Options) -> Iterator[Outcome]:
         import patchcut_server.service  # noqa: F401 - whether it is there
     except ImportError as error:
         raise BenchError(f"serve needs the extra server ({error})") from error
-    settings = replace(options.settings, size=SIZE)
+    settings = options.settings
     segmenter = patchcut.load(settings=settings)
     image = cv2.resize(read_photo(SAMPLES / "coffee.jpg"), PICTURE_HW[::-1])
     jpeg = cv2.imencode(".jpg", image)[1].tobytes()

@@ -16,10 +16,10 @@ from tests.runtime import toy_bundle as toy
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    small = {"SIZE": 112, "PHOTOS": 30, "VIDEO_FRAMES": 20, "PHOTO_HW": (96, 128), "SHARD_SIZE": 4}
+    small = {"PHOTOS": 30, "VIDEO_FRAMES": 20, "PHOTO_HW": (96, 128), "SHARD_SIZE": 4}
     for name, value in small.items():
         monkeypatch.setattr(batch, name, value)
-    return Settings(bundle=toy.write(tmp_path / "toy.patchcut"), device="cpu", threads=1)
+    return Settings(bundle=toy.write(tmp_path / "toy.patchcut"), size=112, device="cpu", threads=1)
 
 
 def test_five_kills_lose_and_double_nothing(settings: Settings, tmp_path: Path) -> None:

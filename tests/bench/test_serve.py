@@ -16,13 +16,13 @@ from tests.runtime import toy_bundle as toy
 
 
 def test_every_case_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = {"SIZE": 112, "ROUND_S": 0.5, "ROUNDS": 1, "LOAD_S": 1.0, "ODD_BODIES": 48}
+    small = {"ROUND_S": 0.5, "ROUNDS": 1, "LOAD_S": 1.0, "ODD_BODIES": 48}
     for name, value in small.items():
         monkeypatch.setattr(serve, name, value)
     bundle = toy.write(tmp_path / "toy.patchcut")
-    settings = Settings(bundle=bundle, device="cpu", threads=1)
+    settings = Settings(bundle=bundle, size=112, device="cpu", threads=1)
     rows = list(serve.run(Options(settings, repeats=2, minutes=0.03)))
-    assert [row.case for row in rows] == ["one request 224", *serve.CASES]
+    assert [row.case for row in rows] == ["one request", *serve.CASES]
     metrics = {name: value for row in rows for name, value in row.metrics.items()}
     assert {target.metric for target in serve.TARGETS} <= metrics.keys()
     assert all(row.metrics.get("unanswered", 0) == 0 for row in rows) and metrics["unforeseen"] == 0
