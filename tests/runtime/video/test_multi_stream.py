@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,44 +32,10 @@ from patchcut.sources.opening import camera_index
 from patchcut.work import Work
 
 from tests.runtime.results import same
+from tests.runtime.video.clips import Clip, walk
+from tests.runtime.video.threads import stream_threads, until
 
-
-def walk(photo: np.ndarray, count: int, first: int = 0) -> list[np.ndarray]:
-    """Frames of which each is another part of a photo."""
-    return [
-        np.ascontiguousarray(photo[5 * i : 5 * i + 160, 7 * i : 7 * i + 200])
-        for i in range(first, first + count)
-    ]
-
-
-class Clip(Source):
-    """A video, each frame after a pause, with what it has given; it may raise at its end, or not end."""
-
-    def __init__(
-        self,
-        frames: Sequence[np.ndarray],
-        *,
-        name: str = "clip",
-        pauses_s: Callable[[], float] = lambda: 0.0,
-        error: Exception | None = None,
-        gate: threading.Event | None = None,
-    ) -> None:
-        super().__init__("video", name)
-        self._frames, self._pauses_s, self._error, self._gate = frames, pauses_s, error, gate
-        self.given = self.closed = 0
-
-    def __iter__(self) -> Iterator[Frame]:
-        for index, frame in enumerate(self._frames):
-            time.sleep(self._pauses_s())
-            self.given += 1
-            yield Frame(frame, "bgr", self.name, index, index / 10)
-        if self._gate is not None:
-            self._gate.wait(30)
-        if self._error is not None:
-            raise self._error
-
-    def close(self) -> None:
-        self.closed += 1
+pytestmark = pytest.mark.usefixtures("no_threads_left")
 
 
 class Camera(Clip):
@@ -79,27 +45,6 @@ class Camera(Clip):
         super().__init__(frames, name="camera", pauses_s=lambda: apart_s)
         self.kind = "camera"
         self.live = self.own_pace = True
-
-
-def threads() -> list[str]:
-    return sorted(one.name for one in threading.enumerate() if one.name.startswith("patchcut-"))
-
-
-def stream_threads() -> list[str]:
-    return [name for name in threads() if "onnxruntime" not in name]
-
-
-def until(true: Callable[[], bool], seconds: float = 20.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return true()
-
-
-@pytest.fixture(autouse=True)
-def no_threads_left() -> Iterator[None]:
-    yield
-    assert until(lambda: stream_threads() == [], 2.0), stream_threads()
 
 
 def of_each(streams: MultiStream) -> dict[object, list[Result]]:

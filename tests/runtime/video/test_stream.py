@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,51 +22,12 @@ from patchcut.sources import Source
 from patchcut.video.stream import results_of
 
 from tests.runtime.results import boxes_result, same
+from tests.runtime.video.clips import Clip, walk
+from tests.runtime.video.threads import stream_threads, until
+
+pytestmark = pytest.mark.usefixtures("no_threads_left")
 
 TINY = (40, 60)
-
-
-def walk(photo: np.ndarray, count: int) -> list[np.ndarray]:
-    """Frames of which each is another part of a photo."""
-    return [np.ascontiguousarray(photo[5 * i : 5 * i + 160, 7 * i : 7 * i + 200]) for i in range(count)]
-
-
-class Clip(Source):
-    """A video of frames 0.1 s apart, with what it has given, and whether it is closed."""
-
-    def __init__(self, frames: Sequence[np.ndarray], error: Exception | None = None) -> None:
-        super().__init__("video", "clip")
-        self._frames, self._error = frames, error
-        self.given = self.closed = 0
-
-    def __iter__(self) -> Iterator[Frame]:
-        for index, frame in enumerate(self._frames):
-            self.given += 1
-            yield Frame(frame, "bgr", self.name, index, index / 10)
-        if self._error is not None:
-            raise self._error
-
-    def close(self) -> None:
-        self.closed += 1
-
-
-def stream_threads() -> list[str]:
-    """Those of streams: an engine of another test, which still lives, may have threads of its own."""
-    names = (one.name for one in threading.enumerate())
-    return sorted(name for name in names if name.startswith(("patchcut-read", "patchcut-segment")))
-
-
-def until(true: Callable[[], bool], seconds: float = 20.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return true()
-
-
-@pytest.fixture(autouse=True)
-def no_threads_left() -> Iterator[None]:
-    yield
-    assert until(lambda: stream_threads() == [], 2.0), stream_threads()
 
 
 @pytest.mark.parametrize("settings", [{}, {"throughput": True}, {"mode": "parts"}, {"refine": "bilateral"}])
@@ -139,7 +100,7 @@ def test_frames_beside_each_other_before_an_error_are_not_lost(beside: Segmenter
     for count in (0, 1, 3, 9):
         taken = []
         with pytest.raises(KeyError, match="torn"):
-            for one in beside.stream(Clip(walk(photo, count), KeyError("torn"))):
+            for one in beside.stream(Clip(walk(photo, count), error=KeyError("torn"))):
                 taken.append(one.index)
         assert taken == list(range(count))
 
@@ -170,7 +131,7 @@ def test_threads_end_with_the_stream(
 def test_what_a_source_raises_comes_after_the_results_before_it(
     toy_segmenter: Segmenter, photo: np.ndarray
 ) -> None:
-    clip = Clip(walk(photo, 3), KeyError("torn"))
+    clip = Clip(walk(photo, 3), error=KeyError("torn"))
     taken = []
     with pytest.raises(KeyError, match="torn"):
         for one in toy_segmenter.stream(clip):
