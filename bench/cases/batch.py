@@ -35,7 +35,8 @@ TARGETS = (
     Target(CASES[2], "rate_over_one", ">=", 1.6, "", "rate of two actors / of one, on two cores or more"),
 )
 REPEATS, KILLS = 3, 100
-PHOTOS, VIDEO_FRAMES, SHARD_SIZE, PHOTO_HW = 120, 120, 8, (480, 640)
+FEW, MANY = (40, 40), (120, 120)  # photos, and frames of a video: for the kills, and for the rates
+SHARD_SIZE, PHOTO_HW = 8, (480, 640)
 _PATIENCE_S = 3600.0
 
 
@@ -44,8 +45,9 @@ def run(options: Options) -> Iterator[Outcome]:
     settings = replace(options.settings, threads=1)
     with tempfile.TemporaryDirectory(prefix="patchcut-batch-") as folder:
         home = Path(folder)
-        frames = write_sources(home / "in")
-        yield _killed(options, settings, home, frames)
+        frames = write_sources(home / "killed/in", *FEW)
+        yield _killed(options, settings, home / "killed", frames)
+        write_sources(home / "in", *MANY)
         yield from _two_against_one(options, settings, home, "local", CASES[1])
         try:
             import ray
@@ -58,12 +60,12 @@ def run(options: Options) -> Iterator[Outcome]:
             ray.shutdown()
 
 
-def write_sources(folder: Path) -> set[tuple[str, int]]:
+def write_sources(folder: Path, photos: int, video_frames: int) -> set[tuple[str, int]]:
     """Photos of many sizes of content and one video; the name and index of each frame."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     samples = [cv2.resize(read_photo(path), PHOTO_HW[::-1]) for path in sorted(SAMPLES.glob("*.jpg"))]
     frames: set[tuple[str, int]] = set()
-    for number in range(PHOTOS):
+    for number in range(photos):
         image = np.roll(samples[number % len(samples)], 7 * number, axis=1)
         frames.add((f"{number:04d}.jpg", 0))
         (folder / f"{number:04d}.jpg").write_bytes(cv2.imencode(".jpg", image)[1].tobytes())
@@ -71,7 +73,7 @@ def write_sources(folder: Path) -> set[tuple[str, int]]:
         with av.open(str(folder / "x.mp4"), "w") as container:
             stream = container.add_stream("mpeg4", rate=25)
             stream.height, stream.width = PHOTO_HW
-            for number in range(VIDEO_FRAMES):
+            for number in range(video_frames):
                 image = np.ascontiguousarray(np.roll(samples[0], 3 * number, axis=1))
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "bgr24")))
                 frames.add(("x.mp4", number))
@@ -95,6 +97,7 @@ def kill_at_random(
         from those of a run that was left alone, and how many kills and folders there were.
     """
     random_s = random.Random(seed)
+    _start(home, "warm-up", settings).wait(_PATIENCE_S)
     begun_s = time.monotonic()
     _start(home, "alone", settings).wait(_PATIENCE_S)
     longest_s, alone = time.monotonic() - begun_s, _shards(home / "alone")
