@@ -38,6 +38,10 @@ class PatientProtocol(H11Protocol):
         self._progress_s = self.loop.time()
         super().resume_writing()
 
+    def on_response_complete(self) -> None:
+        self._progress_s = self.loop.time()  # `_look` may see nothing of a short request
+        super().on_response_complete()
+
     def _look(self) -> None:
         now_s = self.loop.time()
         working = self.cycle is not None and not self.cycle.response_complete

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import struct
@@ -178,6 +179,20 @@ def test_a_client_that_takes_its_time_is_left(serve: Callable[..., Served], what
             assert ended
         assert time.monotonic() - begun_s < 14
     assert slow.ask("GET", "/v2/health/live").status == 200
+
+
+def test_a_connection_that_is_used_stays(serve: Callable[..., Served]) -> None:
+    served = serve(slow_s=0.8)
+    wire = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)
+    wire.connect()
+    own, begun_s = wire.sock, time.monotonic()
+    while time.monotonic() - begun_s < 2.5:
+        wire.request("GET", "/v2/health/live")
+        reply = wire.getresponse()
+        reply.read()
+        assert reply.status == 200 and wire.sock is own, "each is answered between two looks"
+        time.sleep(0.03)
+    wire.close()
 
 
 def test_a_token_is_asked_for_everywhere(serve: Callable[..., Served], jpeg: bytes) -> None:
