@@ -105,7 +105,7 @@ def to_page(rows: Sequence[Row]) -> str:
     """What docs/measured.md shows of the rows: all of them, the kernels last."""
     kernels = [row for row in rows if row.group == "kernels"]
     others = [row for row in rows if row.group != "kernels"]
-    parts = (("Frames, heads and quality", others), ("Each kernel beside its neighbours", kernels))
+    parts = (("Frames, heads, quality and serving", others), ("Each kernel beside its neighbours", kernels))
     return "\n".join(f"## {title}\n\n{to_markdown(make_sections(part))}" for title, part in parts if part)
 
 

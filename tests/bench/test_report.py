@@ -75,7 +75,7 @@ def test_both_renderings_hold_every_number(make_row: MakeRow) -> None:
 def test_the_page_has_the_kernels_last(make_row: MakeRow) -> None:
     text = report.to_page([make_row(), make_row(group="kernels", case="affinity 256x384")])
     first, last = text.split("## Each kernel beside its neighbours\n")
-    assert first.startswith("## Frames, heads and quality\n")
+    assert first.startswith("## Frames, heads, quality and serving\n")
     assert "frame 224" in first and "affinity" not in first
     assert "affinity 256x384" in last and "frame 224" not in last
     assert "## Each kernel" not in report.to_page([make_row()])
