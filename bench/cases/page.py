@@ -21,7 +21,7 @@ from patchcut.cli.demo import SAMPLES
 from patchcut.sources.photos import read_photo
 
 from bench.cases import BenchError, Options, Target
-from bench.cases.serve import serving
+from bench.cases.serve import CALLED, SERVED, serving
 from bench.harness import Times
 from bench.rows import Outcome
 
@@ -64,7 +64,7 @@ def run(options: Options) -> Iterator[Outcome]:
         inside = "from the drop of a JPEG of 640x480 on a fresh page to its overlay on the screen"
         precision = patchcut.load(settings=settings).describe().precision
         p50 = {"p50_ms": times.median_ms}
-        yield _outcome(options, CASES[0], "patchcut serve", inside, times, p50, precision)
+        yield _outcome(options, CASES[0], SERVED, inside, times, p50, precision)
         with _exported(options) as address:
             own = Times(tuple(_overlays(browser, address, jpeg, repeats)))
             runs = "the same, of a folder of `patchcut export web`: onnxruntime-web, WebAssembly"
@@ -72,8 +72,8 @@ def run(options: Options) -> Iterator[Outcome]:
     segmenter = patchcut.load(settings=replace(settings, precision="fp32", engine="onnxruntime"))
     called = Times(tuple(_called(segmenter, image, repeats)))
     over = {"over_native": own.median_ms / called.median_ms, "p50_ms": own.median_ms}
-    yield _outcome(options, CASES[1], "export web", runs, own, over)
-    yield _outcome(options, CASES[1], "seg(frame)", "`seg(frame)` in fp32", called, {})
+    yield _outcome(options, CASES[1], SERVED, runs, own, over)
+    yield _outcome(options, CASES[1], CALLED, "`seg(frame)` in fp32", called, {})
 
 
 def _overlays(browser: Any, address: str, jpeg: str, repeats: int) -> Iterator[float]:
