@@ -64,11 +64,14 @@ function upsample(assignment, [height, width], canvas, about) {
     const top = before * gridColumns * k, bottom = after * gridColumns * k;
     for (let i = 0; i < line.length; i++) line[i] = (1 - share) * assignment[top + i] + share * assignment[bottom + i];
     for (let x = 0; x < width; x++, at++) {
-      const { before: left, after: right, share: over } = across[x];
+      const cells = across[x], over = cells.share, left = cells.before * k, right = cells.after * k;
       let best = -Infinity, label = 0;
       for (let c = 0; c < k; c++) {
-        const value = (1 - over) * line[left * k + c] + over * line[right * k + c];
-        if (value > best) [best, label] = [value, c];
+        const value = (1 - over) * line[left + c] + over * line[right + c];
+        if (value > best) {
+          best = value;
+          label = c;
+        }
       }
       labels[at] = label;
       sure[at] = best;
@@ -95,11 +98,12 @@ function between(pixels, corner, side, cells) {
 /** Label, area, box and the sum of `sure` of each component, in scan order. */
 function componentsOf(roots, labels, sure, width) {
   const byRoot = new Map();
+  let one = null; // that of the pixel before: most have the same
   for (let at = 0; at < roots.length; at++) {
     const root = roots[at];
     if (root < 0) continue;
     const x = at % width, y = (at - x) / width;
-    let one = byRoot.get(root);
+    if (one?.root !== root) one = byRoot.get(root);
     if (!one) byRoot.set(root, (one = { root, label: labels[at], area: 0, sum: 0, box: [x, y, x + 1, y + 1] }));
     one.area++;
     one.sum += sure[at];
@@ -117,16 +121,20 @@ function rootsOf(labels, height, width) {
     while (parents[at] !== at) at = parents[at] = parents[parents[at]];
     return at;
   };
+  const join = (at, near) => {
+    if (labels[near] !== labels[at]) return;
+    const one = rootOf(at), other = rootOf(near);
+    parents[Math.max(one, other)] = Math.min(one, other);
+  };
   for (let y = 0, at = 0; y < height; y++) {
     for (let x = 0; x < width; x++, at++) {
       if (!labels[at]) continue;
       parents[at] = at;
-      const near = [x ? -1 : 0, y ? -width : 0, x && y ? -width - 1 : 0, y && x + 1 < width ? -width + 1 : 0];
-      for (const step of near) {
-        if (!step || labels[at + step] !== labels[at]) continue;
-        const [one, other] = [rootOf(at), rootOf(at + step)];
-        parents[Math.max(one, other)] = Math.min(one, other);
-      }
+      if (x) join(at, at - 1);
+      if (!y) continue;
+      join(at, at - width);
+      if (x) join(at, at - width - 1);
+      if (x + 1 < width) join(at, at - width + 1);
     }
   }
   for (let at = 0; at < parents.length; at++) if (parents[at] >= 0) parents[at] = rootOf(at);
@@ -146,5 +154,13 @@ function scoreOf({ area, sum, box }, height, width, calibration) {
 
 function idsOf(ranked, roots) {
   const numbers = new Map(ranked.map(({ root }, i) => [root, i + 1]));
-  return Uint16Array.from(roots, (root) => (root < 0 ? 0 : (numbers.get(root) ?? 0)));
+  const ids = new Uint16Array(roots.length);
+  for (let at = 0, last = -1, number = 0; at < ids.length; at++) {
+    if (roots[at] !== last) {
+      last = roots[at];
+      number = numbers.get(last) ?? 0;
+    }
+    ids[at] = number;
+  }
+  return ids;
 }
