@@ -51,7 +51,7 @@ function even(value) {
   return below % 2 ? below + 1 : below;
 }
 
-/** The label of each pixel and how sure it is, bilinear between the rows of the assignment. */
+/** The label of each pixel, and how sure it is where that is not 0; bilinear between the rows of the assignment. */
 function upsample(assignment, [height, width], canvas, about) {
   const [gridRows, gridColumns] = about.grid_hw;
   const k = about.labels.length;
@@ -59,12 +59,20 @@ function upsample(assignment, [height, width], canvas, about) {
   const across = between(width, canvas.corner[1], canvas.size[1], gridColumns);
   const labels = new Uint16Array(height * width), sure = new Float32Array(height * width);
   const line = new Float64Array(gridColumns * k);
+  const behind = backgroundOf(assignment, gridRows * gridColumns, k);
+  const blank = new Uint8Array(gridColumns); // whether this line has label 0 from a column to the next
   for (let y = 0, at = 0; y < height; y++) {
-    const { before, after, share } = down[y];
-    const top = before * gridColumns * k, bottom = after * gridColumns * k;
+    const first = down.before[y] * gridColumns, second = Math.min(down.before[y] + 1, gridRows - 1) * gridColumns;
+    const share = down.share[y], top = first * k, bottom = second * k;
     for (let i = 0; i < line.length; i++) line[i] = (1 - share) * assignment[top + i] + share * assignment[bottom + i];
+    for (let i = 0; i < gridColumns; i++) {
+      const next = Math.min(i + 1, gridColumns - 1);
+      blank[i] = behind[first + i] & behind[first + next] & behind[second + i] & behind[second + next];
+    }
     for (let x = 0; x < width; x++, at++) {
-      const cells = across[x], over = cells.share, left = cells.before * k, right = cells.after * k;
+      const cell = across.before[x];
+      if (blank[cell]) continue;
+      const over = across.share[x], left = cell * k, right = Math.min(cell + 1, gridColumns - 1) * k;
       let best = -Infinity, label = 0;
       for (let c = 0; c < k; c++) {
         const value = (1 - over) * line[left + c] + over * line[right + c];
@@ -80,19 +88,31 @@ function upsample(assignment, [height, width], canvas, about) {
   return { labels, sure };
 }
 
-/** For each pixel of a side the two cells between which it lies, and how far it is from the first. */
+/** 1 for each cell that has label 0: between four of them no pixel has another. */
+function backgroundOf(assignment, cells, k) {
+  const behind = new Uint8Array(cells).fill(1);
+  for (let i = 0; i < cells; i++) {
+    for (let c = 1; c < k; c++) if (assignment[i * k + c] > assignment[i * k]) behind[i] = 0;
+  }
+  return behind;
+}
+
+/** For each pixel of a side the cell `before` it, and its `share` of the way from there to the next. */
 function between(pixels, corner, side, cells) {
   const weights = cells < side ? weightsOf(cells, side) : null;
-  return Array.from({ length: pixels }, (_, at) => {
+  const before = new Int32Array(pixels), share = new Float64Array(pixels);
+  for (let at = 0; at < pixels; at++) {
     const on = Math.min(side - 1, Math.max(0, at + corner));
     if (weights) {
-      const { first, weights: shares } = weights[on];
-      return { before: first, after: Math.min(first + 1, cells - 1), share: shares[1] ?? 0 };
+      before[at] = weights[on].first;
+      share[at] = weights[on].weights[1] ?? 0;
+    } else {
+      const middle = Math.min(cells - 1, Math.max(0, ((on + 0.5) * cells) / side - 0.5));
+      before[at] = Math.min(Math.floor(middle), Math.max(0, cells - 2));
+      share[at] = middle - before[at];
     }
-    const middle = Math.min(cells - 1, Math.max(0, ((on + 0.5) * cells) / side - 0.5));
-    const before = Math.min(Math.floor(middle), Math.max(0, cells - 2));
-    return { before, after: Math.min(before + 1, cells - 1), share: middle - before };
-  });
+  }
+  return { before, share };
 }
 
 /** Label, area, box and the sum of `sure` of each component, in scan order. */
