@@ -49,12 +49,26 @@ def distill(
     ] = "126",
     precision: Annotated[str, typer.Option(help="Precisions of its graphs, with commas.")] = "int8",
     work_dir: Annotated[
-        Path, typer.Option("--work", help="Folder for features, masks, checkpoint, log and curve.")
+        Path, typer.Option("--work", help="Folder for the teacher's features and masks, and for runs.")
     ] = Path("patchcut-distill"),
+    run: Annotated[
+        str, typer.Option(help="Name of this run: its folder in --work, for checkpoint, log and curve.")
+    ] = "student",
+    average: Annotated[
+        str | None,
+        typer.Option(
+            help="Finished runs in --work, with commas, with whose weights this one's are averaged.",
+            show_default="none",
+        ),
+    ] = None,
     dev: Annotated[
         Path | None, typer.Option(help="Folder with images/ and masks/, to watch the IoU.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same weights on one machine.")] = 0,
+    order: Annotated[
+        int, typer.Option(help="Another number for another order and other views of the same images.")
+    ] = 0,
+    nothing: Annotated[float, typer.Option(help="Share of the views that show nothing.")] = 0.15,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the images.")] = 20,
     batch: Annotated[int, typer.Option(min=1, help="Images a step.")] = 16,
     learning_rate: Annotated[float, typer.Option(help="Of AdamW, for the trunk.")] = 1e-4,
@@ -71,17 +85,21 @@ def distill(
     `ncut`, each at every size of the teacher's graphs, moved onto edges by GrabCut. Its decoder answers on
     four by four cells a patch, inside the graph.
 
-    Stopped at any point, the same command goes on where it was. --work holds a log.jsonl and a curve.png.
+    Stopped at any point, the same command goes on where it was. A run's folder holds a log.jsonl and a
+    curve.png. The mean of the weights of several runs, which differ in --order or --nothing, is better than
+    each of them: --average.
     """
     from patchcut_export.cli.features import parse_precisions, parse_sizes
-    from patchcut_export.distillation.recipe import DistillRequest, distill_bundle
+    from patchcut_export.distillation.recipe import DistillRequest, check_run, distill_bundle
     from patchcut_export.distillation.start import starting_weights
     from patchcut_export.distillation.student import StudentSpec
     from patchcut_export.distillation.training import DistillPlan
     from patchcut_export.progress import StepBar
 
     spec = StudentSpec.parse(student)
-    plan = DistillPlan(epochs=epochs, batch=batch, seed=seed, learning_rate=learning_rate)
+    plan = DistillPlan(
+        epochs=epochs, batch=batch, seed=seed, order=order, nothing=nothing, learning_rate=learning_rate
+    )
     sizes, precisions = parse_sizes(size), parse_precisions(precision)
     with StepBar() as bar:
         request = DistillRequest(
@@ -94,6 +112,8 @@ def distill(
             precisions=precisions,
             bundle=bundle,
             work=work_dir,
+            run=check_run("run", run),
+            average=tuple(check_run("average", one) for one in average.split(",")) if average else (),
             dev=dev,
             name=name or bundle.stem,
             trained_on=trained_on or images.name,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +22,7 @@ from patchcut.stages import Extractor
 
 from patchcut_export.backbones.weights import Provenance, StateDict
 from patchcut_export.bundles.builder import BackbonePlan, Content, heads_of, write_extractors
+from patchcut_export.distillation.averaging import average_runs, check_runs
 from patchcut_export.distillation.frozen import FrozenStudent, frozen_student
 from patchcut_export.distillation.log import StepLog
 from patchcut_export.distillation.start import prepare
@@ -39,6 +41,8 @@ from patchcut_export.training.feature_cache import cache_features
 from patchcut_export.training.torch_device import open_device
 
 HEAD = "decoder"
+_FEATURES, _MASKS = _CACHES = "features", "masks"  # folders of `work`, beside those of runs
+_RUN = re.compile(r"[\w-]+", re.ASCII)
 _STARTED_ON = 256  # images that projections are fitted on, and by which units are kept
 
 
@@ -55,7 +59,9 @@ class DistillRequest:
         sizes: sides of the student's inputs in pixels; it is trained at the first.
         precisions: of its graphs.
         bundle: the file to write.
-        work: folder for features, masks, checkpoint, log and curve.
+        work: folder for the teacher's features and masks, and for runs.
+        run: name of this run, the folder in `work` that holds its checkpoint, log and curve.
+        average: names of finished runs, with whose weights this one's are averaged.
         dev: folder with images/ and masks/ to watch, or None.
         name: the new bundle's.
         trained_on: what the card says about the images.
@@ -71,10 +77,28 @@ class DistillRequest:
     precisions: tuple[Any, ...]
     bundle: Path
     work: Path
+    run: str = "student"
+    average: tuple[str, ...] = ()
     dev: Path | None
     name: str
     trained_on: str
     calibrate: int = 1000
+
+
+def check_run(option: str, name: str) -> str:
+    """The name of a run, if it can be a folder of its own.
+
+    Raises:
+        OptionError: it cannot.
+    Examples:
+        >>> from patchcut_export.distillation.recipe import check_run
+        >>> check_run("run", "second")
+        'second'
+    """
+    if not _RUN.fullmatch(name) or name in _CACHES:
+        problem = f"must be a name of letters, digits, - and _, but not {' or '.join(_CACHES)}, got {name!r}"
+        raise OptionError(option, problem, "try student")
+    return name
 
 
 def distill_bundle(request: DistillRequest, plan: DistillPlan, bar: StepBar) -> None:
@@ -97,23 +121,32 @@ def distill_bundle(request: DistillRequest, plan: DistillPlan, bar: StepBar) -> 
         student = _student(request, teacher, backbone)
         for size in request.sizes[1:]:
             student.at_size(size)  # a size that does not fit is told before the work
-        views = _views(request, teacher, backbone, student, list(student.sets), bar)
-        if isinstance(student, Student):
-            prepare(student, views.first(_STARTED_ON))
-        about = {
+        start = {
             "student": str(request.student),
             "size": request.sizes[0],
             "start": request.start[1].sha256 if request.start else "",
-            "masks_sha256": _sha256(views),
             **({"frozen": True} if request.freeze else {}),
         }
+        if len({request.run, *request.average}) <= len(request.average):
+            problem = f"names a run twice: {', '.join((request.run, *request.average))}"
+            raise OptionError("average", problem, "name other runs than this one")
+        others = [request.work / name for name in request.average]
+        check_runs(others, student, {**asdict(plan), **start})
+        views = _views(request, teacher, backbone, student, list(student.sets), bar)
+        if isinstance(student, Student):
+            prepare(student, views.first(_STARTED_ON))
+        about = {**start, "masks_sha256": _sha256(views)}
         watch = DevImages(views, examples) if examples else None
         hooks = DistillHooks(bar.step, lambda line: bar.say(_line(line)), watch.mean_iou if watch else None)
         started = time.monotonic()
-        loop = Distillation(student, views, request.work / "student", plan, about, hooks, device)
+        loop = Distillation(student, views, request.work / request.run, plan, about, hooks, device)
         made = loop.run().cpu()
         seconds = time.monotonic() - started
         bar.say(f"trained on {len(loop.train)} images in {seconds:.0f} s on {device}")
+        if others:
+            average_runs(made, others)
+            watched = f": IoU {watch.mean_iou(made):.3f}" if watch else ""
+            bar.say(f"averaged with {', '.join(request.average)}{watched}")
         _write(request, plan, teacher, backbone, made, len(views.cached.images), bar)
     bar.say(f"wrote {request.bundle}, {request.bundle.stat().st_size / 1e6:.1f} MB")
 
@@ -172,11 +205,11 @@ def _views(
     """The teacher's features and masks of the images, from the work folder as far as they are there."""
     extractor = Extractor.open(teacher, request.settings, needs=sets)
     advance = partial(bar.step, "features of the teacher")
-    cached = cache_features(request.images, teacher, extractor, request.work / "features", advance, sets)
+    cached = cache_features(request.images, teacher, extractor, request.work / _FEATURES, advance, sets)
     for problem in cached.problems:
         bar.say(f"skipped {problem}")
     ensemble = Ensemble(teacher, request.settings, extractor)
-    masks = cache_masks(request.images, cached, ensemble, request.work / "masks", bar.step)
+    masks = cache_masks(request.images, cached, ensemble, request.work / _MASKS, bar.step)
     side = student.grid_hw[0]
     mean, std = backbone.mean, backbone.std
     return Views(request.images, cached, masks, request.sizes[0], side, mean, std)
@@ -231,6 +264,9 @@ def _write(
         mean=backbone.mean,
         std=backbone.std,
     )
+    passes = f"{plan.epochs} passes, seed {plan.seed}"
+    if request.average:
+        passes += f"; the mean of the weights of {len(request.average) + 1} runs"
     head = HeadSpec(
         name=HEAD,
         kind="decoder",
@@ -241,7 +277,7 @@ def _write(
         trained_on=f"{images:,} images without labels or masks: {request.trained_on}",
         method=(
             f"a mask decoder distilled from {teacher.spec.name}: masks of its head and of ncut at all sizes, "
-            f"moved onto edges by GrabCut, beside its features; {plan.epochs} passes, seed {plan.seed}"
+            f"moved onto edges by GrabCut, beside its features; {passes}"
         ),
         files={},
     )

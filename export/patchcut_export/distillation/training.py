@@ -16,6 +16,7 @@ from patchcut.errors import OptionError
 from patchcut.output.whole_files import output_error
 from torch.nn import functional
 
+from patchcut_export.distillation.averaging import CHECKPOINT
 from patchcut_export.distillation.curve import draw_curve
 from patchcut_export.distillation.decoder import CELLS
 from patchcut_export.distillation.frozen import FrozenStudent
@@ -43,29 +44,36 @@ class DistillPlan:
     Attributes:
         epochs: passes over the images.
         batch: images a step.
-        seed: decides order, crops and the weights that are not given.
+        seed: decides the weights that are not given.
+        order: with the seed, decides the order of the images and their views.
         learning_rate: AdamW's for the trunk: it rises over the first steps, and falls along a cosine to 0.
         decoder_learning_rate: the same for decoder and projections, which start at random.
         weight_decay: AdamW's.
         features: what the features' loss counts beside the masks'.
         coarse: what the tokens' own answer counts beside the decoder's.
+        nothing: share of the views that show nothing, and have the mask of it.
         held_out: share of the images that are not trained on, whose loss is watched.
     """
 
     epochs: int = 20
     batch: int = 16
     seed: int = 0
+    order: int = 0
     learning_rate: float = 1e-4
     decoder_learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     features: float = 1.0
     coarse: float = 0.3
+    nothing: float = 0.15
     held_out: float = 0.03
 
     def __post_init__(self) -> None:
         check_whole("epochs", self.epochs, 1, _MAX_EPOCHS)
         check_whole("batch", self.batch, 1, 4096)
-        check_whole("seed", self.seed, 0, 2**32 - 1)
+        for name in ("seed", "order"):
+            check_whole(name, getattr(self, name), 0, 2**32 - 1)
+        if not 0 <= self.nothing < 1:
+            raise OptionError("nothing", f"must be a share from 0 up to 1, got {self.nothing}")
         for name in ("learning_rate", "decoder_learning_rate"):
             value = getattr(self, name)
             if not 0 < value < 1:
@@ -174,7 +182,7 @@ class Distillation:
         optimizer = self._optimizer()
         average = Average(self.student)
         states = {"student": self.student, "optimizer": optimizer, "average": average}
-        checkpoint = Checkpoint(self.folder / "student.pt", self.device, states)
+        checkpoint = Checkpoint(self.folder / CHECKPOINT, self.device, states)
         step = checkpoint.restore()
         log = RunLog(self.folder / "log.jsonl", step)
         while step < self.steps:
@@ -198,11 +206,12 @@ class Distillation:
     def _step(self, step: int, optimizer: torch.optim.Optimizer) -> tuple[float, float]:
         """One step; what is drawn for it depends on the seed and its number alone."""
         epoch, place = divmod(step, self.steps_a_pass)
-        order = np.random.default_rng([self.plan.seed, epoch]).permutation(self.train)
+        drawn = self.plan.seed + (self.plan.order << 32)
+        order = np.random.default_rng([drawn, epoch]).permutation(self.train)
         rows = order[place * self.plan.batch : (place + 1) * self.plan.batch]
-        random = np.random.default_rng([self.plan.seed, epoch, place])
-        batch = self.views.batch(rows, [View.drawn(random) for _ in rows]).to(self.device)
-        torch.manual_seed((self.plan.seed * 1_000_003 + step) % 2**63)  # of a trunk that drops paths
+        random = np.random.default_rng([drawn, epoch, place])
+        batch = self.views.batch(rows, [View.drawn(random, self.plan.nothing) for _ in rows]).to(self.device)
+        torch.manual_seed((drawn * 1_000_003 + step) % 2**63)  # of a trunk that drops paths
         share = self._rate(step)
         for group in optimizer.param_groups:
             group["lr"] = group["highest"] * share
@@ -229,8 +238,9 @@ class Distillation:
         tokens = (cross_entropy(coarse, patches, reduction="none").mean(1) * batch.weights).mean()
         if isinstance(self.student, FrozenStudent):
             return cells, tokens, torch.zeros(())  # its features are the teacher's
-        apart = [1 - self._cosine(name, found[name], batch.sets[name]).mean() for name in found]
-        return cells, tokens, torch.stack(apart).mean()
+        apart = [1 - self._cosine(name, found[name], batch.sets[name]).mean(1) for name in found]
+        of_images = torch.stack(apart).mean(0)
+        return cells, tokens, (of_images * batch.known).sum() / batch.known.sum().clamp_min(1)
 
     def _cosine(self, name: str, found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         """Of features [b, n, d] of unit length, less what all images have in common."""

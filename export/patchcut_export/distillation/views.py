@@ -14,12 +14,15 @@ from torch.nn import functional
 
 from patchcut_export.distillation.decoder import CELLS
 from patchcut_export.distillation.targets import MaskTargets
+from patchcut_export.measuring.empty_scenes import background_crop, blank_image
 from patchcut_export.training.feature_cache import CachedFeatures
 
 Float32 = npt.NDArray[np.float32]
 
 _LEAST_SIDE = 0.75  # of a crop, as a share of the image's
 _CONTRAST, _BRIGHTNESS = 0.2, 20.0
+_BLANK = 0.3  # of the pictures of nothing, those that are painted
+_SURE = 0.5  # agreement of the ensemble's mask and the one on edges, from which what is beside it is nothing
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class View:
         begin_yx, side: its corner, and its side.
         mirrored: left and right.
         contrast, brightness: pixels times the first plus the second, in 0..255.
+        nothing: a number for a picture without an object in the image's place, its background or a blank one;
+            None for the image itself.
     """
 
     begin_yx: tuple[float, float] = (0.0, 0.0)
@@ -37,15 +42,23 @@ class View:
     mirrored: bool = False
     contrast: float = 1.0
     brightness: float = 0.0
+    nothing: int | None = None
 
     @classmethod
-    def drawn(cls, random: np.random.Generator) -> View:
-        """One at random: at least three quarters of each side, so that what is in the middle stays whole."""
+    def drawn(cls, random: np.random.Generator, nothing: float = 0.0) -> View:
+        """One at random: at least three quarters of each side, so that what is in the middle stays whole.
+
+        Args:
+            random: draws it.
+            nothing: how many of all show nothing, as a share.
+        """
         side = float(random.uniform(_LEAST_SIDE, 1))
         top, left = (float(random.uniform(0, 1 - side)) for _ in range(2))
         contrast = float(random.uniform(1 - _CONTRAST, 1 + _CONTRAST))
         brightness = float(random.uniform(-_BRIGHTNESS, _BRIGHTNESS))
-        return cls((top, left), side, bool(random.random() < 0.5), contrast, brightness)
+        mirrored = bool(random.random() < 0.5)
+        number = int(random.integers(2**32)) if nothing and random.random() < nothing else None
+        return cls((top, left), side, mirrored, contrast, brightness, number)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,17 +70,20 @@ class Batch:
         masks: [b, CELLS g, CELLS g] float32 in [0, 1].
         weights: [b] float32, how much the mask of each counts.
         sets: the teacher's, by name: [b, g², d] float32, or [b, 1, d].
+        known: [b] float32, 1 where the sets are of what is seen, 0 of pictures of nothing.
     """
 
     images: torch.Tensor
     masks: torch.Tensor
     weights: torch.Tensor
     sets: dict[str, torch.Tensor]
+    known: torch.Tensor
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""
         sets = {name: one.to(device) for name, one in self.sets.items()}
-        return Batch(self.images.to(device), self.masks.to(device), self.weights.to(device), sets)
+        images, masks, weights = (one.to(device) for one in (self.images, self.masks, self.weights))
+        return Batch(images, masks, weights, sets, self.known.to(device))
 
 
 class Views:
@@ -100,17 +116,21 @@ class Views:
 
     def batch(self, rows: npt.NDArray[np.int64], views: list[View]) -> Batch:
         """What a student sees of some images, each by its view."""
-        images, masks = [], []
+        images, masks, known = [], [], np.array([view.nothing is None for view in views])
         sets: dict[str, list[torch.Tensor]] = {name: [] for name in self.cached.sets}
         for row, view in zip(rows.tolist(), views, strict=True):
-            images.append(self.image(read_photo(self.folder / self.cached.images[row]), view))
-            mask = self.targets.take(row)[..., None]
-            masks.append(_sampled(mask, view, CELLS * self.side)[..., 0])
+            image, mask = read_photo(self.folder / self.cached.images[row]), self.targets.take(row)
+            if view.nothing is not None:
+                sure = bool(self.targets.weights[row] >= _SURE)
+                image, mask = _emptied(image, mask, sure, np.random.default_rng(view.nothing))
+            images.append(self.image(image, view))
+            masks.append(_sampled(mask[..., None], view, CELLS * self.side)[..., 0])
             for name, made in sets.items():
                 made.append(self._features(name, row, view))
-        weights = torch.from_numpy(self.targets.weights[rows])
+        weights = np.where(known, self.targets.weights[rows], np.float32(1))
         stacked = {name: torch.stack(made) for name, made in sets.items()}
-        return Batch(torch.stack(images), torch.stack(masks), weights, stacked)
+        numbers = torch.from_numpy(known.astype(np.float32))
+        return Batch(torch.stack(images), torch.stack(masks), torch.from_numpy(weights), stacked, numbers)
 
     def first(self, count: int) -> Batch:
         """As many images as they are, evenly from all."""
@@ -140,6 +160,16 @@ class Views:
             return torch.from_numpy(rows)
         grid = rows.reshape(*self.cached.grid_hw, -1)
         return _sampled(grid, view, self.side).flatten(0, 1)
+
+
+def _emptied(
+    image: npt.NDArray[np.uint8], mask: Float32, sure: bool, random: np.random.Generator
+) -> tuple[npt.NDArray[np.uint8], Float32]:
+    """The largest part of an image without foreground, or a blank picture; and the mask of nothing."""
+    is_painted = random.random() < _BLANK or not sure
+    crop = None if is_painted else background_crop(image, mask)
+    empty = blank_image(int(random.integers(4)), random) if crop is None else crop
+    return empty, np.zeros_like(mask)
 
 
 def _sampled(values: Float32, view: View, side: int) -> torch.Tensor:

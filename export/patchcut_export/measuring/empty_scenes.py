@@ -1,4 +1,4 @@
-"""Pictures without an object, from which the head learns to answer "nothing"."""
+"""Pictures without an object, from which heads learn to answer "nothing"."""
 
 from __future__ import annotations
 
@@ -58,9 +58,14 @@ def largest_rectangle(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
 def blank_images(count: int, seed: int) -> Iterator[Image]:
     """`count` images [224, 224, 3] uint8 that show nothing: flat, noisy, graded and cloudy in turn."""
     random = np.random.default_rng(seed)
-    painters = (_flat, _noisy, _graded, _cloudy)
     for i in range(count):
-        yield np.clip(painters[i % len(painters)](random), 0, 255).astype(np.uint8)
+        yield blank_image(i, random)
+
+
+def blank_image(kind: int, random: np.random.Generator) -> Image:
+    """One of `blank_images`; four kinds follow each other."""
+    painters = (_flat, _noisy, _graded, _cloudy)
+    return np.clip(painters[kind % len(painters)](random), 0, 255).astype(np.uint8)
 
 
 def _flat(random: np.random.Generator) -> npt.NDArray[np.float64]:

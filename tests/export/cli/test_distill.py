@@ -119,9 +119,39 @@ def test_the_second_run_goes_on_with_what_is_there(
         assert ours.spec.backbone.source_sha256 == theirs.spec.backbone.source_sha256
 
 
+def test_the_mean_of_two_runs_is_a_bundle(
+    made: Made, run_cli: Patchcut, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    both = tmp_path / "both.patchcut"
+    more = ("--run", "second", "--order", 1, "--average", "student", "--precision", "fp32", "--bundle", both)
+    assert run_cli(*made.arguments(*more)) == 0
+    told = capfd.readouterr().err
+    assert "averaged with student" in told
+    assert "features of the teacher" not in told  # of the first run's work
+    with open_bundle(both) as bundle:
+        assert "the mean of the weights of 2 runs" in bundle.spec.heads[0].method
+        stored = bundle.read_tensors(bundle.spec.backbone.weights)["decoder.stem.weight"]
+    runs = [
+        torch.load(made.work / name / "student.pt", weights_only=True)["average"]["decoder.stem.weight"]
+        for name in ("student", "second")
+    ]
+    assert not torch.equal(*runs)
+    np.testing.assert_allclose(stored, (runs[0] + runs[1]) / 2, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
+        (("--average", "first"), "first holds no run; name one that was finished"),
+        (("--average", "student"), "[average] names a run twice"),
+        (("--run", "x", "--average", "student,student"), "[average] names a run twice"),
+        (("--run", "x", "--average", "student", "--seed", 7), "is a run of another seed, 0 and not 7"),
+        (("--run", "x", "--average", "student", "--size", "64"), "is a run of another size, 96 and not 64"),
+        (("--run", "../x"), "[run] must be a name of letters, digits, - and _"),
+        (("--run", "masks"), "[run] must be a name of letters, digits, - and _, but not features or masks"),
+        (("--average", "a,,b"), "[average] must be a name of letters"),
+        (("--nothing", 1), "[nothing] must be a share from 0 up to 1, got 1"),
+        (("--order", -1), "order must be"),
         (("--student", "test_vit:layers=9"), "[student] test_vit has layers 0 to 5, got 9"),
         (("--student", "no_such_net"), "timm has no model 'no_such_net'"),
         (("--size", "100"), "[size] must be a multiple of test_vit's patches of 16 pixels, got 100"),

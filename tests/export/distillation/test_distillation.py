@@ -92,6 +92,17 @@ def test_a_student_learns_masks_and_features(
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 3
 
 
+def test_a_student_learns_when_there_is_nothing(run: Callable[..., Student], views: Views) -> None:
+    empty = views.batch(np.arange(COUNT), [View(nothing=number) for number in range(COUNT)])
+    found = {}
+    for share in (0.0, 0.4):
+        student = run(f"{share}", replace(PLAN, epochs=40, learning_rate=1e-3, nothing=share))
+        with torch.no_grad():
+            found[share] = float((student(empty.images)[1][..., 1] > 0.5).float().mean())
+    assert found[0.4] < 0.05
+    assert found[0.0] > 2 * found[0.4] + 0.1
+
+
 @pytest.mark.parametrize("stopped_at", [1, 3, 5])
 def test_an_interrupted_run_ends_with_the_same_bits(
     run: Callable[..., Student], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_at: int
@@ -120,6 +131,14 @@ def test_a_finished_run_trains_no_more(run: Callable[..., Student]) -> None:
 def test_another_seed_gives_other_weights(run: Callable[..., Student]) -> None:
     assert same_bits(run("a"), run("b"))
     assert not same_bits(run("a"), run("c", plan=replace(PLAN, seed=1)))
+
+
+def test_another_order_starts_from_the_same_weights(
+    run: Callable[..., Student], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not same_bits(run("a"), run("b", plan=replace(PLAN, order=1)))
+    monkeypatch.setattr(Distillation, "_step", lambda *_: (0.0, 0.0))
+    assert same_bits(run("c"), run("d", plan=replace(PLAN, order=1)))
 
 
 def test_another_plan_in_the_same_folder_is_refused(run: Callable[..., Student]) -> None:
@@ -184,6 +203,8 @@ def test_a_full_disk_is_one_line(run: Callable[..., Student], monkeypatch: pytes
         ({"epochs": 0}, "epochs"),
         ({"batch": 0}, "batch"),
         ({"seed": -1}, "seed"),
+        ({"order": 2**32}, "order"),
+        ({"nothing": 1.0}, "nothing"),
         ({"learning_rate": 0.0}, "learning-rate"),
         ({"decoder_learning_rate": 2.0}, "decoder-learning-rate"),
     ],

@@ -119,7 +119,8 @@ def test_a_student_of_the_same_weights_starts_where_the_teacher_is(random_state:
     with torch.no_grad():
         key, whole = teacher(seen)
     sets = {"key": (key.shape[-1], False), "cls": (whole.shape[-1], True)}
-    batch = Batch(seen, torch.zeros(len(seen), 1, 1), torch.ones(len(seen)), {"key": key, "cls": whole})
+    ones = torch.ones(len(seen))
+    batch = Batch(seen, torch.zeros(len(seen), 1, 1), ones, {"key": key, "cls": whole}, ones)
     found = {}
     for words in (f"{TINY}:layers=0,1,2", f"{TINY}:layers=0,1,2:mlp=0.5"):
         torch.manual_seed(0)
@@ -141,7 +142,7 @@ def test_a_student_without_weights_has_the_same_shape(random_state: State) -> No
     spec = StudentSpec.parse(f"{TINY}:mlp=0.5")
     seen = images(4)
     sets = {"key": (6, False)}
-    batch = Batch(seen, torch.zeros(4, 1, 1), torch.ones(4), {"key": torch.randn(4, 36, 6)})
+    batch = Batch(seen, torch.zeros(4, 1, 1), torch.ones(4), {"key": torch.randn(4, 36, 6)}, torch.ones(4))
     slim, blank = Student(spec, SIZE, sets, random_state()), Student(spec, SIZE, sets)
     prepare(slim, batch)
     shapes = ({name: tuple(t.shape) for name, t in one.state_dict().items()} for one in (slim, blank))

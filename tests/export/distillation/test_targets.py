@@ -164,6 +164,49 @@ def test_light_changes_pixels_and_no_target(ramps: Callable[..., Views]) -> None
     assert torch.equal(plain.sets["key"], bright.sets["key"])
 
 
+@pytest.fixture
+def objects(tmp_path: Path) -> Callable[..., Views]:
+    """Views of grey noise with a red object in its left half, and how sure its mask is."""
+
+    def make(sure: float) -> Views:
+        image = np.random.default_rng(0).integers(90, 110, (64, 64, 1)).repeat(3, 2).astype(np.uint8)
+        image[:, :32] = 0, 0, 255
+        cv2.imwrite(str(tmp_path / "red.png"), image)
+        features = np.ones((1, 64, 2), np.float16)
+        cached = CachedFeatures(features, ("red.png",), (8, 8), (), ("",), {"key": features})
+        mask = np.zeros((1, 64, 64), np.uint8)
+        mask[..., :32] = 255
+        return Views(tmp_path, cached, MaskTargets(mask, np.float32([sure])), 64, 4, MEAN, STD)
+
+    return make
+
+
+def test_pictures_of_nothing_show_the_background_or_are_blank(objects: Callable[..., Views]) -> None:
+    rows = np.zeros(40, np.int64)
+    batch = objects(0.9).batch(rows, [View(nothing=number) for number in range(40)])
+    assert not batch.masks.any() and not batch.known.any()
+    assert batch.weights.tolist() == [1.0] * 40  # that there is nothing is sure
+    shown = batch.images.numpy().transpose(0, 2, 3, 1) * STD + MEAN
+    reds = (shown[..., 0] - shown[..., 2] > 0.9).mean((1, 2))
+    assert (reds == 0).mean() > 0.9  # nowhere the object; a blank picture may be red by chance
+    grey = (abs(shown - 100 / 255) < 0.06).all((1, 2, 3))
+    assert 20 <= grey.sum() <= 36
+    assert len(np.unique(shown[~grey].mean((1, 2)).round(3), axis=0)) > 4
+
+
+def test_beside_a_mask_that_is_not_sure_there_may_be_something(objects: Callable[..., Views]) -> None:
+    batch = objects(0.4).batch(np.zeros(20, np.int64), [View(nothing=number) for number in range(20)])
+    shown = batch.images.numpy().transpose(0, 2, 3, 1) * STD + MEAN
+    assert not (abs(shown - 100 / 255) < 0.06).all((1, 2, 3)).any()
+
+
+def test_a_share_of_the_views_shows_nothing() -> None:
+    random = np.random.default_rng(0)
+    drawn = [View.drawn(random, 0.25).nothing for _ in range(400)]
+    assert 70 < sum(number is not None for number in drawn) < 130
+    assert all(View.drawn(random).nothing is None for _ in range(50))
+
+
 def test_views_that_are_drawn_lie_on_the_image() -> None:
     drawn = [View.drawn(np.random.default_rng(seed)) for seed in range(200)]
     assert all(0.75 <= one.side <= 1 and min(one.begin_yx) >= 0 for one in drawn)
