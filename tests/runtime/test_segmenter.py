@@ -420,8 +420,9 @@ def test_a_stream_closes_its_source(
     assert events == ["close"]
 
 
-def test_the_embedded_bundle_finds_something(embedded_segmenter: Segmenter, photo: np.ndarray) -> None:
-    result = embedded_segmenter(photo)
+@pytest.mark.parametrize("bundle", ["default", "tiny"])
+def test_an_embedded_bundle_finds_something(bundle: str, photo: np.ndarray) -> None:
+    result = patchcut.load(bundle)(photo)
     check_consistent(result, photo.shape[:2])
     assert len(result) >= 1
     x0, y0, x1, y1 = result.boxes[0]

@@ -39,7 +39,20 @@ class Made:
     def arguments(self, *more: object) -> list[str]:
         """Of the command that goes on in the same folder; what comes last counts."""
         folders = ("--teacher", self.teacher, "--images", self.images, "--work", self.work)
-        short = ("--epochs", 1, "--batch", 2, "--size", "96,64", "--threads", 1, "--calibrate", 0)
+        short = (
+            "--epochs",
+            1,
+            "--batch",
+            2,
+            "--nothing",
+            0,
+            "--size",
+            "96,64",
+            "--threads",
+            1,
+            "--calibrate",
+            0,
+        )
         words = ("distill", *folders, "--bundle", self.bundle, "--student", STUDENT, *short, *more)
         return ["export", *map(str, words)]
 
@@ -151,7 +164,7 @@ def test_the_mean_of_two_runs_is_a_bundle(
         (("--run", "masks"), "[run] must be a name of letters, digits, - and _, but not features or masks"),
         (("--average", "a,,b"), "[average] must be a name of letters"),
         (("--nothing", 1), "[nothing] must be a share from 0 up to 1, got 1"),
-        (("--order", -1), "order must be"),
+        (("--order", -1), "[order] must be a whole number from 0 to"),
         (("--student", "test_vit:layers=9"), "[student] test_vit has layers 0 to 5, got 9"),
         (("--student", "no_such_net"), "timm has no model 'no_such_net'"),
         (("--size", "100"), "[size] must be a multiple of test_vit's patches of 16 pixels, got 100"),

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from patchcut import BundleError, OptionError, open_bundle
-from patchcut.bundle import SCHEMA_VERSION, archive
+from patchcut.bundle import SCHEMA_VERSION, archive, embedded_bundles
 from safetensors.numpy import save
 
 from tests.runtime import toy_bundle as toy
@@ -586,8 +586,10 @@ def test_graphs_that_hold_their_own_weights_run(tmp_path: Path, photo: np.ndarra
     np.testing.assert_array_equal(whole.assignment, split.assignment)
 
 
-def test_the_embedded_bundle_is_whole(embedded_bundle: Path) -> None:
-    with open_bundle() as bundle:
+@pytest.mark.parametrize("name", ["default", "tiny"])
+def test_an_embedded_bundle_is_whole(name: str) -> None:
+    assert name in embedded_bundles()
+    with open_bundle(name) as bundle:
         bundle.verify()
         head = bundle.spec.head()
         assert head is not None and bundle.spec.card is not None

@@ -1,8 +1,6 @@
-"""With the embedded bundle a frame that shows nothing has no regions."""
+"""With an embedded bundle a frame that shows nothing has no regions."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import patchcut
@@ -24,8 +22,8 @@ EMPTY = {
 
 
 @pytest.mark.parametrize("name", EMPTY)
-@pytest.mark.parametrize("size", [224, 448])
-def test_a_frame_that_shows_nothing_has_no_regions(embedded_bundle: Path, name: str, size: int) -> None:
-    result = patchcut.load(embedded_bundle, size=size)(EMPTY[name].astype(np.uint8))
+@pytest.mark.parametrize(("bundle", "size"), [("default", 224), ("default", 448), ("tiny", 126)])
+def test_a_frame_that_shows_nothing_has_no_regions(bundle: str, name: str, size: int) -> None:
+    result = patchcut.load(bundle, size=size)(EMPTY[name].astype(np.uint8))
     assert result.scores.tolist() == []
     assert not result.foreground.any()
